@@ -1,1 +1,19 @@
-//! Federated averaging for Rust.
+//! Federated averaging for Rust: several machines train one model without moving their data.
+#![warn(missing_docs)]
+
+pub mod backend;
+pub mod coordinator;
+pub mod data;
+pub mod ids;
+pub mod job;
+pub mod model;
+pub mod parameters;
+pub mod partition;
+pub mod report;
+pub mod rng;
+pub mod round;
+pub mod simulation;
+pub mod strategy;
+pub mod telemetry;
+pub mod transport;
+pub mod worker;

@@ -1,0 +1,47 @@
+//! The coordinator's limits. Each has a default.
+
+use std::time::Duration;
+
+use crate::transport::Token;
+
+/// How a coordinator treats its workers, and what it takes at most.
+#[derive(Debug, Clone)]
+pub struct CoordinatorConfig {
+    /// What workers show to register and operators show with every request; none: everybody may.
+    pub join_token: Option<Token>,
+    /// How often workers are told to send a heartbeat.
+    pub heartbeat: Duration,
+    /// A worker that was not heard of for so long is lost.
+    pub worker_expiry: Duration,
+    /// The longest that a poll waits for a task.
+    pub poll_wait: Duration,
+    /// The largest body of a report, in bytes beyond the model's own size.
+    pub report_overhead: u64,
+    /// The most workers that may be registered and live at once.
+    pub max_workers: usize,
+    /// The most jobs that wait in the queue.
+    pub max_queued: usize,
+    /// How many ended jobs are remembered, with their final model.
+    pub keep_jobs: usize,
+    /// How many entries of a job's event log are kept in memory.
+    pub keep_events: usize,
+    /// Threads for the fold; 0: as many as there are cores.
+    pub fold_threads: usize,
+}
+
+impl Default for CoordinatorConfig {
+    fn default() -> Self {
+        Self {
+            join_token: None,
+            heartbeat: Duration::from_secs(10),
+            worker_expiry: Duration::from_secs(90),
+            poll_wait: Duration::from_secs(30),
+            report_overhead: 1 << 20,
+            max_workers: 10_000,
+            max_queued: 100,
+            keep_jobs: 16,
+            keep_events: 100_000,
+            fold_threads: 0,
+        }
+    }
+}

@@ -1,0 +1,394 @@
+//! What an operator may ask for: the specification of a job, with its validation.
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::{
+    partition::PartitionSpec,
+    strategy::{FedAvg, FederatedStrategy, UniformSampler, Weighting},
+};
+
+/// One training run. Every field has a default, so `{}` is a job: `mlp` on `digits`.
+///
+/// In TOML:
+///
+/// ```toml
+/// model = "cifar_cnn"
+/// dataset = "cifar10"
+/// rounds = 20
+///
+/// [partition]
+/// kind = "dirichlet"
+/// alpha = 0.5
+///
+/// [training]
+/// local_epochs = 1
+/// lr = 0.01
+/// ```
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "http", derive(utoipa::ToSchema))]
+#[serde(default, deny_unknown_fields)]
+pub struct JobSpec {
+    /// The name of a model that the coordinator and the workers have a factory for.
+    pub model: String,
+    /// The name of the dataset: `digits`, `cifar10`, `folder:NAME` or one that an embedder registered.
+    pub dataset: String,
+    /// Number of clients. Without it: as many as there are workers when the job starts.
+    pub clients: Option<u32>,
+    /// How the examples are dealt over the clients.
+    #[cfg_attr(feature = "http", schema(value_type = Object))]
+    pub partition: PartitionSpec,
+    /// Number of rounds to commit.
+    pub rounds: u32,
+    /// Seeds every random draw of the job.
+    pub seed: u64,
+    /// How clients train.
+    pub training: TrainingSettings,
+    /// The algorithm.
+    pub strategy: StrategySpec,
+    /// Who evaluates the global model.
+    pub evaluation: EvaluationMode,
+    /// When rounds begin and end.
+    pub limits: RoundLimits,
+    /// Bytes of the job's encoding of reports and models.
+    pub encoding: Encoding,
+}
+
+impl Default for JobSpec {
+    fn default() -> Self {
+        Self {
+            model: "mlp".to_string(),
+            dataset: "digits".to_string(),
+            clients: None,
+            partition: PartitionSpec::Iid,
+            rounds: 20,
+            seed: 1337,
+            training: TrainingSettings::default(),
+            strategy: StrategySpec::default(),
+            evaluation: EvaluationMode::default(),
+            limits: RoundLimits::default(),
+            encoding: Encoding::default(),
+        }
+    }
+}
+
+/// How a client trains in a round.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "http", derive(utoipa::ToSchema))]
+#[serde(default, deny_unknown_fields)]
+pub struct TrainingSettings {
+    /// Passes over the partition.
+    pub local_epochs: u32,
+    /// Examples per optimizer step; the last batch of a pass may be smaller.
+    pub batch_size: u32,
+    /// The local optimizer, made anew each round.
+    pub optimizer: OptimizerKind,
+    /// Learning rate.
+    pub lr: f64,
+    /// Momentum of SGD; without dampening, not Nesterov's.
+    pub momentum: f64,
+    /// L2 penalty, added to the gradient as PyTorch does.
+    pub weight_decay: f64,
+    /// Flip and padded crop of the training images.
+    pub augment: bool,
+}
+
+impl Default for TrainingSettings {
+    fn default() -> Self {
+        Self {
+            local_epochs: 1,
+            batch_size: 64,
+            optimizer: OptimizerKind::Sgd,
+            lr: 0.01,
+            momentum: 0.9,
+            weight_decay: 1e-4,
+            augment: false,
+        }
+    }
+}
+
+/// A local optimizer, as PyTorch defines it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "http", derive(utoipa::ToSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum OptimizerKind {
+    /// `torch.optim.SGD(lr, momentum, weight_decay)`.
+    #[default]
+    Sgd,
+    /// `torch.optim.Adam(lr, betas=(0.9, 0.999), eps=1e-8, weight_decay)`.
+    Adam,
+}
+
+/// The algorithm of a job.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "http", derive(utoipa::ToSchema))]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+#[non_exhaustive]
+pub enum StrategySpec {
+    /// Federated averaging.
+    #[serde(rename = "fedavg")]
+    FedAvg {
+        /// The share of the clients whose reports a round waits for, above 0 and at most 1.
+        #[serde(default = "one")]
+        fraction: f64,
+        /// How many more clients than the goal are chosen, as a share of the goal.
+        #[serde(default)]
+        over_selection: f64,
+        /// How much each report counts.
+        #[serde(default)]
+        weighting: Weighting,
+    },
+    /// A strategy that an embedder registered with the coordinator under this name.
+    Custom {
+        /// The name.
+        name: String,
+    },
+}
+
+fn one() -> f64 {
+    1.0
+}
+
+impl Default for StrategySpec {
+    fn default() -> Self {
+        Self::FedAvg {
+            fraction: 1.0,
+            over_selection: 0.0,
+            weighting: Weighting::Examples,
+        }
+    }
+}
+
+impl StrategySpec {
+    /// The strategy, where it is one of this crate's; `None` for an embedder's own.
+    pub fn build(&self) -> Option<Box<dyn FederatedStrategy>> {
+        match *self {
+            Self::FedAvg {
+                fraction,
+                over_selection,
+                weighting,
+            } => Some(Box::new(FedAvg {
+                sampler: UniformSampler {
+                    fraction,
+                    over_selection,
+                },
+                weighting,
+            })),
+            Self::Custom { .. } => None,
+        }
+    }
+}
+
+/// Who evaluates the global model on the test split.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "http", derive(utoipa::ToSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum EvaluationMode {
+    /// The coordinator where it has the data, else the workers.
+    #[default]
+    Auto,
+    /// The coordinator; a job is refused where it lacks the data.
+    Coordinator,
+    /// The workers: each client evaluates its share of the test split, weighted by examples.
+    Workers,
+    /// Nobody.
+    Never,
+}
+
+/// When rounds begin and end.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "http", derive(utoipa::ToSchema))]
+#[serde(default, deny_unknown_fields)]
+pub struct RoundLimits {
+    /// Seconds from a round's beginning to its deadline.
+    pub round_timeout: u64,
+    /// The quorum: the fewest reports that may commit a round at its deadline.
+    pub min_updates: u32,
+    /// The goal: how many reports a round waits for. Without it, the strategy's own.
+    pub goal: Option<u32>,
+    /// How often a round is tried before the job fails.
+    pub max_attempts: u32,
+    /// The fewest workers that a job starts with.
+    pub min_workers: u32,
+    /// Seconds that a job waits for its first workers before it fails.
+    pub start_timeout: u64,
+    /// Seconds that the workers have to evaluate a version before it is recorded as not evaluated.
+    pub evaluation_timeout: u64,
+}
+
+impl Default for RoundLimits {
+    fn default() -> Self {
+        Self {
+            round_timeout: 900,
+            min_updates: 1,
+            goal: None,
+            max_attempts: 3,
+            min_workers: 1,
+            start_timeout: 900,
+            evaluation_timeout: 900,
+        }
+    }
+}
+
+/// How parameters travel.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "http", derive(utoipa::ToSchema))]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Encoding {
+    /// As they are: little-endian f32.
+    #[default]
+    F32,
+}
+
+impl JobSpec {
+    /// Checks what can be checked without a coordinator: every number in its range, and limits that fit each other.
+    ///
+    /// # Errors
+    ///
+    /// [`JobError`] names the field.
+    pub fn validate(&self) -> Result<(), JobError> {
+        let at_least_one = |field, value: u64| match value {
+            0 => Err(JobError::new(field, "must be at least 1")),
+            _ => Ok(()),
+        };
+        at_least_one("rounds", self.rounds.into())?;
+        at_least_one("clients", self.clients.unwrap_or(1).into())?;
+        at_least_one("training.local_epochs", self.training.local_epochs.into())?;
+        at_least_one("training.batch_size", self.training.batch_size.into())?;
+        at_least_one("limits.round_timeout", self.limits.round_timeout)?;
+        at_least_one("limits.min_updates", self.limits.min_updates.into())?;
+        at_least_one("limits.goal", self.limits.goal.unwrap_or(1).into())?;
+        at_least_one("limits.max_attempts", self.limits.max_attempts.into())?;
+        at_least_one("limits.min_workers", self.limits.min_workers.into())?;
+        at_least_one("limits.start_timeout", self.limits.start_timeout)?;
+        at_least_one("limits.evaluation_timeout", self.limits.evaluation_timeout)?;
+        let not_negative = |field, value: f64| match value.is_finite() && value >= 0.0 {
+            true => Ok(()),
+            false => Err(JobError::new(
+                field,
+                "must be a finite number of at least 0",
+            )),
+        };
+        not_negative("training.lr", self.training.lr)?;
+        not_negative("training.momentum", self.training.momentum)?;
+        not_negative("training.weight_decay", self.training.weight_decay)?;
+        if let StrategySpec::FedAvg {
+            fraction,
+            over_selection,
+            ..
+        } = self.strategy
+        {
+            not_negative("strategy.over_selection", over_selection)?;
+            if !(fraction > 0.0 && fraction <= 1.0) {
+                return Err(JobError::new(
+                    "strategy.fraction",
+                    "must be above 0 and at most 1",
+                ));
+            }
+        }
+        let quorum = self.limits.min_updates;
+        if self.limits.goal.is_some_and(|goal| goal < quorum) {
+            return Err(JobError::new("limits.goal", "is below limits.min_updates"));
+        }
+        if self
+            .clients
+            .is_some_and(|clients| clients < quorum.max(self.limits.goal.unwrap_or(0)))
+        {
+            return Err(JobError::new(
+                "clients",
+                "are fewer than limits.min_updates or limits.goal",
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// What is wrong with a job's specification.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("{field} {problem}")]
+pub struct JobError {
+    /// The field, as in TOML: `training.lr`.
+    pub field: &'static str,
+    /// What is wrong with it.
+    pub problem: String,
+}
+
+impl JobError {
+    /// A problem of a field.
+    pub fn new(field: &'static str, problem: impl Into<String>) -> Self {
+        Self {
+            field,
+            problem: problem.into(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_empty_document_is_a_job_with_the_seeds_defaults() {
+        let spec: JobSpec = serde_json::from_str("{}").unwrap();
+        assert_eq!(spec, JobSpec::default());
+        assert!(spec.validate().is_ok());
+        let training = &spec.training;
+        assert_eq!(
+            (spec.rounds, training.local_epochs, training.batch_size),
+            (20, 1, 64)
+        );
+        assert_eq!(
+            (training.lr, training.momentum, training.weight_decay),
+            (0.01, 0.9, 1e-4)
+        );
+        assert_eq!(
+            (spec.limits.round_timeout, spec.limits.min_updates),
+            (900, 1)
+        );
+    }
+
+    #[test]
+    fn a_misspelt_field_is_refused() {
+        let error =
+            serde_json::from_str::<JobSpec>(r#"{"training":{"learning_rate":1}}"#).unwrap_err();
+        assert!(error.to_string().contains("learning_rate"), "{error}");
+    }
+
+    #[test]
+    fn each_number_out_of_range_names_its_field() {
+        let problem = |change: fn(&mut JobSpec)| {
+            let mut spec = JobSpec::default();
+            change(&mut spec);
+            spec.validate().unwrap_err().field
+        };
+        assert_eq!(problem(|spec| spec.rounds = 0), "rounds");
+        assert_eq!(problem(|spec| spec.training.lr = f64::NAN), "training.lr");
+        assert_eq!(
+            problem(|spec| spec.training.batch_size = 0),
+            "training.batch_size"
+        );
+        assert_eq!(
+            problem(|spec| spec.strategy = StrategySpec::FedAvg {
+                fraction: 0.0,
+                over_selection: 0.0,
+                weighting: Weighting::Examples
+            }),
+            "strategy.fraction"
+        );
+        assert_eq!(
+            problem(|spec| {
+                spec.limits.min_updates = 5;
+                spec.limits.goal = Some(4);
+            }),
+            "limits.goal"
+        );
+        assert_eq!(
+            problem(|spec| {
+                spec.limits.min_updates = 5;
+                spec.clients = Some(4);
+            }),
+            "clients"
+        );
+    }
+}

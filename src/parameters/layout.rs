@@ -1,0 +1,338 @@
+//! Names, shapes, roles and order of a model's tensors.
+
+use std::{collections::HashMap, ops::Range, sync::Arc};
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+/// What federated averaging may do with a tensor.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    /// Optimized by the client, averaged, moved by the server optimizer.
+    #[default]
+    Trainable,
+    /// Statistics that training gathers, such as BatchNorm's running mean: averaged, never optimized.
+    Buffer,
+    /// Never trained and never averaged: the next model has the global model's values.
+    Frozen,
+}
+
+/// One tensor of a layout.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TensorSpec {
+    /// PyTorch's name, for example `conv1.weight`.
+    pub name: String,
+    /// PyTorch's shape; empty for a scalar.
+    pub shape: Vec<usize>,
+    /// What averaging may do with it.
+    pub role: Role,
+    start: usize,
+    len: usize,
+}
+
+impl TensorSpec {
+    /// Where its values stand in the flat vector.
+    pub fn range(&self) -> Range<usize> {
+        self.start..self.start + self.len
+    }
+}
+
+/// The tensors of a model in the safetensors file's order, which for f32 alone is the order of the names' bytes.
+#[derive(Debug, Clone)]
+pub struct Layout {
+    tensors: Vec<TensorSpec>,
+    by_name: HashMap<String, usize>,
+    len: usize,
+}
+
+impl PartialEq for Layout {
+    fn eq(&self, other: &Self) -> bool {
+        self.tensors == other.tensors
+    }
+}
+
+impl Eq for Layout {}
+
+impl Layout {
+    /// A layout of these (name, shape, role), in any order: they are sorted here.
+    ///
+    /// # Errors
+    ///
+    /// [`LayoutError::Duplicate`] for a name that stands twice, [`LayoutError::TooLarge`] where the number of values
+    /// does not fit in memory's address range, [`LayoutError::Empty`] for no tensor at all.
+    pub fn new(
+        tensors: impl IntoIterator<Item = (String, Vec<usize>, Role)>,
+    ) -> Result<Arc<Self>, LayoutError> {
+        let mut sorted: Vec<_> = tensors.into_iter().collect();
+        sorted.sort_by(|(left, ..), (right, ..)| left.cmp(right));
+        let mut layout = Self {
+            tensors: Vec::with_capacity(sorted.len()),
+            by_name: HashMap::new(),
+            len: 0,
+        };
+        for (name, shape, role) in sorted {
+            let len = shape
+                .iter()
+                .try_fold(1usize, |product, &side| product.checked_mul(side))
+                .filter(|len| {
+                    layout
+                        .len
+                        .checked_add(*len)
+                        .is_some_and(|sum| sum <= isize::MAX as usize / 8)
+                })
+                .ok_or_else(|| LayoutError::TooLarge { name: name.clone() })?;
+            if layout
+                .by_name
+                .insert(name.clone(), layout.tensors.len())
+                .is_some()
+            {
+                return Err(LayoutError::Duplicate { name });
+            }
+            layout.tensors.push(TensorSpec {
+                name,
+                shape,
+                role,
+                start: layout.len,
+                len,
+            });
+            layout.len += len;
+        }
+        if layout.tensors.is_empty() {
+            return Err(LayoutError::Empty);
+        }
+        Ok(Arc::new(layout))
+    }
+
+    /// The tensors, in order.
+    pub fn tensors(&self) -> &[TensorSpec] {
+        &self.tensors
+    }
+
+    /// The tensor of this name.
+    pub fn find(&self, name: &str) -> Option<&TensorSpec> {
+        self.by_name.get(name).map(|&index| &self.tensors[index])
+    }
+
+    /// Number of values of all tensors together.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether it has no values (every tensor has a side of 0).
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Number of bytes of all values as f32.
+    pub fn bytes(&self) -> usize {
+        self.len * size_of::<f32>()
+    }
+
+    /// The stretches of equal role, in order: what a block-wise fold walks over.
+    pub fn role_at(&self, offset: usize) -> Option<(Role, Range<usize>)> {
+        let index = self
+            .tensors
+            .partition_point(|spec| spec.start + spec.len <= offset);
+        let first = self.tensors.get(index)?;
+        let mut end = first.range().end;
+        for spec in &self.tensors[index + 1..] {
+            if spec.role != first.role {
+                break;
+            }
+            end = spec.range().end;
+        }
+        Some((first.role, offset..end))
+    }
+
+    /// Whether names and shapes are the same. Roles are the receiver's own business: they do not travel with values.
+    ///
+    /// # Errors
+    ///
+    /// [`LayoutError`] names the first tensor, in order, that differs.
+    pub fn check_same(&self, other: &Layout) -> Result<(), LayoutError> {
+        if std::ptr::eq(self, other) {
+            return Ok(());
+        }
+        for (index, expected) in self.tensors.iter().enumerate() {
+            match other.tensors.get(index) {
+                Some(found) if found.name == expected.name && found.shape == expected.shape => {}
+                Some(found) if found.name == expected.name => {
+                    return Err(LayoutError::Shape {
+                        name: expected.name.clone(),
+                        expected: expected.shape.clone(),
+                        found: found.shape.clone(),
+                    });
+                }
+                Some(found) if found.name < expected.name => {
+                    return Err(LayoutError::Unexpected {
+                        name: found.name.clone(),
+                    });
+                }
+                _ => {
+                    return Err(LayoutError::Missing {
+                        name: expected.name.clone(),
+                    });
+                }
+            }
+        }
+        match other.tensors.get(self.tensors.len()) {
+            Some(extra) => Err(LayoutError::Unexpected {
+                name: extra.name.clone(),
+            }),
+            None => Ok(()),
+        }
+    }
+
+    /// The same tensors with other roles: `role(name, current)` is asked for each.
+    pub fn with_roles(&self, role: impl Fn(&str, Role) -> Role) -> Arc<Self> {
+        let mut layout = self.clone();
+        for spec in &mut layout.tensors {
+            spec.role = role(&spec.name, spec.role);
+        }
+        Arc::new(layout)
+    }
+}
+
+/// Why two layouts, or values and a layout, do not belong together.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum LayoutError {
+    /// A tensor of the expected layout is not there.
+    #[error("tensor {name:?} is missing")]
+    Missing {
+        /// Its name.
+        name: String,
+    },
+    /// A tensor is there that the expected layout does not have.
+    #[error("tensor {name:?} is not in the model's layout")]
+    Unexpected {
+        /// Its name.
+        name: String,
+    },
+    /// A tensor has another shape.
+    #[error("tensor {name:?} has shape {found:?}, not {expected:?}")]
+    Shape {
+        /// Its name.
+        name: String,
+        /// The layout's shape.
+        expected: Vec<usize>,
+        /// The shape that was found.
+        found: Vec<usize>,
+    },
+    /// Not as many values as the layout has.
+    #[error("{found} values where the layout has {expected}")]
+    Length {
+        /// The layout's number of values.
+        expected: usize,
+        /// The number that was found.
+        found: usize,
+    },
+    /// A name stands twice.
+    #[error("tensor {name:?} stands twice")]
+    Duplicate {
+        /// The name.
+        name: String,
+    },
+    /// Too many values to address.
+    #[error("tensor {name:?} is too large to address")]
+    TooLarge {
+        /// The tensor at which the sum overflows.
+        name: String,
+    },
+    /// No tensor at all.
+    #[error("the model has no tensors")]
+    Empty,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn layout(tensors: &[(&str, &[usize], Role)]) -> Arc<Layout> {
+        Layout::new(
+            tensors
+                .iter()
+                .map(|(name, shape, role)| (name.to_string(), shape.to_vec(), *role)),
+        )
+        .unwrap()
+    }
+
+    #[test]
+    fn tensors_stand_in_the_order_of_their_names() {
+        let layout = layout(&[
+            ("b", &[2, 3], Role::Trainable),
+            ("a", &[], Role::Buffer),
+            ("B", &[4], Role::Trainable),
+        ]);
+        let names: Vec<_> = layout
+            .tensors()
+            .iter()
+            .map(|spec| (spec.name.as_str(), spec.range()))
+            .collect();
+        assert_eq!(names, [("B", 0..4), ("a", 4..5), ("b", 5..11)]);
+        assert_eq!(layout.len(), 11);
+    }
+
+    #[test]
+    fn a_mismatch_names_the_first_tensor_that_differs() {
+        let base = layout(&[("a", &[1], Role::Trainable), ("c", &[2], Role::Trainable)]);
+        let check = |tensors: &[(&str, &[usize], Role)]| {
+            base.check_same(&layout(tensors)).unwrap_err().to_string()
+        };
+        assert_eq!(
+            check(&[("a", &[1], Role::Trainable)]),
+            "tensor \"c\" is missing"
+        );
+        assert_eq!(
+            check(&[
+                ("a", &[1], Role::Trainable),
+                ("b", &[2], Role::Trainable),
+                ("c", &[2], Role::Trainable)
+            ]),
+            "tensor \"b\" is not in the model's layout"
+        );
+        assert_eq!(
+            check(&[("a", &[1], Role::Trainable), ("c", &[3], Role::Trainable)]),
+            "tensor \"c\" has shape [3], not [2]"
+        );
+        assert!(
+            base.check_same(&layout(&[
+                ("a", &[1], Role::Buffer),
+                ("c", &[2], Role::Frozen)
+            ]))
+            .is_ok()
+        );
+    }
+
+    #[test]
+    fn duplicate_and_unaddressable_tensors_are_refused() {
+        let twice = [
+            ("a".to_string(), vec![1], Role::Trainable),
+            ("a".to_string(), vec![1], Role::Trainable),
+        ];
+        assert_eq!(
+            Layout::new(twice).unwrap_err(),
+            LayoutError::Duplicate { name: "a".into() }
+        );
+        let huge = [("a".to_string(), vec![usize::MAX, 2], Role::Trainable)];
+        assert_eq!(
+            Layout::new(huge).unwrap_err(),
+            LayoutError::TooLarge { name: "a".into() }
+        );
+    }
+
+    #[test]
+    fn stretches_of_one_role_join() {
+        let layout = layout(&[
+            ("a", &[2], Role::Trainable),
+            ("b", &[3], Role::Trainable),
+            ("c", &[4], Role::Buffer),
+            ("d", &[0], Role::Frozen),
+        ]);
+        assert_eq!(layout.role_at(0), Some((Role::Trainable, 0..5)));
+        assert_eq!(layout.role_at(3), Some((Role::Trainable, 3..5)));
+        assert_eq!(layout.role_at(5), Some((Role::Buffer, 5..9)));
+        assert_eq!(layout.role_at(9), None);
+    }
+}

@@ -1,0 +1,90 @@
+//! Model parameters without a model: one flat `Vec<f32>` over a shared [`Layout`].
+//!
+//! Values stand in PyTorch's names and memory layout and in the safetensors file's order, everywhere: a model file on
+//! disk, on the wire and in the fold is the same bytes. Only the burn bridge (`model`) transposes and renames.
+//! Nothing here knows burn, files or sockets.
+
+mod block;
+mod layout;
+pub mod safetensors;
+
+use std::sync::Arc;
+
+pub use block::{BlockError, BlockReader, BlockWriter};
+pub use layout::{Layout, LayoutError, Role, TensorSpec};
+
+/// All parameters of one model: the values of every tensor of the layout, one after the other.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Parameters {
+    layout: Arc<Layout>,
+    values: Vec<f32>,
+}
+
+impl Parameters {
+    /// Values over a layout.
+    ///
+    /// # Errors
+    ///
+    /// [`LayoutError::Length`] where there are not exactly `layout.len()` values.
+    pub fn new(layout: Arc<Layout>, values: Vec<f32>) -> Result<Self, LayoutError> {
+        if values.len() != layout.len() {
+            return Err(LayoutError::Length {
+                expected: layout.len(),
+                found: values.len(),
+            });
+        }
+        Ok(Self { layout, values })
+    }
+
+    /// All zero.
+    pub fn zeros(layout: Arc<Layout>) -> Self {
+        let values = vec![0.0; layout.len()];
+        Self { layout, values }
+    }
+
+    /// Names, shapes, roles and order.
+    pub fn layout(&self) -> &Arc<Layout> {
+        &self.layout
+    }
+
+    /// The values, in layout order.
+    pub fn values(&self) -> &[f32] {
+        &self.values
+    }
+
+    /// The values, in layout order, to be changed in place.
+    pub fn values_mut(&mut self) -> &mut [f32] {
+        &mut self.values
+    }
+
+    /// The values alone.
+    pub fn into_values(self) -> Vec<f32> {
+        self.values
+    }
+
+    /// The values of one tensor, row-major; `None` where the layout has no such name.
+    pub fn tensor(&self, name: &str) -> Option<&[f32]> {
+        self.layout
+            .find(name)
+            .map(|spec| &self.values[spec.range()])
+    }
+
+    /// `self - base`, element by element: what a client reports. Taken here and nowhere else.
+    ///
+    /// # Errors
+    ///
+    /// [`LayoutError`] names the first difference between the two layouts.
+    pub fn delta_from(&self, base: &Parameters) -> Result<Parameters, LayoutError> {
+        base.layout.check_same(&self.layout)?;
+        let values = self
+            .values
+            .iter()
+            .zip(&base.values)
+            .map(|(local, global)| local - global)
+            .collect();
+        Ok(Self {
+            layout: base.layout.clone(),
+            values,
+        })
+    }
+}

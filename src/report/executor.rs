@@ -1,0 +1,24 @@
+//! Threads as an argument: pure code says what may run at once, its driver says on which threads.
+
+/// Runs independent pieces of work, on as many threads as it has.
+pub trait Executor: Send + Sync {
+    /// How many pieces can run at once; at least 1.
+    fn threads(&self) -> usize;
+
+    /// Calls `work` once for each of `0..count`, in any order and possibly at the same time; returns when all are done.
+    fn run(&self, count: usize, work: &(dyn Fn(usize) + Sync));
+}
+
+/// The calling thread alone.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Serial;
+
+impl Executor for Serial {
+    fn threads(&self) -> usize {
+        1
+    }
+
+    fn run(&self, count: usize, work: &(dyn Fn(usize) + Sync)) {
+        (0..count).for_each(work);
+    }
+}

@@ -1,0 +1,181 @@
+//! What a client submits: metadata and named payloads, and the seam through which a strategy reads them.
+//!
+//! Reports are *spooled* as they arrive and read back, in client order and block by block, when the round closes. So
+//! no strategy depends on the order of arrival, and none needs all reports in memory at once.
+
+mod executor;
+mod refusal;
+mod spool;
+
+use std::{collections::BTreeMap, sync::Arc};
+
+pub use executor::{Executor, Serial};
+pub use refusal::{Refusal, RefusalKind};
+use serde::{Deserialize, Serialize};
+pub use spool::{MemorySpool, Spool, SpoolError, SpoolKey, SpoolWriter};
+use thiserror::Error;
+
+use crate::{
+    ids::{ClientId, ModelVersion, RoundId},
+    parameters::{BlockError, BlockReader, Layout},
+};
+
+/// The payload that every report has: local minus global parameters.
+pub const DELTA: &str = "delta";
+
+/// What stands in front of a tensor's name in the body of a report, for the payload [`DELTA`].
+pub const DELTA_PREFIX: &str = "delta/";
+
+/// What a client says about its report, before the values.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "http", derive(utoipa::ToSchema))]
+pub struct ReportMetadata {
+    /// The version of the global model that training started from.
+    pub base_version: ModelVersion,
+    /// Number of examples in the partition that it trained on; at most the partition's size.
+    pub examples: u64,
+    /// Number of optimizer steps taken.
+    pub steps: u64,
+    /// Measurements such as `train_loss` and `train_accuracy`; finite numbers.
+    #[serde(default)]
+    pub metrics: BTreeMap<String, f64>,
+}
+
+impl ReportMetadata {
+    /// The mean loss over the client's training, where it was measured.
+    pub fn train_loss(&self) -> Option<f64> {
+        self.metrics.get("train_loss").copied()
+    }
+}
+
+/// One accepted report: who, in which round, what it says, and its payloads by block.
+#[derive(Clone)]
+pub struct Report {
+    /// Who submitted it.
+    pub client: ClientId,
+    /// The round it belongs to.
+    pub round: RoundId,
+    /// What it says about itself.
+    pub metadata: ReportMetadata,
+    payloads: Vec<(String, Arc<dyn BlockReader + Send + Sync>)>,
+}
+
+impl Report {
+    /// A report with these payloads. Every one of them has the model's layout.
+    pub fn new(
+        client: ClientId,
+        round: RoundId,
+        metadata: ReportMetadata,
+        payloads: Vec<(String, Arc<dyn BlockReader + Send + Sync>)>,
+    ) -> Self {
+        Self {
+            client,
+            round,
+            metadata,
+            payloads,
+        }
+    }
+
+    /// The payload of this name.
+    ///
+    /// # Errors
+    ///
+    /// [`ReportError::NoPayload`] where the client sent none.
+    pub fn payload(&self, name: &str) -> Result<&(dyn BlockReader + Send + Sync), ReportError> {
+        let found = self.payloads.iter().find(|(found, _)| found == name);
+        found
+            .map(|(_, reader)| &**reader)
+            .ok_or_else(|| ReportError::NoPayload {
+                client: self.client,
+                name: name.into(),
+            })
+    }
+}
+
+/// The accepted reports of one round, in client order, and the threads to fold them with.
+#[derive(Clone, Copy)]
+pub struct Reports<'a> {
+    layout: &'a Arc<Layout>,
+    reports: &'a [Report],
+    executor: &'a dyn Executor,
+}
+
+impl<'a> Reports<'a> {
+    /// Reports of one round.
+    ///
+    /// # Errors
+    ///
+    /// [`ReportError::Order`] where they are not in strictly rising client order.
+    pub fn new(
+        layout: &'a Arc<Layout>,
+        reports: &'a [Report],
+        executor: &'a dyn Executor,
+    ) -> Result<Self, ReportError> {
+        if let Some(pair) = reports
+            .windows(2)
+            .find(|pair| pair[0].client >= pair[1].client)
+        {
+            return Err(ReportError::Order {
+                client: pair[1].client,
+            });
+        }
+        Ok(Self {
+            layout,
+            reports,
+            executor,
+        })
+    }
+
+    /// The layout of the model and of every payload.
+    pub fn layout(&self) -> &'a Arc<Layout> {
+        self.layout
+    }
+
+    /// The reports, in client order.
+    pub fn iter(&self) -> std::slice::Iter<'a, Report> {
+        self.reports.iter()
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.reports.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.reports.is_empty()
+    }
+
+    /// The threads that a fold may use. A strategy starts none of its own.
+    pub fn executor(&self) -> &'a dyn Executor {
+        self.executor
+    }
+}
+
+/// Why reports can't be read.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum ReportError {
+    /// A client did not send the payload that the strategy needs.
+    #[error("client {client} sent no payload {name:?}")]
+    NoPayload {
+        /// The client.
+        client: ClientId,
+        /// The payload.
+        name: String,
+    },
+    /// Reports are not in client order, or one stands twice.
+    #[error("the report of client {client} is out of order")]
+    Order {
+        /// The client at which the order breaks.
+        client: ClientId,
+    },
+    /// A payload's block could not be read.
+    #[error("the report of client {client} is unreadable")]
+    Block {
+        /// The client.
+        client: ClientId,
+        /// What failed.
+        source: BlockError,
+    },
+}

@@ -1,0 +1,393 @@
+//! Where accepted reports wait until their round closes.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use thiserror::Error;
+
+use super::{DELTA, DELTA_PREFIX, Report, ReportMetadata};
+use crate::{
+    ids::{ClientId, JobId, RequestId, RoundId},
+    parameters::{
+        Layout, LayoutError, Parameters,
+        safetensors::{Decoder, SafetensorsError, check_finite},
+    },
+};
+
+/// Which report: of which client, in which round of which job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SpoolKey {
+    /// The job.
+    pub job: JobId,
+    /// The round.
+    pub round: RoundId,
+    /// The client.
+    pub client: ClientId,
+    /// The request that uploads it, so that a broken or overtaken upload never stands in the place of the accepted one.
+    pub upload: RequestId,
+}
+
+/// Keeps reports from their upload to the end of their round.
+///
+/// # Contract
+///
+/// A report is visible to [`Spool::reports`] only after [`SpoolWriter::finish`] returned it as stored; a writer that is
+/// dropped before that leaves nothing behind. Which upload of a client counts is the round machine's decision. All methods may be called from several threads.
+pub trait Spool: Send + Sync {
+    /// Begins an upload whose values must have `layout`. Space for all of them is set aside here.
+    ///
+    /// # Errors
+    ///
+    /// [`SpoolError::Full`] where the spool's limit would be passed.
+    fn begin(
+        &self,
+        key: SpoolKey,
+        layout: &Arc<Layout>,
+    ) -> Result<Box<dyn SpoolWriter>, SpoolError>;
+
+    /// Stores a delta that is in memory already, without another copy where the spool can.
+    ///
+    /// # Errors
+    ///
+    /// As an upload of the same values.
+    fn put(
+        &self,
+        key: SpoolKey,
+        layout: &Arc<Layout>,
+        metadata: ReportMetadata,
+        delta: Arc<Parameters>,
+    ) -> Result<(), SpoolError>;
+
+    /// The stored reports of these clients and uploads, in the order given.
+    ///
+    /// # Errors
+    ///
+    /// [`SpoolError::Missing`] where one is not there.
+    fn reports(
+        &self,
+        job: JobId,
+        round: RoundId,
+        accepted: &[(ClientId, RequestId)],
+    ) -> Result<Vec<Report>, SpoolError>;
+
+    /// Forgets all reports of a round.
+    fn discard(&self, job: JobId, round: RoundId);
+}
+
+/// One upload under way. Dropping it undoes it.
+pub trait SpoolWriter: Send {
+    /// Takes the next piece of the safetensors body.
+    ///
+    /// # Errors
+    ///
+    /// [`SpoolError::Malformed`] at the first piece that shows it.
+    fn push(&mut self, piece: &[u8]) -> Result<(), SpoolError>;
+
+    /// Stores the report, once the whole body has been taken.
+    ///
+    /// # Errors
+    ///
+    /// [`SpoolError::Malformed`] where the body was not whole.
+    fn finish(self: Box<Self>, metadata: ReportMetadata) -> Result<(), SpoolError>;
+}
+
+/// Why a report could not be spooled.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum SpoolError {
+    /// No room at present: try again after the round.
+    #[error("the spool is full: {needed} bytes more would pass its limit of {limit}")]
+    Full {
+        /// Bytes of the report.
+        needed: u64,
+        /// Bytes of all reports together.
+        limit: u64,
+    },
+    /// The body is not a report of this layout.
+    #[error(transparent)]
+    Malformed(#[from] SafetensorsError),
+    /// A report that should be there is not.
+    #[error("the report of client {client} is not in the spool")]
+    Missing {
+        /// The client.
+        client: ClientId,
+    },
+}
+
+impl From<LayoutError> for SpoolError {
+    fn from(error: LayoutError) -> Self {
+        Self::Malformed(error.into())
+    }
+}
+
+/// Reports in memory, with a limit on their bytes.
+#[derive(Clone)]
+pub struct MemorySpool(Arc<Inner>);
+
+struct Inner {
+    limit: u64,
+    used: AtomicU64,
+    stored: Mutex<BTreeMap<SpoolKey, Stored>>,
+}
+
+struct Stored {
+    metadata: ReportMetadata,
+    delta: Arc<Parameters>,
+    _space: Space,
+}
+
+/// Bytes set aside; dropped, they are free again.
+struct Space {
+    spool: Arc<Inner>,
+    bytes: u64,
+}
+
+impl Drop for Space {
+    fn drop(&mut self) {
+        self.spool.used.fetch_sub(self.bytes, Ordering::AcqRel);
+    }
+}
+
+impl MemorySpool {
+    /// A spool that takes at most `limit` bytes of parameters at once.
+    pub fn new(limit: u64) -> Self {
+        Self(Arc::new(Inner {
+            limit,
+            used: AtomicU64::new(0),
+            stored: Mutex::default(),
+        }))
+    }
+
+    /// Bytes of reports that are stored or being uploaded.
+    pub fn used(&self) -> u64 {
+        self.0.used.load(Ordering::Acquire)
+    }
+
+    fn reserve(&self, layout: &Layout) -> Result<Space, SpoolError> {
+        let needed = layout.bytes() as u64;
+        let limit = self.0.limit;
+        self.0
+            .used
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |used| {
+                used.checked_add(needed).filter(|sum| *sum <= limit)
+            })
+            .map_err(|_| SpoolError::Full { needed, limit })?;
+        Ok(Space {
+            spool: self.0.clone(),
+            bytes: needed,
+        })
+    }
+
+    fn stored(&self) -> MutexGuard<'_, BTreeMap<SpoolKey, Stored>> {
+        self.0.stored.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Spool for MemorySpool {
+    fn begin(
+        &self,
+        key: SpoolKey,
+        layout: &Arc<Layout>,
+    ) -> Result<Box<dyn SpoolWriter>, SpoolError> {
+        let space = self.reserve(layout)?;
+        let decoder = Decoder::new(layout.clone(), DELTA_PREFIX);
+        Ok(Box::new(MemoryWriter {
+            spool: self.clone(),
+            key,
+            space,
+            decoder,
+        }))
+    }
+
+    fn put(
+        &self,
+        key: SpoolKey,
+        layout: &Arc<Layout>,
+        metadata: ReportMetadata,
+        delta: Arc<Parameters>,
+    ) -> Result<(), SpoolError> {
+        layout.check_same(delta.layout())?;
+        check_finite(layout, delta.values(), 0..layout.len())?;
+        let space = self.reserve(layout)?;
+        self.stored().insert(
+            key,
+            Stored {
+                metadata,
+                delta,
+                _space: space,
+            },
+        );
+        Ok(())
+    }
+
+    fn reports(
+        &self,
+        job: JobId,
+        round: RoundId,
+        accepted: &[(ClientId, RequestId)],
+    ) -> Result<Vec<Report>, SpoolError> {
+        let stored = self.stored();
+        let report = |&(client, upload): &(ClientId, RequestId)| {
+            let found = stored
+                .get(&SpoolKey {
+                    job,
+                    round,
+                    client,
+                    upload,
+                })
+                .ok_or(SpoolError::Missing { client })?;
+            Ok(Report::new(
+                client,
+                round,
+                found.metadata.clone(),
+                vec![(DELTA.to_string(), found.delta.clone())],
+            ))
+        };
+        accepted.iter().map(report).collect()
+    }
+
+    fn discard(&self, job: JobId, round: RoundId) {
+        // What is dropped may be gigabytes: outside of the lock.
+        let gone: Vec<Stored> = {
+            let mut stored = self.stored();
+            let bound = |client, upload| SpoolKey {
+                job,
+                round,
+                client: ClientId(client),
+                upload: RequestId(upload),
+            };
+            let keys: Vec<_> = stored
+                .range(bound(0, 0)..=bound(u32::MAX, u64::MAX))
+                .map(|(key, _)| *key)
+                .collect();
+            keys.iter().filter_map(|key| stored.remove(key)).collect()
+        };
+        drop(gone);
+    }
+}
+
+struct MemoryWriter {
+    spool: MemorySpool,
+    key: SpoolKey,
+    space: Space,
+    decoder: Decoder,
+}
+
+impl SpoolWriter for MemoryWriter {
+    fn push(&mut self, piece: &[u8]) -> Result<(), SpoolError> {
+        Ok(self.decoder.push(piece)?)
+    }
+
+    fn finish(self: Box<Self>, metadata: ReportMetadata) -> Result<(), SpoolError> {
+        let delta = Arc::new(self.decoder.finish()?);
+        self.spool.stored().insert(
+            self.key,
+            Stored {
+                metadata,
+                delta,
+                _space: self.space,
+            },
+        );
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        ids::ModelVersion,
+        parameters::{BlockReader, Role, safetensors::header},
+    };
+
+    fn metadata() -> ReportMetadata {
+        ReportMetadata {
+            base_version: ModelVersion(0),
+            examples: 3,
+            steps: 1,
+            metrics: BTreeMap::new(),
+        }
+    }
+
+    fn key(client: u32) -> SpoolKey {
+        SpoolKey {
+            job: JobId(1),
+            round: RoundId(1),
+            client: ClientId(client),
+            upload: RequestId(9),
+        }
+    }
+
+    fn layout() -> Arc<Layout> {
+        Layout::new([("w".to_string(), vec![4], Role::Trainable)]).unwrap()
+    }
+
+    #[test]
+    fn an_upload_is_read_back_in_client_order() {
+        let (spool, layout) = (MemorySpool::new(1 << 20), layout());
+        for client in [2u32, 0] {
+            let mut writer = spool.begin(key(client), &layout).unwrap();
+            writer.push(&header(&layout, DELTA_PREFIX)).unwrap();
+            writer
+                .push(bytemuck::cast_slice(&[client as f32; 4]))
+                .unwrap();
+            writer.finish(metadata()).unwrap();
+        }
+        let reports = spool
+            .reports(
+                JobId(1),
+                RoundId(1),
+                &[(ClientId(0), RequestId(9)), (ClientId(2), RequestId(9))],
+            )
+            .unwrap();
+        let mut block = [0.0; 4];
+        reports[1]
+            .payload(DELTA)
+            .unwrap()
+            .read(0, &mut block)
+            .unwrap();
+        assert_eq!((reports[0].client, block), (ClientId(0), [2.0; 4]));
+        assert!(reports[0].payload("control").is_err());
+        let missing = spool
+            .reports(JobId(1), RoundId(1), &[(ClientId(1), RequestId(9))])
+            .err();
+        assert_eq!(
+            missing,
+            Some(SpoolError::Missing {
+                client: ClientId(1)
+            })
+        );
+    }
+
+    #[test]
+    fn the_limit_counts_uploads_under_way_and_space_comes_back() {
+        let (spool, layout) = (MemorySpool::new(40), layout());
+        let first = spool.begin(key(0), &layout).unwrap();
+        spool
+            .put(
+                key(1),
+                &layout,
+                metadata(),
+                Arc::new(Parameters::zeros(layout.clone())),
+            )
+            .unwrap();
+        let full = spool.begin(key(2), &layout).err();
+        assert_eq!(
+            full,
+            Some(SpoolError::Full {
+                needed: 16,
+                limit: 40
+            })
+        );
+        drop(first);
+        assert_eq!(spool.used(), 16);
+        assert!(spool.begin(key(2), &layout).is_ok());
+        spool.discard(JobId(1), RoundId(1));
+        assert_eq!(spool.used(), 0);
+    }
+}

@@ -1,0 +1,67 @@
+//! Keyed randomness: every random draw of a job is a function of (seed, purpose, round, client).
+//!
+//! No generator's state survives a call: whoever needs randomness builds the generator from its key, draws, and drops
+//! it. So a client that moves to another worker, a task that is done twice and a run on more threads draw the same
+//! numbers. Nothing here asks the operating system for randomness.
+
+pub use rand_chacha::ChaCha8Rng;
+use rand_core::SeedableRng;
+
+use crate::ids::{ClientId, RoundId};
+
+/// What a generator is for. Two purposes never share a stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Purpose {
+    /// Drawing the initial global model.
+    Initialize,
+    /// Dealing the examples over the clients.
+    Partition,
+    /// Choosing a round's cohort.
+    Cohort,
+    /// The order of a client's examples.
+    Shuffle,
+    /// Flips and crops of a client's images.
+    Augment,
+    /// Dropout masks of a client's training.
+    Dropout,
+    /// Whatever a strategy of one's own draws beside the cohort.
+    Strategy,
+}
+
+/// The generator for (seed, purpose, round, client).
+///
+/// The key of ChaCha8 is filled with the four numbers, so that no two keys collide.
+pub fn keyed(seed: u64, purpose: Purpose, round: RoundId, client: Option<ClientId>) -> ChaCha8Rng {
+    let mut key = [0u8; 32];
+    key[0..8].copy_from_slice(&seed.to_le_bytes());
+    key[8..16].copy_from_slice(&(purpose as u64).to_le_bytes());
+    key[16..24].copy_from_slice(&round.0.to_le_bytes());
+    let client = client.map_or(0, |client| u64::from(client.0) + 1);
+    key[24..32].copy_from_slice(&client.to_le_bytes());
+    ChaCha8Rng::from_seed(key)
+}
+
+#[cfg(test)]
+mod tests {
+    use rand_core::Rng;
+
+    use super::*;
+
+    #[test]
+    fn each_part_of_the_key_makes_another_stream_and_the_same_key_the_same() {
+        let draw =
+            |seed, purpose, round, client| keyed(seed, purpose, RoundId(round), client).next_u64();
+        let reference = draw(1, Purpose::Shuffle, 2, Some(ClientId(3)));
+        assert_eq!(reference, draw(1, Purpose::Shuffle, 2, Some(ClientId(3))));
+        for other in [
+            draw(2, Purpose::Shuffle, 2, Some(ClientId(3))),
+            draw(1, Purpose::Dropout, 2, Some(ClientId(3))),
+            draw(1, Purpose::Shuffle, 3, Some(ClientId(3))),
+            draw(1, Purpose::Shuffle, 2, Some(ClientId(4))),
+            draw(1, Purpose::Shuffle, 2, None),
+        ] {
+            assert_ne!(reference, other);
+        }
+    }
+}

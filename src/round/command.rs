@@ -1,0 +1,255 @@
+//! What a round machine orders, and somebody else carries out.
+
+use serde::{Deserialize, Serialize};
+
+use super::Evaluation;
+use crate::{
+    ids::{ClientId, ModelVersion, RequestId, RoundId, Timestamp, WorkerId},
+    job::TrainingSettings,
+    report::Refusal,
+    strategy::ClientInfo,
+};
+
+/// An order to the driver. Those that take long end with an event of their own; the machine goes on meanwhile.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub enum Command {
+    /// Fix the job's clients and deal the data over them; ends with [`super::Event::Prepared`].
+    Prepare {
+        /// The workers that are there, in order of registration, with their slots.
+        workers: Vec<(WorkerId, u32)>,
+    },
+    /// Ask the strategy for a plan; ends with [`super::Event::Planned`].
+    Plan {
+        /// The round.
+        round: RoundId,
+        /// The version it starts from.
+        version: ModelVersion,
+        /// The clients that can take part, in order.
+        clients: Vec<ClientInfo>,
+    },
+    /// There may be a task for this worker now: let a waiting request of it ask again.
+    Wake {
+        /// The worker.
+        worker: WorkerId,
+    },
+    /// Answer a request.
+    Respond {
+        /// The request.
+        request: RequestId,
+        /// The answer.
+        response: Response,
+    },
+    /// Fold these reports into the next model; ends with [`super::Event::Aggregated`].
+    Aggregate {
+        /// The round.
+        round: RoundId,
+        /// The version that the reports start from.
+        base: ModelVersion,
+        /// The accepted reports, in client order, each with the request that uploaded it.
+        accepted: Vec<(ClientId, RequestId)>,
+    },
+    /// Store the aggregate, then serve it as this version; ends with [`super::Event::Published`].
+    Publish {
+        /// The round that made it.
+        round: RoundId,
+        /// The version it becomes.
+        version: ModelVersion,
+    },
+    /// Evaluate this version on the test split; ends with [`super::Event::Evaluated`].
+    Evaluate {
+        /// The version.
+        version: ModelVersion,
+    },
+    /// Forget the reports of a round, and an aggregate of it that was not published.
+    Discard {
+        /// The round.
+        round: RoundId,
+    },
+    /// Add to the job's event log.
+    Log(JobEvent),
+    /// The job is over. Nothing but answers to requests follows.
+    End(Outcome),
+}
+
+/// The answer to a request.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub enum Response {
+    /// A task for the worker.
+    Task(Task),
+    /// No task at present: a [`Command::Wake`] follows when that may have changed.
+    Idle,
+    /// The report may be uploaded.
+    Admitted,
+    /// Done. For a report: it is accepted, now or by an earlier request.
+    Accepted,
+    /// No, and why.
+    Refused(Refusal),
+}
+
+/// What a cohort member is told to do.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Task {
+    /// The client to act for.
+    pub client: ClientId,
+    /// The round; for an evaluation, the round that made the version.
+    pub round: RoundId,
+    /// The version of the global model to start from, or to evaluate.
+    pub version: ModelVersion,
+    /// Training or evaluation.
+    pub kind: TaskKind,
+}
+
+/// The two kinds of task.
+#[derive(Debug, Clone, PartialEq)]
+pub enum TaskKind {
+    /// Train on the client's partition and report.
+    Train {
+        /// How.
+        training: TrainingSettings,
+        /// A report after this moment is late.
+        deadline: Timestamp,
+    },
+    /// Evaluate one of `shares` equal parts of the test split.
+    Evaluate {
+        /// Which part, from 0.
+        share: u32,
+        /// How many parts there are.
+        shares: u32,
+    },
+}
+
+impl Task {
+    /// Whether the two are the same piece of work.
+    pub fn is_same_work(&self, other: &Task) -> bool {
+        let same_kind = std::mem::discriminant(&self.kind) == std::mem::discriminant(&other.kind);
+        same_kind
+            && (self.client, self.round, self.version) == (other.client, other.round, other.version)
+    }
+}
+
+/// How a job ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "http", derive(utoipa::ToSchema))]
+#[serde(tag = "outcome", rename_all = "snake_case")]
+pub enum Outcome {
+    /// Every round was committed.
+    Completed,
+    /// It could not go on.
+    Failed {
+        /// Why.
+        reason: String,
+    },
+    /// The operator ended it.
+    Cancelled,
+}
+
+/// An entry of a job's event log.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "http", derive(utoipa::ToSchema))]
+#[serde(tag = "event", rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum JobEvent {
+    /// The job waits: for workers, for example.
+    Waiting {
+        /// What for, in words.
+        reason: String,
+    },
+    /// The clients are fixed, and the rounds begin.
+    Started {
+        /// Number of clients.
+        clients: u32,
+    },
+    /// A client's lease went to a worker, or is nobody's for now.
+    Leased {
+        /// The client.
+        client: ClientId,
+        /// Who had it.
+        from: Option<WorkerId>,
+        /// Who has it.
+        to: Option<WorkerId>,
+    },
+    /// A round began.
+    RoundStarted {
+        /// The round.
+        round: RoundId,
+        /// The version it starts from.
+        version: ModelVersion,
+        /// Who trains.
+        cohort: Vec<ClientId>,
+        /// How many reports it waits for.
+        goal: usize,
+        /// How many may commit it.
+        quorum: usize,
+    },
+    /// A worker took a task.
+    TaskIssued {
+        /// The round.
+        round: RoundId,
+        /// The client.
+        client: ClientId,
+        /// The worker.
+        worker: WorkerId,
+    },
+    /// A report is accepted.
+    ReportAccepted {
+        /// The round.
+        round: RoundId,
+        /// The client.
+        client: ClientId,
+        /// The worker.
+        worker: WorkerId,
+        /// Number of examples it counts for.
+        examples: u64,
+    },
+    /// A report is refused.
+    ReportRefused {
+        /// The round it was for.
+        round: RoundId,
+        /// The client.
+        client: ClientId,
+        /// The worker.
+        worker: WorkerId,
+        /// Why.
+        refusal: Refusal,
+    },
+    /// A client takes no further part in the round.
+    ClientFailed {
+        /// The round.
+        round: RoundId,
+        /// The client.
+        client: ClientId,
+        /// Why.
+        reason: String,
+    },
+    /// A round made a new version.
+    RoundCommitted {
+        /// The round.
+        round: RoundId,
+        /// The version it made.
+        version: ModelVersion,
+        /// The clients whose reports were folded, in order.
+        clients: Vec<ClientId>,
+        /// The clients' weighted mean training loss.
+        train_loss: Option<f64>,
+    },
+    /// A round made nothing.
+    RoundAbandoned {
+        /// The round.
+        round: RoundId,
+        /// Why.
+        reason: String,
+    },
+    /// A version was evaluated.
+    Evaluated {
+        /// The version.
+        version: ModelVersion,
+        /// The measurements; none where it could not be evaluated.
+        evaluation: Option<Evaluation>,
+        /// Why there are none.
+        reason: Option<String>,
+    },
+    /// The job is over.
+    Ended(Outcome),
+}

@@ -1,0 +1,135 @@
+//! What can happen to a job.
+
+use super::Evaluation;
+use crate::{
+    ids::{ClientId, ModelVersion, RequestId, RoundId, WorkerId},
+    report::{Refusal, ReportMetadata},
+    strategy::{Aggregation, RoundPlan},
+};
+
+/// A client, as the driver fixed it when the job started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ClientSpec {
+    /// Number of examples in its partition.
+    pub examples: u64,
+    /// The one worker that can act for it, where the data is the worker's own.
+    pub home: Option<WorkerId>,
+}
+
+/// Something happened. Events with a `request` get exactly one [`super::Command::Respond`].
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub enum Event {
+    /// Time passed: send it at [`super::RoundMachine::poll_deadline`].
+    Tick,
+    /// A worker that can train this job is there. `slots`: how many clients it trains at once, at least 1.
+    WorkerJoined {
+        /// The worker.
+        worker: WorkerId,
+        /// How many clients it trains at once.
+        slots: u32,
+        /// A lost worker whose own data it has, where it is that worker come back.
+        replaces: Option<WorkerId>,
+    },
+    /// A worker left, or was not heard of for too long.
+    WorkerLost {
+        /// The worker.
+        worker: WorkerId,
+    },
+    /// [`super::Command::Prepare`] is done: the job's clients, numbered from 0, or why there are none.
+    Prepared(Result<Vec<ClientSpec>, String>),
+    /// [`super::Command::Plan`] is done.
+    Planned {
+        /// The round.
+        round: RoundId,
+        /// The plan, or why there is none.
+        plan: Result<RoundPlan, String>,
+    },
+    /// A worker asks for a task.
+    TaskRequested {
+        /// Whom the reply goes to.
+        request: RequestId,
+        /// Who asks.
+        worker: WorkerId,
+        /// The tasks that it is working on already.
+        busy: Vec<super::Task>,
+    },
+    /// A worker wants to submit a report, and says what it will be.
+    ReportOffered {
+        /// Whom the reply goes to.
+        request: RequestId,
+        /// Who offers.
+        worker: WorkerId,
+        /// The client it trained for.
+        client: ClientId,
+        /// The round it trained in.
+        round: RoundId,
+        /// What it says about the report.
+        metadata: ReportMetadata,
+    },
+    /// An admitted report has been read to its end.
+    ReportStored {
+        /// Whom the reply goes to.
+        request: RequestId,
+        /// The request that had offered it.
+        upload: RequestId,
+        /// The client it is of.
+        client: ClientId,
+        /// The round it is of.
+        round: RoundId,
+        /// Whether it is in the spool, or why it is not.
+        stored: Result<(), Refusal>,
+    },
+    /// A worker could not do a training task.
+    TaskFailed {
+        /// Whom the reply goes to.
+        request: RequestId,
+        /// Who says so.
+        worker: WorkerId,
+        /// The client.
+        client: ClientId,
+        /// The round.
+        round: RoundId,
+        /// Why.
+        reason: String,
+    },
+    /// A worker has evaluated its client's share of the test split.
+    ShareEvaluated {
+        /// Whom the reply goes to.
+        request: RequestId,
+        /// Who did.
+        worker: WorkerId,
+        /// The client.
+        client: ClientId,
+        /// The version it evaluated.
+        version: ModelVersion,
+        /// The measurements, or why there are none.
+        evaluation: Result<Evaluation, String>,
+    },
+    /// [`super::Command::Aggregate`] is done.
+    Aggregated {
+        /// The round.
+        round: RoundId,
+        /// What the strategy says of it, or why it failed.
+        aggregation: Result<Aggregation, String>,
+    },
+    /// [`super::Command::Publish`] is done: the version is stored and served.
+    Published {
+        /// The version.
+        version: ModelVersion,
+        /// Whether it is, or why not.
+        published: Result<(), String>,
+    },
+    /// [`super::Command::Evaluate`] is done.
+    Evaluated {
+        /// The version.
+        version: ModelVersion,
+        /// The measurements, or why there are none.
+        evaluation: Result<Evaluation, String>,
+    },
+    /// The operator ends the job.
+    Cancelled {
+        /// Whom the reply goes to.
+        request: RequestId,
+    },
+}

@@ -1,0 +1,24 @@
+//! The control plane: what happens when, without doing any of it.
+//!
+//! [`RoundMachine`] is one job's control plane. It knows no clock, no socket and no thread: events and the time come in,
+//! commands come out, and a driver carries them out. [`Roster`] knows which workers are alive; it outlives jobs.
+//!
+//! The driving contract: handle one event, drain [`RoundMachine::poll_command`] to `None`, then wait for an event or for
+//! [`RoundMachine::poll_deadline`], at which [`Event::Tick`] is sent.
+
+mod collection;
+mod command;
+mod evaluation;
+mod event;
+mod leases;
+mod machine;
+mod planted;
+mod roster;
+#[cfg(test)]
+mod tests;
+
+pub use command::{Command, JobEvent, Outcome, Response, Task, TaskKind};
+pub use evaluation::Evaluation;
+pub use event::{ClientSpec, Event};
+pub use machine::{EvaluationBy, MachineConfig, RoundMachine, RoundStatus};
+pub use roster::{Roster, WorkerRecord, WorkerState};

@@ -1,0 +1,175 @@
+//! Which workers there are, and which of them are alive. The roster outlives jobs.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{Timestamp, WorkerId};
+
+/// How many workers that are gone are remembered for the operator.
+const REMEMBERED: usize = 256;
+
+/// All workers that registered, with what each said about itself (`I`).
+#[derive(Debug)]
+pub struct Roster<I> {
+    workers: BTreeMap<WorkerId, WorkerRecord<I>>,
+    expiry: Duration,
+    last: u64,
+}
+
+/// One worker.
+#[derive(Debug, Clone)]
+pub struct WorkerRecord<I> {
+    /// What it said at registration.
+    pub info: I,
+    /// When it registered.
+    pub registered: Timestamp,
+    /// When it was last heard of.
+    pub last_seen: Timestamp,
+    /// Whether it is there.
+    pub state: WorkerState,
+}
+
+/// Whether a worker is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "http", derive(utoipa::ToSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum WorkerState {
+    /// Heard of within the expiry.
+    Live,
+    /// Not heard of for longer; live again once it is.
+    Lost,
+    /// It said that it leaves.
+    Left,
+}
+
+impl<I> Roster<I> {
+    /// An empty roster that takes a worker for lost when it has not been heard of for `expiry`.
+    pub fn new(expiry: Duration) -> Self {
+        Self {
+            workers: BTreeMap::new(),
+            expiry,
+            last: 0,
+        }
+    }
+
+    /// A new worker.
+    pub fn register(&mut self, info: I, now: Timestamp) -> WorkerId {
+        self.last += 1;
+        let worker = WorkerId(self.last);
+        self.workers.insert(
+            worker,
+            WorkerRecord {
+                info,
+                registered: now,
+                last_seen: now,
+                state: WorkerState::Live,
+            },
+        );
+        self.forget_oldest();
+        worker
+    }
+
+    /// Notes that a worker was heard of. Whether it had been lost, and is live again; `None` for one that is unknown
+    /// or has left.
+    pub fn touch(&mut self, worker: WorkerId, now: Timestamp) -> Option<bool> {
+        let record = self
+            .workers
+            .get_mut(&worker)
+            .filter(|record| record.state != WorkerState::Left)?;
+        record.last_seen = record.last_seen.max(now);
+        let returned = record.state == WorkerState::Lost;
+        record.state = WorkerState::Live;
+        Some(returned)
+    }
+
+    /// A worker leaves; whether it was live.
+    pub fn leave(&mut self, worker: WorkerId) -> bool {
+        let Some(record) = self.workers.get_mut(&worker) else {
+            return false;
+        };
+        std::mem::replace(&mut record.state, WorkerState::Left) == WorkerState::Live
+    }
+
+    /// Takes those for lost that have not been heard of for too long, and names them.
+    pub fn expire(&mut self, now: Timestamp) -> Vec<WorkerId> {
+        let expiry = self.expiry;
+        let mut lost = Vec::new();
+        for (worker, record) in &mut self.workers {
+            if record.state == WorkerState::Live && record.last_seen + expiry <= now {
+                record.state = WorkerState::Lost;
+                lost.push(*worker);
+            }
+        }
+        lost
+    }
+
+    /// When [`Roster::expire`] is next due.
+    pub fn next_expiry(&self) -> Option<Timestamp> {
+        self.live()
+            .map(|(_, record)| record.last_seen + self.expiry)
+            .min()
+    }
+
+    /// The live workers, in order of registration.
+    pub fn live(&self) -> impl Iterator<Item = (WorkerId, &WorkerRecord<I>)> {
+        self.iter()
+            .filter(|(_, record)| record.state == WorkerState::Live)
+    }
+
+    /// All that are remembered, in order of registration.
+    pub fn iter(&self) -> impl Iterator<Item = (WorkerId, &WorkerRecord<I>)> {
+        self.workers
+            .iter()
+            .map(|(worker, record)| (*worker, record))
+    }
+
+    /// One of them.
+    pub fn find(&self, worker: WorkerId) -> Option<&WorkerRecord<I>> {
+        self.workers.get(&worker)
+    }
+
+    fn forget_oldest(&mut self) {
+        let gone: Vec<_> = self
+            .iter()
+            .filter(|(_, record)| record.state != WorkerState::Live)
+            .map(|(worker, _)| worker)
+            .collect();
+        for worker in gone.iter().take(gone.len().saturating_sub(REMEMBERED)) {
+            self.workers.remove(worker);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_silent_worker_is_lost_once_and_live_again_when_heard_of() {
+        let mut roster = Roster::new(Duration::from_secs(90));
+        let worker = roster.register("a", Timestamp(0));
+        assert_eq!(roster.touch(worker, Timestamp(1000)), Some(false));
+        assert_eq!(roster.next_expiry(), Some(Timestamp(91_000)));
+        assert!(roster.expire(Timestamp(90_999)).is_empty());
+        assert_eq!(roster.expire(Timestamp(91_000)), [worker]);
+        assert!(roster.expire(Timestamp(99_000)).is_empty());
+        assert_eq!(roster.next_expiry(), None);
+        assert_eq!(roster.touch(worker, Timestamp(99_000)), Some(true));
+        assert_eq!(roster.live().count(), 1);
+    }
+
+    #[test]
+    fn one_that_left_stays_gone_and_the_gone_are_not_remembered_for_ever() {
+        let mut roster = Roster::new(Duration::from_secs(1));
+        let first = roster.register((), Timestamp(0));
+        assert!(roster.leave(first) && !roster.leave(first));
+        assert_eq!(roster.touch(first, Timestamp(0)), None);
+        for _ in 0..2 * REMEMBERED {
+            let worker = roster.register((), Timestamp(0));
+            roster.leave(worker);
+        }
+        assert!(roster.iter().count() <= REMEMBERED + 1);
+        assert_eq!(roster.touch(WorkerId(999_999), Timestamp(0)), None);
+    }
+}

@@ -1,0 +1,166 @@
+//! Who takes part in a round.
+
+use rand::seq::index;
+
+use super::{RoundContext, RoundPlan, RoundRng, StrategyError};
+use crate::rng::Purpose;
+
+/// Chooses each client with the same probability, without replacement.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct UniformSampler {
+    /// The share of the clients whose reports a round waits for (`C` of the paper), above 0 and at most 1.
+    pub fraction: f64,
+    /// How many more clients than the goal are chosen, as a share of the goal: 0.3 chooses 13 for a goal of 10, so that
+    /// three stragglers hold nobody up.
+    pub over_selection: f64,
+}
+
+impl Default for UniformSampler {
+    fn default() -> Self {
+        Self {
+            fraction: 1.0,
+            over_selection: 0.0,
+        }
+    }
+}
+
+impl UniformSampler {
+    /// A cohort out of the context's clients.
+    ///
+    /// The goal is the job's own where it has one, else `fraction` of the clients, rounded up, and never below the
+    /// quorum.
+    ///
+    /// # Errors
+    ///
+    /// [`StrategyError::Plan`] where there are fewer clients than the quorum.
+    pub fn plan(
+        &self,
+        round: &RoundContext<'_>,
+        rng: &RoundRng,
+    ) -> Result<RoundPlan, StrategyError> {
+        let available = round.clients.len();
+        if available == 0 || available < round.quorum {
+            return Err(StrategyError::Plan(format!(
+                "{available} clients can take part, and the quorum is {}",
+                round.quorum
+            )));
+        }
+        let share = (self.fraction * available as f64).ceil() as usize;
+        let goal = round
+            .goal
+            .unwrap_or(share)
+            .clamp(round.quorum.max(1), available);
+        let chosen =
+            ((goal as f64 * (1.0 + self.over_selection)).ceil() as usize).clamp(goal, available);
+        let mut generator = rng.generator(Purpose::Cohort);
+        let mut indices = index::sample(&mut generator, available, chosen).into_vec();
+        indices.sort_unstable();
+        Ok(RoundPlan {
+            cohort: indices
+                .into_iter()
+                .map(|index| round.clients[index].id)
+                .collect(),
+            goal,
+            quorum: round.quorum.max(1),
+            training: round.training.clone(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        ids::{ClientId, ModelVersion, RoundId},
+        job::TrainingSettings,
+        strategy::ClientInfo,
+    };
+
+    fn plan(
+        sampler: UniformSampler,
+        clients: u32,
+        quorum: usize,
+        round: u64,
+    ) -> Result<RoundPlan, StrategyError> {
+        let clients: Vec<_> = (0..clients)
+            .map(|id| ClientInfo {
+                id: ClientId(id),
+                examples: 10,
+            })
+            .collect();
+        let context = RoundContext {
+            round: RoundId(round),
+            version: ModelVersion(0),
+            clients: &clients,
+            training: &TrainingSettings::default(),
+            quorum,
+            goal: None,
+        };
+        sampler.plan(&context, &RoundRng::new(7, RoundId(round)))
+    }
+
+    #[test]
+    fn full_participation_takes_everybody_in_order() {
+        let plan = plan(UniformSampler::default(), 5, 2, 1).unwrap();
+        assert_eq!(plan.cohort, (0..5).map(ClientId).collect::<Vec<_>>());
+        assert_eq!((plan.goal, plan.quorum), (5, 2));
+    }
+
+    #[test]
+    fn over_selection_chooses_more_than_the_goal() {
+        let plan = plan(
+            UniformSampler {
+                fraction: 0.1,
+                over_selection: 0.3,
+            },
+            100,
+            1,
+            1,
+        )
+        .unwrap();
+        assert_eq!((plan.goal, plan.cohort.len()), (10, 13));
+        assert!(plan.cohort.is_sorted());
+    }
+
+    #[test]
+    fn a_round_draws_its_own_cohort_and_always_the_same() {
+        let half = UniformSampler {
+            fraction: 0.5,
+            over_selection: 0.0,
+        };
+        assert_eq!(plan(half, 50, 1, 3), plan(half, 50, 1, 3));
+        assert_ne!(
+            plan(half, 50, 1, 3).unwrap().cohort,
+            plan(half, 50, 1, 4).unwrap().cohort
+        );
+    }
+
+    #[test]
+    fn every_client_is_chosen_about_as_often() {
+        let mut counts = [0usize; 10];
+        for round in 0..1000 {
+            let half = UniformSampler {
+                fraction: 0.5,
+                over_selection: 0.0,
+            };
+            plan(half, 10, 1, round)
+                .unwrap()
+                .cohort
+                .iter()
+                .for_each(|client| counts[client.0 as usize] += 1);
+        }
+        // 500 expected, standard deviation 16.
+        assert!(
+            counts.iter().all(|count| (420..580).contains(count)),
+            "{counts:?}"
+        );
+    }
+
+    #[test]
+    fn fewer_clients_than_the_quorum_is_an_error() {
+        assert!(matches!(
+            plan(UniformSampler::default(), 2, 3, 1),
+            Err(StrategyError::Plan(_))
+        ));
+    }
+}

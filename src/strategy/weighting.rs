@@ -1,0 +1,27 @@
+//! How much a report counts.
+
+use serde::{Deserialize, Serialize};
+
+use crate::report::ReportMetadata;
+
+/// A client's factor in the mean.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[cfg_attr(feature = "http", derive(utoipa::ToSchema))]
+pub enum Weighting {
+    /// The number of examples it trained on: FedAvg as published.
+    #[default]
+    Examples,
+    /// One for each client, whatever its data.
+    Uniform,
+}
+
+impl Weighting {
+    /// The weight of a report, not negative.
+    pub fn weight(self, report: &ReportMetadata) -> f64 {
+        match self {
+            Self::Examples => report.examples as f64,
+            Self::Uniform => 1.0,
+        }
+    }
+}

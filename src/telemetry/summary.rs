@@ -1,0 +1,77 @@
+//! Where things stand, for the operator.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    ids::{JobId, ModelVersion, RoundId, Timestamp, WorkerId},
+    job::JobSpec,
+    round::{Outcome, WorkerState},
+    transport::Registration,
+};
+
+/// A job, and where it stands.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "http", derive(utoipa::ToSchema))]
+pub struct JobSummary {
+    /// Its number.
+    pub job: JobId,
+    /// What was asked for.
+    pub spec: JobSpec,
+    /// One word: queued, waiting, preparing, gathering, planning, collecting, aggregating, publishing, finishing,
+    /// completed, failed, cancelled.
+    pub phase: String,
+    /// What it waits for, or how it ended, in words.
+    pub detail: String,
+    /// How it ended, once it has.
+    pub outcome: Option<Outcome>,
+    /// Number of clients; none before it started.
+    pub clients: Option<u32>,
+    /// The last round that began; 0 before the first.
+    pub round: RoundId,
+    /// The version of the global model.
+    pub version: ModelVersion,
+    /// Reports accepted in the current round.
+    pub accepted: usize,
+    /// The current round's goal; 0 outside of one.
+    pub goal: usize,
+    /// Number of parameters of the model.
+    pub parameters: u64,
+    /// When it was submitted, in milliseconds since the Unix epoch.
+    pub submitted: Timestamp,
+    /// When it ended.
+    pub ended: Option<Timestamp>,
+}
+
+/// A worker, and whether it is there.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "http", derive(utoipa::ToSchema))]
+pub struct WorkerSummary {
+    /// Its number.
+    pub worker: WorkerId,
+    /// What it said at registration.
+    pub registration: Registration,
+    /// Whether it is there.
+    pub state: WorkerState,
+    /// When it registered, in milliseconds since the Unix epoch.
+    pub registered: Timestamp,
+    /// When it was last heard of.
+    pub last_seen: Timestamp,
+    /// How many clients of the running job it acts for.
+    pub clients: usize,
+}
+
+/// Whether the coordinator is well.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "http", derive(utoipa::ToSchema))]
+pub struct Health {
+    /// The crate's version.
+    pub version: String,
+    /// [`crate::transport::PROTOCOL`].
+    pub protocol: u32,
+    /// Number of live workers.
+    pub workers: usize,
+    /// The job that runs.
+    pub running: Option<JobId>,
+    /// Number of jobs that wait for it to end.
+    pub queued: usize,
+}

@@ -1,0 +1,277 @@
+//! What is said between a worker and the coordinator.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use serde::{Deserialize, Serialize};
+
+use super::{ModelBody, ReportBody};
+use crate::{
+    backend::Hardware,
+    ids::{ClientId, JobId, ModelVersion, RoundId, WorkerId},
+    job::{JobSpec, TrainingSettings},
+    report::{Refusal, ReportMetadata},
+    round::Evaluation,
+    worker::DatasetInfo,
+};
+
+/// The version of this protocol. A worker of another one is refused at registration.
+pub const PROTOCOL: u32 = 1;
+
+/// A request of a worker.
+#[derive(Debug)]
+pub enum Request {
+    /// Make me one of your workers. Carries the join token where the coordinator wants one.
+    Register {
+        /// The join token.
+        join_token: Option<Token>,
+        /// What the worker is.
+        registration: Registration,
+    },
+    /// I am alive, and working on these tasks.
+    Heartbeat {
+        /// Who.
+        credentials: Credentials,
+        /// The tasks that are being worked on.
+        busy: Vec<TaskMessage>,
+    },
+    /// I leave.
+    Leave {
+        /// Who.
+        credentials: Credentials,
+    },
+    /// Give me a task; wait for one if there is none.
+    Poll {
+        /// Who.
+        credentials: Credentials,
+        /// The tasks that are being worked on, which are not wanted again.
+        busy: Vec<TaskMessage>,
+        /// How long to wait at most; the coordinator may wait less.
+        wait: Duration,
+    },
+    /// What is this job?
+    Job {
+        /// Who.
+        credentials: Credentials,
+        /// The job.
+        job: JobId,
+    },
+    /// Which examples does this client have?
+    Partition {
+        /// Who.
+        credentials: Credentials,
+        /// The job.
+        job: JobId,
+        /// The client.
+        client: ClientId,
+    },
+    /// Give me a model.
+    Model {
+        /// Who.
+        credentials: Credentials,
+        /// The job.
+        job: JobId,
+        /// The version.
+        version: ModelVersion,
+    },
+    /// Take this report.
+    Report {
+        /// Who.
+        credentials: Credentials,
+        /// The job.
+        job: JobId,
+        /// The round.
+        round: RoundId,
+        /// The client.
+        client: ClientId,
+        /// What it says about itself.
+        metadata: ReportMetadata,
+        /// Its payloads.
+        body: ReportBody,
+    },
+    /// This client can't do its training task.
+    TaskFailed {
+        /// Who.
+        credentials: Credentials,
+        /// The job.
+        job: JobId,
+        /// The round.
+        round: RoundId,
+        /// The client.
+        client: ClientId,
+        /// Why.
+        reason: String,
+    },
+    /// Here is what this client measured on its share of the test split.
+    Evaluation {
+        /// Who.
+        credentials: Credentials,
+        /// The job.
+        job: JobId,
+        /// The version that was evaluated.
+        version: ModelVersion,
+        /// The client.
+        client: ClientId,
+        /// The measurements, or why there are none.
+        evaluation: Result<Evaluation, String>,
+    },
+}
+
+/// The answer to a request.
+#[derive(Debug)]
+pub enum Response {
+    /// To `Register`.
+    Registered(Registered),
+    /// To `Heartbeat`: these of the tasks are not wanted any more.
+    Alive {
+        /// The tasks to drop.
+        unwanted: Vec<TaskMessage>,
+    },
+    /// To `Poll`: a task.
+    Task(TaskMessage),
+    /// To `Poll`: none came within the wait. Poll again.
+    Idle,
+    /// To `Job`.
+    Job(JobDescription),
+    /// To `Partition`.
+    Partition(DatasetShare),
+    /// To `Model`.
+    Model(ModelBody),
+    /// Done: to `Leave`, `Report`, `TaskFailed` and `Evaluation`.
+    Accepted,
+    /// To anything: no, and why.
+    Refused(Refusal),
+}
+
+/// What a worker says about itself.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "http", derive(utoipa::ToSchema))]
+pub struct Registration {
+    /// [`PROTOCOL`].
+    pub protocol: u32,
+    /// A name for people; a worker with data of its own is known by it when it comes back.
+    pub name: String,
+    /// How many clients it trains at once, at least 1.
+    #[serde(default = "one")]
+    pub slots: u32,
+    /// What it runs on.
+    #[serde(default)]
+    #[cfg_attr(feature = "http", schema(value_type = Object))]
+    pub hardware: Hardware,
+    /// What it trains with: `flex`, `libtorch:cuda:0`, `numpy`.
+    #[serde(default)]
+    pub device: String,
+    /// The datasets that it has.
+    #[serde(default)]
+    pub datasets: Vec<DatasetInfo>,
+    /// Whether the data is its own: it then takes part in jobs with `local` data only, as one client.
+    #[serde(default)]
+    pub local: bool,
+}
+
+fn one() -> u32 {
+    1
+}
+
+/// What a worker is told at registration.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "http", derive(utoipa::ToSchema))]
+pub struct Registered {
+    /// Its identity.
+    pub worker: WorkerId,
+    /// What it shows from now on.
+    pub token: Token,
+    /// How often to send a heartbeat, in milliseconds.
+    pub heartbeat_ms: u64,
+    /// How long to let a poll wait, in milliseconds.
+    pub poll_ms: u64,
+}
+
+/// Who asks: a worker shows its token with every request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Credentials {
+    /// The worker.
+    pub worker: WorkerId,
+    /// The token it was given at registration.
+    pub token: Token,
+}
+
+/// A secret. `Debug` doesn't show it.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "http", derive(utoipa::ToSchema))]
+#[serde(transparent)]
+pub struct Token(pub String);
+
+impl Token {
+    /// Whether the two are equal, in a time that depends on the length alone.
+    pub fn matches(&self, other: &Token) -> bool {
+        let (a, b) = (self.0.as_bytes(), other.0.as_bytes());
+        a.len() == b.len() && a.iter().zip(b).fold(0, |difference, (a, b)| difference | (a ^ b)) == 0
+    }
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("Token(..)")
+    }
+}
+
+/// A task on its way.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "http", derive(utoipa::ToSchema))]
+pub struct TaskMessage {
+    /// The job.
+    pub job: JobId,
+    /// The round; for an evaluation, the round that made the version.
+    pub round: RoundId,
+    /// The client to act for.
+    pub client: ClientId,
+    /// The version to start from, or to evaluate.
+    pub version: ModelVersion,
+    /// What to do.
+    #[serde(flatten)]
+    pub work: TaskWork,
+}
+
+/// What to do.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "http", derive(utoipa::ToSchema))]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum TaskWork {
+    /// Train on the client's partition, then report.
+    Train {
+        /// How.
+        training: TrainingSettings,
+        /// Milliseconds from the sending of this message to the round's deadline.
+        remaining_ms: u64,
+    },
+    /// Evaluate a share of the test split, then say so.
+    Evaluate {
+        /// Which share, from 0.
+        share: u32,
+        /// How many equal shares there are: share `i` of `n` examples is `n * i / shares .. n * (i + 1) / shares`.
+        shares: u32,
+    },
+}
+
+/// What a worker needs to know of a job.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "http", derive(utoipa::ToSchema))]
+pub struct JobDescription {
+    /// The job.
+    pub job: JobId,
+    /// What was asked for.
+    pub spec: JobSpec,
+}
+
+/// The examples of a client.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "http", derive(utoipa::ToSchema))]
+pub struct DatasetShare {
+    /// The dataset.
+    pub dataset: String,
+    /// Its fingerprint; the examples are of this copy alone. Empty for `local` data.
+    pub fingerprint: String,
+    /// Indices into the training split, in rising order; none where the data is the worker's own.
+    #[cfg_attr(feature = "http", schema(value_type = Option<Vec<u32>>))]
+    pub indices: Option<Arc<[u32]>>,
+}

@@ -1,0 +1,65 @@
+//! How workers and the coordinator talk: [`Transport`] on the worker's side, [`Handler`] on the coordinator's.
+//!
+//! Both have the same shape, request in and response out, so that middleware is written once and every transport shows
+//! both sides the same values. Bodies are streams, or values in memory where both sides share one: no layer has to hold
+//! a whole model. A refusal is a response, not an error; an error means that no answer was got, and the request may be
+//! sent again: requests are idempotent.
+
+mod body;
+#[cfg(feature = "http")]
+pub mod http;
+mod in_process;
+mod message;
+
+use std::future::Future;
+
+pub use body::{BodyError, ModelBody, ReportBody};
+pub use in_process::InProcess;
+pub use message::{
+    Credentials, DatasetShare, JobDescription, PROTOCOL, Registered, Registration, Request, Response, TaskMessage, TaskWork,
+    Token,
+};
+use thiserror::Error;
+
+/// The worker's end: sends requests to a coordinator.
+///
+/// Dropping the future of `send` is safe: the request then was or was not carried out, and may be sent again.
+pub trait Transport: Send + Sync + 'static {
+    /// Sends one request and waits for its response.
+    ///
+    /// # Errors
+    ///
+    /// [`TransportError`] where there is no answer.
+    fn send(&self, request: Request) -> impl Future<Output = Result<Response, TransportError>> + Send;
+}
+
+/// The coordinator's end: answers requests.
+pub trait Handler: Send + Sync + 'static {
+    /// Answers one request. What can't be granted is [`Response::Refused`].
+    fn handle(&self, request: Request) -> impl Future<Output = Response> + Send;
+}
+
+/// No answer was got.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum TransportError {
+    /// The coordinator can't be reached, or the connection broke: try again.
+    #[error("the coordinator can't be reached: {0}")]
+    Unreachable(String),
+    /// No answer within the time limit: try again.
+    #[error("no answer within {0} s")]
+    TimedOut(u64),
+    /// What came is not an answer of this protocol.
+    #[error("not an answer of this protocol: {0}")]
+    Protocol(String),
+    /// The body of a model is not what the job's layout says.
+    #[error("the body of the answer is broken: {0}")]
+    Body(String),
+}
+
+impl TransportError {
+    /// Whether trying again may help.
+    pub fn is_transient(&self) -> bool {
+        matches!(self, Self::Unreachable(_) | Self::TimedOut(_) | Self::Body(_))
+    }
+}

@@ -1,0 +1,207 @@
+//! The seam between a worker and whatever trains: [`LocalTrainer`]. Nothing here names burn.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::{
+    ids::{ClientId, ModelVersion, RoundId},
+    job::{JobSpec, TrainingSettings},
+    parameters::Parameters,
+    round::Evaluation,
+};
+
+/// Trains and evaluates a model on one thread. Synchronous: it runs on a blocking thread, one client at a time.
+///
+/// # Contract
+///
+/// - `train` is a function of its arguments and of the client's state: the same global model, task and state give the
+///   same bits, whatever the trainer did before. The optimizer is made anew each round.
+/// - All randomness comes from generators keyed by the task's seed, round and client ([`crate::rng`]).
+/// - [`ClientContext::is_cancelled`] is looked at in every batch; a trainer that sees it returns
+///   [`TrainError::Cancelled`].
+pub trait LocalTrainer: Send {
+    /// Trains from the global model on the task's examples.
+    ///
+    /// # Errors
+    ///
+    /// [`TrainError`]; a panic is caught by the worker and treated as one.
+    fn train(
+        &mut self,
+        global: &Parameters,
+        task: &TrainTask,
+        context: &mut ClientContext<'_>,
+    ) -> Result<LocalUpdate, TrainError>;
+
+    /// Evaluates a global model on a share of the test split.
+    ///
+    /// # Errors
+    ///
+    /// As for `train`.
+    fn evaluate(
+        &mut self,
+        global: &Parameters,
+        task: &EvalTask,
+        context: &mut ClientContext<'_>,
+    ) -> Result<Evaluation, TrainError>;
+}
+
+/// Makes trainers, and knows the models and the data that they work on. The coordinator uses it too: for the initial
+/// model, the labels to deal and the evaluation.
+pub trait TrainerFactory: Send + Sync {
+    /// A trainer for this job's model and dataset. One is made for each thread.
+    ///
+    /// # Errors
+    ///
+    /// [`TrainError::UnknownModel`] and [`TrainError::UnknownDataset`].
+    fn trainer(&self, job: &JobSpec) -> Result<Box<dyn LocalTrainer>, TrainError>;
+
+    /// The job's initial global model, drawn from its seed.
+    ///
+    /// # Errors
+    ///
+    /// [`TrainError::UnknownModel`]; [`TrainError::UnknownDataset`] where the model's shape depends on data that is not
+    /// here and that is not one of the known ones.
+    fn initial(&self, job: &JobSpec) -> Result<Parameters, TrainError>;
+
+    /// What is known of a dataset without the data itself being needed by the caller.
+    ///
+    /// # Errors
+    ///
+    /// [`TrainError::UnknownDataset`] where it is not here.
+    fn dataset(&self, name: &str) -> Result<DatasetInfo, TrainError>;
+
+    /// The labels of a dataset's training examples, in order.
+    ///
+    /// # Errors
+    ///
+    /// [`TrainError::UnknownDataset`] where it is not here.
+    fn labels(&self, dataset: &str) -> Result<Arc<[u16]>, TrainError>;
+
+    /// The datasets that are here, ready to train on.
+    fn datasets(&self) -> Vec<DatasetInfo>;
+}
+
+/// What a worker or a coordinator says about its copy of a dataset.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "http", derive(utoipa::ToSchema))]
+pub struct DatasetInfo {
+    /// Its name.
+    pub name: String,
+    /// SHA-256 over labels and decoded bytes of both splits, in hexadecimal.
+    pub fingerprint: String,
+    /// Number of training examples.
+    pub train_examples: u64,
+    /// Number of test examples.
+    pub test_examples: u64,
+}
+
+/// The examples that a client trains on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Partition {
+    /// These examples of the training split, in rising order.
+    Indices(Arc<[u32]>),
+    /// All of them: the data is the worker's own.
+    Everything,
+}
+
+/// One client's training in one round.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TrainTask {
+    /// The round.
+    pub round: RoundId,
+    /// The client.
+    pub client: ClientId,
+    /// The version of the global model that training starts from.
+    pub version: ModelVersion,
+    /// The job's seed.
+    pub seed: u64,
+    /// How to train.
+    pub training: TrainingSettings,
+    /// What to train on.
+    pub partition: Partition,
+}
+
+/// One share of an evaluation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EvalTask {
+    /// The version to evaluate.
+    pub version: ModelVersion,
+    /// Which share of the test split, from 0.
+    pub share: u32,
+    /// How many equal shares there are; share `i` of `n` examples is `n * i / shares .. n * (i + 1) / shares`.
+    pub shares: u32,
+}
+
+/// What a client's training made.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LocalUpdate {
+    /// The local model. The worker takes the delta to the global model, nobody else.
+    pub parameters: Parameters,
+    /// Number of examples in the partition.
+    pub examples: u64,
+    /// Number of optimizer steps.
+    pub steps: u64,
+    /// Measurements: `train_loss` (the mean over the examples as they were trained on) and `train_accuracy`.
+    pub metrics: BTreeMap<String, f64>,
+}
+
+/// What surrounds a client while it trains.
+pub struct ClientContext<'a> {
+    /// The client.
+    pub client: ClientId,
+    /// State that the client keeps between rounds, by name; starts empty, also when its lease moves.
+    pub state: &'a mut BTreeMap<String, Parameters>,
+    /// Set when nobody wants the result any more.
+    pub cancelled: &'a AtomicBool,
+    /// Told after each batch how many of how many examples are done.
+    pub progress: &'a mut dyn FnMut(u64, u64),
+}
+
+impl ClientContext<'_> {
+    /// Whether nobody wants the result any more.
+    pub fn is_cancelled(&self) -> bool {
+        self.cancelled.load(Ordering::Relaxed)
+    }
+}
+
+/// Why a client could not train or evaluate.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum TrainError {
+    /// No factory for a model of this name.
+    #[error("no model {name:?} is known here; known are {known}")]
+    UnknownModel {
+        /// The name.
+        name: String,
+        /// The names that are known, separated by commas.
+        known: String,
+    },
+    /// A dataset that is not here.
+    #[error("dataset {name:?} can't be used: {reason}")]
+    UnknownDataset {
+        /// The name.
+        name: String,
+        /// Why, with what to do about it.
+        reason: String,
+    },
+    /// The global model does not fit the model that the factory makes, or its numbers ran away.
+    #[error("the model can't be trained: {0}")]
+    Model(String),
+    /// The task does not fit the data: an index past its end, for example.
+    #[error("the task does not fit: {0}")]
+    Task(String),
+    /// Nobody wants the result any more.
+    #[error("cancelled")]
+    Cancelled,
+    /// The trainer panicked.
+    #[error("the trainer panicked: {0}")]
+    Panicked(String),
+}
