@@ -48,8 +48,15 @@ impl RoundRecord {
 ///
 /// The number of the line that is not a record, and why.
 pub fn parse_rounds(text: &str) -> Result<Vec<RoundRecord>, (usize, String)> {
-    let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
-    lines.map(|(index, line)| serde_json::from_str(line).map_err(|error| (index + 1, error.to_string()))).collect()
+    let lines = text
+        .lines()
+        .enumerate()
+        .filter(|(_, line)| !line.trim().is_empty());
+    lines
+        .map(|(index, line)| {
+            serde_json::from_str(line).map_err(|error| (index + 1, error.to_string()))
+        })
+        .collect()
 }
 
 /// What two runs of the same job must agree on, whatever their workers, threads and transports: the log without times
@@ -61,7 +68,12 @@ pub fn canonical(log: &[LoggedEvent]) -> Vec<JobEvent> {
     for LoggedEvent { event, .. } in log {
         match event {
             JobEvent::Waiting { .. } | JobEvent::Leased { .. } | JobEvent::TaskIssued { .. } => {}
-            JobEvent::ReportAccepted { round, client, examples, .. } => events.push(JobEvent::ReportAccepted {
+            JobEvent::ReportAccepted {
+                round,
+                client,
+                examples,
+                ..
+            } => events.push(JobEvent::ReportAccepted {
                 round: *round,
                 client: *client,
                 worker: Default::default(),

@@ -76,10 +76,17 @@ impl ModelBody {
             Self::Stream { bytes, .. } => bytes,
         };
         let mut decoder = layout.map_or_else(Decoder::any, |layout| Decoder::new(layout, ""));
-        while let Some(piece) = std::future::poll_fn(|context| bytes.as_mut().poll_next(context)).await {
-            decoder.push(&piece?).map_err(|error| BodyError::Malformed(error.to_string()))?;
+        while let Some(piece) =
+            std::future::poll_fn(|context| bytes.as_mut().poll_next(context)).await
+        {
+            decoder
+                .push(&piece?)
+                .map_err(|error| BodyError::Malformed(error.to_string()))?;
         }
-        decoder.finish().map(Arc::new).map_err(|error| BodyError::Malformed(error.to_string()))
+        decoder
+            .finish()
+            .map(Arc::new)
+            .map_err(|error| BodyError::Malformed(error.to_string()))
     }
 }
 

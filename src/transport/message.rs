@@ -205,7 +205,11 @@ impl Token {
     /// Whether the two are equal, in a time that depends on the length alone.
     pub fn matches(&self, other: &Token) -> bool {
         let (a, b) = (self.0.as_bytes(), other.0.as_bytes());
-        a.len() == b.len() && a.iter().zip(b).fold(0, |difference, (a, b)| difference | (a ^ b)) == 0
+        a.len() == b.len()
+            && a.iter()
+                .zip(b)
+                .fold(0, |difference, (a, b)| difference | (a ^ b))
+                == 0
     }
 }
 

@@ -16,8 +16,8 @@ use std::future::Future;
 pub use body::{BodyError, ModelBody, ReportBody};
 pub use in_process::InProcess;
 pub use message::{
-    Credentials, DatasetShare, JobDescription, PROTOCOL, Registered, Registration, Request, Response, TaskMessage, TaskWork,
-    Token,
+    Credentials, DatasetShare, JobDescription, PROTOCOL, Registered, Registration, Request,
+    Response, TaskMessage, TaskWork, Token,
 };
 use thiserror::Error;
 
@@ -30,7 +30,10 @@ pub trait Transport: Send + Sync + 'static {
     /// # Errors
     ///
     /// [`TransportError`] where there is no answer.
-    fn send(&self, request: Request) -> impl Future<Output = Result<Response, TransportError>> + Send;
+    fn send(
+        &self,
+        request: Request,
+    ) -> impl Future<Output = Result<Response, TransportError>> + Send;
 }
 
 /// The coordinator's end: answers requests.
@@ -60,6 +63,9 @@ pub enum TransportError {
 impl TransportError {
     /// Whether trying again may help.
     pub fn is_transient(&self) -> bool {
-        matches!(self, Self::Unreachable(_) | Self::TimedOut(_) | Self::Body(_))
+        matches!(
+            self,
+            Self::Unreachable(_) | Self::TimedOut(_) | Self::Body(_)
+        )
     }
 }

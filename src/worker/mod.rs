@@ -3,5 +3,6 @@
 mod trainer;
 
 pub use trainer::{
-    ClientContext, DatasetInfo, EvalTask, LocalTrainer, LocalUpdate, Partition, TrainError, TrainTask, TrainerFactory,
+    ClientContext, DatasetInfo, EvalTask, LocalTrainer, LocalUpdate, Partition, TrainError,
+    TrainTask, TrainerFactory,
 };

@@ -1,0 +1,84 @@
+//! Why examples could not be dealt.
+
+/// Why a partition was refused. Each is a mistake in the job or a mismatch between job and dataset, never bad luck.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum PartitionError {
+    /// The text names no partitioner.
+    #[error(
+        "unknown partition {text:?}: one of iid, dirichlet:ALPHA, shard:LABELS, quantity_skew:ALPHA, proportional, local"
+    )]
+    Unknown {
+        /// What was given.
+        text: String,
+    },
+    /// `alpha` is not a positive, finite number.
+    #[error("alpha must be a positive number, not {alpha}")]
+    Alpha {
+        /// What was given.
+        alpha: f64,
+    },
+    /// A shard partition of zero labels per client.
+    #[error("shard needs at least one label per client")]
+    NoLabelsPerClient,
+    /// There is nobody to deal to.
+    #[error("there are no clients to deal examples to")]
+    NoClients,
+    /// Somebody would get nothing.
+    #[error("{examples} examples cannot be dealt to {clients} clients: each needs at least one")]
+    TooFewExamples {
+        /// Examples in the dataset.
+        examples: usize,
+        /// Clients of the job.
+        clients: usize,
+    },
+    /// Indices are 32 bits wide.
+    #[error("{examples} examples are more than an index of 32 bits can name")]
+    TooManyExamples {
+        /// Examples in the dataset.
+        examples: usize,
+    },
+    /// The partitioner deals by label, and labels are not known here.
+    #[error("{partitioner} deals by label, and the labels of these examples are not known here")]
+    LabelsUnknown {
+        /// The partitioner's name.
+        partitioner: &'static str,
+    },
+    /// A label would have no client, so that its examples would be left over.
+    #[error(
+        "{clients} clients with {labels_per_client} labels each cannot hold the {labels} labels of the data: \
+         ask for at least {least} labels per client"
+    )]
+    LabelsLeftOver {
+        /// Clients of the job.
+        clients: usize,
+        /// Labels per client asked for.
+        labels_per_client: usize,
+        /// Different labels in the data.
+        labels: usize,
+        /// The fewest labels per client that would do.
+        least: usize,
+    },
+    /// More labels per client than there are labels.
+    #[error("{labels_per_client} labels per client are more than the {labels} labels of the data")]
+    TooManyLabelsPerClient {
+        /// Labels per client asked for.
+        labels_per_client: usize,
+        /// Different labels in the data.
+        labels: usize,
+    },
+    /// `proportional` without the clients' GPU counts.
+    #[error("proportional needs the GPU count of each client's worker")]
+    GpuCountsUnknown,
+    /// Not one GPU count per client.
+    #[error("{given} GPU counts were given for {clients} clients")]
+    GpuCounts {
+        /// How many counts were given.
+        given: usize,
+        /// Clients of the job.
+        clients: usize,
+    },
+    /// `local` data stays where it is.
+    #[error("local data is not dealt: each worker is one client and keeps its own examples")]
+    Local,
+}

@@ -1,0 +1,121 @@
+//! Who gets which examples: labels in, one list of indices per client out.
+//!
+//! A [`Partitioner`] deals the examples of one dataset to the clients of a job. The result is a pure function of the
+//! examples' labels, the number of clients, the partitioner's own parameters and the seed of the generator it is
+//! given, so that the coordinator and every worker compute the same lists. Everything here keeps these promises:
+//!
+//! - every example belongs to exactly one client;
+//! - no client is empty, since a dataset with fewer examples than clients is refused;
+//! - each list is in ascending order. Shuffling is the trainer's task.
+//!
+//! | text | spec | what differs between clients | parameter |
+//! |---|---|---|---|
+//! | `iid` | [`PartitionSpec::Iid`] | nothing | |
+//! | `dirichlet:0.5` | [`PartitionSpec::Dirichlet`] | labels and sizes | `alpha`: small is skewed, large is even |
+//! | `shard:2` | [`PartitionSpec::Shard`] | labels | how many labels a client sees |
+//! | `quantity_skew:0.5` | [`PartitionSpec::QuantitySkew`] | sizes | `alpha`: small is skewed, large is even |
+//! | `proportional` | [`PartitionSpec::Proportional`] | sizes | each client's GPU count |
+//! | `local` | [`PartitionSpec::Local`] | the workers' own data, which nobody deals | |
+//!
+//! It must never read a dataset, a clock or the operating system's randomness, and never name a model.
+
+#[cfg(any(test, feature = "testing"))]
+pub mod conformance;
+mod deal;
+mod dirichlet;
+mod error;
+mod iid;
+mod proportional;
+mod quantity_skew;
+mod shard;
+mod spec;
+#[cfg(test)]
+mod tests;
+
+use rand_chacha::ChaCha8Rng;
+
+pub use dirichlet::Dirichlet;
+pub use error::PartitionError;
+pub use iid::Iid;
+pub use proportional::Proportional;
+pub use quantity_skew::QuantitySkew;
+pub use shard::Shard;
+pub use spec::PartitionSpec;
+
+/// Deals examples to clients.
+///
+/// # Contract
+///
+/// For any `examples` and `clients` an implementation either refuses, or returns exactly `clients` lists that together
+/// hold each of `0..examples.count()` once, each list ascending and not empty. It draws from `rng` only: the same
+/// arguments give the same lists. [`conformance`] (feature `testing`) checks this.
+pub trait Partitioner: std::fmt::Debug + Send + Sync {
+    /// Deals `examples` to `clients` clients; list `i` is client `i`'s.
+    fn partition(
+        &self,
+        examples: Examples<'_>,
+        clients: usize,
+        rng: ChaCha8Rng,
+    ) -> Result<Vec<Vec<u32>>, PartitionError>;
+}
+
+/// What a partitioner may know of the examples: how many there are and, mostly, their labels.
+#[derive(Debug, Clone, Copy)]
+pub struct Examples<'a> {
+    count: usize,
+    labels: Option<&'a [u16]>,
+}
+
+impl<'a> Examples<'a> {
+    /// Examples whose labels are known; example `i` has label `labels[i]`.
+    pub fn labelled(labels: &'a [u16]) -> Self {
+        Self {
+            count: labels.len(),
+            labels: Some(labels),
+        }
+    }
+
+    /// `count` examples whose labels are not known here. Partitioners that need labels refuse them.
+    pub fn unlabelled(count: usize) -> Self {
+        Self {
+            count,
+            labels: None,
+        }
+    }
+
+    /// How many examples there are.
+    pub fn count(&self) -> usize {
+        self.count
+    }
+
+    /// The label of each example, where known.
+    pub fn labels(&self) -> Option<&'a [u16]> {
+        self.labels
+    }
+}
+
+/// Deals `examples` to `clients` clients as `spec` says.
+///
+/// `gpu_counts` has one entry per client, the number of GPUs of its worker; only `proportional` looks at it.
+///
+/// ```
+/// use fedavg::partition::{Examples, PartitionSpec, partition};
+/// use rand::SeedableRng;
+/// use rand_chacha::ChaCha8Rng;
+///
+/// let labels = [0, 0, 1, 1, 2, 2];
+/// let spec: PartitionSpec = "shard:1".parse()?;
+/// let lists = partition(&spec, Examples::labelled(&labels), 3, None, ChaCha8Rng::seed_from_u64(1))?;
+/// assert!(lists.iter().all(|list| list.len() == 2));
+/// # Ok::<(), fedavg::partition::PartitionError>(())
+/// ```
+pub fn partition(
+    spec: &PartitionSpec,
+    examples: Examples<'_>,
+    clients: usize,
+    gpu_counts: Option<&[u32]>,
+    rng: ChaCha8Rng,
+) -> Result<Vec<Vec<u32>>, PartitionError> {
+    spec.partitioner(gpu_counts)?
+        .partition(examples, clients, rng)
+}

@@ -1,0 +1,217 @@
+//! Which partition a job asks for, as data and as text.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Dirichlet, Iid, PartitionError, Partitioner, Proportional, QuantitySkew, Shard};
+
+/// Which partition a job asks for.
+///
+/// In TOML and JSON it is tagged by `kind`, as in `{ kind = "dirichlet", alpha = 0.5 }`; on a command line it is
+/// `dirichlet:0.5` ([`FromStr`] and [`fmt::Display`] are each other's inverse).
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+#[non_exhaustive]
+pub enum PartitionSpec {
+    /// Every client gets a random sample of the same size: [`Iid`].
+    #[default]
+    Iid,
+    /// Each label is spread unevenly over the clients: [`Dirichlet`].
+    Dirichlet {
+        /// Concentration, positive: 0.1 is very uneven, 100 nearly even.
+        alpha: f64,
+    },
+    /// Each client sees only a few labels: [`Shard`].
+    Shard {
+        /// How many different labels a client sees, at least 1.
+        labels_per_client: u32,
+    },
+    /// Clients of uneven size, each a random sample: [`QuantitySkew`].
+    QuantitySkew {
+        /// Concentration, positive: 0.1 is very uneven, 100 nearly even.
+        alpha: f64,
+    },
+    /// Clients' sizes follow their workers' GPU counts: [`Proportional`].
+    Proportional,
+    /// The data is the workers' own: one client per worker, nothing is dealt.
+    Local,
+}
+
+impl PartitionSpec {
+    /// Checks the parameters, without a dataset at hand.
+    pub fn validate(&self) -> Result<(), PartitionError> {
+        match *self {
+            Self::Dirichlet { alpha } | Self::QuantitySkew { alpha } => check_alpha(alpha),
+            Self::Shard {
+                labels_per_client: 0,
+            } => Err(PartitionError::NoLabelsPerClient),
+            Self::Shard { .. } | Self::Iid | Self::Proportional | Self::Local => Ok(()),
+        }
+    }
+
+    /// Whether dealing needs the examples' labels. A coordinator that has none refuses such a job.
+    pub fn needs_labels(&self) -> bool {
+        matches!(self, Self::Dirichlet { .. } | Self::Shard { .. })
+    }
+
+    /// Whether the data is the workers' own.
+    pub fn is_local(&self) -> bool {
+        matches!(self, Self::Local)
+    }
+
+    /// Builds the partitioner. `gpu_counts` has one entry per client and is needed by `proportional` alone.
+    pub fn partitioner(
+        &self,
+        gpu_counts: Option<&[u32]>,
+    ) -> Result<Box<dyn Partitioner>, PartitionError> {
+        Ok(match *self {
+            Self::Iid => Box::new(Iid),
+            Self::Dirichlet { alpha } => Box::new(Dirichlet::new(alpha)?),
+            Self::Shard { labels_per_client } => Box::new(Shard::new(labels_per_client)?),
+            Self::QuantitySkew { alpha } => Box::new(QuantitySkew::new(alpha)?),
+            Self::Proportional => Box::new(Proportional::new(
+                gpu_counts.ok_or(PartitionError::GpuCountsUnknown)?,
+            )),
+            Self::Local => return Err(PartitionError::Local),
+        })
+    }
+}
+
+/// Refuses NaN, infinities, zero and negative numbers.
+pub(super) fn check_alpha(alpha: f64) -> Result<(), PartitionError> {
+    if alpha.is_finite() && alpha > 0.0 {
+        Ok(())
+    } else {
+        Err(PartitionError::Alpha { alpha })
+    }
+}
+
+impl FromStr for PartitionSpec {
+    type Err = PartitionError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let unknown = || PartitionError::Unknown {
+            text: text.to_owned(),
+        };
+        let (kind, parameter) = match text.split_once(':') {
+            Some((kind, parameter)) => (kind, Some(parameter)),
+            None => (text, None),
+        };
+        let alpha = |parameter: &str| parameter.parse().map_err(|_| unknown());
+        let spec = match (kind, parameter) {
+            ("iid", None) => Self::Iid,
+            ("dirichlet", Some(parameter)) => Self::Dirichlet {
+                alpha: alpha(parameter)?,
+            },
+            ("shard", Some(parameter)) => Self::Shard {
+                labels_per_client: parameter.parse().map_err(|_| unknown())?,
+            },
+            ("quantity_skew", Some(parameter)) => Self::QuantitySkew {
+                alpha: alpha(parameter)?,
+            },
+            ("proportional", None) => Self::Proportional,
+            ("local", None) => Self::Local,
+            _ => return Err(unknown()),
+        };
+        spec.validate()?;
+        Ok(spec)
+    }
+}
+
+impl fmt::Display for PartitionSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Iid => f.write_str("iid"),
+            Self::Dirichlet { alpha } => write!(f, "dirichlet:{alpha}"),
+            Self::Shard { labels_per_client } => write!(f, "shard:{labels_per_client}"),
+            Self::QuantitySkew { alpha } => write!(f, "quantity_skew:{alpha}"),
+            Self::Proportional => f.write_str("proportional"),
+            Self::Local => f.write_str("local"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_and_display_are_inverses() {
+        for text in [
+            "iid",
+            "dirichlet:0.5",
+            "shard:2",
+            "quantity_skew:0.1",
+            "proportional",
+            "local",
+        ] {
+            let spec: PartitionSpec = text.parse().unwrap();
+            assert_eq!(spec.to_string(), text);
+        }
+    }
+
+    #[test]
+    fn nonsense_is_refused() {
+        for text in [
+            "",
+            "noniid",
+            "iid:1",
+            "dirichlet",
+            "dirichlet:",
+            "dirichlet:x",
+            "shard:-1",
+            "shard:1.5",
+            "local:1",
+        ] {
+            assert!(
+                matches!(
+                    text.parse::<PartitionSpec>(),
+                    Err(PartitionError::Unknown { .. })
+                ),
+                "{text}"
+            );
+        }
+        for alpha in ["NaN", "inf", "0", "-0.5"] {
+            for kind in ["dirichlet", "quantity_skew"] {
+                let text = format!("{kind}:{alpha}");
+                assert!(
+                    matches!(
+                        text.parse::<PartitionSpec>(),
+                        Err(PartitionError::Alpha { .. })
+                    ),
+                    "{text}"
+                );
+            }
+        }
+        assert_eq!(
+            "shard:0".parse::<PartitionSpec>(),
+            Err(PartitionError::NoLabelsPerClient)
+        );
+    }
+
+    #[test]
+    fn json_is_tagged_by_kind() {
+        let spec = PartitionSpec::Dirichlet { alpha: 0.5 };
+        let json = r#"{"kind":"dirichlet","alpha":0.5}"#;
+        assert_eq!(serde_json::to_string(&spec).unwrap(), json);
+        assert_eq!(serde_json::from_str::<PartitionSpec>(json).unwrap(), spec);
+        let shard: PartitionSpec =
+            serde_json::from_str(r#"{"kind":"shard","labels_per_client":2}"#).unwrap();
+        assert_eq!(
+            shard,
+            PartitionSpec::Shard {
+                labels_per_client: 2
+            }
+        );
+        // A misspelt parameter must not silently fall back to something else.
+        assert!(
+            serde_json::from_str::<PartitionSpec>(r#"{"kind":"dirichlet","alfa":0.5}"#).is_err()
+        );
+        assert!(
+            serde_json::from_str::<PartitionSpec>(r#"{"kind":"dirichlet","alpha":0.5,"beta":1}"#)
+                .is_err()
+        );
+    }
+}
