@@ -17,11 +17,14 @@
 //! Against PyTorch 2.9 on the same two cores, a small CNN trains at 0.88 (LibTorch), 0.42 (flex) and 0.012 (ndarray)
 //! of its speed, and a multi-layer perceptron at 1.06, 0.55 and 0.92. burn 0.22 deprecates ndarray and LibTorch.
 //!
-//! This is the only place that names a backend. It must never panic where a device is missing, and never treat missing
+//! This folder is the only place that names a backend. It must never panic where a device is missing, and never treat missing
 //! hardware as an error of the inventory.
 
+mod device;
+mod error;
 mod hardware;
 mod spec;
 
+pub use error::DeviceError;
 pub use hardware::{Gpu, Hardware};
-pub use spec::{DeviceError, DeviceSpec, LibTorchTarget};
+pub use spec::{DeviceSpec, LibTorchTarget};

@@ -17,13 +17,17 @@ pub struct CoordinatorConfig {
     pub poll_wait: Duration,
     /// The largest body of a report, in bytes beyond the model's own size.
     pub report_overhead: u64,
+    /// Bytes of reports that the memory spool takes at once.
+    pub spool_bytes: u64,
+    /// The most examples that a report of a worker's own data counts for.
+    pub max_local_examples: u64,
     /// The most workers that may be registered and live at once.
     pub max_workers: usize,
     /// The most jobs that wait in the queue.
     pub max_queued: usize,
-    /// How many ended jobs are remembered, with their final model.
+    /// How many ended jobs are remembered, each with its final model.
     pub keep_jobs: usize,
-    /// How many entries of a job's event log are kept in memory.
+    /// How many entries of a job's event log are kept.
     pub keep_events: usize,
     /// Threads for the fold; 0: as many as there are cores.
     pub fold_threads: usize,
@@ -37,7 +41,9 @@ impl Default for CoordinatorConfig {
             worker_expiry: Duration::from_secs(90),
             poll_wait: Duration::from_secs(30),
             report_overhead: 1 << 20,
-            max_workers: 10_000,
+            spool_bytes: 8 << 30,
+            max_local_examples: 1_000_000_000,
+            max_workers: 20_000,
             max_queued: 100,
             keep_jobs: 16,
             keep_events: 100_000,

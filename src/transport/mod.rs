@@ -13,7 +13,7 @@ mod message;
 
 use std::future::Future;
 
-pub use body::{BodyError, ModelBody, ReportBody};
+pub use body::{BodyError, ByteStream, ModelBody, ReportBody, pieces};
 pub use in_process::InProcess;
 pub use message::{
     Credentials, DatasetShare, JobDescription, PROTOCOL, Registered, Registration, Request,

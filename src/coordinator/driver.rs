@@ -1,0 +1,212 @@
+//! Carries out the round machine's commands.
+//!
+//! Everything here is called with the lock held and returns at once. Work that takes longer goes to a blocking thread
+//! ([`super::work`]), and [`Coordinator::complete`] brings its end back as an event.
+
+use std::{collections::VecDeque, sync::atomic::Ordering};
+
+use super::{Coordinator, job::Job, state::State};
+use crate::{
+    ids::{JobId, ModelVersion, RoundId, Timestamp, WorkerId},
+    report::Refusal,
+    round::{Command, Event, MachineConfig, Response, RoundMachine},
+};
+
+impl Coordinator {
+    /// Hands an event to a job's machine, carries out what follows, and gives the answer to `event`'s request.
+    pub(super) fn drive(&self, state: &mut State, job: JobId, event: Event) -> Option<Response> {
+        let now = self.now();
+        state.jobs.get_mut(&job)?.machine.as_mut()?.handle(event, now);
+        let response = self.drain(state, job);
+        self.rearm(state);
+        response
+    }
+
+    /// Brings the end of long work back.
+    pub(super) fn complete(&self, job: JobId, event: Event) {
+        self.drive(&mut self.state(), job, event);
+    }
+
+    /// Sends what is due at this moment, and says when the next is.
+    pub(super) fn tick(&self) -> Option<Timestamp> {
+        let now = self.now();
+        let mut state = self.state();
+        for worker in state.roster.expire(now) {
+            tracing::warn!(%worker, "worker lost: it was not heard of for too long");
+            self.worker_lost(&mut state, worker);
+        }
+        if let Some(job) = state.running
+            && machine_deadline(&state, job).is_some_and(|deadline| deadline <= now)
+        {
+            self.drive(&mut state, job, Event::Tick);
+        }
+        state.armed = next_deadline(&state);
+        state.armed
+    }
+
+    /// Starts the next job in the queue, where none runs.
+    pub(super) fn start_next(&self, state: &mut State) {
+        while state.running.is_none() {
+            let Some(id) = state.queue.pop_front() else { break };
+            let Some(job) = state.jobs.get(&id) else { continue };
+            let workers: Vec<_> = state.eligible(job).map(|(worker, info)| (worker, info.slots)).collect();
+            let Some(job) = state.jobs.get_mut(&id) else { continue };
+            let now = self.now();
+            let mut machine = RoundMachine::new(machine_config(job), now);
+            for (worker, slots) in workers {
+                machine.handle(Event::WorkerJoined { worker, slots, replaces: None }, now);
+            }
+            job.machine = Some(machine);
+            state.running = Some(id);
+            self.drain(state, id);
+        }
+        self.rearm(state);
+    }
+
+    /// Takes a job out of the queue without running it, so that it can be cancelled.
+    pub(super) fn give_machine(&self, state: &mut State, id: JobId) -> Result<(), Refusal> {
+        let job = state.job_mut(id)?;
+        if job.machine.is_none() {
+            job.machine = Some(RoundMachine::new(machine_config(job), self.now()));
+            state.queue.retain(|queued| *queued != id);
+        }
+        Ok(())
+    }
+
+    /// A worker is there, for the first time or again.
+    pub(super) fn worker_joined(&self, state: &mut State, worker: WorkerId, replaces: Option<WorkerId>) {
+        let Some(job) = state.running.and_then(|job| state.jobs.get(&job)) else { return };
+        let Some(record) = state.roster.find(worker) else { return };
+        if job.can_be_trained_by(&record.info.registration) {
+            let (id, slots) = (job.id, record.info.registration.slots);
+            self.drive(state, id, Event::WorkerJoined { worker, slots, replaces });
+        }
+    }
+
+    /// A worker left, or was not heard of for too long.
+    pub(super) fn worker_lost(&self, state: &mut State, worker: WorkerId) {
+        if let Some(job) = state.running {
+            self.drive(state, job, Event::WorkerLost { worker });
+        }
+    }
+
+    /// Carries out commands until there is none, and then what a job's end makes due.
+    fn drain(&self, state: &mut State, id: JobId) -> Option<Response> {
+        let mut answer = None;
+        let mut events = VecDeque::new();
+        loop {
+            let job = state.jobs.get_mut(&id)?;
+            let machine = job.machine.as_mut()?;
+            if let Some(command) = machine.poll_command() {
+                self.carry_out(state, id, command, &mut answer, &mut events);
+            } else if let Some(event) = events.pop_front() {
+                machine.handle(event, self.now());
+            } else {
+                job.prune_models();
+                break;
+            }
+        }
+        if state.running == Some(id) && state.jobs.get(&id).is_some_and(|job| job.ended.is_some()) {
+            state.running = None;
+            self.forget_oldest_jobs(state);
+            self.start_next(state);
+        }
+        answer
+    }
+
+    fn carry_out(
+        &self,
+        state: &mut State,
+        id: JobId,
+        command: Command,
+        answer: &mut Option<Response>,
+        events: &mut VecDeque<Event>,
+    ) {
+        let now = self.now();
+        if let Command::Wake { worker } = command {
+            if let Some(record) = state.roster.find(worker) {
+                record.info.wake.notify_one();
+            }
+            return;
+        }
+        if let Command::Prepare { .. } = command {
+            let Some(job) = state.jobs.get(&id) else { return };
+            let eligible = state.eligible(job);
+            let workers = eligible.map(|(worker, registration)| (worker, registration.clone())).collect();
+            return self.spawn_prepare(id, job.spec.clone(), workers);
+        }
+        let Some(job) = state.jobs.get_mut(&id) else { return };
+        match command {
+            Command::Respond { response, .. } => *answer = Some(response),
+            Command::Plan { round, version, clients } => self.spawn_plan(job, round, version, clients),
+            Command::Aggregate { round, base, accepted } => self.spawn_aggregate(job, round, base, accepted),
+            Command::Publish { round, version } => {
+                events.push_back(Event::Published { version, published: publish(job, round, version) });
+            }
+            Command::Evaluate { version } => self.spawn_evaluate(job, version),
+            Command::Discard { round } => {
+                job.next = None;
+                if job.uncommitted {
+                    job.uncommitted = false;
+                    job.strategy = self.rebuild_strategy(job);
+                }
+                let spool = self.0.spool.clone();
+                self.0.runtime.spawn_blocking(move || spool.discard(id, round));
+            }
+            Command::Log(event) => {
+                tracing::debug!(job = %id, ?event);
+                job.record(event, now);
+            }
+            Command::End(outcome) => {
+                tracing::info!(job = %id, ?outcome, "job ended");
+                job.over.store(true, Ordering::Relaxed);
+                job.end(now);
+            }
+            Command::Wake { .. } | Command::Prepare { .. } => {}
+        }
+    }
+
+    /// Lets the time keeper know where a deadline has come nearer.
+    pub(super) fn rearm(&self, state: &mut State) {
+        let next = next_deadline(state);
+        if next.is_some_and(|next| state.armed.is_none_or(|armed| next < armed)) {
+            state.armed = next;
+            self.0.rearm.notify_one();
+        }
+    }
+
+    fn forget_oldest_jobs(&self, state: &mut State) {
+        let ended: Vec<_> = state.jobs.values().filter(|job| job.ended.is_some()).map(|job| job.id).collect();
+        for job in ended.iter().take(ended.len().saturating_sub(self.0.config.keep_jobs)) {
+            state.jobs.remove(job);
+        }
+    }
+}
+
+/// The aggregate of a round becomes a version of the global model.
+fn publish(job: &mut Job, round: RoundId, version: ModelVersion) -> Result<(), String> {
+    let (_, next) = job.next.take().filter(|(made_in, _)| *made_in == round).ok_or("there is no aggregate")?;
+    let strategy = job.strategy.as_ref().ok_or("the strategy is gone")?;
+    job.committed = strategy.export_state();
+    job.uncommitted = false;
+    job.models.insert(version, next);
+    Ok(())
+}
+
+fn machine_config(job: &Job) -> MachineConfig {
+    let mut limits = job.spec.limits.clone();
+    if job.spec.partition.is_local() {
+        // One client per worker: the job can't begin with fewer workers than clients.
+        limits.min_workers = limits.min_workers.max(job.spec.clients.unwrap_or(1));
+    }
+    MachineConfig { rounds: job.spec.rounds, limits, evaluation: job.evaluation }
+}
+
+fn machine_deadline(state: &State, job: JobId) -> Option<Timestamp> {
+    state.jobs.get(&job)?.machine.as_ref()?.poll_deadline()
+}
+
+fn next_deadline(state: &State) -> Option<Timestamp> {
+    let machine = state.running.and_then(|job| machine_deadline(state, job));
+    machine.into_iter().chain(state.roster.next_expiry()).min()
+}

@@ -1,0 +1,305 @@
+//! Answers workers.
+
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use tokio::{sync::Notify, time::Instant};
+
+use super::{
+    Coordinator,
+    state::{State, WorkerInfo},
+    upload::Upload,
+};
+use crate::{
+    ids::{ClientId, JobId, ModelVersion, RoundId},
+    report::{Refusal, RefusalKind, ReportMetadata},
+    round::{self, Event, RoundMachine, Task, TaskKind, WorkerState},
+    transport::{
+        Credentials, Handler, JobDescription, ModelBody, PROTOCOL, Registered, Registration, ReportBody, Request,
+        Response, TaskMessage, TaskWork, Token,
+    },
+};
+
+/// The longest name of a worker, in bytes, and the most datasets that it may name.
+const LONGEST_NAME: usize = 128;
+const MOST_DATASETS: usize = 64;
+const MOST_SLOTS: u32 = 1024;
+
+impl Handler for Coordinator {
+    async fn handle(&self, request: Request) -> Response {
+        let answer = match request {
+            Request::Register { join_token, registration } => self.register(join_token, registration),
+            Request::Heartbeat { credentials, busy } => self.heartbeat(&credentials, busy),
+            Request::Leave { credentials } => self.leave(&credentials),
+            Request::Poll { credentials, busy, wait } => self.poll(&credentials, &busy, wait).await,
+            Request::Job { credentials, job } => self.describe(&credentials, job),
+            Request::Partition { credentials, job, client } => self.partition(&credentials, job, client),
+            Request::Model { credentials, job, version } => self.serve_model(&credentials, job, version),
+            Request::Report { credentials, job, round, client, metadata, body } => {
+                self.report(&credentials, job, round, client, metadata, body).await
+            }
+            Request::TaskFailed { credentials, job, round, client, reason } => {
+                let worker = credentials.worker;
+                let reason = reason.chars().take(1000).collect();
+                self.tell(&credentials, job, |request| Event::TaskFailed { request, worker, client, round, reason })
+            }
+            Request::Evaluation { credentials, job, version, client, evaluation } => {
+                let worker = credentials.worker;
+                let event = |request| Event::ShareEvaluated { request, worker, client, version, evaluation };
+                self.tell(&credentials, job, event)
+            }
+        };
+        answer.unwrap_or_else(Response::Refused)
+    }
+}
+
+impl Coordinator {
+    fn register(&self, join_token: Option<Token>, registration: Registration) -> Result<Response, Refusal> {
+        self.authorize(join_token.as_ref())?;
+        check_registration(&registration)?;
+        let token = draw_token()?;
+        let now = self.now();
+        let mut state = self.state();
+        if state.roster.live().count() >= self.0.config.max_workers {
+            let detail = format!("{} workers are registered already", self.0.config.max_workers);
+            return Err(Refusal::new(RefusalKind::Busy, detail));
+        }
+        self.check_datasets(&state, &registration)?;
+        let replaces = former_self(&state, &registration);
+        tracing::info!(name = registration.name, device = registration.device, "worker registered");
+        let info = WorkerInfo { registration, token: token.clone(), wake: Arc::new(Notify::new()) };
+        let worker = state.roster.register(info, now);
+        self.worker_joined(&mut state, worker, replaces);
+        self.rearm(&mut state);
+        Ok(Response::Registered(Registered {
+            worker,
+            token,
+            heartbeat_ms: self.0.config.heartbeat.as_millis() as u64,
+            poll_ms: self.0.config.poll_wait.as_millis() as u64,
+        }))
+    }
+
+    /// A worker whose copy of a dataset is not the coordinator's, or not that of the workers before it, is refused:
+    /// the same indices would mean other examples.
+    fn check_datasets(&self, state: &State, registration: &Registration) -> Result<(), Refusal> {
+        if registration.local {
+            return Ok(());
+        }
+        let known = self.0.datasets.iter().map(|dataset| ("the coordinator's", dataset));
+        let others = state.roster.live().map(|(_, record)| &record.info.registration).filter(|other| !other.local);
+        let others = others.flat_map(|other| other.datasets.iter().map(|dataset| ("the other workers'", dataset)));
+        for (whose, expected) in known.chain(others) {
+            let differs = |dataset: &&crate::worker::DatasetInfo| {
+                dataset.name == expected.name && dataset.fingerprint != expected.fingerprint
+            };
+            if let Some(found) = registration.datasets.iter().find(differs) {
+                let detail = format!(
+                    "dataset {:?} has fingerprint {:?}, and {whose} copy has {:?}",
+                    found.name, found.fingerprint, expected.fingerprint
+                );
+                return Err(Refusal::new(RefusalKind::DatasetMismatch, detail));
+            }
+        }
+        Ok(())
+    }
+
+    /// Checks the credentials and notes that the worker was heard of.
+    fn heard_of(&self, state: &mut State, credentials: &Credentials) -> Result<(), Refusal> {
+        state.authenticate(credentials)?;
+        if state.roster.touch(credentials.worker, self.now()) == Some(true) {
+            tracing::info!(worker = %credentials.worker, "worker is back");
+            self.worker_joined(state, credentials.worker, None);
+        }
+        Ok(())
+    }
+
+    fn heartbeat(&self, credentials: &Credentials, busy: Vec<TaskMessage>) -> Result<Response, Refusal> {
+        let mut state = self.state();
+        self.heard_of(&mut state, credentials)?;
+        let running = state.running.and_then(|job| Some((job, state.jobs.get(&job)?.machine.as_ref()?)));
+        let is_wanted = |message: &TaskMessage| {
+            running.is_some_and(|(job, machine)| {
+                message.job == job && machine.wants(credentials.worker, &task_of(message))
+            })
+        };
+        let unwanted = busy.into_iter().filter(|message| !is_wanted(message)).collect();
+        Ok(Response::Alive { unwanted })
+    }
+
+    fn leave(&self, credentials: &Credentials) -> Result<Response, Refusal> {
+        let mut state = self.state();
+        state.authenticate(credentials)?;
+        if state.roster.leave(credentials.worker) {
+            tracing::info!(worker = %credentials.worker, "worker left");
+            self.worker_lost(&mut state, credentials.worker);
+        }
+        Ok(Response::Accepted)
+    }
+
+    async fn poll(&self, credentials: &Credentials, busy: &[TaskMessage], wait: Duration) -> Result<Response, Refusal> {
+        let deadline = Instant::now() + wait.min(self.0.config.poll_wait);
+        loop {
+            let wake = {
+                let mut state = self.state();
+                self.heard_of(&mut state, credentials)?;
+                if let Some(task) = self.next_task(&mut state, credentials, busy) {
+                    return Ok(Response::Task(task));
+                }
+                state.authenticate(credentials)?.wake.clone()
+            };
+            // A wake-up between the look and the wait is not lost: it leaves a permit.
+            if tokio::time::timeout_at(deadline, wake.notified()).await.is_err() {
+                return Ok(Response::Idle);
+            }
+        }
+    }
+
+    fn next_task(&self, state: &mut State, credentials: &Credentials, busy: &[TaskMessage]) -> Option<TaskMessage> {
+        let job = state.running?;
+        let request = state.next_request();
+        let busy = busy.iter().filter(|message| message.job == job).map(task_of).collect();
+        let event = Event::TaskRequested { request, worker: credentials.worker, busy };
+        match self.drive(state, job, event) {
+            Some(round::Response::Task(task)) => Some(self.message_of(job, task)),
+            _ => None,
+        }
+    }
+
+    fn message_of(&self, job: JobId, task: Task) -> TaskMessage {
+        let work = match task.kind {
+            TaskKind::Train { training, deadline } => {
+                TaskWork::Train { training, remaining_ms: deadline.since(self.now()).as_millis() as u64 }
+            }
+            TaskKind::Evaluate { share, shares } => TaskWork::Evaluate { share, shares },
+        };
+        TaskMessage { job, round: task.round, client: task.client, version: task.version, work }
+    }
+
+    fn describe(&self, credentials: &Credentials, job: JobId) -> Result<Response, Refusal> {
+        let state = self.state();
+        state.authenticate(credentials)?;
+        Ok(Response::Job(JobDescription { job, spec: state.job(job)?.spec.clone() }))
+    }
+
+    fn partition(&self, credentials: &Credentials, job: JobId, client: ClientId) -> Result<Response, Refusal> {
+        let state = self.state();
+        state.authenticate(credentials)?;
+        let job = state.job(job)?;
+        let share = job.share(client)?;
+        let lease = job.machine.as_ref().and_then(|machine| RoundMachine::lease(machine, client));
+        if lease != Some(credentials.worker) {
+            let detail = format!("worker {} does not hold the lease of client {client}", credentials.worker);
+            return Err(Refusal::new(RefusalKind::NotLeased, detail));
+        }
+        Ok(Response::Partition(share))
+    }
+
+    fn serve_model(&self, credentials: &Credentials, job: JobId, version: ModelVersion) -> Result<Response, Refusal> {
+        let state = self.state();
+        state.authenticate(credentials)?;
+        let job = state.job(job)?;
+        let (_, model) = job.model(Some(version))?;
+        job.bytes.fetch_add(job.layout.bytes() as u64, Ordering::Relaxed);
+        Ok(Response::Model(ModelBody::Memory(model)))
+    }
+
+    async fn report(
+        &self,
+        credentials: &Credentials,
+        job: JobId,
+        round: RoundId,
+        client: ClientId,
+        mut metadata: ReportMetadata,
+        body: ReportBody,
+    ) -> Result<Response, Refusal> {
+        let upload = {
+            let mut state = self.state();
+            self.heard_of(&mut state, credentials)?;
+            let spec = &state.job(job)?.spec;
+            if spec.partition.is_local() {
+                metadata.examples = metadata.examples.min(self.0.config.max_local_examples);
+            }
+            let request = state.next_request();
+            let worker = credentials.worker;
+            let event = Event::ReportOffered { request, worker, client, round, metadata: metadata.clone() };
+            match self.drive(&mut state, job, event) {
+                Some(round::Response::Admitted) => {}
+                Some(round::Response::Accepted) => return Ok(Response::Accepted),
+                answer => return Err(refusal_of(answer)),
+            }
+            let layout = state.job(job)?.layout.clone();
+            Upload::new(self.clone(), job, round, client, request, layout)
+        };
+        upload.take(metadata, body).await
+    }
+
+    /// Sends an event about a job to its machine, and answers with what the machine says.
+    fn tell(
+        &self,
+        credentials: &Credentials,
+        job: JobId,
+        event: impl FnOnce(crate::ids::RequestId) -> Event,
+    ) -> Result<Response, Refusal> {
+        let mut state = self.state();
+        self.heard_of(&mut state, credentials)?;
+        state.job(job)?;
+        let request = state.next_request();
+        match self.drive(&mut state, job, event(request)) {
+            Some(round::Response::Accepted) => Ok(Response::Accepted),
+            answer => Err(refusal_of(answer)),
+        }
+    }
+}
+
+/// The machine's "no".
+pub(super) fn refusal_of(answer: Option<round::Response>) -> Refusal {
+    match answer {
+        Some(round::Response::Refused(refusal)) => refusal,
+        _ => Refusal::new(RefusalKind::Conflict, "the job has not started"),
+    }
+}
+
+fn check_registration(registration: &Registration) -> Result<(), Refusal> {
+    let malformed = |detail: String| Err(Refusal::new(RefusalKind::Malformed, detail));
+    if registration.protocol != PROTOCOL {
+        return malformed(format!("speaks protocol {}, and the coordinator {PROTOCOL}", registration.protocol));
+    }
+    if registration.name.is_empty() || registration.name.len() > LONGEST_NAME {
+        return malformed(format!("a name has between 1 and {LONGEST_NAME} bytes"));
+    }
+    if registration.slots == 0 || registration.slots > MOST_SLOTS {
+        return malformed(format!("a worker has between 1 and {MOST_SLOTS} slots"));
+    }
+    if registration.datasets.len() > MOST_DATASETS {
+        return malformed(format!("a worker names at most {MOST_DATASETS} datasets"));
+    }
+    Ok(())
+}
+
+/// The lost worker of the same name whose own data this one has.
+fn former_self(state: &State, registration: &Registration) -> Option<crate::ids::WorkerId> {
+    let same = |(_, record): &(_, &round::WorkerRecord<WorkerInfo>)| {
+        let former = &record.info.registration;
+        former.local && former.name == registration.name && record.state != WorkerState::Live
+    };
+    registration.local.then(|| state.roster.iter().filter(same).last()).flatten().map(|(worker, _)| worker)
+}
+
+fn task_of(message: &TaskMessage) -> Task {
+    let kind = match &message.work {
+        TaskWork::Train { training, .. } => {
+            TaskKind::Train { training: training.clone(), deadline: Default::default() }
+        }
+        TaskWork::Evaluate { share, shares } => TaskKind::Evaluate { share: *share, shares: *shares },
+    };
+    Task { client: message.client, round: message.round, version: message.version, kind }
+}
+
+fn draw_token() -> Result<Token, Refusal> {
+    let mut bytes = [0; 32];
+    getrandom::fill(&mut bytes)
+        .map_err(|error| Refusal::new(RefusalKind::Busy, format!("no randomness for a token: {error}")))?;
+    Ok(Token(bytes.iter().map(|byte| format!("{byte:02x}")).collect()))
+}

@@ -1,0 +1,234 @@
+//! One job as the coordinator keeps it: its machine, its models, its records and its log.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+};
+
+use tokio::sync::watch;
+
+use crate::{
+    ids::{ClientId, JobId, ModelVersion, RoundId, Timestamp},
+    job::JobSpec,
+    parameters::{Layout, Parameters},
+    report::{Refusal, RefusalKind},
+    round::{EvaluationBy, JobEvent, Outcome, RoundMachine},
+    strategy::{FederatedStrategy, StrategyState},
+    telemetry::{JobSummary, LoggedEvent, RoundRecord},
+    transport::{DatasetShare, Registration},
+    worker::{LocalTrainer, Partition},
+};
+
+pub(super) struct Job {
+    pub id: JobId,
+    pub spec: JobSpec,
+    pub layout: Arc<Layout>,
+    pub evaluation: EvaluationBy,
+    /// None while it waits in the queue.
+    pub machine: Option<RoundMachine>,
+    /// None while it plans or aggregates on another thread.
+    pub strategy: Option<Box<dyn FederatedStrategy>>,
+    /// The strategy's state at the last commit.
+    pub committed: StrategyState,
+    /// Whether the strategy has gone beyond its last commit.
+    pub uncommitted: bool,
+    pub models: BTreeMap<ModelVersion, Arc<Parameters>>,
+    /// The aggregate of a round that is not published yet.
+    pub next: Option<(RoundId, Arc<Parameters>)>,
+    /// A trainer for evaluations, where one has been made and is idle.
+    pub evaluator: Option<Box<dyn LocalTrainer>>,
+    /// The copy of the dataset that the examples are of; empty before it is known, and for `local` data.
+    pub fingerprint: String,
+    /// One for each client, once the data has been dealt.
+    pub partitions: Vec<Partition>,
+    pub records: Vec<RoundRecord>,
+    pub log: VecDeque<LoggedEvent>,
+    /// The place of the log's last entry, and whether the job has ended.
+    pub progress: watch::Sender<Progress>,
+    /// Bytes of parameters sent and received since the round began.
+    pub bytes: Arc<AtomicU64>,
+    /// Set at the job's end, for work that is still under way.
+    pub over: Arc<AtomicBool>,
+    pub submitted: Timestamp,
+    pub ended: Option<Timestamp>,
+    round_started: Timestamp,
+    keep_events: usize,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Progress {
+    pub sequence: u64,
+    pub ended: bool,
+}
+
+impl Job {
+    pub fn new(
+        id: JobId,
+        spec: JobSpec,
+        initial: Arc<Parameters>,
+        strategy: Box<dyn FederatedStrategy>,
+        evaluation: EvaluationBy,
+        keep_events: usize,
+        now: Timestamp,
+    ) -> Self {
+        Self {
+            id,
+            spec,
+            layout: initial.layout().clone(),
+            evaluation,
+            machine: None,
+            committed: strategy.export_state(),
+            strategy: Some(strategy),
+            uncommitted: false,
+            models: BTreeMap::from([(ModelVersion(0), initial)]),
+            next: None,
+            evaluator: None,
+            fingerprint: String::new(),
+            partitions: Vec::new(),
+            records: Vec::new(),
+            log: VecDeque::new(),
+            progress: watch::Sender::default(),
+            bytes: Arc::default(),
+            over: Arc::default(),
+            submitted: now,
+            ended: None,
+            round_started: now,
+            keep_events,
+        }
+    }
+
+    /// Whether a worker has what this job needs: the dataset, in the copy that the examples are of.
+    pub fn can_be_trained_by(&self, registration: &Registration) -> bool {
+        registration.local == self.spec.partition.is_local()
+            && registration.datasets.iter().any(|dataset| {
+                let same_copy = self.fingerprint.is_empty() || dataset.fingerprint == self.fingerprint;
+                dataset.name == self.spec.dataset && same_copy
+            })
+    }
+
+    pub fn outcome(&self) -> Option<&Outcome> {
+        self.machine.as_ref().and_then(RoundMachine::outcome)
+    }
+
+    pub fn version(&self) -> ModelVersion {
+        self.models.keys().next_back().copied().unwrap_or_default()
+    }
+
+    /// A model, the latest where no version is named.
+    pub fn model(&self, version: Option<ModelVersion>) -> Result<(ModelVersion, Arc<Parameters>), Refusal> {
+        let latest = self.version();
+        let version = version.unwrap_or(latest);
+        match self.models.get(&version) {
+            Some(model) => Ok((version, model.clone())),
+            None if version < latest => {
+                Err(Refusal::new(RefusalKind::Gone, format!("version {version} is not kept any more")))
+            }
+            None => Err(Refusal::new(RefusalKind::NotFound, format!("there is no version {version} yet"))),
+        }
+    }
+
+    pub fn share(&self, client: ClientId) -> Result<DatasetShare, Refusal> {
+        let indices = match self.partitions.get(client.0 as usize) {
+            Some(Partition::Indices(indices)) => Some(indices.clone()),
+            Some(Partition::Everything) => None,
+            None => {
+                let detail = format!("job {} has no client {client}", self.id);
+                return Err(Refusal::new(RefusalKind::UnknownClient, detail));
+            }
+        };
+        Ok(DatasetShare { dataset: self.spec.dataset.clone(), fingerprint: self.fingerprint.clone(), indices })
+    }
+
+    /// Drops the models that nobody will ask for any more.
+    pub fn prune_models(&mut self) {
+        let latest = self.version();
+        let Some(machine) = &self.machine else { return };
+        self.models.retain(|version, _| *version == latest || machine.needs(*version));
+    }
+
+    /// Adds to the log and keeps the records in step with it.
+    pub fn record(&mut self, event: JobEvent, now: Timestamp) {
+        match &event {
+            JobEvent::RoundStarted { .. } => {
+                self.round_started = now;
+                self.bytes.store(0, Ordering::Relaxed);
+            }
+            JobEvent::RoundCommitted { round, version, clients, train_loss } => {
+                self.push_record(*round, Some(*version), None, *train_loss, clients.clone(), now);
+            }
+            JobEvent::RoundAbandoned { round, reason } => {
+                self.push_record(*round, None, Some(reason.clone()), None, Vec::new(), now);
+            }
+            JobEvent::Evaluated { version, evaluation: Some(evaluation), .. } => {
+                let of_version = |record: &&mut RoundRecord| record.version == Some(*version);
+                if let Some(record) = self.records.iter_mut().rev().find(of_version) {
+                    record.test_loss = Some(evaluation.loss);
+                    record.test_accuracy = Some(evaluation.accuracy);
+                }
+            }
+            _ => {}
+        }
+        let sequence = self.progress.borrow().sequence + 1;
+        self.log.push_back(LoggedEvent { sequence, time: now, event });
+        if self.log.len() > self.keep_events {
+            self.log.pop_front();
+        }
+        self.progress.send_modify(|progress| progress.sequence = sequence);
+    }
+
+    fn push_record(
+        &mut self,
+        round: RoundId,
+        version: Option<ModelVersion>,
+        abandoned: Option<String>,
+        train_loss: Option<f64>,
+        clients: Vec<ClientId>,
+        now: Timestamp,
+    ) {
+        let bytes = self.bytes.load(Ordering::Relaxed);
+        let seconds = now.since(self.round_started).as_secs_f64();
+        self.records.push(RoundRecord {
+            round,
+            version,
+            abandoned,
+            test_loss: None,
+            test_accuracy: None,
+            train_loss,
+            seconds,
+            bytes,
+            clients,
+        });
+    }
+
+    pub fn end(&mut self, now: Timestamp) {
+        self.ended = Some(now);
+        self.strategy = None;
+        self.evaluator = None;
+        self.next = None;
+        self.prune_models();
+        self.progress.send_modify(|progress| progress.ended = true);
+    }
+
+    pub fn summary(&self) -> JobSummary {
+        let status = self.machine.as_ref().map(RoundMachine::status);
+        let clients = (!self.partitions.is_empty()).then_some(self.partitions.len() as u32);
+        JobSummary {
+            job: self.id,
+            spec: self.spec.clone(),
+            phase: status.as_ref().map_or("queued", |status| status.phase).to_string(),
+            detail: status.as_ref().map_or("waiting for the job before it".to_string(), |status| status.detail.clone()),
+            outcome: self.outcome().cloned(),
+            clients,
+            round: status.as_ref().map(|status| status.round).unwrap_or_default(),
+            version: self.version(),
+            accepted: status.as_ref().map_or(0, |status| status.accepted),
+            goal: status.as_ref().map_or(0, |status| status.goal),
+            parameters: self.layout.len() as u64,
+            submitted: self.submitted,
+            ended: self.ended,
+        }
+    }
+}

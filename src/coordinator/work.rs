@@ -1,0 +1,180 @@
+//! What takes long, on blocking threads: dealing data, planning, folding, evaluating.
+//!
+//! Panics of strategies and trainers end here, as the reason why a round is abandoned or a version not evaluated.
+
+use std::{
+    any::Any,
+    collections::BTreeMap,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+};
+
+use super::{
+    Coordinator,
+    job::Job,
+    prepare::{Prepared, prepare},
+};
+use crate::{
+    ids::{ClientId, JobId, ModelVersion, RequestId, RoundId, WorkerId},
+    job::JobSpec,
+    parameters::Parameters,
+    report::Reports,
+    round::Event,
+    strategy::{Aggregation, ClientInfo, FederatedStrategy, RoundContext, RoundRng},
+    transport::Registration,
+    worker::{ClientContext, EvalTask, LocalTrainer},
+};
+
+impl Coordinator {
+    pub(super) fn spawn_prepare(&self, id: JobId, spec: JobSpec, workers: Vec<(WorkerId, Registration)>) {
+        let coordinator = self.clone();
+        self.0.runtime.spawn_blocking(move || {
+            let prepared = caught(|| prepare(&spec, &*coordinator.0.trainers, &workers));
+            let mut state = coordinator.state();
+            let clients = match (prepared, state.jobs.get_mut(&id)) {
+                (Ok(Prepared { clients, partitions, fingerprint }), Some(job)) => {
+                    job.partitions = partitions;
+                    job.fingerprint = fingerprint;
+                    Ok(clients)
+                }
+                (Err(reason), _) => Err(reason),
+                (_, None) => return,
+            };
+            coordinator.drive(&mut state, id, Event::Prepared(clients));
+        });
+    }
+
+    pub(super) fn spawn_plan(&self, job: &mut Job, round: RoundId, version: ModelVersion, clients: Vec<ClientInfo>) {
+        let Some(mut strategy) = job.strategy.take() else { return };
+        let (coordinator, id, spec) = (self.clone(), job.id, job.spec.clone());
+        self.0.runtime.spawn_blocking(move || {
+            let context = RoundContext {
+                round,
+                version,
+                clients: &clients,
+                training: &spec.training,
+                quorum: spec.limits.min_updates as usize,
+                goal: spec.limits.goal.map(|goal| goal as usize),
+            };
+            let mut rng = RoundRng::new(spec.seed, round);
+            let plan = caught(|| strategy.plan(&context, &mut rng).map_err(|error| error.to_string()));
+            coordinator.give_back(id, strategy, plan.is_ok());
+            coordinator.complete(id, Event::Planned { round, plan });
+        });
+    }
+
+    pub(super) fn spawn_aggregate(
+        &self,
+        job: &mut Job,
+        round: RoundId,
+        base: ModelVersion,
+        accepted: Vec<(ClientId, RequestId)>,
+    ) {
+        let (Some(mut strategy), Some(global)) = (job.strategy.take(), job.models.get(&base).cloned()) else { return };
+        let (coordinator, id) = (self.clone(), job.id);
+        self.0.runtime.spawn_blocking(move || {
+            let folded = caught(|| coordinator.fold(id, round, &accepted, &mut *strategy, &global));
+            coordinator.give_back(id, strategy, folded.is_ok());
+            let aggregation = folded.map(|(aggregation, next)| {
+                if let Some(job) = coordinator.state().jobs.get_mut(&id) {
+                    job.next = Some((round, Arc::new(next)));
+                }
+                aggregation
+            });
+            coordinator.complete(id, Event::Aggregated { round, aggregation });
+        });
+    }
+
+    fn fold(
+        &self,
+        job: JobId,
+        round: RoundId,
+        accepted: &[(ClientId, RequestId)],
+        strategy: &mut dyn FederatedStrategy,
+        global: &Parameters,
+    ) -> Result<(Aggregation, Parameters), String> {
+        let reports = self.0.spool.reports(job, round, accepted).map_err(|error| error.to_string())?;
+        let reports = Reports::new(global.layout(), &reports, &self.0.executor).map_err(|error| error.to_string())?;
+        let mut next = Parameters::zeros(global.layout().clone());
+        let aggregation = strategy.aggregate(global, &reports, &mut next).map_err(|error| chain(&error))?;
+        Ok((aggregation, next))
+    }
+
+    /// The strategy comes back from a thread; after a failure it is built anew from its last commit.
+    fn give_back(&self, id: JobId, strategy: Box<dyn FederatedStrategy>, intact: bool) {
+        let mut state = self.state();
+        let Some(job) = state.jobs.get_mut(&id).filter(|job| job.ended.is_none()) else { return };
+        job.uncommitted = intact;
+        job.strategy = if intact { Some(strategy) } else { self.rebuild_strategy(job) };
+    }
+
+    /// The strategy as it was at the job's last commit.
+    pub(super) fn rebuild_strategy(&self, job: &Job) -> Option<Box<dyn FederatedStrategy>> {
+        let mut strategy = self.make_strategy(&job.spec).ok()?;
+        match strategy.import_state(job.committed.clone()) {
+            Ok(()) => Some(strategy),
+            Err(error) => {
+                tracing::error!(job = %job.id, %error, "the strategy does not take its own state back");
+                None
+            }
+        }
+    }
+
+    pub(super) fn spawn_evaluate(&self, job: &mut Job, version: ModelVersion) {
+        let Some(model) = job.models.get(&version).cloned() else { return };
+        let (coordinator, id, spec, over) = (self.clone(), job.id, job.spec.clone(), job.over.clone());
+        let idle = job.evaluator.take();
+        self.0.runtime.spawn_blocking(move || {
+            let evaluated = caught(|| {
+                let trainer = match idle {
+                    Some(trainer) => Ok(trainer),
+                    None => coordinator.0.trainers.trainer(&spec),
+                };
+                let mut trainer = trainer.map_err(|error| error.to_string())?;
+                let mut context = ClientContext {
+                    client: ClientId(0),
+                    state: &mut BTreeMap::new(),
+                    cancelled: &over,
+                    progress: &mut |_, _| {},
+                };
+                let task = EvalTask { version, share: 0, shares: 1 };
+                let evaluation = trainer.evaluate(&model, &task, &mut context).map_err(|error| error.to_string())?;
+                Ok((evaluation, trainer))
+            });
+            let evaluation = evaluated.and_then(|(evaluation, trainer)| {
+                coordinator.keep_evaluator(id, trainer);
+                match evaluation.loss.is_finite() {
+                    true => Ok(evaluation),
+                    false => Err("the loss is not a finite number".to_string()),
+                }
+            });
+            coordinator.complete(id, Event::Evaluated { version, evaluation });
+        });
+    }
+
+    fn keep_evaluator(&self, id: JobId, trainer: Box<dyn LocalTrainer>) {
+        if let Some(job) = self.state().jobs.get_mut(&id).filter(|job| job.ended.is_none()) {
+            job.evaluator = Some(trainer);
+        }
+    }
+}
+
+/// Runs it, and makes a panic an error.
+fn caught<T>(work: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| Err(format!("a panic: {}", panic_message(&*panic))))
+}
+
+/// What a panic said.
+pub(crate) fn panic_message(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|text| text.to_string());
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "without a message".to_string())
+}
+
+/// An error and what caused it, on one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    match error.source() {
+        Some(source) => format!("{error}: {}", chain(source)),
+        None => error.to_string(),
+    }
+}
+
