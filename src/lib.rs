@@ -7,6 +7,7 @@ pub mod data;
 pub mod ids;
 pub mod job;
 pub mod model;
+mod panics;
 pub mod parameters;
 pub mod partition;
 pub mod report;

@@ -1,1 +1,268 @@
-//! Stub
+//! A coordinator and many clients in one process: the same coordinator, round machine, worker loop and strategy as over
+//! a network, joined by the in-process transport.
+
+use std::{future::Future, pin::pin, sync::Arc};
+
+use futures_util::StreamExt;
+use thiserror::Error;
+use tokio::{sync::watch, task::JoinSet};
+
+use crate::{
+    coordinator::{Coordinator, CoordinatorConfig},
+    job::{JobSpec, StrategySpec},
+    parameters::Parameters,
+    report::Refusal,
+    round::Outcome,
+    strategy::{FederatedStrategy, Replay},
+    telemetry::{JobSummary, LoggedEvent, RoundRecord},
+    transport::InProcess,
+    worker::{TrainerFactory, Worker, WorkerConfig, WorkerError},
+};
+
+/// The name under which the run's own strategy is registered.
+const STRATEGY: &str = "simulation";
+
+type Observer = Box<dyn FnMut(&LoggedEvent) + Send>;
+
+/// A run to be made.
+pub struct Simulation {
+    spec: JobSpec,
+    trainers: Arc<dyn TrainerFactory>,
+    workers: usize,
+    config: CoordinatorConfig,
+    initial: Option<Parameters>,
+    strategy: Option<Arc<dyn Fn(&JobSpec) -> Box<dyn FederatedStrategy> + Send + Sync>>,
+    replay: Option<Vec<RoundRecord>>,
+    observer: Option<Observer>,
+}
+
+/// What a run left behind.
+#[derive(Debug, Clone)]
+pub struct SimulationResult {
+    /// The job, ended.
+    pub job: JobSummary,
+    /// The record of each round, in order.
+    pub rounds: Vec<RoundRecord>,
+    /// The event log.
+    pub log: Vec<LoggedEvent>,
+    /// The global model after the last commit.
+    pub model: Arc<Parameters>,
+}
+
+impl Simulation {
+    /// A run of this job with one worker.
+    pub fn new(spec: JobSpec, trainers: Arc<dyn TrainerFactory>) -> Self {
+        Self {
+            spec,
+            trainers,
+            workers: 1,
+            config: CoordinatorConfig::default(),
+            initial: None,
+            strategy: None,
+            replay: None,
+            observer: None,
+        }
+    }
+
+    /// How many clients train at once; at least 1.
+    pub fn workers(mut self, workers: usize) -> Self {
+        self.workers = workers.max(1);
+        self
+    }
+
+    /// Limits other than the coordinator's defaults.
+    pub fn config(mut self, config: CoordinatorConfig) -> Self {
+        self.config = config;
+        self
+    }
+
+    /// Begins with this model instead of one drawn from the seed.
+    pub fn initial(mut self, initial: Parameters) -> Self {
+        self.initial = Some(initial);
+        self
+    }
+
+    /// Uses a strategy of one's own.
+    pub fn strategy(
+        mut self,
+        factory: impl Fn(&JobSpec) -> Box<dyn FederatedStrategy> + Send + Sync + 'static,
+    ) -> Self {
+        self.strategy = Some(Arc::new(factory));
+        self
+    }
+
+    /// Repeats a recorded run: each round folds the clients that its record names.
+    pub fn replay(mut self, rounds: Vec<RoundRecord>) -> Self {
+        self.replay = Some(rounds);
+        self
+    }
+
+    /// Told of each entry of the event log as it is made.
+    pub fn observer(mut self, observer: impl FnMut(&LoggedEvent) + Send + 'static) -> Self {
+        self.observer = Some(Box::new(observer));
+        self
+    }
+
+    /// Makes the run, on a runtime of its own.
+    ///
+    /// # Errors
+    ///
+    /// [`SimulationError`]; a job that failed is one of them.
+    pub fn run(self) -> Result<SimulationResult, SimulationError> {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .enable_time()
+            .build()
+            .map_err(|error| SimulationError::Runtime(error.to_string()))?;
+        let result = runtime.block_on(self.run_until(std::future::pending()));
+        // Work that nobody wants any more is not waited for.
+        runtime.shutdown_background();
+        result
+    }
+
+    /// Makes the run on the tokio runtime that this is called in; `cancelled` ends the job.
+    ///
+    /// # Errors
+    ///
+    /// As [`Simulation::run`].
+    pub async fn run_until(
+        mut self,
+        cancelled: impl Future<Output = ()>,
+    ) -> Result<SimulationResult, SimulationError> {
+        self.install_strategy()?;
+        if self.spec.partition.is_local() {
+            return Err(SimulationError::LocalData);
+        }
+        self.spec.limits.min_workers = self.workers as u32;
+        let mut builder = Coordinator::builder(self.trainers.clone()).config(self.config);
+        if let Some(factory) = self.strategy {
+            builder = builder.strategy(STRATEGY, factory);
+        }
+        let coordinator = builder.start();
+        let job = coordinator.submit(self.spec, self.initial)?.job;
+        let (stop, stopped) = watch::channel(false);
+        let mut workers = JoinSet::new();
+        for index in 0..self.workers {
+            let config = WorkerConfig {
+                name: format!("simulated-{index}"),
+                ..WorkerConfig::default()
+            };
+            let worker = Worker::new(
+                InProcess::new(Arc::new(coordinator.clone())),
+                self.trainers.clone(),
+                config,
+            );
+            let mut stopped = stopped.clone();
+            workers.spawn(worker.run(async move {
+                // An error means that the run itself is gone.
+                let _ = stopped.wait_for(|stop| *stop).await;
+            }));
+        }
+
+        let mut events = pin!(coordinator.events(job, 0)?);
+        let mut cancelled = pin!(cancelled);
+        let mut asked_to_cancel = false;
+        loop {
+            tokio::select! {
+                event = events.next() => match event {
+                    Some(event) => {
+                        if let Some(observer) = &mut self.observer {
+                            observer(&event);
+                        }
+                    }
+                    None => break,
+                },
+                () = &mut cancelled, if !asked_to_cancel => {
+                    asked_to_cancel = true;
+                    // A refusal means that the job has just ended by itself.
+                    let _ = coordinator.cancel(job);
+                }
+                Some(ended) = workers.join_next() => {
+                    if let Ok(Err(error)) = ended {
+                        return Err(SimulationError::Worker(error));
+                    }
+                }
+            }
+        }
+        let _ = stop.send(true);
+        let summary = coordinator.job(job)?;
+        if let Some(Outcome::Failed { reason }) = summary.outcome {
+            return Err(SimulationError::Failed(reason));
+        }
+        let (_, model) = coordinator.model(job, None)?;
+        Ok(SimulationResult {
+            job: summary,
+            rounds: coordinator.rounds(job)?,
+            log: coordinator.log(job)?,
+            model,
+        })
+    }
+
+    /// Registers the run's own strategy, and the replay around it, under a name that the job then asks for.
+    fn install_strategy(&mut self) -> Result<(), SimulationError> {
+        if let Some(records) = self.replay.take() {
+            let committed = records
+                .iter()
+                .filter(|record| record.version.is_some())
+                .count();
+            self.spec.rounds = self.spec.rounds.min(committed as u32);
+            let attempts = records.len() as u32 + 1;
+            self.spec.limits.max_attempts = self.spec.limits.max_attempts.max(attempts);
+            let folded: Vec<_> = records
+                .into_iter()
+                .map(|record| (record.round, record.clients))
+                .collect();
+            let (own, original) = (self.strategy.take(), self.spec.strategy.clone());
+            if own.is_none() && original.build().is_none() {
+                return Err(SimulationError::NoStrategy);
+            }
+            self.strategy = Some(Arc::new(move |spec| {
+                let inner = match &own {
+                    Some(factory) => factory(spec),
+                    None => original
+                        .build()
+                        .unwrap_or_else(|| Box::new(crate::strategy::FedAvg::default())),
+                };
+                Box::new(Replay::new(inner, folded.clone()))
+            }));
+        }
+        if self.strategy.is_some() {
+            self.spec.strategy = StrategySpec::Custom {
+                name: STRATEGY.to_string(),
+            };
+        }
+        Ok(())
+    }
+}
+
+/// Why a run has no result.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum SimulationError {
+    /// The coordinator does not take the job.
+    #[error("the job is refused: {0}")]
+    Refused(Refusal),
+    /// The job failed.
+    #[error("the job failed: {0}")]
+    Failed(String),
+    /// A worker ended.
+    #[error("a worker ended")]
+    Worker(#[source] WorkerError),
+    /// A simulation has no workers with data of their own.
+    #[error("partition `local` needs workers with data of their own; a simulation has none")]
+    LocalData,
+    /// The job asks for a strategy that nobody gave.
+    #[error("the job asks for a strategy of an embedder's own, and none was given")]
+    NoStrategy,
+    /// No threads could be started.
+    #[error("no runtime: {0}")]
+    Runtime(String),
+}
+
+impl From<Refusal> for SimulationError {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -16,7 +16,12 @@ impl Coordinator {
     /// Hands an event to a job's machine, carries out what follows, and gives the answer to `event`'s request.
     pub(super) fn drive(&self, state: &mut State, job: JobId, event: Event) -> Option<Response> {
         let now = self.now();
-        state.jobs.get_mut(&job)?.machine.as_mut()?.handle(event, now);
+        state
+            .jobs
+            .get_mut(&job)?
+            .machine
+            .as_mut()?
+            .handle(event, now);
         let response = self.drain(state, job);
         self.rearm(state);
         response
@@ -47,14 +52,30 @@ impl Coordinator {
     /// Starts the next job in the queue, where none runs.
     pub(super) fn start_next(&self, state: &mut State) {
         while state.running.is_none() {
-            let Some(id) = state.queue.pop_front() else { break };
-            let Some(job) = state.jobs.get(&id) else { continue };
-            let workers: Vec<_> = state.eligible(job).map(|(worker, info)| (worker, info.slots)).collect();
-            let Some(job) = state.jobs.get_mut(&id) else { continue };
+            let Some(id) = state.queue.pop_front() else {
+                break;
+            };
+            let Some(job) = state.jobs.get(&id) else {
+                continue;
+            };
+            let workers: Vec<_> = state
+                .eligible(job)
+                .map(|(worker, info)| (worker, info.slots))
+                .collect();
+            let Some(job) = state.jobs.get_mut(&id) else {
+                continue;
+            };
             let now = self.now();
             let mut machine = RoundMachine::new(machine_config(job), now);
             for (worker, slots) in workers {
-                machine.handle(Event::WorkerJoined { worker, slots, replaces: None }, now);
+                machine.handle(
+                    Event::WorkerJoined {
+                        worker,
+                        slots,
+                        replaces: None,
+                    },
+                    now,
+                );
             }
             job.machine = Some(machine);
             state.running = Some(id);
@@ -74,12 +95,29 @@ impl Coordinator {
     }
 
     /// A worker is there, for the first time or again.
-    pub(super) fn worker_joined(&self, state: &mut State, worker: WorkerId, replaces: Option<WorkerId>) {
-        let Some(job) = state.running.and_then(|job| state.jobs.get(&job)) else { return };
-        let Some(record) = state.roster.find(worker) else { return };
+    pub(super) fn worker_joined(
+        &self,
+        state: &mut State,
+        worker: WorkerId,
+        replaces: Option<WorkerId>,
+    ) {
+        let Some(job) = state.running.and_then(|job| state.jobs.get(&job)) else {
+            return;
+        };
+        let Some(record) = state.roster.find(worker) else {
+            return;
+        };
         if job.can_be_trained_by(&record.info.registration) {
             let (id, slots) = (job.id, record.info.registration.slots);
-            self.drive(state, id, Event::WorkerJoined { worker, slots, replaces });
+            self.drive(
+                state,
+                id,
+                Event::WorkerJoined {
+                    worker,
+                    slots,
+                    replaces,
+                },
+            );
         }
     }
 
@@ -130,18 +168,35 @@ impl Coordinator {
             return;
         }
         if let Command::Prepare { .. } = command {
-            let Some(job) = state.jobs.get(&id) else { return };
+            let Some(job) = state.jobs.get(&id) else {
+                return;
+            };
             let eligible = state.eligible(job);
-            let workers = eligible.map(|(worker, registration)| (worker, registration.clone())).collect();
+            let workers = eligible
+                .map(|(worker, registration)| (worker, registration.clone()))
+                .collect();
             return self.spawn_prepare(id, job.spec.clone(), workers);
         }
-        let Some(job) = state.jobs.get_mut(&id) else { return };
+        let Some(job) = state.jobs.get_mut(&id) else {
+            return;
+        };
         match command {
             Command::Respond { response, .. } => *answer = Some(response),
-            Command::Plan { round, version, clients } => self.spawn_plan(job, round, version, clients),
-            Command::Aggregate { round, base, accepted } => self.spawn_aggregate(job, round, base, accepted),
+            Command::Plan {
+                round,
+                version,
+                clients,
+            } => self.spawn_plan(job, round, version, clients),
+            Command::Aggregate {
+                round,
+                base,
+                accepted,
+            } => self.spawn_aggregate(job, round, base, accepted),
             Command::Publish { round, version } => {
-                events.push_back(Event::Published { version, published: publish(job, round, version) });
+                events.push_back(Event::Published {
+                    version,
+                    published: publish(job, round, version),
+                });
             }
             Command::Evaluate { version } => self.spawn_evaluate(job, version),
             Command::Discard { round } => {
@@ -151,7 +206,9 @@ impl Coordinator {
                     job.strategy = self.rebuild_strategy(job);
                 }
                 let spool = self.0.spool.clone();
-                self.0.runtime.spawn_blocking(move || spool.discard(id, round));
+                self.0
+                    .runtime
+                    .spawn_blocking(move || spool.discard(id, round));
             }
             Command::Log(event) => {
                 tracing::debug!(job = %id, ?event);
@@ -176,8 +233,16 @@ impl Coordinator {
     }
 
     fn forget_oldest_jobs(&self, state: &mut State) {
-        let ended: Vec<_> = state.jobs.values().filter(|job| job.ended.is_some()).map(|job| job.id).collect();
-        for job in ended.iter().take(ended.len().saturating_sub(self.0.config.keep_jobs)) {
+        let ended: Vec<_> = state
+            .jobs
+            .values()
+            .filter(|job| job.ended.is_some())
+            .map(|job| job.id)
+            .collect();
+        for job in ended
+            .iter()
+            .take(ended.len().saturating_sub(self.0.config.keep_jobs))
+        {
             state.jobs.remove(job);
         }
     }
@@ -185,7 +250,11 @@ impl Coordinator {
 
 /// The aggregate of a round becomes a version of the global model.
 fn publish(job: &mut Job, round: RoundId, version: ModelVersion) -> Result<(), String> {
-    let (_, next) = job.next.take().filter(|(made_in, _)| *made_in == round).ok_or("there is no aggregate")?;
+    let (_, next) = job
+        .next
+        .take()
+        .filter(|(made_in, _)| *made_in == round)
+        .ok_or("there is no aggregate")?;
     let strategy = job.strategy.as_ref().ok_or("the strategy is gone")?;
     job.committed = strategy.export_state();
     job.uncommitted = false;
@@ -199,7 +268,11 @@ fn machine_config(job: &Job) -> MachineConfig {
         // One client per worker: the job can't begin with fewer workers than clients.
         limits.min_workers = limits.min_workers.max(job.spec.clients.unwrap_or(1));
     }
-    MachineConfig { rounds: job.spec.rounds, limits, evaluation: job.evaluation }
+    MachineConfig {
+        rounds: job.spec.rounds,
+        limits,
+        evaluation: job.evaluation,
+    }
 }
 
 fn machine_deadline(state: &State, job: JobId) -> Option<Timestamp> {

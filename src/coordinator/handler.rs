@@ -17,8 +17,8 @@ use crate::{
     report::{Refusal, RefusalKind, ReportMetadata},
     round::{self, Event, RoundMachine, Task, TaskKind, WorkerState},
     transport::{
-        Credentials, Handler, JobDescription, ModelBody, PROTOCOL, Registered, Registration, ReportBody, Request,
-        Response, TaskMessage, TaskWork, Token,
+        Credentials, Handler, JobDescription, ModelBody, PROTOCOL, Registered, Registration,
+        ReportBody, Request, Response, TaskMessage, TaskWork, Token,
     },
 };
 
@@ -30,24 +30,71 @@ const MOST_SLOTS: u32 = 1024;
 impl Handler for Coordinator {
     async fn handle(&self, request: Request) -> Response {
         let answer = match request {
-            Request::Register { join_token, registration } => self.register(join_token, registration),
+            Request::Register {
+                join_token,
+                registration,
+            } => self.register(join_token, registration),
             Request::Heartbeat { credentials, busy } => self.heartbeat(&credentials, busy),
             Request::Leave { credentials } => self.leave(&credentials),
-            Request::Poll { credentials, busy, wait } => self.poll(&credentials, &busy, wait).await,
+            Request::Poll {
+                credentials,
+                busy,
+                wait,
+            } => self.poll(&credentials, &busy, wait).await,
             Request::Job { credentials, job } => self.describe(&credentials, job),
-            Request::Partition { credentials, job, client } => self.partition(&credentials, job, client),
-            Request::Model { credentials, job, version } => self.serve_model(&credentials, job, version),
-            Request::Report { credentials, job, round, client, metadata, body } => {
-                self.report(&credentials, job, round, client, metadata, body).await
+            Request::Partition {
+                credentials,
+                job,
+                client,
+            } => self.partition(&credentials, job, client),
+            Request::Model {
+                credentials,
+                job,
+                version,
+            } => self.serve_model(&credentials, job, version),
+            Request::Report {
+                credentials,
+                job,
+                round,
+                client,
+                metadata,
+                body,
+            } => {
+                self.report(&credentials, job, round, client, metadata, body)
+                    .await
             }
-            Request::TaskFailed { credentials, job, round, client, reason } => {
+            Request::TaskFailed {
+                credentials,
+                job,
+                round,
+                client,
+                reason,
+            } => {
                 let worker = credentials.worker;
                 let reason = reason.chars().take(1000).collect();
-                self.tell(&credentials, job, |request| Event::TaskFailed { request, worker, client, round, reason })
+                self.tell(&credentials, job, |request| Event::TaskFailed {
+                    request,
+                    worker,
+                    client,
+                    round,
+                    reason,
+                })
             }
-            Request::Evaluation { credentials, job, version, client, evaluation } => {
+            Request::Evaluation {
+                credentials,
+                job,
+                version,
+                client,
+                evaluation,
+            } => {
                 let worker = credentials.worker;
-                let event = |request| Event::ShareEvaluated { request, worker, client, version, evaluation };
+                let event = |request| Event::ShareEvaluated {
+                    request,
+                    worker,
+                    client,
+                    version,
+                    evaluation,
+                };
                 self.tell(&credentials, job, event)
             }
         };
@@ -56,20 +103,35 @@ impl Handler for Coordinator {
 }
 
 impl Coordinator {
-    fn register(&self, join_token: Option<Token>, registration: Registration) -> Result<Response, Refusal> {
+    fn register(
+        &self,
+        join_token: Option<Token>,
+        registration: Registration,
+    ) -> Result<Response, Refusal> {
         self.authorize(join_token.as_ref())?;
         check_registration(&registration)?;
         let token = draw_token()?;
         let now = self.now();
         let mut state = self.state();
         if state.roster.live().count() >= self.0.config.max_workers {
-            let detail = format!("{} workers are registered already", self.0.config.max_workers);
+            let detail = format!(
+                "{} workers are registered already",
+                self.0.config.max_workers
+            );
             return Err(Refusal::new(RefusalKind::Busy, detail));
         }
         self.check_datasets(&state, &registration)?;
         let replaces = former_self(&state, &registration);
-        tracing::info!(name = registration.name, device = registration.device, "worker registered");
-        let info = WorkerInfo { registration, token: token.clone(), wake: Arc::new(Notify::new()) };
+        tracing::info!(
+            name = registration.name,
+            device = registration.device,
+            "worker registered"
+        );
+        let info = WorkerInfo {
+            registration,
+            token: token.clone(),
+            wake: Arc::new(Notify::new()),
+        };
         let worker = state.roster.register(info, now);
         self.worker_joined(&mut state, worker, replaces);
         self.rearm(&mut state);
@@ -87,9 +149,22 @@ impl Coordinator {
         if registration.local {
             return Ok(());
         }
-        let known = self.0.datasets.iter().map(|dataset| ("the coordinator's", dataset));
-        let others = state.roster.live().map(|(_, record)| &record.info.registration).filter(|other| !other.local);
-        let others = others.flat_map(|other| other.datasets.iter().map(|dataset| ("the other workers'", dataset)));
+        let known = self
+            .0
+            .datasets
+            .iter()
+            .map(|dataset| ("the coordinator's", dataset));
+        let others = state
+            .roster
+            .live()
+            .map(|(_, record)| &record.info.registration)
+            .filter(|other| !other.local);
+        let others = others.flat_map(|other| {
+            other
+                .datasets
+                .iter()
+                .map(|dataset| ("the other workers'", dataset))
+        });
         for (whose, expected) in known.chain(others) {
             let differs = |dataset: &&crate::worker::DatasetInfo| {
                 dataset.name == expected.name && dataset.fingerprint != expected.fingerprint
@@ -115,16 +190,25 @@ impl Coordinator {
         Ok(())
     }
 
-    fn heartbeat(&self, credentials: &Credentials, busy: Vec<TaskMessage>) -> Result<Response, Refusal> {
+    fn heartbeat(
+        &self,
+        credentials: &Credentials,
+        busy: Vec<TaskMessage>,
+    ) -> Result<Response, Refusal> {
         let mut state = self.state();
         self.heard_of(&mut state, credentials)?;
-        let running = state.running.and_then(|job| Some((job, state.jobs.get(&job)?.machine.as_ref()?)));
+        let running = state
+            .running
+            .and_then(|job| Some((job, state.jobs.get(&job)?.machine.as_ref()?)));
         let is_wanted = |message: &TaskMessage| {
             running.is_some_and(|(job, machine)| {
                 message.job == job && machine.wants(credentials.worker, &task_of(message))
             })
         };
-        let unwanted = busy.into_iter().filter(|message| !is_wanted(message)).collect();
+        let unwanted = busy
+            .into_iter()
+            .filter(|message| !is_wanted(message))
+            .collect();
         Ok(Response::Alive { unwanted })
     }
 
@@ -138,7 +222,12 @@ impl Coordinator {
         Ok(Response::Accepted)
     }
 
-    async fn poll(&self, credentials: &Credentials, busy: &[TaskMessage], wait: Duration) -> Result<Response, Refusal> {
+    async fn poll(
+        &self,
+        credentials: &Credentials,
+        busy: &[TaskMessage],
+        wait: Duration,
+    ) -> Result<Response, Refusal> {
         let deadline = Instant::now() + wait.min(self.0.config.poll_wait);
         loop {
             let wake = {
@@ -150,17 +239,33 @@ impl Coordinator {
                 state.authenticate(credentials)?.wake.clone()
             };
             // A wake-up between the look and the wait is not lost: it leaves a permit.
-            if tokio::time::timeout_at(deadline, wake.notified()).await.is_err() {
+            if tokio::time::timeout_at(deadline, wake.notified())
+                .await
+                .is_err()
+            {
                 return Ok(Response::Idle);
             }
         }
     }
 
-    fn next_task(&self, state: &mut State, credentials: &Credentials, busy: &[TaskMessage]) -> Option<TaskMessage> {
+    fn next_task(
+        &self,
+        state: &mut State,
+        credentials: &Credentials,
+        busy: &[TaskMessage],
+    ) -> Option<TaskMessage> {
         let job = state.running?;
         let request = state.next_request();
-        let busy = busy.iter().filter(|message| message.job == job).map(task_of).collect();
-        let event = Event::TaskRequested { request, worker: credentials.worker, busy };
+        let busy = busy
+            .iter()
+            .filter(|message| message.job == job)
+            .map(task_of)
+            .collect();
+        let event = Event::TaskRequested {
+            request,
+            worker: credentials.worker,
+            busy,
+        };
         match self.drive(state, job, event) {
             Some(round::Response::Task(task)) => Some(self.message_of(job, task)),
             _ => None,
@@ -169,39 +274,66 @@ impl Coordinator {
 
     fn message_of(&self, job: JobId, task: Task) -> TaskMessage {
         let work = match task.kind {
-            TaskKind::Train { training, deadline } => {
-                TaskWork::Train { training, remaining_ms: deadline.since(self.now()).as_millis() as u64 }
-            }
+            TaskKind::Train { training, deadline } => TaskWork::Train {
+                training,
+                remaining_ms: deadline.since(self.now()).as_millis() as u64,
+            },
             TaskKind::Evaluate { share, shares } => TaskWork::Evaluate { share, shares },
         };
-        TaskMessage { job, round: task.round, client: task.client, version: task.version, work }
+        TaskMessage {
+            job,
+            round: task.round,
+            client: task.client,
+            version: task.version,
+            work,
+        }
     }
 
     fn describe(&self, credentials: &Credentials, job: JobId) -> Result<Response, Refusal> {
         let state = self.state();
         state.authenticate(credentials)?;
-        Ok(Response::Job(JobDescription { job, spec: state.job(job)?.spec.clone() }))
+        Ok(Response::Job(JobDescription {
+            job,
+            spec: state.job(job)?.spec.clone(),
+        }))
     }
 
-    fn partition(&self, credentials: &Credentials, job: JobId, client: ClientId) -> Result<Response, Refusal> {
+    fn partition(
+        &self,
+        credentials: &Credentials,
+        job: JobId,
+        client: ClientId,
+    ) -> Result<Response, Refusal> {
         let state = self.state();
         state.authenticate(credentials)?;
         let job = state.job(job)?;
         let share = job.share(client)?;
-        let lease = job.machine.as_ref().and_then(|machine| RoundMachine::lease(machine, client));
+        let lease = job
+            .machine
+            .as_ref()
+            .and_then(|machine| RoundMachine::lease(machine, client));
         if lease != Some(credentials.worker) {
-            let detail = format!("worker {} does not hold the lease of client {client}", credentials.worker);
+            let detail = format!(
+                "worker {} does not hold the lease of client {client}",
+                credentials.worker
+            );
             return Err(Refusal::new(RefusalKind::NotLeased, detail));
         }
         Ok(Response::Partition(share))
     }
 
-    fn serve_model(&self, credentials: &Credentials, job: JobId, version: ModelVersion) -> Result<Response, Refusal> {
+    fn serve_model(
+        &self,
+        credentials: &Credentials,
+        job: JobId,
+        version: ModelVersion,
+    ) -> Result<Response, Refusal> {
         let state = self.state();
         state.authenticate(credentials)?;
         let job = state.job(job)?;
         let (_, model) = job.model(Some(version))?;
-        job.bytes.fetch_add(job.layout.bytes() as u64, Ordering::Relaxed);
+        job.bytes
+            .fetch_add(job.layout.bytes() as u64, Ordering::Relaxed);
         Ok(Response::Model(ModelBody::Memory(model)))
     }
 
@@ -223,7 +355,13 @@ impl Coordinator {
             }
             let request = state.next_request();
             let worker = credentials.worker;
-            let event = Event::ReportOffered { request, worker, client, round, metadata: metadata.clone() };
+            let event = Event::ReportOffered {
+                request,
+                worker,
+                client,
+                round,
+                metadata: metadata.clone(),
+            };
             match self.drive(&mut state, job, event) {
                 Some(round::Response::Admitted) => {}
                 Some(round::Response::Accepted) => return Ok(Response::Accepted),
@@ -264,7 +402,10 @@ pub(super) fn refusal_of(answer: Option<round::Response>) -> Refusal {
 fn check_registration(registration: &Registration) -> Result<(), Refusal> {
     let malformed = |detail: String| Err(Refusal::new(RefusalKind::Malformed, detail));
     if registration.protocol != PROTOCOL {
-        return malformed(format!("speaks protocol {}, and the coordinator {PROTOCOL}", registration.protocol));
+        return malformed(format!(
+            "speaks protocol {}, and the coordinator {PROTOCOL}",
+            registration.protocol
+        ));
     }
     if registration.name.is_empty() || registration.name.len() > LONGEST_NAME {
         return malformed(format!("a name has between 1 and {LONGEST_NAME} bytes"));
@@ -284,22 +425,41 @@ fn former_self(state: &State, registration: &Registration) -> Option<crate::ids:
         let former = &record.info.registration;
         former.local && former.name == registration.name && record.state != WorkerState::Live
     };
-    registration.local.then(|| state.roster.iter().filter(same).last()).flatten().map(|(worker, _)| worker)
+    registration
+        .local
+        .then(|| state.roster.iter().filter(same).last())
+        .flatten()
+        .map(|(worker, _)| worker)
 }
 
 fn task_of(message: &TaskMessage) -> Task {
     let kind = match &message.work {
-        TaskWork::Train { training, .. } => {
-            TaskKind::Train { training: training.clone(), deadline: Default::default() }
-        }
-        TaskWork::Evaluate { share, shares } => TaskKind::Evaluate { share: *share, shares: *shares },
+        TaskWork::Train { training, .. } => TaskKind::Train {
+            training: training.clone(),
+            deadline: Default::default(),
+        },
+        TaskWork::Evaluate { share, shares } => TaskKind::Evaluate {
+            share: *share,
+            shares: *shares,
+        },
     };
-    Task { client: message.client, round: message.round, version: message.version, kind }
+    Task {
+        client: message.client,
+        round: message.round,
+        version: message.version,
+        kind,
+    }
 }
 
 fn draw_token() -> Result<Token, Refusal> {
     let mut bytes = [0; 32];
-    getrandom::fill(&mut bytes)
-        .map_err(|error| Refusal::new(RefusalKind::Busy, format!("no randomness for a token: {error}")))?;
-    Ok(Token(bytes.iter().map(|byte| format!("{byte:02x}")).collect()))
+    getrandom::fill(&mut bytes).map_err(|error| {
+        Refusal::new(
+            RefusalKind::Busy,
+            format!("no randomness for a token: {error}"),
+        )
+    })?;
+    Ok(Token(
+        bytes.iter().map(|byte| format!("{byte:02x}")).collect(),
+    ))
 }

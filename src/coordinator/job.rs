@@ -104,7 +104,8 @@ impl Job {
     pub fn can_be_trained_by(&self, registration: &Registration) -> bool {
         registration.local == self.spec.partition.is_local()
             && registration.datasets.iter().any(|dataset| {
-                let same_copy = self.fingerprint.is_empty() || dataset.fingerprint == self.fingerprint;
+                let same_copy =
+                    self.fingerprint.is_empty() || dataset.fingerprint == self.fingerprint;
                 dataset.name == self.spec.dataset && same_copy
             })
     }
@@ -118,15 +119,22 @@ impl Job {
     }
 
     /// A model, the latest where no version is named.
-    pub fn model(&self, version: Option<ModelVersion>) -> Result<(ModelVersion, Arc<Parameters>), Refusal> {
+    pub fn model(
+        &self,
+        version: Option<ModelVersion>,
+    ) -> Result<(ModelVersion, Arc<Parameters>), Refusal> {
         let latest = self.version();
         let version = version.unwrap_or(latest);
         match self.models.get(&version) {
             Some(model) => Ok((version, model.clone())),
-            None if version < latest => {
-                Err(Refusal::new(RefusalKind::Gone, format!("version {version} is not kept any more")))
-            }
-            None => Err(Refusal::new(RefusalKind::NotFound, format!("there is no version {version} yet"))),
+            None if version < latest => Err(Refusal::new(
+                RefusalKind::Gone,
+                format!("version {version} is not kept any more"),
+            )),
+            None => Err(Refusal::new(
+                RefusalKind::NotFound,
+                format!("there is no version {version} yet"),
+            )),
         }
     }
 
@@ -139,14 +147,19 @@ impl Job {
                 return Err(Refusal::new(RefusalKind::UnknownClient, detail));
             }
         };
-        Ok(DatasetShare { dataset: self.spec.dataset.clone(), fingerprint: self.fingerprint.clone(), indices })
+        Ok(DatasetShare {
+            dataset: self.spec.dataset.clone(),
+            fingerprint: self.fingerprint.clone(),
+            indices,
+        })
     }
 
     /// Drops the models that nobody will ask for any more.
     pub fn prune_models(&mut self) {
         let latest = self.version();
         let Some(machine) = &self.machine else { return };
-        self.models.retain(|version, _| *version == latest || machine.needs(*version));
+        self.models
+            .retain(|version, _| *version == latest || machine.needs(*version));
     }
 
     /// Adds to the log and keeps the records in step with it.
@@ -156,13 +169,29 @@ impl Job {
                 self.round_started = now;
                 self.bytes.store(0, Ordering::Relaxed);
             }
-            JobEvent::RoundCommitted { round, version, clients, train_loss } => {
-                self.push_record(*round, Some(*version), None, *train_loss, clients.clone(), now);
+            JobEvent::RoundCommitted {
+                round,
+                version,
+                clients,
+                train_loss,
+            } => {
+                self.push_record(
+                    *round,
+                    Some(*version),
+                    None,
+                    *train_loss,
+                    clients.clone(),
+                    now,
+                );
             }
             JobEvent::RoundAbandoned { round, reason } => {
                 self.push_record(*round, None, Some(reason.clone()), None, Vec::new(), now);
             }
-            JobEvent::Evaluated { version, evaluation: Some(evaluation), .. } => {
+            JobEvent::Evaluated {
+                version,
+                evaluation: Some(evaluation),
+                ..
+            } => {
                 let of_version = |record: &&mut RoundRecord| record.version == Some(*version);
                 if let Some(record) = self.records.iter_mut().rev().find(of_version) {
                     record.test_loss = Some(evaluation.loss);
@@ -172,11 +201,16 @@ impl Job {
             _ => {}
         }
         let sequence = self.progress.borrow().sequence + 1;
-        self.log.push_back(LoggedEvent { sequence, time: now, event });
+        self.log.push_back(LoggedEvent {
+            sequence,
+            time: now,
+            event,
+        });
         if self.log.len() > self.keep_events {
             self.log.pop_front();
         }
-        self.progress.send_modify(|progress| progress.sequence = sequence);
+        self.progress
+            .send_modify(|progress| progress.sequence = sequence);
     }
 
     fn push_record(
@@ -218,11 +252,21 @@ impl Job {
         JobSummary {
             job: self.id,
             spec: self.spec.clone(),
-            phase: status.as_ref().map_or("queued", |status| status.phase).to_string(),
-            detail: status.as_ref().map_or("waiting for the job before it".to_string(), |status| status.detail.clone()),
+            phase: status
+                .as_ref()
+                .map_or("queued", |status| status.phase)
+                .to_string(),
+            detail: status
+                .as_ref()
+                .map_or("waiting for the job before it".to_string(), |status| {
+                    status.detail.clone()
+                }),
             outcome: self.outcome().cloned(),
             clients,
-            round: status.as_ref().map(|status| status.round).unwrap_or_default(),
+            round: status
+                .as_ref()
+                .map(|status| status.round)
+                .unwrap_or_default(),
             version: self.version(),
             accepted: status.as_ref().map_or(0, |status| status.accepted),
             goal: status.as_ref().map_or(0, |status| status.goal),

@@ -91,7 +91,9 @@ impl CoordinatorBuilder {
     /// Outside of a tokio runtime.
     pub fn start(self) -> Coordinator {
         let expiry = self.config.worker_expiry;
-        let spool = self.spool.unwrap_or_else(|| Arc::new(MemorySpool::new(self.config.spool_bytes)));
+        let spool = self
+            .spool
+            .unwrap_or_else(|| Arc::new(MemorySpool::new(self.config.spool_bytes)));
         let coordinator = Coordinator(Arc::new(Shared {
             executor: Threads::new(self.config.fold_threads),
             datasets: self.trainers.datasets(),
@@ -137,8 +139,13 @@ struct Clock {
 
 impl Clock {
     fn start() -> Self {
-        let origin = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Self { origin: origin.as_millis() as u64, start: Instant::now() }
+        let origin = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
+        Self {
+            origin: origin.as_millis() as u64,
+            start: Instant::now(),
+        }
     }
 
     fn now(&self) -> Timestamp {
@@ -149,7 +156,9 @@ impl Clock {
 /// Sends a tick at each deadline, as long as the coordinator lives.
 async fn keep_time(shared: std::sync::Weak<Shared>) {
     loop {
-        let Some(coordinator) = shared.upgrade().map(Coordinator) else { return };
+        let Some(coordinator) = shared.upgrade().map(Coordinator) else {
+            return;
+        };
         let next = coordinator.tick();
         let wait = next.map_or(Duration::from_secs(1), |next| next.since(coordinator.now()));
         let wait = wait.clamp(Duration::from_millis(1), Duration::from_secs(1));

@@ -27,7 +27,10 @@ impl Coordinator {
         match (&self.0.config.join_token, token) {
             (None, _) => Ok(()),
             (Some(expected), Some(token)) if expected.matches(token) => Ok(()),
-            (Some(_), _) => Err(Refusal::new(RefusalKind::Unauthorized, "the join token is missing or wrong")),
+            (Some(_), _) => Err(Refusal::new(
+                RefusalKind::Unauthorized,
+                "the join token is missing or wrong",
+            )),
         }
     }
 
@@ -36,14 +39,21 @@ impl Coordinator {
     /// # Errors
     ///
     /// [`RefusalKind::InvalidJob`] says what can't run here, [`RefusalKind::Busy`] that the queue is full.
-    pub fn submit(&self, spec: JobSpec, initial: Option<Parameters>) -> Result<JobSummary, Refusal> {
+    pub fn submit(
+        &self,
+        spec: JobSpec,
+        initial: Option<Parameters>,
+    ) -> Result<JobSummary, Refusal> {
         spec.validate().map_err(|error| invalid(&error))?;
-        spec.partition.validate().map_err(|error| invalid(&JobError::new("partition", error.to_string())))?;
+        spec.partition
+            .validate()
+            .map_err(|error| invalid(&JobError::new("partition", error.to_string())))?;
         let has_data = self.0.trainers.dataset(&spec.dataset);
         if spec.partition.needs_labels()
             && let Err(error) = &has_data
         {
-            let problem = format!("needs the labels of the training examples, which are not here: {error}");
+            let problem =
+                format!("needs the labels of the training examples, which are not here: {error}");
             return Err(invalid(&JobError::new("partition", problem)));
         }
         let initial = self.initial(&spec, initial)?;
@@ -53,10 +63,21 @@ impl Coordinator {
         let now = self.now();
         let mut state = self.state();
         if state.queue.len() >= self.0.config.max_queued {
-            return Err(Refusal::new(RefusalKind::Busy, format!("{} jobs are waiting already", state.queue.len())));
+            return Err(Refusal::new(
+                RefusalKind::Busy,
+                format!("{} jobs are waiting already", state.queue.len()),
+            ));
         }
         let id = state.next_job();
-        let job = Job::new(id, spec, Arc::new(initial), strategy, evaluation, self.0.config.keep_events, now);
+        let job = Job::new(
+            id,
+            spec,
+            Arc::new(initial),
+            strategy,
+            evaluation,
+            self.0.config.keep_events,
+            now,
+        );
         state.jobs.insert(id, job);
         state.queue.push_back(id);
         self.start_next(&mut state);
@@ -68,14 +89,20 @@ impl Coordinator {
             (Ok(drawn), None) => Ok(drawn),
             (Ok(drawn), Some(given)) => {
                 let differs = drawn.layout().check_same(given.layout());
-                differs.map_err(|error| invalid(&JobError::new("initial", format!("does not fit the model: {error}"))))?;
+                differs.map_err(|error| {
+                    invalid(&JobError::new(
+                        "initial",
+                        format!("does not fit the model: {error}"),
+                    ))
+                })?;
                 // Roles are the factory's to say.
                 Parameters::new(drawn.layout().clone(), given.into_values())
                     .map_err(|error| invalid(&JobError::new("initial", error.to_string())))
             }
             (Err(TrainError::UnknownModel { .. }), Some(given)) => Ok(given),
             (Err(error @ TrainError::UnknownModel { .. }), None) => {
-                let problem = format!("can't be initialised: {error}; an initial model can be given instead");
+                let problem =
+                    format!("can't be initialised: {error}; an initial model can be given instead");
                 Err(invalid(&JobError::new("model", problem)))
             }
             (Err(error @ TrainError::UnknownDataset { .. }), None) => {
@@ -86,7 +113,10 @@ impl Coordinator {
         }
     }
 
-    pub(super) fn make_strategy(&self, spec: &JobSpec) -> Result<Box<dyn FederatedStrategy>, Refusal> {
+    pub(super) fn make_strategy(
+        &self,
+        spec: &JobSpec,
+    ) -> Result<Box<dyn FederatedStrategy>, Refusal> {
         if let Some(strategy) = spec.strategy.build() {
             return Ok(strategy);
         }
@@ -95,13 +125,21 @@ impl Coordinator {
         };
         match self.0.strategies.get(name) {
             Some(factory) => Ok(factory(spec)),
-            None => Err(invalid(&JobError::new("strategy", format!("{name:?} is not known here")))),
+            None => Err(invalid(&JobError::new(
+                "strategy",
+                format!("{name:?} is not known here"),
+            ))),
         }
     }
 
     fn evaluation(&self, spec: &JobSpec, has_data: bool) -> Result<EvaluationBy, Refusal> {
         let here = || match has_data {
-            true => self.0.trainers.trainer(spec).map(drop).map_err(|error| error.to_string()),
+            true => self
+                .0
+                .trainers
+                .trainer(spec)
+                .map(drop)
+                .map_err(|error| error.to_string()),
             false => Err(format!("the coordinator has no dataset {:?}", spec.dataset)),
         };
         Ok(match spec.evaluation {
@@ -110,7 +148,12 @@ impl Coordinator {
             EvaluationMode::Auto => here().map_or(EvaluationBy::Workers, |()| EvaluationBy::Driver),
             EvaluationMode::Coordinator => match here() {
                 Ok(()) => EvaluationBy::Driver,
-                Err(reason) => return Err(invalid(&JobError::new("evaluation", format!("is not possible here: {reason}")))),
+                Err(reason) => {
+                    return Err(invalid(&JobError::new(
+                        "evaluation",
+                        format!("is not possible here: {reason}"),
+                    )));
+                }
             },
         })
     }
@@ -147,7 +190,9 @@ impl Coordinator {
         let mut state = self.state();
         self.give_machine(&mut state, job)?;
         let request = state.next_request();
-        if let Some(Response::Refused(refusal)) = self.drive(&mut state, job, Event::Cancelled { request }) {
+        if let Some(Response::Refused(refusal)) =
+            self.drive(&mut state, job, Event::Cancelled { request })
+        {
             return Err(refusal);
         }
         Ok(state.job(job)?.summary())
@@ -158,29 +203,38 @@ impl Coordinator {
     /// # Errors
     ///
     /// [`RefusalKind::UnknownJob`].
-    pub fn events(&self, job: JobId, after: u64) -> Result<impl Stream<Item = LoggedEvent> + Send + use<>, Refusal> {
+    pub fn events(
+        &self,
+        job: JobId,
+        after: u64,
+    ) -> Result<impl Stream<Item = LoggedEvent> + Send + use<>, Refusal> {
         const AT_ONCE: usize = 256;
         let progress = self.state().job(job)?.progress.subscribe();
         let start = (self.clone(), progress, after, VecDeque::new());
-        Ok(stream::unfold(start, move |(coordinator, mut progress, mut after, mut ready)| async move {
-            loop {
-                if let Some(event) = ready.pop_front() {
-                    let event: LoggedEvent = event;
-                    after = event.sequence;
-                    return Some((event, (coordinator, progress, after, ready)));
+        Ok(stream::unfold(
+            start,
+            move |(coordinator, mut progress, mut after, mut ready)| async move {
+                loop {
+                    if let Some(event) = ready.pop_front() {
+                        let event: LoggedEvent = event;
+                        after = event.sequence;
+                        return Some((event, (coordinator, progress, after, ready)));
+                    }
+                    let seen = *progress.borrow_and_update();
+                    ready = coordinator.log_after(job, after, AT_ONCE);
+                    if ready.is_empty() && (seen.ended || progress.changed().await.is_err()) {
+                        return None;
+                    }
                 }
-                let seen = *progress.borrow_and_update();
-                ready = coordinator.log_after(job, after, AT_ONCE);
-                if ready.is_empty() && (seen.ended || progress.changed().await.is_err()) {
-                    return None;
-                }
-            }
-        }))
+            },
+        ))
     }
 
     fn log_after(&self, job: JobId, after: u64, limit: usize) -> VecDeque<LoggedEvent> {
         let state = self.state();
-        let Ok(job) = state.job(job) else { return VecDeque::new() };
+        let Ok(job) = state.job(job) else {
+            return VecDeque::new();
+        };
         let start = job.log.partition_point(|event| event.sequence <= after);
         job.log.iter().skip(start).take(limit).cloned().collect()
     }
@@ -209,15 +263,21 @@ impl Coordinator {
     /// All workers that are remembered, in order of registration.
     pub fn workers(&self) -> Vec<WorkerSummary> {
         let state = self.state();
-        let machine = state.running.and_then(|job| state.jobs.get(&job)).and_then(|job| job.machine.as_ref());
-        let summary = |(worker, record): (_, &crate::round::WorkerRecord<super::state::WorkerInfo>)| WorkerSummary {
-            worker,
-            registration: record.info.registration.clone(),
-            state: record.state,
-            registered: record.registered,
-            last_seen: record.last_seen,
-            clients: machine.map_or(0, |machine| machine.clients_of(worker)),
-        };
+        let machine = state
+            .running
+            .and_then(|job| state.jobs.get(&job))
+            .and_then(|job| job.machine.as_ref());
+        let summary =
+            |(worker, record): (_, &crate::round::WorkerRecord<super::state::WorkerInfo>)| {
+                WorkerSummary {
+                    worker,
+                    registration: record.info.registration.clone(),
+                    state: record.state,
+                    registered: record.registered,
+                    last_seen: record.last_seen,
+                    clients: machine.map_or(0, |machine| machine.clients_of(worker)),
+                }
+            };
         state.roster.iter().map(summary).collect()
     }
 

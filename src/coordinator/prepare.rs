@@ -30,26 +30,53 @@ pub(super) fn prepare(
     }
     // The coordinator's own copy is the one that counts; without one, that of the worker that came first.
     let here = trainers.dataset(&spec.dataset).ok();
-    let there = || workers.iter().find_map(|(_, registration)| find(registration, spec));
-    let dataset = here.clone().or_else(|| there().cloned()).ok_or("nobody has the dataset")?;
+    let there = || {
+        workers
+            .iter()
+            .find_map(|(_, registration)| find(registration, spec))
+    };
+    let dataset = here
+        .clone()
+        .or_else(|| there().cloned())
+        .ok_or("nobody has the dataset")?;
     let labels = match here {
-        Some(_) => Some(trainers.labels(&spec.dataset).map_err(|error| error.to_string())?),
+        Some(_) => Some(
+            trainers
+                .labels(&spec.dataset)
+                .map_err(|error| error.to_string())?,
+        ),
         None => None,
     };
     let examples = match &labels {
         Some(labels) => Examples::labelled(labels),
         None => Examples::unlabelled(dataset.train_examples as usize),
     };
-    let count = spec.clients.map_or(workers.len(), |clients| clients as usize);
+    let count = spec
+        .clients
+        .map_or(workers.len(), |clients| clients as usize);
     let gpus: Vec<u32> = (0..count)
         .map(|client| workers.get(client % workers.len().max(1)))
-        .map(|worker| worker.map_or(1, |(_, registration)| registration.hardware.gpus.len().max(1) as u32))
+        .map(|worker| {
+            worker.map_or(1, |(_, registration)| {
+                registration.hardware.gpus.len().max(1) as u32
+            })
+        })
         .collect();
     let generator = keyed(spec.seed, Purpose::Partition, RoundId(0), None);
-    let dealt = partition(&spec.partition, examples, count, Some(&gpus), generator).map_err(|error| error.to_string())?;
+    let dealt = partition(&spec.partition, examples, count, Some(&gpus), generator)
+        .map_err(|error| error.to_string())?;
     Ok(Prepared {
-        clients: dealt.iter().map(|indices| ClientSpec { examples: indices.len() as u64, home: None }).collect(),
-        partitions: dealt.into_iter().map(|indices| Partition::Indices(Arc::from(indices))).collect(),
+        clients: dealt
+            .iter()
+            .map(|indices| ClientSpec {
+                examples: indices.len() as u64,
+                home: None,
+            })
+            .collect(),
+        partitions: dealt
+            .into_iter()
+            .map(|indices| Partition::Indices(Arc::from(indices)))
+            .collect(),
         fingerprint: dataset.fingerprint,
     })
 }
@@ -61,12 +88,22 @@ fn local(spec: &JobSpec, workers: &[(WorkerId, Registration)]) -> Prepared {
         .iter()
         .filter_map(|(worker, registration)| Some((worker, find(registration, spec)?)))
         .take(limit)
-        .map(|(worker, dataset)| ClientSpec { examples: dataset.train_examples, home: Some(*worker) })
+        .map(|(worker, dataset)| ClientSpec {
+            examples: dataset.train_examples,
+            home: Some(*worker),
+        })
         .collect();
     let partitions = vec![Partition::Everything; clients.len()];
-    Prepared { clients, partitions, fingerprint: String::new() }
+    Prepared {
+        clients,
+        partitions,
+        fingerprint: String::new(),
+    }
 }
 
 fn find<'a>(registration: &'a Registration, spec: &JobSpec) -> Option<&'a DatasetInfo> {
-    registration.datasets.iter().find(|dataset| dataset.name == spec.dataset)
+    registration
+        .datasets
+        .iter()
+        .find(|dataset| dataset.name == spec.dataset)
 }

@@ -68,7 +68,12 @@ impl State {
 
     /// Whether these credentials are a registered worker's.
     pub fn authenticate(&self, credentials: &Credentials) -> Result<&WorkerInfo, Refusal> {
-        let unknown = || Refusal::new(RefusalKind::Unauthorized, "this worker is not registered: register again");
+        let unknown = || {
+            Refusal::new(
+                RefusalKind::Unauthorized,
+                "this worker is not registered: register again",
+            )
+        };
         let record = self.roster.find(credentials.worker).ok_or_else(unknown)?;
         if !record.info.token.matches(&credentials.token) {
             let detail = format!("the token is not the one of worker {}", credentials.worker);
@@ -81,7 +86,10 @@ impl State {
     }
 
     /// The live workers that can train this job, in order of registration.
-    pub fn eligible<'a>(&'a self, job: &'a Job) -> impl Iterator<Item = (WorkerId, &'a Registration)> {
+    pub fn eligible<'a>(
+        &'a self,
+        job: &'a Job,
+    ) -> impl Iterator<Item = (WorkerId, &'a Registration)> {
         self.roster
             .live()
             .map(|(worker, record)| (worker, &record.info.registration))

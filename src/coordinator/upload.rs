@@ -36,11 +36,23 @@ impl Upload {
         upload: RequestId,
         layout: Arc<Layout>,
     ) -> Self {
-        Self { coordinator, job, round, client, upload, layout, open: true }
+        Self {
+            coordinator,
+            job,
+            round,
+            client,
+            upload,
+            layout,
+            open: true,
+        }
     }
 
     /// Reads the body into the spool and gives the verdict.
-    pub async fn take(mut self, metadata: ReportMetadata, body: ReportBody) -> Result<Response, Refusal> {
+    pub async fn take(
+        mut self,
+        metadata: ReportMetadata,
+        body: ReportBody,
+    ) -> Result<Response, Refusal> {
         let stored = match body {
             ReportBody::Memory(delta) => self.store(metadata, delta).await,
             ReportBody::Stream { bytes, length } => {
@@ -53,12 +65,21 @@ impl Upload {
     }
 
     async fn store(&self, metadata: ReportMetadata, delta: Arc<Parameters>) -> Result<(), Refusal> {
-        let (spool, key, layout) = (self.coordinator.0.spool.clone(), self.key(), self.layout.clone());
+        let (spool, key, layout) = (
+            self.coordinator.0.spool.clone(),
+            self.key(),
+            self.layout.clone(),
+        );
         let put = move || spool.put(key, &layout, metadata, delta).map_err(refuse);
         let result = match self.layout.bytes() > LARGE {
-            true => tokio::task::spawn_blocking(put).await.unwrap_or_else(|error| {
-                Err(Refusal::new(RefusalKind::Busy, format!("the report could not be stored: {error}")))
-            }),
+            true => tokio::task::spawn_blocking(put)
+                .await
+                .unwrap_or_else(|error| {
+                    Err(Refusal::new(
+                        RefusalKind::Busy,
+                        format!("the report could not be stored: {error}"),
+                    ))
+                }),
             false => put(),
         };
         self.count(&result);
@@ -79,11 +100,18 @@ impl Upload {
         if length.is_some_and(|length| length > limit) {
             return too_large();
         }
-        let mut writer = self.coordinator.0.spool.begin(self.key(), &self.layout).map_err(refuse)?;
+        let mut writer = self
+            .coordinator
+            .0
+            .spool
+            .begin(self.key(), &self.layout)
+            .map_err(refuse)?;
         let mut received = 0;
         while let Some(piece) = bytes.next().await {
             let piece = piece.map_err(|error| match error {
-                BodyError::TooLarge { .. } => Refusal::new(RefusalKind::TooLarge, error.to_string()),
+                BodyError::TooLarge { .. } => {
+                    Refusal::new(RefusalKind::TooLarge, error.to_string())
+                }
                 _ => Refusal::new(RefusalKind::Truncated, error.to_string()),
             })?;
             received += piece.len() as u64;
@@ -99,12 +127,18 @@ impl Upload {
         if result.is_ok()
             && let Ok(job) = self.coordinator.state().job(self.job)
         {
-            job.bytes.fetch_add(self.layout.bytes() as u64, Ordering::Relaxed);
+            job.bytes
+                .fetch_add(self.layout.bytes() as u64, Ordering::Relaxed);
         }
     }
 
     fn key(&self) -> SpoolKey {
-        SpoolKey { job: self.job, round: self.round, client: self.client, upload: self.upload }
+        SpoolKey {
+            job: self.job,
+            round: self.round,
+            client: self.client,
+            upload: self.upload,
+        }
     }
 
     fn close(&mut self, stored: Result<(), Refusal>) -> Result<Response, Refusal> {
@@ -112,7 +146,13 @@ impl Upload {
         let (upload, client, round) = (self.upload, self.client, self.round);
         let mut state = self.coordinator.state();
         let request = state.next_request();
-        let event = Event::ReportStored { request, upload, client, round, stored };
+        let event = Event::ReportStored {
+            request,
+            upload,
+            client,
+            round,
+            stored,
+        };
         match self.coordinator.drive(&mut state, self.job, event) {
             Some(round::Response::Accepted) => Ok(Response::Accepted),
             answer => Err(refusal_of(answer)),
@@ -123,7 +163,10 @@ impl Upload {
 impl Drop for Upload {
     fn drop(&mut self) {
         if self.open {
-            let _ = self.close(Err(Refusal::new(RefusalKind::Truncated, "the upload broke off")));
+            let _ = self.close(Err(Refusal::new(
+                RefusalKind::Truncated,
+                "the upload broke off",
+            )));
         }
     }
 }

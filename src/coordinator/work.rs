@@ -2,12 +2,7 @@
 //!
 //! Panics of strategies and trainers end here, as the reason why a round is abandoned or a version not evaluated.
 
-use std::{
-    any::Any,
-    collections::BTreeMap,
-    panic::{AssertUnwindSafe, catch_unwind},
-    sync::Arc,
-};
+use std::{collections::BTreeMap, sync::Arc};
 
 use super::{
     Coordinator,
@@ -17,6 +12,7 @@ use super::{
 use crate::{
     ids::{ClientId, JobId, ModelVersion, RequestId, RoundId, WorkerId},
     job::JobSpec,
+    panics,
     parameters::Parameters,
     report::Reports,
     round::Event,
@@ -26,13 +22,25 @@ use crate::{
 };
 
 impl Coordinator {
-    pub(super) fn spawn_prepare(&self, id: JobId, spec: JobSpec, workers: Vec<(WorkerId, Registration)>) {
+    pub(super) fn spawn_prepare(
+        &self,
+        id: JobId,
+        spec: JobSpec,
+        workers: Vec<(WorkerId, Registration)>,
+    ) {
         let coordinator = self.clone();
         self.0.runtime.spawn_blocking(move || {
             let prepared = caught(|| prepare(&spec, &*coordinator.0.trainers, &workers));
             let mut state = coordinator.state();
             let clients = match (prepared, state.jobs.get_mut(&id)) {
-                (Ok(Prepared { clients, partitions, fingerprint }), Some(job)) => {
+                (
+                    Ok(Prepared {
+                        clients,
+                        partitions,
+                        fingerprint,
+                    }),
+                    Some(job),
+                ) => {
                     job.partitions = partitions;
                     job.fingerprint = fingerprint;
                     Ok(clients)
@@ -44,8 +52,16 @@ impl Coordinator {
         });
     }
 
-    pub(super) fn spawn_plan(&self, job: &mut Job, round: RoundId, version: ModelVersion, clients: Vec<ClientInfo>) {
-        let Some(mut strategy) = job.strategy.take() else { return };
+    pub(super) fn spawn_plan(
+        &self,
+        job: &mut Job,
+        round: RoundId,
+        version: ModelVersion,
+        clients: Vec<ClientInfo>,
+    ) {
+        let Some(mut strategy) = job.strategy.take() else {
+            return;
+        };
         let (coordinator, id, spec) = (self.clone(), job.id, job.spec.clone());
         self.0.runtime.spawn_blocking(move || {
             let context = RoundContext {
@@ -57,7 +73,11 @@ impl Coordinator {
                 goal: spec.limits.goal.map(|goal| goal as usize),
             };
             let mut rng = RoundRng::new(spec.seed, round);
-            let plan = caught(|| strategy.plan(&context, &mut rng).map_err(|error| error.to_string()));
+            let plan = caught(|| {
+                strategy
+                    .plan(&context, &mut rng)
+                    .map_err(|error| error.to_string())
+            });
             coordinator.give_back(id, strategy, plan.is_ok());
             coordinator.complete(id, Event::Planned { round, plan });
         });
@@ -70,7 +90,11 @@ impl Coordinator {
         base: ModelVersion,
         accepted: Vec<(ClientId, RequestId)>,
     ) {
-        let (Some(mut strategy), Some(global)) = (job.strategy.take(), job.models.get(&base).cloned()) else { return };
+        let (Some(mut strategy), Some(global)) =
+            (job.strategy.take(), job.models.get(&base).cloned())
+        else {
+            return;
+        };
         let (coordinator, id) = (self.clone(), job.id);
         self.0.runtime.spawn_blocking(move || {
             let folded = caught(|| coordinator.fold(id, round, &accepted, &mut *strategy, &global));
@@ -93,19 +117,32 @@ impl Coordinator {
         strategy: &mut dyn FederatedStrategy,
         global: &Parameters,
     ) -> Result<(Aggregation, Parameters), String> {
-        let reports = self.0.spool.reports(job, round, accepted).map_err(|error| error.to_string())?;
-        let reports = Reports::new(global.layout(), &reports, &self.0.executor).map_err(|error| error.to_string())?;
+        let reports = self
+            .0
+            .spool
+            .reports(job, round, accepted)
+            .map_err(|error| error.to_string())?;
+        let reports = Reports::new(global.layout(), &reports, &self.0.executor)
+            .map_err(|error| error.to_string())?;
         let mut next = Parameters::zeros(global.layout().clone());
-        let aggregation = strategy.aggregate(global, &reports, &mut next).map_err(|error| chain(&error))?;
+        let aggregation = strategy
+            .aggregate(global, &reports, &mut next)
+            .map_err(|error| chain(&error))?;
         Ok((aggregation, next))
     }
 
     /// The strategy comes back from a thread; after a failure it is built anew from its last commit.
     fn give_back(&self, id: JobId, strategy: Box<dyn FederatedStrategy>, intact: bool) {
         let mut state = self.state();
-        let Some(job) = state.jobs.get_mut(&id).filter(|job| job.ended.is_none()) else { return };
+        let Some(job) = state.jobs.get_mut(&id).filter(|job| job.ended.is_none()) else {
+            return;
+        };
         job.uncommitted = intact;
-        job.strategy = if intact { Some(strategy) } else { self.rebuild_strategy(job) };
+        job.strategy = if intact {
+            Some(strategy)
+        } else {
+            self.rebuild_strategy(job)
+        };
     }
 
     /// The strategy as it was at the job's last commit.
@@ -121,8 +158,11 @@ impl Coordinator {
     }
 
     pub(super) fn spawn_evaluate(&self, job: &mut Job, version: ModelVersion) {
-        let Some(model) = job.models.get(&version).cloned() else { return };
-        let (coordinator, id, spec, over) = (self.clone(), job.id, job.spec.clone(), job.over.clone());
+        let Some(model) = job.models.get(&version).cloned() else {
+            return;
+        };
+        let (coordinator, id, spec, over) =
+            (self.clone(), job.id, job.spec.clone(), job.over.clone());
         let idle = job.evaluator.take();
         self.0.runtime.spawn_blocking(move || {
             let evaluated = caught(|| {
@@ -137,8 +177,14 @@ impl Coordinator {
                     cancelled: &over,
                     progress: &mut |_, _| {},
                 };
-                let task = EvalTask { version, share: 0, shares: 1 };
-                let evaluation = trainer.evaluate(&model, &task, &mut context).map_err(|error| error.to_string())?;
+                let task = EvalTask {
+                    version,
+                    share: 0,
+                    shares: 1,
+                };
+                let evaluation = trainer
+                    .evaluate(&model, &task, &mut context)
+                    .map_err(|error| error.to_string())?;
                 Ok((evaluation, trainer))
             });
             let evaluation = evaluated.and_then(|(evaluation, trainer)| {
@@ -148,12 +194,23 @@ impl Coordinator {
                     false => Err("the loss is not a finite number".to_string()),
                 }
             });
-            coordinator.complete(id, Event::Evaluated { version, evaluation });
+            coordinator.complete(
+                id,
+                Event::Evaluated {
+                    version,
+                    evaluation,
+                },
+            );
         });
     }
 
     fn keep_evaluator(&self, id: JobId, trainer: Box<dyn LocalTrainer>) {
-        if let Some(job) = self.state().jobs.get_mut(&id).filter(|job| job.ended.is_none()) {
+        if let Some(job) = self
+            .state()
+            .jobs
+            .get_mut(&id)
+            .filter(|job| job.ended.is_none())
+        {
             job.evaluator = Some(trainer);
         }
     }
@@ -161,13 +218,7 @@ impl Coordinator {
 
 /// Runs it, and makes a panic an error.
 fn caught<T>(work: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
-    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| Err(format!("a panic: {}", panic_message(&*panic))))
-}
-
-/// What a panic said.
-pub(crate) fn panic_message(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().map(|text| text.to_string());
-    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "without a message".to_string())
+    panics::caught(work).unwrap_or_else(|panic| Err(format!("a panic: {panic}")))
 }
 
 /// An error and what caused it, on one line.
@@ -177,4 +228,3 @@ fn chain(error: &dyn std::error::Error) -> String {
         None => error.to_string(),
     }
 }
-

@@ -69,22 +69,17 @@ impl Parameters {
             .map(|spec| &self.values[spec.range()])
     }
 
-    /// `self - base`, element by element: what a client reports. Taken here and nowhere else.
+    /// `self - base`, element by element, in place: what a client reports. Taken in the worker and nowhere else.
     ///
     /// # Errors
     ///
     /// [`LayoutError`] names the first difference between the two layouts.
-    pub fn delta_from(&self, base: &Parameters) -> Result<Parameters, LayoutError> {
+    pub fn into_delta(mut self, base: &Parameters) -> Result<Parameters, LayoutError> {
         base.layout.check_same(&self.layout)?;
-        let values = self
-            .values
-            .iter()
-            .zip(&base.values)
-            .map(|(local, global)| local - global)
-            .collect();
-        Ok(Self {
-            layout: base.layout.clone(),
-            values,
-        })
+        for (local, global) in self.values.iter_mut().zip(&base.values) {
+            *local -= global;
+        }
+        self.layout = base.layout.clone();
+        Ok(self)
     }
 }

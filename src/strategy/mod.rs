@@ -15,6 +15,7 @@
 
 mod fedavg;
 mod fold;
+mod replay;
 mod sampler;
 mod weighting;
 
@@ -22,6 +23,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 pub use fedavg::FedAvg;
 pub use fold::weighted_mean;
+pub use replay::Replay;
 pub use sampler::UniformSampler;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;

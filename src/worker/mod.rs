@@ -1,7 +1,17 @@
 //! A worker: registers, polls for tasks, trains its clients, reports, and repeats.
+//!
+//! [`LocalTrainer`] is the seam to whatever trains; [`Worker`] is the loop around it. The loop decides nothing about
+//! rounds: it does the tasks that it is given, and the coordinator says what a report is worth.
 
+mod config;
+mod noop;
+mod runner;
+mod task;
 mod trainer;
 
+pub use config::{Backoff, WorkerConfig, WorkerError};
+pub use noop::{NOOP, NoopTrainers};
+pub use runner::{Worker, WorkerTotals};
 pub use trainer::{
     ClientContext, DatasetInfo, EvalTask, LocalTrainer, LocalUpdate, Partition, TrainError,
     TrainTask, TrainerFactory,

@@ -1,0 +1,278 @@
+use std::collections::BTreeSet;
+
+use super::*;
+use crate::{
+    ids::{ClientId, ModelVersion, RoundId},
+    job::EvaluationMode,
+    round::JobEvent,
+    strategy::Weighting,
+    telemetry::canonical,
+    worker::NoopTrainers,
+};
+
+fn job(rounds: u32, clients: u32) -> (JobSpec, Arc<NoopTrainers>) {
+    let trainers = Arc::new(NoopTrainers::new(1000, 100).unwrap());
+    (
+        JobSpec {
+            rounds,
+            clients: Some(clients),
+            ..trainers.job()
+        },
+        trainers,
+    )
+}
+
+#[test]
+fn a_run_commits_every_round_and_the_model_is_the_weighted_mean() {
+    let (spec, trainers) = job(5, 4);
+    let result = Simulation::new(spec, trainers).workers(2).run().unwrap();
+    assert_eq!(result.job.outcome, Some(Outcome::Completed));
+    let versions: Vec<_> = result.rounds.iter().map(|record| record.version).collect();
+    assert_eq!(
+        versions,
+        (1..=5)
+            .map(|version| Some(ModelVersion(version)))
+            .collect::<Vec<_>>()
+    );
+    assert!(
+        result
+            .rounds
+            .iter()
+            .all(|record| record.test_accuracy == Some(0.5))
+    );
+    assert!(result.rounds.iter().all(|record| record.bytes >= 4 * 4000));
+    // 25 examples each: the plain mean of four steps, each a multiple of 1/64.
+    let expected: f32 = (1..=5u64)
+        .map(|round| {
+            (0..4)
+                .map(|client| NoopTrainers::step(round, client))
+                .sum::<f32>()
+                / 4.0
+        })
+        .sum();
+    assert!(
+        result
+            .model
+            .values()
+            .iter()
+            .all(|value| (value - expected).abs() < 1e-5),
+        "{}",
+        result.model.values()[0]
+    );
+}
+
+#[test]
+fn workers_and_threads_change_no_bit_and_the_logs_agree() {
+    let run = |workers, fold_threads| {
+        let (spec, trainers) = job(6, 7);
+        let config = CoordinatorConfig {
+            fold_threads,
+            ..CoordinatorConfig::default()
+        };
+        Simulation::new(spec, trainers)
+            .config(config)
+            .workers(workers)
+            .run()
+            .unwrap()
+    };
+    let alone = run(1, 1);
+    for (workers, threads) in [(2, 1), (5, 3)] {
+        let other = run(workers, threads);
+        assert_eq!(other.model.values(), alone.model.values());
+        assert_eq!(canonical(&other.log), canonical(&alone.log));
+    }
+}
+
+#[test]
+fn partial_participation_folds_only_the_cohort() {
+    let (mut spec, trainers) = job(8, 10);
+    spec.strategy = StrategySpec::FedAvg {
+        fraction: 0.3,
+        over_selection: 0.0,
+        weighting: Weighting::Examples,
+    };
+    let result = Simulation::new(spec, trainers).workers(3).run().unwrap();
+    assert!(result.rounds.iter().all(|record| record.clients.len() == 3));
+    let seen: BTreeSet<_> = result
+        .rounds
+        .iter()
+        .flat_map(|record| record.clients.clone())
+        .collect();
+    assert!(
+        seen.len() > 3,
+        "cohorts differ from round to round: {seen:?}"
+    );
+}
+
+#[test]
+fn a_replay_folds_the_recorded_clients_and_ends_at_the_same_bits() {
+    let (mut spec, trainers) = job(6, 10);
+    // More are chosen than are waited for, so who is folded depends on who is quick.
+    spec.strategy = StrategySpec::FedAvg {
+        fraction: 0.3,
+        over_selection: 0.7,
+        weighting: Weighting::Examples,
+    };
+    let recorded = Simulation::new(spec.clone(), trainers.clone())
+        .workers(3)
+        .run()
+        .unwrap();
+    let again = Simulation::new(spec, trainers)
+        .workers(2)
+        .replay(recorded.rounds.clone())
+        .run()
+        .unwrap();
+    let folded = |result: &SimulationResult| -> Vec<Vec<ClientId>> {
+        result
+            .rounds
+            .iter()
+            .map(|record| record.clients.clone())
+            .collect()
+    };
+    assert_eq!(folded(&again), folded(&recorded));
+    assert_eq!(again.model.values(), recorded.model.values());
+}
+
+#[test]
+fn workers_evaluate_shares_where_the_job_says_so() {
+    let (mut spec, trainers) = job(3, 4);
+    spec.evaluation = EvaluationMode::Workers;
+    let result = Simulation::new(spec, trainers).workers(2).run().unwrap();
+    let examples: Vec<_> = result
+        .log
+        .iter()
+        .filter_map(|entry| match &entry.event {
+            JobEvent::Evaluated { evaluation, .. } => {
+                Some(evaluation.map(|evaluation| evaluation.examples))
+            }
+            _ => None,
+        })
+        .collect();
+    assert_eq!(examples, [Some(100); 3]);
+}
+
+#[test]
+fn a_strategy_that_panics_fails_the_job_with_its_message() {
+    struct Broken;
+    impl FederatedStrategy for Broken {
+        fn plan(
+            &mut self,
+            round: &crate::strategy::RoundContext<'_>,
+            rng: &mut crate::strategy::RoundRng,
+        ) -> Result<crate::strategy::RoundPlan, crate::strategy::StrategyError> {
+            crate::strategy::FedAvg::default().plan(round, rng)
+        }
+        fn aggregate(
+            &mut self,
+            _global: &dyn crate::parameters::BlockReader,
+            _reports: &crate::report::Reports<'_>,
+            _next: &mut dyn crate::parameters::BlockWriter,
+        ) -> Result<crate::strategy::Aggregation, crate::strategy::StrategyError> {
+            panic!("no idea how")
+        }
+        fn export_state(&self) -> crate::strategy::StrategyState {
+            Default::default()
+        }
+        fn import_state(
+            &mut self,
+            _state: crate::strategy::StrategyState,
+        ) -> Result<(), crate::strategy::StrategyError> {
+            Ok(())
+        }
+    }
+    let (spec, trainers) = job(2, 2);
+    let result = Simulation::new(spec, trainers)
+        .strategy(|_| Box::new(Broken))
+        .run();
+    let reason = result.unwrap_err().to_string();
+    assert!(
+        reason.contains("3 rounds in a row were abandoned") && reason.contains("no idea how"),
+        "{reason}"
+    );
+}
+
+#[test]
+fn a_job_that_can_not_run_is_refused_with_its_field() {
+    let (mut spec, trainers) = job(2, 2);
+    spec.model = "gpt".to_string();
+    let refused = Simulation::new(spec, trainers.clone())
+        .run()
+        .unwrap_err()
+        .to_string();
+    assert!(
+        refused.contains("model") && refused.contains("gpt"),
+        "{refused}"
+    );
+    let (mut spec, _) = job(2, 2);
+    spec.limits.min_updates = 3;
+    assert!(
+        Simulation::new(spec, trainers.clone())
+            .run()
+            .unwrap_err()
+            .to_string()
+            .contains("clients")
+    );
+    let (mut spec, _) = job(2, 200);
+    spec.clients = Some(200);
+    let failed = Simulation::new(spec, trainers).run().unwrap_err();
+    assert!(matches!(failed, SimulationError::Failed(_)), "{failed}");
+}
+
+#[test]
+fn round_numbers_go_on_after_an_abandoned_round() {
+    /// Plans every second round only.
+    struct Moody(crate::strategy::FedAvg);
+    impl FederatedStrategy for Moody {
+        fn plan(
+            &mut self,
+            round: &crate::strategy::RoundContext<'_>,
+            rng: &mut crate::strategy::RoundRng,
+        ) -> Result<crate::strategy::RoundPlan, crate::strategy::StrategyError> {
+            match round.round.0 % 2 {
+                0 => self.0.plan(round, rng),
+                _ => Err(crate::strategy::StrategyError::Plan(
+                    "not today".to_string(),
+                )),
+            }
+        }
+        fn aggregate(
+            &mut self,
+            global: &dyn crate::parameters::BlockReader,
+            reports: &crate::report::Reports<'_>,
+            next: &mut dyn crate::parameters::BlockWriter,
+        ) -> Result<crate::strategy::Aggregation, crate::strategy::StrategyError> {
+            self.0.aggregate(global, reports, next)
+        }
+        fn export_state(&self) -> crate::strategy::StrategyState {
+            self.0.export_state()
+        }
+        fn import_state(
+            &mut self,
+            state: crate::strategy::StrategyState,
+        ) -> Result<(), crate::strategy::StrategyError> {
+            self.0.import_state(state)
+        }
+    }
+    let (spec, trainers) = job(2, 2);
+    let run = || {
+        Simulation::new(spec.clone(), trainers.clone())
+            .strategy(|_| Box::new(Moody(crate::strategy::FedAvg::default())))
+    };
+    let result = run().run().unwrap();
+    let rounds: Vec<_> = result
+        .rounds
+        .iter()
+        .map(|record| (record.round, record.abandoned.is_some()))
+        .collect();
+    assert_eq!(
+        rounds,
+        [
+            (RoundId(1), true),
+            (RoundId(2), false),
+            (RoundId(3), true),
+            (RoundId(4), false)
+        ]
+    );
+    let again = run().replay(result.rounds.clone()).run().unwrap();
+    assert_eq!(again.model.values(), result.model.values());
+}

@@ -1,0 +1,154 @@
+//! Trainers that do not train, for measuring and rehearsing everything around training: rounds, networks, strategies.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use super::{
+    ClientContext, DatasetInfo, EvalTask, LocalTrainer, LocalUpdate, Partition, TrainError,
+    TrainTask, TrainerFactory,
+};
+use crate::{
+    job::JobSpec,
+    parameters::{Layout, LayoutError, Parameters, Role},
+    round::Evaluation,
+};
+
+/// The name of the only dataset and the only model of [`NoopTrainers`].
+pub const NOOP: &str = "noop";
+
+/// Makes trainers whose update is the global model plus a constant that depends on the round and the client.
+#[derive(Debug, Clone)]
+pub struct NoopTrainers {
+    layout: Arc<Layout>,
+    labels: Arc<[u16]>,
+}
+
+impl NoopTrainers {
+    /// A model of one tensor with this many parameters, and a dataset with this many examples of ten classes.
+    ///
+    /// # Errors
+    ///
+    /// [`LayoutError::TooLarge`].
+    pub fn new(parameters: usize, examples: usize) -> Result<Self, LayoutError> {
+        let layout = Layout::new([("weight".to_string(), vec![parameters], Role::Trainable)])?;
+        Ok(Self {
+            layout,
+            labels: (0..examples).map(|index| (index % 10) as u16).collect(),
+        })
+    }
+
+    /// A job for these trainers.
+    pub fn job(&self) -> JobSpec {
+        JobSpec {
+            model: NOOP.to_string(),
+            dataset: NOOP.to_string(),
+            ..JobSpec::default()
+        }
+    }
+
+    /// What a client adds to every parameter in a round: a multiple of 1/64, so that sums are exact.
+    pub fn step(round: u64, client: u32) -> f32 {
+        ((round * 31 + u64::from(client) * 7) % 64) as f32 / 64.0
+    }
+
+    fn check(&self, model: &str, dataset: &str) -> Result<(), TrainError> {
+        if model != NOOP {
+            return Err(TrainError::UnknownModel {
+                name: model.to_string(),
+                known: NOOP.to_string(),
+            });
+        }
+        self.dataset(dataset).map(drop)
+    }
+}
+
+impl TrainerFactory for NoopTrainers {
+    fn trainer(&self, job: &JobSpec) -> Result<Box<dyn LocalTrainer>, TrainError> {
+        self.check(&job.model, &job.dataset)?;
+        Ok(Box::new(NoopTrainer {
+            examples: self.labels.len() as u64,
+        }))
+    }
+
+    fn initial(&self, job: &JobSpec) -> Result<Parameters, TrainError> {
+        self.check(&job.model, &job.dataset)?;
+        Ok(Parameters::zeros(self.layout.clone()))
+    }
+
+    fn dataset(&self, name: &str) -> Result<DatasetInfo, TrainError> {
+        let known = self
+            .datasets()
+            .into_iter()
+            .find(|dataset| dataset.name == name);
+        let reason = || format!("only {NOOP:?} is here");
+        known.ok_or_else(|| TrainError::UnknownDataset {
+            name: name.to_string(),
+            reason: reason(),
+        })
+    }
+
+    fn labels(&self, dataset: &str) -> Result<Arc<[u16]>, TrainError> {
+        self.dataset(dataset)?;
+        Ok(self.labels.clone())
+    }
+
+    fn datasets(&self) -> Vec<DatasetInfo> {
+        let examples = self.labels.len() as u64;
+        vec![DatasetInfo {
+            name: NOOP.to_string(),
+            fingerprint: format!("noop-{examples}"),
+            train_examples: examples,
+            test_examples: examples,
+        }]
+    }
+}
+
+struct NoopTrainer {
+    examples: u64,
+}
+
+impl LocalTrainer for NoopTrainer {
+    fn train(
+        &mut self,
+        global: &Parameters,
+        task: &TrainTask,
+        context: &mut ClientContext<'_>,
+    ) -> Result<LocalUpdate, TrainError> {
+        if context.is_cancelled() {
+            return Err(TrainError::Cancelled);
+        }
+        let mut parameters = global.clone();
+        let step = NoopTrainers::step(task.round.0, task.client.0);
+        parameters
+            .values_mut()
+            .iter_mut()
+            .for_each(|value| *value += step);
+        let examples = match &task.partition {
+            Partition::Indices(indices) => indices.len() as u64,
+            Partition::Everything => self.examples,
+        };
+        let metrics =
+            BTreeMap::from([("train_loss".to_string(), 1.0 / (1.0 + task.round.0 as f64))]);
+        Ok(LocalUpdate {
+            parameters,
+            examples,
+            steps: 1,
+            metrics,
+        })
+    }
+
+    fn evaluate(
+        &mut self,
+        _global: &Parameters,
+        task: &EvalTask,
+        _context: &mut ClientContext<'_>,
+    ) -> Result<Evaluation, TrainError> {
+        let shares = u64::from(task.shares.max(1));
+        let bound = |share: u64| self.examples * share / shares;
+        let examples = bound(u64::from(task.share) + 1) - bound(u64::from(task.share));
+        Ok(Evaluation {
+            loss: 1.0 / (1.0 + task.version.0 as f64),
+            accuracy: 0.5,
+            examples,
+        })
+    }
+}
