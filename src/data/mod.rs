@@ -9,6 +9,17 @@
 //! [`data_dir`] is the one rule for where datasets are looked for, and [`Source::open`] reads one into memory, decoded.
 //! [`Transform`] makes batches of a set: normalised, and varied by flip and padded crop.
 //!
+//! ```
+//! use fedavg::data::{Batch, DATA_DIR_VARIABLE, data_dir, open};
+//!
+//! let folder = data_dir(None, std::env::var_os(DATA_DIR_VARIABLE))?;
+//! let digits = open("digits", &folder)?;
+//! let mut batch = Batch::default();
+//! digits.transform()?.fill(&digits.test, &[0, 1, 2], &mut batch)?;
+//! assert_eq!(batch.pixels.len(), 3 * 8 * 8);
+//! # Ok::<(), fedavg::data::DataError>(())
+//! ```
+//!
 //! An [`ImageSet`] is a [`burn_dataset::Dataset`], so that burn's tools take it. Nothing here makes a tensor, knows a
 //! backend, or draws from a generator that the caller did not seed. Nothing here panics on a damaged file.
 

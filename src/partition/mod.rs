@@ -48,7 +48,7 @@ pub use spec::PartitionSpec;
 ///
 /// For any `examples` and `clients` an implementation either refuses, or returns exactly `clients` lists that together
 /// hold each of `0..examples.count()` once, each list ascending and not empty. It draws from `rng` only: the same
-/// arguments give the same lists. [`conformance`] (feature `testing`) checks this.
+/// arguments give the same lists. `partition::conformance` (feature `testing`) checks this.
 pub trait Partitioner: std::fmt::Debug + Send + Sync {
     /// Deals `examples` to `clients` clients; list `i` is client `i`'s.
     fn partition(
