@@ -1,1 +1,65 @@
-//! Datasets.
+//! Datasets: where they are looked for, what they hold, and batches of them.
+//!
+//! | text | dataset | where from |
+//! |---|---|---|
+//! | `digits` | 8 x 8 handwritten digits, 1797 grey images | embedded in the crate ([`digits`](fn@digits)) |
+//! | `cifar10` | 32 x 32 photographs, 60 000 in ten classes | `cifar-10-batches-bin` ([`cifar10`](fn@cifar10)) |
+//! | `folder:PATH` | any images of one size | `train/<class>/*` and `test/<class>/*` (feature `vision`) |
+//!
+//! [`data_dir`] is the one rule for where datasets are looked for, and [`Source::open`] reads one into memory, decoded.
+//! [`Transform`] makes batches of a set: normalised, and varied by flip and padded crop.
+//!
+//! An [`ImageSet`] is a [`burn_dataset::Dataset`], so that burn's tools take it. Nothing here makes a tensor, knows a
+//! backend, or draws from a generator that the caller did not seed. Nothing here panics on a damaged file.
+
+mod cifar10;
+mod digits;
+#[cfg(feature = "cli")]
+pub mod download;
+mod error;
+#[cfg(feature = "vision")]
+mod folder;
+mod image_set;
+mod location;
+mod source;
+mod transform;
+
+pub use cifar10::cifar10;
+pub use digits::digits;
+pub use error::DataError;
+#[cfg(feature = "vision")]
+pub use folder::folder;
+pub use image_set::{ImageSet, ImageShape, LabelledImage};
+pub use location::{DATA_DIR_VARIABLE, data_dir};
+pub use source::{Source, open};
+pub use transform::{Augmentation, Batch, Normalization, Transform};
+
+use sha2::{Digest, Sha256};
+
+/// Training and test images of one kind, and what is usual to do with them.
+#[derive(Debug, Clone)]
+pub struct Dataset {
+    /// What partitioners deal and clients train on.
+    pub train: ImageSet,
+    /// What the global model is evaluated on. Of the shape and the classes of `train`.
+    pub test: ImageSet,
+    /// How raw values become inputs.
+    pub normalization: Normalization,
+    /// How training images are usually varied. A suggestion: nothing applies it unasked.
+    pub augmentation: Augmentation,
+}
+
+impl Dataset {
+    /// A SHA-256 in hexadecimal over both sets' fingerprints. Two processes with the same hold the same data.
+    pub fn fingerprint(&self) -> String {
+        let mut hash = Sha256::new();
+        hash.update(self.train.fingerprint());
+        hash.update(self.test.fingerprint());
+        image_set::hex(&hash.finalize())
+    }
+
+    /// The transform of this dataset's images by its normalisation.
+    pub fn transform(&self) -> Result<Transform, DataError> {
+        Transform::new(self.train.shape(), &self.normalization)
+    }
+}

@@ -1,0 +1,253 @@
+//! CIFAR-10 in its official binary form, the folder `cifar-10-batches-bin`.
+//!
+//! 60 000 colour images of 32 x 32 pixels in ten classes: A. Krizhevsky, *Learning Multiple Layers of Features from
+//! Tiny Images* (2009), <https://www.cs.toronto.edu/~kriz/cifar.html>. A batch file is a sequence of records, each one
+//! label byte followed by 3072 pixel bytes: the red plane, the green one, the blue one, row by row.
+//!
+//! Five training batches of exactly 10 000 records, and a test batch of at most as many: a shorter one is a subset. A
+//! file of any other size, or with a label above 9, is an error that names it.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use super::{Augmentation, DataError, Dataset, ImageSet, ImageShape, Normalization};
+
+/// The folder that holds the batches, as the official archive names it.
+pub const FOLDER: &str = "cifar-10-batches-bin";
+/// The training batches, in order.
+pub const TRAIN_BATCHES: [&str; 5] = [
+    "data_batch_1.bin",
+    "data_batch_2.bin",
+    "data_batch_3.bin",
+    "data_batch_4.bin",
+    "data_batch_5.bin",
+];
+/// The test batch.
+pub const TEST_BATCH: &str = "test_batch.bin";
+
+const CLASSES: [&str; 10] = [
+    "airplane",
+    "automobile",
+    "bird",
+    "cat",
+    "deer",
+    "dog",
+    "frog",
+    "horse",
+    "ship",
+    "truck",
+];
+const SHAPE: ImageShape = ImageShape {
+    channels: 3,
+    height: 32,
+    width: 32,
+};
+const RECORD: usize = 1 + 3 * 32 * 32;
+const RECORDS_PER_BATCH: usize = 10_000;
+/// The size in bytes of a whole batch file.
+pub(super) const BATCH_BYTES: u64 = (RECORDS_PER_BATCH * RECORD) as u64;
+
+/// CIFAR-10 from `data_dir`, which holds `cifar-10-batches-bin` or is that folder itself. About 180 MB of memory.
+pub fn cifar10(data_dir: &Path) -> Result<Dataset, DataError> {
+    let folder = find(data_dir)?;
+    let train = TRAIN_BATCHES.map(|name| folder.join(name));
+    let test = [folder.join(TEST_BATCH)];
+    Ok(Dataset {
+        train: read_set("cifar10/train", &train)?,
+        test: read_set("cifar10/test", &test)?,
+        normalization: Normalization {
+            max: 255.0,
+            mean: vec![0.4914, 0.4822, 0.4465],
+            std: vec![0.2470, 0.2435, 0.2616],
+        },
+        augmentation: Augmentation::CIFAR10,
+    })
+}
+
+/// Checks sizes and labels of all batches in `folder`, one at a time.
+#[cfg(feature = "cli")]
+pub(super) fn verify(folder: &Path) -> Result<(), DataError> {
+    for name in TRAIN_BATCHES.into_iter().chain([TEST_BATCH]) {
+        read_batch(&folder.join(name), &mut Vec::new(), &mut Vec::new())?;
+    }
+    Ok(())
+}
+
+fn find(data_dir: &Path) -> Result<PathBuf, DataError> {
+    let looked_at = vec![data_dir.join(FOLDER), data_dir.to_owned()];
+    let found = looked_at
+        .iter()
+        .position(|folder| folder.join(TRAIN_BATCHES[0]).is_file());
+    match found {
+        Some(at) => Ok(looked_at[at].clone()),
+        None => Err(DataError::NotFound {
+            dataset: "cifar10".to_owned(),
+            looked_at,
+            hint: "Get it with `fedavg data download cifar10`, or point --data-dir or FEDAVG_DATA at the folder \
+                   that holds it.",
+        }),
+    }
+}
+
+fn read_set(name: &str, batches: &[PathBuf]) -> Result<ImageSet, DataError> {
+    let mut pixels = Vec::with_capacity(batches.len() * RECORDS_PER_BATCH * SHAPE.pixels());
+    let mut labels = Vec::with_capacity(batches.len() * RECORDS_PER_BATCH);
+    for batch in batches {
+        read_batch(batch, &mut pixels, &mut labels)?;
+    }
+    let classes = CLASSES.map(str::to_owned).to_vec();
+    ImageSet::new(name, SHAPE, classes, pixels, labels)
+}
+
+/// Appends the records of one batch file, after checking its size and labels.
+fn read_batch(path: &Path, pixels: &mut Vec<u8>, labels: &mut Vec<u16>) -> Result<(), DataError> {
+    let malformed = |reason| DataError::Malformed {
+        path: path.to_owned(),
+        reason,
+    };
+    let bytes = read_at_most(path, BATCH_BYTES + 1).map_err(|source| DataError::Read {
+        path: path.to_owned(),
+        source,
+    })?;
+    let size = bytes.len() as u64;
+    if size > BATCH_BYTES {
+        return Err(malformed(format!("it is larger than {BATCH_BYTES} bytes")));
+    }
+    let may_be_shorter = path.ends_with(TEST_BATCH);
+    if size != BATCH_BYTES && !may_be_shorter {
+        return Err(malformed(format!("{size} bytes instead of {BATCH_BYTES}")));
+    }
+    if bytes.is_empty() || bytes.len() % RECORD != 0 {
+        return Err(malformed(format!(
+            "{size} bytes are not a whole number of records of {RECORD}"
+        )));
+    }
+    for (at, record) in bytes.chunks_exact(RECORD).enumerate() {
+        let label = record[0];
+        if usize::from(label) >= CLASSES.len() {
+            return Err(malformed(format!("record {at} has label {label}, above 9")));
+        }
+        labels.push(u16::from(label));
+        pixels.extend_from_slice(&record[1..]);
+    }
+    Ok(())
+}
+
+fn read_at_most(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
+    let file = File::open(path)?;
+    let expected = file.metadata()?.len().min(limit);
+    let mut bytes = Vec::with_capacity(expected as usize);
+    file.take(limit).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    fn record(label: u8, value: u8) -> Vec<u8> {
+        let mut record = vec![value; RECORD];
+        record[0] = label;
+        record
+    }
+
+    /// A folder of five whole training batches, image `i` of batch `b` of class `i % 10` and value `b`, and a test
+    /// batch of twenty images.
+    fn folder() -> tempfile::TempDir {
+        let root = tempfile::tempdir().unwrap();
+        fs::create_dir(root.path().join(FOLDER)).unwrap();
+        for (batch, name) in TRAIN_BATCHES.iter().enumerate() {
+            let bytes: Vec<u8> = (0..RECORDS_PER_BATCH)
+                .flat_map(|at| record((at % 10) as u8, batch as u8))
+                .collect();
+            fs::write(root.path().join(FOLDER).join(name), bytes).unwrap();
+        }
+        let bytes: Vec<u8> = (0..20).flat_map(|at| record(at % 10, 100 + at)).collect();
+        fs::write(root.path().join(FOLDER).join(TEST_BATCH), bytes).unwrap();
+        root
+    }
+
+    #[test]
+    fn whole_batches_are_read_in_order_and_broken_ones_named() {
+        let root = folder();
+        let data = cifar10(root.path()).unwrap();
+        assert_eq!((data.train.len(), data.test.len()), (50_000, 20));
+        assert_eq!(data.train.labels()[..3], [0, 1, 2]);
+        assert_eq!(data.train.image(39_999).unwrap()[0], 3);
+        assert_eq!(data.train.image(40_000).unwrap()[3071], 4);
+        assert_eq!(data.test.image(7).unwrap()[0], 107);
+
+        // The folder itself is found too.
+        let itself = cifar10(&root.path().join(FOLDER)).unwrap();
+        assert_eq!(itself.fingerprint(), data.fingerprint());
+
+        let train = root.path().join(FOLDER).join(TRAIN_BATCHES[2]);
+        let test = root.path().join(FOLDER).join(TEST_BATCH);
+        let whole = fs::read(&train).unwrap();
+        let mut wrong_label = whole.clone();
+        wrong_label[RECORD] = 10;
+        let longer: Vec<u8> = whole.iter().copied().chain(record(0, 0)).collect();
+        for (path, bytes) in [
+            (&train, &whole[..whole.len() - 1]),
+            (&train, &whole[..whole.len() - RECORD]),
+            (&train, &longer),
+            (&train, &wrong_label),
+            (&train, &[]),
+            (&test, &longer),
+            (&test, &whole[..RECORD + 5]),
+            (&test, &[]),
+        ] {
+            let kept = fs::read(path).unwrap();
+            fs::write(path, bytes).unwrap();
+            let error = cifar10(root.path()).unwrap_err();
+            assert!(
+                matches!(&error, DataError::Malformed { path: named, .. } if named == path),
+                "{error}"
+            );
+            fs::write(path, kept).unwrap();
+        }
+        fs::remove_file(&test).unwrap();
+        let error = cifar10(root.path()).unwrap_err();
+        assert!(
+            matches!(&error, DataError::Read { path, .. } if *path == test),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_missing_dataset_says_where_it_was_looked_for_and_how_to_get_it() {
+        let root = tempfile::tempdir().unwrap();
+        let message = cifar10(root.path()).unwrap_err().to_string();
+        let expected = root.path().join(FOLDER).display().to_string();
+        assert!(message.contains(&expected), "{message}");
+        assert!(
+            message.contains("fedavg data download cifar10"),
+            "{message}"
+        );
+    }
+
+    /// Against the real data, where FEDAVG_DATA says where it is.
+    #[test]
+    fn the_published_means_are_those_of_the_real_images() {
+        let Some(data_dir) = std::env::var_os(crate::data::DATA_DIR_VARIABLE) else {
+            eprintln!("skipped: FEDAVG_DATA is not set, so that there is no CIFAR-10 to read");
+            return;
+        };
+        let data = cifar10(Path::new(&data_dir)).unwrap();
+        assert_eq!(data.train.len(), 50_000);
+        let measured = Normalization::measure(&data.train, 255.0);
+        for channel in 0..3 {
+            let mean = measured.mean[channel] - data.normalization.mean[channel];
+            let std = measured.std[channel] - data.normalization.std[channel];
+            // JPEG copies of the set differ from it in the third decimal place.
+            assert!(mean.abs() < 0.005 && std.abs() < 0.005, "{measured:?}");
+        }
+        for label in 0..10 {
+            let count = data.train.labels().iter().filter(|&&l| l == label).count();
+            assert_eq!(count, 5_000);
+        }
+    }
+}

@@ -1,0 +1,62 @@
+//! Out of a `tar.gz`, the seven files that are CIFAR-10 and nothing else.
+
+use std::fs::{self, File};
+use std::io::{self, BufReader, Read};
+use std::path::Path;
+
+use flate2::read::GzDecoder;
+use tar::Archive;
+
+use super::{DownloadError, Origin, file_error};
+use crate::data::cifar10::{BATCH_BYTES, FOLDER, TEST_BATCH, TRAIN_BATCHES};
+
+/// The names of the classes; part of the archive, though nothing here reads it.
+const CLASS_NAMES: &str = "batches.meta.txt";
+/// More than the archive unpacks to, 184 MB. A bomb stops here.
+const MOST_BYTES: u64 = 1 << 30;
+
+/// Unpacks the plain files `cifar-10-batches-bin/<expected name>` into the new folder `to`.
+///
+/// A path in the archive only chooses among the expected names. Links, folders and any other entry are passed over.
+pub(super) fn unpack(archive: &Path, origin: &Origin, to: &Path) -> Result<(), DownloadError> {
+    let wrong = |reason: String| DownloadError::Archive {
+        origin: origin.to_string(),
+        reason,
+    };
+    let unreadable = |error: io::Error| wrong(error.to_string());
+    fs::create_dir(to).map_err(file_error("create", to))?;
+
+    let file = File::open(archive).map_err(file_error("read", archive))?;
+    let unzipped = GzDecoder::new(BufReader::new(file)).take(MOST_BYTES);
+    let mut archive = Archive::new(unzipped);
+    for entry in archive.entries().map_err(unreadable)? {
+        let entry = entry.map_err(unreadable)?;
+        let path = entry.path().map_err(unreadable)?;
+        let Some(name) = expected_name(&path).filter(|_| entry.header().entry_type().is_file())
+        else {
+            continue;
+        };
+        let target = to.join(name);
+        let mut out = File::create_new(&target).map_err(file_error("write", &target))?;
+        // One byte more than a batch has shows the reader of the batch that it is too long.
+        let mut entry = entry.take(BATCH_BYTES + 1);
+        io::copy(&mut entry, &mut out).map_err(unreadable)?;
+        out.sync_all().map_err(file_error("write", &target))?;
+    }
+    for name in TRAIN_BATCHES.into_iter().chain([TEST_BATCH]) {
+        if !to.join(name).is_file() {
+            return Err(wrong(format!("it has no {FOLDER}/{name}")));
+        }
+    }
+    Ok(())
+}
+
+fn expected_name(path: &Path) -> Option<&'static str> {
+    TRAIN_BATCHES
+        .into_iter()
+        .chain([TEST_BATCH, CLASS_NAMES])
+        .find(|name| {
+            let expected = Path::new(FOLDER).join(name);
+            path.strip_prefix(".").unwrap_or(path) == expected
+        })
+}

@@ -1,0 +1,247 @@
+//! From bytes to the numbers that a model sees: normalisation, flip and padded crop.
+//!
+//! Every byte goes through a table of 256 floats per channel, so that a pixel costs one look-up and nothing branches
+//! on it. Random draws come from a generator that the caller seeds per client and round; burn's global one is never
+//! used.
+
+use rand::RngExt;
+use rand_chacha::ChaCha8Rng;
+use serde::{Deserialize, Serialize};
+
+use super::{DataError, ImageSet, ImageShape};
+
+/// How raw values become the model's inputs: `(raw / max - mean) / std`, per channel.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Normalization {
+    /// The largest raw value: 255 for photographs.
+    pub max: f32,
+    /// Mean of `raw / max` for each channel.
+    pub mean: Vec<f32>,
+    /// Standard deviation of `raw / max` for each channel.
+    pub std: Vec<f32>,
+}
+
+impl Normalization {
+    /// The mean and standard deviation of `images`, which must be the training images. Exact integer sums, so that
+    /// every process measures the same.
+    pub fn measure(images: &ImageSet, max: f32) -> Self {
+        let shape = images.shape();
+        let plane = shape.height * shape.width;
+        let mut sums = vec![(0_u64, 0_u64); shape.channels];
+        for (at, values) in images.pixels().chunks_exact(plane).enumerate() {
+            let (sum, squares) = &mut sums[at % shape.channels];
+            for &value in values {
+                *sum += u64::from(value);
+                *squares += u64::from(value) * u64::from(value);
+            }
+        }
+        let count = (images.len().max(1) * plane) as f64;
+        let max64 = f64::from(max);
+        let (mean, std) = sums
+            .into_iter()
+            .map(|(sum, squares)| {
+                let mean = sum as f64 / count;
+                let std = (squares as f64 / count - mean * mean).max(0.0).sqrt();
+                // A channel of one value has no spread; it is centred and not stretched.
+                let std = if std > 0.0 { std } else { max64 };
+                ((mean / max64) as f32, (std / max64) as f32)
+            })
+            .unzip();
+        Self { max, mean, std }
+    }
+
+    fn table(&self, channel: usize) -> [f32; 256] {
+        std::array::from_fn(|raw| (raw as f32 / self.max - self.mean[channel]) / self.std[channel])
+    }
+}
+
+/// How training images are varied, each time they are seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Augmentation {
+    /// Mirror left and right with probability one half.
+    pub flip: bool,
+    /// Pad each side with this many raw zeros (black) and cut the original size out at a random place. 0 is none.
+    pub crop_padding: u32,
+}
+
+impl Augmentation {
+    /// Images as they are.
+    pub const NONE: Self = Self {
+        flip: false,
+        crop_padding: 0,
+    };
+    /// What is usual for CIFAR-10: flip, and crop after padding by 4.
+    pub const CIFAR10: Self = Self {
+        flip: true,
+        crop_padding: 4,
+    };
+}
+
+/// A batch in a form that tensors are made of. Reused, it allocates once.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Batch {
+    /// `images x channels x height x width` values (NCHW), normalised.
+    pub pixels: Vec<f32>,
+    /// One label per image.
+    pub labels: Vec<i32>,
+}
+
+/// Fills batches from image sets of one shape, with one normalisation.
+#[derive(Debug, Clone)]
+pub struct Transform {
+    shape: ImageShape,
+    tables: Vec<[f32; 256]>,
+}
+
+impl Transform {
+    /// A transform of images of this shape. Refused: a normalisation with another number of channels, or one that
+    /// divides by zero.
+    pub fn new(shape: ImageShape, normalization: &Normalization) -> Result<Self, DataError> {
+        let Normalization { max, mean, std } = normalization;
+        let fits = mean.len() == shape.channels && std.len() == shape.channels;
+        let divides = std.iter().chain([max]).all(|&divisor| divisor > 0.0);
+        if !fits || !divides {
+            return Err(DataError::Inconsistent {
+                name: "normalization".to_owned(),
+                reason: format!("{normalization:?} for images of {shape}"),
+            });
+        }
+        let tables = (0..shape.channels)
+            .map(|channel| normalization.table(channel))
+            .collect();
+        Ok(Self { shape, tables })
+    }
+
+    /// Replaces `batch` by the images at `indices`, unvaried, in that order.
+    pub fn fill(
+        &self,
+        images: &ImageSet,
+        indices: &[u32],
+        batch: &mut Batch,
+    ) -> Result<(), DataError> {
+        self.fill_with(images, indices, batch, |_| Placement::default())
+    }
+
+    /// Replaces `batch` by the images at `indices`, varied by draws from `rng`, in that order.
+    pub fn fill_augmented(
+        &self,
+        images: &ImageSet,
+        indices: &[u32],
+        augmentation: Augmentation,
+        rng: &mut ChaCha8Rng,
+        batch: &mut Batch,
+    ) -> Result<(), DataError> {
+        self.fill_with(images, indices, batch, |shape| {
+            Placement::draw(augmentation, shape, rng)
+        })
+    }
+
+    fn fill_with(
+        &self,
+        images: &ImageSet,
+        indices: &[u32],
+        batch: &mut Batch,
+        mut place: impl FnMut(ImageShape) -> Placement,
+    ) -> Result<(), DataError> {
+        if images.shape() != self.shape {
+            return Err(DataError::Inconsistent {
+                name: images.name().to_owned(),
+                reason: format!("images of {}, not {}", images.shape(), self.shape),
+            });
+        }
+        let size = self.shape.pixels();
+        batch.labels.clear();
+        batch.pixels.resize(indices.len() * size, 0.0);
+        for (&index, out) in indices.iter().zip(batch.pixels.chunks_exact_mut(size)) {
+            let image = images
+                .image(index as usize)
+                .ok_or_else(|| DataError::IndexOutOfRange {
+                    set: images.name().to_owned(),
+                    index,
+                    examples: images.len(),
+                })?;
+            batch
+                .labels
+                .push(i32::from(images.labels()[index as usize]));
+            self.write(image, place(self.shape), out);
+        }
+        Ok(())
+    }
+
+    /// Writes one image at its place.
+    fn write(&self, image: &[u8], place: Placement, out: &mut [f32]) {
+        let ImageShape { height, width, .. } = self.shape;
+        let plane = height * width;
+        let planes = image.chunks_exact(plane).zip(out.chunks_exact_mut(plane));
+        for ((image, out), table) in planes.zip(&self.tables) {
+            if place == Placement::default() {
+                write_row(image, out, table);
+                continue;
+            }
+            for (y, row) in out.chunks_exact_mut(width).enumerate() {
+                // The row and the columns of the original that this row shows; the rest is padding.
+                match y
+                    .checked_add_signed(place.down)
+                    .filter(|&from| from < height)
+                {
+                    None => row.fill(table[0]),
+                    Some(from) => {
+                        let image = &image[from * width..][..width];
+                        let shift = place.right.unsigned_abs().min(width);
+                        let shown = width - shift;
+                        if place.right >= 0 {
+                            write_row(&image[shift..], &mut row[..shown], table);
+                            row[shown..].fill(table[0]);
+                        } else {
+                            row[..shift].fill(table[0]);
+                            write_row(&image[..shown], &mut row[shift..], table);
+                        }
+                    }
+                }
+                if place.mirrored {
+                    row.reverse();
+                }
+            }
+        }
+    }
+}
+
+fn write_row(image: &[u8], out: &mut [f32], table: &[f32; 256]) {
+    for (out, &raw) in out.iter_mut().zip(image) {
+        *out = table[raw as usize];
+    }
+}
+
+/// Where the window lies on the image, and whether it is mirrored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+struct Placement {
+    /// Rows the window moves down on the image; up when negative.
+    down: isize,
+    /// Columns the window moves right on the image; left when negative.
+    right: isize,
+    mirrored: bool,
+}
+
+impl Placement {
+    fn draw(augmentation: Augmentation, shape: ImageShape, rng: &mut ChaCha8Rng) -> Self {
+        // More padding than the image is large shows nothing but padding.
+        let mut offset = |size: usize| {
+            let padding = augmentation.crop_padding.min(size as u32);
+            match padding {
+                0 => 0,
+                _ => rng.random_range(0..=2 * padding) as isize - padding as isize,
+            }
+        };
+        let down = offset(shape.height);
+        let right = offset(shape.width);
+        Self {
+            down,
+            right,
+            mirrored: augmentation.flip && rng.random_bool(0.5),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

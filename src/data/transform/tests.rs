@@ -1,0 +1,229 @@
+use proptest::prelude::*;
+use rand::SeedableRng;
+
+use super::*;
+
+fn images(shape: ImageShape, count: usize) -> ImageSet {
+    let pixels = (0..count * shape.pixels())
+        .map(|at| (at * 7 + 1) as u8)
+        .collect();
+    let labels = (0..count).map(|at| (at % 2) as u16).collect();
+    let classes = vec!["even".to_owned(), "odd".to_owned()];
+    ImageSet::new("test", shape, classes, pixels, labels).unwrap()
+}
+
+fn normalization(channels: usize) -> Normalization {
+    Normalization {
+        max: 255.0,
+        mean: (0..channels)
+            .map(|channel| 0.4 + channel as f32 / 10.0)
+            .collect(),
+        std: vec![0.25; channels],
+    }
+}
+
+/// The window as one would write it down: every output pixel on its own.
+fn reference(image: &[u8], shape: ImageShape, place: Placement, norm: &Normalization) -> Vec<f32> {
+    let ImageShape {
+        channels,
+        height,
+        width,
+    } = shape;
+    let mut out = Vec::new();
+    for channel in 0..channels {
+        for y in 0..height as isize {
+            for x in 0..width as isize {
+                let x = if place.mirrored {
+                    width as isize - 1 - x
+                } else {
+                    x
+                };
+                let (from_y, from_x) = (y + place.down, x + place.right);
+                let inside =
+                    (0..height as isize).contains(&from_y) && (0..width as isize).contains(&from_x);
+                let raw = if inside {
+                    image[(channel * height + from_y as usize) * width + from_x as usize]
+                } else {
+                    0
+                };
+                out.push((raw as f32 / norm.max - norm.mean[channel]) / norm.std[channel]);
+            }
+        }
+    }
+    out
+}
+
+proptest! {
+    #[test]
+    fn every_window_is_the_reference_window(
+        channels in 1_usize..4,
+        height in 1_usize..7,
+        width in 1_usize..7,
+        down in -8_isize..8,
+        right in -8_isize..8,
+        mirrored: bool,
+    ) {
+        let shape = ImageShape { channels, height, width };
+        let images = images(shape, 1);
+        let norm = normalization(channels);
+        let place = Placement { down, right, mirrored };
+        let mut out = vec![0.0; shape.pixels()];
+        let image = images.image(0).unwrap();
+        Transform::new(shape, &norm).unwrap().write(image, place, &mut out);
+        prop_assert_eq!(out, reference(image, shape, place, &norm));
+    }
+}
+
+const SHAPE: ImageShape = ImageShape {
+    channels: 3,
+    height: 5,
+    width: 4,
+};
+
+#[test]
+fn a_batch_holds_the_images_asked_for_in_order() {
+    let images = images(SHAPE, 4);
+    let transform = Transform::new(SHAPE, &normalization(3)).unwrap();
+    // What an earlier, larger batch left behind must not show.
+    let mut batch = Batch {
+        pixels: vec![9.0; 1000],
+        labels: vec![9; 50],
+    };
+    transform.fill(&images, &[3, 0, 3], &mut batch).unwrap();
+    assert_eq!(batch.labels, [1, 0, 1]);
+    let expected: Vec<f32> = [3, 0, 3]
+        .into_iter()
+        .flat_map(|index| {
+            let image = images.image(index).unwrap();
+            reference(image, SHAPE, Placement::default(), &normalization(3))
+        })
+        .collect();
+    assert_eq!(batch.pixels, expected);
+}
+
+#[test]
+fn augmentation_draws_every_window_and_repeats_with_its_seed() {
+    let images = images(SHAPE, 1);
+    let transform = Transform::new(SHAPE, &normalization(3)).unwrap();
+    let augmentation = Augmentation {
+        flip: true,
+        crop_padding: 1,
+    };
+    let indices = vec![0; 600];
+    let fill = |seed| {
+        let mut batch = Batch::default();
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        transform
+            .fill_augmented(&images, &indices, augmentation, &mut rng, &mut batch)
+            .unwrap();
+        batch
+    };
+    let batch = fill(1);
+    assert_eq!(batch, fill(1));
+    assert_ne!(batch, fill(2));
+
+    let mut windows: Vec<&[f32]> = batch.pixels.chunks_exact(SHAPE.pixels()).collect();
+    windows.sort_by(|a, b| a.partial_cmp(b).unwrap());
+    windows.dedup();
+    // 3 places down, 3 to the right, mirrored or not.
+    assert_eq!(windows.len(), 18);
+    for down in -1..=1 {
+        for right in -1..=1 {
+            for mirrored in [false, true] {
+                let place = Placement {
+                    down,
+                    right,
+                    mirrored,
+                };
+                let window = reference(images.image(0).unwrap(), SHAPE, place, &normalization(3));
+                assert!(windows.contains(&window.as_slice()), "{place:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn no_augmentation_draws_nothing_and_changes_nothing() {
+    let images = images(SHAPE, 3);
+    let transform = Transform::new(SHAPE, &normalization(3)).unwrap();
+    let (mut plain, mut augmented) = (Batch::default(), Batch::default());
+    let mut rng = ChaCha8Rng::seed_from_u64(1);
+    transform.fill(&images, &[0, 1, 2], &mut plain).unwrap();
+    transform
+        .fill_augmented(
+            &images,
+            &[0, 1, 2],
+            Augmentation::NONE,
+            &mut rng,
+            &mut augmented,
+        )
+        .unwrap();
+    assert_eq!(plain, augmented);
+}
+
+#[test]
+fn what_does_not_fit_is_an_error() {
+    let images = images(SHAPE, 3);
+    let transform = Transform::new(SHAPE, &normalization(3)).unwrap();
+    let mut batch = Batch::default();
+    assert!(matches!(
+        transform.fill(&images, &[0, 3], &mut batch),
+        Err(DataError::IndexOutOfRange {
+            index: 3,
+            examples: 3,
+            ..
+        })
+    ));
+    let wide = ImageShape { width: 5, ..SHAPE };
+    let other = Transform::new(wide, &normalization(3)).unwrap();
+    assert!(matches!(
+        other.fill(&images, &[0], &mut batch),
+        Err(DataError::Inconsistent { .. })
+    ));
+    assert!(Transform::new(SHAPE, &normalization(1)).is_err());
+    for zero in [0.0, -1.0, f32::NAN] {
+        let norm = Normalization {
+            std: vec![0.25, zero, 0.25],
+            ..normalization(3)
+        };
+        assert!(Transform::new(SHAPE, &norm).is_err());
+    }
+}
+
+#[test]
+fn measured_images_are_normalised_to_mean_zero_and_spread_one() {
+    let images = images(SHAPE, 40);
+    let norm = Normalization::measure(&images, 255.0);
+    let transform = Transform::new(SHAPE, &norm).unwrap();
+    let mut batch = Batch::default();
+    let all: Vec<u32> = (0..40).collect();
+    transform.fill(&images, &all, &mut batch).unwrap();
+    for channel in 0..3 {
+        let plane = SHAPE.height * SHAPE.width;
+        let values: Vec<f64> = batch
+            .pixels
+            .chunks_exact(plane)
+            .skip(channel)
+            .step_by(3)
+            .flatten()
+            .map(|&value| f64::from(value))
+            .collect();
+        let count = values.len() as f64;
+        let mean = values.iter().sum::<f64>() / count;
+        let square = values.iter().map(|value| value * value).sum::<f64>() / count;
+        assert!(
+            mean.abs() < 1e-5 && (square - 1.0).abs() < 1e-4,
+            "{mean} {square}"
+        );
+    }
+}
+
+#[test]
+fn images_of_one_value_have_a_normalization_that_can_be_used() {
+    let set = ImageSet::new("flat", SHAPE, vec!["a".to_owned()], vec![7; 60], vec![0]).unwrap();
+    let norm = Normalization::measure(&set, 255.0);
+    let transform = Transform::new(SHAPE, &norm).unwrap();
+    let mut batch = Batch::default();
+    transform.fill(&set, &[0], &mut batch).unwrap();
+    assert!(batch.pixels.iter().all(|value| value.abs() < 1e-6));
+}
