@@ -3,6 +3,9 @@
 mod burn_trainer;
 mod trainer;
 
+#[cfg(test)]
+pub(crate) use burn_trainer::local_optimizer;
+
 pub use burn_trainer::{
     BatchLoss, BurnTrainer, BurnTrainers, Learner, Minibatch, Randomness, Split,
 };
