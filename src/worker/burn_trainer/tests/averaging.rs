@@ -22,7 +22,7 @@ fn round(
                 steps: update.steps,
                 metrics: update.metrics.clone(),
             };
-            let delta = update.parameters.delta_from(global).unwrap();
+            let delta = update.parameters.clone().into_delta(global).unwrap();
             let payloads = vec![(DELTA.to_string(), Arc::new(delta) as _)];
             Report::new(task.client, task.round, metadata, payloads)
         })
