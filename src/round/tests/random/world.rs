@@ -14,13 +14,13 @@ use super::{
 };
 use crate::{
     ids::{ClientId, ModelVersion, RequestId, RoundId, Timestamp, WorkerId},
-    job::{RoundLimits, TrainingSettings},
     report::{Refusal, RefusalKind, ReportMetadata},
     rng::ChaCha8Rng,
     round::{
         ClientSpec, Command, Evaluation, EvaluationBy, Event, MachineConfig, Outcome, Response,
         RoundMachine, Task, TaskKind,
     },
+    settings::{RoundLimits, TrainingSettings},
     strategy::{Aggregation, RoundPlan},
 };
 

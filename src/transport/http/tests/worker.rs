@@ -10,6 +10,7 @@ use super::{
 };
 use crate::{
     backend::Hardware,
+    data::DatasetInfo,
     ids::{ClientId, JobId, ModelVersion, RoundId},
     report::{Refusal, RefusalKind, ReportMetadata},
     round::Evaluation,
@@ -18,7 +19,6 @@ use crate::{
         Token, Transport, TransportError,
         http::{ClientConfig, HttpTransport, ServerConfig},
     },
-    worker::DatasetInfo,
 };
 
 fn report(credentials: Credentials, body: ReportBody) -> Request {
