@@ -40,12 +40,12 @@ pub(super) fn prepare(
         .or_else(|| there().cloned())
         .ok_or("nobody has the dataset")?;
     let labels = match here {
-        Some(_) => Some(
+        Some(_) if spec.partition.needs_labels() => Some(
             trainers
                 .labels(&spec.dataset)
                 .map_err(|error| error.to_string())?,
         ),
-        None => None,
+        _ => None,
     };
     let examples = match &labels {
         Some(labels) => Examples::labelled(labels),

@@ -12,7 +12,7 @@ use super::job::Job;
 use crate::{
     ids::{JobId, RequestId, Timestamp, WorkerId},
     report::{Refusal, RefusalKind},
-    round::{Roster, WorkerState},
+    round::{Roster, WorkerRecord, WorkerState},
     transport::{Credentials, Registration, Token},
 };
 
@@ -74,9 +74,15 @@ impl State {
                 "this worker is not registered: register again",
             )
         };
+        let holds =
+            |record: &WorkerRecord<WorkerInfo>| record.info.token.matches(&credentials.token);
         let record = self.roster.find(credentials.worker).ok_or_else(unknown)?;
-        if !record.info.token.matches(&credentials.token) {
-            let detail = format!("the token is not the one of worker {}", credentials.worker);
+        if !holds(record) {
+            // After a restart of the coordinator, an old worker's number can be another's: it then has to register.
+            if !self.roster.iter().any(|(_, other)| holds(other)) {
+                return Err(unknown());
+            }
+            let detail = format!("the token is another worker's than {}", credentials.worker);
             return Err(Refusal::new(RefusalKind::Forbidden, detail));
         }
         match record.state {

@@ -1,1 +1,3 @@
+//! The control plane, transition by transition and then under random events.
 
+mod random;

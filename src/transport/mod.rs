@@ -10,15 +10,17 @@ mod body;
 pub mod http;
 mod in_process;
 mod message;
+mod operator;
 
 use std::future::Future;
 
-pub use body::{BodyError, ByteStream, ModelBody, ReportBody, pieces};
+pub use body::{BodyError, ByteStream, ModelBody, ReportBody};
 pub use in_process::InProcess;
 pub use message::{
     Credentials, DatasetShare, JobDescription, PROTOCOL, Registered, Registration, Request,
     Response, TaskMessage, TaskWork, Token,
 };
+pub use operator::Operator;
 use thiserror::Error;
 
 /// The worker's end: sends requests to a coordinator.

@@ -320,7 +320,7 @@ pub(super) async fn persist<T: Transport>(
 
 fn end_of(refusal: Refusal) -> End {
     match refusal.kind {
-        RefusalKind::Unauthorized | RefusalKind::Forbidden => End::Forgotten,
+        RefusalKind::Unauthorized => End::Forgotten,
         _ => End::Error(WorkerError::Refused(refusal)),
     }
 }
