@@ -4,9 +4,8 @@
     python3 examples/pytorch_worker.py                      # NumPy: the model `mlp` on any dataset that it has
     python3 examples/pytorch_worker.py --trainer torch      # PyTorch: `mlp`, `lenet`, `tiny_cnn` and `cifar_cnn`
 
-It needs Python 3.9, NumPy and, for `--trainer torch`, PyTorch. To write a worker of your own, read it from the top: what a worker
-does (`Worker`, `Session`), then how it talks (`Coordinator`, safetensors). Models and data are in
-`pytorch_training.py`, beside it.
+It needs Python 3.9, NumPy and, for `--trainer torch`, PyTorch. For a worker of your own, read it from the top: what a worker does
+(`Worker`, `Session`), then how it talks (`Coordinator`, safetensors). Models and data are beside it, in `pytorch_training.py`.
 """
 
 import argparse
@@ -16,6 +15,7 @@ import itertools
 import json
 import logging
 import math
+import os
 import pathlib
 import random
 import signal
@@ -62,23 +62,19 @@ class Worker:
 
     def __init__(self, coordinator, trainer, datasets, options):
         self.coordinator, self.trainer, self.datasets, self.options = coordinator, trainer, datasets, options
-        self.accepted = 0
-        self.last_task = time.monotonic()
+        self.accepted, self.last_task = 0, time.monotonic()
 
     def run(self):
-        """Until there is no more to do, as the options say; raises `Refused` where the coordinator doesn't want this worker."""
+        """Until the options say that it is done. Raises `Refused` where it can't register, and `Dropped` where nobody answers."""
         while not self.is_done():
-            try:
-                session = Session(self)
-            except Dropped:
-                return
+            session = Session(self)
             try:
                 session.work()
             except Refused as refused:
                 if not refused.is_of_worker():
                     raise
                 log.warning("%s; registering again", refused)
-                time.sleep(1)
+                time.sleep(1)  # Whatever is wrong, not as fast as it goes.
             finally:
                 session.leave()
 
@@ -94,17 +90,11 @@ class Session:
 
     def __init__(self, worker):
         self.worker, self.coordinator, self.trainer = worker, worker.coordinator, worker.trainer
-        registration = {
-            "protocol": 1,
-            "name": worker.options.name,
-            "slots": 1,
-            "device": worker.trainer.device,
-            "datasets": [dataset.info() for dataset in worker.datasets.values()],
-        }
-        token = worker.options.join_token
+        name, device, token = worker.options.name, worker.trainer.device, worker.options.join_token
+        datasets = [dataset.info() for dataset in worker.datasets.values()]
+        registration = {"protocol": 1, "name": name, "slots": 1, "device": device, "datasets": datasets}
         headers = {"Authorization": f"Bearer {token}"} if token else {}
-        answer = self.coordinator.ask("POST", "/workers", registration, headers, until=worker.idle_until())
-        self.registered = json.loads(answer)
+        self.registered = json.loads(self.coordinator.ask("POST", "/workers", registration, headers, until=worker.idle_until()))
         number, token = self.registered["worker"], self.registered["token"]
         log.info("registered as worker %d", number)
         self.path = f"/workers/{number}"
@@ -185,14 +175,16 @@ class Session:
         count, share, shares = len(dataset.test[1]), task["share"], task["shares"]
         indices = np.arange(count * share // shares, count * (share + 1) // shares)
         evaluation = pytorch_training.evaluate(self.trainer, dataset, indices, self.current.check)
-        self.ask("PUT", evaluation_path(task), {"evaluation": evaluation})
+        self.send_evaluation(task, {"evaluation": evaluation})
         log.info("version %d, share %d of %d: accuracy %.4f", task["version"], share, shares, evaluation["accuracy"])
+
+    def send_evaluation(self, task, outcome):
+        self.ask("PUT", f"/jobs/{task['job']}/models/{task['version']}/evaluations/{task['client']}", outcome)
 
     def say_failed(self, task, reason):
         if task["kind"] == "evaluate":
-            self.ask("PUT", evaluation_path(task), {"failed": reason})
-        else:
-            self.ask("POST", f"/jobs/{task['job']}/rounds/{task['round']}/failures/{task['client']}", {"reason": reason})
+            return self.send_evaluation(task, {"failed": reason})
+        self.ask("POST", f"/jobs/{task['job']}/rounds/{task['round']}/failures/{task['client']}", {"reason": reason})
 
     def prepare(self, task):
         """Loads the trainer with the task's model; returns the job's specification, the dataset and the global model."""
@@ -239,10 +231,6 @@ class Current:
             raise Dropped("not wanted any more")
 
 
-def evaluation_path(task):
-    return f"/jobs/{task['job']}/models/{task['version']}/evaluations/{task['client']}"
-
-
 class Coordinator:
     """The coordinator's REST API. Each thread keeps its connection open between requests."""
 
@@ -262,12 +250,11 @@ class Coordinator:
             headers = {**dict(headers), "Content-Type": kind, "Content-Length": str(len(body))}
         for attempt in itertools.count():
             try:
-                status, content = self.exchange(method, path, body, headers, timeout)
-                if 200 <= status < 300:
-                    return content
-                problem = Refused(status, content)
-                if not problem.transient:
-                    raise problem
+                return self.exchange(method, path, body, headers, timeout)
+            except Refused as refused:
+                if not refused.transient:
+                    raise
+                problem = refused
             except (OSError, http.client.HTTPException) as error:
                 problem = f"no answer from the coordinator: {error or type(error).__name__}"
             # From half a second to half a minute, and not in step with other workers.
@@ -287,16 +274,18 @@ class Coordinator:
                 connection.timeout = timeout
                 if connection.sock:
                     connection.sock.settimeout(timeout)
+                # As a stream, so that the time limit is for each piece and not for the whole upload.
+                stream = None if body is None else io.BytesIO(body)
                 try:
-                    # As a stream, so that the time limit is for each piece and not for the whole upload.
-                    stream = None if body is None else io.BytesIO(body)
                     connection.request(method, f"{self.url.path.rstrip('/')}/api/v1{path}", stream, dict(headers))
                 except (BrokenPipeError, ConnectionResetError):
                     pass  # A refusal may come before the end of an upload.
                 response = connection.getresponse()
                 content = response.read()
                 self.threads.connection = connection
-                return response.status, content
+                if 200 <= response.status < 300:
+                    return content
+                raise Refused(response.status, content)
             except (OSError, http.client.HTTPException):
                 connection.close()
                 if connection is fresh:
@@ -328,10 +317,10 @@ def write_safetensors(tensors):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    digits = pathlib.Path(__file__).resolve().parent.parent / "src/data/digits.bin"
-    option, path = parser.add_argument, pathlib.Path
+    option, path, token = parser.add_argument, pathlib.Path, os.environ.get("FEDAVG_JOIN_TOKEN")
+    digits = path(__file__).resolve().parent.parent / "src/data/digits.bin"
     option("--coordinator", metavar="URL", default="http://127.0.0.1:8000")
-    option("--join-token", metavar="TOKEN", help="what the coordinator was started with")
+    option("--join-token", metavar="TOKEN", default=token, help="what the coordinator was started with ($FEDAVG_JOIN_TOKEN)")
     option("--name", default=socket.gethostname(), help="a name for people (the host's)")
     option("--trainer", choices=["numpy", "torch"], default="numpy")
     option("--digits", metavar="PATH", type=path, default=digits, help="the crate's src/data/digits.bin")
@@ -344,15 +333,14 @@ def main():
     logging.basicConfig(format="%(asctime)s %(message)s", level=logging.INFO)
 
     datasets = [pytorch_training.read_digits(options.digits)]
-    if options.data_dir:
-        datasets.append(pytorch_training.read_cifar10(options.data_dir))
+    datasets += [pytorch_training.read_cifar10(options.data_dir)] if options.data_dir else []
     trainer = {"numpy": pytorch_training.NumpyTrainer, "torch": pytorch_training.TorchTrainer}[options.trainer]()
     worker = Worker(Coordinator(options.coordinator), trainer, {dataset.name: dataset for dataset in datasets}, options)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # Both ways to be stopped leave the coordinator first.
     try:
         worker.run()
-    except KeyboardInterrupt:
-        log.info("stopped")
+    except (KeyboardInterrupt, Dropped) as reason:
+        log.info("stopped %s", reason)
     except Refused as refused:
         sys.exit(f"refused: {refused}")
 
