@@ -340,7 +340,7 @@ def main():
     try:
         worker.run()
     except (KeyboardInterrupt, Dropped) as reason:
-        log.info("stopped %s", reason)
+        log.info("stopped: %s", str(reason) or "by a signal")
     except Refused as refused:
         sys.exit(f"refused: {refused}")
 
