@@ -77,16 +77,20 @@ impl World {
     pub fn new(seed: u64, tracing: bool) -> Self {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         let min_updates = rng.random_range(1..=3);
+        let local = rng.random_ratio(1, 3);
         let limits = RoundLimits {
             round_timeout: rng.random_range(20..=120),
             min_updates,
             goal: None,
             max_attempts: rng.random_range(1..=4),
-            min_workers: rng.random_range(1..=2),
+            min_workers: if local {
+                min_updates
+            } else {
+                rng.random_range(1..=2)
+            },
             start_timeout: 60,
             evaluation_timeout: rng.random_range(10..=90),
         };
-        let local = rng.random_ratio(1, 3);
         let habits = Habits {
             local,
             clients: rng.random_range(min_updates..=8),
