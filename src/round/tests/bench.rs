@@ -336,11 +336,13 @@ pub fn refused(response: &Response) -> RefusalKind {
 
 /// What was added to the event log.
 pub fn logged(commands: &[Command]) -> Vec<&JobEvent> {
-    let logged = |command| match command {
-        &Command::Log(ref event) => Some(event),
-        _ => None,
-    };
-    commands.iter().filter_map(logged).collect()
+    let mut events = Vec::new();
+    for command in commands {
+        if let Command::Log(event) = command {
+            events.push(event);
+        }
+    }
+    events
 }
 
 /// Why a round was abandoned.
