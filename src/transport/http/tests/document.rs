@@ -116,6 +116,15 @@ fn every_reference_and_every_token_of_the_document_is_in_it() {
     }
 }
 
+#[test]
+fn bodies_of_parameters_are_binary() {
+    let document = serde_json::to_value(openapi()).unwrap();
+    let report = &document["paths"]["/api/v1/jobs/{job}/rounds/{round}/reports/{client}"]["put"];
+    let schema = &report["requestBody"]["content"]["application/octet-stream"]["schema"];
+    let schema = document.pointer(schema["$ref"].as_str().unwrap().strip_prefix('#').unwrap());
+    assert_eq!(schema.unwrap()["format"], "binary");
+}
+
 fn collect_references(value: &Value, found: &mut Vec<String>) {
     match value {
         Value::Object(map) => {
