@@ -3,12 +3,16 @@
 //! [`LocalTrainer`] is the seam to whatever trains; [`Worker`] is the loop around it. The loop decides nothing about
 //! rounds: it does the tasks that it is given, and the coordinator says what a report is worth.
 
+mod burn_trainer;
 mod config;
 mod noop;
 mod runner;
 mod task;
 mod trainer;
 
+pub use burn_trainer::{
+    BatchLoss, BurnTrainer, BurnTrainers, Learner, Minibatch, Randomness, Split,
+};
 pub use config::{Backoff, WorkerConfig, WorkerError};
 pub use noop::{NOOP, NoopTrainers};
 pub use runner::{Worker, WorkerTotals};

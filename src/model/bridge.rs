@@ -1,0 +1,126 @@
+//! From a burn module to [`Parameters`] and back, for any module on any device.
+//!
+//! Tensors are named by their path in the module (`conv1.weight`, `blocks.0.bias`) and stand in PyTorch's names and
+//! memory layout:
+//!
+//! - `Linear`: the weight is transposed to `[outputs, inputs]`, whatever the layer's own layout is;
+//! - `BatchNorm`, `LayerNorm`, `GroupNorm`, `InstanceNorm`, `RmsNorm`: `gamma` and `beta` are `weight` and `bias`;
+//! - everything else, convolutions among it, keeps burn's name and order of dimensions, which for convolutions is
+//!   PyTorch's too. Recurrent layers and attention are cut into other tensors than PyTorch's: such a model round-trips
+//!   through this crate, but PyTorch does not open it.
+//!
+//! A tensor that requires a gradient is [`Role::Trainable`]; any other, such as BatchNorm's running statistics or a frozen
+//! layer, is a [`Role::Buffer`]. Integers, booleans and flags stay in the module and never cross.
+//!
+//! Nothing here panics: what burn panics on comes back as [`BridgeError::Panicked`].
+
+mod export;
+mod import;
+mod pytorch;
+
+use std::{
+    any::Any,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+};
+
+use burn::module::Module;
+use thiserror::Error;
+
+#[cfg(doc)]
+use crate::parameters::Role;
+use crate::parameters::{Layout, LayoutError, Parameters};
+
+/// The module's values, with the layout that [`layout_of`] gives.
+///
+/// # Errors
+///
+/// [`BridgeError::Dtype`] for a tensor that is not f32, [`BridgeError::Layout`] for a module without any tensor or with
+/// two of one name, [`BridgeError::Panicked`].
+pub fn export<M: Module>(module: &M) -> Result<Parameters, BridgeError> {
+    guarded(|| export::collect(module)?.into_parameters())
+}
+
+/// As [`export`], into this layout, which must be the module's.
+pub(crate) fn export_as<M: Module>(
+    module: &M,
+    layout: &Arc<Layout>,
+) -> Result<Parameters, BridgeError> {
+    guarded(|| export::collect(module)?.into_layout(layout))
+}
+
+/// Names, shapes and roles of the module's tensors.
+///
+/// Draws the initial values of a module that is not initialised yet, as every use of it would.
+///
+/// # Errors
+///
+/// As for [`export`].
+pub fn layout_of<M: Module>(module: &M) -> Result<Arc<Layout>, BridgeError> {
+    guarded(|| export::layout(module))
+}
+
+/// The module with these values in place of its own.
+///
+/// A burn module's clones share BatchNorm's running statistics, so that an import into one changes the others: to keep
+/// a module, build a second one and import into that.
+///
+/// # Errors
+///
+/// [`BridgeError::Layout`] names the first tensor that is missing, unexpected or of another shape; else as for
+/// [`export`]. The module is lost then.
+pub fn import<M: Module>(module: M, parameters: &Parameters) -> Result<M, BridgeError> {
+    layout_of(&module)?.check_same(parameters.layout())?;
+    // BatchNorm keeps its last update aside; a validation copy is what makes burn put it in place, so that it does not
+    // overwrite the imported statistics later.
+    guarded(|| {
+        let _settled = module.valid();
+        Ok(())
+    })?;
+    fill(module, parameters)
+}
+
+/// As [`import`], for a module that was just built and whose layout was compared already: initial values that were not
+/// drawn yet are not drawn at all.
+pub(crate) fn fill<M: Module>(module: M, parameters: &Parameters) -> Result<M, BridgeError> {
+    guarded(|| import::fill(module, parameters))
+}
+
+/// Why values do not go from a module to parameters or back.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum BridgeError {
+    /// The module and the parameters have different tensors.
+    #[error(transparent)]
+    Layout(#[from] LayoutError),
+    /// A tensor of the module is not f32.
+    #[error("tensor {name:?} is {found}; only F32 can be averaged")]
+    Dtype {
+        /// Its name.
+        name: String,
+        /// Its type.
+        found: String,
+    },
+    /// Burn panicked.
+    #[error("burn panicked: {0}")]
+    Panicked(String),
+}
+
+fn guarded<T>(action: impl FnOnce() -> Result<T, BridgeError>) -> Result<T, BridgeError> {
+    catch_unwind(AssertUnwindSafe(action))
+        .unwrap_or_else(|panic| Err(BridgeError::Panicked(panic_text(&*panic))))
+}
+
+/// What a caught panic said, in one line.
+pub(crate) fn panic_text(panic: &(dyn Any + Send)) -> String {
+    let text = panic
+        .downcast_ref::<String>()
+        .map(String::as_str)
+        .or_else(|| panic.downcast_ref::<&str>().copied())
+        .unwrap_or("no message");
+    let line: Vec<&str> = text.split_whitespace().collect();
+    line.join(" ")
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,96 @@
+//! The way in: a mapper that puts values in place of the module's own.
+
+use burn::{
+    module::{Module, ModuleMapper, Param},
+    tensor::{DType, Tensor, TensorData},
+};
+
+use super::{
+    BridgeError,
+    pytorch::{Path, transpose},
+};
+use crate::parameters::{LayoutError, Parameters};
+
+/// Maps the module onto these values, whose layout must be the module's.
+pub(super) fn fill<M: Module>(module: M, parameters: &Parameters) -> Result<M, BridgeError> {
+    let mut mapper = Mapper {
+        path: Path::default(),
+        parameters,
+        error: None,
+    };
+    let module = module.map(&mut mapper);
+    match mapper.error {
+        Some(error) => Err(error),
+        None => Ok(module),
+    }
+}
+
+struct Mapper<'a> {
+    path: Path,
+    parameters: &'a Parameters,
+    error: Option<BridgeError>,
+}
+
+impl Mapper<'_> {
+    /// The tensor in the form that the parameter loads.
+    fn data<const D: usize>(&self, param: &Param<Tensor<D>>) -> Result<TensorData, BridgeError> {
+        let name = self.path.name();
+        let layout = self.parameters.layout();
+        let Some(spec) = layout.find(&name) else {
+            return Err(LayoutError::Missing { name }.into());
+        };
+        let values = &self.parameters.values()[spec.range()];
+        if spec.shape.len() != D {
+            return Err(LayoutError::Shape {
+                name,
+                expected: param.lazy_shape().to_vec(),
+                found: spec.shape.clone(),
+            }
+            .into());
+        }
+        if D == 2 && self.path.is_linear_weight() && !transposes_when_loading(param) {
+            let (outputs, inputs) = (spec.shape[0], spec.shape[1]);
+            let values = transpose(values, outputs, inputs);
+            return Ok(TensorData::new(values, [inputs, outputs]));
+        }
+        Ok(TensorData::new(values.to_vec(), spec.shape.clone()))
+    }
+}
+
+/// Whether this linear layer loads `[outputs, inputs]`, as one of burn's column-major layout does. Burn tells only by
+/// doing it.
+fn transposes_when_loading<const D: usize>(param: &Param<Tensor<D>>) -> bool {
+    let mut shape = [1; D];
+    shape[D - 1] = 2;
+    let probe = Tensor::<D>::zeros(shape, &param.lazy_device());
+    let loaded = param.clone().transform_for_load(probe, param.id).val();
+    loaded.dims() != shape
+}
+
+impl ModuleMapper for Mapper<'_> {
+    fn enter_module(&mut self, name: &str, container: &str) {
+        self.path.enter(name, container);
+    }
+
+    fn exit_module(&mut self, _name: &str, _container: &str) {
+        self.path.exit();
+    }
+
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        if self.error.is_some() {
+            return param;
+        }
+        match self.data(&param) {
+            Ok(data) => {
+                let tensor = Tensor::from_data(data, (&param.lazy_device(), DType::F32));
+                // The id stays: an optimizer's state hangs on it.
+                let id = param.id;
+                param.transform_for_load(tensor, id)
+            }
+            Err(error) => {
+                self.error = Some(error);
+                param
+            }
+        }
+    }
+}

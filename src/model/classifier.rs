@@ -1,0 +1,40 @@
+//! What an image classifier is to the trainer.
+
+use burn::{module::Module, tensor::Tensor};
+use serde::{Deserialize, Serialize};
+
+use crate::rng::ChaCha8Rng;
+
+/// A burn module that answers images with one logit for each class. Its loss is the cross-entropy.
+///
+/// A module of one's own becomes trainable with these three lines; [`crate::worker::BurnTrainers::with_model`] gives it a
+/// name that jobs can ask for. What is not an image classifier implements [`crate::worker::Learner`].
+pub trait Classifier: Module + 'static {
+    /// `[images, channels, height, width]` to `[images, classes]`.
+    ///
+    /// `dropout` is the generator that dropout masks come from (see [`dropout`](crate::model::dropout)); without one,
+    /// nothing is dropped. It is there while training and keyed by seed, round and client, so that a client's training
+    /// does not depend on what ran before. burn's own `Dropout` works too, but draws from a generator that the whole process
+    /// shares: the same bits are then promised only to a process that trains one client at a time.
+    fn forward(&self, images: Tensor<4>, dropout: Option<&mut ChaCha8Rng>) -> Tensor<2>;
+}
+
+/// The numbers that the sizes of a classifier's layers follow from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct ClassifierShape {
+    /// Colour channels of an image.
+    pub channels: usize,
+    /// Rows of an image.
+    pub height: usize,
+    /// Pixels of a row.
+    pub width: usize,
+    /// Number of classes.
+    pub classes: usize,
+}
+
+impl ClassifierShape {
+    /// Values of one image.
+    pub fn pixels(&self) -> usize {
+        self.channels * self.height * self.width
+    }
+}

@@ -1,0 +1,277 @@
+//! The trainer that trains burn modules: [`BurnTrainer`] for one thread, made by [`BurnTrainers`].
+//!
+//! What is trained is a [`Learner`]: a module, its examples and its loss. Image classifiers of the zoo or of one's own
+//! are learners already, on any [`Dataset`](crate::data::Dataset). This folder is the only place where local training
+//! meets burn; it knows no coordinator, no transport and no strategy.
+
+mod datasets;
+mod images;
+mod learner;
+mod optimizer;
+mod registry;
+mod tally;
+
+use std::{
+    collections::BTreeMap,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{Arc, Mutex},
+};
+
+use burn::{module::Module, optim::GradientsParams, tensor::Device};
+pub use learner::{BatchLoss, Learner, Minibatch, Randomness, Split};
+use rand::seq::SliceRandom;
+pub use registry::BurnTrainers;
+use tally::Tally;
+
+use super::{ClientContext, EvalTask, LocalTrainer, LocalUpdate, Partition, TrainError, TrainTask};
+use crate::{
+    model::{self, BridgeError},
+    parameters::{Layout, Parameters, safetensors::check_finite},
+    rng::{Purpose, keyed},
+    round::Evaluation,
+};
+
+/// Number of examples that are evaluated at once.
+const EVALUATION_BATCH: usize = 250;
+
+/// Building a module may draw from burn's generator, which the whole process shares: seeding it and drawing must not be
+/// interleaved with another thread's.
+static BURN_GENERATOR: Mutex<()> = Mutex::new(());
+
+/// Trains one [`Learner`] on one device.
+///
+/// Every call builds a fresh module and a fresh optimizer, so that nothing of one client or round reaches the next.
+pub struct BurnTrainer<L: Learner> {
+    learner: Arc<L>,
+    device: Device,
+    layout: Arc<Layout>,
+}
+
+impl<L: Learner> BurnTrainer<L> {
+    /// A trainer on this device, which [`DeviceSpec`](crate::backend::DeviceSpec) makes.
+    ///
+    /// # Errors
+    ///
+    /// [`TrainError::Model`] where the module has no layout, [`TrainError::Panicked`] where it can't be built.
+    pub fn new(learner: Arc<L>, device: Device) -> Result<Self, TrainError> {
+        let _drawing = lock_generator();
+        let layout = guarded(|| {
+            let module = learner.module(&device.clone().autodiff())?;
+            Ok(model::layout_of(&module)?)
+        })?;
+        Ok(Self {
+            learner,
+            device,
+            layout,
+        })
+    }
+
+    /// A fresh module with the global model's values.
+    fn module(&self, global: &Parameters, device: &Device) -> Result<L::Module, TrainError> {
+        self.layout
+            .check_same(global.layout())
+            .map_err(|error| TrainError::Model(error.to_string()))?;
+        Ok(model::fill(self.learner.module(device)?, global)?)
+    }
+
+    fn train_guarded(
+        &self,
+        global: &Parameters,
+        task: &TrainTask,
+        context: &mut ClientContext<'_>,
+    ) -> Result<LocalUpdate, TrainError> {
+        let device = self.device.clone().autodiff();
+        let mut order = examples_of(&task.partition, self.learner.examples(Split::Train))?;
+        let key = |purpose| keyed(task.seed, purpose, task.round, Some(task.client));
+        let mut shuffle = key(Purpose::Shuffle);
+        let (mut augment, mut dropout) = (key(Purpose::Augment), key(Purpose::Dropout));
+
+        let mut module = self.module(global, &device)?;
+        let mut optimizer = optimizer::local_optimizer(&task.training);
+        let mut tally = Tally::default();
+        let total = order.len() as u64 * u64::from(task.training.local_epochs);
+        let (mut done, mut steps) = (0, 0);
+        for _ in 0..task.training.local_epochs {
+            order.shuffle(&mut shuffle);
+            for examples in order.chunks(task.training.batch_size.max(1) as usize) {
+                if context.is_cancelled() {
+                    return Err(TrainError::Cancelled);
+                }
+                let batch = self.learner.loss(
+                    &module,
+                    Minibatch {
+                        split: Split::Train,
+                        examples,
+                        device: &device,
+                        randomness: Some(Randomness {
+                            augment: task.training.augment.then_some(&mut augment),
+                            dropout: &mut dropout,
+                        }),
+                    },
+                )?;
+                let gradients = GradientsParams::from_grads(batch.loss.backward(), &module);
+                module = optimizer.step(task.training.lr, module, gradients);
+                tally.add(batch, examples.len())?;
+                steps += 1;
+                done += examples.len() as u64;
+                (context.progress)(done, total);
+            }
+        }
+        let measured = tally.finish()?;
+        let values = model::export_as(&module, &self.layout)?.into_values();
+        let parameters = Parameters::new(global.layout().clone(), values)
+            .map_err(|error| TrainError::Model(error.to_string()))?;
+        check_finite(
+            parameters.layout(),
+            parameters.values(),
+            0..parameters.values().len(),
+        )
+        .map_err(|error| TrainError::Model(format!("training diverged: {error}")))?;
+        Ok(LocalUpdate {
+            parameters,
+            examples: order.len() as u64,
+            steps,
+            metrics: measured.metrics(),
+        })
+    }
+
+    fn evaluate_guarded(
+        &self,
+        global: &Parameters,
+        task: &EvalTask,
+        context: &mut ClientContext<'_>,
+    ) -> Result<Evaluation, TrainError> {
+        let count = self.learner.examples(Split::Test) as u64;
+        let share = share_of(count, task)?;
+        let module = self.module(global, &self.device)?.valid();
+        let mut tally = Tally::default();
+        let examples: Vec<u32> = share.collect();
+        let mut done = 0;
+        for chunk in examples.chunks(EVALUATION_BATCH) {
+            if context.is_cancelled() {
+                return Err(TrainError::Cancelled);
+            }
+            let batch = self.learner.loss(
+                &module,
+                Minibatch {
+                    split: Split::Test,
+                    examples: chunk,
+                    device: &self.device,
+                    randomness: None,
+                },
+            )?;
+            tally.add(batch, chunk.len())?;
+            done += chunk.len() as u64;
+            (context.progress)(done, examples.len() as u64);
+        }
+        Ok(tally.finish()?.evaluation())
+    }
+}
+
+impl<L: Learner> LocalTrainer for BurnTrainer<L> {
+    fn train(
+        &mut self,
+        global: &Parameters,
+        task: &TrainTask,
+        context: &mut ClientContext<'_>,
+    ) -> Result<LocalUpdate, TrainError> {
+        guarded(|| self.train_guarded(global, task, context))
+    }
+
+    fn evaluate(
+        &mut self,
+        global: &Parameters,
+        task: &EvalTask,
+        context: &mut ClientContext<'_>,
+    ) -> Result<Evaluation, TrainError> {
+        guarded(|| self.evaluate_guarded(global, task, context))
+    }
+}
+
+/// The partition as indices into the training split.
+fn examples_of(partition: &Partition, count: usize) -> Result<Vec<u32>, TrainError> {
+    match partition {
+        Partition::Everything => (0..count)
+            .map(|index| u32::try_from(index).map_err(|_| too_many(count)))
+            .collect(),
+        Partition::Indices(indices) => {
+            match indices.iter().find(|&&index| index as usize >= count) {
+                Some(index) => Err(TrainError::Task(format!(
+                    "example {index} of {count} training examples"
+                ))),
+                None => Ok(indices.to_vec()),
+            }
+        }
+    }
+}
+
+/// The indices of a share of the test split.
+fn share_of(count: u64, task: &EvalTask) -> Result<std::ops::Range<u32>, TrainError> {
+    if task.share >= task.shares {
+        return Err(TrainError::Task(format!(
+            "share {} of {}",
+            task.share, task.shares
+        )));
+    }
+    let bound = |share: u64| count * share / u64::from(task.shares);
+    let end = |bound: u64| u32::try_from(bound).map_err(|_| too_many(count as usize));
+    Ok(end(bound(task.share.into()))?..end(bound(u64::from(task.share) + 1))?)
+}
+
+fn too_many(count: usize) -> TrainError {
+    TrainError::Task(format!("{count} examples; indices have 32 bits"))
+}
+
+fn lock_generator() -> impl Drop {
+    // A panic while building a module leaves nothing behind that the next one could stumble over.
+    BURN_GENERATOR
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+/// Runs what calls burn, whose way to report a wrong shape is a panic.
+fn guarded<T>(action: impl FnOnce() -> Result<T, TrainError>) -> Result<T, TrainError> {
+    catch_unwind(AssertUnwindSafe(action))
+        .unwrap_or_else(|panic| Err(TrainError::Panicked(model::panic_text(&*panic))))
+}
+
+impl From<BridgeError> for TrainError {
+    fn from(error: BridgeError) -> Self {
+        match error {
+            BridgeError::Panicked(text) => Self::Panicked(text),
+            other => Self::Model(other.to_string()),
+        }
+    }
+}
+
+/// What was measured over all examples of a training or an evaluation.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Measured {
+    /// Mean over the examples.
+    loss: f64,
+    /// Share of right answers, where the learner counts them.
+    accuracy: Option<f64>,
+    examples: u64,
+}
+
+impl Measured {
+    fn metrics(&self) -> BTreeMap<String, f64> {
+        let accuracy = self.accuracy.map(|accuracy| ("train_accuracy", accuracy));
+        let loss = (self.examples > 0).then_some(("train_loss", self.loss));
+        loss.into_iter()
+            .chain(accuracy)
+            .map(|(name, value)| (name.to_string(), value))
+            .collect()
+    }
+
+    fn evaluation(&self) -> Evaluation {
+        Evaluation {
+            loss: self.loss,
+            accuracy: self.accuracy.unwrap_or(0.0),
+            examples: self.examples,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

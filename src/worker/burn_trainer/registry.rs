@@ -1,0 +1,283 @@
+//! Models and datasets by name: what makes a job's `model` and `dataset` into a trainer.
+
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
+
+use burn::tensor::Device;
+
+use super::{
+    BurnTrainer, Learner, Split,
+    datasets::Datasets,
+    guarded,
+    images::{Family, ImageLearner, Initial},
+};
+use crate::{
+    backend::{DeviceError, DeviceSpec},
+    data::Dataset,
+    job::JobSpec,
+    model::{Classifier, ClassifierShape, zoo},
+    parameters::Parameters,
+    worker::{DatasetInfo, LocalTrainer, TrainError, TrainerFactory},
+};
+
+/// Makes [`BurnTrainer`]s: the models and datasets that jobs can name, and the device to train on.
+///
+/// The models of the [`zoo`] and the datasets `digits`, `cifar10` and `folder:PATH` are known from the start; datasets are
+/// read when they are first needed and stay in memory.
+///
+/// ```
+/// use fedavg::{backend::DeviceSpec, job::JobSpec, worker::{BurnTrainers, TrainerFactory}};
+///
+/// let trainers = BurnTrainers::new(DeviceSpec::Cpu)?;
+/// let initial = trainers.initial(&JobSpec::default())?;
+/// assert_eq!(initial.layout().tensors()[0].name, "fc1.bias");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct BurnTrainers {
+    device: Device,
+    models: BTreeMap<String, Arc<dyn AnyFamily>>,
+    learners: BTreeMap<String, BTreeMap<String, Arc<dyn AnyLearner>>>,
+    datasets: Datasets,
+}
+
+impl BurnTrainers {
+    /// The zoo and the known datasets, on this device. Datasets are looked for in `FEDAVG_DATA`, else in the user's cache
+    /// folder.
+    ///
+    /// # Errors
+    ///
+    /// [`DeviceError`] where there is no such device.
+    pub fn new(device: DeviceSpec) -> Result<Self, DeviceError> {
+        let trainers = Self {
+            device: device.device()?,
+            models: BTreeMap::new(),
+            learners: BTreeMap::new(),
+            datasets: Datasets::default(),
+        };
+        Ok(trainers
+            .with_zoo("cifar_cnn", zoo::CifarCnn::new)
+            .with_zoo("lenet", zoo::LeNet::new)
+            .with_zoo("mlp", zoo::Mlp::new)
+            .with_zoo("tiny_cnn", zoo::TinyCnn::new))
+    }
+
+    /// Datasets are looked for in this folder.
+    pub fn with_data_dir(mut self, folder: impl Into<PathBuf>) -> Self {
+        self.datasets.folder = Some(folder.into());
+        self
+    }
+
+    /// An image classifier of one's own, for any dataset of images. A model of this name that was known before is
+    /// replaced.
+    ///
+    /// Its initial values are those that the module draws when it is built; see [`Learner::initial`].
+    pub fn with_model<C: Classifier>(
+        self,
+        name: impl Into<String>,
+        build: impl Fn(&ClassifierShape, &Device) -> C + Send + Sync + 'static,
+    ) -> Self {
+        self.with_family(
+            name,
+            Family {
+                build: Box::new(move |shape, device| Ok(build(shape, device))),
+                initial: Initial::Module,
+            },
+        )
+    }
+
+    /// A dataset of images of one's own, for any classifier.
+    pub fn with_dataset(mut self, name: impl Into<String>, dataset: Dataset) -> Self {
+        self.datasets.insert(name.into(), dataset);
+        self
+    }
+
+    /// A module with its own data and loss, for jobs that name both this model and this dataset.
+    pub fn with_learner<L: Learner>(
+        mut self,
+        model: impl Into<String>,
+        dataset: impl Into<String>,
+        learner: L,
+    ) -> Self {
+        self.learners
+            .entry(dataset.into())
+            .or_default()
+            .insert(model.into(), Arc::new(Shared(Arc::new(learner))));
+        self
+    }
+
+    fn with_zoo<C: Classifier>(
+        self,
+        name: &str,
+        build: impl Fn(&ClassifierShape, &Device) -> Result<C, zoo::UnfitShape> + Send + Sync + 'static,
+    ) -> Self {
+        self.with_family(
+            name,
+            Family {
+                build: Box::new(move |shape, device| {
+                    build(shape, device).map_err(|error| TrainError::Model(error.to_string()))
+                }),
+                initial: Initial::PyTorch,
+            },
+        )
+    }
+
+    fn with_family<C: Classifier>(mut self, name: impl Into<String>, family: Family<C>) -> Self {
+        self.models.insert(name.into(), Arc::new(Arc::new(family)));
+        self
+    }
+
+    fn learner(&self, job: &JobSpec) -> Option<&Arc<dyn AnyLearner>> {
+        self.learners.get(&job.dataset)?.get(&job.model)
+    }
+
+    fn family(&self, job: &JobSpec) -> Result<&Arc<dyn AnyFamily>, TrainError> {
+        self.models.get(&job.model).ok_or_else(|| {
+            let of_learners = self.learners.iter().flat_map(|(dataset, models)| {
+                models
+                    .keys()
+                    .map(move |model| format!("{model} on {dataset}"))
+            });
+            let known: Vec<_> = self.models.keys().cloned().chain(of_learners).collect();
+            TrainError::UnknownModel {
+                name: job.model.clone(),
+                known: known.join(", "),
+            }
+        })
+    }
+
+    /// Any learner of this dataset: all have the same examples.
+    fn examples(&self, dataset: &str) -> Option<&Arc<dyn AnyLearner>> {
+        self.learners.get(dataset)?.values().next()
+    }
+}
+
+impl TrainerFactory for BurnTrainers {
+    fn trainer(&self, job: &JobSpec) -> Result<Box<dyn LocalTrainer>, TrainError> {
+        let device = self.device.clone();
+        match self.learner(job) {
+            Some(learner) => learner.trainer(device),
+            None => {
+                let family = self.family(job)?;
+                family.trainer(self.datasets.open(&job.dataset)?, device)
+            }
+        }
+    }
+
+    fn initial(&self, job: &JobSpec) -> Result<Parameters, TrainError> {
+        guarded(|| match self.learner(job) {
+            Some(learner) => learner.initial(&self.device, job.seed),
+            None => {
+                let family = self.family(job)?;
+                let shape = self.datasets.shape(&job.dataset)?;
+                family.initial(&shape, &self.device, job.seed)
+            }
+        })
+    }
+
+    fn dataset(&self, name: &str) -> Result<DatasetInfo, TrainError> {
+        match self.examples(name) {
+            Some(learner) => Ok(learner.info(name)),
+            None => Ok(info(name, &*self.datasets.open(name)?)),
+        }
+    }
+
+    fn labels(&self, dataset: &str) -> Result<Arc<[u16]>, TrainError> {
+        match self.examples(dataset) {
+            Some(learner) => learner.labels().ok_or_else(|| TrainError::UnknownDataset {
+                name: dataset.to_string(),
+                reason: "its examples have no labels to deal by".to_string(),
+            }),
+            None => Ok(self.datasets.open(dataset)?.train.labels().into()),
+        }
+    }
+
+    fn datasets(&self) -> Vec<DatasetInfo> {
+        let own = self
+            .learners
+            .keys()
+            .filter_map(|name| Some(self.examples(name)?.info(name)));
+        let images = self
+            .datasets
+            .here()
+            .into_iter()
+            .filter(|(name, _)| !self.learners.contains_key(name))
+            .map(|(name, dataset)| info(&name, &dataset));
+        own.chain(images).collect()
+    }
+}
+
+fn info(name: &str, dataset: &Dataset) -> DatasetInfo {
+    DatasetInfo {
+        name: name.to_string(),
+        fingerprint: dataset.fingerprint(),
+        train_examples: dataset.train.len() as u64,
+        test_examples: dataset.test.len() as u64,
+    }
+}
+
+/// A [`Family`] whose type is forgotten.
+trait AnyFamily: Send + Sync {
+    fn trainer(
+        &self,
+        dataset: Arc<Dataset>,
+        device: Device,
+    ) -> Result<Box<dyn LocalTrainer>, TrainError>;
+    fn initial(
+        &self,
+        shape: &ClassifierShape,
+        device: &Device,
+        seed: u64,
+    ) -> Result<Parameters, TrainError>;
+}
+
+impl<C: Classifier> AnyFamily for Arc<Family<C>> {
+    fn trainer(
+        &self,
+        dataset: Arc<Dataset>,
+        device: Device,
+    ) -> Result<Box<dyn LocalTrainer>, TrainError> {
+        let learner = ImageLearner::new(self.clone(), dataset)?;
+        Ok(Box::new(BurnTrainer::new(Arc::new(learner), device)?))
+    }
+
+    fn initial(
+        &self,
+        shape: &ClassifierShape,
+        device: &Device,
+        seed: u64,
+    ) -> Result<Parameters, TrainError> {
+        Family::initial(self, shape, device, seed)
+    }
+}
+
+/// A [`Learner`] whose type is forgotten.
+trait AnyLearner: Send + Sync {
+    fn trainer(&self, device: Device) -> Result<Box<dyn LocalTrainer>, TrainError>;
+    fn initial(&self, device: &Device, seed: u64) -> Result<Parameters, TrainError>;
+    fn labels(&self) -> Option<Arc<[u16]>>;
+    fn info(&self, name: &str) -> DatasetInfo;
+}
+
+struct Shared<L>(Arc<L>);
+
+impl<L: Learner> AnyLearner for Shared<L> {
+    fn trainer(&self, device: Device) -> Result<Box<dyn LocalTrainer>, TrainError> {
+        Ok(Box::new(BurnTrainer::new(self.0.clone(), device)?))
+    }
+
+    fn initial(&self, device: &Device, seed: u64) -> Result<Parameters, TrainError> {
+        self.0.initial(device, seed)
+    }
+
+    fn labels(&self) -> Option<Arc<[u16]>> {
+        self.0.labels()
+    }
+
+    fn info(&self, name: &str) -> DatasetInfo {
+        DatasetInfo {
+            name: name.to_string(),
+            fingerprint: self.0.fingerprint(),
+            train_examples: self.0.examples(Split::Train) as u64,
+            test_examples: self.0.examples(Split::Test) as u64,
+        }
+    }
+}

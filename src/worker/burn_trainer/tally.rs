@@ -1,0 +1,83 @@
+//! Sums of losses and right answers, read from the device seldom enough not to stall it.
+
+use burn::tensor::Tensor;
+
+use super::{BatchLoss, Measured, TrainError};
+
+/// Number of batches whose results stay on the device before they are read.
+const READ_EVERY: usize = 64;
+
+/// Accumulates in f64 what each batch measured.
+#[derive(Default)]
+pub(super) struct Tally {
+    waiting: Vec<Tensor<1>>,
+    counts: Vec<usize>,
+    loss: f64,
+    correct: Option<f64>,
+    examples: u64,
+}
+
+impl Tally {
+    /// Takes the results of a batch of this many examples.
+    pub(super) fn add(&mut self, batch: BatchLoss, count: usize) -> Result<(), TrainError> {
+        self.waiting.push(batch.loss.inner());
+        // A batch that counts no right answers makes the whole uncounted.
+        let counts_answers = batch.correct.is_some();
+        if self.examples == 0 && self.counts.is_empty() {
+            self.correct = counts_answers.then_some(0.0);
+        } else if !counts_answers {
+            self.correct = None;
+        }
+        let device = self.waiting[self.waiting.len() - 1].device();
+        self.waiting.push(match batch.correct {
+            Some(correct) => correct.inner(),
+            None => Tensor::zeros([1], &device),
+        });
+        self.counts.push(count);
+        match self.counts.len() {
+            READ_EVERY => self.read(),
+            _ => Ok(()),
+        }
+    }
+
+    fn read(&mut self) -> Result<(), TrainError> {
+        if self.counts.is_empty() {
+            return Ok(());
+        }
+        let unreadable = |error: &dyn std::error::Error| TrainError::Model(error.to_string());
+        let data = Tensor::cat(std::mem::take(&mut self.waiting), 0)
+            .try_into_data()
+            .map_err(|error| unreadable(&error))?;
+        let values = data
+            .try_into_vec_as::<f32>()
+            .map_err(|error| unreadable(&error))?;
+        for (pair, count) in values.chunks_exact(2).zip(self.counts.drain(..)) {
+            self.loss += f64::from(pair[0]) * count as f64;
+            self.examples += count as u64;
+            if let Some(correct) = &mut self.correct {
+                *correct += f64::from(pair[1]);
+            }
+        }
+        Ok(())
+    }
+
+    /// The means over all examples.
+    pub(super) fn finish(mut self) -> Result<Measured, TrainError> {
+        self.read()?;
+        let mean = |sum: f64| match self.examples {
+            0 => 0.0,
+            examples => sum / examples as f64,
+        };
+        let loss = mean(self.loss);
+        if !loss.is_finite() {
+            return Err(TrainError::Model(format!(
+                "the loss is {loss}: a smaller learning rate may help"
+            )));
+        }
+        Ok(Measured {
+            loss,
+            accuracy: self.correct.map(mean),
+            examples: self.examples,
+        })
+    }
+}
