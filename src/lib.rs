@@ -2,6 +2,8 @@
 #![warn(missing_docs)]
 
 pub mod backend;
+#[cfg(feature = "cli")]
+pub mod cli;
 pub mod coordinator;
 pub mod data;
 pub mod ids;
