@@ -76,6 +76,7 @@ pub fn decode(bytes: &[u8]) -> Result<Parameters, SafetensorsError> {
 pub struct Decoder {
     expected: Option<Arc<Layout>>,
     prefix: &'static str,
+    limit: u64,
     state: State,
 }
 
@@ -104,6 +105,7 @@ impl Decoder {
         Self {
             expected: Some(expected),
             prefix,
+            limit: u64::MAX,
             state: State::Header(Vec::new()),
         }
     }
@@ -113,8 +115,16 @@ impl Decoder {
         Self {
             expected: None,
             prefix: "",
+            limit: u64::MAX,
             state: State::Header(Vec::new()),
         }
+    }
+
+    /// Refuses a body whose header announces more than this many bytes of values, before space for them is taken.
+    /// Wanted for a model of any layout that comes from outside.
+    pub fn with_limit(mut self, bytes: u64) -> Self {
+        self.limit = bytes;
+        self
     }
 
     /// Takes the next piece.
@@ -152,6 +162,7 @@ impl Decoder {
                 &header[LENGTH_BYTES..],
                 self.expected.clone(),
                 self.prefix,
+                self.limit,
             )?);
         }
         match &mut self.state {
@@ -211,9 +222,14 @@ impl Values {
         header: &[u8],
         expected: Option<Arc<Layout>>,
         prefix: &str,
+        limit: u64,
     ) -> Result<Self, SafetensorsError> {
         let metadata: Metadata = serde_json::from_slice(header)
             .map_err(|error| SafetensorsError::Malformed(error.to_string()))?;
+        let announced = metadata.data_len() as u64;
+        if announced > limit {
+            return Err(SafetensorsError::TooLarge { announced, limit });
+        }
         let roles = file_roles(&metadata);
         let mut tensors = Vec::new();
         let mut places = Vec::new();
@@ -353,6 +369,14 @@ pub enum SafetensorsError {
         /// What is taken.
         limit: usize,
     },
+    /// More values than are taken.
+    #[error("{announced} bytes of values are announced, more than the limit of {limit}")]
+    TooLarge {
+        /// What the header says.
+        announced: u64,
+        /// What is taken.
+        limit: u64,
+    },
     /// Values of a type that is not taken.
     #[error("tensor {name:?} is {found}, not F32")]
     Dtype {
@@ -463,6 +487,22 @@ mod tests {
         let other = Layout::new([("w".to_string(), vec![4], Role::Trainable)]).unwrap();
         let error = decode_as(&encode(&Parameters::zeros(other))).unwrap_err();
         assert_eq!(error.to_string(), "tensor \"bn.running_mean\" is missing");
+    }
+
+    #[test]
+    fn a_header_that_announces_too_much_is_refused_before_space_is_taken() {
+        let header =
+            br#"{"w":{"dtype":"F32","shape":[1000000000000],"data_offsets":[0,4000000000000]}}"#;
+        let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
+        bytes.extend_from_slice(header);
+        let refused = Decoder::any().with_limit(1 << 20).push(&bytes);
+        assert_eq!(
+            refused,
+            Err(SafetensorsError::TooLarge {
+                announced: 4_000_000_000_000,
+                limit: 1 << 20
+            })
+        );
     }
 
     #[test]

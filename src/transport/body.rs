@@ -65,7 +65,7 @@ impl ModelBody {
     ///
     /// [`BodyError`] where the stream breaks, or is not a model of `layout` (of any layout, where none is given).
     pub async fn collect(self, layout: Option<Arc<Layout>>) -> Result<Arc<Parameters>, BodyError> {
-        let mut bytes = match self {
+        let (mut bytes, length) = match self {
             Self::Memory(parameters) => {
                 if let Some(layout) = layout {
                     let same = layout.check_same(parameters.layout());
@@ -73,9 +73,10 @@ impl ModelBody {
                 }
                 return Ok(parameters);
             }
-            Self::Stream { bytes, .. } => bytes,
+            Self::Stream { bytes, length } => (bytes, length),
         };
-        let mut decoder = layout.map_or_else(Decoder::any, |layout| Decoder::new(layout, ""));
+        let decoder = layout.map_or_else(Decoder::any, |layout| Decoder::new(layout, ""));
+        let mut decoder = decoder.with_limit(length.unwrap_or(u64::MAX));
         while let Some(piece) =
             std::future::poll_fn(|context| bytes.as_mut().poll_next(context)).await
         {

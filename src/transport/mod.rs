@@ -10,6 +10,7 @@ mod body;
 pub mod http;
 mod in_process;
 mod message;
+mod operator;
 
 use std::future::Future;
 
@@ -19,6 +20,7 @@ pub use message::{
     Credentials, DatasetShare, JobDescription, PROTOCOL, Registered, Registration, Request,
     Response, TaskMessage, TaskWork, Token,
 };
+pub use operator::Operator;
 use thiserror::Error;
 
 /// The worker's end: sends requests to a coordinator.

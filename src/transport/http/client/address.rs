@@ -1,0 +1,115 @@
+//! Where the coordinator is.
+
+use hyper::http::uri::{Authority, InvalidUri, PathAndQuery, Scheme, Uri};
+use thiserror::Error;
+
+use crate::transport::http::{DEFAULT_PORT, api::BASE};
+
+/// The coordinator's address: host, port, and what stands in front of the protocol's paths.
+#[derive(Debug, Clone)]
+pub(super) struct Address {
+    authority: Authority,
+    prefix: String,
+}
+
+impl Address {
+    /// From `http://HOST:PORT`, `HOST:PORT` or `HOST`.
+    pub(super) fn parse(text: &str) -> Result<Self, AddressError> {
+        let error = |problem: &str| AddressError {
+            address: text.to_string(),
+            problem: problem.to_string(),
+        };
+        let trimmed = text.trim();
+        let full = match trimmed.contains("://") {
+            true => trimmed.to_string(),
+            false => format!("http://{trimmed}"),
+        };
+        let invalid = |reason: InvalidUri| error(&reason.to_string());
+        let parts = full.parse::<Uri>().map_err(invalid)?.into_parts();
+        match parts.scheme.as_ref().map(Scheme::as_str) {
+            Some("http") => {}
+            Some("https") => {
+                return Err(error(
+                    "only http is spoken; use a network that encrypts, such as Tailscale",
+                ));
+            }
+            _ => return Err(error("must begin with http://")),
+        }
+        let authority = parts.authority.ok_or_else(|| error("has no host"))?;
+        if authority.host().is_empty() || authority.as_str().contains('@') {
+            return Err(error("must be http://HOST:PORT"));
+        }
+        let authority = match authority.port() {
+            Some(_) => authority,
+            None => format!("{}:{DEFAULT_PORT}", authority.host())
+                .parse()
+                .map_err(invalid)?,
+        };
+        let path = parts.path_and_query;
+        if path.as_ref().is_some_and(|path| path.query().is_some()) {
+            return Err(error("must not have a query"));
+        }
+        let path = path.as_ref().map_or("", PathAndQuery::path);
+        let prefix = path.trim_end_matches('/');
+        let prefix = prefix.strip_suffix(BASE).unwrap_or(prefix).to_string();
+        Ok(Self { authority, prefix })
+    }
+
+    /// The URI of a path of the protocol.
+    pub(super) fn uri(&self, path: &str) -> Result<Uri, hyper::http::Error> {
+        Uri::builder()
+            .scheme(Scheme::HTTP)
+            .authority(self.authority.clone())
+            .path_and_query(format!("{}{BASE}{path}", self.prefix))
+            .build()
+    }
+}
+
+/// An address that can't be one of a coordinator.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("{address:?} is not an address of a coordinator: {problem}")]
+pub struct AddressError {
+    /// The address.
+    pub address: String,
+    /// What is wrong with it.
+    pub problem: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_may_be_short() {
+        for (text, uri) in [
+            (
+                "http://100.64.0.1:8000",
+                "http://100.64.0.1:8000/api/v1/health",
+            ),
+            ("lab:9000/", "http://lab:9000/api/v1/health"),
+            ("lab", "http://lab:8000/api/v1/health"),
+            ("http://[::1]", "http://[::1]:8000/api/v1/health"),
+            ("http://lab/api/v1", "http://lab:8000/api/v1/health"),
+            ("http://lab/fed/", "http://lab:8000/fed/api/v1/health"),
+        ] {
+            let address = Address::parse(text).unwrap();
+            assert_eq!(address.uri("/health").unwrap().to_string(), uri, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_address_is_refused() {
+        for text in [
+            "",
+            "https://lab",
+            "ftp://lab",
+            "http://",
+            "http://user:password@lab",
+            "http://lab:99999",
+            "http://lab/?x=1",
+            "a b",
+        ] {
+            assert!(Address::parse(text).is_err(), "{text}");
+        }
+    }
+}

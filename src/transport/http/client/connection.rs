@@ -1,0 +1,261 @@
+//! Sends requests to one coordinator over connections that are kept, each within its time.
+
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use hyper::{
+    HeaderMap, Method, Request, Response, StatusCode,
+    body::Incoming,
+    header::{AUTHORIZATION, CONTENT_TYPE, HeaderName, HeaderValue},
+};
+use hyper_util::{
+    client::legacy::{Client, connect::HttpConnector},
+    rt::{TokioExecutor, TokioTimer},
+};
+use serde::{Serialize, de::DeserializeOwned};
+use tokio::time::sleep;
+
+use super::{AddressError, address::Address};
+use crate::{
+    report::Refusal,
+    transport::{
+        BodyError, Token, TransportError,
+        http::{
+            inbound::{Inbound, chain},
+            outbound::Outbound,
+            problem::Problem,
+        },
+    },
+};
+
+/// The limits of a client. Each has a default.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct ClientConfig {
+    /// How long connecting may take.
+    pub connect_timeout: Duration,
+    /// How long the coordinator may take to answer once it has the request; a poll's wait comes on top.
+    pub answer_timeout: Duration,
+    /// A body that makes no progress for so long is broken off, in either direction. There is no limit on the whole.
+    pub stall_timeout: Duration,
+    /// The largest JSON document that is read, in bytes.
+    pub max_json: usize,
+    /// How long an idle connection is kept; less than the coordinator keeps it.
+    pub idle_timeout: Duration,
+}
+
+impl Default for ClientConfig {
+    fn default() -> Self {
+        Self {
+            connect_timeout: Duration::from_secs(10),
+            answer_timeout: Duration::from_secs(30),
+            stall_timeout: Duration::from_secs(60),
+            max_json: 256 << 20,
+            idle_timeout: Duration::from_secs(20),
+        }
+    }
+}
+
+/// The way to one coordinator.
+#[derive(Clone)]
+pub(super) struct Connection {
+    address: Arc<Address>,
+    client: Client<HttpConnector, Outbound>,
+    pub config: Arc<ClientConfig>,
+}
+
+/// A request before it is sent.
+pub(super) struct Call {
+    method: Method,
+    path: String,
+    headers: HeaderMap,
+    body: Outbound,
+    /// What the answer may take beyond the usual.
+    extra: Duration,
+}
+
+impl Call {
+    pub(super) fn new(method: Method, path: impl Into<String>) -> Self {
+        Self {
+            method,
+            path: path.into(),
+            headers: HeaderMap::new(),
+            body: Outbound::empty(),
+            extra: Duration::ZERO,
+        }
+    }
+
+    pub(super) fn get(path: impl Into<String>) -> Self {
+        Self::new(Method::GET, path)
+    }
+
+    pub(super) fn post(path: impl Into<String>) -> Self {
+        Self::new(Method::POST, path)
+    }
+
+    pub(super) fn put(path: impl Into<String>) -> Self {
+        Self::new(Method::PUT, path)
+    }
+
+    pub(super) fn token(self, token: Option<&Token>) -> Result<Self, TransportError> {
+        match token {
+            Some(token) => self.header(AUTHORIZATION, format!("Bearer {}", token.0)),
+            None => Ok(self),
+        }
+    }
+
+    pub(super) fn header(
+        mut self,
+        name: HeaderName,
+        value: impl TryInto<HeaderValue>,
+    ) -> Result<Self, TransportError> {
+        let value = value.try_into().map_err(|_| {
+            TransportError::Protocol(format!("the header {name} can't have that value"))
+        })?;
+        self.headers.insert(name, value);
+        Ok(self)
+    }
+
+    pub(super) fn body(mut self, media_type: &'static str, body: Outbound) -> Self {
+        let value = HeaderValue::from_static(media_type);
+        self.headers.insert(CONTENT_TYPE, value);
+        self.body = body;
+        self
+    }
+
+    pub(super) fn json<T: Serialize>(self, value: &T) -> Result<Self, TransportError> {
+        let bytes = serde_json::to_vec(value)
+            .map_err(|error| TransportError::Protocol(error.to_string()))?;
+        Ok(self.body("application/json", Outbound::whole(bytes.into())))
+    }
+
+    pub(super) fn extra(mut self, extra: Duration) -> Self {
+        self.extra = extra;
+        self
+    }
+}
+
+impl Connection {
+    pub(super) fn new(address: &str, config: ClientConfig) -> Result<Self, AddressError> {
+        let address = Arc::new(Address::parse(address)?);
+        let mut connector = HttpConnector::new();
+        connector.set_nodelay(true);
+        connector.set_connect_timeout(Some(config.connect_timeout));
+        connector.set_keepalive(Some(config.stall_timeout));
+        let client = Client::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(config.idle_timeout)
+            .build(connector);
+        Ok(Self {
+            address,
+            client,
+            config: Arc::new(config),
+        })
+    }
+
+    /// Sends a request and waits for the head of its answer.
+    pub(super) async fn send(&self, call: Call) -> Result<Answer, TransportError> {
+        let uri = self.address.uri(&call.path);
+        let uri = uri.map_err(|error| TransportError::Protocol(error.to_string()))?;
+        let progress = call.body.progress();
+        let mut request = Request::new(call.body);
+        *request.method_mut() = call.method;
+        *request.uri_mut() = uri;
+        *request.headers_mut() = call.headers;
+        let patience = self.config.answer_timeout.saturating_add(call.extra);
+        let response = self.client.request(request);
+        tokio::pin!(response);
+        let mut seen = progress.load(Ordering::Relaxed);
+        loop {
+            // While the body goes out, each slice of it begins the wait anew.
+            tokio::select! {
+                response = &mut response => {
+                    let unreachable = |error| TransportError::Unreachable(chain(&error));
+                    let response = response.map_err(unreachable)?;
+                    return Ok(Answer::new(response, &self.config));
+                }
+                () = sleep(patience) => {
+                    let sent = progress.load(Ordering::Relaxed);
+                    if sent == seen {
+                        return Err(TransportError::TimedOut(patience.as_secs()));
+                    }
+                    seen = sent;
+                }
+            }
+        }
+    }
+}
+
+/// An answer whose body has not been read.
+pub(super) struct Answer {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    body: Inbound,
+    max_json: usize,
+}
+
+impl Answer {
+    fn new(response: Response<Incoming>, config: &ClientConfig) -> Self {
+        let (parts, body) = response.into_parts();
+        Self {
+            status: parts.status,
+            headers: parts.headers,
+            body: Inbound::new(body, config.stall_timeout),
+            max_json: config.max_json,
+        }
+    }
+
+    /// The body as it comes.
+    pub(super) fn into_body(self) -> Inbound {
+        self.body
+    }
+
+    /// The answer where it is a success; else the refusal.
+    pub(super) async fn granted(self) -> Result<Result<Self, Refusal>, TransportError> {
+        match self.status.is_success() {
+            true => Ok(Ok(self)),
+            false => self.refusal().await.map(Err),
+        }
+    }
+
+    async fn refusal(self) -> Result<Refusal, TransportError> {
+        let status = self.status;
+        let bytes = self.read().await?;
+        let problem = serde_json::from_slice::<Problem>(&bytes);
+        if let Some(refusal) = problem.as_ref().ok().and_then(Problem::refusal) {
+            return Ok(refusal);
+        }
+        let detail = problem.map(|problem| problem.detail).unwrap_or_default();
+        let text = format!("{status} {detail}").trim_end().to_string();
+        Err(match status {
+            // Somebody in between says so.
+            StatusCode::BAD_GATEWAY
+            | StatusCode::SERVICE_UNAVAILABLE
+            | StatusCode::GATEWAY_TIMEOUT => TransportError::Unreachable(text),
+            _ => TransportError::Protocol(text),
+        })
+    }
+
+    /// The whole body, as JSON.
+    pub(super) async fn json<T: DeserializeOwned>(self) -> Result<T, TransportError> {
+        let bytes = self.read().await?;
+        serde_json::from_slice(&bytes).map_err(|error| TransportError::Protocol(error.to_string()))
+    }
+
+    async fn read(self) -> Result<Bytes, TransportError> {
+        let limited = Limited::new(self.body, self.max_json).collect().await;
+        limited
+            .map(|collected| collected.to_bytes())
+            .map_err(|error| match error.is::<LengthLimitError>() {
+                true => TransportError::Protocol("the answer is too large".to_string()),
+                false => match error.downcast::<BodyError>() {
+                    Ok(error) => TransportError::Unreachable(error.to_string()),
+                    Err(error) => TransportError::Unreachable(error.to_string()),
+                },
+            })
+    }
+}

@@ -1,0 +1,13 @@
+//! The two that send requests: a worker's transport and an operator's client.
+
+mod address;
+mod connection;
+mod events;
+mod operator;
+mod worker;
+
+pub use address::AddressError;
+pub use connection::ClientConfig;
+pub use events::EventStream;
+pub use operator::{OperatorClient, OperatorError};
+pub use worker::HttpTransport;

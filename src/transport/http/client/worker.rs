@@ -1,0 +1,193 @@
+//! A worker's end.
+
+use std::fmt;
+
+use hyper::{
+    Method, StatusCode,
+    header::{CONTENT_LENGTH, HeaderName},
+};
+
+use super::{
+    AddressError, ClientConfig,
+    connection::{Answer, Call, Connection},
+};
+use crate::transport::{
+    Credentials, ModelBody, Request, Response, Transport, TransportError,
+    http::{
+        api::{
+            self, Alive, Failure, Heartbeat, REPORT_HEADER, SAFETENSORS, ShareEvaluation,
+            WORKER_HEADER,
+        },
+        outbound::Outbound,
+    },
+};
+
+/// The transport to a coordinator over HTTP. Clones share their connections.
+#[derive(Clone)]
+pub struct HttpTransport(Connection);
+
+impl fmt::Debug for HttpTransport {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("HttpTransport")
+    }
+}
+
+impl HttpTransport {
+    /// A transport to the coordinator at `http://HOST:PORT`. Nothing is sent before the first request.
+    ///
+    /// # Errors
+    ///
+    /// [`AddressError`] where that is no such address.
+    pub fn new(address: &str, config: ClientConfig) -> Result<Self, AddressError> {
+        Connection::new(address, config).map(Self)
+    }
+}
+
+/// How the success of a request reads.
+enum Success {
+    Registered,
+    Alive,
+    Polled,
+    Job,
+    Partition,
+    Model,
+    Accepted,
+}
+
+impl Transport for HttpTransport {
+    async fn send(&self, request: Request) -> Result<Response, TransportError> {
+        let (call, success) = call(request)?;
+        match self.0.send(call).await?.granted().await? {
+            Ok(answer) => read(answer, success).await,
+            Err(refusal) => Ok(Response::Refused(refusal)),
+        }
+    }
+}
+
+fn call(request: Request) -> Result<(Call, Success), TransportError> {
+    Ok(match request {
+        Request::Register {
+            join_token,
+            registration,
+        } => {
+            let call = Call::post("/workers").token(join_token.as_ref())?;
+            (call.json(&registration)?, Success::Registered)
+        }
+        Request::Heartbeat { credentials, busy } => {
+            let path = format!("/workers/{}/heartbeat", credentials.worker);
+            let call = by(&credentials, Call::post(path))?;
+            (call.json(&Heartbeat { busy })?, Success::Alive)
+        }
+        Request::Leave { credentials } => {
+            let path = format!("/workers/{}", credentials.worker);
+            let call = by(&credentials, Call::new(Method::DELETE, path))?;
+            (call, Success::Accepted)
+        }
+        Request::Poll {
+            credentials,
+            busy,
+            wait,
+        } => {
+            let path = format!("/workers/{}/poll", credentials.worker);
+            let wait_ms = Some(u64::try_from(wait.as_millis()).unwrap_or(u64::MAX));
+            let call = by(&credentials, Call::post(path))?.extra(wait);
+            (call.json(&api::Poll { busy, wait_ms })?, Success::Polled)
+        }
+        Request::Job { credentials, job } => {
+            let call = Call::get(format!("/jobs/{job}/description"));
+            (by(&credentials, call)?, Success::Job)
+        }
+        Request::Partition {
+            credentials,
+            job,
+            client,
+        } => {
+            let call = Call::get(format!("/jobs/{job}/partitions/{client}"));
+            (by(&credentials, call)?, Success::Partition)
+        }
+        Request::Model {
+            credentials,
+            job,
+            version,
+        } => {
+            let call = Call::get(format!("/jobs/{job}/models/{version}"));
+            (by(&credentials, call)?, Success::Model)
+        }
+        Request::Report {
+            credentials,
+            job,
+            round,
+            client,
+            mut metadata,
+            body,
+        } => {
+            // JSON has no form for them.
+            metadata.metrics.retain(|_, value| value.is_finite());
+            let metadata = api::ascii_json(&metadata)
+                .map_err(|error| TransportError::Protocol(error.to_string()))?;
+            let call = Call::put(format!("/jobs/{job}/rounds/{round}/reports/{client}"));
+            let call = by(&credentials, call)?
+                .header(HeaderName::from_static(REPORT_HEADER), metadata)?
+                .body(SAFETENSORS, Outbound::from(body));
+            (call, Success::Accepted)
+        }
+        Request::TaskFailed {
+            credentials,
+            job,
+            round,
+            client,
+            reason,
+        } => {
+            let call = Call::post(format!("/jobs/{job}/rounds/{round}/failures/{client}"));
+            let call = by(&credentials, call)?.json(&Failure { reason })?;
+            (call, Success::Accepted)
+        }
+        Request::Evaluation {
+            credentials,
+            job,
+            version,
+            client,
+            evaluation,
+        } => {
+            let call = Call::put(format!("/jobs/{job}/models/{version}/evaluations/{client}"));
+            let call = by(&credentials, call)?.json(&ShareEvaluation::from(evaluation))?;
+            (call, Success::Accepted)
+        }
+    })
+}
+
+fn by(credentials: &Credentials, call: Call) -> Result<Call, TransportError> {
+    call.token(Some(&credentials.token))?.header(
+        HeaderName::from_static(WORKER_HEADER),
+        credentials.worker.to_string(),
+    )
+}
+
+async fn read(answer: Answer, success: Success) -> Result<Response, TransportError> {
+    let is_empty = answer.status == StatusCode::NO_CONTENT;
+    Ok(match success {
+        Success::Registered => Response::Registered(answer.json().await?),
+        Success::Alive => {
+            let Alive { unwanted } = answer.json().await?;
+            Response::Alive { unwanted }
+        }
+        Success::Polled if is_empty => Response::Idle,
+        Success::Polled => Response::Task(answer.json().await?),
+        Success::Job => Response::Job(answer.json().await?),
+        Success::Partition => Response::Partition(answer.json().await?),
+        Success::Model => Response::Model(model(answer)),
+        Success::Accepted => Response::Accepted,
+    })
+}
+
+/// The model in an answer's body.
+pub(super) fn model(answer: Answer) -> ModelBody {
+    let length = answer.headers.get(CONTENT_LENGTH);
+    let length = length
+        .and_then(|value| value.to_str().ok())
+        .and_then(|text| text.parse().ok());
+    ModelBody::Stream {
+        bytes: answer.into_body().into_stream(),
+        length,
+    }
+}

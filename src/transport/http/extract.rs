@@ -1,0 +1,202 @@
+//! What the routes read from a request. What is ill-formed is a [`Problem`] here, before a route sees it.
+
+use axum::{
+    body::Body,
+    extract::{FromRequest, FromRequestParts, Path},
+    http::{HeaderMap, Request, StatusCode, header, request::Parts},
+};
+use http_body::Body as _;
+use serde::de::DeserializeOwned;
+
+use super::{api::WORKER_HEADER, problem::Problem, routes::App};
+use crate::{
+    ids::WorkerId,
+    report::RefusalKind,
+    transport::{BodyError, Credentials, Token},
+};
+
+/// The token that was shown, if one was.
+pub(super) struct Bearer(pub Option<Token>);
+
+impl<S: Sync> FromRequestParts<S> for Bearer {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        let Some(value) = parts.headers.get(header::AUTHORIZATION) else {
+            return Ok(Self(None));
+        };
+        let (scheme, token) = value
+            .to_str()
+            .ok()
+            .and_then(|text| text.trim().split_once(' '))
+            .unwrap_or_default();
+        match scheme.eq_ignore_ascii_case("bearer") && !token.trim().is_empty() {
+            true => Ok(Self(Some(Token(token.trim().to_string())))),
+            false => Err(unauthorized("Authorization must be \"Bearer TOKEN\"")),
+        }
+    }
+}
+
+fn unauthorized(detail: &str) -> Problem {
+    Problem::new(RefusalKind::Unauthorized, detail)
+}
+
+/// A worker's token.
+pub(super) struct WorkerToken(Token);
+
+impl<S: Sync> FromRequestParts<S> for WorkerToken {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let Bearer(token) = Bearer::from_request_parts(parts, state).await?;
+        token
+            .map(Self)
+            .ok_or_else(|| unauthorized("a worker shows its token: Authorization: Bearer TOKEN"))
+    }
+}
+
+impl WorkerToken {
+    /// The credentials of the worker that the path names.
+    pub(super) fn of(self, worker: WorkerId) -> Credentials {
+        Credentials {
+            worker,
+            token: self.0,
+        }
+    }
+}
+
+/// The worker that the header names, with its token.
+pub(super) struct SharedWorker(pub Credentials);
+
+impl<S: Sync> FromRequestParts<S> for SharedWorker {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let token = WorkerToken::from_request_parts(parts, state).await?;
+        let header = parts
+            .headers
+            .get(WORKER_HEADER)
+            .ok_or_else(|| unauthorized("a worker says its number: Fedavg-Worker: NUMBER"))?;
+        let worker = header.to_str().ok().and_then(|text| text.parse().ok());
+        let worker = worker.ok_or_else(|| unauthorized("Fedavg-Worker must be a number"))?;
+        Ok(Self(token.of(worker)))
+    }
+}
+
+/// One who may act as an operator.
+pub(super) struct AsOperator;
+
+impl FromRequestParts<App> for AsOperator {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
+        let Bearer(token) = Bearer::from_request_parts(parts, app).await?;
+        app.endpoint.authorize(token.as_ref())?;
+        if token.is_none() && parts.headers.contains_key(header::ORIGIN) {
+            // Where no token is needed, any page in a browser on this machine could act as the operator.
+            let detail = "a web page can't be the operator of a coordinator without a join token";
+            return Err(Problem::new(RefusalKind::Forbidden, detail));
+        }
+        Ok(Self)
+    }
+}
+
+/// The variable parts of the path. What is not a number names nothing.
+pub(super) struct Ids<T>(pub T);
+
+impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Ids<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let ids = Path::<T>::from_request_parts(parts, state).await;
+        ids.map(|Path(ids)| Self(ids))
+            .map_err(|error| Problem::new(RefusalKind::NotFound, error.body_text()))
+    }
+}
+
+/// A JSON body, within the limit.
+pub(super) struct Json<T>(pub T);
+
+impl<T: DeserializeOwned> FromRequest<App> for Json<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request<Body>, app: &App) -> Result<Self, Problem> {
+        if !media_type(request.headers()).is_some_and(is_json) {
+            return Err(unsupported("the body must be application/json"));
+        }
+        let bytes = read_whole(request.into_body(), app.config.max_json).await?;
+        from_json(&bytes).map(Self)
+    }
+}
+
+/// The media type of the body, without its parameters.
+pub(super) fn media_type(headers: &HeaderMap) -> Option<&str> {
+    let value = headers.get(header::CONTENT_TYPE)?.to_str().unwrap_or("");
+    value.split(';').next().map(str::trim)
+}
+
+fn is_json(media_type: &str) -> bool {
+    let lower = media_type.to_ascii_lowercase();
+    lower == "application/json" || (lower.starts_with("application/") && lower.ends_with("+json"))
+}
+
+pub(super) fn unsupported(detail: &str) -> Problem {
+    let status = StatusCode::UNSUPPORTED_MEDIA_TYPE;
+    Problem::of_http(status, "unsupported_media_type", detail)
+}
+
+async fn read_whole(body: Body, limit: usize) -> Result<axum::body::Bytes, Problem> {
+    let too_large = || BodyError::TooLarge {
+        limit: limit as u64,
+    };
+    if body.size_hint().lower() > limit as u64 {
+        return Err(too_large().into());
+    }
+    let limited = http_body_util::Limited::new(body, limit);
+    let collected = http_body_util::BodyExt::collect(limited).await;
+    match collected {
+        Ok(collected) => Ok(collected.to_bytes()),
+        Err(error) if error.is::<http_body_util::LengthLimitError>() => Err(too_large().into()),
+        Err(error) => Err(body_error(error).into()),
+    }
+}
+
+/// The error of a body, where axum has wrapped it.
+pub(super) fn body_error(error: Box<dyn std::error::Error + Send + Sync>) -> BodyError {
+    let error = match error.downcast::<axum::Error>() {
+        Ok(wrapped) => wrapped.into_inner(),
+        Err(error) => error,
+    };
+    match error.downcast::<BodyError>() {
+        Ok(error) => *error,
+        Err(error) => BodyError::Broken(error.to_string()),
+    }
+}
+
+/// A value from JSON.
+pub(super) fn from_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
+    serde_json::from_slice(bytes).map_err(|error| {
+        let problem = Problem::new(RefusalKind::Malformed, error.to_string());
+        match error.classify() {
+            serde_json::error::Category::Data => problem,
+            _ => problem.with_status(StatusCode::BAD_REQUEST),
+        }
+    })
+}
+
+/// A value from JSON in a header.
+pub(super) fn json_header<T: DeserializeOwned>(
+    headers: &HeaderMap,
+    name: &'static str,
+) -> Result<T, Problem> {
+    let Some(value) = headers.get(name) else {
+        let detail = format!("the header {name} is missing");
+        return Err(
+            Problem::new(RefusalKind::Malformed, detail).with_status(StatusCode::BAD_REQUEST)
+        );
+    };
+    from_json(value.as_bytes()).map_err(|mut problem| {
+        problem.detail = format!("the header {name}: {}", problem.detail);
+        problem
+    })
+}

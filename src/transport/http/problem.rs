@@ -1,0 +1,134 @@
+//! Refusals on the wire: problem documents, <https://www.rfc-editor.org/rfc/rfc9457>.
+
+use axum::{
+    http::{HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    report::{Refusal, RefusalKind},
+    transport::BodyError,
+};
+
+/// The media type of a problem document.
+pub(super) const PROBLEM_JSON: &str = "application/problem+json";
+
+/// A request that is not granted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct Problem {
+    /// The name of the status.
+    #[serde(default)]
+    pub title: String,
+    /// The HTTP status.
+    #[serde(default)]
+    pub status: u16,
+    /// Why, for programs: the code of a refusal, or `method_not_allowed`, `unsupported_media_type` or `internal`.
+    pub code: String,
+    /// Why, for people.
+    #[serde(default)]
+    pub detail: String,
+    /// Whether the same request may be granted later.
+    #[serde(default)]
+    pub transient: bool,
+}
+
+impl Problem {
+    /// A problem of HTTP itself, which no refusal stands for.
+    pub(super) fn of_http(status: StatusCode, code: &str, detail: impl Into<String>) -> Self {
+        Self {
+            title: status.canonical_reason().unwrap_or_default().to_string(),
+            status: status.as_u16(),
+            code: code.to_string(),
+            detail: detail.into(),
+            transient: false,
+        }
+    }
+
+    pub(super) fn new(kind: RefusalKind, detail: impl Into<String>) -> Self {
+        Refusal::new(kind, detail).into()
+    }
+
+    /// The same under another status.
+    pub(super) fn with_status(mut self, status: StatusCode) -> Self {
+        self.title = status.canonical_reason().unwrap_or_default().to_string();
+        self.status = status.as_u16();
+        self
+    }
+
+    /// The refusal that it stands for; none for a problem of HTTP itself.
+    pub fn refusal(&self) -> Option<Refusal> {
+        let kind = RefusalKind::ALL
+            .iter()
+            .find(|kind| kind.code() == self.code)?;
+        Some(Refusal::new(*kind, self.detail.clone()))
+    }
+}
+
+impl From<Refusal> for Problem {
+    fn from(refusal: Refusal) -> Self {
+        let status = StatusCode::from_u16(refusal.kind.status());
+        let status = status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        Self {
+            transient: refusal.kind.is_transient(),
+            ..Self::of_http(status, refusal.kind.code(), refusal.detail)
+        }
+    }
+}
+
+impl From<BodyError> for Problem {
+    fn from(error: BodyError) -> Self {
+        let kind = match error {
+            BodyError::Broken(_) => RefusalKind::Truncated,
+            BodyError::TooLarge { .. } => RefusalKind::TooLarge,
+            BodyError::Malformed(_) => RefusalKind::Malformed,
+        };
+        Self::new(kind, error.to_string())
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let mut response = (status, axum::Json(&self)).into_response();
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON));
+        match status {
+            StatusCode::UNAUTHORIZED => {
+                headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+            }
+            StatusCode::SERVICE_UNAVAILABLE => {
+                headers.insert(header::RETRY_AFTER, HeaderValue::from_static("5"));
+            }
+            _ => {}
+        }
+        response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_refusal_comes_back_as_it_was() {
+        for kind in RefusalKind::ALL {
+            let refusal = Refusal::new(*kind, "why");
+            let problem = Problem::from(refusal.clone());
+            let text = serde_json::to_string(&problem).unwrap();
+            let back: Problem = serde_json::from_str(&text).unwrap();
+            assert_eq!(back.refusal(), Some(refusal));
+            assert_eq!(
+                problem.into_response().status().as_u16(),
+                kind.status(),
+                "{kind:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_code_of_http_itself_is_no_refusal() {
+        let problem = Problem::of_http(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "");
+        assert_eq!(problem.refusal(), None);
+    }
+}

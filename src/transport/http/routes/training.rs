@@ -1,0 +1,172 @@
+//! What a worker reads to train, and what it submits.
+
+use axum::{
+    body::Body,
+    extract::State,
+    http::HeaderMap,
+    response::{IntoResponse, Response},
+};
+use futures_util::TryStreamExt;
+use http_body::Body as _;
+
+use super::{App, plain};
+use crate::{
+    ids::{ClientId, JobId, ModelVersion, RoundId, WorkerId},
+    report::ReportMetadata,
+    transport::{
+        self, BodyError, DatasetShare, JobDescription, ReportBody, Request,
+        body::ByteStream,
+        http::{
+            api::{Failure, REPORT_HEADER, SAFETENSORS, ShareEvaluation},
+            extract::{Ids, Json, SharedWorker, body_error, json_header, media_type, unsupported},
+            problem::Problem,
+        },
+    },
+};
+
+/// What was asked for.
+#[utoipa::path(get, path = "/jobs/{job}/description", tag = "training", security(("worker_token" = [])),
+    params(
+        ("job" = JobId, Path, description = "The job."),
+        ("Fedavg-Worker" = WorkerId, Header, description = "The worker that asks.")),
+    responses((status = 200, description = "The job's description.", body = JobDescription)))]
+pub(super) async fn description(
+    SharedWorker(credentials): SharedWorker,
+    Ids(job): Ids<JobId>,
+    State(app): State<App>,
+) -> Response {
+    match app.endpoint.handle(Request::Job { credentials, job }).await {
+        transport::Response::Job(description) => axum::Json(description).into_response(),
+        other => plain(other),
+    }
+}
+
+/// The examples of a client.
+#[utoipa::path(get, path = "/jobs/{job}/partitions/{client}", tag = "training", security(("worker_token" = [])),
+    params(
+        ("job" = JobId, Path, description = "The job."),
+        ("client" = ClientId, Path, description = "The client."),
+        ("Fedavg-Worker" = WorkerId, Header, description = "The worker that asks.")),
+    responses((status = 200, description = "Indices into the training split.", body = DatasetShare)))]
+pub(super) async fn partition(
+    SharedWorker(credentials): SharedWorker,
+    Ids((job, client)): Ids<(JobId, ClientId)>,
+    State(app): State<App>,
+) -> Response {
+    let request = Request::Partition {
+        credentials,
+        job,
+        client,
+    };
+    match app.endpoint.handle(request).await {
+        transport::Response::Partition(share) => axum::Json(share).into_response(),
+        other => plain(other),
+    }
+}
+
+/// Takes a client's report of a round: a safetensors body whose tensors are named `delta/NAME`.
+#[utoipa::path(put, path = "/jobs/{job}/rounds/{round}/reports/{client}", tag = "training", security(("worker_token" = [])),
+    params(
+        ("job" = JobId, Path, description = "The job."),
+        ("round" = RoundId, Path, description = "The round."),
+        ("client" = ClientId, Path, description = "The client."),
+        ("Fedavg-Worker" = WorkerId, Header, description = "The worker that asks."),
+        ("Fedavg-Report" = String, Header, description = "`ReportMetadata` as JSON in ASCII.")),
+    request_body(content = Vec<u8>, content_type = "application/octet-stream", description = "Safetensors."),
+    responses((status = 204, description = "Accepted, now or by an earlier request.")))]
+pub(super) async fn report(
+    SharedWorker(credentials): SharedWorker,
+    Ids((job, round, client)): Ids<(JobId, RoundId, ClientId)>,
+    State(app): State<App>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Problem> {
+    let metadata: ReportMetadata = json_header(&headers, REPORT_HEADER)?;
+    let (bytes, length) = parameters(&headers, body, app.config.max_body)?;
+    let request = Request::Report {
+        credentials,
+        job,
+        round,
+        client,
+        metadata,
+        body: ReportBody::Stream { bytes, length },
+    };
+    Ok(plain(app.endpoint.handle(request).await))
+}
+
+/// A client can't do its training task.
+#[utoipa::path(post, path = "/jobs/{job}/rounds/{round}/failures/{client}", tag = "training", security(("worker_token" = [])),
+    params(
+        ("job" = JobId, Path, description = "The job."),
+        ("round" = RoundId, Path, description = "The round."),
+        ("client" = ClientId, Path, description = "The client."),
+        ("Fedavg-Worker" = WorkerId, Header, description = "The worker that asks.")),
+    request_body = Failure,
+    responses((status = 204, description = "Noted.")))]
+pub(super) async fn failure(
+    SharedWorker(credentials): SharedWorker,
+    Ids((job, round, client)): Ids<(JobId, RoundId, ClientId)>,
+    State(app): State<App>,
+    Json(Failure { reason }): Json<Failure>,
+) -> Response {
+    let request = Request::TaskFailed {
+        credentials,
+        job,
+        round,
+        client,
+        reason,
+    };
+    plain(app.endpoint.handle(request).await)
+}
+
+/// What a client measured on its share of the test split.
+#[utoipa::path(put, path = "/jobs/{job}/models/{version}/evaluations/{client}", tag = "training", security(("worker_token" = [])),
+    params(
+        ("job" = JobId, Path, description = "The job."),
+        ("version" = ModelVersion, Path, description = "The version that was evaluated."),
+        ("client" = ClientId, Path, description = "The client."),
+        ("Fedavg-Worker" = WorkerId, Header, description = "The worker that asks.")),
+    request_body = ShareEvaluation,
+    responses((status = 204, description = "Noted.")))]
+pub(super) async fn evaluation(
+    SharedWorker(credentials): SharedWorker,
+    Ids((job, version, client)): Ids<(JobId, ModelVersion, ClientId)>,
+    State(app): State<App>,
+    Json(evaluation): Json<ShareEvaluation>,
+) -> Response {
+    let request = Request::Evaluation {
+        credentials,
+        job,
+        version,
+        client,
+        evaluation: evaluation.into(),
+    };
+    plain(app.endpoint.handle(request).await)
+}
+
+/// The body as a stream of safetensors bytes within the limit, and its length where that is said.
+pub(super) fn parameters(
+    headers: &HeaderMap,
+    body: Body,
+    limit: u64,
+) -> Result<(ByteStream, Option<u64>), Problem> {
+    if media_type(headers).is_some_and(|found| !found.eq_ignore_ascii_case(SAFETENSORS)) {
+        return Err(unsupported("the body must be application/octet-stream"));
+    }
+    let length = body.size_hint().exact();
+    if length.is_some_and(|length| length > limit) {
+        return Err(BodyError::TooLarge { limit }.into());
+    }
+    let mut taken = 0u64;
+    let bytes = body
+        .into_data_stream()
+        .map_err(|error| body_error(error.into()))
+        .and_then(move |piece| {
+            taken = taken.saturating_add(piece.len() as u64);
+            std::future::ready(match taken > limit {
+                true => Err(BodyError::TooLarge { limit }),
+                false => Ok(piece),
+            })
+        });
+    Ok((Box::pin(bytes), length))
+}

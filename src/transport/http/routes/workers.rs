@@ -1,0 +1,119 @@
+//! Workers: registration, signs of life, and the asking for tasks.
+
+use std::time::Duration;
+
+use axum::{
+    extract::State,
+    http::StatusCode,
+    response::{IntoResponse, Response},
+};
+
+use super::{App, plain};
+use crate::{
+    ids::WorkerId,
+    telemetry::WorkerSummary,
+    transport::{
+        self, Registered, Registration, Request, TaskMessage,
+        http::{
+            api::{Alive, Heartbeat, Poll},
+            extract::{AsOperator, Bearer, Ids, Json, WorkerToken},
+        },
+    },
+};
+
+/// Registers a worker, which gets a number and a token.
+#[utoipa::path(post, path = "/workers", tag = "workers", security(("join_token" = [])),
+    request_body = Registration,
+    responses((status = 201, description = "Its number, its token and its intervals.", body = Registered)))]
+pub(super) async fn register(
+    State(app): State<App>,
+    Bearer(join_token): Bearer,
+    Json(registration): Json<Registration>,
+) -> Response {
+    let request = Request::Register {
+        join_token,
+        registration,
+    };
+    match app.endpoint.handle(request).await {
+        transport::Response::Registered(registered) => {
+            (StatusCode::CREATED, axum::Json(registered)).into_response()
+        }
+        other => plain(other),
+    }
+}
+
+/// The workers, live and gone.
+#[utoipa::path(get, path = "/workers", tag = "operator", security(("join_token" = [])),
+    responses((status = 200, description = "In order of their numbers.", body = Vec<WorkerSummary>)))]
+pub(super) async fn workers(
+    _: AsOperator,
+    State(app): State<App>,
+) -> axum::Json<Vec<WorkerSummary>> {
+    axum::Json(app.endpoint.workers())
+}
+
+/// The worker leaves: its clients go to others at once.
+#[utoipa::path(delete, path = "/workers/{worker}", tag = "workers", security(("worker_token" = [])),
+    params(("worker" = WorkerId, Path, description = "The worker that asks.")),
+    responses((status = 204, description = "It has left.")))]
+pub(super) async fn leave(
+    token: WorkerToken,
+    Ids(worker): Ids<WorkerId>,
+    State(app): State<App>,
+) -> Response {
+    let credentials = token.of(worker);
+    plain(app.endpoint.handle(Request::Leave { credentials }).await)
+}
+
+/// The worker is alive, and works on these tasks.
+#[utoipa::path(post, path = "/workers/{worker}/heartbeat", tag = "workers", security(("worker_token" = [])),
+    params(("worker" = WorkerId, Path, description = "The worker that asks.")),
+    request_body = Heartbeat,
+    responses((status = 200, description = "The tasks that are not wanted any more.", body = Alive)))]
+pub(super) async fn heartbeat(
+    token: WorkerToken,
+    Ids(worker): Ids<WorkerId>,
+    State(app): State<App>,
+    Json(Heartbeat { busy }): Json<Heartbeat>,
+) -> Response {
+    let credentials = token.of(worker);
+    match app
+        .endpoint
+        .handle(Request::Heartbeat { credentials, busy })
+        .await
+    {
+        transport::Response::Alive { unwanted } => axum::Json(Alive { unwanted }).into_response(),
+        other => plain(other),
+    }
+}
+
+/// The worker asks for a task. The coordinator waits with the answer until there is one.
+#[utoipa::path(post, path = "/workers/{worker}/poll", tag = "workers", security(("worker_token" = [])),
+    params(("worker" = WorkerId, Path, description = "The worker that asks.")),
+    request_body = Poll,
+    responses(
+        (status = 200, description = "A task.", body = TaskMessage),
+        (status = 204, description = "None within the wait: poll again.")))]
+pub(super) async fn poll(
+    token: WorkerToken,
+    Ids(worker): Ids<WorkerId>,
+    State(app): State<App>,
+    Json(Poll { busy, wait_ms }): Json<Poll>,
+) -> Response {
+    let longest = app.config.max_wait;
+    let wait = wait_ms.map_or(longest, |wait| Duration::from_millis(wait).min(longest));
+    let request = Request::Poll {
+        credentials: token.of(worker),
+        busy,
+        wait,
+    };
+    let response = tokio::select! {
+        response = app.endpoint.handle(request) => response,
+        () = app.stopped() => transport::Response::Idle,
+    };
+    match response {
+        transport::Response::Task(task) => axum::Json(task).into_response(),
+        transport::Response::Idle => StatusCode::NO_CONTENT.into_response(),
+        other => plain(other),
+    }
+}

@@ -1,0 +1,142 @@
+//! The OpenAPI document against the routes.
+
+use std::collections::BTreeSet;
+
+use serde_json::Value;
+
+use super::Running;
+use crate::transport::http::{openapi, routes};
+
+const METHODS: [&str; 5] = ["get", "put", "post", "delete", "patch"];
+
+/// The operations of the document: method and path.
+fn documented() -> BTreeSet<(String, String)> {
+    let document = serde_json::to_value(openapi()).unwrap();
+    let mut found = BTreeSet::new();
+    for (path, item) in document["paths"].as_object().unwrap() {
+        for method in item.as_object().unwrap().keys() {
+            found.insert((method.clone(), path.clone()));
+        }
+    }
+    found
+}
+
+#[tokio::test]
+async fn every_route_that_is_served_is_in_the_document() {
+    let running = Running::open().await;
+    // The router has no list of its routes but the one in its debug output.
+    let served: BTreeSet<String> = routes::debug_router()
+        .split('"')
+        .filter(|text| text.starts_with('/') && !text.contains('*'))
+        .map(str::to_string)
+        .collect();
+    let documented = documented();
+    let paths: BTreeSet<String> = documented.iter().map(|(_, path)| path.clone()).collect();
+    assert!(served.len() >= 16, "{served:?}");
+    assert_eq!(served, paths);
+    for path in &served {
+        for method in METHODS {
+            let filled = path
+                .split('/')
+                .map(|part| if part.starts_with('{') { "1" } else { part })
+                .collect::<Vec<_>>()
+                .join("/");
+            let line = method.to_uppercase();
+            let answer = running
+                .raw(format!(
+                    "{line} {filled} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"
+                ))
+                .await;
+            let is_served = !answer.starts_with("HTTP/1.1 405");
+            let is_documented = documented.contains(&(method.to_string(), path.clone()));
+            assert_eq!(is_served, is_documented, "{method} {path}: {answer}");
+        }
+    }
+}
+
+#[test]
+fn the_document_has_what_the_protocol_promises() {
+    let expected = [
+        "delete /workers/{worker}",
+        "get /health",
+        "get /jobs",
+        "get /jobs/{job}",
+        "get /jobs/{job}/description",
+        "get /jobs/{job}/events",
+        "get /jobs/{job}/models/{version}",
+        "get /jobs/{job}/partitions/{client}",
+        "get /jobs/{job}/rounds",
+        "get /openapi.json",
+        "get /workers",
+        "post /jobs",
+        "post /jobs/{job}/cancel",
+        "post /jobs/{job}/rounds/{round}/failures/{client}",
+        "post /workers",
+        "post /workers/{worker}/heartbeat",
+        "post /workers/{worker}/poll",
+        "put /jobs/{job}/models/{version}/evaluations/{client}",
+        "put /jobs/{job}/rounds/{round}/reports/{client}",
+    ];
+    let found: Vec<_> = documented()
+        .into_iter()
+        .map(|(method, path)| format!("{method} {}", path.strip_prefix("/api/v1").unwrap()))
+        .collect();
+    assert_eq!(found, expected);
+    let protocol = include_str!("../../../../docs/protocol.md");
+    for operation in expected {
+        let (method, path) = operation.split_once(' ').unwrap();
+        let route = format!("{} {path}", method.to_uppercase());
+        let known =
+            protocol.contains(&route) || protocol.contains(&route.replace("{version}", "latest"));
+        assert!(known, "docs/protocol.md lacks {route}");
+    }
+}
+
+#[test]
+fn every_reference_and_every_token_of_the_document_is_in_it() {
+    let document = serde_json::to_value(openapi()).unwrap();
+    let mut references = Vec::new();
+    collect_references(&document, &mut references);
+    assert!(references.len() > 30);
+    for reference in references {
+        let found = document.pointer(reference.strip_prefix('#').unwrap());
+        assert!(found.is_some(), "{reference}");
+    }
+    for (method, path) in documented() {
+        let operation = &document["paths"][&path][&method];
+        assert!(operation["summary"].is_string(), "{method} {path}");
+        let problem = &operation["responses"]["default"]["content"]["application/problem+json"];
+        assert!(problem.is_object(), "{method} {path}");
+        for token in operation["security"].as_array().unwrap() {
+            for name in token.as_object().unwrap().keys() {
+                let scheme = &document["components"]["securitySchemes"][name];
+                assert_eq!(scheme["scheme"], "bearer", "{method} {path}");
+            }
+        }
+    }
+}
+
+fn collect_references(value: &Value, found: &mut Vec<String>) {
+    match value {
+        Value::Object(map) => {
+            if let Some(Value::String(reference)) = map.get("$ref") {
+                found.push(reference.clone());
+            }
+            map.values()
+                .for_each(|value| collect_references(value, found));
+        }
+        Value::Array(items) => items
+            .iter()
+            .for_each(|item| collect_references(item, found)),
+        _ => {}
+    }
+}
+
+#[test]
+fn every_refusal_is_in_the_protocol() {
+    let protocol = include_str!("../../../../docs/protocol.md");
+    for kind in crate::report::RefusalKind::ALL {
+        let row = format!("| `{}` | {}", kind.code(), kind.status());
+        assert!(protocol.contains(&row), "docs/protocol.md lacks {row}");
+    }
+}

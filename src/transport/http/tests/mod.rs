@@ -1,0 +1,93 @@
+//! Both ends over loopback, with a coordinator that is made up.
+
+mod bad_input;
+mod document;
+mod fake;
+mod limits;
+mod operator;
+mod speed;
+mod worker;
+
+use std::{
+    io::{Read, Write},
+    net::{SocketAddr, TcpStream},
+    sync::Arc,
+    time::Duration,
+};
+
+use tokio::{sync::oneshot, task::JoinHandle};
+
+use super::{ClientConfig, HttpTransport, OperatorClient, Server, ServerConfig};
+use crate::{
+    ids::WorkerId,
+    transport::{Credentials, Token},
+};
+use fake::Fake;
+
+/// A server on a free port.
+struct Running {
+    address: SocketAddr,
+    fake: Arc<Fake>,
+    stop: oneshot::Sender<()>,
+    ended: JoinHandle<()>,
+}
+
+impl Running {
+    async fn start(fake: Fake, config: ServerConfig) -> Self {
+        let fake = Arc::new(fake);
+        let any = "127.0.0.1:0".parse().unwrap();
+        let server = Server::bind(any, config, fake.clone()).await.unwrap();
+        let (stop, stopped) = oneshot::channel::<()>();
+        let address = server.local_addr();
+        let ended = tokio::spawn(server.serve(async {
+            let _ = stopped.await;
+        }));
+        Self {
+            address,
+            fake,
+            stop,
+            ended,
+        }
+    }
+
+    async fn open() -> Self {
+        Self::start(Fake::open(), ServerConfig::default()).await
+    }
+
+    fn worker(&self) -> HttpTransport {
+        self.worker_with(ClientConfig::default())
+    }
+
+    fn worker_with(&self, config: ClientConfig) -> HttpTransport {
+        HttpTransport::new(&self.address.to_string(), config).unwrap()
+    }
+
+    fn operator(&self, token: Option<&str>) -> OperatorClient {
+        let token = token.map(|token| Token(token.to_string()));
+        OperatorClient::new(&self.address.to_string(), token, ClientConfig::default()).unwrap()
+    }
+
+    /// Sends these bytes, and reads until the other side closes.
+    async fn raw(&self, request: impl Into<Vec<u8>>) -> String {
+        let (address, request) = (self.address, request.into());
+        let exchange = move || {
+            let mut stream = TcpStream::connect(address).unwrap();
+            let limit = Some(Duration::from_secs(20));
+            stream.set_read_timeout(limit).unwrap();
+            stream.set_write_timeout(limit).unwrap();
+            stream.write_all(&request).unwrap();
+            let mut answer = Vec::new();
+            stream.read_to_end(&mut answer).unwrap();
+            String::from_utf8_lossy(&answer).into_owned()
+        };
+        tokio::task::spawn_blocking(exchange).await.unwrap()
+    }
+}
+
+/// A worker that the made-up coordinator knows: 1 or 2.
+fn credentials(worker: u64) -> Credentials {
+    Credentials {
+        worker: WorkerId(worker),
+        token: Token(format!("token-{worker}")),
+    }
+}

@@ -1,0 +1,156 @@
+//! An operator's requests.
+
+use std::sync::Arc;
+
+use futures_util::TryStreamExt;
+
+use super::{
+    Running,
+    fake::{Fake, events, parameters},
+};
+use crate::{
+    ids::{JobId, ModelVersion},
+    job::JobSpec,
+    parameters::safetensors::{decode, encode},
+    report::RefusalKind,
+    transport::{
+        Operator,
+        http::{OperatorError, ServerConfig},
+    },
+};
+
+const JOB: JobId = JobId(1);
+
+fn kind<T>(result: Result<T, OperatorError>) -> RefusalKind {
+    match result {
+        Err(OperatorError::Refused(refusal)) => refusal.kind,
+        Err(error) => panic!("{error:?}"),
+        Ok(_) => panic!("granted"),
+    }
+}
+
+#[tokio::test]
+async fn summaries_come_through() {
+    let running = Running::open().await;
+    let (operator, fake) = (running.operator(None), &running.fake);
+    assert_eq!(operator.jobs().await.unwrap(), fake.jobs());
+    assert_eq!(operator.job(JOB).await.unwrap(), fake.job(JOB).unwrap());
+    assert_eq!(
+        operator.rounds(JOB).await.unwrap(),
+        fake.rounds(JOB).unwrap()
+    );
+    assert_eq!(operator.workers().await.unwrap(), fake.workers());
+    assert_eq!(operator.health().await.unwrap(), fake.health());
+    assert_eq!(kind(operator.cancel(JOB).await), RefusalKind::Conflict);
+    assert_eq!(kind(operator.job(JobId(2)).await), RefusalKind::UnknownJob);
+    assert_eq!(
+        kind(operator.rounds(JobId(2)).await),
+        RefusalKind::UnknownJob
+    );
+    assert_eq!(
+        kind(operator.events(JobId(2), 0).await),
+        RefusalKind::UnknownJob
+    );
+}
+
+#[tokio::test]
+async fn a_job_is_submitted_with_a_model_and_without() {
+    let running = Running::open().await;
+    let operator = running.operator(None);
+    let spec = JobSpec {
+        model: "modèle".to_string(),
+        rounds: 3,
+        ..JobSpec::default()
+    };
+    let initial = Arc::new(parameters(500_000, 3));
+    let summary = operator.submit(&spec, None).await.unwrap();
+    assert_eq!(summary.spec, spec);
+    operator.submit(&spec, Some(initial.clone())).await.unwrap();
+    let submitted = running.fake.submitted.lock().unwrap();
+    assert_eq!(submitted[0], (spec.clone(), None));
+    assert_eq!(submitted[1], (spec, Some((*initial).clone())));
+}
+
+#[tokio::test]
+async fn events_come_in_order_from_where_one_wants() {
+    let running = Running::open().await;
+    let operator = running.operator(None);
+    let all: Vec<_> = operator
+        .events(JOB, 0)
+        .await
+        .unwrap()
+        .try_collect()
+        .await
+        .unwrap();
+    assert_eq!(all, events());
+    let rest: Vec<_> = operator
+        .events(JOB, 2)
+        .await
+        .unwrap()
+        .try_collect()
+        .await
+        .unwrap();
+    assert_eq!(rest, events()[2..]);
+    let answer = running
+        .raw("GET /api/v1/jobs/1/events HTTP/1.1\r\nhost: x\r\nlast-event-id: 2\r\nconnection: close\r\n\r\n")
+        .await;
+    assert!(
+        answer.contains("content-type: text/event-stream"),
+        "{answer}"
+    );
+    assert!(
+        answer.contains("id: 3\n") && !answer.contains("id: 2\n"),
+        "{answer}"
+    );
+}
+
+#[tokio::test]
+async fn a_model_is_downloaded_as_the_file_that_it_is() {
+    let running = Running::open().await;
+    let operator = running.operator(None);
+    let mut file = Vec::new();
+    let (version, length) = operator.download(JOB, None, &mut file).await.unwrap();
+    assert_eq!((version, length), (ModelVersion(3), file.len() as u64));
+    assert_eq!(file, encode(&running.fake.model));
+    let (_, body) = operator.model(JOB, Some(ModelVersion(3))).await.unwrap();
+    assert_eq!(body.collect(None).await.unwrap(), running.fake.model);
+    assert_eq!(decode(&file).unwrap(), *running.fake.model);
+    let gone = operator.model(JOB, Some(ModelVersion(1))).await;
+    assert_eq!(kind(gone), RefusalKind::Gone);
+}
+
+#[tokio::test]
+async fn with_a_join_token_nothing_but_health_is_open() {
+    let running = Running::start(Fake::closed(), ServerConfig::default()).await;
+    for token in [None, Some("token-1"), Some("joi"), Some("joinx")] {
+        let operator = running.operator(token);
+        let spec = JobSpec::default();
+        let refused = [
+            kind(operator.submit(&spec, None).await),
+            kind(
+                operator
+                    .submit(&spec, Some(running.fake.model.clone()))
+                    .await,
+            ),
+            kind(operator.jobs().await),
+            kind(operator.job(JOB).await),
+            kind(operator.rounds(JOB).await),
+            kind(operator.cancel(JOB).await),
+            kind(operator.events(JOB, 0).await),
+            kind(operator.workers().await),
+            kind(operator.model(JOB, None).await),
+        ];
+        assert_eq!(refused, [RefusalKind::Unauthorized; 9], "{token:?}");
+        assert!(operator.health().await.is_ok());
+    }
+    assert!(running.fake.submitted.lock().unwrap().is_empty());
+    assert!(running.operator(Some("join")).jobs().await.is_ok());
+}
+
+#[tokio::test]
+async fn a_web_page_is_no_operator() {
+    let running = Running::open().await;
+    let cancel = "POST /api/v1/jobs/1/cancel HTTP/1.1\r\nhost: x\r\norigin: http://evil\r\nconnection: close\r\n\r\n";
+    let answer = running.raw(cancel).await;
+    assert!(answer.starts_with("HTTP/1.1 403 "), "{answer}");
+}
