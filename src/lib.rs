@@ -1,5 +1,4 @@
 //! Federated averaging for Rust: several machines train one model without moving their data.
-#![warn(missing_docs)]
 
 pub mod backend;
 #[cfg(feature = "cli")]

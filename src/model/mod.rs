@@ -9,6 +9,8 @@ mod bridge;
 mod classifier;
 mod initial;
 mod layer;
+#[cfg(test)]
+pub(crate) mod testing;
 pub mod zoo;
 
 pub use bridge::{BridgeError, export, import, layout_of};

@@ -40,3 +40,6 @@ pub struct UnfitShape {
 fn halved(images: Tensor<4>) -> Tensor<4> {
     max_pool2d(images, MaxPoolOptions::new([2, 2]))
 }
+
+#[cfg(test)]
+mod tests;

@@ -17,9 +17,15 @@ pub trait BlockReader: Sync {
     ///
     /// [`BlockError::OutOfRange`] past the layout's end; [`BlockError::Unreadable`] where the storage fails.
     fn read(&self, offset: usize, block: &mut [f32]) -> Result<(), BlockError>;
+
+    /// The values themselves, where they are in memory anyway: a fold then copies nothing. `None` says nothing about
+    /// whether they can be read.
+    fn borrow(&self, _range: Range<usize>) -> Option<&[f32]> {
+        None
+    }
 }
 
-/// A destination of parameters. Each value is written exactly once, blocks in rising order.
+/// A destination of parameters. Each value is written exactly once, in blocks that come in any order.
 pub trait BlockWriter: Send {
     /// Takes the values from `offset` on.
     ///
@@ -66,6 +72,10 @@ impl BlockReader for Parameters {
     fn read(&self, offset: usize, block: &mut [f32]) -> Result<(), BlockError> {
         block.copy_from_slice(&self.values[checked(offset, block.len(), self.values.len())?]);
         Ok(())
+    }
+
+    fn borrow(&self, range: Range<usize>) -> Option<&[f32]> {
+        self.values.get(range)
     }
 }
 

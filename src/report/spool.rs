@@ -302,7 +302,7 @@ mod tests {
     use super::*;
     use crate::{
         ids::ModelVersion,
-        parameters::{BlockReader, Role, safetensors::header},
+        parameters::{Role, safetensors::header},
     };
 
     fn metadata() -> ReportMetadata {

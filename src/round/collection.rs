@@ -1,4 +1,9 @@
-//! The reports of one round: who is to send one, whose has come, and whether that is enough.
+//! The reports of one round: who is to send one, whose has come, and the verdict on each.
+//!
+//! A verdict that is a function of what was sent (stale, too many examples) is given before one that depends on what
+//! else happened, and what happened is never undone: so a report that is sent again gets the same answer. Only
+//! "not leased" and the transient refusals speak of the moment. Nothing here knows of other rounds, or decides when
+//! the round is over.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +14,7 @@ use crate::{
     strategy::RoundPlan,
 };
 
-/// A round that has been planned and not yet ended.
+/// A round that has been planned, open or closed.
 #[derive(Debug)]
 pub(super) struct Collection {
     pub round: RoundId,
@@ -19,6 +24,10 @@ pub(super) struct Collection {
     /// No report is taken any more; what was accepted stays so.
     pub closed: bool,
     members: BTreeMap<ClientId, Member>,
+    /// Admitted uploads that have not ended, those that were overtaken too.
+    uploads: BTreeMap<RequestId, Upload>,
+    accepted: usize,
+    outstanding: usize,
 }
 
 #[derive(Debug, Default)]
@@ -32,17 +41,30 @@ struct Member {
 enum MemberState {
     #[default]
     Pending,
-    Uploading {
-        upload: RequestId,
-        worker: WorkerId,
-        examples: u64,
-    },
+    Uploading(RequestId),
     Accepted {
         upload: RequestId,
         worker: WorkerId,
     },
     /// Takes no further part: this refusal is the verdict on whatever it sends.
     Failed(Refusal),
+}
+
+impl MemberState {
+    fn is_outstanding(&self) -> bool {
+        matches!(self, Self::Pending | Self::Uploading(_))
+    }
+
+    fn is_accepted(&self) -> bool {
+        matches!(self, Self::Accepted { .. })
+    }
+}
+
+#[derive(Debug)]
+struct Upload {
+    client: ClientId,
+    worker: WorkerId,
+    examples: u64,
 }
 
 /// What to say to an offered report.
@@ -55,17 +77,24 @@ pub(super) enum Offer {
     Fail(Refusal),
 }
 
-/// What came of an upload.
+/// What to say of an upload that ended.
 #[derive(Debug, PartialEq)]
-pub(super) enum Upload {
-    Accepted {
+pub(super) enum Verdict {
+    Accept {
         worker: WorkerId,
         examples: u64,
     },
-    Refused {
-        worker: Option<WorkerId>,
+    AlreadyAccepted,
+    /// No such upload was admitted, or it has ended before.
+    Unknown(Refusal),
+    Refuse {
+        worker: WorkerId,
         refusal: Refusal,
-        failed: bool,
+    },
+    /// Refuse, and expect nothing more of the client.
+    Fail {
+        worker: WorkerId,
+        refusal: Refusal,
     },
 }
 
@@ -76,7 +105,7 @@ impl Collection {
         plan: RoundPlan,
         deadline: Timestamp,
     ) -> Self {
-        let members = plan
+        let members: BTreeMap<_, _> = plan
             .cohort
             .iter()
             .map(|client| (*client, Member::default()))
@@ -87,11 +116,14 @@ impl Collection {
             plan,
             deadline,
             closed: false,
+            uploads: BTreeMap::new(),
+            accepted: 0,
+            outstanding: members.len(),
             members,
         }
     }
 
-    /// The accepted reports, in client order.
+    /// The accepted reports, in client order, each with the request that uploaded it.
     pub fn accepted(&self) -> Vec<(ClientId, RequestId)> {
         let accepted = |(client, member): (&ClientId, &Member)| match member.state {
             MemberState::Accepted { upload, .. } => Some((*client, upload)),
@@ -101,30 +133,19 @@ impl Collection {
     }
 
     pub fn accepted_count(&self) -> usize {
-        self.members
-            .values()
-            .filter(|member| matches!(member.state, MemberState::Accepted { .. }))
-            .count()
+        self.accepted
     }
 
-    /// Members of whom a report may still come.
+    /// How many members there are of whom a report may still come.
     pub fn outstanding(&self) -> usize {
-        let open = |member: &&Member| {
-            matches!(
-                member.state,
-                MemberState::Pending | MemberState::Uploading { .. }
-            )
-        };
-        self.members.values().filter(open).count()
+        self.outstanding
     }
 
     /// Whether a report may still come of this client.
     pub fn is_outstanding(&self, client: ClientId) -> bool {
-        let state = self.members.get(&client).map(|member| &member.state);
-        matches!(
-            state,
-            Some(MemberState::Pending | MemberState::Uploading { .. })
-        )
+        self.members
+            .get(&client)
+            .is_some_and(|member| member.state.is_outstanding())
     }
 
     /// Whether the client's task may be handed out: not while its report is on the way.
@@ -152,39 +173,9 @@ impl Collection {
         lease: Option<WorkerId>,
         partition: u64,
     ) -> Offer {
-        let Some(member) = self.members.get_mut(&client) else {
-            let detail = format!(
-                "client {client} is not in the cohort of round {}",
-                self.round
-            );
-            return Offer::Refuse(Refusal::new(RefusalKind::NotInCohort, detail));
+        let Some(member) = self.members.get(&client) else {
+            return Offer::Refuse(self.not_in_cohort(client));
         };
-        if matches!(member.state, MemberState::Accepted { worker: accepted, .. } if accepted == worker)
-        {
-            return Offer::AlreadyAccepted;
-        }
-        if self.closed {
-            return Offer::Refuse(match &member.state {
-                MemberState::Failed(refusal) => refusal.clone(),
-                _ => late(self.round),
-            });
-        }
-        if lease != Some(worker) {
-            let detail = format!("worker {worker} does not hold the lease of client {client}");
-            return Offer::Refuse(Refusal::new(RefusalKind::NotLeased, detail));
-        }
-        match &member.state {
-            MemberState::Accepted { .. } => {
-                let detail = format!("the report of client {client} came from another worker");
-                return Offer::Refuse(Refusal::new(RefusalKind::NotLeased, detail));
-            }
-            MemberState::Failed(refusal) => return Offer::Refuse(refusal.clone()),
-            MemberState::Uploading { .. } => {
-                let detail = format!("the report of client {client} is being uploaded already");
-                return Offer::Refuse(Refusal::new(RefusalKind::Duplicate, detail));
-            }
-            MemberState::Pending => {}
-        }
         if metadata.base_version != self.version && !planted(Bug::StaleAdmitted) {
             let detail = format!(
                 "starts from version {}, and the round from {}",
@@ -192,26 +183,36 @@ impl Collection {
             );
             return Offer::Refuse(Refusal::new(RefusalKind::Stale, detail));
         }
-        if metadata.examples == 0 || metadata.examples > partition {
-            let detail = format!(
-                "claims {} examples, and the partition of client {client} has {partition}",
-                metadata.examples
-            );
-            let refusal = Refusal::new(RefusalKind::ExamplesExceeded, detail);
-            member.state = MemberState::Failed(refusal.clone());
-            return Offer::Fail(refusal);
+        if let Some(refusal) = improper(client, metadata, partition) {
+            let may_fail = !self.closed && lease == Some(worker);
+            return match may_fail && self.is_pending(client) && self.fail(client, refusal.clone()) {
+                true => Offer::Fail(refusal),
+                false => Offer::Refuse(refusal),
+            };
         }
-        if metadata.metrics.values().any(|value| !value.is_finite()) {
-            let refusal = Refusal::new(RefusalKind::Malformed, "a metric is not a finite number");
-            member.state = MemberState::Failed(refusal.clone());
-            return Offer::Fail(refusal);
+        match &member.state {
+            MemberState::Accepted { worker: sender, .. } if *sender == worker => {
+                Offer::AlreadyAccepted
+            }
+            MemberState::Accepted { .. } => Offer::Refuse(from_another(client)),
+            MemberState::Failed(refusal) => Offer::Refuse(refusal.clone()),
+            _ if self.closed => Offer::Refuse(late(self.round)),
+            _ if lease != Some(worker) => Offer::Refuse(not_leased(worker, client)),
+            MemberState::Uploading(_) => {
+                let detail = format!("the report of client {client} is being uploaded already");
+                Offer::Refuse(Refusal::new(RefusalKind::Duplicate, detail))
+            }
+            MemberState::Pending => {
+                let upload = Upload {
+                    client,
+                    worker,
+                    examples: metadata.examples,
+                };
+                self.uploads.insert(request, upload);
+                self.set(client, MemberState::Uploading(request));
+                Offer::Admit
+            }
         }
-        member.state = MemberState::Uploading {
-            upload: request,
-            worker,
-            examples: metadata.examples,
-        };
-        Offer::Admit
     }
 
     /// Judges an upload that ended.
@@ -220,85 +221,131 @@ impl Collection {
         client: ClientId,
         upload: RequestId,
         stored: Result<(), Refusal>,
-    ) -> Upload {
-        let overtaken = || {
-            let detail = format!("client {client} moved to another worker during the upload");
-            Upload::Refused {
-                worker: None,
-                refusal: Refusal::new(RefusalKind::NotLeased, detail),
-                failed: false,
-            }
-        };
-        let Some(member) = self.members.get_mut(&client) else {
-            return overtaken();
-        };
-        let MemberState::Uploading {
-            upload: expected,
-            worker,
-            examples,
-        } = member.state.clone()
+    ) -> Verdict {
+        let ended = self.uploads.remove(&upload);
+        let Some(Upload {
+            worker, examples, ..
+        }) = ended.filter(|ended| ended.client == client)
         else {
-            return overtaken();
+            let detail = format!("request {upload} uploads nothing for client {client}");
+            return Verdict::Unknown(Refusal::new(RefusalKind::Conflict, detail));
         };
-        if expected != upload {
-            return overtaken();
+        let refuse = |refusal| Verdict::Refuse { worker, refusal };
+        match self.members.get(&client).map(|member| &member.state) {
+            Some(MemberState::Accepted { worker: sender, .. }) if *sender == worker => {
+                return Verdict::AlreadyAccepted;
+            }
+            Some(MemberState::Accepted { .. }) => return refuse(from_another(client)),
+            Some(MemberState::Failed(refusal)) => return refuse(refusal.clone()),
+            _ if self.closed && !planted(Bug::LateAccepted) => return refuse(late(self.round)),
+            Some(MemberState::Uploading(current)) if *current == upload => {}
+            _ => {
+                let detail = format!("worker {worker} lost the lease of client {client} meanwhile");
+                return refuse(Refusal::new(RefusalKind::NotLeased, detail));
+            }
         }
-        let stored = match self.closed && !planted(Bug::LateAccepted) {
-            true => Err(late(self.round)),
-            false => stored,
-        };
         match stored {
             Ok(()) => {
-                member.state = MemberState::Accepted { upload, worker };
-                Upload::Accepted { worker, examples }
+                self.set(client, MemberState::Accepted { upload, worker });
+                Verdict::Accept { worker, examples }
             }
             Err(refusal) if refusal.kind.is_transient() => {
-                member.state = MemberState::Pending;
-                Upload::Refused {
-                    worker: Some(worker),
-                    refusal,
-                    failed: false,
-                }
+                self.set(client, MemberState::Pending);
+                refuse(refusal)
             }
             Err(refusal) => {
-                member.state = MemberState::Failed(refusal.clone());
-                Upload::Refused {
-                    worker: Some(worker),
-                    refusal,
-                    failed: true,
-                }
+                self.set(client, MemberState::Failed(refusal.clone()));
+                Verdict::Fail { worker, refusal }
+            }
+        }
+    }
+
+    /// Judges what a worker says about a task that it can't do: whether that changes the round, or why it may not say
+    /// so.
+    pub fn give_up(
+        &mut self,
+        worker: WorkerId,
+        client: ClientId,
+        reason: &str,
+        lease: Option<WorkerId>,
+    ) -> Result<bool, Refusal> {
+        match self.members.get(&client) {
+            None => Err(self.not_in_cohort(client)),
+            Some(member) if self.closed || !member.state.is_outstanding() => Ok(false),
+            Some(_) if lease != Some(worker) => Err(not_leased(worker, client)),
+            Some(_) => {
+                let detail = format!("client {client} failed: {reason}");
+                Ok(self.fail(client, Refusal::new(RefusalKind::Conflict, detail)))
             }
         }
     }
 
     /// The client takes no further part, unless its report is in; whether that changed anything.
     pub fn fail(&mut self, client: ClientId, refusal: Refusal) -> bool {
-        match self.members.get_mut(&client) {
-            Some(member)
-                if matches!(
-                    member.state,
-                    MemberState::Pending | MemberState::Uploading { .. }
-                ) =>
-            {
-                member.state = MemberState::Failed(refusal);
-                true
-            }
-            _ => false,
+        let is_open = self.is_outstanding(client);
+        if is_open {
+            self.set(client, MemberState::Failed(refusal));
         }
+        is_open
     }
 
     /// The client's lease moved: an upload under way is overtaken, and the task is to be handed out anew.
     pub fn release(&mut self, client: ClientId) {
-        if let Some(member) = self.members.get_mut(&client) {
-            member.issued_to = None;
-            if matches!(member.state, MemberState::Uploading { .. }) {
-                member.state = MemberState::Pending;
-            }
+        let Some(member) = self.members.get_mut(&client) else {
+            return;
+        };
+        member.issued_to = None;
+        if matches!(member.state, MemberState::Uploading(_)) {
+            self.set(client, MemberState::Pending);
         }
+    }
+
+    fn set(&mut self, client: ClientId, state: MemberState) {
+        let Some(member) = self.members.get_mut(&client) else {
+            return;
+        };
+        let before = std::mem::replace(&mut member.state, state);
+        self.accepted += usize::from(member.state.is_accepted());
+        self.accepted -= usize::from(before.is_accepted());
+        self.outstanding += usize::from(member.state.is_outstanding());
+        self.outstanding -= usize::from(before.is_outstanding());
+    }
+
+    fn not_in_cohort(&self, client: ClientId) -> Refusal {
+        let detail = format!(
+            "client {client} is not in the cohort of round {}",
+            self.round
+        );
+        Refusal::new(RefusalKind::NotInCohort, detail)
     }
 }
 
 /// The verdict on what comes after its round has closed.
 pub(super) fn late(round: RoundId) -> Refusal {
     Refusal::new(RefusalKind::Late, format!("round {round} has closed"))
+}
+
+/// The verdict on what comes from a worker that may not act for the client.
+pub(super) fn not_leased(worker: WorkerId, client: ClientId) -> Refusal {
+    let detail = format!("worker {worker} does not hold the lease of client {client}");
+    Refusal::new(RefusalKind::NotLeased, detail)
+}
+
+fn from_another(client: ClientId) -> Refusal {
+    let detail = format!("the report of client {client} came from another worker");
+    Refusal::new(RefusalKind::NotLeased, detail)
+}
+
+/// What is wrong with what a report says about itself, whatever the round.
+fn improper(client: ClientId, metadata: &ReportMetadata, partition: u64) -> Option<Refusal> {
+    if metadata.examples == 0 || metadata.examples > partition {
+        let detail = format!(
+            "claims {} examples, and the partition of client {client} has {partition}",
+            metadata.examples
+        );
+        return Some(Refusal::new(RefusalKind::ExamplesExceeded, detail));
+    }
+    let is_number = |value: &f64| value.is_finite();
+    (!metadata.metrics.values().all(is_number))
+        .then(|| Refusal::new(RefusalKind::Malformed, "a metric is not a finite number"))
 }

@@ -61,7 +61,8 @@ pub enum Command {
         /// The version.
         version: ModelVersion,
     },
-    /// Forget the reports of a round, and an aggregate of it that was not published.
+    /// Forget the reports of a round, and an aggregate of it that was not published: what is still being uploaded,
+    /// folded or stored for it at this moment is forgotten when it ends.
     Discard {
         /// The round.
         round: RoundId,

@@ -19,13 +19,14 @@ pub struct Evaluation {
 }
 
 impl Evaluation {
-    /// The mean over parts, weighted by examples, in the order given; `None` where there is no example.
+    /// The mean over parts, weighted by examples, in the order given; `None` where there is no example. A part without
+    /// examples counts for nothing, whatever it says.
     pub fn mean<'a>(parts: impl IntoIterator<Item = &'a Evaluation>) -> Option<Evaluation> {
-        let (mut loss, mut accuracy, mut examples) = (0.0, 0.0, 0);
-        for part in parts {
+        let (mut loss, mut accuracy, mut examples) = (0.0, 0.0, 0u64);
+        for part in parts.into_iter().filter(|part| part.examples > 0) {
             loss += part.loss * part.examples as f64;
             accuracy += part.accuracy * part.examples as f64;
-            examples += part.examples;
+            examples = examples.saturating_add(part.examples);
         }
         let count = examples as f64;
         (examples > 0).then(|| Evaluation {
@@ -33,6 +34,15 @@ impl Evaluation {
             accuracy: accuracy / count,
             examples,
         })
+    }
+
+    /// These measurements, where they can be ones. An empty share has none, and counts for nothing.
+    fn checked(self) -> Result<Evaluation, String> {
+        let is_possible = self.loss.is_finite() && (0.0..=1.0).contains(&self.accuracy);
+        match is_possible || self.examples == 0 {
+            true => Ok(self),
+            false => Err("the measurements are not ones of a classifier".to_string()),
+        }
     }
 }
 
@@ -44,82 +54,107 @@ pub(super) struct Pending {
     pub round: RoundId,
     /// Given up at this moment; none where the driver evaluates, who always answers.
     pub deadline: Option<Timestamp>,
-    shares: BTreeMap<ClientId, Share>,
+    /// Each client's share, with its number.
+    shares: BTreeMap<ClientId, (u32, Share)>,
+    open: usize,
+    /// Why the mean can't be had any more.
+    failed: Option<String>,
 }
 
 #[derive(Debug)]
 enum Share {
     Open,
     Done(Evaluation),
-    Failed(String),
 }
 
 impl Pending {
-    /// A version that these clients evaluate a share of each; no client: the driver does.
-    pub fn new(
-        version: ModelVersion,
-        round: RoundId,
-        clients: &[ClientId],
-        deadline: Option<Timestamp>,
-    ) -> Self {
+    /// A version that the driver evaluates.
+    pub fn by_driver(version: ModelVersion, round: RoundId) -> Self {
         Self {
             version,
             round,
-            deadline,
-            shares: clients
-                .iter()
-                .map(|client| (*client, Share::Open))
-                .collect(),
+            deadline: None,
+            shares: BTreeMap::new(),
+            open: 0,
+            failed: None,
+        }
+    }
+
+    /// A version that these clients, in rising order, evaluate a share of each, until the deadline.
+    pub fn by_clients(
+        version: ModelVersion,
+        round: RoundId,
+        clients: &[ClientId],
+        deadline: Timestamp,
+    ) -> Self {
+        let shares = clients
+            .iter()
+            .zip(0..)
+            .map(|(client, number)| (*client, (number, Share::Open)));
+        Self {
+            deadline: Some(deadline),
+            open: clients.len(),
+            shares: shares.collect(),
+            ..Self::by_driver(version, round)
         }
     }
 
     /// Whether this client's share is still to be measured.
     pub fn is_open(&self, client: ClientId) -> bool {
-        matches!(self.shares.get(&client), Some(Share::Open))
+        self.open_share(client).is_some()
     }
 
-    /// The client's share, counted from 0, and how many there are.
-    pub fn share(&self, client: ClientId) -> Option<(u32, u32)> {
-        let position = self.shares.keys().position(|found| *found == client)?;
-        Some((position as u32, self.shares.len() as u32))
+    /// The client's share that is still to be measured, counted from 0, and how many shares there are.
+    pub fn open_share(&self, client: ClientId) -> Option<(u32, u32)> {
+        match self.shares.get(&client) {
+            Some((number, Share::Open)) => Some((*number, self.shares.len() as u32)),
+            _ => None,
+        }
     }
 
     /// Takes a share's measurements. A second time, nothing changes.
     pub fn take(&mut self, client: ClientId, evaluation: Result<Evaluation, String>) {
-        if let Some(share @ Share::Open) = self.shares.get_mut(&client) {
-            *share = evaluation.map_or_else(Share::Failed, Share::Done);
+        let Some((_, share @ Share::Open)) = self.shares.get_mut(&client) else {
+            return;
+        };
+        match evaluation.and_then(Evaluation::checked) {
+            Ok(evaluation) => {
+                *share = Share::Done(evaluation);
+                self.open -= 1;
+            }
+            Err(reason) => {
+                let reason = format!("client {client} could not evaluate: {reason}");
+                self.failed.get_or_insert(reason);
+            }
         }
     }
 
-    /// Whether there is nothing left to wait for.
+    /// Whether there is nothing left to wait for: all shares are in, or one will never be.
     pub fn is_done(&self) -> bool {
-        !self.shares.is_empty()
-            && self
-                .shares
-                .values()
-                .all(|share| !matches!(share, Share::Open))
+        self.deadline.is_some() && (self.open == 0 || self.failed.is_some())
     }
 
     /// The mean of all shares, or why there is none: part of a test split is not comparable with the whole.
     pub fn result(&self) -> Result<Evaluation, String> {
-        let mut done = Vec::with_capacity(self.shares.len());
-        let mut open = 0;
-        for (client, share) in &self.shares {
-            match share {
-                Share::Done(evaluation) => done.push(evaluation),
-                Share::Failed(reason) => {
-                    return Err(format!("client {client} could not evaluate: {reason}"));
-                }
-                Share::Open => open += 1,
-            }
+        if let Some(reason) = &self.failed {
+            return Err(reason.clone());
         }
-        match open {
-            0 => Evaluation::mean(done).ok_or_else(|| "the test split has no examples".to_string()),
-            _ => Err(format!(
-                "{open} of {} shares of the test split were not evaluated in time",
-                self.shares.len()
-            )),
+        if self.open > 0 {
+            let (open, all) = (self.open, self.shares.len());
+            return Err(format!(
+                "{open} of {all} shares of the test split were not evaluated in time"
+            ));
         }
+        if self.shares.is_empty() {
+            return Err("no client has a live worker".to_string());
+        }
+        let done = self.shares.values().filter_map(|(_, share)| match share {
+            Share::Done(evaluation) => Some(evaluation),
+            Share::Open => None,
+        });
+        let mean = Evaluation::mean(done);
+        mean.ok_or_else(|| "the test split has no examples".to_string())
+            .and_then(Evaluation::checked)
     }
 }
 
@@ -127,36 +162,61 @@ impl Pending {
 mod tests {
     use super::*;
 
+    fn pending(clients: u32) -> Pending {
+        let clients: Vec<_> = (0..clients).map(ClientId).collect();
+        Pending::by_clients(ModelVersion(1), RoundId(1), &clients, Timestamp(9))
+    }
+
+    fn measured(loss: f64, accuracy: f64, examples: u64) -> Result<Evaluation, String> {
+        Ok(Evaluation {
+            loss,
+            accuracy,
+            examples,
+        })
+    }
+
     #[test]
     fn shares_are_weighted_by_their_examples_and_a_missing_one_spoils_the_mean() {
-        let clients = [ClientId(0), ClientId(1)];
-        let mut pending = Pending::new(ModelVersion(1), RoundId(1), &clients, None);
-        pending.take(
-            ClientId(0),
-            Ok(Evaluation {
-                loss: 1.0,
-                accuracy: 0.5,
-                examples: 30,
-            }),
-        );
+        let mut pending = pending(3);
+        pending.take(ClientId(0), measured(1.0, 0.5, 30));
+        pending.take(ClientId(1), measured(2.0, 1.0, 10));
         assert!(!pending.is_done() && pending.result().is_err());
-        pending.take(
-            ClientId(1),
-            Ok(Evaluation {
-                loss: 2.0,
-                accuracy: 1.0,
-                examples: 10,
-            }),
-        );
+        assert_eq!(pending.open_share(ClientId(2)), Some((2, 3)));
+        // A share that has no example has no mean, and needs none.
+        pending.take(ClientId(2), measured(f64::NAN, f64::NAN, 0));
         pending.take(ClientId(1), Err("again".to_string()));
         assert!(pending.is_done());
-        assert_eq!(
-            pending.result(),
-            Ok(Evaluation {
-                loss: 1.25,
-                accuracy: 0.625,
-                examples: 40
-            })
-        );
+        assert_eq!(pending.result(), measured(1.25, 0.625, 40));
+    }
+
+    #[test]
+    fn what_no_classifier_can_measure_ends_it_with_the_clients_name() {
+        let values = [(f64::INFINITY, 0.5), (1.0, f64::NAN), (1.0, 1.5)];
+        for (loss, accuracy) in values {
+            let mut pending = pending(2);
+            pending.take(ClientId(1), measured(loss, accuracy, 10));
+            assert!(pending.is_done());
+            assert!(
+                pending
+                    .result()
+                    .unwrap_err()
+                    .starts_with("client 1 could not evaluate")
+            );
+        }
+    }
+
+    #[test]
+    fn examples_beyond_counting_are_no_panic() {
+        let most = Evaluation {
+            loss: 1.0,
+            accuracy: 1.0,
+            examples: u64::MAX,
+        };
+        assert_eq!(Evaluation::mean([&most, &most]).unwrap().examples, u64::MAX);
+    }
+
+    #[test]
+    fn with_nobody_to_ask_it_is_over_at_once() {
+        assert!(pending(0).is_done() && pending(0).result().is_err());
     }
 }

@@ -28,7 +28,8 @@ pub enum Event {
         worker: WorkerId,
         /// How many clients it trains at once.
         slots: u32,
-        /// A lost worker whose own data it has, where it is that worker come back.
+        /// The worker whose own data it has, where it is that worker come back. Clients of that data move to it, at
+        /// once or when the other is lost.
         replaces: Option<WorkerId>,
     },
     /// A worker left, or was not heard of for too long.
@@ -67,7 +68,8 @@ pub enum Event {
         /// What it says about the report.
         metadata: ReportMetadata,
     },
-    /// An admitted report has been read to its end.
+    /// An admitted report has been read to its end, or broke off: every admitted upload ends with this. The driver
+    /// drops one that is then refused.
     ReportStored {
         /// Whom the reply goes to.
         request: RequestId,

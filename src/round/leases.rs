@@ -1,6 +1,15 @@
 //! Which worker acts for which client.
+//!
+//! Indices keep every step cheap where there are many of both: a look-up costs O(log n), and the arrival or the loss
+//! of a worker O(log n) for each client that moves. Nothing here knows of rounds, tasks or time.
+
+mod load;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
+
+use load::Loads;
 
 use crate::ids::{ClientId, WorkerId};
 
@@ -8,10 +17,25 @@ use crate::ids::{ClientId, WorkerId};
 #[derive(Debug, Default)]
 pub(super) struct Leases {
     holders: BTreeMap<ClientId, Option<WorkerId>>,
-    /// Clients whose data only one worker has: their lease never moves.
-    homes: BTreeMap<ClientId, WorkerId>,
-    /// Live workers, with how many clients each trains at once.
-    workers: BTreeMap<WorkerId, u32>,
+    workers: BTreeMap<WorkerId, Worker>,
+    /// Clients that any worker could act for, while there is none.
+    unplaced: BTreeSet<ClientId>,
+    /// Clients whose data only one worker has, by that worker: their lease never moves to another.
+    homes: BTreeMap<WorkerId, BTreeSet<ClientId>>,
+    /// Workers that came back as another one, which has their data.
+    heirs: BTreeMap<WorkerId, WorkerId>,
+    /// Number of clients with a holder.
+    held: usize,
+    loads: Loads,
+}
+
+/// A live worker.
+#[derive(Debug)]
+struct Worker {
+    slots: u32,
+    clients: BTreeSet<ClientId>,
+    /// Those of its clients that another worker could act for.
+    movable: BTreeSet<ClientId>,
 }
 
 /// A lease that changed hands.
@@ -23,8 +47,13 @@ pub(super) struct Move {
 }
 
 impl Leases {
-    pub fn workers(&self) -> &BTreeMap<WorkerId, u32> {
-        &self.workers
+    /// The live workers with their slots, in order of registration.
+    pub fn workers(&self) -> impl ExactSizeIterator<Item = (WorkerId, u32)> + '_ {
+        self.workers.iter().map(|(id, worker)| (*id, worker.slots))
+    }
+
+    pub fn is_live(&self, worker: WorkerId) -> bool {
+        self.workers.contains_key(&worker)
     }
 
     pub fn holder(&self, client: ClientId) -> Option<WorkerId> {
@@ -33,18 +62,28 @@ impl Leases {
 
     /// The clients of a worker, in order.
     pub fn held_by(&self, worker: WorkerId) -> impl Iterator<Item = ClientId> + '_ {
-        self.holders
-            .iter()
-            .filter(move |(_, holder)| **holder == Some(worker))
-            .map(|(client, _)| *client)
+        let worker = self.workers.get(&worker);
+        worker
+            .into_iter()
+            .flat_map(|worker| &worker.clients)
+            .copied()
     }
 
-    /// Clients that nobody can act for now.
+    /// How many clients a worker acts for.
+    pub fn count(&self, worker: WorkerId) -> usize {
+        self.workers
+            .get(&worker)
+            .map_or(0, |worker| worker.clients.len())
+    }
+
+    /// How many clients have a live worker.
+    pub fn held(&self) -> usize {
+        self.held
+    }
+
+    /// How many clients nobody can act for now.
     pub fn orphans(&self) -> usize {
-        self.holders
-            .values()
-            .filter(|holder| holder.is_none())
-            .count()
+        self.holders.len() - self.held
     }
 
     /// Fixes the clients and deals them out.
@@ -54,203 +93,166 @@ impl Leases {
     ) -> Vec<Move> {
         for (client, home) in clients {
             self.holders.insert(client, None);
-            if let Some(home) = home {
-                self.homes.insert(client, home);
-            }
+            let place = match home.map(|home| self.present_home(home)) {
+                Some(home) => self.homes.entry(home).or_default(),
+                None => &mut self.unplaced,
+            };
+            place.insert(client);
         }
-        self.place_orphans()
+        let live: Vec<_> = self.workers.keys().copied().collect();
+        let mut moves: Vec<_> = live
+            .into_iter()
+            .flat_map(|worker| self.bring_home(worker))
+            .collect();
+        moves.extend(self.place());
+        sorted(moves)
     }
 
-    /// A worker is there: it takes what nobody holds. What others hold stays until [`Leases::rebalance`].
+    /// A worker is there: it takes what nobody holds. What others hold stays until [`Leases::rebalance`], but for the
+    /// data of the worker that it `replaces`, once that one is gone.
     pub fn join(&mut self, worker: WorkerId, slots: u32, replaces: Option<WorkerId>) -> Vec<Move> {
-        self.workers.insert(worker, slots.max(1));
-        if let Some(former) = replaces.filter(|former| !self.workers.contains_key(former)) {
-            self.homes
-                .values_mut()
-                .filter(|home| **home == former)
-                .for_each(|home| *home = worker);
+        let slots = slots.max(1);
+        self.change(worker, |entry| entry.slots = slots);
+        self.heirs.remove(&worker);
+        if let Some(former) = replaces.filter(|former| *former != worker) {
+            self.heirs.insert(former, worker);
+            if !self.is_live(former) {
+                self.inherit(former);
+            }
         }
-        self.place_orphans()
+        let mut moves = self.bring_home(worker);
+        moves.extend(self.place());
+        sorted(moves)
     }
 
     /// A worker is gone: its clients go to the others, but for those whose data went with it.
     pub fn lose(&mut self, worker: WorkerId) -> Vec<Move> {
-        self.workers.remove(&worker);
-        let lost: BTreeSet<_> = self.held_by(worker).collect();
-        lost.iter().for_each(|client| {
+        let Some(gone) = self.workers.remove(&worker) else {
+            return Vec::new();
+        };
+        self.loads.remove(worker);
+        self.held -= gone.clients.len();
+        for client in &gone.clients {
             self.holders.insert(*client, None);
-        });
-        let mut moves = self.place_orphans();
-        moves
-            .iter_mut()
-            .filter(|step| lost.contains(&step.client))
-            .for_each(|step| step.from = Some(worker));
-        let placed: BTreeSet<_> = moves.iter().map(|step| step.client).collect();
-        let unplaced = lost.difference(&placed).map(|client| Move {
+        }
+        self.unplaced.extend(&gone.movable);
+        let heir = self.inherit(worker);
+        let mut moves = self.bring_home(heir);
+        moves.extend(self.place());
+        for step in &mut moves {
+            step.from = gone.clients.contains(&step.client).then_some(worker);
+        }
+        let orphaned = gone
+            .clients
+            .iter()
+            .filter(|client| self.holder(**client).is_none());
+        moves.extend(orphaned.map(|client| Move {
             client: *client,
             from: Some(worker),
             to: None,
-        });
-        moves.extend(unplaced);
-        moves.sort_by_key(|step| step.client);
-        moves
+        }));
+        sorted(moves)
     }
 
     /// Evens the load out, for between rounds: clients move from the worker with most per slot to the one with least,
     /// as long as that makes the larger of the two loads smaller.
     pub fn rebalance(&mut self) -> Vec<Move> {
         let mut moves = Vec::new();
-        loop {
-            let movable = |worker: &WorkerId| {
-                self.held_by(*worker)
-                    .filter(|client| !self.homes.contains_key(client))
-                    .last()
+        while let Some((heaviest, lightest)) = self.loads.uneven() {
+            let worker = self.workers.get(&heaviest);
+            let Some(client) = worker.and_then(|worker| worker.movable.last().copied()) else {
+                break;
             };
-            let heaviest = self
-                .workers
-                .keys()
-                .filter(|worker| movable(worker).is_some())
-                .max_by(|a, b| {
-                    self.load(**a, 0)
-                        .total_cmp(&self.load(**b, 0))
-                        .then(b.cmp(a))
-                })
-                .copied();
-            let lightest = self.lightest();
-            let (Some(heaviest), Some(lightest)) = (heaviest, lightest) else {
-                return moves;
-            };
-            if self.load(lightest, 1) >= self.load(heaviest, 0) {
-                return moves;
-            }
-            let Some(client) = movable(&heaviest) else {
-                return moves;
-            };
-            self.holders.insert(client, Some(lightest));
+            self.change(heaviest, |worker| {
+                worker.clients.remove(&client);
+                worker.movable.remove(&client);
+            });
+            self.held -= 1;
+            self.assign(client, lightest, true);
             moves.push(Move {
                 client,
                 from: Some(heaviest),
                 to: Some(lightest),
             });
         }
-    }
-
-    fn place_orphans(&mut self) -> Vec<Move> {
-        let orphans: Vec<_> = self
-            .holders
-            .iter()
-            .filter(|(_, holder)| holder.is_none())
-            .map(|(id, _)| *id)
-            .collect();
-        let mut moves = Vec::new();
-        for client in orphans {
-            let to = match self.homes.get(&client) {
-                Some(home) => self.workers.contains_key(home).then_some(*home),
-                None => self.lightest(),
-            };
-            if to.is_some() {
-                self.holders.insert(client, to);
-                moves.push(Move {
-                    client,
-                    from: None,
-                    to,
-                });
-            }
-        }
         moves
     }
 
-    /// The worker with the fewest clients per slot once it had one more; the earliest registered of equals.
-    fn lightest(&self) -> Option<WorkerId> {
-        self.workers
-            .keys()
-            .min_by(|a, b| {
-                self.load(**a, 1)
-                    .total_cmp(&self.load(**b, 1))
-                    .then(a.cmp(b))
-            })
-            .copied()
-    }
-
-    /// Clients per slot, with `more` clients than it has.
-    fn load(&self, worker: WorkerId, more: usize) -> f64 {
-        let slots = self.workers.get(&worker).copied().unwrap_or(1);
-        (self.held_by(worker).count() + more) as f64 / f64::from(slots)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn leases(clients: u32, workers: &[(u64, u32)]) -> Leases {
-        let mut leases = Leases::default();
-        for (worker, slots) in workers {
-            leases.join(WorkerId(*worker), *slots, None);
+    /// Where the data of this worker is now: with the last that replaced it.
+    fn present_home(&self, mut worker: WorkerId) -> WorkerId {
+        while let Some(heir) = self.heirs.get(&worker).filter(|_| !self.is_live(worker)) {
+            worker = *heir;
         }
-        leases.start((0..clients).map(|client| (ClientId(client), None)));
-        leases
+        worker
     }
 
-    fn counts(leases: &Leases) -> Vec<usize> {
-        leases
-            .workers()
-            .keys()
-            .map(|worker| leases.held_by(*worker).count())
+    /// Hands the clients of a worker that is gone on to the one that has its data now, and names that one.
+    fn inherit(&mut self, former: WorkerId) -> WorkerId {
+        let heir = self.present_home(former);
+        if heir != former {
+            let clients = self.homes.remove(&former).unwrap_or_default();
+            self.homes.entry(heir).or_default().extend(clients);
+        }
+        heir
+    }
+
+    /// Gives a worker the clients whose data it alone has, if it is live.
+    fn bring_home(&mut self, worker: WorkerId) -> Vec<Move> {
+        let at_home = self.homes.get(&worker).filter(|_| self.is_live(worker));
+        let idle: Vec<_> = at_home
+            .into_iter()
+            .flatten()
+            .copied()
+            .filter(|client| self.holder(*client).is_none())
+            .collect();
+        idle.into_iter()
+            .map(|client| self.assign(client, worker, false))
             .collect()
     }
 
-    #[test]
-    fn clients_are_dealt_in_proportion_to_slots() {
-        assert_eq!(counts(&leases(9, &[(1, 1), (2, 2)])), [3, 6]);
-        assert_eq!(counts(&leases(2, &[(1, 1), (2, 1), (3, 1)])), [1, 1, 0]);
+    /// Deals out what nobody holds and anybody could.
+    fn place(&mut self) -> Vec<Move> {
+        if self.workers.is_empty() {
+            return Vec::new();
+        }
+        let clients = std::mem::take(&mut self.unplaced);
+        clients
+            .into_iter()
+            .filter_map(|client| Some(self.assign(client, self.loads.lightest()?, true)))
+            .collect()
     }
 
-    #[test]
-    fn a_lost_workers_clients_move_at_once_and_a_late_worker_gets_some_at_the_next_rebalance() {
-        let mut leases = leases(4, &[(1, 1), (2, 1)]);
-        let moves = leases.lose(WorkerId(1));
-        assert!(
-            moves
-                .iter()
-                .all(|step| step.from == Some(WorkerId(1)) && step.to == Some(WorkerId(2)))
-        );
-        assert_eq!(moves.len(), 2);
-        assert!(
-            leases.join(WorkerId(3), 1, None).is_empty(),
-            "what is held stays within the round"
-        );
-        assert_eq!(leases.rebalance().len(), 2);
-        assert_eq!(counts(&leases), [2, 2]);
-        assert!(leases.rebalance().is_empty());
+    fn assign(&mut self, client: ClientId, worker: WorkerId, movable: bool) -> Move {
+        self.held += 1;
+        self.holders.insert(client, Some(worker));
+        self.change(worker, |entry| {
+            entry.clients.insert(client);
+            if movable {
+                entry.movable.insert(client);
+            }
+        });
+        Move {
+            client,
+            from: None,
+            to: Some(worker),
+        }
     }
 
-    #[test]
-    fn without_workers_clients_are_nobodys_until_one_joins() {
-        let mut leases = leases(2, &[(1, 1)]);
-        assert!(
-            leases
-                .lose(WorkerId(1))
-                .iter()
-                .all(|step| step.to.is_none())
-        );
-        assert_eq!(leases.orphans(), 2);
-        assert_eq!(leases.join(WorkerId(2), 1, None).len(), 2);
+    /// Changes a worker, or adds it, and notes its new load.
+    fn change(&mut self, id: WorkerId, change: impl FnOnce(&mut Worker)) {
+        let worker = self.workers.entry(id).or_insert_with(|| Worker {
+            slots: 1,
+            clients: BTreeSet::new(),
+            movable: BTreeSet::new(),
+        });
+        change(worker);
+        let has_movable = !worker.movable.is_empty();
+        self.loads
+            .set(id, worker.clients.len(), worker.slots, has_movable);
     }
+}
 
-    #[test]
-    fn a_client_whose_data_is_its_workers_own_never_moves() {
-        let mut leases = Leases::default();
-        leases.join(WorkerId(1), 1, None);
-        leases.join(WorkerId(2), 1, None);
-        leases.start([
-            (ClientId(0), Some(WorkerId(1))),
-            (ClientId(1), Some(WorkerId(2))),
-        ]);
-        leases.lose(WorkerId(1));
-        assert_eq!(leases.holder(ClientId(0)), None);
-        assert!(leases.rebalance().is_empty());
-        leases.join(WorkerId(3), 1, Some(WorkerId(1)));
-        assert_eq!(leases.holder(ClientId(0)), Some(WorkerId(3)));
-    }
+fn sorted(mut moves: Vec<Move>) -> Vec<Move> {
+    moves.sort_by_key(|step| step.client);
+    moves
 }

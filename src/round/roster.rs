@@ -1,6 +1,9 @@
 //! Which workers there are, and which of them are alive. The roster outlives jobs.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -10,9 +13,15 @@ use crate::ids::{Timestamp, WorkerId};
 const REMEMBERED: usize = 256;
 
 /// All workers that registered, with what each said about itself (`I`).
+///
+/// Every step costs O(log workers), and [`Roster::expire`] that for each worker that it finds lost.
 #[derive(Debug)]
 pub struct Roster<I> {
     workers: BTreeMap<WorkerId, WorkerRecord<I>>,
+    /// The live ones, by when they were last heard of.
+    live: BTreeSet<(Timestamp, WorkerId)>,
+    /// Those that are gone, by when they were last heard of.
+    gone: BTreeSet<(Timestamp, WorkerId)>,
     expiry: Duration,
     last: u64,
 }
@@ -48,6 +57,8 @@ impl<I> Roster<I> {
     pub fn new(expiry: Duration) -> Self {
         Self {
             workers: BTreeMap::new(),
+            live: BTreeSet::new(),
+            gone: BTreeSet::new(),
             expiry,
             last: 0,
         }
@@ -57,15 +68,14 @@ impl<I> Roster<I> {
     pub fn register(&mut self, info: I, now: Timestamp) -> WorkerId {
         self.last += 1;
         let worker = WorkerId(self.last);
-        self.workers.insert(
-            worker,
-            WorkerRecord {
-                info,
-                registered: now,
-                last_seen: now,
-                state: WorkerState::Live,
-            },
-        );
+        let record = WorkerRecord {
+            info,
+            registered: now,
+            last_seen: now,
+            state: WorkerState::Live,
+        };
+        self.workers.insert(worker, record);
+        self.live.insert((now, worker));
         self.forget_oldest();
         worker
     }
@@ -73,42 +83,38 @@ impl<I> Roster<I> {
     /// Notes that a worker was heard of. Whether it had been lost, and is live again; `None` for one that is unknown
     /// or has left.
     pub fn touch(&mut self, worker: WorkerId, now: Timestamp) -> Option<bool> {
-        let record = self
-            .workers
-            .get_mut(&worker)
-            .filter(|record| record.state != WorkerState::Left)?;
-        record.last_seen = record.last_seen.max(now);
-        let returned = record.state == WorkerState::Lost;
-        record.state = WorkerState::Live;
-        Some(returned)
+        let state = self.workers.get(&worker)?.state;
+        if state == WorkerState::Left {
+            return None;
+        }
+        self.set(worker, WorkerState::Live, now);
+        Some(state == WorkerState::Lost)
     }
 
     /// A worker leaves; whether it was live.
     pub fn leave(&mut self, worker: WorkerId) -> bool {
-        let Some(record) = self.workers.get_mut(&worker) else {
-            return false;
-        };
-        std::mem::replace(&mut record.state, WorkerState::Left) == WorkerState::Live
+        let before = self.set(worker, WorkerState::Left, Timestamp(0));
+        before == Some(WorkerState::Live)
     }
 
-    /// Takes those for lost that have not been heard of for too long, and names them.
+    /// Takes those for lost that have not been heard of for too long, and names them, in order of registration.
     pub fn expire(&mut self, now: Timestamp) -> Vec<WorkerId> {
-        let expiry = self.expiry;
         let mut lost = Vec::new();
-        for (worker, record) in &mut self.workers {
-            if record.state == WorkerState::Live && record.last_seen + expiry <= now {
-                record.state = WorkerState::Lost;
-                lost.push(*worker);
+        while let Some((last_seen, worker)) = self.live.first().copied() {
+            if last_seen + self.expiry > now {
+                break;
             }
+            self.set(worker, WorkerState::Lost, last_seen);
+            lost.push(worker);
         }
+        lost.sort_unstable();
         lost
     }
 
     /// When [`Roster::expire`] is next due.
     pub fn next_expiry(&self) -> Option<Timestamp> {
-        self.live()
-            .map(|(_, record)| record.last_seen + self.expiry)
-            .min()
+        let (last_seen, _) = self.live.first()?;
+        Some(*last_seen + self.expiry)
     }
 
     /// The live workers, in order of registration.
@@ -129,14 +135,32 @@ impl<I> Roster<I> {
         self.workers.get(&worker)
     }
 
+    /// Changes a worker's state, which it was heard of in at `seen` at the earliest, and gives the state before.
+    fn set(
+        &mut self,
+        worker: WorkerId,
+        state: WorkerState,
+        seen: Timestamp,
+    ) -> Option<WorkerState> {
+        let record = self.workers.get_mut(&worker)?;
+        let before = std::mem::replace(&mut record.state, state);
+        let old_key = (record.last_seen, worker);
+        record.last_seen = record.last_seen.max(seen);
+        let key = (record.last_seen, worker);
+        self.live.remove(&old_key);
+        self.gone.remove(&old_key);
+        match state {
+            WorkerState::Live => self.live.insert(key),
+            WorkerState::Lost | WorkerState::Left => self.gone.insert(key),
+        };
+        Some(before)
+    }
+
     fn forget_oldest(&mut self) {
-        let gone: Vec<_> = self
-            .iter()
-            .filter(|(_, record)| record.state != WorkerState::Live)
-            .map(|(worker, _)| worker)
-            .collect();
-        for worker in gone.iter().take(gone.len().saturating_sub(REMEMBERED)) {
-            self.workers.remove(worker);
+        while self.gone.len() > REMEMBERED {
+            if let Some((_, worker)) = self.gone.pop_first() {
+                self.workers.remove(&worker);
+            }
         }
     }
 }
@@ -170,6 +194,16 @@ mod tests {
             roster.leave(worker);
         }
         assert!(roster.iter().count() <= REMEMBERED + 1);
+        // Of those that are gone, the ones not heard of for longest are forgotten.
+        let long_lived = roster.register((), Timestamp(0));
+        roster.touch(long_lived, Timestamp(5000));
+        for _ in 0..2 * REMEMBERED {
+            let worker = roster.register((), Timestamp(1));
+            roster.leave(worker);
+        }
+        roster.expire(Timestamp(6000));
+        roster.register((), Timestamp(6000));
+        assert_eq!(roster.touch(long_lived, Timestamp(6000)), Some(true));
         assert_eq!(roster.touch(WorkerId(999_999), Timestamp(0)), None);
     }
 }

@@ -4,7 +4,10 @@
 //! model's block. Blocks have a constant size and are independent of each other, so the result is the same to the last
 //! bit whatever order reports arrived in and however many threads fold; memory is a block for each thread.
 
-use std::sync::{Mutex, PoisonError};
+use std::{
+    ops::Range,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
 
 use super::StrategyError;
 use crate::{
@@ -13,17 +16,16 @@ use crate::{
     report::{ReportError, Reports},
 };
 
-/// Values in a block: 16 384 f64 sums and four clients' f32 blocks are 384 KiB, about a core's own cache.
-const BLOCK: usize = 16 * 1024;
-/// Reports read per pass over the sums, which saves loads and stores of the sums. The order of additions to one sum, and
+/// Values in a block: its f64 sums are 64 KiB, and stay in a core's own cache while the reports stream past.
+const BLOCK: usize = 8 * 1024;
+/// Reports added per pass over the sums, which saves loads and stores of the sums. The order of additions to one sum, and
 /// with it every bit, is that of one report at a time.
 const PASS: usize = 4;
-/// Blocks for each thread between two writes of the finished ones.
-const BLOCKS_PER_THREAD: usize = 4;
 
 /// Writes `global + sum(weight * delta) / sum(weight)` to `next`; frozen tensors keep the global model's values.
 ///
 /// Sums and the division are in f64, one rounding to f32 at the end. `weights` has one entry for each report, in order.
+/// The sum of the weights comes back.
 ///
 /// # Errors
 ///
@@ -60,28 +62,27 @@ pub fn weighted_mean(
         .collect::<Result<_, ReportError>>()?;
 
     let len = global.layout().len();
-    let executor = reports.executor();
-    let wave = executor.threads().max(1) * BLOCKS_PER_THREAD;
-    let mut slots: Vec<Mutex<Slot>> = (0..wave).map(|_| Mutex::new(Slot::default())).collect();
-    let mut start = 0;
-    while start < len {
-        let blocks = (len - start).div_ceil(BLOCK).min(wave);
-        executor.run(blocks, &|index| {
-            let offset = start + index * BLOCK;
-            let mut slot = slots[index].lock().unwrap_or_else(PoisonError::into_inner);
-            let count = BLOCK.min(len - offset);
-            slot.error = slot.fold(global, &inputs, total, offset, count).err();
-        });
-        for (index, slot) in slots.iter_mut().take(blocks).enumerate() {
-            let slot = slot.get_mut().unwrap_or_else(PoisonError::into_inner);
-            if let Some(error) = slot.error.take() {
-                return Err(error);
-            }
-            next.write(start + index * BLOCK, &slot.next)?;
+    let next = Mutex::new(next);
+    let failure: Mutex<Option<StrategyError>> = Mutex::new(None);
+    // As many as threads: each takes one for a block and puts it back.
+    let idle: Mutex<Vec<Buffers>> = Mutex::default();
+    reports.executor().run(len.div_ceil(BLOCK), &|index| {
+        if locked(&failure).is_some() {
+            return;
         }
-        start += blocks * BLOCK;
+        let mut buffers = locked(&idle).pop().unwrap_or_default();
+        let offset = index * BLOCK;
+        let folded = buffers.fold(global, &inputs, total, offset..len.min(offset + BLOCK));
+        let written = folded.and_then(|()| Ok(locked(&next).write(offset, &buffers.next)?));
+        if let Err(error) = written {
+            locked(&failure).get_or_insert(error);
+        }
+        locked(&idle).push(buffers);
+    });
+    match failure.into_inner().unwrap_or_else(PoisonError::into_inner) {
+        Some(error) => Err(error),
+        None => Ok(total),
     }
-    Ok(total)
 }
 
 struct Input<'a> {
@@ -90,51 +91,55 @@ struct Input<'a> {
     delta: &'a (dyn BlockReader + Send + Sync),
 }
 
-/// The buffers of one block, used again for the next.
+/// One block's sums, the reports' values where they have to be copied, and the result.
 #[derive(Default)]
-struct Slot {
+struct Buffers {
     sums: Vec<f64>,
     deltas: [Vec<f32>; PASS],
     next: Vec<f32>,
-    error: Option<StrategyError>,
 }
 
-impl Slot {
+impl Buffers {
     fn fold(
         &mut self,
         global: &dyn BlockReader,
         inputs: &[Input<'_>],
         total: f64,
-        offset: usize,
-        count: usize,
+        range: Range<usize>,
     ) -> Result<(), StrategyError> {
         self.sums.clear();
-        self.sums.resize(count, 0.0);
-        self.next.resize(count, 0.0);
+        self.sums.resize(range.len(), 0.0);
         for pass in inputs.chunks(PASS) {
-            for (input, delta) in pass.iter().zip(&mut self.deltas) {
-                delta.resize(count, 0.0);
-                input
-                    .delta
-                    .read(offset, delta)
-                    .map_err(|source| ReportError::Block {
-                        client: input.client,
-                        source,
-                    })?;
+            let mut rows: [&[f32]; PASS] = [&[]; PASS];
+            for ((row, input), buffer) in rows.iter_mut().zip(pass).zip(&mut self.deltas) {
+                *row = match input.delta.borrow(range.clone()) {
+                    Some(values) => values,
+                    None => {
+                        buffer.resize(range.len(), 0.0);
+                        let read = input.delta.read(range.start, buffer);
+                        read.map_err(|source| ReportError::Block {
+                            client: input.client,
+                            source,
+                        })?;
+                        buffer
+                    }
+                };
             }
-            add(&mut self.sums, pass, &self.deltas);
+            add(&mut self.sums, pass, rows);
         }
-        global.read(offset, &mut self.next)?;
-        let mut position = 0;
-        while position < count {
-            let Some((role, range)) = global.layout().role_at(offset + position) else {
+        self.next.resize(range.len(), 0.0);
+        global.read(range.start, &mut self.next)?;
+        let mut position = range.start;
+        while position < range.end {
+            let Some((role, stretch)) = global.layout().role_at(position) else {
                 break;
             };
-            let end = (range.end - offset).min(count);
+            let end = stretch.end.min(range.end);
             if role != Role::Frozen {
-                for (value, sum) in self.next[position..end]
+                let stretch = position - range.start..end - range.start;
+                for (value, sum) in self.next[stretch.clone()]
                     .iter_mut()
-                    .zip(&self.sums[position..end])
+                    .zip(&self.sums[stretch])
                 {
                     *value = (f64::from(*value) + sum / total) as f32;
                 }
@@ -146,14 +151,11 @@ impl Slot {
 }
 
 /// `sums += weight * delta` for each of the pass's reports in turn: multiply, then add, each rounded.
-fn add(sums: &mut [f64], pass: &[Input<'_>], deltas: &[Vec<f32>; PASS]) {
-    if let [a, b, c, d] = pass {
-        let weights = [a.weight, b.weight, c.weight, d.weight];
-        let rows = deltas[0]
-            .iter()
-            .zip(&deltas[1])
-            .zip(deltas[2].iter().zip(&deltas[3]));
-        for (sum, ((a, b), (c, d))) in sums.iter_mut().zip(rows) {
+fn add(sums: &mut [f64], pass: &[Input<'_>], rows: [&[f32]; PASS]) {
+    let [a, b, c, d] = rows;
+    if let [first, second, third, fourth] = pass {
+        let weights = [first.weight, second.weight, third.weight, fourth.weight];
+        for (sum, (((a, b), c), d)) in sums.iter_mut().zip(a.iter().zip(b).zip(c).zip(d)) {
             let mut value = *sum;
             value += weights[0] * f64::from(*a);
             value += weights[1] * f64::from(*b);
@@ -163,11 +165,15 @@ fn add(sums: &mut [f64], pass: &[Input<'_>], deltas: &[Vec<f32>; PASS]) {
         }
         return;
     }
-    for (input, delta) in pass.iter().zip(deltas) {
-        for (sum, value) in sums.iter_mut().zip(delta) {
+    for (input, row) in pass.iter().zip(rows) {
+        for (sum, value) in sums.iter_mut().zip(row) {
             *sum += input.weight * f64::from(*value);
         }
     }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -43,8 +43,7 @@ use crate::{
 ///
 /// - `plan` and `aggregate` are functions of their arguments and of the state that `export_state` shows: the same
 ///   arguments and state give the same bits. All randomness comes from the `rng` argument.
-/// - `aggregate` reads `global` and the reports as often as it likes and writes every value of `next` exactly once, in
-///   rising order. It publishes nothing: on an error, a panic or a cancellation the caller drops `next` and builds the
+/// - `aggregate` reads `global` and the reports as often as it likes and writes every value of `next` exactly once. It publishes nothing: on an error, a panic or a cancellation the caller drops `next` and builds the
 ///   strategy again from the state that it exported at the last commit.
 /// - Reports come in client order. Threads come from [`Reports::executor`]; the result must not depend on how many.
 pub trait FederatedStrategy: Send {

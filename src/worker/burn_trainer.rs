@@ -19,6 +19,8 @@ use std::{
 
 use burn::{module::Module, optim::GradientsParams, tensor::Device};
 pub use learner::{BatchLoss, Learner, Minibatch, Randomness, Split};
+#[cfg(test)]
+pub(crate) use optimizer::local_optimizer;
 use rand::seq::SliceRandom;
 pub use registry::BurnTrainers;
 use tally::Tally;

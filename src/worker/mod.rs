@@ -10,6 +10,9 @@ mod runner;
 mod task;
 mod trainer;
 
+#[cfg(test)]
+pub(crate) use burn_trainer::local_optimizer;
+
 pub use burn_trainer::{
     BatchLoss, BurnTrainer, BurnTrainers, Learner, Minibatch, Randomness, Split,
 };

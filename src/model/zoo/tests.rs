@@ -1,0 +1,192 @@
+//! The zoo against PyTorch: names, shapes, answers and training steps.
+
+use burn::{
+    module::Module,
+    optim::{GradientsParams, ModuleOptimizer},
+    tensor::{Device, Int, Tensor},
+};
+
+use super::*;
+use crate::{
+    job::{OptimizerKind, TrainingSettings},
+    model::{
+        Classifier, export, import, layout_of, pytorch_initial,
+        testing::{devices, distance, fixture, fixture_bytes, tensor},
+    },
+    parameters::{Parameters, Role, safetensors},
+    worker::{BatchLoss, local_optimizer},
+};
+
+const DIGITS: ClassifierShape = ClassifierShape {
+    channels: 1,
+    height: 8,
+    width: 8,
+    classes: 10,
+};
+const CIFAR10: ClassifierShape = ClassifierShape {
+    channels: 3,
+    height: 32,
+    width: 32,
+    classes: 10,
+};
+
+fn mlp(device: &Device) -> Mlp {
+    Mlp::new(&DIGITS, device).unwrap()
+}
+
+fn lenet(device: &Device) -> LeNet {
+    LeNet::new(&CIFAR10, device).unwrap()
+}
+
+fn tiny_cnn(device: &Device) -> TinyCnn {
+    TinyCnn::new(&DIGITS, device).unwrap()
+}
+
+fn trainable(parameters: &Parameters) -> usize {
+    let tensors = parameters.layout().tensors().iter();
+    tensors
+        .filter(|spec| spec.role == Role::Trainable)
+        .map(|spec| spec.range().len())
+        .sum()
+}
+
+/// Answers as PyTorch does, from its file, on every device; and gives the file back as it was.
+fn answers_as_pytorch<C: Classifier>(name: &str, build: fn(&Device) -> C, expected: usize) {
+    let file = fixture(name);
+    let (input, logits) = (
+        fixture(&format!("{name}.input")),
+        fixture(&format!("{name}.logits")),
+    );
+    for (backend, device) in devices() {
+        let module = import(build(&device.clone().autodiff()), &file).unwrap();
+        let answer = module
+            .valid()
+            .forward(tensor(&input, "input", &device), None)
+            .into_data();
+        let difference = distance(answer.as_slice().unwrap(), logits.tensor("logits").unwrap());
+        assert!(difference < 1e-5, "{name} on {backend}: {difference}");
+
+        let exported = export(&module).unwrap();
+        assert_eq!(exported, file, "{name} on {backend}");
+        assert_eq!(trainable(&exported), expected);
+    }
+}
+
+#[test]
+fn the_zoo_answers_as_pytorch_from_pytorchs_files() {
+    answers_as_pytorch("mlp", mlp, 9_610);
+    answers_as_pytorch("lenet", lenet, 62_006);
+    answers_as_pytorch("tiny_cnn", tiny_cnn, 3_706);
+}
+
+#[test]
+fn the_values_in_a_file_are_the_bytes_that_pytorch_writes() {
+    let values = |file: &[u8]| {
+        let length = u64::from_le_bytes(file[..8].try_into().unwrap()) as usize;
+        file[8 + length..].to_vec()
+    };
+    for (_, device) in devices() {
+        let module = import(lenet(&device.autodiff()), &fixture("lenet")).unwrap();
+        let ours = safetensors::encode(&export(&module).unwrap());
+        assert_eq!(values(&ours), values(&fixture_bytes("lenet")));
+    }
+}
+
+/// Five steps on the fixture's batches.
+fn five_steps<C: Classifier>(
+    name: &str,
+    build: fn(&Device) -> C,
+    device: &Device,
+    mut optimizer: ModuleOptimizer,
+    lr: f64,
+) -> (Parameters, Vec<f32>) {
+    let batches = fixture(&format!("{name}.steps"));
+    let device = device.clone().autodiff();
+    let mut module = import(build(&device), &fixture(name)).unwrap();
+    let mut losses = Vec::new();
+    for step in 0..5 {
+        let images = tensor(&batches, &format!("input.{step}"), &device);
+        let labels: Tensor<1, Int> =
+            tensor::<1>(&batches, &format!("labels.{step}"), &device).int();
+        let batch = BatchLoss::cross_entropy(module.forward(images, None), labels);
+        losses.push(batch.loss.clone().into_scalar::<f32>());
+        let gradients = GradientsParams::from_grads(batch.loss.backward(), &module);
+        module = optimizer.step(lr, module, gradients);
+    }
+    (export(&module).unwrap(), losses)
+}
+
+fn ends_as(outcome: &Parameters, (parameters, losses): (Parameters, Vec<f32>), context: &str) {
+    let difference = distance(&losses, outcome.tensor("losses").unwrap());
+    assert!(
+        difference < 5e-6,
+        "{context}: losses differ by {difference}"
+    );
+    for spec in parameters.layout().tensors() {
+        let expected = outcome.tensor(&format!("after.{}", spec.name)).unwrap();
+        let difference = distance(parameters.tensor(&spec.name).unwrap(), expected);
+        assert!(
+            difference < 5e-6,
+            "{context}: {} differs by {difference}",
+            spec.name
+        );
+    }
+}
+
+#[test]
+fn steps_of_sgd_and_adam_end_where_pytorchs_do() {
+    let sgd = TrainingSettings {
+        lr: 0.1,
+        momentum: 0.9,
+        weight_decay: 1e-4,
+        ..Default::default()
+    };
+    let adam = TrainingSettings {
+        optimizer: OptimizerKind::Adam,
+        lr: 1e-3,
+        weight_decay: 0.0,
+        ..Default::default()
+    };
+    for (backend, device) in devices() {
+        let run = five_steps("mlp", mlp, &device, local_optimizer(&sgd), sgd.lr);
+        ends_as(&fixture("mlp.steps"), run, &format!("mlp, SGD, {backend}"));
+        let run = five_steps("mlp", mlp, &device, local_optimizer(&adam), adam.lr);
+        ends_as(&fixture("mlp.adam"), run, &format!("mlp, Adam, {backend}"));
+        // BatchNorm's running statistics are among the tensors.
+        let run = five_steps("tiny_cnn", tiny_cnn, &device, local_optimizer(&sgd), sgd.lr);
+        ends_as(
+            &fixture("tiny_cnn.steps"),
+            run,
+            &format!("tiny_cnn, SGD, {backend}"),
+        );
+    }
+}
+
+#[test]
+fn cifar_cnn_has_the_layers_that_the_documentation_says() {
+    let (_, device) = devices().remove(0);
+    let module = CifarCnn::new(&CIFAR10, &device.clone().autodiff()).unwrap();
+    let layout = layout_of(&module).unwrap();
+    let shape = |name: &str| layout.find(name).unwrap().shape.clone();
+    assert_eq!(shape("conv1.weight"), [32, 3, 3, 3]);
+    assert_eq!(shape("conv3.weight"), [128, 64, 3, 3]);
+    assert_eq!(shape("bn2.running_var"), [64]);
+    assert_eq!(shape("fc1.weight"), [256, 8192]);
+    assert_eq!(shape("fc2.weight"), [10, 256]);
+    let initial = pytorch_initial(&layout, 1);
+    assert_eq!(trainable(&initial), 2_193_674);
+    let module = import(module, &initial).unwrap().valid();
+    let logits = module.forward(Tensor::zeros([2, 3, 32, 32], &device), None);
+    assert_eq!(logits.dims(), [2, 10]);
+}
+
+#[test]
+fn shapes_that_leave_nothing_to_classify_are_errors() {
+    let (_, device) = devices().remove(0);
+    assert!(LeNet::new(&DIGITS, &device).is_err());
+    let error = CifarCnn::new(&ClassifierShape { width: 3, ..DIGITS }, &device).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "cifar_cnn needs sides of at least 4 pixels, not 1 x 8 x 3 with 10 classes"
+    );
+}

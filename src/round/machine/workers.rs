@@ -1,0 +1,170 @@
+//! Workers come and go, and ask for tasks.
+
+use std::collections::{BTreeSet, HashSet};
+
+use super::{Phase, RoundMachine};
+use crate::{
+    ids::{ClientId, ModelVersion, RoundId, Timestamp, WorkerId},
+    report::{Refusal, RefusalKind},
+    round::{Command, JobEvent, Task, TaskKind, leases::Move},
+};
+
+/// Why a client of `local` data drops out.
+pub(super) const DATA_GONE: &str = "the worker that has its data is gone";
+
+impl RoundMachine {
+    /// Whether the result of this task would still be taken from this worker. A worker drops tasks for which it
+    /// would not.
+    pub fn wants(&self, worker: WorkerId, task: &Task) -> bool {
+        if self.leases.holder(task.client) != Some(worker) {
+            return false;
+        }
+        match task.kind {
+            TaskKind::Train { .. } => self.current.as_ref().is_some_and(|current| {
+                current.round == task.round
+                    && !current.closed
+                    && current.is_outstanding(task.client)
+            }),
+            TaskKind::Evaluate { .. } => self
+                .evaluations
+                .iter()
+                .any(|pending| pending.version == task.version && pending.is_open(task.client)),
+        }
+    }
+
+    /// The worker that holds a client's lease.
+    pub fn lease(&self, client: ClientId) -> Option<WorkerId> {
+        self.leases.holder(client)
+    }
+
+    /// How many clients a worker acts for.
+    pub fn clients_of(&self, worker: WorkerId) -> usize {
+        self.leases.count(worker)
+    }
+
+    pub(super) fn worker_joined(
+        &mut self,
+        worker: WorkerId,
+        slots: u32,
+        replaces: Option<WorkerId>,
+        now: Timestamp,
+    ) {
+        if self.outcome().is_some() {
+            return;
+        }
+        let moves = self.leases.join(worker, slots, replaces);
+        self.apply(moves);
+        match self.phase {
+            Phase::Waiting { .. }
+                if self.leases.workers().len() >= self.config.limits.min_workers as usize =>
+            {
+                self.phase = Phase::Preparing;
+                let workers = self.leases.workers().collect();
+                self.commands.push_back(Command::Prepare { workers });
+            }
+            Phase::Gathering { .. } => self.begin_round(now),
+            _ => {}
+        }
+    }
+
+    pub(super) fn worker_lost(&mut self, worker: WorkerId) {
+        if self.outcome().is_none() && self.leases.is_live(worker) {
+            let moves = self.leases.lose(worker);
+            self.apply(moves);
+        }
+    }
+
+    /// Carries lease changes into the round that is open: tasks go out again, and a client whose data went with its
+    /// worker drops out.
+    pub(super) fn apply(&mut self, moves: Vec<Move>) {
+        let mut receivers = BTreeSet::new();
+        for Move { client, from, to } in moves {
+            self.log(JobEvent::Leased { client, from, to });
+            let is_at_home = self.client(client).is_ok_and(|spec| spec.home.is_some());
+            if let Some(current) = self.current.as_mut().filter(|current| !current.closed) {
+                current.release(client);
+            }
+            if is_at_home && to.is_none() {
+                self.drop_out(client);
+            }
+            receivers.extend(to);
+        }
+        self.wake(receivers);
+    }
+
+    /// Expects nothing more of a client whose data is gone.
+    pub(super) fn drop_out(&mut self, client: ClientId) {
+        for pending in &mut self.evaluations {
+            pending.take(client, Err(DATA_GONE.to_string()));
+        }
+        let refusal = Refusal::new(RefusalKind::Late, DATA_GONE);
+        let open = self.current.as_mut().filter(|current| !current.closed);
+        if open.is_some_and(|current| current.fail(client, refusal)) {
+            self.log_failed(self.round, client, DATA_GONE.to_string());
+        }
+    }
+
+    pub(super) fn log_failed(&mut self, round: RoundId, client: ClientId, reason: String) {
+        self.log(JobEvent::ClientFailed {
+            round,
+            client,
+            reason,
+        });
+    }
+
+    /// A task for this worker that it does not have: evaluation first, since the job's record waits for it.
+    pub(super) fn next_task(&mut self, worker: WorkerId, busy: &[Task]) -> Option<Task> {
+        let busy: HashSet<_> = busy.iter().map(work).collect();
+        if let Some(task) = self.evaluation_task(worker, &busy) {
+            return Some(task);
+        }
+        let current = self.current.as_mut().filter(|current| !current.closed)?;
+        let task = self
+            .leases
+            .held_by(worker)
+            .filter(|client| current.is_pending(*client))
+            .map(|client| Task {
+                client,
+                round: current.round,
+                version: current.version,
+                kind: TaskKind::Train {
+                    training: current.plan.training.clone(),
+                    deadline: current.deadline,
+                },
+            })
+            .find(|task| !busy.contains(&work(task)))?;
+        if current.issue(task.client, worker) {
+            self.log(JobEvent::TaskIssued {
+                round: task.round,
+                client: task.client,
+                worker,
+            });
+        }
+        Some(task)
+    }
+
+    fn evaluation_task(&self, worker: WorkerId, busy: &HashSet<Work>) -> Option<Task> {
+        self.evaluations
+            .iter()
+            .flat_map(|pending| {
+                self.leases.held_by(worker).filter_map(|client| {
+                    let (share, shares) = pending.open_share(client)?;
+                    Some(Task {
+                        client,
+                        round: pending.round,
+                        version: pending.version,
+                        kind: TaskKind::Evaluate { share, shares },
+                    })
+                })
+            })
+            .find(|task| !busy.contains(&work(task)))
+    }
+}
+
+/// A piece of work, as [`Task::is_same_work`] compares it.
+type Work = (bool, ClientId, RoundId, ModelVersion);
+
+fn work(task: &Task) -> Work {
+    let is_training = matches!(task.kind, TaskKind::Train { .. });
+    (is_training, task.client, task.round, task.version)
+}

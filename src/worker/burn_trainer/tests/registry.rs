@@ -1,0 +1,115 @@
+//! Models and datasets by name.
+
+use super::*;
+
+#[test]
+fn a_job_that_names_something_unknown_is_told_what_is_known() {
+    for factory in factories() {
+        let factory = factory.with_learner("line", "points", Line);
+        let Err(error) = factory.trainer(&job("resnet")) else {
+            panic!("there is no resnet");
+        };
+        let expected = "no model \"resnet\" is known here; known are cifar_cnn, lenet, mlp, tiny_cnn, line on points";
+        assert_eq!(error.to_string(), expected);
+
+        // The images of the digits are too small for LeNet.
+        let error = factory.initial(&job("lenet")).unwrap_err();
+        assert!(error.to_string().contains("at least 16 pixels"), "{error}");
+
+        let error = factory.dataset("mnist").unwrap_err();
+        assert!(matches!(error, TrainError::UnknownDataset { .. }));
+        assert!(error.to_string().contains("digits"), "{error}");
+    }
+}
+
+#[test]
+fn the_initial_model_follows_from_the_seed_and_needs_no_data_of_a_known_dataset() {
+    let nowhere = tempfile::tempdir().unwrap();
+    let cifar10 = JobSpec {
+        dataset: "cifar10".to_string(),
+        ..job("cifar_cnn")
+    };
+    let mut first: Option<Parameters> = None;
+    for factory in factories() {
+        let factory = factory.with_data_dir(nowhere.path());
+        let initial = factory.initial(&cifar10).unwrap();
+        assert_eq!(
+            initial.layout().find("fc1.weight").unwrap().shape,
+            [256, 8192]
+        );
+        assert_eq!(
+            &initial,
+            first.get_or_insert(initial.clone()),
+            "the same on every device"
+        );
+        let other = JobSpec {
+            seed: 1,
+            ..cifar10.clone()
+        };
+        assert_ne!(factory.initial(&other).unwrap(), initial);
+
+        let Err(error) = factory.trainer(&cifar10) else {
+            panic!("there is no data to train on");
+        };
+        assert!(
+            error.to_string().contains("fedavg data download cifar10"),
+            "{error}"
+        );
+        let here: Vec<String> = factory
+            .datasets()
+            .into_iter()
+            .map(|info| info.name)
+            .collect();
+        assert_eq!(here, ["digits"]);
+    }
+}
+
+#[test]
+fn a_module_that_draws_its_own_initial_values_draws_them_from_the_seed() {
+    for factory in factories() {
+        let factory = factory.with_learner("line", "points", Line);
+        let job = |seed| JobSpec {
+            dataset: "points".to_string(),
+            seed,
+            ..job("line")
+        };
+        let initial = factory.initial(&job(5)).unwrap();
+        assert_eq!(factory.initial(&job(5)).unwrap(), initial);
+        assert_ne!(factory.initial(&job(6)).unwrap(), initial);
+        assert_eq!(initial.layout().tensors()[0].role, Role::Trainable);
+    }
+}
+
+#[test]
+fn datasets_are_described_by_counts_fingerprint_and_labels() {
+    for factory in factories() {
+        let factory = factory
+            .with_dataset("mine", varied_digits())
+            .with_learner("line", "points", Line);
+        let digits = digits().unwrap();
+        let info = factory.dataset("digits").unwrap();
+        assert_eq!(info.fingerprint, digits.fingerprint());
+        assert_eq!((info.train_examples, info.test_examples), (1442, 355));
+        assert_eq!(*factory.labels("digits").unwrap(), *digits.train.labels());
+        assert_eq!(
+            factory.dataset("mine").unwrap().fingerprint,
+            info.fingerprint
+        );
+
+        let points = factory.dataset("points").unwrap();
+        assert_eq!((points.train_examples, points.test_examples), (32, 32));
+        assert_eq!(points.fingerprint.len(), 64);
+        let error = factory.labels("points").unwrap_err();
+        assert!(error.to_string().contains("no labels"), "{error}");
+        let names: Vec<String> = factory
+            .datasets()
+            .into_iter()
+            .map(|info| info.name)
+            .collect();
+        assert!(
+            ["digits", "mine", "points"]
+                .iter()
+                .all(|name| names.contains(&name.to_string()))
+        );
+    }
+}
