@@ -3,7 +3,18 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use fedavg::cli::{EXIT_CODES, Failure, LogArgs, Screen, SimulateArgs, data::DataArgs, exit};
+use fedavg::{
+    cli::{
+        EXIT_CODES, Failure, LogArgs, Screen, SimulateArgs,
+        data::DataArgs,
+        exit,
+        model::ModelCommand,
+        operator::{
+            CancelArgs, HealthArgs, ResultsArgs, StatusArgs, SubmitArgs, WatchArgs, WorkersArgs,
+        },
+    },
+    transport::http::openapi,
+};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -21,7 +32,18 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Command {
     Simulate(Box<SimulateArgs>),
+    Submit(Box<SubmitArgs>),
+    Status(StatusArgs),
+    Watch(WatchArgs),
+    Results(ResultsArgs),
+    Workers(WorkersArgs),
+    Cancel(CancelArgs),
+    #[command(subcommand)]
+    Model(ModelCommand),
     Data(DataArgs),
+    Health(HealthArgs),
+    /// Print the OpenAPI document of the coordinator's routes
+    Openapi,
 }
 
 fn main() -> ExitCode {
@@ -34,6 +56,15 @@ fn main() -> ExitCode {
 fn run(command: &Command, screen: &Screen) -> Result<(), Failure> {
     match command {
         Command::Simulate(arguments) => arguments.run(screen),
+        Command::Submit(arguments) => arguments.run(screen),
+        Command::Status(arguments) => arguments.run(screen),
+        Command::Watch(arguments) => arguments.run(screen),
+        Command::Results(arguments) => arguments.run(screen),
+        Command::Workers(arguments) => arguments.run(screen),
+        Command::Cancel(arguments) => arguments.run(screen),
+        Command::Model(command) => command.run(screen),
         Command::Data(arguments) => arguments.run(screen),
+        Command::Health(arguments) => arguments.run(screen),
+        Command::Openapi => screen.print_json(&openapi()),
     }
 }

@@ -40,7 +40,7 @@ pub enum Failure {
     #[error("the coordinator refuses: {0}")]
     Refused(Refusal),
     /// No answer from the coordinator.
-    #[error("{coordinator} can't be reached")]
+    #[error("no answer from {coordinator}")]
     Unreachable {
         /// Its address.
         coordinator: String,

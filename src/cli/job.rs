@@ -20,7 +20,7 @@ use crate::{
 #[command(next_help_heading = "Job")]
 pub struct JobArgs {
     /// A job file: TOML with the fields of a job's specification. Flags win over it
-    #[arg(value_name = "JOB.toml")]
+    #[arg(value_name = "JOB.toml", help_heading = None::<&'static str>)]
     pub file: Option<PathBuf>,
     /// The model: mlp, lenet, cifar_cnn, tiny_cnn, or one of an embedder's own [default: mlp]
     #[arg(long, value_name = "NAME")]
@@ -51,22 +51,22 @@ pub struct JobArgs {
     #[arg(long, value_name = "NAME", value_parser = PossibleValuesParser::new(["sgd", "adam"]).try_map(by_name::<OptimizerKind>))]
     pub optimizer: Option<OptimizerKind>,
     /// Learning rate [default: 0.01]
-    #[arg(long, value_name = "X")]
+    #[arg(long, value_name = "X", allow_negative_numbers = true)]
     pub lr: Option<f64>,
     /// Momentum of SGD [default: 0.9]
-    #[arg(long, value_name = "X")]
+    #[arg(long, value_name = "X", allow_negative_numbers = true)]
     pub momentum: Option<f64>,
     /// L2 penalty, added to the gradient as PyTorch does [default: 1e-4]
-    #[arg(long, value_name = "X")]
+    #[arg(long, value_name = "X", allow_negative_numbers = true)]
     pub weight_decay: Option<f64>,
     /// Flip and padded crop of the training images [default: false]
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
     pub augment: Option<bool>,
     /// The share of the clients whose reports a round waits for [default: 1]
-    #[arg(long, value_name = "X")]
+    #[arg(long, value_name = "X", allow_negative_numbers = true)]
     pub fraction: Option<f64>,
     /// How many more clients than the goal are chosen, as a share of the goal [default: 0]
-    #[arg(long, value_name = "X")]
+    #[arg(long, value_name = "X", allow_negative_numbers = true)]
     pub over_selection: Option<f64>,
     /// How much each report counts [default: examples]
     #[arg(long, value_name = "NAME", value_parser = PossibleValuesParser::new(["examples", "uniform"]).try_map(by_name::<Weighting>))]

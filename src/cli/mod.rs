@@ -7,10 +7,13 @@
 //! Results go to standard output; progress, log lines and errors go to standard error. A reader that closes standard
 //! output early is no reason for a panic.
 
+mod coordinator;
 pub mod data;
 mod failure;
 mod job;
 mod logging;
+pub mod model;
+pub mod operator;
 mod output;
 mod process;
 mod progress;
@@ -21,7 +24,9 @@ mod table;
 mod token;
 mod trainers;
 mod values;
+mod worker;
 
+pub use coordinator::CoordinatorArgs;
 pub use failure::{EXIT_CODES, Failure, exit};
 pub use job::JobArgs;
 pub use logging::{LogArgs, LogFilter};
@@ -34,3 +39,4 @@ pub use summary::RunSummary;
 pub use table::{Align, Table, rounds_table};
 pub use token::TokenArgs;
 pub use trainers::TrainerArgs;
+pub use worker::WorkerArgs;

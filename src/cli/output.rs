@@ -4,13 +4,17 @@
 use std::{
     fs::{self, File},
     io::{self, BufWriter, Write},
-    path::Path,
+    path::{Path, PathBuf},
     sync::Arc,
 };
 
 use serde::Serialize;
 
-use super::{Failure, RunSummary};
+use super::{
+    Failure, RunSummary,
+    progress::ended,
+    values::{human_bytes, percent},
+};
 use crate::{
     parameters::{Parameters, safetensors},
     telemetry::{LoggedEvent, RoundRecord},
@@ -48,12 +52,35 @@ impl Results {
     }
 }
 
+/// The end of a run in one line.
+pub(super) fn last_line(summary: &RunSummary, output: Option<&Path>) -> String {
+    let outcome = summary
+        .outcome
+        .as_ref()
+        .map_or("not ended".to_string(), ended);
+    let measured = match (summary.test_accuracy, summary.test_loss) {
+        (Some(accuracy), Some(loss)) => {
+            format!(", test accuracy {}, test loss {loss:.4}", percent(accuracy))
+        }
+        _ => String::new(),
+    };
+    let files = output.map_or(String::new(), |folder| {
+        format!("; written to {}", folder.display())
+    });
+    format!(
+        "{outcome}: {} rounds in {:.1} s, {}{measured}{files}",
+        summary.rounds_committed,
+        summary.seconds,
+        human_bytes(summary.bytes)
+    )
+}
+
 /// Writes a model as a safetensors file.
 ///
 /// # Errors
 ///
 /// Where it can't be written.
-pub fn write_model(file: &Path, model: &Parameters) -> Result<(), Failure> {
+fn write_model(file: &Path, model: &Parameters) -> Result<(), Failure> {
     write_whole(file, |file| {
         file.write_all(&safetensors::header(model.layout(), ""))?;
         file.write_all(bytemuck::cast_slice(model.values()))
@@ -65,7 +92,7 @@ pub fn write_model(file: &Path, model: &Parameters) -> Result<(), Failure> {
 /// # Errors
 ///
 /// Where it can't be written.
-pub fn write_lines<T: Serialize>(file: &Path, values: &[T]) -> Result<(), Failure> {
+pub(super) fn write_lines<T: Serialize>(file: &Path, values: &[T]) -> Result<(), Failure> {
     write_whole(file, |file| {
         for value in values {
             serde_json::to_writer(&mut *file, value)?;
@@ -75,23 +102,73 @@ pub fn write_lines<T: Serialize>(file: &Path, values: &[T]) -> Result<(), Failur
     })
 }
 
-/// Writes a file beside its place, then renames it into it.
 fn write_whole(
     path: &Path,
-    write: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>,
+    write: impl FnOnce(&mut WholeFile) -> io::Result<()>,
 ) -> Result<(), Failure> {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let temporary = path.with_file_name(format!(".{name}.{}.tmp", std::process::id()));
-    let written = File::create(&temporary).and_then(|file| {
-        let mut buffered = BufWriter::new(file);
-        write(&mut buffered)?;
-        buffered.into_inner()?.sync_all()?;
-        fs::rename(&temporary, path)
-    });
-    written.map_err(|error| {
-        let _ = fs::remove_file(&temporary);
-        cannot_write(path, error)
-    })
+    let mut file = WholeFile::create(path)?;
+    write(&mut file).map_err(|error| cannot_write(path, error))?;
+    file.put_in_place()
+}
+
+/// A file that is written beside its place, and appears there as a whole or not at all.
+#[derive(Debug)]
+pub(super) struct WholeFile {
+    path: PathBuf,
+    temporary: PathBuf,
+    /// None once the file is in its place.
+    file: Option<BufWriter<File>>,
+}
+
+impl WholeFile {
+    pub fn create(path: &Path) -> Result<Self, Failure> {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let temporary = path.with_file_name(format!(".{name}.{}.tmp", std::process::id()));
+        let file = File::create(&temporary).map_err(|error| cannot_write(path, error))?;
+        Ok(Self {
+            path: path.to_owned(),
+            temporary,
+            file: Some(BufWriter::new(file)),
+        })
+    }
+
+    /// Gives the file its name; one that had it before is replaced.
+    pub fn put_in_place(mut self) -> Result<(), Failure> {
+        let placed = self.buffer().and_then(|buffer| {
+            buffer.flush()?;
+            buffer.get_ref().sync_all()
+        });
+        placed
+            .and_then(|()| fs::rename(&self.temporary, &self.path))
+            .map_err(|error| cannot_write(&self.path, error))?;
+        self.file = None;
+        Ok(())
+    }
+
+    fn buffer(&mut self) -> io::Result<&mut BufWriter<File>> {
+        self.file
+            .as_mut()
+            .ok_or_else(|| io::Error::other("it is closed"))
+    }
+}
+
+impl Write for WholeFile {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.buffer()?.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.buffer()?.flush()
+    }
+}
+
+impl Drop for WholeFile {
+    fn drop(&mut self) {
+        if self.file.take().is_some() {
+            // It is of no use to anybody.
+            let _ = fs::remove_file(&self.temporary);
+        }
+    }
 }
 
 fn cannot_write(path: &Path, error: io::Error) -> Failure {

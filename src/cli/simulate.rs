@@ -13,10 +13,8 @@ use clap::Args;
 use super::{
     Failure, Interrupt, JobArgs, JobProgress, Results, RunSummary, Screen, TrainerArgs, block_on,
     job::read_model,
-    output::write_lines,
-    progress::ended,
+    output::{last_line, write_lines},
     rounds_table,
-    values::{human_bytes, percent},
 };
 use crate::{
     backend::DeviceSpec,
@@ -208,28 +206,6 @@ fn describe(spec: &JobSpec, workers: usize) -> String {
     )
     .replace("Sgd", "sgd")
     .replace("Adam", "adam")
-}
-
-fn last_line(summary: &RunSummary, output: Option<&Path>) -> String {
-    let outcome = summary
-        .outcome
-        .as_ref()
-        .map_or("not ended".to_string(), ended);
-    let measured = match (summary.test_accuracy, summary.test_loss) {
-        (Some(accuracy), Some(loss)) => {
-            format!(", test accuracy {}, test loss {loss:.4}", percent(accuracy))
-        }
-        _ => String::new(),
-    };
-    let files = output.map_or(String::new(), |folder| {
-        format!("; written to {}", folder.display())
-    });
-    format!(
-        "{outcome}: {} rounds in {:.1} s, {}{measured}{files}",
-        summary.rounds_committed,
-        summary.seconds,
-        human_bytes(summary.bytes)
-    )
 }
 
 fn read_rounds(file: &Path) -> Result<Vec<RoundRecord>, Failure> {

@@ -13,19 +13,13 @@ pub struct TokenArgs {
     /// The join token. Other users of this machine can see arguments: rather give a file or set the variable
     #[arg(
         long,
-        global = true,
         value_name = "TOKEN",
         env = "FEDAVG_JOIN_TOKEN",
         hide_env_values = true
     )]
     pub join_token: Option<String>,
     /// A file that holds the join token; white space around it doesn't count
-    #[arg(
-        long,
-        global = true,
-        value_name = "FILE",
-        conflicts_with = "join_token"
-    )]
+    #[arg(long, value_name = "FILE", conflicts_with = "join_token")]
     pub join_token_file: Option<PathBuf>,
 }
 

@@ -13,7 +13,7 @@ use crate::{
     round::{EvaluationBy, Event, Response},
     strategy::FederatedStrategy,
     telemetry::{Health, JobSummary, LoggedEvent, RoundRecord, WorkerSummary},
-    transport::{PROTOCOL, Token},
+    transport::{Operator, PROTOCOL, Token},
     worker::TrainError,
 };
 
@@ -309,4 +309,55 @@ impl Coordinator {
 
 fn invalid(error: &JobError) -> Refusal {
     Refusal::new(RefusalKind::InvalidJob, error.to_string())
+}
+
+/// The same, as a transport's operator routes call it.
+impl Operator for Coordinator {
+    fn authorize(&self, token: Option<&Token>) -> Result<(), Refusal> {
+        self.authorize(token)
+    }
+
+    fn submit(&self, spec: JobSpec, initial: Option<Parameters>) -> Result<JobSummary, Refusal> {
+        self.submit(spec, initial)
+    }
+
+    fn jobs(&self) -> Vec<JobSummary> {
+        self.jobs()
+    }
+
+    fn job(&self, job: JobId) -> Result<JobSummary, Refusal> {
+        self.job(job)
+    }
+
+    fn rounds(&self, job: JobId) -> Result<Vec<RoundRecord>, Refusal> {
+        self.rounds(job)
+    }
+
+    async fn cancel(&self, job: JobId) -> Result<JobSummary, Refusal> {
+        self.cancel(job)
+    }
+
+    fn events(
+        &self,
+        job: JobId,
+        after: u64,
+    ) -> Result<impl Stream<Item = LoggedEvent> + Send + 'static, Refusal> {
+        self.events(job, after)
+    }
+
+    fn workers(&self) -> Vec<WorkerSummary> {
+        self.workers()
+    }
+
+    fn model(
+        &self,
+        job: JobId,
+        version: Option<ModelVersion>,
+    ) -> Result<(ModelVersion, Arc<Parameters>), Refusal> {
+        self.model(job, version)
+    }
+
+    fn health(&self) -> Health {
+        self.health()
+    }
 }
