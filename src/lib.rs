@@ -1,6 +1,8 @@
 //! Federated averaging for Rust: several machines train one model without moving their data.
 
 pub mod backend;
+#[cfg(feature = "cli")]
+pub mod cli;
 pub mod coordinator;
 pub mod data;
 pub mod ids;
