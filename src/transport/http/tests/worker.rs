@@ -184,6 +184,34 @@ async fn models_and_reports_come_through_to_the_bit() {
     assert!(asked.contains("\"größe\": -1e300"), "{asked}");
 }
 
+#[tokio::test]
+async fn floats_come_through_to_the_bit() {
+    let running = Running::open().await;
+    // Numbers that a parser which is off by one unit in the last place gets wrong.
+    let mut state = 88_172_645_463_325_252u64;
+    for _ in 0..300 {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        let unit = (state >> 11) as f64 / (1u64 << 53) as f64;
+        let evaluation = Evaluation {
+            loss: unit * 4.0,
+            accuracy: unit,
+            examples: 1,
+        };
+        let request = Request::Evaluation {
+            credentials: credentials(1),
+            job: JobId(1),
+            version: ModelVersion(3),
+            client: ClientId(2),
+            evaluation: Ok(evaluation),
+        };
+        let sent = format!("{request:?}");
+        running.worker().send(request).await.unwrap();
+        assert_eq!(running.fake.asked.lock().unwrap().pop().unwrap(), sent);
+    }
+}
+
 async fn refusal(transport: &HttpTransport, request: Request) -> Refusal {
     match transport.send(request).await.unwrap() {
         Response::Refused(refusal) => refusal,
