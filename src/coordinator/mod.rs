@@ -13,6 +13,7 @@ mod job;
 mod operator;
 mod prepare;
 mod state;
+mod submission;
 mod upload;
 mod work;
 
