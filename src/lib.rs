@@ -14,6 +14,7 @@ pub mod partition;
 pub mod report;
 pub mod rng;
 pub mod round;
+pub mod settings;
 pub mod simulation;
 pub mod strategy;
 pub mod telemetry;

@@ -28,11 +28,12 @@ use state::State;
 use tokio::{runtime::Handle, sync::Notify};
 
 use crate::{
+    data::DatasetInfo,
     ids::Timestamp,
     job::JobSpec,
     report::{MemorySpool, Spool},
     strategy::FederatedStrategy,
-    worker::{DatasetInfo, TrainerFactory},
+    worker::TrainerFactory,
 };
 
 /// Makes a strategy of an embedder's own for a job.

@@ -50,7 +50,7 @@ impl Coordinator {
             .map_err(|error| invalid(&JobError::new("partition", error.to_string())))?;
         let has_data = self.0.trainers.dataset(&spec.dataset);
         if spec.partition.needs_labels()
-            && let Err(error) = &has_data
+            && let Err(error) = self.0.trainers.labels(&spec.dataset)
         {
             let problem =
                 format!("needs the labels of the training examples, which are not here: {error}");

@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use crate::{
+    data::DatasetInfo,
     ids::{RoundId, WorkerId},
     job::JobSpec,
     partition::{Examples, partition},
     rng::{Purpose, keyed},
     round::ClientSpec,
     transport::Registration,
-    worker::{DatasetInfo, Partition, TrainerFactory},
+    worker::{Partition, TrainerFactory},
 };
 
 /// A job's clients, and what each of them trains on.
@@ -40,12 +41,12 @@ pub(super) fn prepare(
         .or_else(|| there().cloned())
         .ok_or("nobody has the dataset")?;
     let labels = match here {
-        Some(_) => Some(
+        Some(_) if spec.partition.needs_labels() => Some(
             trainers
                 .labels(&spec.dataset)
                 .map_err(|error| error.to_string())?,
         ),
-        None => None,
+        _ => None,
     };
     let examples = match &labels {
         Some(labels) => Examples::labelled(labels),

@@ -7,8 +7,8 @@ use crate::rng::ChaCha8Rng;
 
 /// A burn module that answers images with one logit for each class. Its loss is the cross-entropy.
 ///
-/// A module of one's own becomes trainable with these three lines; [`crate::worker::BurnTrainers::with_model`] gives it a
-/// name that jobs can ask for. What is not an image classifier implements [`crate::worker::Learner`].
+/// A module of one's own becomes trainable by implementing it; the worker's `BurnTrainers::with_model` gives it a name that
+/// jobs can ask for. What is not an image classifier implements the worker's `Learner`.
 pub trait Classifier: Module + 'static {
     /// `[images, channels, height, width]` to `[images, classes]`.
     ///

@@ -16,6 +16,8 @@ mod workers;
 
 use std::{collections::VecDeque, time::Duration};
 
+#[cfg(test)]
+pub(super) use rounds::REMEMBERED_ROUNDS;
 pub use status::RoundStatus;
 
 use super::{
@@ -24,8 +26,8 @@ use super::{
 };
 use crate::{
     ids::{ClientId, ModelVersion, RequestId, RoundId, Timestamp, WorkerId},
-    job::RoundLimits,
     report::{Refusal, RefusalKind},
+    settings::RoundLimits,
 };
 
 /// What a round machine needs to know of its job.
@@ -134,8 +136,11 @@ impl RoundMachine {
 
     /// Takes one event. What follows from it comes out of [`RoundMachine::poll_command`].
     pub fn handle(&mut self, event: Event, now: Timestamp) {
-        // A deadline has passed for whatever comes after it, even where the driver's tick is late.
-        self.check_deadlines(now);
+        // A deadline has passed for whatever comes after it, even where the driver's tick is late. But who is there is
+        // best known before the next round begins.
+        if !matches!(event, Event::WorkerJoined { .. } | Event::WorkerLost { .. }) {
+            self.check_deadlines(now);
+        }
         self.take(event, now);
         self.check_deadlines(now);
     }

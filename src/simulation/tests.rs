@@ -276,3 +276,27 @@ fn round_numbers_go_on_after_an_abandoned_round() {
     let again = run().replay(result.rounds.clone()).run().unwrap();
     assert_eq!(again.model.values(), result.model.values());
 }
+
+#[test]
+fn real_models_train_to_the_same_bits_on_one_worker_and_on_two() {
+    use crate::{backend::DeviceSpec, worker::BurnTrainers};
+    let trainers = Arc::new(BurnTrainers::new(DeviceSpec::Cpu).unwrap());
+    for model in ["mlp", "tiny_cnn"] {
+        let spec = JobSpec {
+            model: model.to_string(),
+            rounds: 2,
+            clients: Some(4),
+            ..JobSpec::default()
+        };
+        let run = |workers| {
+            Simulation::new(spec.clone(), trainers.clone())
+                .workers(workers)
+                .run()
+                .unwrap()
+        };
+        let (alone, together) = (run(1), run(2));
+        assert_eq!(alone.model.values(), together.model.values(), "{model}");
+        assert_eq!(canonical(&alone.log), canonical(&together.log), "{model}");
+        assert_ne!(alone.rounds[0].test_loss, alone.rounds[1].test_loss);
+    }
+}

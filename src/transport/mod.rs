@@ -14,7 +14,7 @@ mod operator;
 
 use std::future::Future;
 
-pub use body::{BodyError, ByteStream, ModelBody, ReportBody, pieces};
+pub use body::{BodyError, ByteStream, ModelBody, ReportBody};
 pub use in_process::InProcess;
 pub use message::{
     Credentials, DatasetShare, JobDescription, PROTOCOL, Registered, Registration, Request,

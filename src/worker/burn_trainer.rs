@@ -19,8 +19,6 @@ use std::{
 
 use burn::{module::Module, optim::GradientsParams, tensor::Device};
 pub use learner::{BatchLoss, Learner, Minibatch, Randomness, Split};
-#[cfg(test)]
-pub(crate) use optimizer::local_optimizer;
 use rand::seq::SliceRandom;
 pub use registry::BurnTrainers;
 use tally::Tally;
@@ -73,7 +71,11 @@ impl<L: Learner> BurnTrainer<L> {
         self.layout
             .check_same(global.layout())
             .map_err(|error| TrainError::Model(error.to_string()))?;
-        Ok(model::fill(self.learner.module(device)?, global)?)
+        let module = {
+            let _drawing = lock_generator();
+            self.learner.module(device)?
+        };
+        Ok(model::fill(module, global)?)
     }
 
     fn train_guarded(

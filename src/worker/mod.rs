@@ -10,9 +10,6 @@ mod runner;
 mod task;
 mod trainer;
 
-#[cfg(test)]
-pub(crate) use burn_trainer::local_optimizer;
-
 pub use burn_trainer::{
     BatchLoss, BurnTrainer, BurnTrainers, Learner, Minibatch, Randomness, Split,
 };
@@ -20,6 +17,6 @@ pub use config::{Backoff, WorkerConfig, WorkerError};
 pub use noop::{NOOP, NoopTrainers};
 pub use runner::{Worker, WorkerTotals};
 pub use trainer::{
-    ClientContext, DatasetInfo, EvalTask, LocalTrainer, LocalUpdate, Partition, TrainError,
-    TrainTask, TrainerFactory,
+    ClientContext, EvalTask, LocalTrainer, LocalUpdate, Partition, TrainError, TrainTask,
+    TrainerFactory,
 };

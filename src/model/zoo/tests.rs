@@ -1,20 +1,17 @@
-//! The zoo against PyTorch: names, shapes, answers and training steps.
+//! The zoo against PyTorch: names, shapes and answers.
 
 use burn::{
     module::Module,
-    optim::{GradientsParams, ModuleOptimizer},
-    tensor::{Device, Int, Tensor},
+    tensor::{Device, Tensor},
 };
 
 use super::*;
 use crate::{
-    job::{OptimizerKind, TrainingSettings},
     model::{
         Classifier, export, import, layout_of, pytorch_initial,
         testing::{devices, distance, fixture, fixture_bytes, tensor},
     },
     parameters::{Parameters, Role, safetensors},
-    worker::{BatchLoss, local_optimizer},
 };
 
 const DIGITS: ClassifierShape = ClassifierShape {
@@ -89,76 +86,6 @@ fn the_values_in_a_file_are_the_bytes_that_pytorch_writes() {
         let module = import(lenet(&device.autodiff()), &fixture("lenet")).unwrap();
         let ours = safetensors::encode(&export(&module).unwrap());
         assert_eq!(values(&ours), values(&fixture_bytes("lenet")));
-    }
-}
-
-/// Five steps on the fixture's batches.
-fn five_steps<C: Classifier>(
-    name: &str,
-    build: fn(&Device) -> C,
-    device: &Device,
-    mut optimizer: ModuleOptimizer,
-    lr: f64,
-) -> (Parameters, Vec<f32>) {
-    let batches = fixture(&format!("{name}.steps"));
-    let device = device.clone().autodiff();
-    let mut module = import(build(&device), &fixture(name)).unwrap();
-    let mut losses = Vec::new();
-    for step in 0..5 {
-        let images = tensor(&batches, &format!("input.{step}"), &device);
-        let labels: Tensor<1, Int> =
-            tensor::<1>(&batches, &format!("labels.{step}"), &device).int();
-        let batch = BatchLoss::cross_entropy(module.forward(images, None), labels);
-        losses.push(batch.loss.clone().into_scalar::<f32>());
-        let gradients = GradientsParams::from_grads(batch.loss.backward(), &module);
-        module = optimizer.step(lr, module, gradients);
-    }
-    (export(&module).unwrap(), losses)
-}
-
-fn ends_as(outcome: &Parameters, (parameters, losses): (Parameters, Vec<f32>), context: &str) {
-    let difference = distance(&losses, outcome.tensor("losses").unwrap());
-    assert!(
-        difference < 5e-6,
-        "{context}: losses differ by {difference}"
-    );
-    for spec in parameters.layout().tensors() {
-        let expected = outcome.tensor(&format!("after.{}", spec.name)).unwrap();
-        let difference = distance(parameters.tensor(&spec.name).unwrap(), expected);
-        assert!(
-            difference < 5e-6,
-            "{context}: {} differs by {difference}",
-            spec.name
-        );
-    }
-}
-
-#[test]
-fn steps_of_sgd_and_adam_end_where_pytorchs_do() {
-    let sgd = TrainingSettings {
-        lr: 0.1,
-        momentum: 0.9,
-        weight_decay: 1e-4,
-        ..Default::default()
-    };
-    let adam = TrainingSettings {
-        optimizer: OptimizerKind::Adam,
-        lr: 1e-3,
-        weight_decay: 0.0,
-        ..Default::default()
-    };
-    for (backend, device) in devices() {
-        let run = five_steps("mlp", mlp, &device, local_optimizer(&sgd), sgd.lr);
-        ends_as(&fixture("mlp.steps"), run, &format!("mlp, SGD, {backend}"));
-        let run = five_steps("mlp", mlp, &device, local_optimizer(&adam), adam.lr);
-        ends_as(&fixture("mlp.adam"), run, &format!("mlp, Adam, {backend}"));
-        // BatchNorm's running statistics are among the tensors.
-        let run = five_steps("tiny_cnn", tiny_cnn, &device, local_optimizer(&sgd), sgd.lr);
-        ends_as(
-            &fixture("tiny_cnn.steps"),
-            run,
-            &format!("tiny_cnn, SGD, {backend}"),
-        );
     }
 }
 

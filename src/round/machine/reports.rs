@@ -78,8 +78,10 @@ impl RoundMachine {
             Verdict::Unknown(refusal) => self.respond(request, Response::Refused(refusal)),
             Verdict::Refuse { worker, refusal } => {
                 self.refuse(request, round, client, worker, refusal);
-                // Its task may be open again.
-                self.wake(self.leases.holder(client));
+                let open = self.current.as_ref().filter(|open| open.round == round);
+                if open.is_some_and(|open| !open.closed && open.is_pending(client)) {
+                    self.wake(self.leases.holder(client));
+                }
             }
             Verdict::Fail { worker, refusal } => {
                 let reason = refusal.detail.clone();

@@ -160,7 +160,7 @@ impl RoundMachine {
         };
         let is_due = now >= current.deadline;
         let is_full = accepted >= current.plan.goal || outstanding == 0;
-        let is_hopeless = accepted + outstanding < quorum;
+        let is_hopeless = accepted + outstanding < current.plan.quorum;
         if !is_due && !is_full && !is_hopeless {
             return;
         }
@@ -245,8 +245,8 @@ impl RoundMachine {
         self.abandoned += 1;
         if self.abandoned >= self.config.limits.max_attempts {
             return self.fail(format!(
-                "{} rounds in a row were abandoned, the last because {reason}",
-                self.abandoned
+                "attempt {} of {} was abandoned: {reason}",
+                self.abandoned, self.config.limits.max_attempts
             ));
         }
         self.begin_round(now);

@@ -15,9 +15,12 @@ use crate::{
 
 /// Makes classifiers of one kind.
 pub(super) struct Family<C: Classifier> {
-    pub(super) build: Box<dyn Fn(&ClassifierShape, &Device) -> Result<C, TrainError> + Send + Sync>,
+    pub(super) build: Box<Build<C>>,
     pub(super) initial: Initial,
 }
+
+/// Makes a classifier for images of a shape.
+pub(super) type Build<C> = dyn Fn(&ClassifierShape, &Device) -> Result<C, TrainError> + Send + Sync;
 
 /// Where the values of an initial global model come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -7,7 +7,7 @@ use burn::optim::{
 use crate::job::{OptimizerKind, TrainingSettings};
 
 /// A new optimizer without any state. The learning rate is given at each step.
-pub(crate) fn local_optimizer(settings: &TrainingSettings) -> ModuleOptimizer {
+pub(super) fn local_optimizer(settings: &TrainingSettings) -> ModuleOptimizer {
     let decay =
         (settings.weight_decay > 0.0).then(|| WeightDecayConfig::new(settings.weight_decay as f32));
     match settings.optimizer {

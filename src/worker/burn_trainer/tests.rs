@@ -23,6 +23,7 @@ use crate::{
 };
 
 mod averaging;
+mod pytorch;
 mod registry;
 
 /// A factory for every CPU device that is compiled in.

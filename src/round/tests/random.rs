@@ -1,0 +1,146 @@
+//! Random sequences of events against every invariant of the design.
+//!
+//! A run is a function of its seed. A violation prints the seed and the last of what happened, and this repeats it:
+//!
+//! ```text
+//! FEDAVG_ROUND_SEED=17 cargo test --release --lib round::tests::random
+//! ```
+//!
+//! `FEDAVG_ROUND_SEEDS` changes how many seeds are tried, `FEDAVG_ROUND_EVENTS` how many events each plays.
+
+mod checker;
+mod world;
+
+use std::{collections::BTreeSet, fmt, str::FromStr};
+
+use world::World;
+
+use crate::{
+    report::RefusalKind,
+    round::planted::{Bug, PLANTED},
+};
+
+/// What a run has been through.
+#[derive(Debug, Default, Clone)]
+struct Seen {
+    committed: bool,
+    abandoned: bool,
+    retried: bool,
+    cancelled: bool,
+    completed: bool,
+    failed: bool,
+    /// An upload ended after its round had closed.
+    late_upload: bool,
+    /// A lease moved to another worker while its round was open.
+    moved: bool,
+    duplicates: u32,
+    refused: BTreeSet<&'static str>,
+}
+
+fn setting<T: FromStr<Err: fmt::Debug>>(name: &str) -> Option<T> {
+    std::env::var(name)
+        .ok()
+        .map(|value| value.parse().expect("a number"))
+}
+
+fn events() -> u32 {
+    setting("FEDAVG_ROUND_EVENTS").unwrap_or(200)
+}
+
+/// Plays a seed; a violation is told with what led to it.
+fn play(seed: u64) -> Result<Seen, String> {
+    World::new(seed, false).run(events()).map_err(|violation| {
+        let mut again = World::new(seed, true);
+        let _ = again.run(events());
+        let from = again.trace.len().saturating_sub(60);
+        format!(
+            "{violation}\n\n{}\n\nseed {seed}: repeat with\n    FEDAVG_ROUND_SEED={seed} cargo test --release --lib round::tests::random\n",
+            again.trace[from..].join("\n")
+        )
+    })
+}
+
+#[test]
+fn no_sequence_of_events_breaks_an_invariant() {
+    if let Some(seed) = setting("FEDAVG_ROUND_SEED") {
+        match play(seed) {
+            Ok(seen) => println!("{seen:#?}"),
+            Err(violation) => panic!("{violation}"),
+        }
+        return;
+    }
+    let seeds: u64 = setting("FEDAVG_ROUND_SEEDS").unwrap_or(4000);
+    let runs: Vec<_> = (0..seeds)
+        .map(|seed| play(seed).unwrap_or_else(|violation| panic!("{violation}")))
+        .collect();
+    let share = |what: fn(&Seen) -> bool| {
+        runs.iter().filter(|seen| what(seen)).count() as f64 / runs.len() as f64
+    };
+    let shares = [
+        ("committed", share(|seen| seen.committed)),
+        ("abandoned", share(|seen| seen.abandoned)),
+        ("retried", share(|seen| seen.retried)),
+        ("cancelled", share(|seen| seen.cancelled)),
+        ("completed", share(|seen| seen.completed)),
+        ("failed", share(|seen| seen.failed)),
+        ("late upload", share(|seen| seen.late_upload)),
+        ("lease moved", share(|seen| seen.moved)),
+        ("duplicates", share(|seen| seen.duplicates > 0)),
+    ];
+    println!("shares of the runs: {shares:?}");
+    for (what, share) in shares {
+        assert!(share >= 0.1, "{what} in {share} of the runs only");
+    }
+    let refused: BTreeSet<_> = runs
+        .iter()
+        .flat_map(|seen| &seen.refused)
+        .copied()
+        .collect();
+    for kind in [
+        RefusalKind::UnknownClient,
+        RefusalKind::Late,
+        RefusalKind::Duplicate,
+        RefusalKind::Stale,
+        RefusalKind::WrongRound,
+        RefusalKind::NotInCohort,
+        RefusalKind::NotLeased,
+        RefusalKind::Conflict,
+        RefusalKind::Malformed,
+        RefusalKind::ExamplesExceeded,
+        RefusalKind::Truncated,
+    ] {
+        assert!(refused.contains(kind.code()), "never refused as {kind:?}");
+    }
+}
+
+/// The first of 200 seeds that shows a planted bug, and what it says.
+fn caught(bug: Bug) -> (u64, String) {
+    PLANTED.set(Some(bug));
+    let found = (0..200).find_map(|seed| {
+        let violation = World::new(seed, false).run(events()).err()?;
+        Some((seed, violation))
+    });
+    PLANTED.set(None);
+    found.unwrap_or_else(|| panic!("200 seeds did not find {bug:?}"))
+}
+
+#[test]
+fn a_quorum_that_is_ignored_is_found() {
+    let (seed, violation) = caught(Bug::QuorumIgnored);
+    println!("seed {seed}: {violation}");
+    assert!(violation.contains("quorum"), "{violation}");
+}
+
+#[test]
+fn a_late_report_that_is_accepted_is_found() {
+    let (seed, violation) = caught(Bug::LateAccepted);
+    println!("seed {seed}: {violation}");
+    assert!(violation.contains("after the close"), "{violation}");
+}
+
+#[test]
+fn a_stale_report_that_is_admitted_is_found() {
+    let (seed, violation) = caught(Bug::StaleAdmitted);
+    println!("seed {seed}: {violation}");
+    assert!(violation.contains("another version"), "{violation}");
+}

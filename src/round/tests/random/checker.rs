@@ -1,0 +1,433 @@
+//! The invariants. The checker knows only what went into the machine and what came out of it; it keeps its own books
+//! and compares.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use super::Seen;
+use crate::{
+    ids::{ClientId, ModelVersion, RequestId, RoundId, Timestamp, WorkerId},
+    report::{Refusal, RefusalKind, ReportMetadata},
+    round::{
+        ClientSpec, Command, EvaluationBy, Event, JobEvent, MachineConfig, Outcome, Response,
+        RoundMachine, Task, TaskKind, machine::REMEMBERED_ROUNDS,
+    },
+    strategy::RoundPlan,
+};
+
+type Check = Result<(), String>;
+
+macro_rules! ensure {
+    ($condition:expr, $($message:tt)+) => {
+        if !$condition {
+            return Err(format!($($message)+));
+        }
+    };
+}
+
+mod answers;
+mod log;
+
+/// What was asked, until it is answered.
+#[derive(Debug, Clone)]
+pub enum Asked {
+    Task { worker: WorkerId, busy: Vec<Task> },
+    Offer(Offered),
+    Stored { upload: RequestId, is_ok: bool },
+    Other,
+    Cancel,
+}
+
+/// A report as its worker would send it again.
+#[derive(Debug, Clone)]
+pub struct Offered {
+    pub worker: WorkerId,
+    pub client: ClientId,
+    pub round: RoundId,
+    pub metadata: ReportMetadata,
+}
+
+/// What makes two offers the same: worker, client, round, version, examples, and whether its metrics are numbers.
+type Key = (WorkerId, ClientId, RoundId, ModelVersion, u64, bool);
+
+impl Offered {
+    fn has_numbers(&self) -> bool {
+        self.metadata
+            .metrics
+            .values()
+            .all(|value| value.is_finite())
+    }
+
+    fn key(&self) -> Key {
+        let metadata = &self.metadata;
+        let numbers = self.has_numbers();
+        (
+            self.worker,
+            self.client,
+            self.round,
+            metadata.base_version,
+            metadata.examples,
+            numbers,
+        )
+    }
+}
+
+#[derive(Debug)]
+struct Upload {
+    offered: Offered,
+    overtaken: bool,
+}
+
+#[derive(Debug)]
+struct Round {
+    version: ModelVersion,
+    plan: RoundPlan,
+    deadline: Timestamp,
+    open: bool,
+    /// Reports told accepted while it was open.
+    told: BTreeMap<ClientId, (RequestId, WorkerId)>,
+    failed: BTreeSet<ClientId>,
+    uploading: BTreeMap<ClientId, RequestId>,
+    folded: Option<Vec<(ClientId, RequestId)>>,
+}
+
+impl Round {
+    /// Whether the client's task is for the asking.
+    fn is_pending(&self, client: ClientId) -> bool {
+        self.open
+            && self.plan.cohort.contains(&client)
+            && !self.told.contains_key(&client)
+            && !self.failed.contains(&client)
+            && !self.uploading.contains_key(&client)
+    }
+}
+
+pub struct Checker {
+    config: MachineConfig,
+    now: Timestamp,
+    pub seen: Seen,
+    pub live: BTreeSet<WorkerId>,
+    pub clients: Vec<ClientSpec>,
+    holders: BTreeMap<ClientId, Option<WorkerId>>,
+    asked: BTreeMap<RequestId, Asked>,
+    uploads: BTreeMap<RequestId, Upload>,
+    rounds: BTreeMap<RoundId, Round>,
+    /// The rounds whose reports were discarded, in that order.
+    discarded: Vec<RoundId>,
+    verdicts: BTreeMap<Key, Response>,
+    last_round: RoundId,
+    planning: bool,
+    plan: Option<(RoundId, RoundPlan)>,
+    aggregated: Option<RoundId>,
+    published: Option<ModelVersion>,
+    version: ModelVersion,
+    evaluating: BTreeSet<ModelVersion>,
+    /// Abandoned attempts since the last commit.
+    abandoned: u32,
+    outcome: Option<Outcome>,
+    is_over: bool,
+}
+
+impl Checker {
+    pub fn new(config: MachineConfig) -> Self {
+        Self {
+            config,
+            now: Timestamp(0),
+            seen: Seen::default(),
+            live: BTreeSet::new(),
+            clients: Vec::new(),
+            holders: BTreeMap::new(),
+            asked: BTreeMap::new(),
+            uploads: BTreeMap::new(),
+            rounds: BTreeMap::new(),
+            discarded: Vec::new(),
+            verdicts: BTreeMap::new(),
+            last_round: RoundId(0),
+            planning: false,
+            plan: None,
+            aggregated: None,
+            published: None,
+            version: ModelVersion(0),
+            evaluating: BTreeSet::new(),
+            abandoned: 0,
+            outcome: None,
+            is_over: false,
+        }
+    }
+
+    pub fn ask(&mut self, request: RequestId, asked: Asked) {
+        self.asked.insert(request, asked);
+    }
+
+    /// Notes an event that is about to be handled.
+    pub fn event(&mut self, event: &Event, now: Timestamp) {
+        self.now = now;
+        match event {
+            Event::WorkerJoined { worker, .. } => {
+                self.live.insert(*worker);
+            }
+            Event::WorkerLost { worker } => {
+                self.live.remove(worker);
+            }
+            Event::Prepared(Ok(clients)) => self.clients.clone_from(clients),
+            Event::Planned { round, plan } => {
+                self.plan = plan.clone().ok().map(|plan| (*round, plan));
+            }
+            Event::Aggregated { round, aggregation } => {
+                self.aggregated = aggregation.is_ok().then_some(*round);
+            }
+            Event::Published { version, published } => {
+                self.published = published.is_ok().then_some(*version);
+            }
+            _ => {}
+        }
+    }
+
+    /// Checks one command.
+    pub fn command(&mut self, command: &Command) -> Check {
+        if !matches!(command, Command::Respond { .. }) {
+            ensure!(!self.is_over, "after the end comes {command:?}");
+        }
+        match command {
+            Command::Prepare { workers } => {
+                let known: Vec<_> = workers.iter().map(|(worker, _)| *worker).collect();
+                let live: Vec<_> = self.live.iter().copied().collect();
+                ensure!(known == live, "prepares for {known:?}, live are {live:?}");
+                ensure!(
+                    known.len() >= self.config.limits.min_workers as usize,
+                    "too few workers"
+                );
+            }
+            Command::Plan {
+                round,
+                version,
+                clients,
+            } => {
+                ensure!(
+                    *round == self.last_round.next(),
+                    "round {round} after {}",
+                    self.last_round
+                );
+                ensure!(*version == self.version, "plans from version {version}");
+                ensure!(
+                    self.version.0 < u64::from(self.config.rounds),
+                    "a round too many"
+                );
+                ensure!(self.no_round_is_open(), "plans while a round is open");
+                ensure!(
+                    clients.is_sorted_by(|a, b| a.id < b.id),
+                    "clients out of order"
+                );
+                ensure!(
+                    clients.len() >= self.quorum(),
+                    "too few clients for the quorum"
+                );
+                for client in clients {
+                    ensure!(
+                        self.holder(client.id).is_some(),
+                        "offers an orphan to the strategy"
+                    );
+                }
+                self.last_round = *round;
+                self.planning = true;
+                self.seen.retried |= self.abandoned > 0;
+            }
+            Command::Wake { worker } => {
+                ensure!(self.live.contains(worker), "wakes {worker}, which is gone");
+            }
+            Command::Respond { request, response } => {
+                let asked = self.asked.remove(request);
+                let Some(asked) = asked else {
+                    return Err(format!(
+                        "request {request} is answered twice, or was never made"
+                    ));
+                };
+                self.response(*request, asked, response)?;
+            }
+            Command::Aggregate {
+                round,
+                base,
+                accepted,
+            } => {
+                self.aggregate(*round, *base, accepted)?;
+            }
+            Command::Publish { round, version } => {
+                ensure!(
+                    self.aggregated == Some(*round),
+                    "publishes what was not aggregated"
+                );
+                ensure!(
+                    *version == self.version.next(),
+                    "version {version} after {}",
+                    self.version
+                );
+                self.aggregated = None;
+            }
+            Command::Evaluate { version } => {
+                ensure!(
+                    self.config.evaluation == EvaluationBy::Driver,
+                    "not the driver's work"
+                );
+                ensure!(
+                    self.evaluating.contains(version),
+                    "evaluates {version} out of turn"
+                );
+            }
+            Command::Discard { round } => {
+                let Some(ended) = self.rounds.get_mut(round) else {
+                    return Err(format!("discards round {round}, which never began"));
+                };
+                ended.open = false;
+                ensure!(
+                    !self.discarded.contains(round),
+                    "discards round {round} twice"
+                );
+                self.discarded.push(*round);
+            }
+            Command::Log(event) => self.log(event)?,
+            Command::End(outcome) => {
+                ensure!(
+                    self.outcome.as_ref() == Some(outcome),
+                    "the end was not logged"
+                );
+                self.is_over = true;
+                self.seen.cancelled |= *outcome == Outcome::Cancelled;
+                self.seen.completed |= *outcome == Outcome::Completed;
+                self.seen.failed |= matches!(outcome, Outcome::Failed { .. });
+            }
+        }
+        Ok(())
+    }
+
+    fn aggregate(
+        &mut self,
+        round: RoundId,
+        base: ModelVersion,
+        accepted: &[(ClientId, RequestId)],
+    ) -> Check {
+        let now = self.now;
+        let Some(folded) = self.rounds.get_mut(&round).filter(|round| round.open) else {
+            return Err(format!("folds round {round}, which is not open"));
+        };
+        folded.open = false;
+        ensure!(base == folded.version, "folds into another version");
+        ensure!(
+            accepted.is_sorted_by(|a, b| a.0 < b.0),
+            "a client counts twice or out of order"
+        );
+        for (client, _) in accepted {
+            ensure!(
+                folded.plan.cohort.contains(client),
+                "folds {client} from outside the cohort"
+            );
+        }
+        let told: Vec<_> = folded
+            .told
+            .iter()
+            .map(|(client, (upload, _))| (*client, *upload))
+            .collect();
+        ensure!(
+            told == accepted,
+            "folds {accepted:?}, and told {told:?} that they are accepted"
+        );
+        ensure!(
+            accepted.len() >= folded.plan.quorum,
+            "commits with {} reports, below the quorum of {}",
+            accepted.len(),
+            folded.plan.quorum
+        );
+        let all_answered = folded.told.len() + folded.failed.len() == folded.plan.cohort.len();
+        let is_due = accepted.len() >= folded.plan.goal || now >= folded.deadline;
+        ensure!(is_due || all_answered, "round {round} closed for no reason");
+        folded.folded = Some(accepted.to_vec());
+        Ok(())
+    }
+
+    /// Checks the machine at rest, after its commands were drained.
+    pub fn at_rest(&self, machine: &RoundMachine) -> Check {
+        ensure!(self.asked.is_empty(), "not answered: {:?}", self.asked);
+        ensure!(
+            machine.outcome() == self.outcome.as_ref(),
+            "the outcome was not told"
+        );
+        ensure!(
+            self.is_over == self.outcome.is_some(),
+            "ended without an end"
+        );
+        let status = machine.status();
+        ensure!(
+            status.version == self.version,
+            "at version {}, told {}",
+            status.version,
+            self.version
+        );
+        ensure!(!status.detail.is_empty(), "waits in silence");
+        if self.is_over {
+            ensure!(
+                machine.poll_deadline().is_none(),
+                "a deadline after the end"
+            );
+            return Ok(());
+        }
+        let exhausted = self.abandoned >= self.config.limits.max_attempts;
+        ensure!(!exhausted, "goes on after {} attempts", self.abandoned);
+        for (client, holder) in &self.holders {
+            ensure!(
+                machine.lease(*client) == *holder,
+                "the lease of {client} was not told"
+            );
+        }
+        for version in self.evaluating.iter().chain([&self.version]) {
+            ensure!(machine.needs(*version), "version {version} is needed");
+        }
+        ensure!(
+            (status.phase == "planning") == self.planning,
+            "{} while planning",
+            status.phase
+        );
+        let open = self.rounds.iter().find(|(_, round)| round.open);
+        ensure!(
+            (status.phase == "collecting") == open.is_some(),
+            "{}: {open:?}",
+            status.phase
+        );
+        if let Some((id, round)) = open {
+            let told = round.told.len();
+            ensure!(
+                (status.accepted, status.goal) == (told, round.plan.goal),
+                "{status:?}"
+            );
+            let outstanding = round.plan.cohort.len() - told - round.failed.len();
+            let is_over = told >= round.plan.goal || outstanding == 0 || self.now >= round.deadline;
+            ensure!(!is_over, "round {id} waits for nothing");
+            ensure!(
+                told + outstanding >= round.plan.quorum,
+                "round {id} waits in vain"
+            );
+        }
+        Ok(())
+    }
+
+    pub fn holder(&self, client: ClientId) -> Option<WorkerId> {
+        self.holders.get(&client).copied().flatten()
+    }
+
+    pub fn is_over(&self) -> bool {
+        self.is_over
+    }
+
+    /// How often the round may be tried from here.
+    pub fn attempts_left(&self) -> u32 {
+        self.config.limits.max_attempts - self.abandoned
+    }
+
+    fn quorum(&self) -> usize {
+        self.config.limits.min_updates as usize
+    }
+
+    fn no_round_is_open(&self) -> bool {
+        self.rounds.values().all(|round| !round.open)
+    }
+}
