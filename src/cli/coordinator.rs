@@ -145,7 +145,7 @@ impl LimitArgs {
 fn bind_failure(error: BindError) -> Failure {
     match error {
         BindError::NeedsJoinToken(_) => Failure::Usage(format!("{error} (--join-token)")),
-        error => Failure::because("no server", error),
+        error => Failure::because("can't serve", error),
     }
 }
 

@@ -65,10 +65,7 @@ impl JobProgress {
                 if let JobEvent::RoundCommitted { version, .. } = &entry.event {
                     bar.set_position(version.0);
                 }
-                bar.set_message(format!(
-                    "round {}: {} of {} reports{}",
-                    self.round, self.accepted, self.goal, self.measured
-                ));
+                bar.set_message(self.message());
                 if is_unusual(&entry.event)
                     && let Some(line) = self.line(&entry.event)
                 {
@@ -80,6 +77,16 @@ impl JobProgress {
                     self.screen.note(&line);
                 }
             }
+        }
+    }
+
+    fn message(&self) -> String {
+        match self.goal {
+            0 => "waiting".to_string(),
+            goal => format!(
+                "round {}: {} of {goal} reports{}",
+                self.round, self.accepted, self.measured
+            ),
         }
     }
 

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     backend::DeviceSpec,
-    job::{JobSpec, StrategySpec},
+    job::{JobSpec, OptimizerKind, StrategySpec},
     simulation::{Simulation, SimulationError, SimulationResult},
     telemetry::{LoggedEvent, RoundRecord, parse_rounds},
     worker::NOOP,
@@ -187,9 +187,13 @@ fn describe(spec: &JobSpec, workers: usize) -> String {
         StrategySpec::FedAvg { fraction, .. } => format!("fedavg, fraction {fraction}"),
         StrategySpec::Custom { name } => name.clone(),
     };
+    let optimizer = match training.optimizer {
+        OptimizerKind::Sgd => "sgd",
+        OptimizerKind::Adam => "adam",
+    };
     format!(
-        "{} on {}: {} clients ({}), {} at once, {} rounds of {} local epochs, batch size {}, {:?} lr {} momentum {} \
-         weight decay {}, {strategy}, seed {}",
+        "{} on {}: {} clients ({}), {} at once, {} rounds of {} local epochs, batch size {}, {optimizer} lr {} momentum \
+         {} weight decay {}, {strategy}, seed {}",
         spec.model,
         spec.dataset,
         spec.clients.unwrap_or(CLIENTS),
@@ -198,14 +202,11 @@ fn describe(spec: &JobSpec, workers: usize) -> String {
         spec.rounds,
         training.local_epochs,
         training.batch_size,
-        training.optimizer,
         training.lr,
         training.momentum,
         training.weight_decay,
         spec.seed
     )
-    .replace("Sgd", "sgd")
-    .replace("Adam", "adam")
 }
 
 fn read_rounds(file: &Path) -> Result<Vec<RoundRecord>, Failure> {

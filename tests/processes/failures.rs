@@ -14,7 +14,7 @@ use super::{
 };
 
 /// Training that takes a good part of a second a client, so that a worker can be killed in the middle of it.
-const LONG: &str = "--model tiny_cnn --clients 4 --goal 4 --min-updates 4 --rounds 3 --local-epochs 40 --batch-size 16 \
+const LONG: &str = "--model tiny_cnn --clients 4 --goal 4 --min-updates 4 --rounds 3 --local-epochs 15 --batch-size 16 \
                     --lr 0.01 --seed 5";
 
 #[test]
