@@ -14,6 +14,8 @@ mod operator;
 mod prepare;
 mod state;
 mod submission;
+#[cfg(all(test, feature = "http"))]
+mod tests;
 mod upload;
 mod work;
 
