@@ -5,13 +5,14 @@ mod data;
 mod jobs;
 mod reports;
 
-use std::{sync::Arc, time::Duration};
-
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+use std::{
+    io::{Read, Write},
     net::TcpStream,
-    task::JoinHandle,
+    sync::Arc,
+    time::Duration,
 };
+
+use tokio::task::JoinHandle;
 
 use super::*;
 use crate::{
@@ -22,7 +23,7 @@ use crate::{
     telemetry::{JobSummary, RoundRecord},
     transport::{
         Credentials, Handler, Operator, PROTOCOL, Registration, ReportBody, Request, Response,
-        TaskMessage,
+        TaskMessage, Token,
         http::{Server, ServerConfig},
     },
     worker::NoopTrainers,
@@ -123,18 +124,22 @@ impl Lab {
 
     /// A request as bytes, and the answer's status and problem code.
     async fn send(&self, line: &str, headers: &str, body: &[u8]) -> (u16, String) {
-        let mut stream = TcpStream::connect(self.address).await.unwrap();
         let head = format!(
             "{line} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{headers}content-length: {}\r\n\r\n",
             body.len()
         );
-        stream.write_all(head.as_bytes()).await.unwrap();
-        // A refusal can come before the body was read.
-        let _ = stream.write_all(body).await;
-        let mut answer = Vec::new();
-        let read = tokio::time::timeout(LIMIT, stream.read_to_end(&mut answer)).await;
-        read.expect("an answer in time").unwrap();
-        let answer = String::from_utf8_lossy(&answer).into_owned();
+        let request = [head.as_bytes(), body].concat();
+        let address = self.address;
+        let exchange = move || {
+            let mut stream = TcpStream::connect(address).unwrap();
+            stream.set_read_timeout(Some(LIMIT)).unwrap();
+            // A refusal can come before the body was read.
+            let _ = stream.write_all(&request);
+            let mut answer = Vec::new();
+            stream.read_to_end(&mut answer).unwrap();
+            String::from_utf8_lossy(&answer).into_owned()
+        };
+        let answer = tokio::task::spawn_blocking(exchange).await.unwrap();
         let status = answer
             .split(' ')
             .nth(1)

@@ -122,14 +122,14 @@ async fn a_connection_that_breaks_in_the_middle_of_a_body() {
         "PUT /api/v1/jobs/{}/rounds/{}/reports/{}",
         task.job, task.round, task.client
     );
-    let mut stream = TcpStream::connect(pair.lab.address).await.unwrap();
+    let mut stream = TcpStream::connect(pair.lab.address).unwrap();
     let headers = report_headers(&pair.bad, &pair.metadata());
     let head = format!(
         "{line} HTTP/1.1\r\nhost: x\r\n{headers}content-length: {}\r\n\r\n",
         body.len()
     );
-    stream.write_all(head.as_bytes()).await.unwrap();
-    stream.write_all(&body[..20]).await.unwrap();
+    stream.write_all(head.as_bytes()).unwrap();
+    stream.write_all(&body[..20]).unwrap();
     // The upload has begun once a second one is refused as its duplicate.
     loop {
         let (status, code) = pair.lab.report(&pair.bad, task).await;
