@@ -128,6 +128,8 @@ pub struct Checker {
     abandoned: u32,
     outcome: Option<Outcome>,
     is_over: bool,
+    /// The worker of whom the event is.
+    asker: Option<WorkerId>,
 }
 
 impl Checker {
@@ -154,6 +156,7 @@ impl Checker {
             abandoned: 0,
             outcome: None,
             is_over: false,
+            asker: None,
         }
     }
 
@@ -164,6 +167,10 @@ impl Checker {
     /// Notes an event that is about to be handled.
     pub fn event(&mut self, event: &Event, now: Timestamp) {
         self.now = now;
+        self.asker = match event {
+            Event::ReportOffered { worker, .. } | Event::TaskFailed { worker, .. } => Some(*worker),
+            _ => None,
+        };
         match event {
             Event::WorkerJoined { worker, .. } => {
                 self.live.insert(*worker);
