@@ -130,6 +130,8 @@ pub struct Checker {
     is_over: bool,
     /// The worker of whom the event is.
     asker: Option<WorkerId>,
+    /// Workers that were told that there is no task, and not woken since, with the tasks that they had.
+    idle: BTreeMap<WorkerId, Vec<Task>>,
 }
 
 impl Checker {
@@ -157,6 +159,7 @@ impl Checker {
             outcome: None,
             is_over: false,
             asker: None,
+            idle: BTreeMap::new(),
         }
     }
 
@@ -177,6 +180,7 @@ impl Checker {
             }
             Event::WorkerLost { worker } => {
                 self.live.remove(worker);
+                self.idle.remove(worker);
             }
             Event::Prepared(Ok(clients)) => self.clients.clone_from(clients),
             Event::Planned { round, plan } => {
@@ -243,6 +247,7 @@ impl Checker {
             }
             Command::Wake { worker } => {
                 ensure!(self.live.contains(worker), "wakes {worker}, which is gone");
+                self.idle.remove(worker);
             }
             Command::Respond { request, response } => {
                 let asked = self.asked.remove(request);
@@ -377,6 +382,13 @@ impl Checker {
                 "a deadline after the end"
             );
             return Ok(());
+        }
+        for (worker, busy) in &self.idle {
+            let forgotten = self.forgotten(*worker, busy);
+            ensure!(
+                forgotten.is_none(),
+                "{worker} sleeps, and {forgotten:?} waits for it"
+            );
         }
         let exhausted = self.abandoned >= self.config.limits.max_attempts;
         ensure!(!exhausted, "goes on after {} attempts", self.abandoned);
