@@ -2,7 +2,7 @@
 
 use super::bench::*;
 use crate::{
-    ids::{ClientId, ModelVersion, RoundId},
+    ids::{ClientId, ModelVersion, RoundId, WorkerId},
     report::RefusalKind,
     round::{Command, Event, JobEvent, Outcome, Response},
 };
@@ -258,6 +258,21 @@ fn a_round_waits_for_enough_clients_a_bounded_time() {
     bench.tick();
     let reason = format!("after 60 s still {waiting}");
     assert_eq!(bench.machine.outcome(), Some(&Outcome::Failed { reason }));
+}
+
+#[test]
+fn a_worker_that_is_not_enough_does_not_prolong_the_wait() {
+    let mut bench = Bench::planning_at_home(config(), 2);
+    bench.plan(R1, 2, 2, 2);
+    bench.lose(W1);
+    assert_eq!(bench.phase(), "gathering");
+    let deadline = bench.machine.poll_deadline();
+    bench.wait(30);
+    assert!(bench.join(WorkerId(3)).is_empty());
+    assert_eq!(
+        (bench.phase(), bench.machine.poll_deadline()),
+        ("gathering", deadline)
+    );
 }
 
 #[test]

@@ -128,6 +128,10 @@ pub struct Checker {
     abandoned: u32,
     outcome: Option<Outcome>,
     is_over: bool,
+    /// The worker of whom the event is.
+    asker: Option<WorkerId>,
+    /// Workers that were told that there is no task, and not woken since, with the tasks that they had.
+    idle: BTreeMap<WorkerId, Vec<Task>>,
 }
 
 impl Checker {
@@ -154,6 +158,8 @@ impl Checker {
             abandoned: 0,
             outcome: None,
             is_over: false,
+            asker: None,
+            idle: BTreeMap::new(),
         }
     }
 
@@ -164,12 +170,17 @@ impl Checker {
     /// Notes an event that is about to be handled.
     pub fn event(&mut self, event: &Event, now: Timestamp) {
         self.now = now;
+        self.asker = match event {
+            Event::ReportOffered { worker, .. } | Event::TaskFailed { worker, .. } => Some(*worker),
+            _ => None,
+        };
         match event {
             Event::WorkerJoined { worker, .. } => {
                 self.live.insert(*worker);
             }
             Event::WorkerLost { worker } => {
                 self.live.remove(worker);
+                self.idle.remove(worker);
             }
             Event::Prepared(Ok(clients)) => self.clients.clone_from(clients),
             Event::Planned { round, plan } => {
@@ -236,6 +247,7 @@ impl Checker {
             }
             Command::Wake { worker } => {
                 ensure!(self.live.contains(worker), "wakes {worker}, which is gone");
+                self.idle.remove(worker);
             }
             Command::Respond { request, response } => {
                 let asked = self.asked.remove(request);
@@ -370,6 +382,13 @@ impl Checker {
                 "a deadline after the end"
             );
             return Ok(());
+        }
+        for (worker, busy) in &self.idle {
+            let forgotten = self.forgotten(*worker, busy);
+            ensure!(
+                forgotten.is_none(),
+                "{worker} sleeps, and {forgotten:?} waits for it"
+            );
         }
         let exhausted = self.abandoned >= self.config.limits.max_attempts;
         ensure!(!exhausted, "goes on after {} attempts", self.abandoned);

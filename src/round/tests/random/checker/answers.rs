@@ -34,6 +34,7 @@ impl Checker {
 
     pub(super) fn task(&mut self, worker: WorkerId, busy: &[Task], response: &Response) -> Check {
         let is_free = |task: &Task| !busy.iter().any(|other| other.is_same_work(task));
+        self.idle.remove(&worker);
         match response {
             Response::Task(task) => {
                 ensure!(is_free(task), "a task that the worker has: {task:?}");
@@ -64,31 +65,31 @@ impl Checker {
                 }
             }
             Response::Idle => {
-                for (id, round) in self.rounds.iter().filter(|(_, round)| round.open) {
-                    let of_worker = |client: &&ClientId| {
-                        self.holder(**client) == Some(worker) && round.is_pending(**client)
-                    };
-                    let is_busy = |client: &ClientId| {
-                        busy.iter().any(|task| {
-                            matches!(task.kind, TaskKind::Train { .. })
-                                && (task.client, task.round) == (*client, *id)
-                        })
-                    };
-                    let forgotten = round
-                        .plan
-                        .cohort
-                        .iter()
-                        .filter(of_worker)
-                        .find(|client| !is_busy(client));
-                    ensure!(
-                        forgotten.is_none(),
-                        "idle, and {forgotten:?} waits for {worker}"
-                    );
-                }
+                let forgotten = self.forgotten(worker, busy);
+                ensure!(
+                    forgotten.is_none(),
+                    "idle, and {forgotten:?} waits for {worker}"
+                );
+                self.idle.insert(worker, busy.to_vec());
             }
             _ => return Err(format!("a poll got {response:?}")),
         }
         Ok(())
+    }
+
+    /// A client whose training task this worker could have, and does not.
+    pub(super) fn forgotten(&self, worker: WorkerId, busy: &[Task]) -> Option<ClientId> {
+        let (id, round) = self.rounds.last_key_value()?;
+        let is_busy = |client: ClientId| {
+            busy.iter().any(|task| {
+                let is_training = matches!(task.kind, TaskKind::Train { .. });
+                is_training && (task.client, task.round) == (client, *id)
+            })
+        };
+        round.plan.cohort.iter().copied().find(|client| {
+            let is_its_own = self.holder(*client) == Some(worker);
+            is_its_own && round.is_pending(*client) && !is_busy(*client)
+        })
     }
 
     /// Every report gets one verdict, and its duplicate the same.

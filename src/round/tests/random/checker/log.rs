@@ -68,6 +68,10 @@ impl Checker {
                 ensure!(!told, "the report of {client} counts twice");
             }
             JobEvent::ClientFailed { round, client, .. } => {
+                let by_stranger = self
+                    .asker
+                    .is_some_and(|asker| self.holder(*client) != Some(asker));
+                ensure!(!by_stranger, "a stranger fails {client}");
                 let Some(open) = self.rounds.get_mut(round).filter(|round| round.open) else {
                     return Err(format!(
                         "{client} fails in round {round}, which is not open"
