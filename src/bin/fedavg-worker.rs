@@ -1,1 +1,26 @@
-fn main() {}
+//! The worker.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use fedavg::cli::{EXIT_CODES, LogArgs, Screen, WorkerArgs, exit};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// A worker of federated averaging: trains its clients for a coordinator, on the data of this machine.
+#[derive(Parser)]
+#[command(version, after_help = EXIT_CODES, max_term_width = 110)]
+struct Arguments {
+    #[command(flatten)]
+    worker: WorkerArgs,
+    #[command(flatten)]
+    log: LogArgs,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let screen = Screen::new();
+    arguments.log.start("info", &screen);
+    exit(arguments.worker.run(&screen))
+}

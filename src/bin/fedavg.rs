@@ -1,1 +1,70 @@
-fn main() {}
+//! The operator's tool: trains in one process, or drives a coordinator.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use fedavg::{
+    cli::{
+        EXIT_CODES, Failure, LogArgs, Screen, SimulateArgs,
+        data::DataArgs,
+        exit,
+        model::ModelCommand,
+        operator::{
+            CancelArgs, HealthArgs, ResultsArgs, StatusArgs, SubmitArgs, WatchArgs, WorkersArgs,
+        },
+    },
+    transport::http::openapi,
+};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Federated averaging: train one model on several machines without moving their data.
+#[derive(Parser)]
+#[command(version, after_help = EXIT_CODES, max_term_width = 110)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+    #[command(flatten)]
+    log: LogArgs,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Simulate(Box<SimulateArgs>),
+    Submit(Box<SubmitArgs>),
+    Status(StatusArgs),
+    Watch(WatchArgs),
+    Results(ResultsArgs),
+    Workers(WorkersArgs),
+    Cancel(CancelArgs),
+    #[command(subcommand)]
+    Model(ModelCommand),
+    Data(DataArgs),
+    Health(HealthArgs),
+    /// Print the OpenAPI document of the coordinator's routes
+    Openapi,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let screen = Screen::new();
+    arguments.log.start("warn", &screen);
+    exit(run(&arguments.command, &screen))
+}
+
+fn run(command: &Command, screen: &Screen) -> Result<(), Failure> {
+    match command {
+        Command::Simulate(arguments) => arguments.run(screen),
+        Command::Submit(arguments) => arguments.run(screen),
+        Command::Status(arguments) => arguments.run(screen),
+        Command::Watch(arguments) => arguments.run(screen),
+        Command::Results(arguments) => arguments.run(screen),
+        Command::Workers(arguments) => arguments.run(screen),
+        Command::Cancel(arguments) => arguments.run(screen),
+        Command::Model(command) => command.run(screen),
+        Command::Data(arguments) => arguments.run(screen),
+        Command::Health(arguments) => arguments.run(screen),
+        Command::Openapi => screen.print_json(&openapi()),
+    }
+}

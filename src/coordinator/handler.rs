@@ -13,12 +13,13 @@ use super::{
     upload::Upload,
 };
 use crate::{
+    data::DatasetInfo,
     ids::{ClientId, JobId, ModelVersion, RoundId},
     report::{Refusal, RefusalKind, ReportMetadata},
     round::{self, Event, RoundMachine, Task, TaskKind, WorkerState},
     transport::{
-        Credentials, Handler, JobDescription, ModelBody, PROTOCOL, Registered, Registration,
-        ReportBody, Request, Response, TaskMessage, TaskWork, Token,
+        Credentials, Handler, JobDescription, ModelBody, Operator, PROTOCOL, Registered,
+        Registration, ReportBody, Request, Response, TaskMessage, TaskWork, Token,
     },
 };
 
@@ -166,7 +167,7 @@ impl Coordinator {
                 .map(|dataset| ("the other workers'", dataset))
         });
         for (whose, expected) in known.chain(others) {
-            let differs = |dataset: &&crate::worker::DatasetInfo| {
+            let differs = |dataset: &&DatasetInfo| {
                 dataset.name == expected.name && dataset.fingerprint != expected.fingerprint
             };
             if let Some(found) = registration.datasets.iter().find(differs) {

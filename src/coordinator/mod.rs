@@ -13,6 +13,9 @@ mod job;
 mod operator;
 mod prepare;
 mod state;
+mod submission;
+#[cfg(all(test, feature = "http"))]
+mod tests;
 mod upload;
 mod work;
 
@@ -28,11 +31,12 @@ use state::State;
 use tokio::{runtime::Handle, sync::Notify};
 
 use crate::{
+    data::DatasetInfo,
     ids::Timestamp,
     job::JobSpec,
     report::{MemorySpool, Spool},
     strategy::FederatedStrategy,
-    worker::{DatasetInfo, TrainerFactory},
+    worker::TrainerFactory,
 };
 
 /// Makes a strategy of an embedder's own for a job.

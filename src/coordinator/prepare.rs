@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use crate::{
+    data::DatasetInfo,
     ids::{RoundId, WorkerId},
     job::JobSpec,
     partition::{Examples, partition},
     rng::{Purpose, keyed},
     round::ClientSpec,
     transport::Registration,
-    worker::{DatasetInfo, Partition, TrainerFactory},
+    worker::{Partition, TrainerFactory},
 };
 
 /// A job's clients, and what each of them trains on.

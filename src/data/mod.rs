@@ -31,6 +31,7 @@ mod error;
 #[cfg(feature = "vision")]
 mod folder;
 mod image_set;
+mod info;
 mod location;
 mod source;
 mod transform;
@@ -41,6 +42,7 @@ pub use error::DataError;
 #[cfg(feature = "vision")]
 pub use folder::folder;
 pub use image_set::{ImageSet, ImageShape, LabelledImage};
+pub use info::DatasetInfo;
 pub use location::{DATA_DIR_VARIABLE, data_dir};
 pub use source::{Source, open};
 pub use transform::{Augmentation, Batch, Normalization, Transform};

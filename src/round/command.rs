@@ -5,8 +5,8 @@ use serde::{Deserialize, Serialize};
 use super::Evaluation;
 use crate::{
     ids::{ClientId, ModelVersion, RequestId, RoundId, Timestamp, WorkerId},
-    job::TrainingSettings,
     report::Refusal,
+    settings::TrainingSettings,
     strategy::ClientInfo,
 };
 

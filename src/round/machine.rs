@@ -26,8 +26,8 @@ use super::{
 };
 use crate::{
     ids::{ClientId, ModelVersion, RequestId, RoundId, Timestamp, WorkerId},
-    job::RoundLimits,
     report::{Refusal, RefusalKind},
+    settings::RoundLimits,
 };
 
 /// What a round machine needs to know of its job.

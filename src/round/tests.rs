@@ -1,3 +1,10 @@
 //! The control plane, transition by transition and then under random events.
 
+mod bench;
+mod ends;
+mod evaluations;
 mod random;
+mod rounds;
+mod scale;
+mod verdicts;
+mod workers;

@@ -31,10 +31,10 @@ pub use weighting::Weighting;
 
 use crate::{
     ids::{ClientId, ModelVersion, RoundId},
-    job::TrainingSettings,
     parameters::{BlockError, BlockReader, BlockWriter, Parameters},
     report::{ReportError, Reports},
     rng::{self, ChaCha8Rng, Purpose},
+    settings::TrainingSettings,
 };
 
 /// One algorithm of federated learning. Object-safe, so that configuration chooses it at run time.

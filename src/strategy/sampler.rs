@@ -72,7 +72,7 @@ mod tests {
     use super::*;
     use crate::{
         ids::{ClientId, ModelVersion, RoundId},
-        job::TrainingSettings,
+        settings::TrainingSettings,
         strategy::ClientInfo,
     };
 

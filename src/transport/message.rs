@@ -7,11 +7,11 @@ use serde::{Deserialize, Serialize};
 use super::{ModelBody, ReportBody};
 use crate::{
     backend::Hardware,
+    data::DatasetInfo,
     ids::{ClientId, JobId, ModelVersion, RoundId, WorkerId},
     job::{JobSpec, TrainingSettings},
     report::{Refusal, ReportMetadata},
     round::Evaluation,
-    worker::DatasetInfo,
 };
 
 /// The version of this protocol. A worker of another one is refused at registration.

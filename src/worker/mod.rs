@@ -17,6 +17,6 @@ pub use config::{Backoff, WorkerConfig, WorkerError};
 pub use noop::{NOOP, NoopTrainers};
 pub use runner::{Worker, WorkerTotals};
 pub use trainer::{
-    ClientContext, DatasetInfo, EvalTask, LocalTrainer, LocalUpdate, Partition, TrainError,
-    TrainTask, TrainerFactory,
+    ClientContext, EvalTask, LocalTrainer, LocalUpdate, Partition, TrainError, TrainTask,
+    TrainerFactory,
 };

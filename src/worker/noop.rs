@@ -3,10 +3,11 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use super::{
-    ClientContext, DatasetInfo, EvalTask, LocalTrainer, LocalUpdate, Partition, TrainError,
-    TrainTask, TrainerFactory,
+    ClientContext, EvalTask, LocalTrainer, LocalUpdate, Partition, TrainError, TrainTask,
+    TrainerFactory,
 };
 use crate::{
+    data::DatasetInfo,
     job::JobSpec,
     parameters::{Layout, LayoutError, Parameters, Role},
     round::Evaluation,

@@ -8,10 +8,10 @@ use std::{
     },
 };
 
-use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::{
+    data::DatasetInfo,
     ids::{ClientId, ModelVersion, RoundId},
     job::{JobSpec, TrainingSettings},
     parameters::Parameters,
@@ -87,20 +87,6 @@ pub trait TrainerFactory: Send + Sync {
 
     /// The datasets that are here, ready to train on.
     fn datasets(&self) -> Vec<DatasetInfo>;
-}
-
-/// What a worker or a coordinator says about its copy of a dataset.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "http", derive(utoipa::ToSchema))]
-pub struct DatasetInfo {
-    /// Its name.
-    pub name: String,
-    /// SHA-256 over labels and decoded bytes of both splits, in hexadecimal.
-    pub fingerprint: String,
-    /// Number of training examples.
-    pub train_examples: u64,
-    /// Number of test examples.
-    pub test_examples: u64,
 }
 
 /// The examples that a client trains on.

@@ -7,6 +7,7 @@ use axum::{
 };
 use http_body::Body as _;
 use serde::de::DeserializeOwned;
+use tokio::time::timeout;
 
 use super::{api::WORKER_HEADER, problem::Problem, routes::App};
 use crate::{
@@ -124,8 +125,10 @@ impl<T: DeserializeOwned> FromRequest<App> for Json<T> {
         if !media_type(request.headers()).is_some_and(is_json) {
             return Err(unsupported("the body must be application/json"));
         }
-        let bytes = read_whole(request.into_body(), app.config.max_json).await?;
-        from_json(&bytes).map(Self)
+        let whole = read_whole(request.into_body(), app.config.max_json);
+        let bytes = timeout(app.config.stall_timeout, whole).await;
+        let late = |_| Problem::new(RefusalKind::Truncated, "the body took too long");
+        from_json(&bytes.map_err(late)??).map(Self)
     }
 }
 

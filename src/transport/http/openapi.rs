@@ -3,8 +3,8 @@
 use utoipa::{
     PartialSchema, ToSchema,
     openapi::{
-        ComponentsBuilder, ContentBuilder, Info, OpenApi, OpenApiBuilder, Ref, RefOr,
-        ResponseBuilder,
+        ComponentsBuilder, ContentBuilder, Info, KnownFormat, ObjectBuilder, OpenApi,
+        OpenApiBuilder, Ref, RefOr, ResponseBuilder, Schema, SchemaFormat, Type,
         path::{Operation, PathItem},
         security::{Http, HttpAuthScheme, SecurityScheme},
     },
@@ -12,6 +12,23 @@ use utoipa::{
 
 use super::problem::{PROBLEM_JSON, Problem};
 use crate::report::{RefusalKind, ReportMetadata};
+
+/// A body of parameters, as the document shows it.
+pub(super) struct Safetensors;
+
+impl PartialSchema for Safetensors {
+    fn schema() -> RefOr<Schema> {
+        ObjectBuilder::new()
+            .schema_type(Type::String)
+            .format(Some(SchemaFormat::KnownFormat(KnownFormat::Binary)))
+            .description(Some(
+                "A safetensors file: https://github.com/huggingface/safetensors",
+            ))
+            .into()
+    }
+}
+
+impl ToSchema for Safetensors {}
 
 /// The document before the routes.
 pub(super) fn base() -> OpenApi {

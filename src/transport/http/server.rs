@@ -27,7 +27,6 @@ use crate::transport::{Handler, Operator, Token};
 
 /// The limits of a server. Each has a default.
 #[derive(Debug, Clone)]
-#[non_exhaustive]
 pub struct ServerConfig {
     /// The most connections at once; further ones wait in the operating system's queue. A worker has up to three.
     pub max_connections: usize,
@@ -37,7 +36,8 @@ pub struct ServerConfig {
     pub max_body: u64,
     /// How long a connection may take to send the head of a request, and how long it may be idle.
     pub header_timeout: Duration,
-    /// A body of which nothing arrives for so long is broken off, and so is an answer of which nothing is read.
+    /// A body of which nothing arrives for so long is broken off, and so is an answer of which nothing is read. A JSON
+    /// body must be whole within this time.
     pub stall_timeout: Duration,
     /// The longest that a poll may ask to wait.
     pub max_wait: Duration,

@@ -9,10 +9,10 @@ use super::{
     images::{Family, ImageLearner},
 };
 use crate::{
-    data::Dataset,
+    data::{Dataset, DatasetInfo},
     model::{Classifier, ClassifierShape},
     parameters::Parameters,
-    worker::{DatasetInfo, LocalTrainer, TrainError},
+    worker::{LocalTrainer, TrainError},
 };
 
 /// A [`Family`] whose type is forgotten.

@@ -13,11 +13,11 @@ use super::{
 };
 use crate::{
     backend::{DeviceError, DeviceSpec},
-    data::Dataset,
+    data::{Dataset, DatasetInfo},
     job::JobSpec,
     model::{Classifier, ClassifierShape, zoo},
     parameters::Parameters,
-    worker::{DatasetInfo, LocalTrainer, TrainError, TrainerFactory},
+    worker::{LocalTrainer, TrainError, TrainerFactory},
 };
 
 /// Makes [`BurnTrainer`](crate::worker::BurnTrainer)s: the models and datasets that jobs can name, and the device.

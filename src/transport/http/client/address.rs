@@ -39,11 +39,12 @@ impl Address {
         if authority.host().is_empty() || authority.as_str().contains('@') {
             return Err(error("must be http://HOST:PORT"));
         }
-        let authority = match authority.port() {
-            Some(_) => authority,
-            None => format!("{}:{DEFAULT_PORT}", authority.host())
+        let authority = match authority.as_str().strip_prefix(authority.host()) {
+            Some("") => format!("{authority}:{DEFAULT_PORT}")
                 .parse()
                 .map_err(invalid)?,
+            _ if authority.port_u16().is_some_and(|port| port > 0) => authority,
+            _ => return Err(error("has no valid port")),
         };
         let path = parts.path_and_query;
         if path.as_ref().is_some_and(|path| path.query().is_some()) {
@@ -106,6 +107,8 @@ mod tests {
             "http://",
             "http://user:password@lab",
             "http://lab:99999",
+            "http://lab:0",
+            "http://lab:",
             "http://lab/?x=1",
             "a b",
         ] {

@@ -25,6 +25,7 @@ use crate::{
     transport::{
         BodyError, Token, TransportError,
         http::{
+            api::SAFETENSORS,
             inbound::{Inbound, chain},
             outbound::Outbound,
             problem::Problem,
@@ -34,7 +35,6 @@ use crate::{
 
 /// The limits of a client. Each has a default.
 #[derive(Debug, Clone)]
-#[non_exhaustive]
 pub struct ClientConfig {
     /// How long connecting may take.
     pub connect_timeout: Duration,
@@ -76,6 +76,7 @@ pub(super) struct Call {
     body: Outbound,
     /// What the answer may take beyond the usual.
     extra: Duration,
+    is_upload: bool,
 }
 
 impl Call {
@@ -86,6 +87,7 @@ impl Call {
             headers: HeaderMap::new(),
             body: Outbound::empty(),
             extra: Duration::ZERO,
+            is_upload: false,
         }
     }
 
@@ -120,7 +122,13 @@ impl Call {
         Ok(self)
     }
 
-    pub(super) fn body(mut self, media_type: &'static str, body: Outbound) -> Self {
+    /// Parameters, which may take their time.
+    pub(super) fn upload(mut self, body: Outbound) -> Self {
+        self.is_upload = true;
+        self.body(SAFETENSORS, body)
+    }
+
+    fn body(mut self, media_type: &'static str, body: Outbound) -> Self {
         let value = HeaderValue::from_static(media_type);
         self.headers.insert(CONTENT_TYPE, value);
         self.body = body;
@@ -133,9 +141,19 @@ impl Call {
         Ok(self.body("application/json", Outbound::whole(bytes.into())))
     }
 
+    /// The answer may take this much longer.
     pub(super) fn extra(mut self, extra: Duration) -> Self {
         self.extra = extra;
         self
+    }
+
+    /// How long to wait without any progress.
+    fn patience(&self, config: &ClientConfig) -> Duration {
+        let usual = match self.is_upload {
+            true => config.answer_timeout.max(config.stall_timeout),
+            false => config.answer_timeout,
+        };
+        usual.saturating_add(self.extra)
     }
 }
 
@@ -161,12 +179,12 @@ impl Connection {
     pub(super) async fn send(&self, call: Call) -> Result<Answer, TransportError> {
         let uri = self.address.uri(&call.path);
         let uri = uri.map_err(|error| TransportError::Protocol(error.to_string()))?;
+        let patience = call.patience(&self.config);
         let progress = call.body.progress();
         let mut request = Request::new(call.body);
         *request.method_mut() = call.method;
         *request.uri_mut() = uri;
         *request.headers_mut() = call.headers;
-        let patience = self.config.answer_timeout.saturating_add(call.extra);
         let response = self.client.request(request);
         tokio::pin!(response);
         let mut seen = progress.load(Ordering::Relaxed);

@@ -21,7 +21,7 @@ use crate::{
     transport::{
         ModelBody, Token, TransportError,
         http::{
-            api::{JOB_HEADER, SAFETENSORS, VERSION_HEADER, ascii_json},
+            api::{JOB_HEADER, VERSION_HEADER, ascii_json},
             outbound::Outbound,
         },
     },
@@ -88,7 +88,7 @@ impl OperatorClient {
                     .map_err(|error| TransportError::Protocol(error.to_string()))?;
                 let body = Outbound::from(ModelBody::Memory(parameters));
                 call.header(HeaderName::from_static(JOB_HEADER), spec)?
-                    .body(SAFETENSORS, body)
+                    .upload(body)
             }
         };
         self.json(call).await

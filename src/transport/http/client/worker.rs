@@ -14,10 +14,7 @@ use super::{
 use crate::transport::{
     Credentials, ModelBody, Request, Response, Transport, TransportError,
     http::{
-        api::{
-            self, Alive, Failure, Heartbeat, REPORT_HEADER, SAFETENSORS, ShareEvaluation,
-            WORKER_HEADER,
-        },
+        api::{self, Alive, Failure, Heartbeat, REPORT_HEADER, ShareEvaluation, WORKER_HEADER},
         outbound::Outbound,
     },
 };
@@ -128,7 +125,7 @@ fn call(request: Request) -> Result<(Call, Success), TransportError> {
             let call = Call::put(format!("/jobs/{job}/rounds/{round}/reports/{client}"));
             let call = by(&credentials, call)?
                 .header(HeaderName::from_static(REPORT_HEADER), metadata)?
-                .body(SAFETENSORS, Outbound::from(body));
+                .upload(Outbound::from(body));
             (call, Success::Accepted)
         }
         Request::TaskFailed {

@@ -27,6 +27,7 @@ use crate::{
         http::{
             api::{BASE, JOB_HEADER, SAFETENSORS},
             extract::{AsOperator, Ids, Json, json_header, media_type},
+            openapi::Safetensors,
             problem::Problem,
         },
     },
@@ -36,7 +37,7 @@ use crate::{
 #[utoipa::path(post, path = "/jobs", tag = "operator", security(("join_token" = [])),
     params(("Fedavg-Job" = Option<String>, Header,
         description = "`JobSpec` as JSON in ASCII, where the body is the initial model.")),
-    request_body(content((JobSpec = "application/json"), (Vec<u8> = "application/octet-stream"))),
+    request_body(content((JobSpec = "application/json"), (Safetensors = "application/octet-stream"))),
     responses((status = 201, description = "It is queued.", body = JobSummary)))]
 pub(super) async fn submit(
     _: AsOperator,

@@ -16,6 +16,7 @@ use crate::{
         http::{
             api::{SAFETENSORS, VERSION_HEADER, WORKER_HEADER},
             extract::{AsOperator, Ids, SharedWorker},
+            openapi::Safetensors,
             outbound::Outbound,
             problem::Problem,
         },
@@ -48,7 +49,7 @@ impl FromRequestParts<App> for Reader {
         ("job" = JobId, Path, description = "The job."),
         ("version" = String, Path, description = "The version; an operator may ask for `latest`."),
         ("Fedavg-Worker" = Option<WorkerId>, Header, description = "The worker that asks, where one does.")),
-    responses((status = 200, description = "Safetensors.", body = Vec<u8>, content_type = "application/octet-stream",
+    responses((status = 200, description = "Safetensors.", body = Safetensors, content_type = "application/octet-stream",
         headers(("Fedavg-Model-Version" = ModelVersion, description = "The version.")))))]
 pub(super) async fn model(
     reader: Reader,

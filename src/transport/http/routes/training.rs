@@ -19,6 +19,7 @@ use crate::{
         http::{
             api::{Failure, REPORT_HEADER, SAFETENSORS, ShareEvaluation},
             extract::{Ids, Json, SharedWorker, body_error, json_header, media_type, unsupported},
+            openapi::Safetensors,
             problem::Problem,
         },
     },
@@ -72,7 +73,7 @@ pub(super) async fn partition(
         ("client" = ClientId, Path, description = "The client."),
         ("Fedavg-Worker" = WorkerId, Header, description = "The worker that asks."),
         ("Fedavg-Report" = String, Header, description = "`ReportMetadata` as JSON in ASCII.")),
-    request_body(content = Vec<u8>, content_type = "application/octet-stream", description = "Safetensors."),
+    request_body(content = Safetensors, content_type = "application/octet-stream", description = "Safetensors."),
     responses((status = 204, description = "Accepted, now or by an earlier request.")))]
 pub(super) async fn report(
     SharedWorker(credentials): SharedWorker,

@@ -170,11 +170,10 @@ async fn each_bad_request_gets_its_problem() {
         (poll, &with(JSON), "{", 400, "malformed"),
         (poll, &with(JSON), "nonsense", 400, "malformed"),
         (poll, &with(JSON), "{}{}", 400, "malformed"),
-        (poll, &with(JSON), &deep, 400, "malformed"),
+        (poll, &with(JSON), &deep, 422, "malformed"),
         (poll, &with(JSON), "{\"busy\":1}", 422, "malformed"),
         (poll, &with(JSON), "{\"wait_ms\":-1}", 422, "malformed"),
         (poll, &with(JSON), "{\"wait_ms\":1e99}", 422, "malformed"),
-        (poll, &with(JSON), "[]", 400, "malformed"),
         (poll, &with(""), "{}", 415, "unsupported_media_type"),
         (
             poll,
@@ -209,7 +208,7 @@ async fn each_bad_request_gets_its_problem() {
             "PUT /api/v1/jobs/1/models/3/evaluations/2",
             &with(JSON),
             "{}",
-            422,
+            400,
             "malformed",
         ),
         (
@@ -298,11 +297,12 @@ async fn what_is_not_http_is_no_danger() {
 
 #[tokio::test]
 async fn what_is_too_large_is_refused_before_it_is_read() {
-    let mut config = ServerConfig::default();
-    (config.max_body, config.max_json) = (1000, 100);
+    let config = ServerConfig {
+        max_body: 1000,
+        max_json: 100,
+        ..ServerConfig::default()
+    };
     let running = Running::start(Fake::open(), config).await;
-    let large = "GET /api/v1/jobs/1".len(); // Any length: only the header counts.
-    assert!(large < 100);
     for (line, headers) in [
         (
             "PUT /api/v1/jobs/1/rounds/4/reports/2",
@@ -327,8 +327,6 @@ async fn what_is_too_large_is_refused_before_it_is_read() {
     }
     // Without a length, it shows when it has come.
     let chunks = format!("{:x}\r\n{}\r\n0\r\n\r\n", 1001, "x".repeat(1001));
-    let mut valid = 500u64.to_le_bytes().to_vec();
-    valid.extend_from_slice("{".repeat(2000).as_bytes());
     for (line, headers) in [
         (
             "POST /api/v1/workers/1/heartbeat",
@@ -363,9 +361,11 @@ async fn a_model_that_announces_more_than_it_has_takes_no_memory() {
 
 #[tokio::test]
 async fn who_sends_half_of_something_is_not_waited_for() {
-    let mut config = ServerConfig::default();
-    config.header_timeout = Duration::from_millis(50);
-    config.stall_timeout = Duration::from_millis(50);
+    let config = ServerConfig {
+        header_timeout: Duration::from_millis(50),
+        stall_timeout: Duration::from_millis(50),
+        ..ServerConfig::default()
+    };
     let running = Running::start(Fake::open(), config).await;
     // Nothing at all, half of a head, and a connection that is idle after its request: closed without an answer.
     assert_eq!(running.raw("").await, "");

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, sync::atomic::Ordering, time::Duration};
 
-use futures_util::{StreamExt, future::join_all};
+use futures_util::{StreamExt, future::join_all, stream};
 
 use super::{
     Running, credentials,
@@ -25,6 +25,31 @@ fn poll() -> Request {
     }
 }
 
+fn report(body: ReportBody) -> Request {
+    Request::Report {
+        credentials: credentials(1),
+        job: JobId(1),
+        round: RoundId(4),
+        client: ClientId(0),
+        metadata: ReportMetadata {
+            base_version: ModelVersion(3),
+            examples: 1,
+            steps: 1,
+            metrics: Default::default(),
+        },
+        body,
+    }
+}
+
+/// A report that stops after its first bytes.
+fn half_a_report(length: Option<u64>) -> Request {
+    let first = stream::iter([Ok(vec![8].into())]);
+    report(ReportBody::Stream {
+        bytes: Box::pin(first.chain(stream::pending())),
+        length,
+    })
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn polls_that_wait_hold_nothing_up() {
     let running = Running::open().await;
@@ -35,20 +60,8 @@ async fn polls_that_wait_hold_nothing_up() {
             tokio::spawn(async move { worker.send(poll()).await.unwrap() })
         })
         .collect();
-    let report = |client| Request::Report {
-        credentials: credentials(1),
-        job: JobId(1),
-        round: RoundId(4),
-        client: ClientId(client),
-        metadata: ReportMetadata {
-            base_version: ModelVersion(3),
-            examples: 1,
-            steps: 1,
-            metrics: Default::default(),
-        },
-        body: ReportBody::Memory(Arc::new(parameters(1000, client))),
-    };
-    let accepted = join_all((0..100).map(|client| worker.send(report(client)))).await;
+    let delta = |seed| ReportBody::Memory(Arc::new(parameters(1000, seed)));
+    let accepted = join_all((0..100).map(|seed| worker.send(report(delta(seed))))).await;
     assert!(
         accepted
             .iter()
@@ -72,8 +85,10 @@ async fn polls_that_wait_hold_nothing_up() {
 
 #[tokio::test]
 async fn more_connections_than_allowed_wait_for_their_turn() {
-    let mut config = ServerConfig::default();
-    config.max_connections = 2;
+    let config = ServerConfig {
+        max_connections: 2,
+        ..ServerConfig::default()
+    };
     let running = Running::start(Fake::open(), config).await;
     // Each client has a connection of its own, and gives it back at the end.
     let ask = |_| {
@@ -110,9 +125,28 @@ async fn a_poll_that_is_given_up_ends_at_the_coordinator_too() {
 }
 
 #[tokio::test]
+async fn an_upload_whose_sender_is_gone_is_broken_off() {
+    let running = Running::open().await;
+    for length in [None, Some(1000)] {
+        let upload = running.worker_with(ClientConfig::default());
+        let upload = tokio::spawn(async move { upload.send(half_a_report(length)).await });
+        while running.fake.uploading.load(Ordering::SeqCst) == 0 {
+            tokio::task::yield_now().await;
+        }
+        upload.abort();
+        while running.fake.uploading.load(Ordering::SeqCst) > 0 {
+            tokio::task::yield_now().await;
+        }
+    }
+    assert!(running.fake.reports.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
 async fn stopping_answers_polls_ends_events_and_cuts_off_the_rest() {
-    let mut config = ServerConfig::default();
-    config.drain_timeout = Duration::from_millis(100);
+    let config = ServerConfig {
+        drain_timeout: Duration::from_millis(100),
+        ..ServerConfig::default()
+    };
     let running = Running::start(Fake::open(), config).await;
     let worker = running.worker();
     let polling = tokio::spawn({
@@ -122,26 +156,7 @@ async fn stopping_answers_polls_ends_events_and_cuts_off_the_rest() {
     let events = running.operator(None).events(JobId(1), 100).await.unwrap();
     let uploading = tokio::spawn({
         let worker = running.worker_with(ClientConfig::default());
-        async move {
-            worker
-                .send(Request::Report {
-                    credentials: credentials(1),
-                    job: JobId(1),
-                    round: RoundId(4),
-                    client: ClientId(0),
-                    metadata: ReportMetadata {
-                        base_version: ModelVersion(3),
-                        examples: 1,
-                        steps: 1,
-                        metrics: Default::default(),
-                    },
-                    body: ReportBody::Stream {
-                        bytes: Box::pin(futures_util::stream::pending()),
-                        length: None,
-                    },
-                })
-                .await
-        }
+        async move { worker.send(half_a_report(None)).await }
     });
     while running.fake.asked.lock().unwrap().len() < 2
         || running.fake.uploading.load(Ordering::SeqCst) == 0

@@ -10,6 +10,7 @@ use super::{
 };
 use crate::{
     backend::Hardware,
+    data::DatasetInfo,
     ids::{ClientId, JobId, ModelVersion, RoundId},
     report::{Refusal, RefusalKind, ReportMetadata},
     round::Evaluation,
@@ -18,7 +19,6 @@ use crate::{
         Token, Transport, TransportError,
         http::{ClientConfig, HttpTransport, ServerConfig},
     },
-    worker::DatasetInfo,
 };
 
 fn report(credentials: Credentials, body: ReportBody) -> Request {
@@ -258,8 +258,10 @@ async fn a_report_that_is_refused_before_it_is_read_gets_its_refusal() {
 
 #[tokio::test]
 async fn an_upload_that_stalls_is_told_so() {
-    let mut config = ServerConfig::default();
-    config.stall_timeout = Duration::from_millis(50);
+    let config = ServerConfig {
+        stall_timeout: Duration::from_millis(50),
+        ..ServerConfig::default()
+    };
     let running = Running::start(Fake::open(), config).await;
     let body = ReportBody::Stream {
         bytes: Box::pin(
@@ -280,8 +282,10 @@ async fn an_upload_that_stalls_is_told_so() {
 #[tokio::test]
 async fn a_coordinator_that_does_not_answer_is_not_waited_for_for_ever() {
     let running = Running::open().await;
-    let mut config = ClientConfig::default();
-    config.answer_timeout = Duration::from_millis(50);
+    let config = ClientConfig {
+        answer_timeout: Duration::from_millis(50),
+        ..ClientConfig::default()
+    };
     let poll = Request::Poll {
         credentials: credentials(1),
         busy: Vec::new(),

@@ -1,0 +1,349 @@
+#!/usr/bin/env python3
+"""A worker in another language than Rust: it trains for a `fedavg` coordinator over the REST API of docs/protocol.md alone.
+
+    python3 examples/pytorch_worker.py                      # NumPy: the model `mlp` on any dataset that it has
+    python3 examples/pytorch_worker.py --trainer torch      # PyTorch: `mlp`, `lenet`, `tiny_cnn` and `cifar_cnn`
+
+It needs Python 3.9, NumPy and, for `--trainer torch`, PyTorch. For a worker of your own, read it from the top: what a worker does
+(`Worker`, `Session`), then how it talks (`Coordinator`, safetensors). Models and data are beside it, in `pytorch_training.py`.
+"""
+
+import argparse
+import http.client
+import io
+import itertools
+import json
+import logging
+import math
+import os
+import pathlib
+import random
+import signal
+import socket
+import struct
+import sys
+import threading
+import time
+from urllib.parse import urlsplit
+
+import numpy as np
+import pytorch_training
+
+log = logging.getLogger("worker")
+
+
+class Dropped(Exception):
+    """It is of no use any more to go on: the task is not wanted, its round is over, or nobody answered in time."""
+
+
+class Refused(Exception):
+    """The coordinator's "no", a problem document: `code` is for programs, the text for people."""
+
+    def __init__(self, status, content):
+        try:
+            problem = dict(json.loads(content))
+        except (ValueError, TypeError):  # Not of the coordinator: a proxy, for example.
+            problem = {}
+        self.code = problem.get("code", f"status {status}")
+        self.transient = problem.get("transient", status in (502, 503, 504))
+        super().__init__(f"{self.code}: {problem.get('detail', '')}")
+
+    def is_of_worker(self):
+        """Whether the coordinator doesn't know this worker any more. After its restart another one may have the number."""
+        return self.code in ("unauthorized", "forbidden")
+
+    def is_of_report(self):
+        """Whether what was sent is no good. Anything else is said of the task: it isn't wanted, or not from this worker."""
+        return self.code in ("malformed", "examples_exceeded", "too_large")
+
+
+class Worker:
+    """Works for a coordinator from registration to registration: it may be restarted, and then knows nobody."""
+
+    def __init__(self, coordinator, trainer, datasets, options):
+        self.coordinator, self.trainer, self.datasets, self.options = coordinator, trainer, datasets, options
+        self.accepted, self.last_task = 0, time.monotonic()
+
+    def run(self):
+        """Until the options say that it is done. Raises `Refused` where it can't register, and `Dropped` where nobody answers."""
+        while not self.is_done():
+            session = Session(self)
+            try:
+                session.work()
+            except Refused as refused:
+                if not refused.is_of_worker():
+                    raise
+                log.warning("%s; registering again", refused)
+                time.sleep(1)  # Whatever is wrong, not as fast as it goes.
+            finally:
+                session.leave()
+
+    def idle_until(self):
+        return self.last_task + self.options.exit_when_idle
+
+    def is_done(self):
+        return self.accepted >= self.options.rounds_then_leave or time.monotonic() >= self.idle_until()
+
+
+class Session:
+    """One registration, with its heartbeats and what it remembers of the job that it works for."""
+
+    def __init__(self, worker):
+        self.worker, self.coordinator, self.trainer = worker, worker.coordinator, worker.trainer
+        name, device, token = worker.options.name, worker.trainer.device, worker.options.join_token
+        datasets = [dataset.info() for dataset in worker.datasets.values()]
+        registration = {"protocol": 1, "name": name, "slots": 1, "device": device, "datasets": datasets}
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        self.registered = json.loads(self.coordinator.ask("POST", "/workers", registration, headers, until=worker.idle_until()))
+        number, token = self.registered["worker"], self.registered["token"]
+        log.info("registered as worker %d", number)
+        self.path = f"/workers/{number}"
+        self.headers = {"Authorization": f"Bearer {token}", "Fedavg-Worker": str(number)}
+        self.job, self.documents, self.model = None, {}, (None, None)
+        self.current, self.ended = Current(), threading.Event()
+        threading.Thread(target=self.send_heartbeats, daemon=True).start()
+
+    def send_heartbeats(self):
+        """On a thread of its own, since training must not hold it up. Each is sent once: the next one comes soon enough."""
+        while not self.ended.wait(self.registered["heartbeat_ms"] / 1000):
+            current = self.current
+            busy = {"busy": [current.task] if current.task else []}
+            try:
+                answer = self.coordinator.ask("POST", f"{self.path}/heartbeat", busy, self.headers, timeout=10, until=0)
+                unwanted = json.loads(answer)["unwanted"]  # Part of `busy`, so that here it is that task or nothing.
+            except Refused as refused:
+                unwanted = refused.is_of_worker()  # The next poll hears the same, and ends the session.
+            except Dropped:
+                continue
+            if unwanted:
+                current.stop.set()
+
+    def work(self):
+        while not self.worker.is_done():
+            until = self.worker.idle_until()
+            wait = max(0, min(self.registered["poll_ms"] / 1000, until - time.monotonic()))
+            question = {"busy": [], "wait_ms": int(wait * 1000)}
+            try:
+                answer = self.ask("POST", f"{self.path}/poll", question, timeout=wait + 10, until=until)
+            except Dropped:
+                continue
+            if answer:
+                self.perform(json.loads(answer))
+                self.worker.last_task = time.monotonic()
+
+    def perform(self, task):
+        """Does a task, or says that it can't be done. Only that the worker isn't known any more comes out as an error."""
+        self.current = Current(task)
+        try:
+            try:
+                {"train": self.train, "evaluate": self.evaluate}[task["kind"]](task)
+            except Exception as error:
+                if isinstance(error, Dropped) or isinstance(error, Refused) and not error.is_of_report():
+                    raise
+                log.warning("round %d, client %d: failed", task["round"], task["client"], exc_info=True)
+                self.say_failed(task, f"{type(error).__name__}: {error}")
+        except (Dropped, Refused) as reason:
+            if isinstance(reason, Refused) and reason.is_of_worker():
+                raise
+            log.warning("round %d, client %d: dropped: %s", task["round"], task["client"], reason)
+            time.sleep(0.5)  # A task that comes again and again must not keep both sides busy.
+        finally:
+            self.current = Current()
+
+    def train(self, task):
+        spec, dataset, model = self.prepare(task)
+        partition = self.document(f"/jobs/{task['job']}/partitions/{task['client']}")
+        if partition["fingerprint"] != dataset.fingerprint:
+            raise ValueError("the partition is of another copy of the dataset")
+        indices = np.array(partition["indices"], np.int64)
+        # Nothing else is random, so that a client's task makes the same report whenever it is done.
+        rng = np.random.default_rng([spec["seed"], task["round"], task["client"]])
+        steps, metrics = pytorch_training.train(self.trainer, dataset, indices, task["training"], rng, self.current.check)
+        local = self.trainer.parameters()
+        delta = {f"delta/{name}": local[name] - model[name] for name in model}
+        if not all(np.isfinite(value).all() for value in delta.values()):
+            raise ValueError("the training diverged")
+        report = {"base_version": task["version"], "examples": len(indices), "steps": steps, "metrics": metrics}
+        headers = {"Fedavg-Report": json.dumps(report, allow_nan=False)}
+        path = f"/jobs/{task['job']}/rounds/{task['round']}/reports/{task['client']}"
+        self.ask("PUT", path, write_safetensors(delta), headers)
+        self.worker.accepted += 1
+        log.info("round %d, client %d: reported, loss %.4f", task["round"], task["client"], metrics["train_loss"])
+
+    def evaluate(self, task):
+        _, dataset, _ = self.prepare(task)
+        count, share, shares = len(dataset.test[1]), task["share"], task["shares"]
+        indices = np.arange(count * share // shares, count * (share + 1) // shares)
+        evaluation = pytorch_training.evaluate(self.trainer, dataset, indices, self.current.check)
+        self.send_evaluation(task, {"evaluation": evaluation})
+        log.info("version %d, share %d of %d: accuracy %.4f", task["version"], share, shares, evaluation["accuracy"])
+
+    def send_evaluation(self, task, outcome):
+        self.ask("PUT", f"/jobs/{task['job']}/models/{task['version']}/evaluations/{task['client']}", outcome)
+
+    def say_failed(self, task, reason):
+        if task["kind"] == "evaluate":
+            return self.send_evaluation(task, {"failed": reason})
+        self.ask("POST", f"/jobs/{task['job']}/rounds/{task['round']}/failures/{task['client']}", {"reason": reason})
+
+    def prepare(self, task):
+        """Loads the trainer with the task's model; returns the job's specification, the dataset and the global model."""
+        job, version = task["job"], task["version"]
+        if self.job != job:
+            self.job, self.documents, self.model = job, {}, (None, None)
+        spec = self.document(f"/jobs/{job}/description")["spec"]
+        if self.model[0] != version:  # Several clients may start from it.
+            self.model = version, read_safetensors(self.ask("GET", f"/jobs/{job}/models/{version}"))
+        dataset, model = self.worker.datasets[spec["dataset"]], self.model[1]
+        self.trainer.load(spec["model"], dataset, model)
+        return spec, dataset, model
+
+    def document(self, path):
+        """A JSON document that stays the same as long as the job runs."""
+        if path not in self.documents:
+            self.documents[path] = json.loads(self.ask("GET", path))
+        return self.documents[path]
+
+    def ask(self, method, path, body=None, headers=(), **options):
+        """Asks as this worker, as long as the current task is worth it."""
+        until = min(self.current.until, time.monotonic() + self.worker.options.exit_when_idle)
+        options = {"until": until, "stop": self.current.stop, **options}
+        return self.coordinator.ask(method, path, body, {**self.headers, **dict(headers)}, **options)
+
+    def leave(self):
+        self.ended.set()
+        try:
+            self.coordinator.ask("DELETE", self.path, headers=self.headers, timeout=5, until=0)
+        except (Dropped, Refused):
+            pass  # A courtesy: without it, the coordinator finds out by itself.
+
+
+class Current:
+    """What the worker is at: a task or none, until when it makes sense, and whether it is still wanted."""
+
+    def __init__(self, task=None):
+        self.task, self.stop = task, threading.Event()
+        self.until = time.monotonic() + (task or {}).get("remaining_ms", math.inf) / 1000
+
+    def check(self):
+        """For a trainer to call between batches."""
+        if self.stop.is_set():
+            raise Dropped("not wanted any more")
+
+
+class Coordinator:
+    """The coordinator's REST API. Each thread keeps its connection open between requests."""
+
+    def __init__(self, url):
+        self.url, self.threads = urlsplit(url), threading.local()
+
+    def ask(self, method, path, body=None, headers=(), timeout=70, until=math.inf, stop=None):
+        """Sends a request until it is answered, with pauses; any request may be repeated. Returns the answer's body.
+
+        `body` is JSON, or bytes. `timeout` is in seconds, for each piece of an answer. Raises `Refused`, and `Dropped` when the
+        time is past `until`, a `time.monotonic()`, or `stop` is set.
+        """
+        stop, kind = stop or threading.Event(), "application/octet-stream"
+        if not isinstance(body, (bytes, type(None))):
+            kind, body = "application/json", json.dumps(body, allow_nan=False).encode()
+        if body is not None:
+            headers = {**dict(headers), "Content-Type": kind, "Content-Length": str(len(body))}
+        for attempt in itertools.count():
+            try:
+                return self.exchange(method, path, body, headers, timeout)
+            except Refused as refused:
+                if not refused.transient:
+                    raise
+                problem = refused
+            except (OSError, http.client.HTTPException) as error:
+                problem = f"no answer from the coordinator: {error or type(error).__name__}"
+            # From half a second to half a minute, and not in step with other workers.
+            pause, left = min(30, 0.5 * 2 ** min(attempt, 10)) * random.uniform(0.5, 1), until - time.monotonic()
+            if left <= 0:
+                raise Dropped(problem)
+            log.warning("%s; trying again", problem)
+            if stop.wait(min(pause, left)):
+                raise Dropped("not wanted any more")
+
+    def exchange(self, method, path, body, headers, timeout):
+        kept = self.threads.__dict__.pop("connection", None)
+        fresh = http.client.HTTPConnection(self.url.hostname, self.url.port, blocksize=1 << 16)
+        # The coordinator closes a connection that was idle for long: that is no reason to wait.
+        for connection in (kept, fresh) if kept else (fresh,):
+            try:
+                connection.timeout = timeout
+                if connection.sock:
+                    connection.sock.settimeout(timeout)
+                # As a stream, so that the time limit is for each piece and not for the whole upload.
+                stream = None if body is None else io.BytesIO(body)
+                try:
+                    connection.request(method, f"{self.url.path.rstrip('/')}/api/v1{path}", stream, dict(headers))
+                except (BrokenPipeError, ConnectionResetError):
+                    pass  # A refusal may come before the end of an upload.
+                response = connection.getresponse()
+                content = response.read()
+                self.threads.connection = connection
+                if 200 <= response.status < 300:
+                    return content
+                raise Refused(response.status, content)
+            except (OSError, http.client.HTTPException):
+                connection.close()
+                if connection is fresh:
+                    raise
+
+
+def read_safetensors(content):
+    """The tensors of a model by name. A file is the header's length, the header in JSON and the values."""
+    (length,) = struct.unpack_from("<Q", content)
+    values, tensors = memoryview(content)[8 + length :], {}
+    for name, info in json.loads(content[8 : 8 + length]).items():
+        if name != "__metadata__":
+            start, end = info["data_offsets"]
+            tensors[name] = np.frombuffer(values[start:end], {"F32": "<f4"}[info["dtype"]]).reshape(info["shape"])
+    return tensors
+
+
+def write_safetensors(tensors):
+    header, pieces, start = {}, [], 0
+    for name, value in sorted(tensors.items()):
+        pieces.append(np.asarray(value, "<f4").tobytes())
+        end = start + len(pieces[-1])
+        header[name] = {"dtype": "F32", "shape": list(np.shape(value)), "data_offsets": [start, end]}
+        start = end
+    header = json.dumps(header).encode()
+    header += b" " * (-len(header) % 8)
+    return b"".join([struct.pack("<Q", len(header)), header, *pieces])
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    option, path, token = parser.add_argument, pathlib.Path, os.environ.get("FEDAVG_JOIN_TOKEN")
+    digits = path(__file__).resolve().parent.parent / "src/data/digits.bin"
+    option("--coordinator", metavar="URL", default="http://127.0.0.1:8000")
+    option("--join-token", metavar="TOKEN", default=token, help="what the coordinator was started with ($FEDAVG_JOIN_TOKEN)")
+    option("--name", default=socket.gethostname(), help="a name for people (the host's)")
+    option("--trainer", choices=["numpy", "torch"], default="numpy")
+    option("--digits", metavar="PATH", type=path, default=digits, help="the crate's src/data/digits.bin")
+    option("--data-dir", metavar="PATH", type=path, help="the folder that holds cifar-10-batches-bin")
+    option("--rounds-then-leave", metavar="N", type=int, default=math.inf, help="leave after N accepted reports")
+    option("--exit-when-idle", metavar="SECONDS", type=float, default=math.inf, help="leave when no task comes for so long")
+    options = parser.parse_args()
+    if urlsplit(options.coordinator).scheme != "http" or not urlsplit(options.coordinator).hostname:
+        parser.error(f"--coordinator: {options.coordinator!r} is not like http://127.0.0.1:8000")
+    logging.basicConfig(format="%(asctime)s %(message)s", level=logging.INFO)
+
+    datasets = [pytorch_training.read_digits(options.digits)]
+    datasets += [pytorch_training.read_cifar10(options.data_dir)] if options.data_dir else []
+    trainer = {"numpy": pytorch_training.NumpyTrainer, "torch": pytorch_training.TorchTrainer}[options.trainer]()
+    worker = Worker(Coordinator(options.coordinator), trainer, {dataset.name: dataset for dataset in datasets}, options)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # Both ways to be stopped leave the coordinator first.
+    try:
+        worker.run()
+    except (KeyboardInterrupt, Dropped) as reason:
+        log.info("stopped: %s", str(reason) or "by a signal")
+    except Refused as refused:
+        sys.exit(f"refused: {refused}")
+
+
+if __name__ == "__main__":
+    main()

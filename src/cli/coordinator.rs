@@ -1,0 +1,189 @@
+//! The coordinator's process: its arguments, its server, its end.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use clap::Args;
+
+use super::{
+    Failure, Interrupt, Screen, TokenArgs, TrainerArgs, block_on,
+    values::{bind_address, bytes, seconds},
+};
+use crate::{
+    backend::DeviceSpec,
+    coordinator::{Coordinator, CoordinatorConfig},
+    transport::{
+        Token,
+        http::{BindError, Server, ServerConfig, check_bind},
+    },
+};
+
+/// How to run a coordinator.
+#[derive(Debug, Clone, Args)]
+pub struct CoordinatorArgs {
+    /// Where to listen: ADDRESS:PORT, an address alone (port 8000) or a port alone (loopback). Other addresses than
+    /// loopback need a join token. Port 0: any that is free
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8000", value_parser = bind_address)]
+    pub bind: SocketAddr,
+    /// What workers and operators must show.
+    #[command(flatten)]
+    pub token: TokenArgs,
+    /// Models and data.
+    #[command(flatten)]
+    pub trainers: TrainerArgs,
+    /// Limits.
+    #[command(flatten)]
+    pub limits: LimitArgs,
+}
+
+/// How a coordinator treats its workers, and what it takes at most.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Limits")]
+pub struct LimitArgs {
+    /// How often workers are to send a heartbeat
+    #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = seconds)]
+    pub heartbeat: Duration,
+    /// A worker that was not heard of for so long is lost; its clients go to others
+    #[arg(long, value_name = "SECONDS", default_value = "90", value_parser = seconds)]
+    pub worker_expiry: Duration,
+    /// The longest that a poll waits for a task
+    #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = seconds)]
+    pub poll_wait: Duration,
+    /// The largest body of a report, beyond the size of the model
+    #[arg(long, value_name = "BYTES", default_value = "1MiB", value_parser = bytes)]
+    pub report_overhead: u64,
+    /// Reports of a round that are held in memory
+    #[arg(long, value_name = "BYTES", default_value = "8GiB", value_parser = bytes)]
+    pub spool_bytes: u64,
+    /// The most examples that a report of a worker's own data counts for
+    #[arg(long, value_name = "N", default_value = "1000000000")]
+    pub max_local_examples: u64,
+    /// The most workers at once
+    #[arg(long, value_name = "N", default_value = "20000")]
+    pub max_workers: usize,
+    /// The most jobs that wait in the queue
+    #[arg(long, value_name = "N", default_value = "100")]
+    pub max_queued: usize,
+    /// How many ended jobs are remembered, each with its final model
+    #[arg(long, value_name = "N", default_value = "16")]
+    pub keep_jobs: usize,
+    /// How many entries of a job's event log are kept
+    #[arg(long, value_name = "N", default_value = "100000")]
+    pub keep_events: usize,
+    /// Threads for the fold; 0: one per core
+    #[arg(long, value_name = "N", default_value = "0")]
+    pub fold_threads: usize,
+    /// The most connections at once; a worker has up to three
+    #[arg(long, value_name = "N", default_value = "32768")]
+    pub max_connections: usize,
+    /// The largest body with parameters, whatever the model
+    #[arg(long, value_name = "BYTES", default_value = "8GiB", value_parser = bytes)]
+    pub max_body: u64,
+}
+
+impl CoordinatorArgs {
+    /// Serves until Ctrl-C. Prints `listening on http://ADDRESS` to standard output once it listens.
+    ///
+    /// # Errors
+    ///
+    /// An address that it may not or can't listen on, or limits that don't fit each other.
+    pub fn run(&self, screen: &Screen) -> Result<(), Failure> {
+        let token = self.token.token()?;
+        check_bind(self.bind, token.as_ref()).map_err(bind_failure)?;
+        let config = self.limits.coordinator(token)?;
+        let trainers = self.trainers.trainers(DeviceSpec::Cpu)?;
+        block_on(async {
+            let interrupt = Interrupt::listen()?;
+            // Reads the datasets that are here.
+            let coordinator = tokio::task::block_in_place(|| {
+                Coordinator::builder(trainers).config(config).start()
+            });
+            let server = Server::bind(self.bind, self.limits.server(), Arc::new(coordinator));
+            let server = server.await.map_err(bind_failure)?;
+            let address = server.local_addr();
+            // Who closed standard output doesn't want to know where it listens.
+            let _ = screen.print(&format!("listening on http://{address}"));
+            tracing::info!(%address, "listening");
+            server.serve(interrupt.wait()).await;
+            tracing::info!("stopped");
+            Ok(())
+        })
+    }
+}
+
+impl LimitArgs {
+    fn coordinator(&self, join_token: Option<Token>) -> Result<CoordinatorConfig, Failure> {
+        if self.heartbeat >= self.worker_expiry {
+            return Err(Failure::Usage(
+                "--heartbeat must be shorter than --worker-expiry".to_string(),
+            ));
+        }
+        Ok(CoordinatorConfig {
+            join_token,
+            heartbeat: self.heartbeat,
+            worker_expiry: self.worker_expiry,
+            poll_wait: self.poll_wait,
+            report_overhead: self.report_overhead,
+            spool_bytes: self.spool_bytes,
+            max_local_examples: self.max_local_examples,
+            max_workers: self.max_workers,
+            max_queued: self.max_queued,
+            keep_jobs: self.keep_jobs,
+            keep_events: self.keep_events,
+            fold_threads: self.fold_threads,
+        })
+    }
+
+    fn server(&self) -> ServerConfig {
+        let mut config = ServerConfig::default();
+        config.max_connections = self.max_connections;
+        config.max_body = self.max_body;
+        config.max_wait = config.max_wait.max(self.poll_wait);
+        config
+    }
+}
+
+fn bind_failure(error: BindError) -> Failure {
+    match error {
+        BindError::NeedsJoinToken(_) => Failure::Usage(format!("{error} (--join-token)")),
+        error => Failure::because("can't serve", error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Command {
+        #[command(flatten)]
+        coordinator: CoordinatorArgs,
+    }
+
+    fn parse(arguments: &[&str]) -> CoordinatorArgs {
+        Command::try_parse_from([&["test"], arguments].concat())
+            .unwrap()
+            .coordinator
+    }
+
+    #[test]
+    fn the_flags_defaults_are_the_configurations() {
+        let limits = parse(&[]).limits;
+        let config = limits.coordinator(None).unwrap();
+        assert_eq!(
+            format!("{config:?}"),
+            format!("{:?}", CoordinatorConfig::default())
+        );
+        assert_eq!(
+            format!("{:?}", limits.server()),
+            format!("{:?}", ServerConfig::default())
+        );
+    }
+
+    #[test]
+    fn heartbeats_that_come_too_seldom_are_refused() {
+        let limits = parse(&["--heartbeat=2", "--worker-expiry=2"]).limits;
+        assert_eq!(limits.coordinator(None).unwrap_err().code(), 2);
+    }
+}

@@ -1,0 +1,169 @@
+//! Why a command did not succeed, and the exit code that says so.
+
+use std::{
+    error::Error,
+    io::{self, Write},
+    process::ExitCode,
+};
+
+use thiserror::Error;
+
+use crate::{report::Refusal, round::Outcome};
+
+/// The exit codes, as `--help` shows them.
+pub const EXIT_CODES: &str = "Exit codes:
+  0    success; the job completed
+  1    the job failed, or something else went wrong
+  2    arguments or a job file that can't be used
+  3    the coordinator refuses
+  4    the coordinator can't be reached
+  130  the job was cancelled, or Ctrl-C ended the command
+  141  the reader of standard output went away";
+
+/// Why a command did not succeed. Each has one of the [`EXIT_CODES`].
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum Failure {
+    /// Arguments, a job file or a file named by an argument that can't be used.
+    #[error("{0}")]
+    Usage(String),
+    /// The job ended, and not by completing.
+    #[error("the job failed: {0}")]
+    JobFailed(String),
+    /// The job was cancelled.
+    #[error("the job was cancelled")]
+    Cancelled,
+    /// Ctrl-C.
+    #[error("interrupted")]
+    Interrupted,
+    /// The coordinator understood and says no.
+    #[error("the coordinator refuses: {0}")]
+    Refused(Refusal),
+    /// No answer from the coordinator.
+    #[error("no answer from {coordinator}")]
+    Unreachable {
+        /// Its address.
+        coordinator: String,
+        /// What happened.
+        source: Box<dyn Error + Send + Sync>,
+    },
+    /// The reader of standard output went away.
+    #[error("standard output is closed")]
+    OutputClosed,
+    /// Anything else.
+    #[error("{what}")]
+    Other {
+        /// What was being done.
+        what: String,
+        /// What happened.
+        source: Box<dyn Error + Send + Sync>,
+    },
+}
+
+impl Failure {
+    /// What was being done, and what happened.
+    pub fn because(
+        what: impl Into<String>,
+        source: impl Into<Box<dyn Error + Send + Sync>>,
+    ) -> Self {
+        Self::Other {
+            what: what.into(),
+            source: source.into(),
+        }
+    }
+
+    /// The exit code, as [`EXIT_CODES`] has it.
+    pub fn code(&self) -> u8 {
+        match self {
+            Self::JobFailed(_) | Self::Other { .. } => 1,
+            Self::Usage(_) => 2,
+            Self::Refused(_) => 3,
+            Self::Unreachable { .. } => 4,
+            Self::Cancelled | Self::Interrupted => 130,
+            Self::OutputClosed => 141,
+        }
+    }
+
+    /// Success or failure, by how a job ended.
+    ///
+    /// # Errors
+    ///
+    /// Where it did not complete.
+    pub fn of_outcome(outcome: &Outcome) -> Result<(), Self> {
+        match outcome {
+            Outcome::Completed => Ok(()),
+            Outcome::Failed { reason } => Err(Self::JobFailed(reason.clone())),
+            Outcome::Cancelled => Err(Self::Cancelled),
+        }
+    }
+}
+
+/// Prints a failure to standard error, on one line with its causes, and gives the exit code.
+pub fn exit(result: Result<(), Failure>) -> ExitCode {
+    let Err(failure) = result else {
+        return ExitCode::SUCCESS;
+    };
+    if !matches!(failure, Failure::OutputClosed) {
+        // Nobody is left to be told where standard error is closed, too.
+        let _ = writeln!(io::stderr(), "error: {}", in_full(&failure));
+    }
+    ExitCode::from(failure.code())
+}
+
+/// An error with its causes, on one line. A cause that its effect has quoted already is not said again.
+pub(super) fn in_full(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let said = error.to_string();
+        if !text.ends_with(&said) {
+            text.push_str(": ");
+            text.push_str(&said);
+        }
+        cause = error.source();
+    }
+    text.replace('\n', " ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::RefusalKind;
+
+    #[test]
+    fn each_failure_has_a_documented_code() {
+        let refusal = Refusal::new(RefusalKind::InvalidJob, "no");
+        let source = || io::Error::other("no route");
+        let failures = [
+            Failure::JobFailed("no".to_string()),
+            Failure::Usage("no".to_string()),
+            Failure::Refused(refusal),
+            Failure::Unreachable {
+                coordinator: "http://127.0.0.1:8000".to_string(),
+                source: source().into(),
+            },
+            Failure::Cancelled,
+            Failure::OutputClosed,
+        ];
+        let codes: Vec<_> = failures.iter().map(Failure::code).collect();
+        assert_eq!(codes, [1, 2, 3, 4, 130, 141]);
+        for code in codes {
+            let documented = |line: &str| line.trim_start().starts_with(&format!("{code} "));
+            assert!(EXIT_CODES.lines().any(documented), "{code}");
+        }
+    }
+
+    #[test]
+    fn an_error_is_one_line_with_its_causes_said_once() {
+        let failure = Failure::because(
+            "can't write model.safetensors",
+            io::Error::other("disk\nfull"),
+        );
+        assert_eq!(
+            in_full(&failure),
+            "can't write model.safetensors: disk full"
+        );
+        let quoted = Failure::because("can't write: full", io::Error::other("full"));
+        assert_eq!(in_full(&quoted), "can't write: full");
+    }
+}

@@ -1,0 +1,57 @@
+//! Log lines, to standard error.
+
+use std::{env, str::FromStr};
+
+use clap::Args;
+use tracing_subscriber::EnvFilter;
+
+use super::Screen;
+
+/// What is logged.
+#[derive(Debug, Clone, Args)]
+pub struct LogArgs {
+    /// What to log: off, error, warn, info, debug, trace, or by module, as in `fedavg=debug,hyper=warn`
+    #[arg(long, global = true, value_name = "FILTER", env = "RUST_LOG")]
+    pub log: Option<LogFilter>,
+}
+
+/// A filter of log lines, as `RUST_LOG` has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogFilter(String);
+
+impl FromStr for LogFilter {
+    type Err = tracing_subscriber::filter::ParseError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        EnvFilter::builder().parse(text)?;
+        Ok(Self(text.to_string()))
+    }
+}
+
+impl LogArgs {
+    /// Starts logging; `usual` is the filter where none was asked for.
+    pub fn start(&self, usual: &str, screen: &Screen) {
+        let filter = self.log.as_ref().map_or(usual, |filter| &filter.0);
+        let is_plain = env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+        // An error means that a subscriber is there already, which then is the one to use.
+        let _ = tracing_subscriber::fmt()
+            .with_env_filter(EnvFilter::builder().parse_lossy(filter))
+            .with_target(false)
+            .with_ansi(screen.is_terminal() && !is_plain)
+            .with_writer(screen.clone())
+            .try_init();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn filters_are_checked_when_they_are_given() {
+        for text in ["info", "off", "fedavg=debug,hyper=warn"] {
+            assert!(text.parse::<LogFilter>().is_ok(), "{text}");
+        }
+        assert!("fedavg=loud".parse::<LogFilter>().is_err());
+    }
+}

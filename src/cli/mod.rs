@@ -1,0 +1,42 @@
+//! What the three binaries are made of: arguments, commands, progress, files, logging and exit codes (feature `cli`).
+//!
+//! Each binary parses its arguments, calls one function of this module and turns the result into an exit code by
+//! [`exit`]. Everything here stands on the crate's public API: what a command does, an embedder can do. It must never
+//! decide anything about a job: that is the coordinator's business.
+//!
+//! Results go to standard output; progress, log lines and errors go to standard error. A reader that closes standard
+//! output early is no reason for a panic.
+
+mod coordinator;
+pub mod data;
+mod failure;
+mod job;
+mod logging;
+pub mod model;
+pub mod operator;
+mod output;
+mod process;
+mod progress;
+mod screen;
+mod simulate;
+mod summary;
+mod table;
+mod token;
+mod trainers;
+mod values;
+mod worker;
+
+pub use coordinator::CoordinatorArgs;
+pub use failure::{EXIT_CODES, Failure, exit};
+pub use job::JobArgs;
+pub use logging::{LogArgs, LogFilter};
+pub use output::Results;
+pub use process::{Interrupt, block_on};
+pub use progress::JobProgress;
+pub use screen::Screen;
+pub use simulate::SimulateArgs;
+pub use summary::RunSummary;
+pub use table::{Align, Table, rounds_table};
+pub use token::TokenArgs;
+pub use trainers::TrainerArgs;
+pub use worker::WorkerArgs;

@@ -1,0 +1,85 @@
+//! Following a job's events to its end, through connections that break.
+
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use tokio::time::{Instant, sleep};
+
+use super::Client;
+use crate::{
+    cli::{Failure, JobProgress, Screen},
+    ids::JobId,
+    round::{JobEvent, Outcome},
+    telemetry::LoggedEvent,
+    transport::http::OperatorError,
+};
+
+/// The pauses between tries to connect again.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+/// Follows a job.
+pub(super) struct Follower<'a> {
+    pub client: &'a Client,
+    pub job: JobId,
+    /// How long the coordinator may be out of reach.
+    pub patience: Duration,
+}
+
+impl Follower<'_> {
+    /// Hands each event to `show`, once and in order, until the job's end.
+    pub async fn follow(
+        &self,
+        mut show: impl FnMut(&LoggedEvent) -> Result<(), Failure>,
+    ) -> Result<Outcome, Failure> {
+        let mut last = 0;
+        let mut pause = FIRST_PAUSE;
+        let mut heard = Instant::now();
+        loop {
+            match self.client.operator.events(self.job, last).await {
+                Ok(mut events) => {
+                    while let Some(Ok(entry)) = events.next().await {
+                        (heard, pause, last) = (Instant::now(), FIRST_PAUSE, entry.sequence);
+                        show(&entry)?;
+                        if let JobEvent::Ended(outcome) = entry.event {
+                            return Ok(outcome);
+                        }
+                    }
+                    // Where the log no longer has the end, the job still does.
+                    if let Ok(summary) = self.client.operator.job(self.job).await {
+                        heard = Instant::now();
+                        if let Some(outcome) = summary.outcome {
+                            return Ok(outcome);
+                        }
+                    }
+                }
+                Err(OperatorError::Transport(error))
+                    if error.is_transient() && heard.elapsed() < self.patience =>
+                {
+                    tracing::warn!(%error, "the events broke off: trying again");
+                }
+                Err(error) => return Err(self.client.failure(error)),
+            }
+            sleep(pause).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    /// The same, for people or as JSON lines.
+    pub async fn show(
+        &self,
+        screen: &Screen,
+        rounds: u32,
+        as_json: bool,
+    ) -> Result<Outcome, Failure> {
+        if as_json {
+            return self.follow(|entry| screen.print_json(entry)).await;
+        }
+        let mut progress = JobProgress::new(screen, rounds);
+        self.follow(|entry| {
+            progress.show(entry);
+            Ok(())
+        })
+        .await
+    }
+}

@@ -1,0 +1,265 @@
+//! `fedavg status`, `watch`, `results` and `cancel`.
+
+use std::{path::PathBuf, time::Duration};
+
+use clap::Args;
+use futures_util::TryStreamExt;
+
+use super::{Client, ConnectArgs, follow::Follower};
+use crate::{
+    cli::{
+        Align, Failure, Interrupt, Results, RunSummary, Screen, Table, block_on, output::last_line,
+        rounds_table, values::seconds,
+    },
+    ids::JobId,
+    telemetry::JobSummary,
+};
+
+/// Show where the jobs stand, or one of them.
+#[derive(Debug, Clone, Args)]
+pub struct StatusArgs {
+    /// The job's number; without it, all
+    #[arg(value_name = "JOB")]
+    pub job: Option<JobId>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Where the coordinator is.
+    #[command(flatten)]
+    pub connect: ConnectArgs,
+}
+
+impl StatusArgs {
+    /// Prints a line per job, or all about one.
+    ///
+    /// # Errors
+    ///
+    /// No such job, no coordinator.
+    pub fn run(&self, screen: &Screen) -> Result<(), Failure> {
+        let client = self.connect.client()?;
+        let Some(job) = self.job else {
+            let jobs = block_on(async {
+                let jobs = client.operator.jobs().await;
+                jobs.map_err(|error| client.failure(error))
+            })?;
+            return match self.json {
+                true => screen.print_json(&jobs),
+                false => screen.print(&jobs_table(&jobs).to_string()),
+            };
+        };
+        let summary = block_on(client.job(job))?;
+        match self.json {
+            true => screen.print_json(&summary),
+            false => screen.print(&details(&summary)),
+        }
+    }
+}
+
+/// Show a job's events as they come, until its end; the exit code is the job's.
+#[derive(Debug, Clone, Args)]
+pub struct WatchArgs {
+    /// The job's number
+    #[arg(value_name = "JOB")]
+    pub job: JobId,
+    /// Give up where the coordinator can't be reached for so long
+    #[arg(long, value_name = "SECONDS", default_value = "60", value_parser = seconds)]
+    pub patience: Duration,
+    /// Print each event as JSON, one a line
+    #[arg(long)]
+    pub json: bool,
+    /// Where the coordinator is.
+    #[command(flatten)]
+    pub connect: ConnectArgs,
+}
+
+impl WatchArgs {
+    /// Watches to the job's end. Ctrl-C ends the watching, not the job.
+    ///
+    /// # Errors
+    ///
+    /// No such job, no coordinator, or the job did not complete.
+    pub fn run(&self, screen: &Screen) -> Result<(), Failure> {
+        let client = self.connect.client()?;
+        block_on(async {
+            let interrupt = Interrupt::listen()?;
+            let rounds = client.job(self.job).await?.spec.rounds;
+            let follower = Follower {
+                client: &client,
+                job: self.job,
+                patience: self.patience,
+            };
+            let outcome = tokio::select! {
+                outcome = follower.show(screen, rounds, self.json) => outcome?,
+                () = interrupt.wait() => return Err(Failure::Interrupted),
+            };
+            Failure::of_outcome(&outcome)
+        })
+    }
+}
+
+/// Show a job's rounds, or write its results into a folder.
+#[derive(Debug, Clone, Args)]
+pub struct ResultsArgs {
+    /// The job's number
+    #[arg(value_name = "JOB")]
+    pub job: JobId,
+    /// Write model.safetensors, rounds.jsonl, events.jsonl and summary.json into this folder; the job must have ended
+    #[arg(long, value_name = "FOLDER")]
+    pub output: Option<PathBuf>,
+    /// Print the summary as JSON instead of a table
+    #[arg(long)]
+    pub json: bool,
+    /// Where the coordinator is.
+    #[command(flatten)]
+    pub connect: ConnectArgs,
+}
+
+impl ResultsArgs {
+    /// Prints and writes what there is.
+    ///
+    /// # Errors
+    ///
+    /// No such job, no coordinator, files that can't be written, or a job that goes on.
+    pub fn run(&self, screen: &Screen) -> Result<(), Failure> {
+        let client = self.connect.client()?;
+        block_on(async {
+            if let Some(folder) = &self.output {
+                let results = client.results(self.job).await?;
+                tokio::task::block_in_place(|| results.write(folder))?;
+                screen.note(&format!("written to {}", folder.display()));
+            }
+            print_results(screen, &client, self.job, self.json).await
+        })
+    }
+}
+
+/// End a job that waits or runs.
+#[derive(Debug, Clone, Args)]
+pub struct CancelArgs {
+    /// The job's number
+    #[arg(value_name = "JOB")]
+    pub job: JobId,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Where the coordinator is.
+    #[command(flatten)]
+    pub connect: ConnectArgs,
+}
+
+impl CancelArgs {
+    /// Cancels the job.
+    ///
+    /// # Errors
+    ///
+    /// No such job, one that has ended already, no coordinator.
+    pub fn run(&self, screen: &Screen) -> Result<(), Failure> {
+        let client = self.connect.client()?;
+        let summary = block_on(async {
+            let cancelled = client.operator.cancel(self.job).await;
+            cancelled.map_err(|error| client.failure(error))
+        })?;
+        match self.json {
+            true => screen.print_json(&summary),
+            false => screen.print(&format!("job {} is {}", self.job, summary.phase)),
+        }
+    }
+}
+
+impl Client {
+    async fn job(&self, job: JobId) -> Result<JobSummary, Failure> {
+        let summary = self.operator.job(job).await;
+        summary.map_err(|error| self.failure(error))
+    }
+
+    /// All that a job that has ended left behind.
+    async fn results(&self, job: JobId) -> Result<Results, Failure> {
+        let summary = self.job(job).await?;
+        if summary.outcome.is_none() {
+            return Err(Failure::because(
+                format!("job {job} has not ended"),
+                format!("{}: {}", summary.phase, summary.detail),
+            ));
+        }
+        let operator = &self.operator;
+        let rounds = operator.rounds(job).await;
+        let rounds = rounds.map_err(|error| self.failure(error))?;
+        let events = operator.events(job, 0).await;
+        let events = events.map_err(|error| self.failure(error))?;
+        let events = events.try_collect().await;
+        let events = events.map_err(|error| self.failure(error.into()))?;
+        let model = operator.model(job, None).await;
+        let (_, body) = model.map_err(|error| self.failure(error))?;
+        let model = body.collect(None).await;
+        let model = model.map_err(|error| Failure::because("the model is broken", error))?;
+        Ok(Results {
+            summary: RunSummary::new(&summary, &rounds),
+            rounds,
+            events,
+            model,
+        })
+    }
+}
+
+/// A job's table of rounds with a last line, or its run's summary as JSON.
+pub(super) async fn print_results(
+    screen: &Screen,
+    client: &Client,
+    job: JobId,
+    as_json: bool,
+) -> Result<(), Failure> {
+    let summary = client.job(job).await?;
+    let rounds = client.operator.rounds(job).await;
+    let rounds = rounds.map_err(|error| client.failure(error))?;
+    let run = RunSummary::new(&summary, &rounds);
+    if as_json {
+        return screen.print_json(&run);
+    }
+    screen.print(&rounds_table(&rounds).to_string())?;
+    screen.print(&last_line(&run, None))
+}
+
+fn jobs_table(jobs: &[JobSummary]) -> Table {
+    let mut table = Table::new(&[
+        ("job", Align::Right),
+        ("phase", Align::Left),
+        ("model", Align::Left),
+        ("dataset", Align::Left),
+        ("version", Align::Left),
+        ("", Align::Left),
+    ]);
+    for job in jobs {
+        table.row([
+            job.job.to_string(),
+            job.phase.clone(),
+            job.spec.model.clone(),
+            job.spec.dataset.clone(),
+            format!("{} of {}", job.version, job.spec.rounds),
+            job.detail.clone(),
+        ]);
+    }
+    table
+}
+
+fn details(job: &JobSummary) -> String {
+    let clients = job.clients.or(job.spec.clients);
+    let clients = clients.map_or("as many clients as workers".to_string(), |clients| {
+        format!("{clients} clients")
+    });
+    let mut lines = vec![
+        format!("job {}: {}", job.job, job.phase),
+        format!("  {}", job.detail),
+        format!(
+            "  {} on {}, {clients} ({}), {} parameters",
+            job.spec.model, job.spec.dataset, job.spec.partition, job.parameters
+        ),
+        format!(
+            "  version {} of {}, round {}",
+            job.version, job.spec.rounds, job.round
+        ),
+    ];
+    if job.goal > 0 {
+        lines.push(format!("  {} of {} reports", job.accepted, job.goal));
+    }
+    lines.join("\n")
+}

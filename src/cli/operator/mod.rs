@@ -1,0 +1,69 @@
+//! The commands that ask a coordinator.
+
+mod follow;
+mod jobs;
+mod submit;
+mod workers;
+
+use clap::Args;
+
+pub use jobs::{CancelArgs, ResultsArgs, StatusArgs, WatchArgs};
+pub use submit::SubmitArgs;
+pub use workers::{HealthArgs, WorkersArgs};
+
+use super::{Failure, TokenArgs};
+use crate::transport::{
+    TransportError,
+    http::{ClientConfig, OperatorClient, OperatorError},
+};
+
+/// Where a coordinator is, unless told otherwise.
+pub const DEFAULT_COORDINATOR: &str = "http://127.0.0.1:8000";
+
+/// Where the coordinator is, and what it wants to be shown.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Coordinator")]
+pub struct ConnectArgs {
+    /// The coordinator
+    #[arg(long, value_name = "URL", env = "FEDAVG_COORDINATOR", default_value = DEFAULT_COORDINATOR)]
+    pub coordinator: String,
+    /// What it wants to be shown.
+    #[command(flatten)]
+    pub token: TokenArgs,
+}
+
+/// A coordinator to ask.
+#[derive(Debug, Clone)]
+pub(super) struct Client {
+    pub operator: OperatorClient,
+    address: String,
+}
+
+impl ConnectArgs {
+    /// The client of the coordinator.
+    pub(super) fn client(&self) -> Result<Client, Failure> {
+        let token = self.token.token()?;
+        let operator = OperatorClient::new(&self.coordinator, token, ClientConfig::default());
+        Ok(Client {
+            operator: operator.map_err(|error| Failure::Usage(error.to_string()))?,
+            address: self.coordinator.clone(),
+        })
+    }
+}
+
+impl Client {
+    /// Why there is no answer.
+    pub fn failure(&self, error: OperatorError) -> Failure {
+        match error {
+            OperatorError::Refused(refusal) => Failure::Refused(refusal),
+            OperatorError::Transport(error @ TransportError::Protocol(_)) => {
+                Failure::because(format!("{} gives no usable answer", self.address), error)
+            }
+            OperatorError::Transport(error) => Failure::Unreachable {
+                coordinator: self.address.clone(),
+                source: error.into(),
+            },
+            error => Failure::because("the answer is lost", error),
+        }
+    }
+}

@@ -1,0 +1,84 @@
+//! `fedavg submit`.
+
+use std::{path::PathBuf, pin::pin, sync::Arc, time::Duration};
+
+use clap::Args;
+
+use super::{ConnectArgs, follow::Follower, jobs::print_results};
+use crate::{
+    cli::{Failure, Interrupt, JobArgs, Screen, block_on, job::read_model, values::seconds},
+    telemetry::JobSummary,
+};
+
+/// Queue a job at the coordinator.
+#[derive(Debug, Clone, Args)]
+pub struct SubmitArgs {
+    /// The job.
+    #[command(flatten)]
+    pub job: JobArgs,
+    /// Start from this model instead of one drawn from the seed
+    #[arg(long, value_name = "FILE.safetensors", help_heading = "Submission")]
+    pub initial: Option<PathBuf>,
+    /// Stay until the job ends, showing its progress; the exit code is the job's. Ctrl-C cancels the job
+    #[arg(long, help_heading = "Submission")]
+    pub watch: bool,
+    /// With --watch: give up where the coordinator can't be reached for so long
+    #[arg(long, value_name = "SECONDS", default_value = "60", value_parser = seconds, help_heading = "Submission")]
+    pub patience: Duration,
+    /// Print JSON: the job's summary; with --watch, then its events and the summary at the end, each on a line
+    #[arg(long, help_heading = "Submission")]
+    pub json: bool,
+    /// Where the coordinator is.
+    #[command(flatten)]
+    pub connect: ConnectArgs,
+}
+
+impl SubmitArgs {
+    /// Submits the job, and follows it where that is asked for.
+    ///
+    /// # Errors
+    ///
+    /// The job is none or is refused, the coordinator is out of reach; with `--watch`, the job did not complete.
+    pub fn run(&self, screen: &Screen) -> Result<(), Failure> {
+        let spec = self.job.spec()?;
+        let initial = self.initial.as_deref().map(read_model).transpose()?;
+        let client = self.connect.client()?;
+        block_on(async {
+            let submitted = client.operator.submit(&spec, initial.map(Arc::new)).await;
+            let summary = submitted.map_err(|error| client.failure(error))?;
+            if self.json {
+                screen.print_json(&summary)?;
+            } else {
+                screen.print(&submitted_line(&summary))?;
+            }
+            if !self.watch {
+                return Ok(());
+            }
+            let job = summary.job;
+            let follower = Follower {
+                client: &client,
+                job,
+                patience: self.patience,
+            };
+            let interrupt = Interrupt::listen()?;
+            let mut following = pin!(follower.show(screen, spec.rounds, self.json));
+            let outcome = tokio::select! {
+                outcome = &mut following => outcome,
+                () = interrupt.wait() => {
+                    // A refusal means that it has just ended by itself, which the events say.
+                    let _ = client.operator.cancel(job).await;
+                    following.await
+                }
+            }?;
+            print_results(screen, &client, job, self.json).await?;
+            Failure::of_outcome(&outcome)
+        })
+    }
+}
+
+fn submitted_line(summary: &JobSummary) -> String {
+    format!(
+        "job {}: {} on {}, {} parameters; {}",
+        summary.job, summary.spec.model, summary.spec.dataset, summary.parameters, summary.detail
+    )
+}

@@ -1,0 +1,215 @@
+//! The files that a run leaves behind. Each is written under a temporary name and renamed, so that a file that is there
+//! is whole.
+
+use std::{
+    fs::{self, File},
+    io::{self, BufWriter, Write},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use serde::Serialize;
+
+use super::{
+    Failure, RunSummary,
+    progress::ended,
+    values::{human_bytes, percent},
+};
+use crate::{
+    parameters::{Parameters, safetensors},
+    telemetry::{LoggedEvent, RoundRecord},
+};
+
+/// What a run leaves behind.
+#[derive(Debug, Clone)]
+pub struct Results {
+    /// `summary.json`.
+    pub summary: RunSummary,
+    /// `rounds.jsonl`, a round a line.
+    pub rounds: Vec<RoundRecord>,
+    /// `events.jsonl`, an entry of the event log a line.
+    pub events: Vec<LoggedEvent>,
+    /// `model.safetensors`, the final global model.
+    pub model: Arc<Parameters>,
+}
+
+impl Results {
+    /// Writes the files into a folder, which is made where it is missing. `summary.json` comes last: where it is, the
+    /// others are.
+    ///
+    /// # Errors
+    ///
+    /// The file that can't be written, and why.
+    pub fn write(&self, folder: &Path) -> Result<(), Failure> {
+        fs::create_dir_all(folder).map_err(|error| cannot_write(folder, error))?;
+        write_model(&folder.join("model.safetensors"), &self.model)?;
+        write_lines(&folder.join("rounds.jsonl"), &self.rounds)?;
+        write_lines(&folder.join("events.jsonl"), &self.events)?;
+        write_whole(&folder.join("summary.json"), |file| {
+            serde_json::to_writer_pretty(&mut *file, &self.summary)?;
+            writeln!(file)
+        })
+    }
+}
+
+/// The end of a run in one line.
+pub(super) fn last_line(summary: &RunSummary, output: Option<&Path>) -> String {
+    let outcome = summary
+        .outcome
+        .as_ref()
+        .map_or("not ended".to_string(), ended);
+    let measured = match (summary.test_accuracy, summary.test_loss) {
+        (Some(accuracy), Some(loss)) => {
+            format!(", test accuracy {}, test loss {loss:.4}", percent(accuracy))
+        }
+        _ => String::new(),
+    };
+    let files = output.map_or(String::new(), |folder| {
+        format!("; written to {}", folder.display())
+    });
+    format!(
+        "{outcome}: {} rounds in {:.1} s, {}{measured}{files}",
+        summary.rounds_committed,
+        summary.seconds,
+        human_bytes(summary.bytes)
+    )
+}
+
+/// Writes a model as a safetensors file.
+///
+/// # Errors
+///
+/// Where it can't be written.
+fn write_model(file: &Path, model: &Parameters) -> Result<(), Failure> {
+    write_whole(file, |file| {
+        file.write_all(&safetensors::header(model.layout(), ""))?;
+        file.write_all(bytemuck::cast_slice(model.values()))
+    })
+}
+
+/// Writes values as JSON, one a line.
+///
+/// # Errors
+///
+/// Where it can't be written.
+pub(super) fn write_lines<T: Serialize>(file: &Path, values: &[T]) -> Result<(), Failure> {
+    write_whole(file, |file| {
+        for value in values {
+            serde_json::to_writer(&mut *file, value)?;
+            writeln!(file)?;
+        }
+        Ok(())
+    })
+}
+
+fn write_whole(
+    path: &Path,
+    write: impl FnOnce(&mut WholeFile) -> io::Result<()>,
+) -> Result<(), Failure> {
+    let mut file = WholeFile::create(path)?;
+    write(&mut file).map_err(|error| cannot_write(path, error))?;
+    file.put_in_place()
+}
+
+/// A file that is written beside its place, and appears there as a whole or not at all.
+#[derive(Debug)]
+pub(super) struct WholeFile {
+    path: PathBuf,
+    temporary: PathBuf,
+    /// None once the file is in its place.
+    file: Option<BufWriter<File>>,
+}
+
+impl WholeFile {
+    pub fn create(path: &Path) -> Result<Self, Failure> {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let temporary = path.with_file_name(format!(".{name}.{}.tmp", std::process::id()));
+        let file = File::create(&temporary).map_err(|error| cannot_write(path, error))?;
+        Ok(Self {
+            path: path.to_owned(),
+            temporary,
+            file: Some(BufWriter::new(file)),
+        })
+    }
+
+    /// Gives the file its name; one that had it before is replaced.
+    pub fn put_in_place(mut self) -> Result<(), Failure> {
+        let placed = self.buffer().and_then(|buffer| {
+            buffer.flush()?;
+            buffer.get_ref().sync_all()
+        });
+        placed
+            .and_then(|()| fs::rename(&self.temporary, &self.path))
+            .map_err(|error| cannot_write(&self.path, error))?;
+        self.file = None;
+        Ok(())
+    }
+
+    fn buffer(&mut self) -> io::Result<&mut BufWriter<File>> {
+        self.file
+            .as_mut()
+            .ok_or_else(|| io::Error::other("it is closed"))
+    }
+}
+
+impl Write for WholeFile {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.buffer()?.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.buffer()?.flush()
+    }
+}
+
+impl Drop for WholeFile {
+    fn drop(&mut self) {
+        if self.file.take().is_some() {
+            // It is of no use to anybody.
+            let _ = fs::remove_file(&self.temporary);
+        }
+    }
+}
+
+fn cannot_write(path: &Path, error: io::Error) -> Failure {
+    Failure::because(format!("can't write {}", path.display()), error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::parameters::{Layout, Role};
+
+    fn model(value: f32) -> Parameters {
+        let layout = Layout::new([("w".to_string(), vec![2], Role::Trainable)]).unwrap();
+        Parameters::new(layout, vec![value; 2]).unwrap()
+    }
+
+    #[test]
+    fn a_model_is_the_bytes_of_the_wire_and_replaces_the_one_before() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("model.safetensors");
+        write_model(&file, &model(1.0)).unwrap();
+        write_model(&file, &model(2.0)).unwrap();
+        assert_eq!(fs::read(&file).unwrap(), safetensors::encode(&model(2.0)));
+        let names: Vec<_> = fs::read_dir(folder.path())
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name())
+            .collect();
+        assert_eq!(names, ["model.safetensors"]);
+    }
+
+    #[test]
+    fn a_write_that_breaks_off_leaves_the_old_file_and_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("rounds.jsonl");
+        write_lines(&file, &[1, 2]).unwrap();
+        let failure = write_whole(&file, |file| {
+            file.write_all(b"3")?;
+            Err(io::Error::other("disk full"))
+        });
+        assert_eq!(failure.unwrap_err().code(), 1);
+        assert_eq!(fs::read_to_string(&file).unwrap(), "1\n2\n");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+}

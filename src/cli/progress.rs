@@ -1,0 +1,239 @@
+//! A job's progress: a bar on a terminal, lines elsewhere.
+
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::{Screen, values::percent};
+use crate::{
+    ids::{RoundId, WorkerId},
+    round::{JobEvent, Outcome},
+    telemetry::LoggedEvent,
+};
+
+/// Follows a job's event log.
+#[derive(Debug)]
+pub struct JobProgress {
+    screen: Screen,
+    bar: Option<ProgressBar>,
+    rounds: u32,
+    round: RoundId,
+    accepted: usize,
+    goal: usize,
+    measured: String,
+}
+
+impl JobProgress {
+    /// Progress of a job that is to commit this many rounds.
+    pub fn new(screen: &Screen, rounds: u32) -> Self {
+        let bar = screen.is_terminal().then(|| {
+            let bar = screen.bar(rounds.into());
+            let style =
+                ProgressStyle::with_template("[{elapsed_precise}] {wide_bar} {pos}/{len}  {msg}");
+            bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+            bar.enable_steady_tick(Duration::from_millis(250));
+            bar
+        });
+        Self {
+            screen: screen.clone(),
+            bar,
+            rounds,
+            round: RoundId(0),
+            accepted: 0,
+            goal: 0,
+            measured: String::new(),
+        }
+    }
+
+    /// Takes the next entry of the log.
+    pub fn show(&mut self, entry: &LoggedEvent) {
+        match &entry.event {
+            JobEvent::RoundStarted { round, goal, .. } => {
+                (self.round, self.accepted, self.goal) = (*round, 0, *goal);
+            }
+            JobEvent::ReportAccepted { .. } => self.accepted += 1,
+            JobEvent::Evaluated {
+                evaluation: Some(evaluation),
+                ..
+            } => {
+                self.measured = format!(", test accuracy {}", percent(evaluation.accuracy));
+            }
+            _ => {}
+        }
+        match &self.bar {
+            Some(bar) => {
+                if let JobEvent::RoundCommitted { version, .. } = &entry.event {
+                    bar.set_position(version.0);
+                }
+                bar.set_message(self.message());
+                if is_unusual(&entry.event)
+                    && let Some(line) = self.line(&entry.event)
+                {
+                    self.screen.note(&line);
+                }
+            }
+            None => {
+                if let Some(line) = self.line(&entry.event) {
+                    self.screen.note(&line);
+                }
+            }
+        }
+    }
+
+    fn message(&self) -> String {
+        match self.goal {
+            0 => "waiting".to_string(),
+            goal => format!(
+                "round {}: {} of {goal} reports{}",
+                self.round, self.accepted, self.measured
+            ),
+        }
+    }
+
+    /// An event in words, where it is worth a line.
+    fn line(&self, event: &JobEvent) -> Option<String> {
+        Some(match event {
+            JobEvent::Waiting { reason } => reason.clone(),
+            JobEvent::Started { clients } => format!("started with {clients} clients"),
+            JobEvent::Leased {
+                client,
+                from: Some(from),
+                to,
+            } => format!(
+                "client {client} moved from worker {from} to {}",
+                holder(*to)
+            ),
+            JobEvent::ReportRefused {
+                round,
+                client,
+                worker,
+                refusal,
+            } => format!(
+                "round {round}: report of client {client} by worker {worker} refused: {refusal}"
+            ),
+            JobEvent::ClientFailed {
+                round,
+                client,
+                reason,
+            } => format!("round {round}: client {client} failed: {reason}"),
+            JobEvent::RoundCommitted {
+                round,
+                version,
+                clients,
+                train_loss,
+            } => {
+                let loss =
+                    train_loss.map_or(String::new(), |loss| format!(", train loss {loss:.4}"));
+                format!(
+                    "round {round}: version {version} of {} from {} clients{loss}",
+                    self.rounds,
+                    clients.len()
+                )
+            }
+            JobEvent::RoundAbandoned { round, reason } => {
+                format!("round {round} abandoned: {reason}")
+            }
+            JobEvent::Evaluated {
+                version,
+                evaluation: Some(evaluation),
+                ..
+            } => format!(
+                "version {version}: test loss {:.4}, test accuracy {}",
+                evaluation.loss,
+                percent(evaluation.accuracy)
+            ),
+            JobEvent::Evaluated {
+                version, reason, ..
+            } => format!(
+                "version {version} is not evaluated: {}",
+                reason.as_deref().unwrap_or("no reason was given")
+            ),
+            JobEvent::Ended(outcome) => ended(outcome),
+            _ => return None,
+        })
+    }
+}
+
+impl Drop for JobProgress {
+    fn drop(&mut self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+/// How a job ended, in words.
+pub(super) fn ended(outcome: &Outcome) -> String {
+    match outcome {
+        Outcome::Completed => "completed".to_string(),
+        Outcome::Failed { reason } => format!("failed: {reason}"),
+        Outcome::Cancelled => "cancelled".to_string(),
+    }
+}
+
+fn holder(worker: Option<WorkerId>) -> String {
+    worker.map_or("nobody".to_string(), |worker| format!("worker {worker}"))
+}
+
+/// Whether an event is worth a line even where there is a bar.
+fn is_unusual(event: &JobEvent) -> bool {
+    !matches!(
+        event,
+        JobEvent::Started { .. }
+            | JobEvent::RoundCommitted { .. }
+            | JobEvent::Evaluated {
+                evaluation: Some(_),
+                ..
+            }
+            | JobEvent::Ended(_)
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::{ClientId, ModelVersion};
+
+    fn line(event: JobEvent) -> Option<String> {
+        let screen = Screen::new();
+        let progress = JobProgress {
+            screen,
+            bar: None,
+            rounds: 20,
+            round: RoundId(0),
+            accepted: 0,
+            goal: 0,
+            measured: String::new(),
+        };
+        progress.line(&event)
+    }
+
+    #[test]
+    fn what_matters_is_said_and_what_is_usual_is_not() {
+        let moved = JobEvent::Leased {
+            client: ClientId(3),
+            from: Some(WorkerId(1)),
+            to: Some(WorkerId(2)),
+        };
+        assert_eq!(
+            line(moved).unwrap(),
+            "client 3 moved from worker 1 to worker 2"
+        );
+        let committed = JobEvent::RoundCommitted {
+            round: RoundId(4),
+            version: ModelVersion(3),
+            clients: vec![ClientId(0)],
+            train_loss: Some(0.5),
+        };
+        assert_eq!(
+            line(committed).unwrap(),
+            "round 4: version 3 of 20 from 1 clients, train loss 0.5000"
+        );
+        let first = JobEvent::Leased {
+            client: ClientId(3),
+            from: None,
+            to: Some(WorkerId(2)),
+        };
+        assert_eq!(line(first), None);
+    }
+}

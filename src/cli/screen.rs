@@ -1,0 +1,111 @@
+//! Standard output and standard error, shared by progress bars, log lines and results without tearing each other.
+
+use std::io::{self, IsTerminal, Write};
+
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget};
+use serde::Serialize;
+use tracing_subscriber::fmt::MakeWriter;
+
+use super::Failure;
+
+/// Where a command writes. Clones write to the same place.
+#[derive(Debug, Clone)]
+pub struct Screen {
+    bars: MultiProgress,
+    is_terminal: bool,
+}
+
+impl Screen {
+    /// This process's.
+    pub fn new() -> Self {
+        let is_terminal = io::stderr().is_terminal();
+        let target = match is_terminal {
+            true => ProgressDrawTarget::stderr(),
+            false => ProgressDrawTarget::hidden(),
+        };
+        Self {
+            bars: MultiProgress::with_draw_target(target),
+            is_terminal,
+        }
+    }
+
+    /// Whether standard error is a terminal, so that progress is a bar there; else it is lines.
+    pub fn is_terminal(&self) -> bool {
+        self.is_terminal
+    }
+
+    /// A bar of progress, drawn on a terminal only.
+    pub fn bar(&self, length: u64) -> ProgressBar {
+        self.bars.add(ProgressBar::new(length))
+    }
+
+    /// A line of progress, to standard error.
+    pub fn note(&self, line: &str) {
+        self.bars.suspend(|| {
+            // Progress is for whoever still looks.
+            let _ = writeln!(io::stderr().lock(), "{line}");
+        });
+    }
+
+    /// A line or more of the command's result, to standard output.
+    ///
+    /// # Errors
+    ///
+    /// [`Failure::OutputClosed`] where nobody reads it any more.
+    pub fn print(&self, text: &str) -> Result<(), Failure> {
+        let write = || {
+            let mut output = io::stdout().lock();
+            writeln!(output, "{}", text.trim_end_matches('\n'))?;
+            output.flush()
+        };
+        self.bars
+            .suspend(write)
+            .map_err(|error| match error.kind() {
+                io::ErrorKind::BrokenPipe => Failure::OutputClosed,
+                _ => Failure::because("can't write to standard output", error),
+            })
+    }
+
+    /// A result for machines: JSON on a line of its own.
+    ///
+    /// # Errors
+    ///
+    /// As [`Screen::print`].
+    pub fn print_json(&self, value: &impl Serialize) -> Result<(), Failure> {
+        let text = serde_json::to_string(value)
+            .map_err(|error| Failure::because("can't write JSON", error))?;
+        self.print(&text)
+    }
+}
+
+impl Default for Screen {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Log lines go to standard error, above any bar.
+impl<'a> MakeWriter<'a> for Screen {
+    type Writer = LogWriter<'a>;
+
+    fn make_writer(&'a self) -> Self::Writer {
+        LogWriter(self)
+    }
+}
+
+/// Writes log lines.
+#[derive(Debug)]
+pub struct LogWriter<'a>(&'a Screen);
+
+impl Write for LogWriter<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0
+            .bars
+            .suspend(|| io::stderr().lock().write_all(bytes))?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        io::stderr().flush()
+    }
+}

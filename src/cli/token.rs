@@ -1,0 +1,74 @@
+//! The join token, as an argument, an environment variable or a file.
+
+use std::{fs, path::PathBuf};
+
+use clap::Args;
+
+use super::Failure;
+use crate::transport::Token;
+
+/// The join token.
+#[derive(Debug, Clone, Default, Args)]
+pub struct TokenArgs {
+    /// The join token. Other users of this machine can see arguments: rather give a file or set the variable
+    #[arg(
+        long,
+        value_name = "TOKEN",
+        env = "FEDAVG_JOIN_TOKEN",
+        hide_env_values = true
+    )]
+    pub join_token: Option<String>,
+    /// A file that holds the join token; white space around it doesn't count
+    #[arg(long, value_name = "FILE", conflicts_with = "join_token")]
+    pub join_token_file: Option<PathBuf>,
+}
+
+impl TokenArgs {
+    /// The token, where one was given.
+    ///
+    /// # Errors
+    ///
+    /// A file that can't be read, or a token that is empty or can't stand in a header of HTTP.
+    pub fn token(&self) -> Result<Option<Token>, Failure> {
+        let text = match &self.join_token_file {
+            Some(file) => {
+                let text = fs::read_to_string(file).map_err(|error| {
+                    Failure::because(format!("can't read {}", file.display()), error)
+                })?;
+                Some(text.trim().to_string())
+            }
+            None => self.join_token.clone(),
+        };
+        let Some(text) = text else { return Ok(None) };
+        match !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic()) {
+            true => Ok(Some(Token(text))),
+            false => Err(Failure::Usage(
+                "a join token is one or more printable ASCII characters, without spaces"
+                    .to_string(),
+            )),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_may_end_in_a_line_break_and_must_hold_a_token() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("token");
+        let arguments = TokenArgs {
+            join_token: None,
+            join_token_file: Some(file.clone()),
+        };
+        fs::write(&file, "secret\n").unwrap();
+        let token = arguments.token().unwrap().unwrap();
+        assert!(token.matches(&Token("secret".to_string())));
+        fs::write(&file, "\n").unwrap();
+        assert_eq!(arguments.token().unwrap_err().code(), 2);
+        fs::remove_file(&file).unwrap();
+        assert_eq!(arguments.token().unwrap_err().code(), 1);
+        assert_eq!(TokenArgs::default().token().unwrap(), None);
+    }
+}

@@ -1,0 +1,59 @@
+//! What trains: burn on a device, or nothing at all.
+
+use std::{path::PathBuf, sync::Arc};
+
+use clap::Args;
+
+use super::Failure;
+use crate::{
+    backend::DeviceSpec,
+    data::{DATA_DIR_VARIABLE, DataError, data_dir},
+    worker::{BurnTrainers, NoopTrainers, TrainerFactory},
+};
+
+/// Examples of the dataset of a rehearsal: enough for as many clients as there may be workers.
+const REHEARSED_EXAMPLES: usize = 100_000;
+
+/// Where data is looked for, and whether there is training at all.
+#[derive(Debug, Clone, Default, Args)]
+pub struct TrainerArgs {
+    /// The folder of datasets [default: $FEDAVG_DATA, else `fedavg` in the user's cache folder]
+    #[arg(long, value_name = "FOLDER")]
+    pub data_dir: Option<PathBuf>,
+    /// Train nothing: serve only the model `noop` with this many parameters, on the dataset `noop`, to measure network
+    /// and coordinator. Coordinator and workers must be given the same number
+    #[arg(long, value_name = "PARAMETERS")]
+    pub rehearse: Option<usize>,
+}
+
+impl TrainerArgs {
+    /// The models and datasets, on this device.
+    ///
+    /// # Errors
+    ///
+    /// A device that is not there, or no folder for datasets.
+    pub fn trainers(&self, device: DeviceSpec) -> Result<Arc<dyn TrainerFactory>, Failure> {
+        if let Some(parameters) = self.rehearse {
+            let trainers = NoopTrainers::new(parameters, REHEARSED_EXAMPLES)
+                .map_err(|error| Failure::Usage(format!("--rehearse: {error}")))?;
+            return Ok(Arc::new(trainers));
+        }
+        let trainers =
+            BurnTrainers::new(device).map_err(|error| Failure::because("--device", error))?;
+        Ok(Arc::new(trainers.with_data_dir(self.data_folder()?)))
+    }
+
+    /// The folder of datasets.
+    ///
+    /// # Errors
+    ///
+    /// Where there is none, not even by default.
+    pub fn data_folder(&self) -> Result<PathBuf, Failure> {
+        folder(self.data_dir.clone()).map_err(|error| Failure::Usage(error.to_string()))
+    }
+}
+
+/// The folder of datasets, where `argument` is what the user gave.
+pub(super) fn folder(argument: Option<PathBuf>) -> Result<PathBuf, DataError> {
+    data_dir(argument.as_deref(), std::env::var_os(DATA_DIR_VARIABLE))
+}

@@ -1,0 +1,136 @@
+//! Values of arguments: seconds, bytes, addresses, names.
+
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    time::Duration,
+};
+
+use serde::de::{DeserializeOwned, IntoDeserializer, value::Error as ValueError};
+
+/// The port of a coordinator, unless told otherwise.
+const PORT: u16 = 8000;
+
+/// A length of time in seconds, such as `10` or `0.2`; above zero.
+pub(super) fn seconds(text: &str) -> Result<Duration, String> {
+    let number: f64 = text
+        .parse()
+        .map_err(|_| "not a number of seconds".to_string())?;
+    match Duration::try_from_secs_f64(number) {
+        Ok(duration) if !duration.is_zero() => Ok(duration),
+        _ => Err("must be above 0".to_string()),
+    }
+}
+
+/// A number of bytes: `1048576`, `64KiB`, `16MiB`, `8GiB`.
+pub(super) fn bytes(text: &str) -> Result<u64, String> {
+    let digits = text.trim_end_matches(|letter: char| letter.is_ascii_alphabetic());
+    let factor: u64 = match text[digits.len()..].to_ascii_lowercase().as_str() {
+        "" | "b" => 1,
+        "k" | "kib" => 1 << 10,
+        "m" | "mib" => 1 << 20,
+        "g" | "gib" => 1 << 30,
+        "t" | "tib" => 1 << 40,
+        _ => return Err("not a number of bytes, such as 1048576, 16MiB or 8GiB".to_string()),
+    };
+    let number: u64 = digits
+        .parse()
+        .map_err(|_| "not a number of bytes, such as 1048576, 16MiB or 8GiB".to_string())?;
+    number
+        .checked_mul(factor)
+        .ok_or_else(|| "too large".to_string())
+}
+
+/// Where to listen: `127.0.0.1:8000`, an address alone (port 8000), or a port alone (loopback).
+pub(super) fn bind_address(text: &str) -> Result<SocketAddr, String> {
+    let text = match text.strip_prefix("localhost") {
+        Some(rest) => format!("127.0.0.1{rest}"),
+        None => text.to_string(),
+    };
+    if let Ok(address) = text.parse::<SocketAddr>() {
+        return Ok(address);
+    }
+    if let Ok(address) = text.trim_matches(['[', ']']).parse::<IpAddr>() {
+        return Ok(SocketAddr::new(address, PORT));
+    }
+    match text.trim_start_matches(':').parse() {
+        Ok(port) => Ok(SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port)),
+        Err(_) => Err("not an address, such as 127.0.0.1:8000, 0.0.0.0 or 8000".to_string()),
+    }
+}
+
+/// A value by the name that it has in a job file.
+pub(super) fn by_name<T: DeserializeOwned>(name: String) -> Result<T, ValueError> {
+    T::deserialize(name.into_deserializer())
+}
+
+/// Bytes for people: `914 B`, `39.4 kB`, `2.2 MB`.
+pub(super) fn human_bytes(bytes: u64) -> String {
+    const UNITS: [&str; 4] = ["kB", "MB", "GB", "TB"];
+    if bytes < 1000 {
+        return format!("{bytes} B");
+    }
+    let mut value = bytes as f64 / 1000.0;
+    let mut unit = 0;
+    while value >= 999.95 && unit + 1 < UNITS.len() {
+        value /= 1000.0;
+        unit += 1;
+    }
+    format!("{value:.1} {}", UNITS[unit])
+}
+
+/// A share for people: `95.28 %`.
+pub(super) fn percent(share: f64) -> String {
+    format!("{:.2} %", share * 100.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::job::EvaluationMode;
+
+    #[test]
+    fn times_and_sizes_are_read_and_nonsense_is_refused() {
+        assert_eq!(seconds("0.2"), Ok(Duration::from_millis(200)));
+        for text in ["0", "-1", "NaN", "inf", "soon", ""] {
+            assert!(seconds(text).is_err(), "{text}");
+        }
+        assert_eq!(bytes("1048576"), Ok(1 << 20));
+        assert_eq!(bytes("16MiB"), Ok(16 << 20));
+        assert_eq!(bytes("8g"), Ok(8 << 30));
+        for text in ["", "GiB", "1.5GiB", "-1", "5 bananas", "99999999999999TiB"] {
+            assert!(bytes(text).is_err(), "{text}");
+        }
+        assert_eq!(
+            [914, 39_440, 999_999, 2_200_000].map(human_bytes),
+            ["914 B", "39.4 kB", "1.0 MB", "2.2 MB"]
+        );
+    }
+
+    #[test]
+    fn an_address_may_lack_its_port_or_be_a_port_alone() {
+        for (text, expected) in [
+            ("127.0.0.1:0", "127.0.0.1:0"),
+            ("0.0.0.0", "0.0.0.0:8000"),
+            ("9000", "127.0.0.1:9000"),
+            (":9000", "127.0.0.1:9000"),
+            ("localhost", "127.0.0.1:8000"),
+            ("localhost:9000", "127.0.0.1:9000"),
+            ("::1", "[::1]:8000"),
+            ("[::1]:9000", "[::1]:9000"),
+        ] {
+            assert_eq!(bind_address(text).unwrap().to_string(), expected, "{text}");
+        }
+        for text in ["", "example.org", "127.0.0.1:99999", "99999"] {
+            assert!(bind_address(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn names_are_those_of_job_files() {
+        assert_eq!(
+            by_name::<EvaluationMode>("workers".to_string()).unwrap(),
+            EvaluationMode::Workers
+        );
+        assert!(by_name::<EvaluationMode>("nobody".to_string()).is_err());
+    }
+}

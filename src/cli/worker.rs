@@ -1,0 +1,121 @@
+//! The worker's process: its arguments, its loop, its end.
+
+use std::{sync::Arc, time::Duration};
+
+use clap::Args;
+use sysinfo::System;
+
+use super::{
+    Failure, Interrupt, Screen, TokenArgs, TrainerArgs, block_on, operator::DEFAULT_COORDINATOR,
+    values::seconds,
+};
+use crate::{
+    backend::{DeviceSpec, Hardware},
+    transport::http::{ClientConfig, HttpTransport},
+    worker::{TrainerFactory, Worker, WorkerConfig, WorkerError},
+};
+
+/// How to run a worker.
+#[derive(Debug, Clone, Args)]
+pub struct WorkerArgs {
+    /// The coordinator
+    #[arg(long, value_name = "URL", env = "FEDAVG_COORDINATOR", default_value = DEFAULT_COORDINATOR)]
+    pub coordinator: String,
+    /// What the coordinator wants to be shown.
+    #[command(flatten)]
+    pub token: TokenArgs,
+    /// A name for people; a worker with data of its own is known by it when it comes back [default: the host's name]
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<String>,
+    /// Where to train: cpu, auto, flex, ndarray, libtorch, libtorch:cuda:INDEX, libtorch:mps
+    #[arg(long, value_name = "DEVICE", default_value = "cpu")]
+    pub device: DeviceSpec,
+    /// How many clients to train at once
+    #[arg(long, value_name = "N", default_value = "1", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub slots: u32,
+    /// Models and data.
+    #[command(flatten)]
+    pub trainers: TrainerArgs,
+    /// A dataset to offer beside those that are always looked for (digits, cifar10), such as folder:flowers. May be
+    /// given more than once
+    #[arg(long, value_name = "NAME")]
+    pub dataset: Vec<String>,
+    /// The data here is this worker's own: take part as one client in jobs with `local` data, and in no others
+    #[arg(long)]
+    pub local: bool,
+    /// Give up where the coordinator can't be reached for so long [default: never]
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    pub patience: Option<Duration>,
+}
+
+impl WorkerArgs {
+    /// Works until Ctrl-C, then leaves.
+    ///
+    /// # Errors
+    ///
+    /// The coordinator refuses, or can't be reached for longer than the worker's patience.
+    pub fn run(&self, screen: &Screen) -> Result<(), Failure> {
+        let transport = HttpTransport::new(&self.coordinator, ClientConfig::default())
+            .map_err(|error| Failure::Usage(error.to_string()))?;
+        let join_token = self.token.token()?;
+        let trainers = self.trainers.trainers(self.device)?;
+        self.read_datasets(&trainers)?;
+        let config = WorkerConfig {
+            name: self.name(),
+            slots: self.slots,
+            join_token,
+            device: self.device_name()?,
+            hardware: Hardware::detect(),
+            local: self.local,
+            patience: self.patience,
+            ..WorkerConfig::default()
+        };
+        let worker = Worker::new(transport, trainers, config);
+        let totals = block_on(async {
+            let interrupt = Interrupt::listen()?;
+            worker
+                .run(interrupt.wait())
+                .await
+                .map_err(|error| self.failure(error))
+        })?;
+        screen.note(&format!("left; {} reports were accepted", totals.reports));
+        Ok(())
+    }
+
+    fn read_datasets(&self, trainers: &Arc<dyn TrainerFactory>) -> Result<(), Failure> {
+        self.dataset.iter().try_for_each(|name| {
+            let read = trainers.dataset(name).map(drop);
+            read.map_err(|error| Failure::because("--dataset", error))
+        })
+    }
+
+    fn name(&self) -> String {
+        let host = || System::host_name().filter(|name| !name.is_empty());
+        self.name
+            .clone()
+            .or_else(host)
+            .unwrap_or_else(|| "worker".to_string())
+    }
+
+    /// What trains, for people: the backend that `cpu` stands for, rather than `cpu`.
+    fn device_name(&self) -> Result<String, Failure> {
+        if self.trainers.rehearse.is_some() {
+            return Ok("none".to_string());
+        }
+        let device = self.device.resolve();
+        device
+            .map(|device| device.to_string())
+            .map_err(|error| Failure::because("--device", error))
+    }
+
+    fn failure(&self, error: WorkerError) -> Failure {
+        match error {
+            WorkerError::Refused(refusal) => Failure::Refused(refusal),
+            error @ WorkerError::GaveUp { .. } => Failure::Unreachable {
+                coordinator: self.coordinator.clone(),
+                source: error.into(),
+            },
+            error => Failure::because("the worker ended", error),
+        }
+    }
+}

@@ -1,0 +1,262 @@
+//! Versions are evaluated beside the rounds.
+
+use super::bench::*;
+use crate::{
+    ids::{ModelVersion, RoundId},
+    report::RefusalKind,
+    round::{
+        Command, Evaluation, EvaluationBy, Event, JobEvent, MachineConfig, Response, TaskKind,
+    },
+};
+
+const V1: ModelVersion = ModelVersion(1);
+
+fn by(evaluation: EvaluationBy) -> MachineConfig {
+    MachineConfig {
+        evaluation,
+        ..config()
+    }
+}
+
+/// Version 1 is committed, and round 2 is open.
+fn committed(workers: u64) -> Bench {
+    let mut bench = Bench::collecting(by(EvaluationBy::Workers), workers, 2);
+    for client in [C0, C1] {
+        let holder = bench.machine.lease(client).unwrap();
+        bench.report(holder, client, R1);
+    }
+    bench.aggregated(R1);
+    bench.published(1);
+    bench.plan(R2, 2, 2, 2);
+    bench
+}
+
+fn evaluated(commands: &[Command]) -> Option<(ModelVersion, Result<Evaluation, String>)> {
+    logged(commands)
+        .into_iter()
+        .find_map(|event| match event.clone() {
+            JobEvent::Evaluated {
+                version,
+                evaluation,
+                reason,
+            } => Some((version, evaluation.ok_or(reason.unwrap_or_default()))),
+            _ => None,
+        })
+}
+
+#[test]
+fn the_driver_evaluates_beside_the_next_round_and_the_job_ends_after_the_last() {
+    let mut bench = Bench::collecting(by(EvaluationBy::Driver), 1, 2);
+    let commands = bench.commit(W1, R1);
+    assert!(commands.contains(&Command::Evaluate { version: V1 }));
+    bench.plan(R2, 2, 2, 2);
+    let commands = bench.commit(W1, R2);
+    assert!(commands.contains(&Command::Evaluate {
+        version: ModelVersion(2)
+    }));
+    assert_eq!(bench.phase(), "finishing");
+    assert_eq!(bench.detail(), "waiting for the evaluation of 2 versions");
+    for version in [V1, ModelVersion(2)] {
+        assert!(bench.machine.needs(version));
+        assert_eq!(bench.phase(), "finishing");
+        let evaluation = Ok(measured(1.0));
+        let commands = bench.send(Event::Evaluated {
+            version,
+            evaluation,
+        });
+        assert_eq!(evaluated(&commands), Some((version, Ok(measured(1.0)))));
+        let again = Event::Evaluated {
+            version,
+            evaluation: Ok(measured(2.0)),
+        };
+        assert!(bench.send(again).is_empty());
+    }
+    assert_eq!(bench.phase(), "completed");
+}
+
+#[test]
+fn an_evaluation_that_fails_is_recorded_with_its_reason() {
+    let mut bench = Bench::collecting(by(EvaluationBy::Driver), 1, 2);
+    bench.commit(W1, R1);
+    let evaluation = Err("no test split".to_string());
+    let commands = bench.send(Event::Evaluated {
+        version: V1,
+        evaluation,
+    });
+    assert_eq!(
+        evaluated(&commands),
+        Some((V1, Err("no test split".to_string())))
+    );
+    assert_eq!(bench.phase(), "planning", "and the job goes on");
+}
+
+#[test]
+fn a_version_is_needed_as_the_global_model_or_for_an_evaluation() {
+    let mut bench = committed(1);
+    assert!(bench.machine.needs(V1) && !bench.machine.needs(ModelVersion(0)));
+    bench.commit(W1, R2);
+    assert!(bench.machine.needs(V1) && bench.machine.needs(ModelVersion(2)));
+    bench.share(W1, C0, 1, Ok(measured(1.0)));
+    bench.share(W1, C1, 1, Ok(measured(1.0)));
+    assert!(!bench.machine.needs(V1));
+}
+
+#[test]
+fn workers_evaluate_a_share_for_each_client_before_they_train_on() {
+    let mut bench = committed(2);
+    let first = bench.poll(W1, &[]).unwrap();
+    assert_eq!(
+        first.kind,
+        TaskKind::Evaluate {
+            share: 0,
+            shares: 2
+        }
+    );
+    assert_eq!((first.client, first.round, first.version), (C0, R1, V1));
+    assert!(bench.machine.wants(W1, &first) && !bench.machine.wants(W2, &first));
+    let next = bench.poll(W1, std::slice::from_ref(&first)).unwrap();
+    assert!(matches!(next.kind, TaskKind::Train { .. }));
+    let second = bench.poll(W2, &[]).unwrap();
+    assert_eq!(
+        second.kind,
+        TaskKind::Evaluate {
+            share: 1,
+            shares: 2
+        }
+    );
+    let (response, commands) = bench.share(W1, C0, 1, Ok(measured(1.0)));
+    assert_eq!((response, evaluated(&commands)), (Response::Accepted, None));
+    assert!(!bench.machine.wants(W1, &first));
+    // A share counts once.
+    assert_eq!(
+        bench.share(W1, C0, 1, Ok(measured(9.0))).0,
+        Response::Accepted
+    );
+    let (_, commands) = bench.share(W2, C1, 1, Ok(measured(2.0)));
+    let mean = Evaluation {
+        examples: 20,
+        ..measured(1.5)
+    };
+    assert_eq!(evaluated(&commands), Some((V1, Ok(mean))));
+    assert_eq!(
+        bench.share(W2, C1, 1, Ok(measured(2.0))),
+        (Response::Accepted, Vec::new())
+    );
+}
+
+#[test]
+fn shares_are_taken_from_the_lease_holder_only() {
+    let mut bench = committed(2);
+    let kind = |bench: &mut Bench, client, version| {
+        refused(&bench.share(W1, client, version, Ok(measured(1.0))).0)
+    };
+    assert_eq!(kind(&mut bench, C1, 1), RefusalKind::NotLeased);
+    assert_eq!(kind(&mut bench, C0, 2), RefusalKind::NotFound);
+    assert_eq!(kind(&mut bench, C2, 1), RefusalKind::UnknownClient);
+}
+
+#[test]
+fn the_share_of_a_lost_worker_goes_to_another() {
+    let mut bench = committed(2);
+    bench.share(W2, C1, 1, Ok(measured(1.0)));
+    let commands = bench.lose(W1);
+    assert_eq!((evaluated(&commands), woken(&commands)), (None, vec![W2]));
+    let task = bench.poll(W2, &[]).unwrap();
+    assert_eq!(
+        (task.client, task.kind),
+        (
+            C0,
+            TaskKind::Evaluate {
+                share: 0,
+                shares: 2
+            }
+        )
+    );
+    let (_, commands) = bench.share(W2, C0, 1, Ok(measured(1.0)));
+    assert!(matches!(evaluated(&commands), Some((V1, Ok(_)))));
+    // What it was told before stays.
+    bench.lose(W2);
+    assert_eq!(
+        bench.share(W1, C0, 1, Ok(measured(1.0))).0,
+        Response::Accepted
+    );
+}
+
+#[test]
+fn one_share_that_is_never_to_come_ends_the_evaluation() {
+    let mut bench = committed(2);
+    let (_, commands) = bench.share(W2, C1, 1, Err("out of memory".to_string()));
+    let reason = "client 1 could not evaluate: out of memory".to_string();
+    assert_eq!(evaluated(&commands), Some((V1, Err(reason))));
+    let mut bench = Bench::planning_at_home(by(EvaluationBy::Workers), 2);
+    bench.plan(R1, 2, 2, 2);
+    bench.report(W1, C0, R1);
+    bench.report(W2, C1, R1);
+    bench.aggregated(R1);
+    bench.published(1);
+    let commands = bench.lose(W1);
+    let reason = "client 0 could not evaluate: the worker that has its data is gone".to_string();
+    assert_eq!(evaluated(&commands), Some((V1, Err(reason))));
+}
+
+#[test]
+fn an_evaluation_is_given_up_at_its_deadline_and_the_round_goes_on() {
+    let mut bench = committed(1);
+    bench.share(W1, C0, 1, Ok(measured(1.0)));
+    bench.wait(30);
+    let commands = bench.send(Event::Tick);
+    let reason = "1 of 2 shares of the test split were not evaluated in time".to_string();
+    assert_eq!(evaluated(&commands), Some((V1, Err(reason))));
+    assert_eq!(bench.phase(), "collecting");
+    bench.commit(W1, R2);
+    assert_eq!(bench.phase(), "finishing");
+    bench.tick();
+    assert_eq!(bench.phase(), "completed");
+}
+
+#[test]
+fn without_a_worker_the_next_one_evaluates() {
+    let mut bench = Bench::collecting(by(EvaluationBy::Workers), 1, 2);
+    bench.report(W1, C0, R1);
+    bench.report(W1, C1, R1);
+    bench.aggregated(R1);
+    bench.lose(W1);
+    assert_eq!(evaluated(&bench.published(1)), None);
+    bench.join(W2);
+    assert_eq!(
+        bench.poll(W2, &[]).unwrap().kind,
+        TaskKind::Evaluate {
+            share: 0,
+            shares: 2
+        }
+    );
+    // Data that is at home nowhere is evaluated by nobody, and that is said at once.
+    let mut bench = Bench::planning_at_home(by(EvaluationBy::Workers), 2);
+    bench.plan(R1, 2, 2, 2);
+    bench.report(W1, C0, R1);
+    bench.report(W2, C1, R1);
+    bench.lose(W1);
+    bench.lose(W2);
+    bench.aggregated(R1);
+    let commands = bench.published(1);
+    assert_eq!(
+        evaluated(&commands),
+        Some((V1, Err("no client has a live worker".to_string())))
+    );
+}
+
+#[test]
+fn every_version_that_waits_is_handed_out() {
+    let mut bench = committed(1);
+    bench.commit(W1, R2);
+    let mut busy = Vec::new();
+    while let Some(task) = bench.poll(W1, &busy) {
+        busy.push(task);
+    }
+    let work: Vec<_> = busy
+        .iter()
+        .map(|task| (task.version.0, task.client))
+        .collect();
+    assert_eq!(work, [(1, C0), (1, C1), (2, C0), (2, C1)]);
+    assert_eq!(busy[2].round, RoundId(2));
+}

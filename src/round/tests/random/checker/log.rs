@@ -1,0 +1,210 @@
+//! Entries of the event log, against the books.
+
+use super::*;
+
+impl Checker {
+    pub(super) fn log(&mut self, event: &JobEvent) -> Check {
+        match event {
+            JobEvent::Waiting { .. }
+            | JobEvent::Started { .. }
+            | JobEvent::ReportRefused { .. } => {}
+            JobEvent::Leased { client, from, to } => self.leased(*client, *from, *to)?,
+            JobEvent::RoundStarted {
+                round,
+                version,
+                cohort,
+                goal,
+                quorum,
+            } => {
+                let planned = self.plan.take().filter(|(planned, _)| planned == round);
+                let Some((_, plan)) = planned.filter(|_| self.planning) else {
+                    return Err(format!("round {round} starts without a plan"));
+                };
+                ensure!(
+                    *round == self.last_round,
+                    "round {round} is not the planned one"
+                );
+                ensure!(*version == self.version, "starts from version {version}");
+                ensure!(
+                    (cohort, goal, quorum) == (&plan.cohort, &plan.goal, &plan.quorum),
+                    "not as planned"
+                );
+                let known = cohort
+                    .iter()
+                    .all(|client| (client.0 as usize) < self.clients.len());
+                ensure!(
+                    known && cohort.is_sorted_by(|a, b| a < b),
+                    "a cohort of {cohort:?}"
+                );
+                ensure!(
+                    *quorum >= self.quorum() && quorum <= goal && *goal <= cohort.len(),
+                    "an invalid plan"
+                );
+                self.planning = false;
+                let deadline = self.now + Duration::from_secs(self.config.limits.round_timeout);
+                let began = Round {
+                    version: *version,
+                    plan,
+                    deadline,
+                    open: true,
+                    told: BTreeMap::new(),
+                    failed: BTreeSet::new(),
+                    uploading: BTreeMap::new(),
+                    folded: None,
+                };
+                self.rounds.insert(*round, began);
+            }
+            JobEvent::TaskIssued { client, worker, .. } => {
+                ensure!(
+                    self.holder(*client) == Some(*worker),
+                    "issues {client} to a stranger"
+                );
+            }
+            JobEvent::ReportAccepted { round, client, .. } => {
+                let told = self
+                    .rounds
+                    .get(round)
+                    .is_none_or(|round| round.told.contains_key(client));
+                ensure!(!told, "the report of {client} counts twice");
+            }
+            JobEvent::ClientFailed { round, client, .. } => {
+                let Some(open) = self.rounds.get_mut(round).filter(|round| round.open) else {
+                    return Err(format!(
+                        "{client} fails in round {round}, which is not open"
+                    ));
+                };
+                ensure!(
+                    !open.told.contains_key(client),
+                    "{client} fails after its report was accepted"
+                );
+                ensure!(open.failed.insert(*client), "{client} fails twice");
+                open.uploading.remove(client);
+            }
+            JobEvent::RoundCommitted {
+                round,
+                version,
+                clients,
+                ..
+            } => {
+                ensure!(
+                    self.published.take() == Some(*version),
+                    "commits what is not published"
+                );
+                ensure!(
+                    *version == self.version.next(),
+                    "version {version} after {}",
+                    self.version
+                );
+                ensure!(
+                    self.discarded.last() == Some(round),
+                    "the reports were not discarded"
+                );
+                let folded = self
+                    .rounds
+                    .get(round)
+                    .and_then(|round| round.folded.as_ref());
+                let folded = folded
+                    .map(|folded| folded.iter().map(|(client, _)| *client).collect::<Vec<_>>());
+                ensure!(
+                    folded.as_ref() == Some(clients),
+                    "records {clients:?}, folded {folded:?}"
+                );
+                self.version = *version;
+                self.abandoned = 0;
+                self.seen.committed = true;
+                if self.config.evaluation != EvaluationBy::Nobody {
+                    self.evaluating.insert(*version);
+                }
+            }
+            JobEvent::RoundAbandoned { round, reason } => {
+                ensure!(!reason.is_empty(), "abandoned without a reason");
+                ensure!(
+                    *round == self.last_round,
+                    "abandons round {round} out of turn"
+                );
+                let is_closed = self.rounds.get(round).is_none_or(|round| !round.open);
+                ensure!(is_closed, "abandoned but not discarded");
+                self.planning = false;
+                self.abandoned += 1;
+                self.seen.abandoned = true;
+                ensure!(
+                    self.abandoned <= self.config.limits.max_attempts,
+                    "an attempt too many"
+                );
+            }
+            JobEvent::Evaluated {
+                version,
+                evaluation,
+                reason,
+            } => {
+                ensure!(
+                    self.evaluating.remove(version),
+                    "version {version} is evaluated twice"
+                );
+                ensure!(
+                    evaluation.is_some() != reason.is_some(),
+                    "neither measured nor a reason"
+                );
+            }
+            JobEvent::Ended(outcome) => {
+                ensure!(self.outcome.is_none(), "ends twice");
+                if *outcome == Outcome::Completed {
+                    ensure!(
+                        self.version.0 == u64::from(self.config.rounds),
+                        "completed too early"
+                    );
+                    ensure!(
+                        self.evaluating.is_empty(),
+                        "completed before the last evaluation"
+                    );
+                }
+                ensure!(self.no_round_is_open(), "ends with a round open");
+                let kept = self
+                    .rounds
+                    .keys()
+                    .find(|round| !self.discarded.contains(round));
+                ensure!(
+                    kept.is_none(),
+                    "the reports of round {kept:?} are never discarded"
+                );
+                self.outcome = Some(outcome.clone());
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn leased(
+        &mut self,
+        client: ClientId,
+        from: Option<WorkerId>,
+        to: Option<WorkerId>,
+    ) -> Check {
+        ensure!(
+            self.holder(client) == from,
+            "{client} was not held by {from:?}"
+        );
+        ensure!(from != to, "a move that is none");
+        ensure!(
+            to.is_none_or(|to| self.live.contains(&to)),
+            "leased to {to:?}, which is gone"
+        );
+        if let Some((id, round)) = self.rounds.last_key_value().filter(|(_, round)| round.open) {
+            let forced = from.is_none_or(|from| !self.live.contains(&from));
+            ensure!(forced, "{client} moves without need in round {id}");
+            self.seen.moved |=
+                from.is_some() && to.is_some() && round.plan.cohort.contains(&client);
+        }
+        self.holders.insert(client, to);
+        for upload in self
+            .uploads
+            .values_mut()
+            .filter(|upload| upload.offered.client == client)
+        {
+            upload.overtaken = true;
+        }
+        for round in self.rounds.values_mut().filter(|round| round.open) {
+            round.uploading.remove(&client);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,120 @@
+//! How the work that the machine orders ends, well or badly, and sometimes twice.
+
+use super::*;
+
+impl World {
+    /// Long work comes to its end, well or badly.
+    pub(super) fn land(&mut self) -> Step {
+        if self.flights.is_empty() {
+            return Ok(());
+        }
+        let index = self.rng.random_range(0..self.flights.len());
+        let flight = self.flights.swap_remove(index);
+        let fails = self.faulty();
+        let event = self.end_of(flight, fails);
+        if !matches!(event, Event::Prepared(_)) {
+            self.stale.push(event.clone());
+        }
+        self.feed(event)
+    }
+
+    pub(super) fn end_of(&mut self, flight: Flight, fails: bool) -> Event {
+        let failure = || "the disk is full".to_string();
+        match flight {
+            // One in four, or most of the jobs would never begin.
+            Flight::Prepare(_) if fails && self.chance(25) => Event::Prepared(Err(failure())),
+            Flight::Prepare(workers) => Event::Prepared(Ok(self.clients(&workers))),
+            Flight::Plan(round, _) if fails && self.chance(30) => Event::Planned {
+                round,
+                plan: Err("no plan".to_string()),
+            },
+            Flight::Plan(round, clients) => {
+                let plan = Ok(self.plan(&clients, fails));
+                Event::Planned { round, plan }
+            }
+            Flight::Aggregate(round) => {
+                let aggregation = match fails {
+                    true => Err(failure()),
+                    false => Ok(Aggregation {
+                        total_weight: 1.0,
+                        train_loss: Some(0.5),
+                        metrics: BTreeMap::new(),
+                    }),
+                };
+                Event::Aggregated { round, aggregation }
+            }
+            Flight::Publish(version) => {
+                let published = if fails { Err(failure()) } else { Ok(()) };
+                Event::Published { version, published }
+            }
+            Flight::Evaluate(version) => {
+                let measured = Evaluation {
+                    loss: 1.0,
+                    accuracy: 0.5,
+                    examples: 10,
+                };
+                let evaluation = if fails { Err(failure()) } else { Ok(measured) };
+                Event::Evaluated {
+                    version,
+                    evaluation,
+                }
+            }
+        }
+    }
+
+    pub(super) fn clients(&mut self, workers: &[(WorkerId, u32)]) -> Vec<ClientSpec> {
+        let examples = |index: u64| 10 + index;
+        match self.habits.local {
+            true => workers
+                .iter()
+                .map(|(worker, _)| ClientSpec {
+                    examples: examples(worker.0),
+                    home: Some(*worker),
+                })
+                .collect(),
+            false => (0..u64::from(self.habits.clients))
+                .map(|index| ClientSpec {
+                    examples: examples(index),
+                    home: None,
+                })
+                .collect(),
+        }
+    }
+
+    pub(super) fn plan(&mut self, clients: &[ClientId], fails: bool) -> RoundPlan {
+        let least = self.limits.min_updates as usize;
+        let chosen = self.rng.random_range(least..=clients.len());
+        let mut cohort: Vec<_> = clients.sample(&mut self.rng, chosen).copied().collect();
+        cohort.sort();
+        let goal = self.rng.random_range(least..=cohort.len());
+        let quorum = self.rng.random_range(least..=goal);
+        let mut plan = RoundPlan {
+            cohort,
+            goal,
+            quorum,
+            training: TrainingSettings::default(),
+        };
+        if fails {
+            match self.rng.random_range(0..5) {
+                0 => plan.cohort.push(ClientId(99)),
+                1 => plan.cohort.push(plan.cohort[0]),
+                2 => plan.goal = plan.cohort.len() + 1,
+                3 => plan.quorum = least - 1,
+                _ => plan.quorum = plan.goal + 1,
+            }
+        }
+        plan
+    }
+
+    /// The end of some long work is told a second time.
+    pub(super) fn tell_stale(&mut self) -> Step {
+        match self.stale.choose(&mut self.rng).cloned() {
+            // Two attempts at one version have the same name; the driver tells the end of each once.
+            Some(Event::Published { version, .. }) if version > self.machine.status().version => {
+                Ok(())
+            }
+            Some(event) => self.feed(event),
+            None => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,85 @@
+//! What an operator can set for local training and for rounds. A job has them; strategies and the round machine use them.
+
+use serde::{Deserialize, Serialize};
+
+/// How a client trains in a round.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "http", derive(utoipa::ToSchema))]
+#[serde(default, deny_unknown_fields)]
+pub struct TrainingSettings {
+    /// Passes over the partition.
+    pub local_epochs: u32,
+    /// Examples per optimizer step; the last batch of a pass may be smaller.
+    pub batch_size: u32,
+    /// The local optimizer, made anew each round.
+    pub optimizer: OptimizerKind,
+    /// Learning rate.
+    pub lr: f64,
+    /// Momentum of SGD; without dampening, not Nesterov's.
+    pub momentum: f64,
+    /// L2 penalty, added to the gradient as PyTorch does.
+    pub weight_decay: f64,
+    /// Flip and padded crop of the training images.
+    pub augment: bool,
+}
+
+impl Default for TrainingSettings {
+    fn default() -> Self {
+        Self {
+            local_epochs: 1,
+            batch_size: 64,
+            optimizer: OptimizerKind::Sgd,
+            lr: 0.01,
+            momentum: 0.9,
+            weight_decay: 1e-4,
+            augment: false,
+        }
+    }
+}
+
+/// A local optimizer, as PyTorch defines it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "http", derive(utoipa::ToSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum OptimizerKind {
+    /// `torch.optim.SGD(lr, momentum, weight_decay)`.
+    #[default]
+    Sgd,
+    /// `torch.optim.Adam(lr, betas=(0.9, 0.999), eps=1e-8, weight_decay)`.
+    Adam,
+}
+
+/// When rounds begin and end.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "http", derive(utoipa::ToSchema))]
+#[serde(default, deny_unknown_fields)]
+pub struct RoundLimits {
+    /// Seconds from a round's beginning to its deadline.
+    pub round_timeout: u64,
+    /// The quorum: the fewest reports that may commit a round at its deadline.
+    pub min_updates: u32,
+    /// The goal: how many reports a round waits for. Without it, the strategy's own.
+    pub goal: Option<u32>,
+    /// How often a round is tried before the job fails.
+    pub max_attempts: u32,
+    /// The fewest workers that a job starts with.
+    pub min_workers: u32,
+    /// Seconds that a job waits for its first workers before it fails.
+    pub start_timeout: u64,
+    /// Seconds that the workers have to evaluate a version before it is recorded as not evaluated.
+    pub evaluation_timeout: u64,
+}
+
+impl Default for RoundLimits {
+    fn default() -> Self {
+        Self {
+            round_timeout: 900,
+            min_updates: 1,
+            goal: None,
+            max_attempts: 3,
+            min_workers: 1,
+            start_timeout: 900,
+            evaluation_timeout: 900,
+        }
+    }
+}

@@ -1,0 +1,301 @@
+//! Holds the arrows of ARCHITECTURE.md: which module may name which, and that the pure ones name no IO.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::{Path, PathBuf},
+};
+
+/// The modules from top to bottom, each with those that it may name. Whatever is not listed is an error, so that a new
+/// module or a new arrow is a decision.
+const ARROWS: &[(&str, &[&str])] = &[
+    // Pure.
+    ("ids", &[]),
+    ("rng", &["ids"]),
+    ("settings", &[]),
+    ("parameters", &[]),
+    ("report", &["ids", "parameters"]),
+    ("partition", &[]),
+    (
+        "strategy",
+        &["ids", "parameters", "report", "rng", "settings"],
+    ),
+    ("round", &["ids", "report", "settings", "strategy"]),
+    ("job", &["partition", "settings", "strategy"]),
+    // Edges.
+    ("panics", &[]),
+    ("data", &[]),
+    ("backend", &[]),
+    ("model", &["ids", "parameters", "rng"]),
+    ("telemetry", &["ids", "job", "round", "transport"]),
+    (
+        "transport",
+        &[
+            "backend",
+            "data",
+            "ids",
+            "job",
+            "parameters",
+            "report",
+            "round",
+            "telemetry",
+        ],
+    ),
+    // Drivers.
+    (
+        "worker",
+        &[
+            "backend",
+            "data",
+            "ids",
+            "job",
+            "model",
+            "panics",
+            "parameters",
+            "report",
+            "rng",
+            "round",
+            "transport",
+        ],
+    ),
+    (
+        "coordinator",
+        &[
+            "data",
+            "ids",
+            "job",
+            "panics",
+            "parameters",
+            "partition",
+            "report",
+            "rng",
+            "round",
+            "strategy",
+            "telemetry",
+            "transport",
+            "worker",
+        ],
+    ),
+    (
+        "simulation",
+        &[
+            "coordinator",
+            "job",
+            "parameters",
+            "report",
+            "round",
+            "strategy",
+            "telemetry",
+            "transport",
+            "worker",
+        ],
+    ),
+];
+
+const PURE: &[&str] = &[
+    "ids",
+    "rng",
+    "settings",
+    "parameters",
+    "report",
+    "partition",
+    "strategy",
+    "round",
+    "job",
+];
+
+/// What the pure modules must not name. `Instant` and `SystemTime` are the clock, `getrandom` and `thread_rng` the
+/// operating system's randomness.
+const IMPURE: &[&str] = &[
+    "tokio",
+    "hyper",
+    "axum",
+    "burn",
+    "tracing",
+    "log::",
+    "println!",
+    "eprintln!",
+    "std::fs",
+    "std::net",
+    "std::io",
+    "std::env",
+    "std::process",
+    "std::thread",
+    "thread::spawn",
+    "Instant",
+    "SystemTime",
+    "getrandom",
+    "thread_rng",
+    "rand::rng(",
+];
+
+/// The code of each module, tests and comments left out.
+fn modules() -> BTreeMap<String, Vec<(PathBuf, String)>> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut modules: BTreeMap<String, Vec<(PathBuf, String)>> = BTreeMap::new();
+    let mut folders = vec![root.clone()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).expect("a folder of the package") {
+            let path = entry.expect("an entry of the folder").path();
+            if path.is_dir() {
+                folders.push(path);
+                continue;
+            }
+            let relative = path.strip_prefix(&root).expect("below src").to_path_buf();
+            let name = relative
+                .iter()
+                .next()
+                .expect("a name")
+                .to_string_lossy()
+                .replace(".rs", "");
+            let is_test = relative.iter().any(|part| {
+                ["tests", "tests.rs", "testing.rs"]
+                    .iter()
+                    .any(|test| part == *test)
+            });
+            if is_test
+                || !relative.to_string_lossy().ends_with(".rs")
+                || ["lib", "bin", "cli"].contains(&&*name)
+            {
+                continue;
+            }
+            let text = fs::read_to_string(&path).expect("a text file");
+            modules
+                .entry(name)
+                .or_default()
+                .push((relative, code_of(&text)));
+        }
+    }
+    modules
+}
+
+/// The text without its comments, and without the tests at its foot.
+fn code_of(text: &str) -> String {
+    let code = text
+        .split("#[cfg(test)]\nmod tests {")
+        .next()
+        .unwrap_or_default();
+    let lines = code
+        .lines()
+        .map(|line| line.split("//").next().unwrap_or_default());
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+/// The modules of this crate that the code names, as `crate::NAME` or inside of `crate::{...}`.
+fn named_in(code: &str) -> BTreeSet<String> {
+    let mut names = BTreeSet::new();
+    for (at, _) in code.match_indices("crate::") {
+        let rest = &code[at + "crate::".len()..];
+        let word = |text: &str| {
+            text.trim_start()
+                .chars()
+                .take_while(|c| c.is_alphanumeric() || *c == '_')
+                .collect::<String>()
+        };
+        if !rest.starts_with('{') {
+            names.insert(word(rest));
+            continue;
+        }
+        let mut depth = 0;
+        for (position, character) in rest.char_indices() {
+            match character {
+                '{' => depth += 1,
+                '}' => depth -= 1,
+                _ => {}
+            }
+            if depth == 0 {
+                break;
+            }
+            if depth == 1 && matches!(character, '{' | ',') {
+                names.insert(word(&rest[position + 1..]));
+            }
+        }
+    }
+    names.remove("");
+    names
+}
+
+#[test]
+fn arrows_point_only_where_the_table_says() {
+    let allowed: BTreeMap<_, _> = ARROWS.iter().copied().collect();
+    let modules = modules();
+    let known: BTreeSet<_> = modules.keys().map(String::as_str).collect();
+    assert_eq!(
+        known,
+        allowed.keys().copied().collect(),
+        "the table and the folders differ"
+    );
+    let mut wrong = Vec::new();
+    for (module, files) in &modules {
+        for (path, code) in files {
+            for name in named_in(code) {
+                let is_module = allowed.contains_key(&*name);
+                if is_module && name != *module && !allowed[&**module].contains(&&*name) {
+                    wrong.push(format!("{} names {name}", path.display()));
+                }
+            }
+        }
+    }
+    assert!(
+        wrong.is_empty(),
+        "arrows that ARCHITECTURE.md does not have:\n{}",
+        wrong.join("\n")
+    );
+}
+
+#[test]
+fn every_arrow_of_the_table_is_used() {
+    let modules = modules();
+    for (module, allowed) in ARROWS {
+        let named: BTreeSet<_> = modules[*module]
+            .iter()
+            .flat_map(|(_, code)| named_in(code))
+            .collect();
+        let unused: Vec<_> = allowed
+            .iter()
+            .filter(|name| !named.contains(**name))
+            .collect();
+        assert!(unused.is_empty(), "{module} does not name {unused:?}");
+    }
+}
+
+#[test]
+fn pure_modules_name_no_io_no_clock_and_no_burn() {
+    let mut wrong = Vec::new();
+    for (module, files) in modules()
+        .iter()
+        .filter(|(module, _)| PURE.contains(&&***module))
+    {
+        for (path, code) in files {
+            wrong.extend(
+                IMPURE
+                    .iter()
+                    .filter(|word| code.contains(**word))
+                    .map(|word| format!("{module}: {} names {word}", path.display())),
+            );
+        }
+    }
+    assert!(
+        wrong.is_empty(),
+        "below the purity line:\n{}",
+        wrong.join("\n")
+    );
+}
+
+#[test]
+fn pure_modules_name_nothing_below_the_line() {
+    for (module, allowed) in ARROWS.iter().filter(|(module, _)| PURE.contains(module)) {
+        assert!(allowed.iter().all(|name| PURE.contains(name)), "{module}");
+    }
+}
+
+#[test]
+fn the_scanner_sees_what_it_should() {
+    let code = code_of(
+        "use crate::{\n    ids::X,\n    report::{self, tokio},\n};\nlet x = crate::job::Y; // crate::no\n",
+    );
+    assert_eq!(
+        named_in(&code),
+        ["ids", "job", "report"].map(String::from).into()
+    );
+}

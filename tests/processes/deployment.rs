@@ -1,0 +1,130 @@
+//! A coordinator, its workers and its operator.
+
+use std::process::Command;
+
+use fedavg::{
+    ids::{JobId, WorkerId},
+    telemetry::{JobSummary, LoggedEvent, WorkerSummary},
+};
+use serde::de::DeserializeOwned;
+
+use super::process::{Finished, Process};
+
+/// A binary with these arguments, separated by white space, and nothing of the environment that it would listen to.
+pub fn binary(path: &str, arguments: &str) -> Command {
+    let mut command = Command::new(path);
+    for variable in ["FEDAVG_COORDINATOR", "FEDAVG_JOIN_TOKEN", "RUST_LOG"] {
+        command.env_remove(variable);
+    }
+    command.env("FEDAVG_DATA", "/nowhere");
+    command.args(arguments.split_whitespace());
+    command
+}
+
+/// Runs `fedavg` to its end.
+pub fn fedavg(arguments: &str) -> Finished {
+    Process::start(&mut binary(env!("CARGO_BIN_EXE_fedavg"), arguments)).finish()
+}
+
+/// A coordinator that listens, with its address.
+pub struct Deployment {
+    process: Process,
+    pub url: String,
+}
+
+impl Deployment {
+    /// A coordinator on any free port that notices a lost worker soon.
+    pub fn start() -> Self {
+        Self::with("--bind 127.0.0.1:0 --heartbeat 0.2 --worker-expiry 2")
+    }
+
+    pub fn with(arguments: &str) -> Self {
+        let mut command = binary(env!("CARGO_BIN_EXE_fedavg-coordinator"), arguments);
+        let mut process = Process::start(&mut command);
+        let line = process.out.until("listening on ");
+        let url = line.trim_start_matches("listening on ").to_string();
+        Self { process, url }
+    }
+
+    /// Starts a worker, which is registered once this returns.
+    pub fn worker(&self, name: &str) -> Process {
+        let mut worker = self.start_worker(&format!("--name {name}"));
+        worker.err.until("registered");
+        worker
+    }
+
+    pub fn start_worker(&self, arguments: &str) -> Process {
+        let arguments = format!("--coordinator {} {arguments}", self.url);
+        Process::start(&mut binary(env!("CARGO_BIN_EXE_fedavg-worker"), &arguments))
+    }
+
+    /// Runs a command of the operator to its end.
+    pub fn operator(&self, arguments: &str) -> Finished {
+        fedavg(&format!("{arguments} --coordinator {}", self.url))
+    }
+
+    /// What a command of the operator prints as JSON.
+    pub fn ask<T: DeserializeOwned>(&self, arguments: &str) -> T {
+        let answer = self.operator(&format!("{arguments} --json"));
+        assert_eq!(answer.code, Some(0), "{answer:?}");
+        serde_json::from_str(&answer.out).unwrap()
+    }
+
+    pub fn submit(&self, flags: &str) -> JobId {
+        self.ask::<JobSummary>(&format!("submit {flags}")).job
+    }
+
+    /// The number that the worker of this name has.
+    pub fn worker_id(&self, name: &str) -> WorkerId {
+        let workers: Vec<WorkerSummary> = self.ask("workers");
+        let of_name = |worker: &&WorkerSummary| worker.registration.name == name;
+        workers.iter().rfind(of_name).unwrap().worker
+    }
+
+    /// The job's events as they come.
+    pub fn watch(&self, job: JobId) -> Watch {
+        let arguments = format!("watch {job} --json --coordinator {}", self.url);
+        let process = Process::start(&mut binary(env!("CARGO_BIN_EXE_fedavg"), &arguments));
+        Watch {
+            process,
+            log: Vec::new(),
+        }
+    }
+
+    /// SIGKILL.
+    pub fn kill(self) {
+        self.process.kill();
+    }
+}
+
+/// A job's events, watched by `fedavg watch`.
+pub struct Watch {
+    process: Process,
+    pub log: Vec<LoggedEvent>,
+}
+
+impl Watch {
+    /// The next event; `None` after the last.
+    pub fn next(&mut self) -> Option<LoggedEvent> {
+        let line = self.process.out.next()?;
+        let event: LoggedEvent = serde_json::from_str(&line).unwrap();
+        self.log.push(event.clone());
+        Some(event)
+    }
+
+    /// Waits for the first event to come for which this is something.
+    pub fn until<T>(&mut self, found: impl Fn(&LoggedEvent) -> Option<T>) -> T {
+        while let Some(event) = self.next() {
+            if let Some(found) = found(&event) {
+                return found;
+            }
+        }
+        panic!("it is not among {:#?}", self.log);
+    }
+
+    /// Waits for the job's end; the whole log, and the exit code.
+    pub fn finish(mut self) -> (Vec<LoggedEvent>, Option<i32>) {
+        while self.next().is_some() {}
+        (self.log, self.process.finish().code)
+    }
+}

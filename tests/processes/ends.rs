@@ -1,0 +1,134 @@
+//! How commands end: their exit codes, Ctrl-C, and readers that go away.
+
+use std::{
+    fs,
+    io::pipe,
+    process::{Command, Stdio},
+};
+
+use fedavg::{cli::RunSummary, round::Outcome, telemetry::parse_rounds};
+
+use super::{
+    deployment::{Deployment, binary, fedavg},
+    process::Process,
+};
+
+#[test]
+fn each_kind_of_failure_has_its_exit_code_and_one_line() {
+    let deployment = Deployment::start();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("job.toml");
+    fs::write(&file, "rounds = 3\nlearning_rate = 1\n").unwrap();
+    let file = file.display();
+    // Nobody listens on port 1.
+    let nobody = "--coordinator http://127.0.0.1:1";
+    let here = format!("--coordinator {}", deployment.url);
+    for (code, arguments, said) in [
+        (2, "simulate --rounds many".to_string(), "--rounds"),
+        (2, "simulate --nonsense".to_string(), "--nonsense"),
+        (
+            2,
+            "simulate --rounds 0".to_string(),
+            "rounds must be at least 1",
+        ),
+        (2, format!("submit {file} {here}"), "job.toml: line 2"),
+        (
+            2,
+            "status --coordinator https://lab".to_string(),
+            "https://lab",
+        ),
+        (4, format!("status {nobody}"), "http://127.0.0.1:1"),
+        (4, format!("submit {nobody}"), "http://127.0.0.1:1"),
+        (3, format!("submit --model nonsense {here}"), "nonsense"),
+        (3, format!("watch 77 {here}"), "there is no job 77"),
+        (2, "model inspect /dev/null".to_string(), "/dev/null"),
+    ] {
+        let ended = fedavg(&arguments);
+        assert_eq!(ended.code, Some(code), "{arguments}: {ended:?}");
+        assert!(ended.err.contains(said), "{arguments}: {ended:?}");
+        assert!(ended.out.is_empty(), "{arguments}: {ended:?}");
+        // What clap says of arguments has a hint below.
+        if !ended.err.contains("try '--help'") {
+            assert_eq!(ended.err.lines().count(), 1, "{arguments}: {ended:?}");
+            assert!(ended.err.starts_with("error: "), "{arguments}: {ended:?}");
+        }
+    }
+}
+
+#[test]
+fn an_open_coordinator_stays_on_loopback_and_a_closed_one_wants_its_token() {
+    let path = env!("CARGO_BIN_EXE_fedavg-coordinator");
+    let refused = Process::start(&mut binary(path, "--bind 0.0.0.0:0")).finish();
+    assert_eq!(refused.code, Some(2), "{refused:?}");
+    assert!(refused.err.contains("--join-token"), "{refused:?}");
+
+    let deployment = Deployment::with("--bind 127.0.0.1:0 --join-token secret");
+    for arguments in ["", "--join-token other"] {
+        let worker = deployment.start_worker(arguments).finish();
+        assert_eq!(worker.code, Some(3), "{worker:?}");
+        let operator = deployment.operator(&format!("workers {arguments}"));
+        assert_eq!(operator.code, Some(3), "{operator:?}");
+        assert!(operator.err.contains("unauthorized"), "{operator:?}");
+    }
+    assert_eq!(deployment.operator("health").code, Some(0));
+    let mut worker = deployment.start_worker("--join-token secret");
+    worker.err.until("registered");
+    let run = deployment.operator("submit --clients 2 --rounds 1 --watch --join-token secret");
+    assert_eq!(run.code, Some(0), "{run:?}");
+}
+
+#[test]
+fn ctrl_c_cancels_a_simulation_and_keeps_what_it_has() {
+    let folder = tempfile::tempdir().unwrap();
+    let arguments = format!(
+        "simulate --rounds 1000000 --output {}",
+        folder.path().display()
+    );
+    let mut simulation = Process::start(&mut binary(env!("CARGO_BIN_EXE_fedavg"), &arguments));
+    simulation.err.until("round 3: version 3");
+    simulation.interrupt();
+    let ended = simulation.finish();
+    assert_eq!(ended.code, Some(130), "{ended:?}");
+    let read = |name: &str| fs::read_to_string(folder.path().join(name)).unwrap();
+    let summary: RunSummary = serde_json::from_str(&read("summary.json")).unwrap();
+    assert_eq!(summary.outcome, Some(Outcome::Cancelled));
+    let rounds = parse_rounds(&read("rounds.jsonl")).unwrap();
+    assert!(rounds.len() >= 3 && rounds.len() == summary.rounds_committed);
+    assert!(folder.path().join("model.safetensors").exists());
+}
+
+#[test]
+fn ctrl_c_cancels_a_job_that_was_submitted_to_be_watched() {
+    let deployment = Deployment::start();
+    let _worker = deployment.worker("only");
+    let arguments = format!(
+        "submit --clients 2 --rounds 1000000 --watch --coordinator {}",
+        deployment.url
+    );
+    let mut submitted = Process::start(&mut binary(env!("CARGO_BIN_EXE_fedavg"), &arguments));
+    submitted.err.until("round 1: version 1");
+    submitted.interrupt();
+    let ended = submitted.finish();
+    assert_eq!(ended.code, Some(130), "{ended:?}");
+    assert!(ended.out.contains("cancelled: "), "{ended:?}");
+    let status = deployment.operator("status 1");
+    assert!(status.out.starts_with("job 1: cancelled"), "{status:?}");
+}
+
+#[test]
+fn a_reader_that_goes_away_is_no_panic() {
+    let (reader, writer) = pipe().unwrap();
+    drop(reader);
+    let mut command: Command = binary(env!("CARGO_BIN_EXE_fedavg"), "openapi");
+    let output = command
+        .stdout(writer)
+        .stderr(Stdio::piped())
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(141));
+    assert!(
+        output.stderr.is_empty(),
+        "{:?}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+}

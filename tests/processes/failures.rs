@@ -1,0 +1,188 @@
+//! Workers and coordinators that die, and workers that come late.
+
+use std::fs;
+
+use fedavg::{
+    ids::{ClientId, RoundId, WorkerId},
+    round::{JobEvent, Outcome},
+    telemetry::LoggedEvent,
+};
+
+use super::{
+    deployment::{Deployment, fedavg},
+    reproducible::model,
+};
+
+/// Training that takes a good part of a second a client, so that a worker can be killed in the middle of it.
+const LONG: &str = "--model tiny_cnn --clients 4 --goal 4 --min-updates 4 --rounds 3 --local-epochs 15 --batch-size 16 \
+                    --lr 0.01 --seed 5";
+
+#[test]
+fn the_clients_of_a_killed_worker_go_on_elsewhere_in_the_same_round() {
+    let deployment = Deployment::start();
+    let _survivor = deployment.worker("survivor");
+    let victim = deployment.worker("victim");
+    let victim_id = deployment.worker_id("victim");
+    let survivor_id = deployment.worker_id("survivor");
+    let job = deployment.submit(&format!("{LONG} --min-workers 2"));
+    let mut watch = deployment.watch(job);
+    watch.until(|event| match event.event {
+        JobEvent::TaskIssued {
+            round: RoundId(2),
+            worker,
+            ..
+        } if worker == victim_id => Some(()),
+        _ => None,
+    });
+    victim.kill();
+    let (log, code) = watch.finish();
+    assert_eq!(code, Some(0), "{log:#?}");
+
+    let position = |wanted: &dyn Fn(&JobEvent) -> bool| {
+        let found = log.iter().position(|entry| wanted(&entry.event));
+        found.unwrap_or_else(|| panic!("it is not in {log:#?}"))
+    };
+    let started = position(&|event| {
+        matches!(
+            event,
+            JobEvent::RoundStarted {
+                round: RoundId(2),
+                ..
+            }
+        )
+    });
+    let committed = position(&|event| {
+        matches!(
+            event,
+            JobEvent::RoundCommitted {
+                round: RoundId(2),
+                ..
+            }
+        )
+    });
+    let moved: Vec<ClientId> = log[started..committed]
+        .iter()
+        .filter_map(|entry| match entry.event {
+            JobEvent::Leased {
+                client,
+                from: Some(from),
+                to: Some(to),
+            } if (from, to) == (victim_id, survivor_id) => Some(client),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(moved.len(), 2, "{log:#?}");
+    let by_survivor = log[started..committed].iter().any(|entry| {
+        matches!(entry.event, JobEvent::ReportAccepted { client, worker, .. }
+            if worker == survivor_id && moved.contains(&client))
+    });
+    assert!(by_survivor, "{log:#?}");
+    let all: Vec<_> = (0..4).map(ClientId).collect();
+    for entry in &log {
+        match &entry.event {
+            JobEvent::RoundCommitted { clients, .. } => assert_eq!(clients, &all),
+            JobEvent::RoundAbandoned { .. } => panic!("a round was lost: {log:#?}"),
+            _ => {}
+        }
+    }
+    assert!(matches!(
+        log.last().unwrap().event,
+        JobEvent::Ended(Outcome::Completed)
+    ));
+
+    // Who trained a client is of no consequence to the model.
+    let folder = tempfile::tempdir().unwrap();
+    let place = |run: &str| folder.path().join(run);
+    let results = format!("results {job} --output {}", place("network").display());
+    assert_eq!(deployment.operator(&results).code, Some(0));
+    let events = fs::read_to_string(place("network").join("events.jsonl")).unwrap();
+    assert!(events.contains("\"event\":\"leased\""));
+    let simulated = fedavg(&format!(
+        "simulate {LONG} --output {}",
+        place("simulated").display()
+    ));
+    assert_eq!(simulated.code, Some(0), "{simulated:?}");
+    assert!(model(&place("network")) == model(&place("simulated")));
+}
+
+#[test]
+fn a_worker_that_comes_late_is_given_clients_between_two_rounds() {
+    let deployment = Deployment::start();
+    let _first = deployment.worker("first");
+    let job = deployment.submit("--clients 4 --rounds 1000000");
+    let mut watch = deployment.watch(job);
+    watch.until(|event| matches!(event.event, JobEvent::RoundCommitted { .. }).then_some(()));
+    let _late = deployment.worker("late");
+    let late = deployment.worker_id("late");
+    watch.until(|event| {
+        matches!(event.event, JobEvent::TaskIssued { worker, .. } if worker == late).then_some(())
+    });
+    let is_round = |entry: &&LoggedEvent| {
+        matches!(
+            entry.event,
+            JobEvent::RoundStarted { .. } | JobEvent::RoundCommitted { .. }
+        )
+    };
+    let to_late = |event: &JobEvent| matches!(event, JobEvent::Leased { from: Some(_), to: Some(WorkerId(to)), .. } if *to == late.0);
+    let given = watch
+        .log
+        .iter()
+        .position(|entry| to_late(&entry.event))
+        .unwrap();
+    let before = watch.log[..given].iter().rfind(is_round).unwrap();
+    assert!(
+        matches!(before.event, JobEvent::RoundCommitted { .. }),
+        "{before:?}"
+    );
+    let count = watch
+        .log
+        .iter()
+        .filter(|entry| to_late(&entry.event))
+        .count();
+    assert_eq!(count, 2);
+
+    let cancelled = deployment.operator(&format!("cancel {job}"));
+    assert_eq!(cancelled.code, Some(0), "{cancelled:?}");
+    let (log, code) = watch.finish();
+    assert_eq!(code, Some(130));
+    assert!(matches!(
+        log.last().unwrap().event,
+        JobEvent::Ended(Outcome::Cancelled)
+    ));
+}
+
+#[test]
+fn a_worker_finds_a_coordinator_that_was_killed_and_started_again() {
+    let deployment = Deployment::start();
+    let worker = deployment.worker("steadfast");
+    let job = "submit --clients 2 --rounds 2 --watch";
+    assert_eq!(deployment.operator(job).code, Some(0));
+    let address = deployment.url.trim_start_matches("http://").to_string();
+    deployment.kill();
+    let deployment = Deployment::with(&format!("--bind {address}"));
+    let run = deployment.operator(job);
+    assert_eq!(run.code, Some(0), "{run:?}");
+    worker.interrupt();
+    let worker = worker.finish();
+    assert_eq!(worker.code, Some(0), "{worker:?}");
+    assert!(worker.err.contains("registering again"), "{}", worker.err);
+    assert!(
+        worker.err.contains("reports were accepted"),
+        "{}",
+        worker.err
+    );
+}
+
+#[test]
+fn a_job_without_a_worker_says_what_it_waits_for_and_fails_at_its_deadline() {
+    let deployment = Deployment::start();
+    let run = deployment.operator("submit --start-timeout 1 --watch");
+    assert_eq!(run.code, Some(1), "{run:?}");
+    let waits = "waiting for workers: 0 of at least 1 are there";
+    assert!(run.err.lines().any(|line| line == waits), "{}", run.err);
+    let last = run.err.lines().last().unwrap();
+    assert_eq!(
+        last,
+        format!("error: the job failed: after 1 s still {waits}")
+    );
+}

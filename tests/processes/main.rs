@@ -1,0 +1,13 @@
+//! The three binaries as a user runs them: processes over loopback, killed, interrupted and started again.
+//!
+//! Nothing here sleeps to wait for something: tests wait for a line, an event or an end, and fail after [`LIMIT`].
+//! Training is long enough to be interrupted where a test needs that, and short everywhere else.
+//!
+//! [`LIMIT`]: process::LIMIT
+
+mod deployment;
+mod ends;
+mod failures;
+mod process;
+mod reproducible;
+mod whole_run;
