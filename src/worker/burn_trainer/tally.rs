@@ -23,6 +23,16 @@ pub(super) struct Tally {
 impl Tally {
     /// Takes the results of a batch of this many examples.
     pub(super) fn add(&mut self, batch: BatchLoss, count: usize) -> Result<(), TrainError> {
+        let values = [Some(&batch.loss), batch.correct.as_ref()];
+        if values
+            .into_iter()
+            .flatten()
+            .any(|value| value.dims() != [1])
+        {
+            return Err(TrainError::Model(
+                "the learner gives more than one value for a batch".to_string(),
+            ));
+        }
         self.waiting.push(batch.loss.inner());
         // A batch that counts no right answers makes the whole uncounted.
         let counts_answers = batch.correct.is_some();
