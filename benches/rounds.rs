@@ -16,10 +16,7 @@ use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_m
 use fedavg::{
     coordinator::Coordinator,
     job::{EvaluationMode, JobSpec},
-    transport::{
-        Operator,
-        http::{ClientConfig, HttpTransport, Server, ServerConfig},
-    },
+    transport::http::{ClientConfig, HttpTransport, Server, ServerConfig},
     worker::{NoopTrainers, Worker, WorkerConfig},
 };
 use tokio::runtime::Runtime;

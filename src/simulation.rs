@@ -15,7 +15,7 @@ use crate::{
     round::Outcome,
     strategy::{FederatedStrategy, Replay},
     telemetry::{JobSummary, LoggedEvent, RoundRecord},
-    transport::InProcess,
+    transport::{InProcess, Operator},
     worker::{TrainerFactory, Worker, WorkerConfig, WorkerError},
 };
 
@@ -174,7 +174,7 @@ impl Simulation {
                 () = &mut cancelled, if !asked_to_cancel => {
                     asked_to_cancel = true;
                     // A refusal means that the job has just ended by itself.
-                    let _ = coordinator.cancel(job);
+                    let _ = coordinator.cancel(job).await;
                 }
                 Some(ended) = workers.join_next() => {
                     if let Ok(Err(error)) = ended {

@@ -18,8 +18,8 @@ use crate::{
     report::{Refusal, RefusalKind, ReportMetadata},
     round::{self, Event, RoundMachine, Task, TaskKind, WorkerState},
     transport::{
-        Credentials, Handler, JobDescription, ModelBody, PROTOCOL, Registered, Registration,
-        ReportBody, Request, Response, TaskMessage, TaskWork, Token,
+        Credentials, Handler, JobDescription, ModelBody, Operator, PROTOCOL, Registered,
+        Registration, ReportBody, Request, Response, TaskMessage, TaskWork, Token,
     },
 };
 

@@ -13,6 +13,9 @@ mod job;
 mod operator;
 mod prepare;
 mod state;
+mod submission;
+#[cfg(all(test, feature = "http"))]
+mod tests;
 mod upload;
 mod work;
 

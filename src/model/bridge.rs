@@ -9,8 +9,8 @@
 //!   PyTorch's too. Recurrent layers and attention are cut into other tensors than PyTorch's: such a model round-trips
 //!   through this crate, but PyTorch does not open it.
 //!
-//! A tensor that requires a gradient is [`Role::Trainable`]; any other, such as BatchNorm's running statistics or a frozen
-//! layer, is a [`Role::Buffer`]. Integers, booleans and flags stay in the module and never cross.
+//! A tensor that requires a gradient is [`Role::Trainable`]; any other, such as BatchNorm's running statistics or a
+//! frozen layer, is a [`Role::Buffer`]. Integers, booleans and flags stay in the module and never cross.
 //!
 //! Nothing here panics: what burn panics on comes back as [`BridgeError::Panicked`].
 

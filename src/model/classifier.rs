@@ -1,5 +1,7 @@
 //! What an image classifier is to the trainer.
 
+use std::fmt;
+
 use burn::{module::Module, tensor::Tensor};
 use serde::{Deserialize, Serialize};
 
@@ -7,15 +9,15 @@ use crate::rng::ChaCha8Rng;
 
 /// A burn module that answers images with one logit for each class. Its loss is the cross-entropy.
 ///
-/// A module of one's own becomes trainable by implementing it; the worker's `BurnTrainers::with_model` gives it a name that
-/// jobs can ask for. What is not an image classifier implements the worker's `Learner`.
+/// A module of one's own becomes trainable by implementing it; the worker's `BurnTrainers::with_model` gives it a name
+/// that jobs can ask for. What is not an image classifier implements the worker's `Learner`.
 pub trait Classifier: Module + 'static {
     /// `[images, channels, height, width]` to `[images, classes]`.
     ///
     /// `dropout` is the generator that dropout masks come from (see [`dropout`](crate::model::dropout)); without one,
     /// nothing is dropped. It is there while training and keyed by seed, round and client, so that a client's training
-    /// does not depend on what ran before. burn's own `Dropout` works too, but draws from a generator that the whole process
-    /// shares: the same bits are then promised only to a process that trains one client at a time.
+    /// does not depend on what ran before. burn's own `Dropout` works too, but draws from a generator that the whole
+    /// process shares, which nobody seeds: the same bits are then not promised.
     fn forward(&self, images: Tensor<4>, dropout: Option<&mut ChaCha8Rng>) -> Tensor<2>;
 }
 
@@ -30,6 +32,21 @@ pub struct ClassifierShape {
     pub width: usize,
     /// Number of classes.
     pub classes: usize,
+}
+
+impl fmt::Display for ClassifierShape {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            channels,
+            height,
+            width,
+            classes,
+        } = self;
+        write!(
+            formatter,
+            "{channels} x {height} x {width} with {classes} classes"
+        )
+    }
 }
 
 impl ClassifierShape {

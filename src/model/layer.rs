@@ -12,8 +12,8 @@ use crate::rng::ChaCha8Rng;
 /// PyTorch's BatchNorm over `[images, channels, ...]`: `eps = 1e-5`, `momentum = 0.1`.
 ///
 /// burn's moves its running variance by the batch's biased variance; PyTorch, and this one, by the unbiased one
-/// (n / (n - 1) of it). Names are PyTorch's. On a device with autodiff it normalises by the batch's statistics and moves
-/// the running ones, on a plain device it uses the running ones.
+/// (n / (n - 1) of it). Names are PyTorch's. On a device with autodiff it normalises by the batch's statistics and
+/// moves the running ones, on a plain device it uses the running ones.
 #[derive(Module, Debug)]
 pub struct BatchNorm {
     weight: Param<Tensor<1>>,
@@ -69,8 +69,8 @@ fn follow(running: &RunningState<Tensor<1>>, batch: Tensor<1>, factor: f64) {
 /// Dropout by masks from the caller's generator: each value is zero with this probability, and the others grow by
 /// 1 / (1 - probability). Without a generator, or at a probability of 0, the input as it is.
 ///
-/// The mask is drawn on the host, one word for each value, so that it is the same on every device. N. Srivastava et al.,
-/// "Dropout: A Simple Way to Prevent Neural Networks from Overfitting", JMLR 2014.
+/// The mask is drawn on the host, one word for each value, so that it is the same on every device. N. Srivastava et
+/// al., "Dropout: A Simple Way to Prevent Neural Networks from Overfitting", JMLR 2014.
 ///
 /// # Panics
 ///
@@ -98,4 +98,45 @@ pub fn dropout<const D: usize>(
         .collect();
     let mask = Tensor::from_data(TensorData::new(mask, shape), &input.device());
     input.mul(mask)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        ids::RoundId,
+        model::testing::devices,
+        rng::{Purpose, keyed},
+    };
+
+    #[test]
+    fn dropout_drops_its_share_and_keeps_the_mean_the_same_on_every_device() {
+        let mut first: Option<Vec<f32>> = None;
+        for (_, device) in devices() {
+            let mut rng = keyed(1, Purpose::Dropout, RoundId(1), None);
+            let ones = Tensor::<2>::ones([100, 100], &device);
+            let dropped = dropout(ones.clone(), 0.25, Some(&mut rng));
+            let values: Vec<f32> = dropped.into_data().try_into_vec().unwrap();
+            let zeros = values.iter().filter(|&&value| value == 0.0).count();
+            assert!((2_300..2_700).contains(&zeros), "{zeros}");
+            assert!(
+                values
+                    .iter()
+                    .all(|&value| value == 0.0 || value == 4.0 / 3.0)
+            );
+            assert_eq!(&values, first.get_or_insert(values.clone()));
+
+            // The generator goes on, and where there is none nothing is dropped.
+            let next = dropout(ones.clone(), 0.25, Some(&mut rng));
+            assert_ne!(next.into_data().try_into_vec::<f32>().unwrap(), values);
+            let kept = [
+                dropout(ones.clone(), 0.25, None),
+                dropout(ones, 0.0, Some(&mut rng)),
+            ];
+            for kept in kept {
+                let values: Vec<f32> = kept.into_data().try_into_vec().unwrap();
+                assert!(values.iter().all(|&value| value == 1.0));
+            }
+        }
+    }
 }

@@ -1,9 +1,9 @@
 //! Burn models, and the bridge between a burn module and [`Parameters`](crate::parameters::Parameters).
 //!
-//! [`export`] and [`import`] move the values of any burn `Module`, BatchNorm's statistics included, to and from PyTorch's
-//! names and memory layout, so that a model file of this crate opens in PyTorch and the other way round. [`zoo`] has
-//! the models that the binaries know by name. Nothing here knows datasets, jobs, rounds or files, and nothing here draws
-//! from burn's global generator: [`pytorch_initial`] and [`dropout`] draw on the host, from generators of the caller.
+//! [`export`] and [`import`] move the values of any burn `Module`, BatchNorm's statistics included, to and from
+//! PyTorch's names and memory layout, so that a model file of this crate opens in PyTorch and the other way round.
+//! [`zoo`] has the models that the binaries know by name. Nothing here knows datasets, jobs or files, and what is drawn
+//! here ([`pytorch_initial`], [`dropout`]) is drawn on the host, from a seed or a generator of the caller.
 
 mod bridge;
 mod classifier;

@@ -1,10 +1,10 @@
 //! The models that jobs can ask for by name. Their tensors have the names and shapes of `scripts/pytorch_zoo.py`.
 //!
-//! | name | for | layers |
+//! | name | for | layers, and number of parameters |
 //! |---|---|---|
 //! | `mlp` | any image | one hidden layer of 128 |
-//! | `lenet` | squares of at least 16 pixels | LeNet-5 with ReLU and max pooling; 62 006 parameters for CIFAR-10 |
-//! | `cifar_cnn` | sides of at least 4 pixels | three convolutions with BatchNorm, dropout; 2.2 million parameters for CIFAR-10 |
+//! | `lenet` | squares of at least 16 pixels | LeNet-5 with ReLU and max pooling; 62 006 for CIFAR-10 |
+//! | `cifar_cnn` | sides of at least 4 pixels | three convolutions with BatchNorm, dropout; 2 193 674 for CIFAR-10 |
 //! | `tiny_cnn` | sides of at least 4 pixels | the layers of `cifar_cnn` at the size of a test |
 
 mod cifar_cnn;
@@ -26,7 +26,7 @@ pub const NAMES: [&str; 4] = ["cifar_cnn", "lenet", "mlp", "tiny_cnn"];
 
 /// A model of the zoo can't be made for images of this shape.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[error("{model} needs {needs}, not {} x {} x {} with {} classes", .shape.channels, .shape.height, .shape.width, .shape.classes)]
+#[error("{model} needs {needs}, not {shape}")]
 pub struct UnfitShape {
     /// The model.
     pub model: &'static str,

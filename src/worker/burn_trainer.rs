@@ -5,6 +5,7 @@
 //! meets burn; it knows no coordinator, no transport and no strategy.
 
 mod datasets;
+mod erased;
 mod images;
 mod learner;
 mod optimizer;
@@ -12,7 +13,6 @@ mod registry;
 mod tally;
 
 use std::{
-    collections::BTreeMap,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, Mutex},
 };
@@ -244,35 +244,6 @@ impl From<BridgeError> for TrainError {
         match error {
             BridgeError::Panicked(text) => Self::Panicked(text),
             other => Self::Model(other.to_string()),
-        }
-    }
-}
-
-/// What was measured over all examples of a training or an evaluation.
-#[derive(Debug, Clone, Copy, PartialEq)]
-struct Measured {
-    /// Mean over the examples.
-    loss: f64,
-    /// Share of right answers, where the learner counts them.
-    accuracy: Option<f64>,
-    examples: u64,
-}
-
-impl Measured {
-    fn metrics(&self) -> BTreeMap<String, f64> {
-        let accuracy = self.accuracy.map(|accuracy| ("train_accuracy", accuracy));
-        let loss = (self.examples > 0).then_some(("train_loss", self.loss));
-        loss.into_iter()
-            .chain(accuracy)
-            .map(|(name, value)| (name.to_string(), value))
-            .collect()
-    }
-
-    fn evaluation(&self) -> Evaluation {
-        Evaluation {
-            loss: self.loss,
-            accuracy: self.accuracy.unwrap_or(0.0),
-            examples: self.examples,
         }
     }
 }

@@ -201,6 +201,8 @@ impl<T: Transport> Session<T> {
         let result = desk.perform(&self, &message, &stop).await;
         if let Err(refusal) = &result {
             tracing::warn!(job = %message.job, round = %message.round, client = %message.client, %refusal, "task refused");
+            // Until the coordinator knows better, it may give the same task again at once.
+            sleep(self.config.backoff.first).await;
         }
         self.finish(&message);
         result

@@ -8,7 +8,6 @@ use std::{
     },
 };
 
-use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::{

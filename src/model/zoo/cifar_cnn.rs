@@ -15,8 +15,8 @@ use crate::{
     rng::ChaCha8Rng,
 };
 
-/// Three convolutions of 3 x 3 with BatchNorm and ReLU, pooled after the second and the third; a hidden layer of 256 with
-/// dropout of one half.
+/// Three convolutions of 3 x 3 with BatchNorm and ReLU, pooled after the second and the third; a hidden layer of 256
+/// with dropout of one half.
 #[derive(Module, Debug)]
 pub struct CifarCnn {
     conv1: Conv2d,

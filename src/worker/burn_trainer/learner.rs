@@ -38,8 +38,8 @@ pub trait Learner: Send + Sync + 'static {
 
     /// The initial global model of a job with this seed.
     ///
-    /// Without an implementation: a new module's own values, drawn by burn after seeding. Burn has one generator for the whole
-    /// process, so that a thread that uses it meanwhile (burn's `Dropout` does) changes what is drawn.
+    /// Without an implementation: a new module's own values, drawn by burn after seeding. Burn has one generator for
+    /// the whole process, so that a thread that uses it meanwhile (burn's `Dropout` does) changes what is drawn.
     ///
     /// # Errors
     ///
@@ -48,14 +48,14 @@ pub trait Learner: Send + Sync + 'static {
         seeded_initial(device, seed, |device| self.module(device))
     }
 
-    /// The label of each training example, in order, for partitioners that deal by label. Without an implementation there
-    /// are none.
+    /// The label of each training example, in order, for partitioners that deal by label. Without an implementation
+    /// there are none.
     fn labels(&self) -> Option<Arc<[u16]>> {
         None
     }
 
-    /// What two processes compare to know that they hold the same examples. Without an implementation: a digest over the
-    /// numbers of examples and the labels.
+    /// What two processes compare to know that they hold the same examples. Without an implementation: a digest over
+    /// the numbers of examples and the labels.
     fn fingerprint(&self) -> String {
         let mut hash = Sha256::new();
         for split in [Split::Train, Split::Test] {
@@ -125,8 +125,8 @@ pub struct BatchLoss {
 }
 
 impl BatchLoss {
-    /// The mean cross-entropy of logits `[examples, classes]` against labels `[examples]`, and how often the largest logit is
-    /// the label's.
+    /// The mean cross-entropy of logits `[examples, classes]` against labels `[examples]`, and how often the largest
+    /// logit is the label's.
     pub fn cross_entropy(logits: Tensor<2>, labels: Tensor<1, Int>) -> Self {
         let [examples, _] = logits.dims();
         let answers = logits.clone().inner().argmax(1).reshape([examples]);

@@ -5,10 +5,11 @@ use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 use burn::tensor::Device;
 
 use super::{
-    BurnTrainer, Learner, Split,
+    Learner,
     datasets::Datasets,
+    erased::{AnyFamily, AnyLearner, Shared},
     guarded,
-    images::{Family, ImageLearner, Initial},
+    images::{Family, Initial},
 };
 use crate::{
     backend::{DeviceError, DeviceSpec},
@@ -19,10 +20,10 @@ use crate::{
     worker::{LocalTrainer, TrainError, TrainerFactory},
 };
 
-/// Makes [`BurnTrainer`]s: the models and datasets that jobs can name, and the device to train on.
+/// Makes [`BurnTrainer`](crate::worker::BurnTrainer)s: the models and datasets that jobs can name, and the device.
 ///
-/// The models of the [`zoo`] and the datasets `digits`, `cifar10` and `folder:PATH` are known from the start; datasets are
-/// read when they are first needed and stay in memory.
+/// The models of the [`zoo`] and the datasets `digits`, `cifar10` and `folder:PATH` are known from the start; datasets
+/// are read when they are first needed and stay in memory.
 ///
 /// ```
 /// use fedavg::{backend::DeviceSpec, job::JobSpec, worker::{BurnTrainers, TrainerFactory}};
@@ -40,8 +41,8 @@ pub struct BurnTrainers {
 }
 
 impl BurnTrainers {
-    /// The zoo and the known datasets, on this device. Datasets are looked for in `FEDAVG_DATA`, else in the user's cache
-    /// folder.
+    /// The zoo and the known datasets, on this device. Datasets are looked for in `FEDAVG_DATA`, else in the user's
+    /// cache folder.
     ///
     /// # Errors
     ///
@@ -211,73 +212,5 @@ fn info(name: &str, dataset: &Dataset) -> DatasetInfo {
         fingerprint: dataset.fingerprint(),
         train_examples: dataset.train.len() as u64,
         test_examples: dataset.test.len() as u64,
-    }
-}
-
-/// A [`Family`] whose type is forgotten.
-trait AnyFamily: Send + Sync {
-    fn trainer(
-        &self,
-        dataset: Arc<Dataset>,
-        device: Device,
-    ) -> Result<Box<dyn LocalTrainer>, TrainError>;
-    fn initial(
-        &self,
-        shape: &ClassifierShape,
-        device: &Device,
-        seed: u64,
-    ) -> Result<Parameters, TrainError>;
-}
-
-impl<C: Classifier> AnyFamily for Arc<Family<C>> {
-    fn trainer(
-        &self,
-        dataset: Arc<Dataset>,
-        device: Device,
-    ) -> Result<Box<dyn LocalTrainer>, TrainError> {
-        let learner = ImageLearner::new(self.clone(), dataset)?;
-        Ok(Box::new(BurnTrainer::new(Arc::new(learner), device)?))
-    }
-
-    fn initial(
-        &self,
-        shape: &ClassifierShape,
-        device: &Device,
-        seed: u64,
-    ) -> Result<Parameters, TrainError> {
-        Family::initial(self, shape, device, seed)
-    }
-}
-
-/// A [`Learner`] whose type is forgotten.
-trait AnyLearner: Send + Sync {
-    fn trainer(&self, device: Device) -> Result<Box<dyn LocalTrainer>, TrainError>;
-    fn initial(&self, device: &Device, seed: u64) -> Result<Parameters, TrainError>;
-    fn labels(&self) -> Option<Arc<[u16]>>;
-    fn info(&self, name: &str) -> DatasetInfo;
-}
-
-struct Shared<L>(Arc<L>);
-
-impl<L: Learner> AnyLearner for Shared<L> {
-    fn trainer(&self, device: Device) -> Result<Box<dyn LocalTrainer>, TrainError> {
-        Ok(Box::new(BurnTrainer::new(self.0.clone(), device)?))
-    }
-
-    fn initial(&self, device: &Device, seed: u64) -> Result<Parameters, TrainError> {
-        self.0.initial(device, seed)
-    }
-
-    fn labels(&self) -> Option<Arc<[u16]>> {
-        self.0.labels()
-    }
-
-    fn info(&self, name: &str) -> DatasetInfo {
-        DatasetInfo {
-            name: name.to_string(),
-            fingerprint: self.0.fingerprint(),
-            train_examples: self.0.examples(Split::Train) as u64,
-            test_examples: self.0.examples(Split::Test) as u64,
-        }
     }
 }

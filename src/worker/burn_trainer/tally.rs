@@ -1,8 +1,11 @@
 //! Sums of losses and right answers, read from the device seldom enough not to stall it.
 
+use std::collections::BTreeMap;
+
 use burn::tensor::Tensor;
 
-use super::{BatchLoss, Measured, TrainError};
+use super::{BatchLoss, TrainError};
+use crate::round::Evaluation;
 
 /// Number of batches whose results stay on the device before they are read.
 const READ_EVERY: usize = 64;
@@ -79,5 +82,35 @@ impl Tally {
             accuracy: self.correct.map(mean),
             examples: self.examples,
         })
+    }
+}
+
+/// What was measured over all examples of a training or an evaluation.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Measured {
+    /// Mean over the examples.
+    loss: f64,
+    /// Share of right answers, where the learner counts them.
+    accuracy: Option<f64>,
+    examples: u64,
+}
+
+impl Measured {
+    /// As a report's metrics.
+    pub(super) fn metrics(&self) -> BTreeMap<String, f64> {
+        let accuracy = self.accuracy.map(|accuracy| ("train_accuracy", accuracy));
+        let loss = (self.examples > 0).then_some(("train_loss", self.loss));
+        loss.into_iter()
+            .chain(accuracy)
+            .map(|(name, value)| (name.to_string(), value))
+            .collect()
+    }
+
+    pub(super) fn evaluation(&self) -> Evaluation {
+        Evaluation {
+            loss: self.loss,
+            accuracy: self.accuracy.unwrap_or(0.0),
+            examples: self.examples,
+        }
     }
 }

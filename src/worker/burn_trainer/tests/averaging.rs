@@ -88,8 +88,8 @@ fn several_clients_make_the_weighted_mean_of_their_models() {
     }
 }
 
-/// Plain SGD with a momentum that starts at zero: its own loop, its own update on the host, nothing of the trainer's but
-/// the order of the examples.
+/// Plain SGD with a momentum that starts at zero: its own loop, its own update on the host, nothing of the trainer's
+/// but the order of the examples.
 fn local_sgd(module: Mlp, task: &TrainTask, dataset: &Dataset, device: &Device) -> Parameters {
     let Partition::Indices(indices) = &task.partition else {
         panic!("the test's tasks have indices");

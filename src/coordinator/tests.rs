@@ -1,0 +1,212 @@
+//! What goes wrong between honest workers and a coordinator, over HTTP on loopback: each gets a refusal that says why, and
+//! the round is unharmed: it commits with the reports of the others, or with the next try.
+
+mod data;
+mod jobs;
+mod reports;
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    task::JoinHandle,
+};
+
+use super::*;
+use crate::{
+    ids::{ClientId, JobId},
+    job::EvaluationMode,
+    parameters::{Parameters, safetensors::header},
+    report::{DELTA_PREFIX, Refusal, RefusalKind, ReportMetadata},
+    telemetry::{JobSummary, RoundRecord},
+    transport::{
+        Credentials, Handler, Operator, PROTOCOL, Registration, ReportBody, Request, Response,
+        TaskMessage,
+        http::{Server, ServerConfig},
+    },
+    worker::NoopTrainers,
+};
+
+/// Number of parameters of the model.
+const SIZE: usize = 8;
+/// No wait is longer.
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// A coordinator that listens, and workers whose every move the test makes.
+struct Lab {
+    coordinator: Coordinator,
+    address: std::net::SocketAddr,
+    trainers: Arc<NoopTrainers>,
+    _server: JoinHandle<()>,
+}
+
+impl Lab {
+    async fn open(config: CoordinatorConfig) -> Self {
+        let trainers = Arc::new(NoopTrainers::new(SIZE, 100).unwrap());
+        let coordinator = Coordinator::builder(trainers.clone())
+            .config(config)
+            .start();
+        let local = ([127, 0, 0, 1], 0).into();
+        let server = Server::bind(
+            local,
+            ServerConfig::default(),
+            Arc::new(coordinator.clone()),
+        )
+        .await
+        .unwrap();
+        let address = server.local_addr();
+        let server = tokio::spawn(server.serve(std::future::pending()));
+        Self {
+            coordinator,
+            address,
+            trainers,
+            _server: server,
+        }
+    }
+
+    fn registration(&self, name: &str) -> Registration {
+        Registration {
+            protocol: PROTOCOL,
+            name: name.to_string(),
+            slots: 1,
+            hardware: Default::default(),
+            device: "test".to_string(),
+            datasets: self.trainers.datasets(),
+            local: false,
+        }
+    }
+
+    async fn register(&self, registration: Registration) -> Result<Credentials, Refusal> {
+        let request = Request::Register {
+            join_token: None,
+            registration,
+        };
+        match self.coordinator.handle(request).await {
+            Response::Registered(registered) => Ok(Credentials {
+                worker: registered.worker,
+                token: registered.token,
+            }),
+            Response::Refused(refusal) => Err(refusal),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    async fn worker(&self, name: &str) -> Credentials {
+        self.register(self.registration(name)).await.unwrap()
+    }
+
+    /// A job of one round with two clients, both waited for.
+    fn submit(&self, change: impl FnOnce(&mut JobSpec)) -> JobId {
+        let mut spec = JobSpec {
+            rounds: 1,
+            clients: Some(2),
+            evaluation: EvaluationMode::Never,
+            ..self.trainers.job()
+        };
+        spec.limits.min_updates = 1;
+        change(&mut spec);
+        self.coordinator.submit(spec, None).unwrap().job
+    }
+
+    async fn poll(&self, credentials: &Credentials, busy: Vec<TaskMessage>) -> TaskMessage {
+        let request = Request::Poll {
+            credentials: credentials.clone(),
+            busy,
+            wait: LIMIT,
+        };
+        match self.coordinator.handle(request).await {
+            Response::Task(task) => task,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// A request as bytes, and the answer's status and problem code.
+    async fn send(&self, line: &str, headers: &str, body: &[u8]) -> (u16, String) {
+        let mut stream = TcpStream::connect(self.address).await.unwrap();
+        let head = format!(
+            "{line} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{headers}content-length: {}\r\n\r\n",
+            body.len()
+        );
+        stream.write_all(head.as_bytes()).await.unwrap();
+        // A refusal can come before the body was read.
+        let _ = stream.write_all(body).await;
+        let mut answer = Vec::new();
+        let read = tokio::time::timeout(LIMIT, stream.read_to_end(&mut answer)).await;
+        read.expect("an answer in time").unwrap();
+        let answer = String::from_utf8_lossy(&answer).into_owned();
+        let status = answer
+            .split(' ')
+            .nth(1)
+            .and_then(|status| status.parse().ok())
+            .expect("a status");
+        let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
+        let problem: serde_json::Value = serde_json::from_str(body).unwrap_or_default();
+        (
+            status,
+            problem["code"].as_str().unwrap_or_default().to_string(),
+        )
+    }
+
+    async fn put_report(
+        &self,
+        credentials: &Credentials,
+        task: &TaskMessage,
+        metadata: &ReportMetadata,
+        body: &[u8],
+    ) -> (u16, String) {
+        let line = format!(
+            "PUT /api/v1/jobs/{}/rounds/{}/reports/{}",
+            task.job, task.round, task.client
+        );
+        self.send(&line, &report_headers(credentials, metadata), body)
+            .await
+    }
+
+    /// The honest report of a task.
+    async fn report(&self, credentials: &Credentials, task: &TaskMessage) -> (u16, String) {
+        self.put_report(credentials, task, &self.metadata(task), &self.body(1.0))
+            .await
+    }
+
+    fn metadata(&self, task: &TaskMessage) -> ReportMetadata {
+        ReportMetadata {
+            base_version: task.version,
+            examples: 50,
+            steps: 1,
+            metrics: Default::default(),
+        }
+    }
+
+    fn body(&self, value: f32) -> Vec<u8> {
+        let layout = self
+            .trainers
+            .initial(&self.trainers.job())
+            .unwrap()
+            .layout()
+            .clone();
+        let mut body = header(&layout, DELTA_PREFIX);
+        body.extend_from_slice(bytemuck::cast_slice(&[value; SIZE]));
+        body
+    }
+
+    async fn finished(&self, job: JobId) -> (JobSummary, Vec<RoundRecord>, Arc<Parameters>) {
+        let ended = tokio::time::timeout(LIMIT, self.coordinator.finished(job)).await;
+        let summary = ended.expect("an end in time").unwrap();
+        let rounds = self.coordinator.rounds(job).unwrap();
+        (
+            summary,
+            rounds,
+            self.coordinator.model(job, None).unwrap().1,
+        )
+    }
+}
+
+fn report_headers(credentials: &Credentials, metadata: &ReportMetadata) -> String {
+    format!(
+        "authorization: Bearer {}\r\nfedavg-worker: {}\r\nfedavg-report: {}\r\ncontent-type: application/octet-stream\r\n",
+        credentials.token.0,
+        credentials.worker,
+        serde_json::to_string(metadata).unwrap()
+    )
+}

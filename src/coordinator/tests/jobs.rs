@@ -1,0 +1,171 @@
+//! The life of jobs: queued, without workers, without reports, cancelled.
+
+use futures_util::StreamExt;
+
+use super::*;
+use crate::round::{JobEvent, Outcome};
+
+#[tokio::test]
+async fn a_second_job_waits_for_the_first_and_then_runs() {
+    let lab = Lab::open(CoordinatorConfig::default()).await;
+    let worker = lab.worker("only").await;
+    let first = lab.submit(|spec| spec.clients = Some(1));
+    let second = lab.submit(|spec| spec.clients = Some(1));
+    assert_eq!(lab.coordinator.job(second).unwrap().phase, "queued");
+    for job in [first, second] {
+        let task = lab.poll(&worker, Vec::new()).await;
+        assert_eq!(task.job, job);
+        assert_eq!(lab.report(&worker, &task).await.0, 204);
+        assert_eq!(lab.finished(job).await.0.outcome, Some(Outcome::Completed));
+    }
+}
+
+#[tokio::test]
+async fn a_queued_job_and_a_running_one_can_be_cancelled_and_an_ended_one_not() {
+    let lab = Lab::open(CoordinatorConfig::default()).await;
+    let worker = lab.worker("only").await;
+    let running = lab.submit(|_| {});
+    let queued = lab.submit(|_| {});
+    lab.poll(&worker, Vec::new()).await;
+    assert_eq!(
+        lab.coordinator.cancel(queued).await.unwrap().phase,
+        "cancelled"
+    );
+    assert_eq!(
+        lab.coordinator.cancel(running).await.unwrap().phase,
+        "cancelled"
+    );
+    assert_eq!(
+        lab.coordinator.cancel(running).await.unwrap_err().kind,
+        RefusalKind::Conflict
+    );
+    let third = lab.submit(|spec| spec.clients = Some(1));
+    let task = lab.poll(&worker, Vec::new()).await;
+    assert_eq!(task.job, third, "the queue goes on");
+}
+
+#[tokio::test]
+async fn a_round_without_reports_is_abandoned_and_the_job_fails_with_that_reason() {
+    let lab = Lab::open(CoordinatorConfig::default()).await;
+    let worker = lab.worker("lazy").await;
+    let job = lab.submit(|spec| {
+        spec.limits.round_timeout = 1;
+        spec.limits.max_attempts = 2;
+    });
+    lab.poll(&worker, Vec::new()).await;
+    let (summary, rounds, _) = lab.finished(job).await;
+    let Some(Outcome::Failed { reason }) = summary.outcome else {
+        panic!("{summary:?}")
+    };
+    assert!(
+        reason.contains("the deadline has passed with 0 of 1"),
+        "{reason}"
+    );
+    assert_eq!(
+        rounds
+            .iter()
+            .filter(|record| record.abandoned.is_some())
+            .count(),
+        2
+    );
+}
+
+#[tokio::test]
+async fn leases_of_a_worker_that_left_move_within_the_round_and_the_tasks_with_them() {
+    let lab = Lab::open(CoordinatorConfig::default()).await;
+    let (leaver, stayer) = (lab.worker("leaver").await, lab.worker("stayer").await);
+    let job = lab.submit(|_| {});
+    let theirs = lab.poll(&leaver, Vec::new()).await;
+    let own = lab.poll(&stayer, Vec::new()).await;
+    lab.coordinator
+        .handle(Request::Leave {
+            credentials: leaver.clone(),
+        })
+        .await;
+    assert_eq!(
+        lab.report(&leaver, &theirs).await.0,
+        401,
+        "one that left has to register again"
+    );
+    let inherited = lab.poll(&stayer, vec![own.clone()]).await;
+    assert_eq!(
+        (inherited.round, inherited.client),
+        (theirs.round, theirs.client)
+    );
+    assert_eq!(lab.report(&stayer, &own).await.0, 204);
+    assert_eq!(lab.report(&stayer, &inherited).await.0, 204);
+    let (_, rounds, _) = lab.finished(job).await;
+    assert_eq!(rounds.len(), 1);
+    assert_eq!(rounds[0].clients.len(), 2);
+}
+
+#[tokio::test]
+async fn a_lost_answer_to_a_poll_costs_nothing() {
+    let lab = Lab::open(CoordinatorConfig::default()).await;
+    let worker = lab.worker("unlucky").await;
+    lab.submit(|spec| spec.clients = Some(1));
+    let lost = lab.poll(&worker, Vec::new()).await;
+    let again = lab.poll(&worker, Vec::new()).await;
+    assert_eq!((again.round, again.client), (lost.round, lost.client));
+    let request = Request::Heartbeat {
+        credentials: worker.clone(),
+        busy: vec![again.clone()],
+    };
+    let Response::Alive { unwanted } = lab.coordinator.handle(request).await else {
+        panic!("not alive")
+    };
+    assert!(unwanted.is_empty());
+    lab.coordinator.cancel(again.job).await.unwrap();
+    let request = Request::Heartbeat {
+        credentials: worker,
+        busy: vec![again.clone()],
+    };
+    let Response::Alive { unwanted } = lab.coordinator.handle(request).await else {
+        panic!("not alive")
+    };
+    assert_eq!(unwanted, [again], "nobody wants a cancelled job's task");
+}
+
+#[tokio::test]
+async fn events_begin_with_the_past_and_end_with_the_job() {
+    let lab = Lab::open(CoordinatorConfig::default()).await;
+    let job = lab.submit(|_| {});
+    lab.coordinator.cancel(job).await.unwrap();
+    let all: Vec<_> = lab.coordinator.events(job, 0).unwrap().collect().await;
+    assert!(matches!(
+        all.first().map(|entry| &entry.event),
+        Some(JobEvent::Waiting { .. })
+    ));
+    assert_eq!(
+        all.last().map(|entry| &entry.event),
+        Some(&JobEvent::Ended(Outcome::Cancelled))
+    );
+    let rest: Vec<_> = lab.coordinator.events(job, 1).unwrap().collect().await;
+    assert_eq!(rest, all[1..]);
+}
+
+#[tokio::test]
+async fn strangers_are_refused_where_a_join_token_is_set() {
+    let token = Token("secret".to_string());
+    let config = CoordinatorConfig {
+        join_token: Some(token),
+        ..CoordinatorConfig::default()
+    };
+    let lab = Lab::open(config).await;
+    assert_eq!(
+        lab.register(lab.registration("stranger"))
+            .await
+            .unwrap_err()
+            .kind,
+        RefusalKind::Unauthorized
+    );
+    let (status, code) = lab
+        .send(
+            "POST /api/v1/jobs",
+            "content-type: application/json\r\n",
+            b"{}",
+        )
+        .await;
+    assert_eq!((status, code.as_str()), (401, "unauthorized"));
+    assert_eq!(lab.send("GET /api/v1/health", "", b"").await.0, 200);
+}

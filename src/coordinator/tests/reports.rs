@@ -1,0 +1,345 @@
+//! Reports that are not what they should be.
+
+use super::*;
+use crate::ids::{ModelVersion, RoundId};
+
+/// Two workers with a client each: `bad` is about to send something, `good` sends an honest report afterwards.
+struct Pair {
+    lab: Lab,
+    job: JobId,
+    bad: Credentials,
+    bad_task: TaskMessage,
+    good: Credentials,
+    good_task: TaskMessage,
+}
+
+impl Pair {
+    async fn open() -> Self {
+        let lab = Lab::open(CoordinatorConfig::default()).await;
+        let (bad, good) = (lab.worker("bad").await, lab.worker("good").await);
+        let job = lab.submit(|_| {});
+        let bad_task = lab.poll(&bad, Vec::new()).await;
+        let good_task = lab.poll(&good, Vec::new()).await;
+        Self {
+            lab,
+            job,
+            bad,
+            bad_task,
+            good,
+            good_task,
+        }
+    }
+
+    async fn bad_report(&self, metadata: ReportMetadata, body: &[u8]) -> (u16, String) {
+        self.lab
+            .put_report(&self.bad, &self.bad_task, &metadata, body)
+            .await
+    }
+
+    fn metadata(&self) -> ReportMetadata {
+        self.lab.metadata(&self.bad_task)
+    }
+
+    /// The round commits with the good report alone: the bad client is not waited for.
+    async fn commits_without_the_bad_one(self) {
+        assert_eq!(self.lab.report(&self.good, &self.good_task).await.0, 204);
+        let (summary, rounds, model) = self.lab.finished(self.job).await;
+        assert_eq!(summary.phase, "completed", "{}", summary.detail);
+        assert_eq!(rounds[0].clients, [self.good_task.client]);
+        assert_eq!(model.values(), [1.0; SIZE]);
+    }
+
+    /// The refusal was not the last word: an honest report of the same client is taken.
+    async fn commits_with_both(self) {
+        assert_eq!(self.lab.report(&self.bad, &self.bad_task).await.0, 204);
+        assert_eq!(self.lab.report(&self.good, &self.good_task).await.0, 204);
+        let (_, rounds, _) = self.lab.finished(self.job).await;
+        assert_eq!(rounds[0].clients.len(), 2);
+    }
+}
+
+fn refused(status: u16, kind: RefusalKind) -> (u16, String) {
+    (status, kind.code().to_string())
+}
+
+#[tokio::test]
+async fn another_layout() {
+    let pair = Pair::open().await;
+    let mut body = pair.lab.body(1.0);
+    let name = body
+        .windows(12)
+        .position(|window| window == b"delta/weight")
+        .unwrap();
+    body[name..name + 12].copy_from_slice(b"delta/height");
+    assert_eq!(
+        pair.bad_report(pair.metadata(), &body).await,
+        refused(422, RefusalKind::Malformed)
+    );
+    pair.commits_without_the_bad_one().await;
+}
+
+#[tokio::test]
+async fn a_value_that_is_not_finite() {
+    let pair = Pair::open().await;
+    let body = pair.lab.body(f32::NAN);
+    assert_eq!(
+        pair.bad_report(pair.metadata(), &body).await,
+        refused(422, RefusalKind::Malformed)
+    );
+    pair.commits_without_the_bad_one().await;
+}
+
+#[tokio::test]
+async fn something_that_can_not_be_decoded() {
+    let pair = Pair::open().await;
+    let answer = pair
+        .bad_report(
+            pair.metadata(),
+            b"\x80\x04\x95 this is a pickle, is it not?",
+        )
+        .await;
+    assert_eq!(answer, refused(422, RefusalKind::Malformed));
+    pair.commits_without_the_bad_one().await;
+}
+
+#[tokio::test]
+async fn a_body_that_ends_early() {
+    let pair = Pair::open().await;
+    let body = pair.lab.body(1.0);
+    let answer = pair
+        .bad_report(pair.metadata(), &body[..body.len() - 4])
+        .await;
+    assert_eq!(answer, refused(400, RefusalKind::Truncated));
+    pair.commits_with_both().await;
+}
+
+#[tokio::test]
+async fn a_connection_that_breaks_in_the_middle_of_a_body() {
+    let pair = Pair::open().await;
+    let body = pair.lab.body(1.0);
+    let task = &pair.bad_task;
+    let line = format!(
+        "PUT /api/v1/jobs/{}/rounds/{}/reports/{}",
+        task.job, task.round, task.client
+    );
+    let mut stream = TcpStream::connect(pair.lab.address).await.unwrap();
+    let headers = report_headers(&pair.bad, &pair.metadata());
+    let head = format!(
+        "{line} HTTP/1.1\r\nhost: x\r\n{headers}content-length: {}\r\n\r\n",
+        body.len()
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    stream.write_all(&body[..20]).await.unwrap();
+    // The upload has begun once a second one is refused as its duplicate.
+    loop {
+        let (status, code) = pair.lab.report(&pair.bad, task).await;
+        match code.as_str() {
+            "duplicate" => break,
+            "" if status == 204 => return pair.lab.finished_with(&pair).await,
+            other => panic!("{other}"),
+        }
+    }
+    drop(stream);
+    // And it has ended once the same report is taken.
+    loop {
+        let (status, code) = pair.lab.report(&pair.bad, task).await;
+        match status {
+            204 => break,
+            _ => assert_eq!(code, "duplicate"),
+        }
+    }
+    pair.commits_with_both().await;
+}
+
+impl Lab {
+    /// The broken upload came later than the whole one: then there is nothing left to break.
+    async fn finished_with(&self, pair: &Pair) {
+        assert_eq!(self.report(&pair.good, &pair.good_task).await.0, 204);
+        self.finished(pair.job).await;
+    }
+}
+
+#[tokio::test]
+async fn a_body_larger_than_the_limit() {
+    let pair = Pair::open().await;
+    let body = vec![0; 2 << 20];
+    assert_eq!(
+        pair.bad_report(pair.metadata(), &body).await,
+        refused(413, RefusalKind::TooLarge)
+    );
+    pair.commits_without_the_bad_one().await;
+}
+
+#[tokio::test]
+async fn more_examples_than_the_partition_has() {
+    let pair = Pair::open().await;
+    let metadata = ReportMetadata {
+        examples: 51,
+        ..pair.metadata()
+    };
+    let body = pair.lab.body(100.0);
+    assert_eq!(
+        pair.bad_report(metadata, &body).await,
+        refused(422, RefusalKind::ExamplesExceeded)
+    );
+    pair.commits_without_the_bad_one().await;
+}
+
+#[tokio::test]
+async fn a_report_from_another_version() {
+    let pair = Pair::open().await;
+    let metadata = ReportMetadata {
+        base_version: ModelVersion(7),
+        ..pair.metadata()
+    };
+    let body = pair.lab.body(1.0);
+    assert_eq!(
+        pair.bad_report(metadata, &body).await,
+        refused(409, RefusalKind::Stale)
+    );
+    pair.commits_with_both().await;
+}
+
+#[tokio::test]
+async fn an_unknown_job_a_wrong_round_and_an_unknown_client() {
+    let pair = Pair::open().await;
+    let body = pair.lab.body(1.0);
+    let cases = [
+        (
+            TaskMessage {
+                job: JobId(99),
+                ..pair.bad_task.clone()
+            },
+            404,
+            RefusalKind::UnknownJob,
+        ),
+        (
+            TaskMessage {
+                round: RoundId(5),
+                ..pair.bad_task.clone()
+            },
+            409,
+            RefusalKind::WrongRound,
+        ),
+        (
+            TaskMessage {
+                client: ClientId(77),
+                ..pair.bad_task.clone()
+            },
+            404,
+            RefusalKind::UnknownClient,
+        ),
+    ];
+    for (task, status, kind) in cases {
+        let answer = pair
+            .lab
+            .put_report(&pair.bad, &task, &pair.metadata(), &body)
+            .await;
+        assert_eq!(answer, refused(status, kind));
+    }
+    pair.commits_with_both().await;
+}
+
+#[tokio::test]
+async fn another_workers_token_and_another_workers_client() {
+    let pair = Pair::open().await;
+    let body = pair.lab.body(1.0);
+    let stolen = Credentials {
+        worker: pair.good.worker,
+        token: pair.bad.token.clone(),
+    };
+    let answer = pair
+        .lab
+        .put_report(&stolen, &pair.good_task, &pair.metadata(), &body)
+        .await;
+    assert_eq!(answer, refused(403, RefusalKind::Forbidden));
+    let answer = pair
+        .lab
+        .put_report(&pair.bad, &pair.good_task, &pair.metadata(), &body)
+        .await;
+    assert_eq!(answer, refused(409, RefusalKind::NotLeased));
+    let nobody = Credentials {
+        worker: pair.good.worker,
+        token: Token("0".repeat(64)),
+    };
+    let answer = pair
+        .lab
+        .put_report(&nobody, &pair.good_task, &pair.metadata(), &body)
+        .await;
+    assert_eq!(answer, refused(401, RefusalKind::Unauthorized));
+    pair.commits_with_both().await;
+}
+
+#[tokio::test]
+async fn a_report_that_comes_twice_counts_once_and_a_late_one_not_at_all() {
+    let pair = Pair::open().await;
+    let (bad, bad_task) = (pair.bad.clone(), pair.bad_task.clone());
+    assert_eq!(pair.lab.report(&bad, &bad_task).await.0, 204);
+    let other = pair
+        .lab
+        .put_report(&bad, &bad_task, &pair.metadata(), &pair.lab.body(500.0))
+        .await;
+    assert_eq!(other.0, 204, "the same verdict, and the first values");
+    assert_eq!(pair.lab.report(&pair.good, &pair.good_task).await.0, 204);
+    let (_, _, model) = pair.lab.finished(pair.job).await;
+    assert_eq!(model.values(), [1.0; SIZE]);
+    assert_eq!(
+        pair.lab.report(&bad, &bad_task).await.0,
+        204,
+        "still accepted after the round"
+    );
+}
+
+#[tokio::test]
+async fn a_full_spool_is_a_transient_refusal() {
+    let config = CoordinatorConfig {
+        spool_bytes: (4 * SIZE) as u64 + 1,
+        ..CoordinatorConfig::default()
+    };
+    let lab = Lab::open(config).await;
+    let (first, second) = (lab.worker("first").await, lab.worker("second").await);
+    let job = lab.submit(|_| {});
+    let (one, two) = (
+        lab.poll(&first, Vec::new()).await,
+        lab.poll(&second, Vec::new()).await,
+    );
+    assert_eq!(lab.report(&first, &one).await.0, 204);
+    assert_eq!(
+        lab.report(&second, &two).await,
+        refused(503, RefusalKind::Busy)
+    );
+    lab.coordinator.cancel(job).await.unwrap();
+}
+
+#[tokio::test]
+async fn in_process_bodies_are_checked_like_streams() {
+    let pair = Pair::open().await;
+    let layout = pair
+        .lab
+        .trainers
+        .initial(&pair.lab.trainers.job())
+        .unwrap()
+        .layout()
+        .clone();
+    let delta = Parameters::new(layout, vec![f32::INFINITY; SIZE]).unwrap();
+    let request = Request::Report {
+        credentials: pair.bad.clone(),
+        job: pair.job,
+        round: pair.bad_task.round,
+        client: pair.bad_task.client,
+        metadata: pair.metadata(),
+        body: ReportBody::Memory(Arc::new(delta)),
+    };
+    let answer = pair.lab.coordinator.handle(request).await;
+    assert!(
+        matches!(
+            answer,
+            Response::Refused(Refusal {
+                kind: RefusalKind::Malformed,
+                ..
+            })
+        ),
+        "{answer:?}"
+    );
+    pair.commits_without_the_bad_one().await;
+}
