@@ -11,6 +11,7 @@ use super::Screen;
 #[derive(Debug, Clone, Args)]
 pub struct LogArgs {
     /// What to log: off, error, warn, info, debug, trace, or by module, as in `fedavg=debug,hyper=warn`
+    /// [default: warn for fedavg, info for the coordinator and workers]
     #[arg(long, global = true, value_name = "FILTER", env = "RUST_LOG")]
     pub log: Option<LogFilter>,
 }

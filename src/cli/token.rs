@@ -18,8 +18,8 @@ pub struct TokenArgs {
         hide_env_values = true
     )]
     pub join_token: Option<String>,
-    /// A file that holds the join token; white space around it doesn't count
-    #[arg(long, value_name = "FILE", conflicts_with = "join_token")]
+    /// A file that holds the join token, which then wins; white space around it doesn't count
+    #[arg(long, value_name = "FILE")]
     pub join_token_file: Option<PathBuf>,
 }
 
@@ -59,7 +59,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("token");
         let arguments = TokenArgs {
-            join_token: None,
+            join_token: Some("other".to_string()),
             join_token_file: Some(file.clone()),
         };
         fs::write(&file, "secret\n").unwrap();

@@ -83,12 +83,7 @@ impl Deployment {
 
     /// The job's events as they come.
     pub fn watch(&self, job: JobId) -> Watch {
-        let arguments = format!("watch {job} --json --coordinator {}", self.url);
-        let process = Process::start(&mut binary(env!("CARGO_BIN_EXE_fedavg"), &arguments));
-        Watch {
-            process,
-            log: Vec::new(),
-        }
+        Watch::at(&self.url, job)
     }
 
     /// SIGKILL.
@@ -104,6 +99,15 @@ pub struct Watch {
 }
 
 impl Watch {
+    /// Watches a job of the coordinator at this address, and has little patience with it.
+    pub fn at(url: &str, job: JobId) -> Self {
+        let arguments = format!("watch {job} --json --patience 2 --coordinator {url}");
+        Self {
+            process: Process::start(&mut binary(env!("CARGO_BIN_EXE_fedavg"), &arguments)),
+            log: Vec::new(),
+        }
+    }
+
     /// The next event; `None` after the last.
     pub fn next(&mut self) -> Option<LoggedEvent> {
         let line = self.process.out.next()?;

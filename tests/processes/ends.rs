@@ -62,7 +62,11 @@ fn an_open_coordinator_stays_on_loopback_and_a_closed_one_wants_its_token() {
     assert_eq!(refused.code, Some(2), "{refused:?}");
     assert!(refused.err.contains("--join-token"), "{refused:?}");
 
-    let deployment = Deployment::with("--bind 127.0.0.1:0 --join-token secret");
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("token");
+    fs::write(&file, "secret\n").unwrap();
+    let arguments = format!("--bind 127.0.0.1:0 --join-token-file {}", file.display());
+    let deployment = Deployment::with(&arguments);
     for arguments in ["", "--join-token other"] {
         let worker = deployment.start_worker(arguments).finish();
         assert_eq!(worker.code, Some(3), "{worker:?}");

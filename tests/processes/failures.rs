@@ -9,7 +9,8 @@ use fedavg::{
 };
 
 use super::{
-    deployment::{Deployment, fedavg},
+    deployment::{Deployment, Watch, fedavg},
+    proxy::Proxy,
     reproducible::model,
 };
 
@@ -149,6 +150,34 @@ fn a_worker_that_comes_late_is_given_clients_between_two_rounds() {
         log.last().unwrap().event,
         JobEvent::Ended(Outcome::Cancelled)
     ));
+}
+
+#[test]
+fn watching_goes_on_where_it_broke_off_and_ends_where_nobody_answers() {
+    let deployment = Deployment::start();
+    let _worker = deployment.worker("only");
+    let job = deployment.submit("--clients 2 --rounds 1000000");
+    let proxy = Proxy::start(&deployment.url);
+    let mut watch = Watch::at(&proxy.url, job);
+    for _ in 0..3 {
+        watch.until(|event| matches!(event.event, JobEvent::RoundCommitted { .. }).then_some(()));
+        proxy.cut();
+    }
+    // The end comes over a connection that was made after the last cut.
+    assert_eq!(deployment.operator(&format!("cancel {job}")).code, Some(0));
+    let (log, code) = watch.finish();
+    assert_eq!(code, Some(130));
+    let sequences = log.iter().map(|entry| entry.sequence);
+    assert!(
+        sequences.eq(1..=log.len() as u64),
+        "events are missing or came twice"
+    );
+
+    let job = deployment.submit("--clients 2 --rounds 1000000");
+    let mut watch = Watch::at(&proxy.url, job);
+    watch.until(|event| matches!(event.event, JobEvent::RoundCommitted { .. }).then_some(()));
+    deployment.kill();
+    assert_eq!(watch.finish().1, Some(4));
 }
 
 #[test]

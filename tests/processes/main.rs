@@ -5,9 +5,12 @@
 //!
 //! [`LIMIT`]: process::LIMIT
 
+#![cfg(unix)]
+
 mod deployment;
 mod ends;
 mod failures;
 mod process;
+mod proxy;
 mod reproducible;
 mod whole_run;
