@@ -16,7 +16,10 @@ use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_m
 use fedavg::{
     coordinator::Coordinator,
     job::{EvaluationMode, JobSpec},
-    transport::http::{ClientConfig, HttpTransport, Server, ServerConfig},
+    transport::{
+        Operator,
+        http::{ClientConfig, HttpTransport, Server, ServerConfig},
+    },
     worker::{NoopTrainers, Worker, WorkerConfig},
 };
 use tokio::runtime::Runtime;

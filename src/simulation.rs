@@ -8,7 +8,7 @@ use thiserror::Error;
 use tokio::{sync::watch, task::JoinSet};
 
 use crate::{
-    coordinator::{Coordinator, CoordinatorConfig},
+    coordinator::{Coordinator, CoordinatorConfig, StrategyFactory},
     job::{JobSpec, StrategySpec},
     parameters::Parameters,
     report::Refusal,
@@ -31,7 +31,7 @@ pub struct Simulation {
     workers: usize,
     config: CoordinatorConfig,
     initial: Option<Parameters>,
-    strategy: Option<Arc<dyn Fn(&JobSpec) -> Box<dyn FederatedStrategy> + Send + Sync>>,
+    strategy: Option<StrategyFactory>,
     replay: Option<Vec<RoundRecord>>,
     observer: Option<Observer>,
 }

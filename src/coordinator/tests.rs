@@ -39,14 +39,17 @@ struct Lab {
     coordinator: Coordinator,
     address: std::net::SocketAddr,
     trainers: Arc<NoopTrainers>,
+    spool: MemorySpool,
     _server: JoinHandle<()>,
 }
 
 impl Lab {
     async fn open(config: CoordinatorConfig) -> Self {
         let trainers = Arc::new(NoopTrainers::new(SIZE, 100).unwrap());
+        let spool = MemorySpool::new(config.spool_bytes);
         let coordinator = Coordinator::builder(trainers.clone())
             .config(config)
+            .spool(Arc::new(spool.clone()))
             .start();
         let local = ([127, 0, 0, 1], 0).into();
         let server = Server::bind(
@@ -62,6 +65,7 @@ impl Lab {
             coordinator,
             address,
             trainers,
+            spool,
             _server: server,
         }
     }

@@ -186,7 +186,7 @@ fn a_strategy_that_panics_fails_the_job_with_its_message() {
         .run();
     let reason = result.unwrap_err().to_string();
     assert!(
-        reason.contains("3 rounds in a row were abandoned") && reason.contains("no idea how"),
+        reason.contains("attempt 3 of 3 was abandoned") && reason.contains("no idea how"),
         "{reason}"
     );
 }
