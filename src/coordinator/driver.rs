@@ -186,19 +186,37 @@ impl Coordinator {
                 round,
                 version,
                 clients,
-            } => self.spawn_plan(job, round, version, clients),
+            } => {
+                if let Err(reason) = self.spawn_plan(job, round, version, clients) {
+                    let plan = Err(reason);
+                    events.push_back(Event::Planned { round, plan });
+                }
+            }
             Command::Aggregate {
                 round,
                 base,
                 accepted,
-            } => self.spawn_aggregate(job, round, base, accepted),
+            } => {
+                if let Err(reason) = self.spawn_aggregate(job, round, base, accepted) {
+                    let aggregation = Err(reason);
+                    events.push_back(Event::Aggregated { round, aggregation });
+                }
+            }
             Command::Publish { round, version } => {
                 events.push_back(Event::Published {
                     version,
                     published: publish(job, round, version),
                 });
             }
-            Command::Evaluate { version } => self.spawn_evaluate(job, version),
+            Command::Evaluate { version } => {
+                if let Err(reason) = self.spawn_evaluate(job, version) {
+                    let evaluation = Err(reason);
+                    events.push_back(Event::Evaluated {
+                        version,
+                        evaluation,
+                    });
+                }
+            }
             Command::Discard { round } => {
                 job.next = None;
                 if job.uncommitted {

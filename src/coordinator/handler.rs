@@ -16,7 +16,7 @@ use crate::{
     data::DatasetInfo,
     ids::{ClientId, JobId, ModelVersion, RoundId},
     report::{Refusal, RefusalKind, ReportMetadata},
-    round::{self, Event, RoundMachine, Task, TaskKind, WorkerState},
+    round::{self, Event, RoundMachine, Task, TaskKind},
     transport::{
         Credentials, Handler, JobDescription, ModelBody, Operator, PROTOCOL, Registered,
         Registration, ReportBody, Request, Response, TaskMessage, TaskWork, Token,
@@ -420,11 +420,11 @@ fn check_registration(registration: &Registration) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// The lost worker of the same name whose own data this one has.
+/// The worker of the same name whose own data this one has: it takes its place once that one is lost.
 fn former_self(state: &State, registration: &Registration) -> Option<crate::ids::WorkerId> {
     let same = |(_, record): &(_, &round::WorkerRecord<WorkerInfo>)| {
         let former = &record.info.registration;
-        former.local && former.name == registration.name && record.state != WorkerState::Live
+        former.local && former.name == registration.name
     };
     registration
         .local

@@ -143,6 +143,7 @@ impl Upload {
 
     fn close(&mut self, stored: Result<(), Refusal>) -> Result<Response, Refusal> {
         self.open = false;
+        let is_stored = stored.is_ok();
         let (upload, client, round) = (self.upload, self.client, self.round);
         let mut state = self.coordinator.state();
         let request = state.next_request();
@@ -153,10 +154,16 @@ impl Upload {
             round,
             stored,
         };
-        match self.coordinator.drive(&mut state, self.job, event) {
-            Some(round::Response::Accepted) => Ok(Response::Accepted),
-            answer => Err(refusal_of(answer)),
+        let answer = self.coordinator.drive(&mut state, self.job, event);
+        drop(state);
+        if let Some(round::Response::Accepted) = answer {
+            return Ok(Response::Accepted);
         }
+        if is_stored {
+            // Its round has closed, and was perhaps discarded before the report was there.
+            self.coordinator.0.spool.forget(self.key());
+        }
+        Err(refusal_of(answer))
     }
 }
 

@@ -21,6 +21,10 @@ use crate::{
     worker::{ClientContext, EvalTask, LocalTrainer},
 };
 
+/// Why work can't begin, where an earlier failure has taken what it needs.
+const NO_STRATEGY: &str = "the strategy could not be built again after it had failed";
+const NO_MODEL: &str = "the model is not kept any more";
+
 impl Coordinator {
     pub(super) fn spawn_prepare(
         &self,
@@ -58,10 +62,8 @@ impl Coordinator {
         round: RoundId,
         version: ModelVersion,
         clients: Vec<ClientInfo>,
-    ) {
-        let Some(mut strategy) = job.strategy.take() else {
-            return;
-        };
+    ) -> Result<(), String> {
+        let mut strategy = job.strategy.take().ok_or(NO_STRATEGY)?;
         let (coordinator, id, spec) = (self.clone(), job.id, job.spec.clone());
         self.0.runtime.spawn_blocking(move || {
             let context = RoundContext {
@@ -81,6 +83,7 @@ impl Coordinator {
             coordinator.give_back(id, strategy, plan.is_ok());
             coordinator.complete(id, Event::Planned { round, plan });
         });
+        Ok(())
     }
 
     pub(super) fn spawn_aggregate(
@@ -89,12 +92,9 @@ impl Coordinator {
         round: RoundId,
         base: ModelVersion,
         accepted: Vec<(ClientId, RequestId)>,
-    ) {
-        let (Some(mut strategy), Some(global)) =
-            (job.strategy.take(), job.models.get(&base).cloned())
-        else {
-            return;
-        };
+    ) -> Result<(), String> {
+        let global = job.models.get(&base).cloned().ok_or(NO_MODEL)?;
+        let mut strategy = job.strategy.take().ok_or(NO_STRATEGY)?;
         let (coordinator, id) = (self.clone(), job.id);
         self.0.runtime.spawn_blocking(move || {
             let folded = caught(|| coordinator.fold(id, round, &accepted, &mut *strategy, &global));
@@ -107,6 +107,7 @@ impl Coordinator {
             });
             coordinator.complete(id, Event::Aggregated { round, aggregation });
         });
+        Ok(())
     }
 
     fn fold(
@@ -157,10 +158,12 @@ impl Coordinator {
         }
     }
 
-    pub(super) fn spawn_evaluate(&self, job: &mut Job, version: ModelVersion) {
-        let Some(model) = job.models.get(&version).cloned() else {
-            return;
-        };
+    pub(super) fn spawn_evaluate(
+        &self,
+        job: &mut Job,
+        version: ModelVersion,
+    ) -> Result<(), String> {
+        let model = job.models.get(&version).cloned().ok_or(NO_MODEL)?;
         let (coordinator, id, spec, over) =
             (self.clone(), job.id, job.spec.clone(), job.over.clone());
         let idle = job.evaluator.take();
@@ -202,6 +205,7 @@ impl Coordinator {
                 },
             );
         });
+        Ok(())
     }
 
     fn keep_evaluator(&self, id: JobId, trainer: Box<dyn LocalTrainer>) {

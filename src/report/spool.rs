@@ -75,6 +75,9 @@ pub trait Spool: Send + Sync {
         accepted: &[(ClientId, RequestId)],
     ) -> Result<Vec<Report>, SpoolError>;
 
+    /// Forgets one report, whose upload ended too late to count.
+    fn forget(&self, key: SpoolKey);
+
     /// Forgets all reports of a round.
     fn discard(&self, job: JobId, round: RoundId);
 }
@@ -251,8 +254,14 @@ impl Spool for MemorySpool {
         accepted.iter().map(report).collect()
     }
 
-    fn discard(&self, job: JobId, round: RoundId) {
+    fn forget(&self, key: SpoolKey) {
+        let gone = self.stored().remove(&key);
         // What is dropped may be gigabytes: outside of the lock.
+        drop(gone);
+    }
+
+    fn discard(&self, job: JobId, round: RoundId) {
+        // Dropped outside of the lock, as in `forget`.
         let gone: Vec<Stored> = {
             let mut stored = self.stored();
             let bound = |client, upload| SpoolKey {
@@ -387,6 +396,16 @@ mod tests {
         drop(first);
         assert_eq!(spool.used(), 16);
         assert!(spool.begin(key(2), &layout).is_ok());
+        spool
+            .put(
+                key(3),
+                &layout,
+                metadata(),
+                Arc::new(Parameters::zeros(layout.clone())),
+            )
+            .unwrap();
+        spool.forget(key(3));
+        assert_eq!(spool.used(), 16);
         spool.discard(JobId(1), RoundId(1));
         assert_eq!(spool.used(), 0);
     }

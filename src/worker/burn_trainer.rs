@@ -145,8 +145,8 @@ impl<L: Learner> BurnTrainer<L> {
         task: &EvalTask,
         context: &mut ClientContext<'_>,
     ) -> Result<Evaluation, TrainError> {
-        let count = self.learner.examples(Split::Test) as u64;
-        let share = share_of(count, task)?;
+        let count = self.learner.examples(Split::Test);
+        let share = task.examples(u32::try_from(count).map_err(|_| too_many(count))?)?;
         let module = self.module(global, &self.device)?.valid();
         let mut tally = Tally::default();
         let examples: Vec<u32> = share.collect();
@@ -207,19 +207,6 @@ fn examples_of(partition: &Partition, count: usize) -> Result<Vec<u32>, TrainErr
             }
         }
     }
-}
-
-/// The indices of a share of the test split.
-fn share_of(count: u64, task: &EvalTask) -> Result<std::ops::Range<u32>, TrainError> {
-    if task.share >= task.shares {
-        return Err(TrainError::Task(format!(
-            "share {} of {}",
-            task.share, task.shares
-        )));
-    }
-    let bound = |share: u64| count * share / u64::from(task.shares);
-    let end = |bound: u64| u32::try_from(bound).map_err(|_| too_many(count as usize));
-    Ok(end(bound(task.share.into()))?..end(bound(u64::from(task.share) + 1))?)
 }
 
 fn too_many(count: usize) -> TrainError {

@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    ops::Range,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -124,6 +125,24 @@ pub struct EvalTask {
     pub share: u32,
     /// How many equal shares there are; share `i` of `n` examples is `n * i / shares .. n * (i + 1) / shares`.
     pub shares: u32,
+}
+
+impl EvalTask {
+    /// The share of a test split of so many examples: the rule that all workers follow.
+    ///
+    /// # Errors
+    ///
+    /// [`TrainError::Task`] where there is no such share.
+    pub fn examples(&self, count: u32) -> Result<Range<u32>, TrainError> {
+        if self.share >= self.shares {
+            let what = format!("share {} of {}", self.share, self.shares);
+            return Err(TrainError::Task(what));
+        }
+        // Below `count`, since `share + 1 <= shares`.
+        let bound =
+            |share: u32| (u64::from(count) * u64::from(share) / u64::from(self.shares)) as u32;
+        Ok(bound(self.share)..bound(self.share + 1))
+    }
 }
 
 /// What a client's training made.

@@ -58,6 +58,27 @@ impl Pair {
     }
 }
 
+impl Pair {
+    /// Sends the first part of the bad worker's report, and gives the connection and the rest.
+    async fn begin_upload(&self) -> (TcpStream, Vec<u8>) {
+        let (task, body) = (&self.bad_task, self.lab.body(1.0));
+        let line = format!(
+            "PUT /api/v1/jobs/{}/rounds/{}/reports/{}",
+            task.job, task.round, task.client
+        );
+        let headers = report_headers(&self.bad, &self.metadata());
+        let head = format!(
+            "{line} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{headers}content-length: {}\r\n\r\n",
+            body.len()
+        );
+        let mut stream = TcpStream::connect(self.lab.address).unwrap();
+        stream.write_all(head.as_bytes()).unwrap();
+        stream.write_all(&body[..20]).unwrap();
+        until(|| self.lab.spool.used() > 0).await;
+        (stream, body[20..].to_vec())
+    }
+}
+
 fn refused(status: u16, kind: RefusalKind) -> (u16, String) {
     (status, kind.code().to_string())
 }
@@ -116,21 +137,8 @@ async fn a_body_that_ends_early() {
 #[tokio::test]
 async fn a_connection_that_breaks_in_the_middle_of_a_body() {
     let pair = Pair::open().await;
-    let body = pair.lab.body(1.0);
+    let stream = pair.begin_upload().await.0;
     let task = &pair.bad_task;
-    let line = format!(
-        "PUT /api/v1/jobs/{}/rounds/{}/reports/{}",
-        task.job, task.round, task.client
-    );
-    let mut stream = TcpStream::connect(pair.lab.address).unwrap();
-    let headers = report_headers(&pair.bad, &pair.metadata());
-    let head = format!(
-        "{line} HTTP/1.1\r\nhost: x\r\n{headers}content-length: {}\r\n\r\n",
-        body.len()
-    );
-    stream.write_all(head.as_bytes()).unwrap();
-    stream.write_all(&body[..20]).unwrap();
-    until(|| pair.lab.spool.used() > 0).await;
     let answer = pair.lab.report(&pair.bad, task).await;
     assert_eq!(answer, refused(409, RefusalKind::Duplicate));
     drop(stream);
@@ -189,44 +197,38 @@ async fn a_report_from_another_version() {
     pair.commits_with_both().await;
 }
 
-#[tokio::test]
-async fn an_unknown_job_a_wrong_round_and_an_unknown_client() {
+/// An honest report, sent to the wrong place.
+async fn astray(change: impl FnOnce(&mut TaskMessage), status: u16, kind: RefusalKind) {
     let pair = Pair::open().await;
+    let mut task = pair.bad_task.clone();
+    change(&mut task);
     let body = pair.lab.body(1.0);
-    let cases = [
-        (
-            TaskMessage {
-                job: JobId(99),
-                ..pair.bad_task.clone()
-            },
-            404,
-            RefusalKind::UnknownJob,
-        ),
-        (
-            TaskMessage {
-                round: RoundId(5),
-                ..pair.bad_task.clone()
-            },
-            409,
-            RefusalKind::WrongRound,
-        ),
-        (
-            TaskMessage {
-                client: ClientId(77),
-                ..pair.bad_task.clone()
-            },
-            404,
-            RefusalKind::UnknownClient,
-        ),
-    ];
-    for (task, status, kind) in cases {
-        let answer = pair
-            .lab
-            .put_report(&pair.bad, &task, &pair.metadata(), &body)
-            .await;
-        assert_eq!(answer, refused(status, kind));
-    }
+    let answer = pair
+        .lab
+        .put_report(&pair.bad, &task, &pair.metadata(), &body)
+        .await;
+    assert_eq!(answer, refused(status, kind));
     pair.commits_with_both().await;
+}
+
+#[tokio::test]
+async fn an_unknown_job() {
+    astray(|task| task.job = JobId(99), 404, RefusalKind::UnknownJob).await;
+}
+
+#[tokio::test]
+async fn a_round_that_has_not_begun() {
+    astray(|task| task.round = RoundId(5), 409, RefusalKind::WrongRound).await;
+}
+
+#[tokio::test]
+async fn an_unknown_client() {
+    astray(
+        |task| task.client = ClientId(77),
+        404,
+        RefusalKind::UnknownClient,
+    )
+    .await;
 }
 
 #[tokio::test]
@@ -331,4 +333,23 @@ async fn in_process_bodies_are_checked_like_streams() {
         "{answer:?}"
     );
     pair.commits_without_the_bad_one().await;
+}
+
+#[tokio::test]
+async fn an_upload_that_outlives_its_round_is_late_and_leaves_nothing_behind() {
+    let pair = Pair::open().await;
+    let (mut stream, rest) = pair.begin_upload().await;
+    pair.lab.coordinator.cancel(pair.job).await.unwrap();
+    stream.write_all(&rest).unwrap();
+    let answer = tokio::task::spawn_blocking(move || {
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    });
+    let answer = answer.await.unwrap();
+    assert!(
+        answer.starts_with("HTTP/1.1 409") && answer.contains("late"),
+        "{answer}"
+    );
+    until(|| pair.lab.spool.used() == 0).await;
 }
