@@ -5,7 +5,6 @@ mod document;
 mod fake;
 mod limits;
 mod operator;
-mod speed;
 mod worker;
 
 use std::{
