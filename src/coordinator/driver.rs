@@ -144,10 +144,12 @@ impl Coordinator {
                 break;
             }
         }
-        if state.running == Some(id) && state.jobs.get(&id).is_some_and(|job| job.ended.is_some()) {
-            state.running = None;
+        if state.jobs.get(&id).is_some_and(|job| job.ended.is_some()) {
             self.forget_oldest_jobs(state);
-            self.start_next(state);
+            if state.running == Some(id) {
+                state.running = None;
+                self.start_next(state);
+            }
         }
         answer
     }
@@ -251,16 +253,15 @@ impl Coordinator {
     }
 
     fn forget_oldest_jobs(&self, state: &mut State) {
-        let ended: Vec<_> = state
+        let ended = state
             .jobs
             .values()
-            .filter(|job| job.ended.is_some())
-            .map(|job| job.id)
-            .collect();
-        for job in ended
-            .iter()
-            .take(ended.len().saturating_sub(self.0.config.keep_jobs))
-        {
+            .filter_map(|job| Some((job.ended?, job.id)));
+        let mut ended: Vec<_> = ended.collect();
+        ended.sort_unstable();
+        // At least the one that has just ended: its end is still to be told.
+        let kept = self.0.config.keep_jobs.max(1);
+        for (_, job) in ended.iter().take(ended.len().saturating_sub(kept)) {
             state.jobs.remove(job);
         }
     }

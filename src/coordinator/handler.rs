@@ -166,14 +166,20 @@ impl Coordinator {
                 .iter()
                 .map(|dataset| ("the other workers'", dataset))
         });
-        for (whose, expected) in known.chain(others) {
+        let known = known.chain(others);
+        let known = known.map(|(whose, info)| (whose, &info.name, &info.fingerprint));
+        // A job's copy can be one that the coordinator opened for it alone.
+        let open = state.jobs.values().filter(|job| job.ended.is_none());
+        let open = open.filter(|job| !job.fingerprint.is_empty());
+        let open = open.map(|job| ("the job's", &job.spec.dataset, &job.fingerprint));
+        for (whose, name, fingerprint) in known.chain(open) {
             let differs = |dataset: &&DatasetInfo| {
-                dataset.name == expected.name && dataset.fingerprint != expected.fingerprint
+                dataset.name == *name && dataset.fingerprint != *fingerprint
             };
             if let Some(found) = registration.datasets.iter().find(differs) {
                 let detail = format!(
-                    "dataset {:?} has fingerprint {:?}, and {whose} copy has {:?}",
-                    found.name, found.fingerprint, expected.fingerprint
+                    "dataset {:?} has fingerprint {:?}, and {whose} copy has {fingerprint:?}",
+                    found.name, found.fingerprint
                 );
                 return Err(Refusal::new(RefusalKind::DatasetMismatch, detail));
             }

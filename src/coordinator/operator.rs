@@ -53,7 +53,7 @@ impl Operator for Coordinator {
             ));
         }
         let id = state.next_job();
-        let job = Job::new(
+        let mut job = Job::new(
             id,
             spec,
             Arc::new(initial),
@@ -62,6 +62,10 @@ impl Operator for Coordinator {
             self.0.config.keep_events,
             now,
         );
+        if let (Ok(dataset), false) = (has_data, job.spec.partition.is_local()) {
+            // Known before the data is dealt, so that no worker with another copy is counted on.
+            job.fingerprint = dataset.fingerprint;
+        }
         state.jobs.insert(id, job);
         state.queue.push_back(id);
         self.start_next(&mut state);

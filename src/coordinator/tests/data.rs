@@ -31,6 +31,30 @@ async fn without_data_of_its_own_the_coordinator_holds_workers_to_the_first_ones
 }
 
 #[tokio::test]
+async fn a_worker_that_was_there_first_with_another_copy_gets_no_client_of_the_job() {
+    let lab = Lab::open(CoordinatorConfig::default()).await;
+    let job = lab.submit(|_| {});
+    let fingerprint = lab
+        .coordinator
+        .state()
+        .job(job)
+        .unwrap()
+        .fingerprint
+        .clone();
+    assert_eq!(fingerprint, lab.trainers.datasets()[0].fingerprint);
+    let mut other = lab.registration("other");
+    other.datasets[0].fingerprint = "another".to_string();
+    let state = lab.coordinator.state();
+    assert!(!state.job(job).unwrap().can_be_trained_by(&other));
+    assert!(
+        state
+            .job(job)
+            .unwrap()
+            .can_be_trained_by(&lab.registration("same"))
+    );
+}
+
+#[tokio::test]
 async fn a_partition_by_label_needs_the_labels_here() {
     let lab = Lab::open(CoordinatorConfig::default()).await;
     let spec = JobSpec {

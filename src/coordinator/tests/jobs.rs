@@ -47,6 +47,26 @@ async fn a_queued_job_and_a_running_one_can_be_cancelled_and_an_ended_one_not() 
 }
 
 #[tokio::test]
+async fn jobs_that_were_cancelled_in_the_queue_are_not_remembered_for_ever() {
+    let config = CoordinatorConfig {
+        keep_jobs: 2,
+        ..CoordinatorConfig::default()
+    };
+    let lab = Lab::open(config).await;
+    let waiting = lab.submit(|_| {});
+    for _ in 0..5 {
+        let queued = lab.submit(|_| {});
+        let cancelled = lab.coordinator.cancel(queued).await.unwrap();
+        assert_eq!(
+            cancelled.phase, "cancelled",
+            "the last to end is remembered"
+        );
+    }
+    let jobs: Vec<_> = lab.coordinator.jobs().iter().map(|job| job.job).collect();
+    assert_eq!(jobs, [waiting, JobId(5), JobId(6)]);
+}
+
+#[tokio::test]
 async fn a_round_without_reports_is_abandoned_and_the_job_fails_with_that_reason() {
     let lab = Lab::open(CoordinatorConfig::default()).await;
     let worker = lab.worker("lazy").await;
