@@ -38,6 +38,7 @@ pub mod rng;
 pub mod round;
 pub mod settings;
 pub mod simulation;
+pub mod store;
 pub mod strategy;
 pub mod telemetry;
 pub mod transport;

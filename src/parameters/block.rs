@@ -2,6 +2,7 @@
 
 use std::{ops::Range, sync::Arc};
 
+use half::{bf16, f16, slice::HalfFloatSliceExt};
 use thiserror::Error;
 
 use super::{Layout, Parameters};
@@ -18,10 +19,20 @@ pub trait BlockReader: Sync {
     /// [`BlockError::OutOfRange`] past the layout's end; [`BlockError::Unreadable`] where the storage fails.
     fn read(&self, offset: usize, block: &mut [f32]) -> Result<(), BlockError>;
 
-    /// The values themselves, where they are in memory anyway: a fold then copies nothing. `None` says nothing about
-    /// whether they can be read.
-    fn borrow(&self, _range: Range<usize>) -> Option<&[f32]> {
-        None
+    /// The values of a range as they are stored, so that a fold decodes and adds in one go, and copies nothing that is
+    /// in memory anyway. `buffer` is there for what has to be fetched; this default fetches and decodes everything.
+    ///
+    /// # Errors
+    ///
+    /// As [`BlockReader::read`].
+    fn block<'a>(
+        &'a self,
+        range: Range<usize>,
+        buffer: &'a mut BlockBuffer,
+    ) -> Result<Block<'a>, BlockError> {
+        let values = buffer.values(range.len());
+        self.read(range.start, values)?;
+        Ok(Block::F32(values))
     }
 }
 
@@ -33,6 +44,94 @@ pub trait BlockWriter: Send {
     ///
     /// [`BlockError::OutOfRange`] past the layout's end; [`BlockError::Unwritable`] where the storage fails.
     fn write(&mut self, offset: usize, block: &[f32]) -> Result<(), BlockError>;
+}
+
+/// The values of a range, in the encoding that they are stored in ([`super::Encoding`]).
+#[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
+pub enum Block<'a> {
+    /// As they are.
+    F32(&'a [f32]),
+    /// IEEE half precision.
+    F16(&'a [f16]),
+    /// The upper half of an f32.
+    Bf16(&'a [bf16]),
+    /// Value `i` is `values[i] * scales[(skip + i) / GROUP]` with [`super::GROUP`] values to a scale.
+    Int8 {
+        /// One for each value.
+        values: &'a [i8],
+        /// One for each group that the range touches.
+        scales: &'a [f32],
+        /// How many values of its group stand before the first one.
+        skip: usize,
+    },
+    /// The values that are not zero.
+    Sparse {
+        /// Where each stands, counted from the layout's beginning, in rising order.
+        indices: &'a [u32],
+        /// One for each index.
+        values: &'a [f32],
+        /// Where the range begins.
+        start: usize,
+    },
+}
+
+impl Block<'_> {
+    /// The values themselves, of a range as long as `out`.
+    pub fn decode(&self, out: &mut [f32]) {
+        match *self {
+            Self::F32(values) => out.copy_from_slice(values),
+            Self::F16(values) => values.convert_to_f32_slice(out),
+            Self::Bf16(values) => values.convert_to_f32_slice(out),
+            Self::Int8 {
+                values,
+                scales,
+                skip,
+            } => {
+                for (range, scale) in groups(values.len(), skip).zip(scales) {
+                    for (out, value) in out[range.clone()].iter_mut().zip(&values[range]) {
+                        *out = scale * f32::from(*value);
+                    }
+                }
+            }
+            Self::Sparse {
+                indices,
+                values,
+                start,
+            } => {
+                out.fill(0.0);
+                for (index, value) in indices.iter().zip(values) {
+                    out[*index as usize - start] = *value;
+                }
+            }
+        }
+    }
+}
+
+/// The stretches of one scale each in a range of `len` values that begins `skip` values into its first group.
+pub(crate) fn groups(len: usize, skip: usize) -> impl Iterator<Item = Range<usize>> {
+    let start = move |group: usize| (group * super::GROUP).saturating_sub(skip).min(len);
+    (0..(skip + len).div_ceil(super::GROUP)).map(move |group| start(group)..start(group + 1))
+}
+
+/// Space for one block, kept from block to block. It begins at a multiple of four bytes.
+#[derive(Debug, Default)]
+pub struct BlockBuffer(Vec<u32>);
+
+impl BlockBuffer {
+    /// Space for so many bytes; what is in it is left over from before.
+    pub fn bytes(&mut self, len: usize) -> &mut [u8] {
+        let words = len.div_ceil(size_of::<u32>());
+        if self.0.len() < words {
+            self.0.resize(words, 0);
+        }
+        &mut bytemuck::cast_slice_mut(&mut self.0)[..len]
+    }
+
+    /// Space for so many values; what is in it is left over from before.
+    pub fn values(&mut self, len: usize) -> &mut [f32] {
+        bytemuck::cast_slice_mut(self.bytes(len * size_of::<f32>()))
+    }
 }
 
 /// Why a block could not be read or written.
@@ -53,9 +152,13 @@ pub enum BlockError {
     /// The storage under the writer failed.
     #[error("parameters are unwritable: {0}")]
     Unwritable(String),
+    /// The storage under the writer has no room left.
+    #[error("no room for parameters: {0}")]
+    Full(String),
 }
 
-fn checked(offset: usize, block: usize, len: usize) -> Result<Range<usize>, BlockError> {
+/// The range of a block, where it is within `len` values.
+pub(crate) fn checked(offset: usize, block: usize, len: usize) -> Result<Range<usize>, BlockError> {
     let range = offset..offset.saturating_add(block);
     if range.end > len {
         Err(BlockError::OutOfRange { range, len })
@@ -74,8 +177,13 @@ impl BlockReader for Parameters {
         Ok(())
     }
 
-    fn borrow(&self, range: Range<usize>) -> Option<&[f32]> {
-        self.values.get(range)
+    fn block<'a>(
+        &'a self,
+        range: Range<usize>,
+        _buffer: &'a mut BlockBuffer,
+    ) -> Result<Block<'a>, BlockError> {
+        let range = checked(range.start, range.len(), self.values.len())?;
+        Ok(Block::F32(&self.values[range]))
     }
 }
 
@@ -107,5 +215,14 @@ mod tests {
             })
         );
         assert!(parameters.write(usize::MAX, &block).is_err());
+        let mut buffer = BlockBuffer::default();
+        assert!(parameters.block(2..5, &mut buffer).is_err());
+    }
+
+    #[test]
+    fn groups_cover_a_range_once() {
+        let ranges: Vec<_> = groups(600, 200).collect();
+        assert_eq!(ranges, [0..56, 56..312, 312..568, 568..600]);
+        assert_eq!(groups(0, 0).count(), 0);
     }
 }

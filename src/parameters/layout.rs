@@ -145,6 +145,25 @@ impl Layout {
         Some((first.role, offset..end))
     }
 
+    /// The name of the first tensor with a value that is `wanted`, of those from `offset` on; empty where there is none.
+    pub(super) fn name_at(
+        &self,
+        offset: usize,
+        values: &[f32],
+        wanted: impl Fn(f32) -> bool,
+    ) -> String {
+        let place = values.iter().position(|value| wanted(*value));
+        let place = place.map_or(usize::MAX, |place| offset + place);
+        let spec = self.tensors.iter().find(|spec| spec.range().contains(&place));
+        spec.map(|spec| spec.name.clone()).unwrap_or_default()
+    }
+
+    /// The most bytes that an honest header of a body with this layout has.
+    pub(super) fn header_limit(&self) -> usize {
+        let names = self.tensors.iter().map(|spec| 2 * (spec.name.len() + 256));
+        64 * 1024 + names.sum::<usize>()
+    }
+
     /// Whether names and shapes are the same. Roles are the receiver's own business: they do not travel with values.
     ///
     /// # Errors

@@ -5,12 +5,20 @@
 //! Nothing here knows burn, files or sockets.
 
 mod block;
+mod digest;
+mod encoding;
 mod layout;
 pub mod safetensors;
 
 use std::sync::Arc;
 
-pub use block::{BlockError, BlockReader, BlockWriter};
+pub use block::{Block, BlockBuffer, BlockError, BlockReader, BlockWriter};
+pub(crate) use block::{checked, groups};
+pub use digest::{Digest, DigestError, Digesting};
+pub use encoding::{
+    BodyDecoder, BodySink, DEFAULT_FRACTION, Encoded, EncodedReader, Encoding, EncodingError, Form,
+    GROUP, Memory, MemoryBody, MemorySink, PayloadSource, StoredBody, UnknownEncoding, encode, encode_block, encode_top_k,
+};
 pub use layout::{Layout, LayoutError, Role, TensorSpec};
 
 /// All parameters of one model: the values of every tensor of the layout, one after the other.

@@ -1,55 +1,32 @@
 //! The safetensors form of parameters: <https://github.com/huggingface/safetensors>.
 //!
 //! A file is a length (8 bytes, little endian), a JSON header of that length and the values. [`header`] makes the bytes
-//! before the values, so that a body is sent as two pieces without a copy; [`Decoder`] takes a body in
-//! pieces of any size and checks layout, length and finiteness as they pass. Neither does any IO.
+//! before the values, so that a body is sent as two pieces without a copy; [`Decoder`] takes a body of f32 in
+//! pieces of any size; [`super::BodyDecoder`], which it stands on, takes one of any encoding. None of them does any IO.
 
-use std::{collections::BTreeMap, ops::Range, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc};
 
-use ::safetensors::tensor::{Dtype, Metadata};
-use serde_json::json;
+use ::safetensors::tensor::Metadata;
 use thiserror::Error;
 
-use super::{Layout, LayoutError, Parameters, Role};
+use super::{
+    BodyDecoder, Digest, Encoding, EncodingError, Form, Layout, LayoutError, MemorySink,
+    Parameters, Role,
+};
 
 #[cfg(not(target_endian = "little"))]
 compile_error!("parameters travel as the memory of little-endian f32 values");
 
 /// The key of the file's metadata that names every tensor whose role is not trainable, as JSON.
-const ROLES: &str = "fedavg.roles";
+pub(super) const ROLES: &str = "fedavg.roles";
 /// PyTorch's counter of BatchNorm's batches: an integer that no averaging needs, so files may have it and layouts don't.
 const BATCH_COUNTER: &str = "num_batches_tracked";
-const LENGTH_BYTES: usize = 8;
+pub(super) const LENGTH_BYTES: usize = 8;
 
-/// The bytes of a file before its values. `prefix` goes in front of each name: empty for a model, `delta/` for that
-/// payload of a report.
-pub fn header(layout: &Layout, prefix: &str) -> Vec<u8> {
-    let roles: BTreeMap<_, _> = layout
-        .tensors()
-        .iter()
-        .filter(|spec| spec.role != Role::Trainable)
-        .map(|spec| (format!("{prefix}{}", spec.name), spec.role))
-        .collect();
-    let roles = json!(roles).to_string();
-    // Written by hand in layout order, since a JSON map of the library would lose it.
-    let mut text = format!(
-        "{{\"__metadata__\":{}",
-        json!({ "format": "pt", ROLES: roles })
-    );
-    for spec in layout.tensors() {
-        let Range { start, end } = spec.range();
-        let name = json!(format!("{prefix}{}", spec.name));
-        let info =
-            json!({ "dtype": "F32", "shape": spec.shape, "data_offsets": [start * 4, end * 4] });
-        text.push_str(&format!(",{name}:{info}"));
-    }
-    text.push('}');
-    while text.len() % LENGTH_BYTES != 0 {
-        text.push(' ');
-    }
-    let mut bytes = (text.len() as u64).to_le_bytes().to_vec();
-    bytes.extend_from_slice(text.as_bytes());
-    bytes
+/// The bytes of a file of f32 before its values. `prefix` goes in front of each name: empty for a model, `delta/` for
+/// that payload of a report.
+pub fn header(layout: &Arc<Layout>, prefix: &str) -> Vec<u8> {
+    Form::new(Encoding::F32, layout.clone()).header(prefix)
 }
 
 /// The whole file of a model.
@@ -71,59 +48,33 @@ pub fn decode(bytes: &[u8]) -> Result<Parameters, SafetensorsError> {
     decoder.finish()
 }
 
-/// Takes a safetensors body in pieces.
+/// Takes a safetensors body of f32 in pieces, into memory.
 #[derive(Debug)]
 pub struct Decoder {
-    expected: Option<Arc<Layout>>,
-    prefix: &'static str,
-    limit: u64,
-    state: State,
-}
-
-#[derive(Debug)]
-enum State {
-    Header(Vec<u8>),
-    Values(Values),
-    Failed,
-}
-
-/// Where the values of the body go.
-#[derive(Debug)]
-struct Values {
-    layout: Arc<Layout>,
-    values: Vec<f32>,
-    /// Byte ranges of the body, in order, with the byte of the destination that each begins at; `None`: passed over.
-    segments: Vec<(Range<usize>, Option<usize>)>,
-    segment: usize,
-    position: usize,
-    total: usize,
+    body: BodyDecoder,
+    sink: MemorySink,
 }
 
 impl Decoder {
     /// For a body that must have this layout; the names have `prefix` in front.
     pub fn new(expected: Arc<Layout>, prefix: &'static str) -> Self {
         Self {
-            expected: Some(expected),
-            prefix,
-            limit: u64::MAX,
-            state: State::Header(Vec::new()),
+            body: BodyDecoder::new(Encoding::F32, Some(expected), prefix),
+            sink: MemorySink::default(),
         }
     }
 
     /// For a model of any layout.
     pub fn any() -> Self {
         Self {
-            expected: None,
-            prefix: "",
-            limit: u64::MAX,
-            state: State::Header(Vec::new()),
+            body: BodyDecoder::new(Encoding::F32, None, ""),
+            sink: MemorySink::default(),
         }
     }
 
-    /// Refuses a body whose header announces more than this many bytes of values, before space for them is taken.
-    /// Wanted for a model of any layout that comes from outside.
+    /// As [`BodyDecoder::with_limit`].
     pub fn with_limit(mut self, bytes: u64) -> Self {
-        self.limit = bytes;
+        self.body = self.body.with_limit(bytes);
         self
     }
 
@@ -132,221 +83,107 @@ impl Decoder {
     /// # Errors
     ///
     /// [`SafetensorsError`], at the first piece that shows it; the decoder then stays failed.
-    pub fn push(&mut self, mut piece: &[u8]) -> Result<(), SafetensorsError> {
-        let result = self.try_push(&mut piece);
-        if result.is_err() {
-            self.state = State::Failed;
-        }
-        result
-    }
-
-    fn try_push(&mut self, piece: &mut &[u8]) -> Result<(), SafetensorsError> {
-        if let State::Header(header) = &mut self.state {
-            let limit = header_limit(self.expected.as_deref());
-            take(header, piece, LENGTH_BYTES);
-            if header.len() < LENGTH_BYTES {
-                return Ok(());
-            }
-            let mut length = [0; LENGTH_BYTES];
-            length.copy_from_slice(&header[..LENGTH_BYTES]);
-            let length = u64::from_le_bytes(length);
-            if length > limit as u64 {
-                return Err(SafetensorsError::HeaderTooLarge { length, limit });
-            }
-            let end = LENGTH_BYTES + length as usize;
-            take(header, piece, end);
-            if header.len() < end {
-                return Ok(());
-            }
-            self.state = State::Values(Values::new(
-                &header[LENGTH_BYTES..],
-                self.expected.clone(),
-                self.prefix,
-                self.limit,
-            )?);
-        }
-        match &mut self.state {
-            State::Values(values) => values.push(piece),
-            _ => Err(SafetensorsError::Malformed(
-                "the body failed before".to_string(),
-            )),
-        }
+    pub fn push(&mut self, piece: &[u8]) -> Result<(), SafetensorsError> {
+        self.body.push(piece, &mut self.sink).map_err(in_memory)
     }
 
     /// The parameters, once the whole body has been taken.
     ///
     /// # Errors
     ///
-    /// [`SafetensorsError::Truncated`] where the body ended early; [`SafetensorsError::NotFinite`] is reported here or
-    /// by an earlier `push`.
+    /// [`SafetensorsError::Truncated`] where the body ended early.
     pub fn finish(self) -> Result<Parameters, SafetensorsError> {
-        match self.state {
-            State::Values(values) if values.position == values.total => {
-                Ok(Parameters::new(values.layout, values.values)?)
-            }
-            State::Values(values) => Err(SafetensorsError::Truncated {
-                missing: values.total as u64 - values.position as u64,
-            }),
-            State::Header(_) => Err(SafetensorsError::Truncated { missing: 1 }),
-            State::Failed => Err(SafetensorsError::Malformed(
-                "the body failed before".to_string(),
-            )),
-        }
+        let form = self.body.finish(None).map_err(in_memory)?;
+        Ok(self.sink.into_parameters(&form)?)
     }
 }
 
-/// Fills `buffer` up to `end` from the front of `piece`.
-fn take(buffer: &mut Vec<u8>, piece: &mut &[u8], end: usize) {
-    let count = end.saturating_sub(buffer.len()).min(piece.len());
-    buffer.extend_from_slice(&piece[..count]);
-    *piece = &piece[count..];
+/// Memory does not fail, so that only the body can be wrong.
+fn in_memory(error: EncodingError) -> SafetensorsError {
+    match error {
+        EncodingError::Malformed(error) => error,
+        other => SafetensorsError::Malformed(other.to_string()),
+    }
+}
+
+/// Takes the bytes of a body until its header is whole.
+#[derive(Debug)]
+pub(super) struct HeaderReader {
+    bytes: Vec<u8>,
+    limit: usize,
+}
+
+impl HeaderReader {
+    pub fn new(expected: Option<&Layout>) -> Self {
+        Self {
+            bytes: Vec::new(),
+            limit: header_limit(expected),
+        }
+    }
+
+    /// Takes from the front of `piece` what belongs to the header, and gives it back once it is whole.
+    pub fn push(&mut self, piece: &mut &[u8]) -> Result<Option<Metadata>, SafetensorsError> {
+        let limit = self.limit;
+        self.take(piece, LENGTH_BYTES);
+        let Some(length) = self.bytes.first_chunk() else {
+            return Ok(None);
+        };
+        let length = u64::from_le_bytes(*length);
+        if length > limit as u64 {
+            return Err(SafetensorsError::HeaderTooLarge { length, limit });
+        }
+        let end = LENGTH_BYTES + length as usize;
+        self.take(piece, end);
+        if self.bytes.len() < end {
+            return Ok(None);
+        }
+        serde_json::from_slice(&self.bytes[LENGTH_BYTES..])
+            .map(Some)
+            .map_err(|error| SafetensorsError::Malformed(error.to_string()))
+    }
+
+    /// Fills the bytes up to `end` from the front of `piece`.
+    fn take(&mut self, piece: &mut &[u8], end: usize) {
+        let count = end.saturating_sub(self.bytes.len()).min(piece.len());
+        self.bytes.extend_from_slice(&piece[..count]);
+        *piece = &piece[count..];
+    }
 }
 
 /// A header is not larger than a generous multiple of what the layout's own is; 64 MiB where none is known.
 fn header_limit(expected: Option<&Layout>) -> usize {
-    match expected {
-        Some(layout) => {
-            64 * 1024
-                + layout
-                    .tensors()
-                    .iter()
-                    .map(|spec| 2 * (spec.name.len() + 256))
-                    .sum::<usize>()
-        }
-        None => 64 * 1024 * 1024,
-    }
+    expected.map_or(64 << 20, Layout::header_limit)
 }
 
-impl Values {
-    fn new(
-        header: &[u8],
-        expected: Option<Arc<Layout>>,
-        prefix: &str,
-        limit: u64,
-    ) -> Result<Self, SafetensorsError> {
-        let metadata: Metadata = serde_json::from_slice(header)
-            .map_err(|error| SafetensorsError::Malformed(error.to_string()))?;
-        let announced = metadata.data_len() as u64;
-        if announced > limit {
-            return Err(SafetensorsError::TooLarge { announced, limit });
-        }
-        let roles = file_roles(&metadata);
-        let mut tensors = Vec::new();
-        let mut places = Vec::new();
-        for full_name in metadata.offset_keys() {
-            let info = metadata
-                .info(&full_name)
-                .ok_or_else(|| SafetensorsError::Malformed(full_name.clone()))?;
-            let range = info.data_offsets.0..info.data_offsets.1;
-            let is_counter = full_name.rsplit('.').next() == Some(BATCH_COUNTER);
-            if is_counter && info.dtype == Dtype::I64 {
-                places.push((range, None));
-                continue;
-            }
-            if info.dtype != Dtype::F32 {
-                return Err(SafetensorsError::Dtype {
-                    name: full_name,
-                    found: format!("{:?}", info.dtype),
-                });
-            }
-            let Some(name) = full_name.strip_prefix(prefix) else {
-                return Err(LayoutError::Unexpected { name: full_name }.into());
-            };
-            let role = match &roles {
-                Some(roles) => roles.get(&full_name).copied().unwrap_or_default(),
-                None if name.ends_with("running_mean") || name.ends_with("running_var") => {
-                    Role::Buffer
-                }
-                None => Role::Trainable,
-            };
-            tensors.push((name.to_string(), info.shape.clone(), role));
-            places.push((range, Some(name.to_string())));
-        }
-        let found = Layout::new(tensors)?;
-        let layout = match expected {
-            Some(expected) => {
-                expected.check_same(&found)?;
-                expected
-            }
-            None => found,
-        };
-        let segments = places
-            .into_iter()
-            .map(|(range, name)| {
-                let start = name
-                    .and_then(|name| layout.find(&name))
-                    .map(|spec| spec.range().start * 4);
-                (range, start)
-            })
-            .collect();
-        let values = vec![0.0; layout.len()];
-        Ok(Self {
-            layout,
-            values,
-            segments,
-            segment: 0,
-            position: 0,
-            total: metadata.data_len(),
-        })
-    }
-
-    fn push(&mut self, piece: &mut &[u8]) -> Result<(), SafetensorsError> {
-        while !piece.is_empty() {
-            let Some((range, destination)) = self.segments.get(self.segment) else {
-                return Err(SafetensorsError::TooLong);
-            };
-            let count = (range.end - self.position).min(piece.len());
-            if let Some(start) = destination {
-                let from = start + (self.position - range.start);
-                let bytes: &mut [u8] = bytemuck::cast_slice_mut(&mut self.values);
-                bytes[from..from + count].copy_from_slice(&piece[..count]);
-                check_finite(&self.layout, &self.values, from / 4..(from + count) / 4)?;
-            }
-            *piece = &piece[count..];
-            self.position += count;
-            if self.position == range.end {
-                self.segment += 1;
-            }
-        }
-        // Empty tensors at the end leave nothing to wait for.
-        Ok(())
-    }
-}
-
-/// Whether every value in `range` is finite.
+/// Whether every value is finite.
 ///
 /// # Errors
 ///
 /// [`SafetensorsError::NotFinite`] names the first tensor that has a NaN or an infinity.
-pub fn check_finite(
-    layout: &Layout,
-    values: &[f32],
-    range: Range<usize>,
-) -> Result<(), SafetensorsError> {
-    const EXPONENT: u32 = 0x7f80_0000;
-    let block = &values[range.clone()];
+pub fn check_finite(layout: &Layout, values: &[f32]) -> Result<(), SafetensorsError> {
     // Without an early exit the loop vectorizes.
-    if block.iter().fold(false, |bad, value| {
-        bad | (value.to_bits() & EXPONENT == EXPONENT)
-    }) {
-        let offset = range.start
-            + block
-                .iter()
-                .position(|value| !value.is_finite())
-                .unwrap_or(0);
-        let name = layout
-            .tensors()
-            .iter()
-            .find(|spec| spec.range().contains(&offset))
-            .map(|spec| spec.name.clone());
-        return Err(SafetensorsError::NotFinite {
-            name: name.unwrap_or_default(),
-        });
+    match values.iter().fold(false, |bad, value| bad | !value.is_finite()) {
+        false => Ok(()),
+        true => Err(SafetensorsError::NotFinite {
+            name: layout.name_at(0, values, |value| !value.is_finite()),
+        }),
     }
-    Ok(())
 }
 
-fn file_roles(metadata: &Metadata) -> Option<BTreeMap<String, Role>> {
+pub(super) fn is_batch_counter(name: &str) -> bool {
+    name.rsplit('.').next() == Some(BATCH_COUNTER)
+}
+
+/// The role of a tensor: what the file says, or what its name does where the file has no roles at all.
+pub(super) fn role_of(roles: Option<&BTreeMap<String, Role>>, full_name: &str, name: &str) -> Role {
+    match roles {
+        Some(roles) => roles.get(full_name).copied().unwrap_or_default(),
+        None if name.ends_with("running_mean") || name.ends_with("running_var") => Role::Buffer,
+        None => Role::Trainable,
+    }
+}
+
+pub(super) fn roles_of(metadata: &Metadata) -> Option<BTreeMap<String, Role>> {
     metadata
         .metadata()
         .as_ref()?
@@ -378,12 +215,42 @@ pub enum SafetensorsError {
         limit: u64,
     },
     /// Values of a type that is not taken.
-    #[error("tensor {name:?} is {found}, not F32")]
+    #[error("tensor {name:?} is {found}, not {expected}")]
     Dtype {
         /// The tensor.
         name: String,
         /// Its type.
         found: String,
+        /// The type that the encoding has there.
+        expected: String,
+    },
+    /// A scale of int8 that is negative, not finite, or of more than 16 significant bits.
+    #[error("{name} has a value that is no scale: at least 0, finite, of at most 16 significant bits")]
+    Scale {
+        /// The tensor.
+        name: String,
+    },
+    /// The indices of a sparse payload don't rise, or one is past the model's end.
+    #[error("{name} has an index that is not above the one before it, or is past the model's end")]
+    Index {
+        /// The tensor.
+        name: String,
+    },
+    /// A sparse payload with more values than the job's encoding allows.
+    #[error("{found} values where the job's encoding has at most {limit}")]
+    Entries {
+        /// How many there are.
+        found: usize,
+        /// How many there may be.
+        limit: usize,
+    },
+    /// The body is not the one that was sent.
+    #[error("the body's digest is {found}, and {announced} was announced")]
+    Digest {
+        /// What the sender says.
+        announced: Digest,
+        /// What came.
+        found: Digest,
     },
     /// Other tensors than the layout's.
     #[error(transparent)]
@@ -403,6 +270,12 @@ pub enum SafetensorsError {
     /// The body goes on after its last tensor.
     #[error("the body goes on after its last tensor")]
     TooLong,
+}
+
+impl SafetensorsError {
+    pub(super) fn failed_before() -> Self {
+        Self::Malformed("the body failed before".to_string())
+    }
 }
 
 #[cfg(test)]

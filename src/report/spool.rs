@@ -14,8 +14,9 @@ use super::{DELTA, DELTA_PREFIX, Report, ReportMetadata};
 use crate::{
     ids::{ClientId, JobId, RequestId, RoundId},
     parameters::{
-        Layout, LayoutError, Parameters,
-        safetensors::{Decoder, SafetensorsError, check_finite},
+        Block, BlockBuffer, BlockError, BlockReader, BodyDecoder, Digest, Encoded, Encoding,
+        EncodingError, Form, Layout, LayoutError, MemorySink,
+        safetensors::{SafetensorsError, check_finite},
     },
 };
 
@@ -39,14 +40,16 @@ pub struct SpoolKey {
 /// A report is visible to [`Spool::reports`] only after [`SpoolWriter::finish`] returned it as stored; a writer that is
 /// dropped before that leaves nothing behind. Which upload of a client counts is the round machine's decision. All methods may be called from several threads.
 pub trait Spool: Send + Sync {
-    /// Begins an upload whose values must have `layout`. Space for all of them is set aside here.
+    /// Begins an upload whose values must have `layout`, in this encoding. Where the spool has a limit, space for all
+    /// of them is set aside here.
     ///
     /// # Errors
     ///
-    /// [`SpoolError::Full`] where the spool's limit would be passed.
+    /// [`SpoolError::Full`] where the spool's limit would be passed, [`SpoolError::Storage`] where its storage fails.
     fn begin(
         &self,
         key: SpoolKey,
+        encoding: Encoding,
         layout: &Arc<Layout>,
     ) -> Result<Box<dyn SpoolWriter>, SpoolError>;
 
@@ -58,10 +61,17 @@ pub trait Spool: Send + Sync {
     fn put(
         &self,
         key: SpoolKey,
+        encoding: Encoding,
         layout: &Arc<Layout>,
         metadata: ReportMetadata,
-        delta: Arc<Parameters>,
-    ) -> Result<(), SpoolError>;
+        delta: Encoded,
+    ) -> Result<(), SpoolError> {
+        let mut writer = self.begin(key, encoding, layout)?;
+        for piece in delta.pieces(DELTA_PREFIX) {
+            writer.push(&piece)?;
+        }
+        writer.finish(metadata, None)
+    }
 
     /// The stored reports of these clients and uploads, in the order given.
     ///
@@ -88,15 +98,21 @@ pub trait SpoolWriter: Send {
     ///
     /// # Errors
     ///
-    /// [`SpoolError::Malformed`] at the first piece that shows it.
+    /// [`SpoolError::Malformed`] at the first piece that shows it, [`SpoolError::Storage`] where it can't be kept.
     fn push(&mut self, piece: &[u8]) -> Result<(), SpoolError>;
 
-    /// Stores the report, once the whole body has been taken.
+    /// Stores the report, once the whole body has been taken: once this returns, it is as durable as the spool makes
+    /// it. `digest` is the body's, where its sender said one.
     ///
     /// # Errors
     ///
-    /// [`SpoolError::Malformed`] where the body was not whole.
-    fn finish(self: Box<Self>, metadata: ReportMetadata) -> Result<(), SpoolError>;
+    /// [`SpoolError::Malformed`] where the body was not whole or is not the one that was sent, [`SpoolError::Storage`]
+    /// where it can't be kept.
+    fn finish(
+        self: Box<Self>,
+        metadata: ReportMetadata,
+        digest: Option<Digest>,
+    ) -> Result<(), SpoolError>;
 }
 
 /// Why a report could not be spooled.
@@ -114,12 +130,24 @@ pub enum SpoolError {
     /// The body is not a report of this layout.
     #[error(transparent)]
     Malformed(#[from] SafetensorsError),
+    /// The storage has no room or fails: this report is lost, others are not. Try again.
+    #[error("the spool's storage fails: {0}")]
+    Storage(String),
     /// A report that should be there is not.
     #[error("the report of client {client} is not in the spool")]
     Missing {
         /// The client.
         client: ClientId,
     },
+}
+
+impl From<EncodingError> for SpoolError {
+    fn from(error: EncodingError) -> Self {
+        match error {
+            EncodingError::Malformed(error) => Self::Malformed(error),
+            other => Self::Storage(other.to_string()),
+        }
+    }
 }
 
 impl From<LayoutError> for SpoolError {
@@ -140,7 +168,7 @@ struct Inner {
 
 struct Stored {
     metadata: ReportMetadata,
-    delta: Arc<Parameters>,
+    delta: Encoded,
     _space: Space,
 }
 
@@ -171,8 +199,8 @@ impl MemorySpool {
         self.0.used.load(Ordering::Acquire)
     }
 
-    fn reserve(&self, layout: &Layout) -> Result<Space, SpoolError> {
-        let needed = layout.bytes() as u64;
+    fn reserve(&self, form: &Form) -> Result<Space, SpoolError> {
+        let needed = form.bytes();
         let limit = self.0.limit;
         self.0
             .used
@@ -195,28 +223,29 @@ impl Spool for MemorySpool {
     fn begin(
         &self,
         key: SpoolKey,
+        encoding: Encoding,
         layout: &Arc<Layout>,
     ) -> Result<Box<dyn SpoolWriter>, SpoolError> {
-        let space = self.reserve(layout)?;
-        let decoder = Decoder::new(layout.clone(), DELTA_PREFIX);
+        let space = self.reserve(&Form::new(encoding, layout.clone()))?;
         Ok(Box::new(MemoryWriter {
             spool: self.clone(),
             key,
             space,
-            decoder,
+            decoder: BodyDecoder::new(encoding, Some(layout.clone()), DELTA_PREFIX),
+            sink: MemorySink::default(),
         }))
     }
 
     fn put(
         &self,
         key: SpoolKey,
+        encoding: Encoding,
         layout: &Arc<Layout>,
         metadata: ReportMetadata,
-        delta: Arc<Parameters>,
+        delta: Encoded,
     ) -> Result<(), SpoolError> {
-        layout.check_same(delta.layout())?;
-        check_finite(layout, delta.values(), 0..layout.len())?;
-        let space = self.reserve(layout)?;
+        check(&delta, encoding, layout)?;
+        let space = self.reserve(delta.form())?;
         self.stored().insert(
             key,
             Stored {
@@ -248,7 +277,7 @@ impl Spool for MemorySpool {
                 client,
                 round,
                 found.metadata.clone(),
-                vec![(DELTA.to_string(), found.delta.clone())],
+                vec![(DELTA.to_string(), Arc::new(found.delta.clone()))],
             ))
         };
         accepted.iter().map(report).collect()
@@ -280,20 +309,43 @@ impl Spool for MemorySpool {
     }
 }
 
+/// Whether a delta in memory is one that an upload could have brought.
+fn check(delta: &Encoded, encoding: Encoding, layout: &Layout) -> Result<(), SpoolError> {
+    let found = delta.form().encoding();
+    if found != encoding {
+        let detail = format!("the report is encoded in {found}, and the job's in {encoding}");
+        return Err(SafetensorsError::Malformed(detail).into());
+    }
+    layout.check_same(delta.layout())?;
+    // Others were checked as they were made.
+    if found == Encoding::F32
+        && let Ok(Block::F32(values)) =
+            delta.block(0..layout.len(), &mut BlockBuffer::default())
+    {
+        check_finite(layout, values)?;
+    }
+    Ok(())
+}
+
 struct MemoryWriter {
     spool: MemorySpool,
     key: SpoolKey,
     space: Space,
-    decoder: Decoder,
+    decoder: BodyDecoder,
+    sink: MemorySink,
 }
 
 impl SpoolWriter for MemoryWriter {
     fn push(&mut self, piece: &[u8]) -> Result<(), SpoolError> {
-        Ok(self.decoder.push(piece)?)
+        Ok(self.decoder.push(piece, &mut self.sink)?)
     }
 
-    fn finish(self: Box<Self>, metadata: ReportMetadata) -> Result<(), SpoolError> {
-        let delta = Arc::new(self.decoder.finish()?);
+    fn finish(
+        self: Box<Self>,
+        metadata: ReportMetadata,
+        digest: Option<Digest>,
+    ) -> Result<(), SpoolError> {
+        let delta = self.sink.finish(self.decoder.finish(digest)?);
         self.spool.stored().insert(
             self.key,
             Stored {
@@ -311,7 +363,7 @@ mod tests {
     use super::*;
     use crate::{
         ids::ModelVersion,
-        parameters::{Role, safetensors::header},
+        parameters::{Parameters, Role, safetensors::header},
     };
 
     fn metadata() -> ReportMetadata {
@@ -336,16 +388,20 @@ mod tests {
         Layout::new([("w".to_string(), vec![4], Role::Trainable)]).unwrap()
     }
 
+    fn zeros(layout: &Arc<Layout>) -> Encoded {
+        Encoded::plain(Arc::new(Parameters::zeros(layout.clone())))
+    }
+
     #[test]
     fn an_upload_is_read_back_in_client_order() {
         let (spool, layout) = (MemorySpool::new(1 << 20), layout());
         for client in [2u32, 0] {
-            let mut writer = spool.begin(key(client), &layout).unwrap();
+            let mut writer = spool.begin(key(client), Encoding::F32, &layout).unwrap();
             writer.push(&header(&layout, DELTA_PREFIX)).unwrap();
             writer
                 .push(bytemuck::cast_slice(&[client as f32; 4]))
                 .unwrap();
-            writer.finish(metadata()).unwrap();
+            writer.finish(metadata(), None).unwrap();
         }
         let reports = spool
             .reports(
@@ -376,16 +432,17 @@ mod tests {
     #[test]
     fn the_limit_counts_uploads_under_way_and_space_comes_back() {
         let (spool, layout) = (MemorySpool::new(40), layout());
-        let first = spool.begin(key(0), &layout).unwrap();
+        let first = spool.begin(key(0), Encoding::F32, &layout).unwrap();
         spool
             .put(
                 key(1),
+                Encoding::F32,
                 &layout,
                 metadata(),
-                Arc::new(Parameters::zeros(layout.clone())),
+                zeros(&layout),
             )
             .unwrap();
-        let full = spool.begin(key(2), &layout).err();
+        let full = spool.begin(key(2), Encoding::F32, &layout).err();
         assert_eq!(
             full,
             Some(SpoolError::Full {
@@ -395,13 +452,14 @@ mod tests {
         );
         drop(first);
         assert_eq!(spool.used(), 16);
-        assert!(spool.begin(key(2), &layout).is_ok());
+        assert!(spool.begin(key(2), Encoding::F32, &layout).is_ok());
         spool
             .put(
                 key(3),
+                Encoding::F32,
                 &layout,
                 metadata(),
-                Arc::new(Parameters::zeros(layout.clone())),
+                zeros(&layout),
             )
             .unwrap();
         spool.forget(key(3));

@@ -4,23 +4,25 @@
 //! model's block. Blocks have a constant size and are independent of each other, so the result is the same to the last
 //! bit whatever order reports arrived in and however many threads fold; memory is a block for each thread.
 
+mod kernel;
+
 use std::{
     ops::Range,
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
+use kernel::{PASS, add};
+
 use super::StrategyError;
 use crate::{
     ids::ClientId,
-    parameters::{BlockReader, BlockWriter, Role},
+    parameters::{Block, BlockBuffer, BlockReader, BlockWriter, Role},
     report::{ReportError, Reports},
 };
 
-/// Values in a block: its f64 sums are 64 KiB, and stay in a core's own cache while the reports stream past.
-const BLOCK: usize = 8 * 1024;
-/// Reports added per pass over the sums, which saves loads and stores of the sums. The order of additions to one sum, and
-/// with it every bit, is that of one report at a time.
-const PASS: usize = 4;
+/// Values in a block. Its f64 sums are 512 KiB, half of the second-level cache of a current server: shorter blocks keep
+/// the sums nearer, but then memory is read in stretches too short for the CPU to run ahead (docs/performance.md).
+const BLOCK: usize = 64 * 1024;
 
 /// Writes `global + sum(weight * delta) / sum(weight)` to `next`; frozen tensors keep the global model's values.
 ///
@@ -91,11 +93,11 @@ struct Input<'a> {
     delta: &'a (dyn BlockReader + Send + Sync),
 }
 
-/// One block's sums, the reports' values where they have to be copied, and the result.
+/// One block's sums, the reports' values where they have to be fetched, and the result.
 #[derive(Default)]
 struct Buffers {
     sums: Vec<f64>,
-    deltas: [Vec<f32>; PASS],
+    fetched: [BlockBuffer; PASS],
     next: Vec<f32>,
 }
 
@@ -110,22 +112,17 @@ impl Buffers {
         self.sums.clear();
         self.sums.resize(range.len(), 0.0);
         for pass in inputs.chunks(PASS) {
-            let mut rows: [&[f32]; PASS] = [&[]; PASS];
-            for ((row, input), buffer) in rows.iter_mut().zip(pass).zip(&mut self.deltas) {
-                *row = match input.delta.borrow(range.clone()) {
-                    Some(values) => values,
-                    None => {
-                        buffer.resize(range.len(), 0.0);
-                        let read = input.delta.read(range.start, buffer);
-                        read.map_err(|source| ReportError::Block {
-                            client: input.client,
-                            source,
-                        })?;
-                        buffer
-                    }
-                };
+            let mut weights = [0.0; PASS];
+            let mut blocks = [Block::F32(&[]); PASS];
+            for (place, (input, buffer)) in pass.iter().zip(&mut self.fetched).enumerate() {
+                weights[place] = input.weight;
+                let block = input.delta.block(range.clone(), buffer);
+                blocks[place] = block.map_err(|source| ReportError::Block {
+                    client: input.client,
+                    source,
+                })?;
             }
-            add(&mut self.sums, pass, rows);
+            add(&mut self.sums, &weights[..pass.len()], &blocks[..pass.len()]);
         }
         self.next.resize(range.len(), 0.0);
         global.read(range.start, &mut self.next)?;
@@ -147,28 +144,6 @@ impl Buffers {
             position = end;
         }
         Ok(())
-    }
-}
-
-/// `sums += weight * delta` for each of the pass's reports in turn: multiply, then add, each rounded.
-fn add(sums: &mut [f64], pass: &[Input<'_>], rows: [&[f32]; PASS]) {
-    let [a, b, c, d] = rows;
-    if let [first, second, third, fourth] = pass {
-        let weights = [first.weight, second.weight, third.weight, fourth.weight];
-        for (sum, (((a, b), c), d)) in sums.iter_mut().zip(a.iter().zip(b).zip(c).zip(d)) {
-            let mut value = *sum;
-            value += weights[0] * f64::from(*a);
-            value += weights[1] * f64::from(*b);
-            value += weights[2] * f64::from(*c);
-            value += weights[3] * f64::from(*d);
-            *sum = value;
-        }
-        return;
-    }
-    for (input, row) in pass.iter().zip(rows) {
-        for (sum, value) in sums.iter_mut().zip(row) {
-            *sum += input.weight * f64::from(*value);
-        }
     }
 }
 

@@ -14,7 +14,7 @@ mod operator;
 
 use std::future::Future;
 
-pub use body::{BodyError, ByteStream, ModelBody, ReportBody};
+pub use body::{BodyError, ByteStream, ModelBody, ReportBody, stored_bytes};
 pub use in_process::InProcess;
 pub use message::{
     Credentials, DatasetShare, JobDescription, PROTOCOL, Registered, Registration, Request,

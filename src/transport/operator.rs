@@ -8,7 +8,7 @@ use super::Token;
 use crate::{
     ids::{JobId, ModelVersion},
     job::JobSpec,
-    parameters::Parameters,
+    parameters::{Parameters, StoredBody},
     report::Refusal,
     telemetry::{Health, JobSummary, LoggedEvent, RoundRecord, WorkerSummary},
 };
@@ -76,7 +76,7 @@ pub trait Operator: Send + Sync + 'static {
     /// The workers, live and gone, in order of their numbers.
     fn workers(&self) -> Vec<WorkerSummary>;
 
-    /// The global model of this version; of the latest, where none is named.
+    /// The global model of this version as it is (f32), whatever the job sends; of the latest, where none is named.
     ///
     /// # Errors
     ///
@@ -86,7 +86,7 @@ pub trait Operator: Send + Sync + 'static {
         &self,
         job: JobId,
         version: Option<ModelVersion>,
-    ) -> Result<(ModelVersion, Arc<Parameters>), Refusal>;
+    ) -> Result<(ModelVersion, Arc<dyn StoredBody>), Refusal>;
 
     /// Whether the coordinator is well. Anybody may ask, so that it names nobody.
     fn health(&self) -> Health;

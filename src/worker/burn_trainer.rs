@@ -125,12 +125,8 @@ impl<L: Learner> BurnTrainer<L> {
         let values = model::export_as(&module, &self.layout)?.into_values();
         let parameters = Parameters::new(global.layout().clone(), values)
             .map_err(|error| TrainError::Model(error.to_string()))?;
-        check_finite(
-            parameters.layout(),
-            parameters.values(),
-            0..parameters.values().len(),
-        )
-        .map_err(|error| TrainError::Model(format!("training diverged: {error}")))?;
+        check_finite(parameters.layout(), parameters.values())
+            .map_err(|error| TrainError::Model(format!("training diverged: {error}")))?;
         Ok(LocalUpdate {
             parameters,
             examples: order.len() as u64,

@@ -7,7 +7,7 @@ use futures_util::Stream;
 use crate::{
     ids::{JobId, ModelVersion},
     job::JobSpec,
-    parameters::Parameters,
+    parameters::{Parameters, StoredBody},
     report::Refusal,
     telemetry::{Health, JobSummary, LoggedEvent, RoundRecord, WorkerSummary},
     transport::{Handler, Operator, Request, Response, Token},
@@ -33,7 +33,7 @@ pub(super) trait Endpoint: Send + Sync {
         &self,
         job: JobId,
         version: Option<ModelVersion>,
-    ) -> Result<(ModelVersion, Arc<Parameters>), Refusal>;
+    ) -> Result<(ModelVersion, Arc<dyn StoredBody>), Refusal>;
     fn health(&self) -> Health;
 }
 
@@ -78,7 +78,7 @@ impl<C: Handler + Operator> Endpoint for C {
         &self,
         job: JobId,
         version: Option<ModelVersion>,
-    ) -> Result<(ModelVersion, Arc<Parameters>), Refusal> {
+    ) -> Result<(ModelVersion, Arc<dyn StoredBody>), Refusal> {
         Operator::model(self, job, version)
     }
 

@@ -1,0 +1,115 @@
+//! A whole safetensors body at rest, ready to be sent.
+
+use std::sync::{Arc, OnceLock};
+
+use bytes::Bytes;
+
+use super::{Encoded, Encoding};
+use crate::parameters::{BlockError, Digest, Digesting};
+
+/// A safetensors body that does not change any more: header and payload, in a file or in memory.
+pub trait StoredBody: Send + Sync {
+    /// What its values are encoded in.
+    fn encoding(&self) -> Encoding;
+
+    /// Bytes of header and payload.
+    fn length(&self) -> u64;
+
+    /// Of all of them.
+    fn digest(&self) -> Digest;
+
+    /// Fills `bytes` with those from `offset` on.
+    ///
+    /// # Errors
+    ///
+    /// [`BlockError::Unreadable`] where the storage fails or the body ends before.
+    fn read(&self, offset: u64, bytes: &mut [u8]) -> Result<(), BlockError>;
+
+    /// The model itself, where it is in memory.
+    fn in_memory(&self) -> Option<&Encoded> {
+        None
+    }
+}
+
+/// A body in memory: the header is made once, the digest when somebody asks for it.
+#[derive(Debug)]
+pub struct MemoryBody {
+    encoded: Encoded,
+    pieces: [Bytes; 2],
+    digest: OnceLock<Digest>,
+}
+
+impl MemoryBody {
+    /// The body of a model.
+    pub fn new(encoded: Encoded) -> Arc<Self> {
+        let pieces = encoded.pieces("");
+        Arc::new(Self {
+            encoded,
+            pieces,
+            digest: OnceLock::new(),
+        })
+    }
+}
+
+impl StoredBody for MemoryBody {
+    fn encoding(&self) -> Encoding {
+        self.encoded.form().encoding()
+    }
+
+    fn length(&self) -> u64 {
+        self.pieces.iter().map(|piece| piece.len() as u64).sum()
+    }
+
+    fn digest(&self) -> Digest {
+        *self.digest.get_or_init(|| {
+            let mut digest = Digesting::default();
+            self.pieces.iter().for_each(|piece| digest.update(piece));
+            digest.finish()
+        })
+    }
+
+    fn read(&self, offset: u64, mut bytes: &mut [u8]) -> Result<(), BlockError> {
+        let mut offset = usize::try_from(offset).unwrap_or(usize::MAX);
+        for piece in &self.pieces {
+            let from = offset.min(piece.len());
+            let count = bytes.len().min(piece.len() - from);
+            let (now, later) = bytes.split_at_mut(count);
+            now.copy_from_slice(&piece[from..from + count]);
+            bytes = later;
+            offset -= from;
+        }
+        match bytes.is_empty() {
+            true => Ok(()),
+            false => Err(BlockError::Unreadable("the body ends before".to_string())),
+        }
+    }
+
+    fn in_memory(&self) -> Option<&Encoded> {
+        Some(&self.encoded)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::parameters::{Layout, Parameters, Role, safetensors};
+
+    #[test]
+    fn any_range_of_the_body_is_the_files() {
+        let layout = Layout::new([("w".to_string(), vec![5], Role::Trainable)]).unwrap();
+        let parameters = Parameters::new(layout, vec![1.0, -2.0, 3.0, 0.5, 9.0]).unwrap();
+        let file = safetensors::encode(&parameters);
+        let body = MemoryBody::new(Encoded::plain(Arc::new(parameters)));
+        assert_eq!(body.length(), file.len() as u64);
+        assert_eq!(body.digest(), Digest::of(&file));
+        for start in [0, 7, file.len() - 21, file.len() - 20, file.len() - 3] {
+            for end in [start, start + 1, file.len()] {
+                let mut bytes = vec![0; end - start];
+                body.read(start as u64, &mut bytes).unwrap();
+                assert_eq!(bytes, file[start..end]);
+            }
+        }
+        let past = body.read(file.len() as u64 - 1, &mut [0; 2]);
+        assert!(matches!(past, Err(BlockError::Unreadable(_))));
+    }
+}
