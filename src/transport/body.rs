@@ -5,9 +5,13 @@ use std::{fmt, ops::Range, pin::Pin, sync::Arc};
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt, stream};
 use thiserror::Error;
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    task::JoinHandle,
+};
 
 use crate::parameters::{
-    BodyDecoder, Digest, Encoded, Encoding, Layout, MemorySink, Parameters, StoredBody,
+    BlockError, BodyDecoder, Digest, Encoded, Encoding, Layout, MemorySink, Parameters, StoredBody,
 };
 
 /// A stream of safetensors bytes.
@@ -109,27 +113,102 @@ fn malformed(error: impl fmt::Display) -> BodyError {
 }
 
 /// How many bytes of a stored body are read at once.
-const PIECE: u64 = 128 * 1024;
+const PIECE: u64 = 256 * 1024;
 
-/// A range of a stored body as a stream, read piece by piece on blocking threads as it is taken.
+/// A range of a stored body as a stream, read piece by piece on blocking threads: one piece while the one before is on
+/// its way, and none before the first is asked for.
 pub fn stored_bytes(body: Arc<dyn StoredBody>, range: Range<u64>) -> ByteStream {
-    Box::pin(stream::unfold(Some(range), move |range| {
-        let body = body.clone();
-        async move {
-            let range = range.filter(|range| !range.is_empty())?;
-            let end = range.end.min(range.start + PIECE);
-            let (start, count) = (range.start, (end - range.start) as usize);
-            let read = tokio::task::spawn_blocking(move || {
-                let mut piece = vec![0; count];
-                body.read(start, &mut piece).map(|()| Bytes::from(piece))
-            });
-            Some(match read.await {
-                Ok(Ok(piece)) => (Ok(piece), Some(end..range.end)),
-                Ok(Err(error)) => (Err(BodyError::Broken(error.to_string())), None),
-                Err(error) => (Err(BodyError::Broken(error.to_string())), None),
-            })
-        }
-    }))
+    bounded_bytes(
+        body,
+        range,
+        Arc::new(Semaphore::new(Semaphore::MAX_PERMITS)),
+    )
+}
+
+/// As [`stored_bytes`], with a permit for each piece that is in memory, until its last byte has been taken. Where there
+/// is none, the stream waits for its turn, and reads nothing ahead.
+pub(crate) fn bounded_bytes(
+    body: Arc<dyn StoredBody>,
+    range: Range<u64>,
+    permits: Arc<Semaphore>,
+) -> ByteStream {
+    let source = Source { body, permits };
+    Box::pin(stream::unfold(
+        (source, range, None),
+        |(source, range, ahead)| async move {
+            let (reading, range): (Reading, _) = match ahead {
+                Some(reading) => (reading, range),
+                None if range.is_empty() => return None,
+                None => {
+                    let permit = source.permits.clone().acquire_owned().await;
+                    source.begin(range, permit.ok())
+                }
+            };
+            let read = match reading.await {
+                Ok(read) => read.map_err(|error| BodyError::Broken(error.to_string())),
+                Err(error) => Err(BodyError::Broken(error.to_string())),
+            };
+            let Ok(piece) = read else {
+                return Some((read, (source, 0..0, None)));
+            };
+            // A piece is read ahead only where that takes the place of nobody who waits.
+            let permit = match range.is_empty() {
+                true => None,
+                false => source.permits.clone().try_acquire_owned().ok(),
+            };
+            let (ahead, range) = match permit {
+                Some(permit) => {
+                    let (reading, range) = source.begin(range, Some(permit));
+                    (Some(reading), range)
+                }
+                None => (None, range),
+            };
+            Some((Ok(piece), (source, range, ahead)))
+        },
+    ))
+}
+
+/// What a stream of a stored body reads from.
+struct Source {
+    body: Arc<dyn StoredBody>,
+    permits: Arc<Semaphore>,
+}
+
+/// A piece on its way from the storage.
+type Reading = JoinHandle<Result<Bytes, BlockError>>;
+
+impl Source {
+    /// Begins to read the first piece of a range; what comes after it is the range that is left.
+    fn begin(
+        &self,
+        range: Range<u64>,
+        permit: Option<OwnedSemaphorePermit>,
+    ) -> (Reading, Range<u64>) {
+        let body = self.body.clone();
+        let end = range.end.min(range.start.saturating_add(PIECE));
+        let (start, count) = (range.start, (end - range.start) as usize);
+        let reading = tokio::task::spawn_blocking(move || {
+            let mut bytes = vec![0; count];
+            body.read(start, &mut bytes)?;
+            Ok(Bytes::from_owner(Piece {
+                bytes,
+                _permit: permit,
+            }))
+        });
+        (reading, end..range.end)
+    }
+}
+
+/// Bytes that count as long as somebody holds them.
+struct Piece {
+    bytes: Vec<u8>,
+    _permit: Option<OwnedSemaphorePermit>,
+}
+
+impl AsRef<[u8]> for Piece {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
 }
 
 /// Why a body did not come whole.
@@ -139,6 +218,9 @@ pub enum BodyError {
     /// The connection broke, or the sender stopped.
     #[error("the body broke off: {0}")]
     Broken(String),
+    /// It broke off, and what it was a part of is not there any more.
+    #[error("the body broke off, and is another one by now")]
+    Changed,
     /// It is larger than the limit.
     #[error("the body is larger than the limit of {limit} bytes")]
     TooLarge {
@@ -148,4 +230,111 @@ pub enum BodyError {
     /// It is not what it should be.
     #[error("the body is malformed: {0}")]
     Malformed(String),
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use futures_util::FutureExt;
+
+    use super::*;
+
+    /// A body whose byte at an offset is the lowest of the offset's bits; the byte at `hole` can't be read.
+    struct Counting {
+        length: u64,
+        hole: u64,
+        reads: AtomicU64,
+    }
+
+    impl Counting {
+        fn new(length: u64, hole: u64) -> Arc<Self> {
+            let reads = AtomicU64::new(0);
+            Arc::new(Self {
+                length,
+                hole,
+                reads,
+            })
+        }
+    }
+
+    impl StoredBody for Counting {
+        fn encoding(&self) -> Encoding {
+            Encoding::F32
+        }
+
+        fn length(&self) -> u64 {
+            self.length
+        }
+
+        fn digest(&self) -> Digest {
+            Digest::of(&[])
+        }
+
+        fn read(&self, offset: u64, bytes: &mut [u8]) -> Result<(), BlockError> {
+            self.reads.fetch_add(1, Ordering::SeqCst);
+            if (offset..offset + bytes.len() as u64).contains(&self.hole) {
+                return Err(BlockError::Unreadable("a hole".to_string()));
+            }
+            for (byte, place) in bytes.iter_mut().zip(offset..) {
+                *byte = place as u8;
+            }
+            Ok(())
+        }
+    }
+
+    const LENGTH: u64 = 5 * PIECE + 17;
+
+    #[tokio::test]
+    async fn a_range_comes_whole_and_in_order_however_few_pieces_there_may_be() {
+        for permits in [1, 2, 9] {
+            let semaphore = Arc::new(Semaphore::new(permits));
+            for range in [0..LENGTH, 3..PIECE + 3, 7..8, 5..5] {
+                let body = Counting::new(LENGTH, u64::MAX);
+                let mut stream = bounded_bytes(body, range.clone(), semaphore.clone());
+                let mut found = Vec::new();
+                while let Some(piece) = stream.next().await {
+                    found.extend_from_slice(&piece.unwrap());
+                }
+                let expected: Vec<u8> = range.map(|place| place as u8).collect();
+                assert!(found == expected, "{permits} permits");
+            }
+            assert_eq!(semaphore.available_permits(), permits);
+        }
+    }
+
+    #[tokio::test]
+    async fn pieces_that_are_held_hold_up_the_others_and_nothing_is_read_unasked() {
+        let semaphore = Arc::new(Semaphore::new(2));
+        let bodies = [0, 1].map(|_| Counting::new(LENGTH, u64::MAX));
+        let streams = bodies.clone().map(|body| {
+            let body: Arc<dyn StoredBody> = body;
+            bounded_bytes(body, 0..LENGTH, semaphore.clone())
+        });
+        let [mut first, mut second] = streams;
+        assert_eq!(bodies[0].reads.load(Ordering::SeqCst), 0);
+        let held = first.next().await.unwrap().unwrap();
+        // The first stream has one piece out and one read ahead: the second waits until one is taken.
+        let mut waiting = second.next();
+        assert!((&mut waiting).now_or_never().is_none());
+        drop(held);
+        let theirs = waiting.await.unwrap().unwrap();
+        let ours = first.next().await.unwrap().unwrap();
+        let reads = bodies.map(|body| body.reads.load(Ordering::SeqCst));
+        assert_eq!(reads, [2, 1]);
+        let mut waiting = first.next();
+        assert!((&mut waiting).now_or_never().is_none());
+        drop(theirs);
+        assert!(waiting.await.unwrap().is_ok());
+        drop((ours, second));
+    }
+
+    #[tokio::test]
+    async fn storage_that_fails_ends_the_stream() {
+        let body = Counting::new(LENGTH, 2 * PIECE + 1);
+        let pieces: Vec<_> = stored_bytes(body, 0..LENGTH).collect().await;
+        assert_eq!(pieces.len(), 3);
+        let broken = |error: &BodyError| matches!(error, BodyError::Broken(_));
+        assert!(pieces[2].as_ref().is_err_and(broken));
+    }
 }

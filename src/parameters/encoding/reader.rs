@@ -5,7 +5,9 @@ use std::{fmt, ops::Range, sync::Arc};
 use bytes::Bytes;
 
 use super::{Encoding, Form};
-use crate::parameters::{Block, BlockBuffer, BlockError, BlockReader, Layout, Parameters, checked};
+use crate::parameters::{
+    Block, BlockBuffer, BlockError, BlockReader, Digest, Digesting, Layout, Parameters, checked,
+};
 
 /// The bytes of a payload, readable in any order and from several threads.
 pub trait PayloadSource: Send + Sync {
@@ -149,6 +151,15 @@ impl Encoded {
     pub fn pieces(&self, prefix: &str) -> [Bytes; 2] {
         let payload = Bytes::from_owner(self.source.clone());
         [Bytes::from(self.form.header(prefix)), payload]
+    }
+
+    /// The digest of the whole body. Reads all of the payload, which takes a while where it is large.
+    pub fn digest(&self, prefix: &str) -> Digest {
+        let header = self.form.header(prefix);
+        let mut digest = Digesting::default();
+        digest.update(&header);
+        digest.update(self.source.as_ref());
+        digest.finish()
     }
 }
 

@@ -10,12 +10,14 @@
 mod api;
 mod client;
 mod endpoint;
+mod etag;
 mod extract;
 mod guard;
 mod inbound;
 mod openapi;
 mod outbound;
 mod problem;
+mod range;
 mod routes;
 mod server;
 #[cfg(test)]

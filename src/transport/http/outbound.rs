@@ -1,6 +1,7 @@
 //! A body that goes out: pieces in memory, sent without a copy, or a stream of them.
 
 use std::{
+    ops::Range,
     pin::Pin,
     sync::{
         Arc,
@@ -11,10 +12,12 @@ use std::{
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
+use tokio::sync::Semaphore;
 
 use crate::{
+    parameters::{Encoded, StoredBody},
     report::DELTA_PREFIX,
-    transport::{BodyError, ModelBody, ReportBody, body, stored_bytes},
+    transport::{BodyError, ByteStream, ReportBody, body::bounded_bytes},
 };
 
 /// Large pieces go out in slices of this many bytes, so that progress shows.
@@ -30,7 +33,7 @@ pub(super) struct Outbound {
 enum Content {
     Pieces([Bytes; 2]),
     Stream {
-        bytes: body::ByteStream,
+        bytes: ByteStream,
         left: Option<u64>,
     },
 }
@@ -55,25 +58,42 @@ impl Outbound {
     pub(super) fn progress(&self) -> Arc<AtomicU64> {
         self.sent.clone()
     }
-}
 
-impl From<ModelBody> for Outbound {
-    fn from(model: ModelBody) -> Self {
-        Self::new(match model {
-            ModelBody::Stored(body) => match body.in_memory() {
-                Some(model) => Content::Pieces(model.pieces("")),
-                None => {
-                    let length = body.length();
-                    Content::Stream {
-                        bytes: stored_bytes(body, 0..length),
-                        left: Some(length),
-                    }
-                }
-            },
-            ModelBody::Stream { bytes, length, .. } => Content::Stream {
-                bytes,
-                left: length,
-            },
+    /// The bytes in these pieces that a range selects.
+    fn part(pieces: [Bytes; 2], range: &Range<u64>) -> Self {
+        let mut start = 0;
+        Self::new(Content::Pieces(pieces.map(|piece| {
+            let within = |place: u64| place.clamp(start, start + piece.len() as u64) - start;
+            let bytes = within(range.start) as usize..within(range.end) as usize;
+            start += piece.len() as u64;
+            piece.slice(bytes)
+        })))
+    }
+
+    /// A range of a stored model. One in memory is not copied; one that isn't is read as it is taken, with a permit for
+    /// each piece.
+    pub(super) fn stored(
+        body: Arc<dyn StoredBody>,
+        range: Range<u64>,
+        permits: &Arc<Semaphore>,
+    ) -> Self {
+        match body.in_memory() {
+            Some(model) => Self::part(model.pieces(""), &range),
+            None => Self::new(Content::Stream {
+                left: Some(range.end - range.start),
+                bytes: bounded_bytes(body, range, permits.clone()),
+            }),
+        }
+    }
+
+    pub(super) fn model(model: &Encoded) -> Self {
+        Self::new(Content::Pieces(model.pieces("")))
+    }
+
+    pub(super) fn stream(bytes: ByteStream, length: Option<u64>) -> Self {
+        Self::new(Content::Stream {
+            bytes,
+            left: length,
         })
     }
 }
@@ -131,6 +151,41 @@ impl Body for Outbound {
             Content::Stream { left, .. } => {
                 left.map_or_else(SizeHint::default, SizeHint::with_exact)
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::StreamExt;
+    use http_body_util::BodyExt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn any_part_of_the_pieces_is_that_of_the_whole() {
+        let pieces = [
+            Bytes::from_static(b"header"),
+            Bytes::from(vec![7; 2 * SLICE]),
+        ];
+        let whole = pieces.concat();
+        let end = whole.len();
+        for range in [
+            0..end,
+            0..1,
+            5..7,
+            6..end,
+            7..end - 1,
+            2..4,
+            end - 1..end,
+            3..3,
+        ] {
+            let part = Outbound::part(pieces.clone(), &(range.start as u64..range.end as u64));
+            assert_eq!(part.size_hint().exact(), Some(range.len() as u64));
+            assert_eq!(part.is_end_stream(), range.is_empty());
+            let found: Vec<_> = part.into_data_stream().collect().await;
+            let found: Vec<u8> = found.into_iter().flat_map(Result::unwrap).collect();
+            assert!(found == whole[range.clone()], "{range:?}");
         }
     }
 }

@@ -79,7 +79,7 @@ impl From<Refusal> for Problem {
 impl From<BodyError> for Problem {
     fn from(error: BodyError) -> Self {
         let kind = match error {
-            BodyError::Broken(_) => RefusalKind::Truncated,
+            BodyError::Broken(_) | BodyError::Changed => RefusalKind::Truncated,
             BodyError::TooLarge { .. } => RefusalKind::TooLarge,
             BodyError::Malformed(_) => RefusalKind::Malformed,
         };

@@ -34,6 +34,12 @@ pub struct ServerConfig {
     pub max_json: usize,
     /// The largest body with parameters, in bytes. The coordinator has limits of its own that know the model.
     pub max_body: u64,
+    /// The most bytes of a connection that are read ahead of whoever takes them, at least 8 KiB; the head of a request
+    /// must fit. Answers are put together in pieces until there are so many.
+    pub read_buffer: usize,
+    /// The most pieces (of 256 KiB) of models on disk that are in memory at once, over all downloads. Where so many are
+    /// on their way, the next ones wait for their turn.
+    pub pieces: usize,
     /// How long a connection may take to send the head of a request, and how long it may be idle.
     pub header_timeout: Duration,
     /// A body of which nothing arrives for so long is broken off, and so is an answer of which nothing is read. A JSON
@@ -57,6 +63,8 @@ impl Default for ServerConfig {
             max_connections: 32_768,
             max_json: 1 << 20,
             max_body: 8 << 30,
+            read_buffer: 128 << 10,
+            pieces: 64,
             header_timeout: Duration::from_secs(30),
             stall_timeout: Duration::from_secs(60),
             max_wait: Duration::from_secs(300),
@@ -67,6 +75,9 @@ impl Default for ServerConfig {
         }
     }
 }
+
+/// The smallest buffer that hyper takes.
+pub(super) const LEAST_BUFFER: usize = 8 << 10;
 
 /// Why a server can't listen.
 #[derive(Debug, Error)]
@@ -127,6 +138,9 @@ impl Server {
         let (stop, stopping) = watch::channel(false);
         let app = App {
             endpoint: coordinator,
+            pieces: Arc::new(Semaphore::new(
+                config.pieces.clamp(1, Semaphore::MAX_PERMITS),
+            )),
             config: Arc::new(config),
             stopping,
         };
@@ -219,6 +233,7 @@ async fn serve_connection(
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(config.header_timeout)
+        .max_buf_size(config.read_buffer.max(LEAST_BUFFER))
         .serve_connection(io, service);
     let mut connection = pin!(connection);
     let ended = tokio::select! {

@@ -21,17 +21,22 @@ use tokio::time::sleep;
 
 use super::{AddressError, address::Address};
 use crate::{
+    parameters::{Digest, Encoded},
     report::Refusal,
     transport::{
         BodyError, Token, TransportError,
         http::{
-            api::SAFETENSORS,
+            api::{DIGEST_HEADER, SAFETENSORS},
             inbound::{Inbound, chain},
             outbound::Outbound,
             problem::Problem,
+            server::LEAST_BUFFER,
         },
     },
 };
+
+/// A body of more bytes takes a while to read through.
+const LARGE: u64 = 1 << 20;
 
 /// The limits of a client. Each has a default.
 #[derive(Debug, Clone)]
@@ -46,6 +51,12 @@ pub struct ClientConfig {
     pub max_json: usize,
     /// How long an idle connection is kept; less than the coordinator keeps it.
     pub idle_timeout: Duration,
+    /// The most bytes of a connection that are read ahead of whoever takes them, at least 8 KiB.
+    pub read_buffer: usize,
+    /// How often the rest of a model that broke off is asked for in a row without any of it coming.
+    pub resume_tries: u32,
+    /// How long to wait before that; each time in a row twice as long as the time before, up to 5 s.
+    pub resume_pause: Duration,
 }
 
 impl Default for ClientConfig {
@@ -56,6 +67,9 @@ impl Default for ClientConfig {
             stall_timeout: Duration::from_secs(60),
             max_json: 256 << 20,
             idle_timeout: Duration::from_secs(20),
+            read_buffer: 128 << 10,
+            resume_tries: 8,
+            resume_pause: Duration::from_millis(200),
         }
     }
 }
@@ -103,6 +117,15 @@ impl Call {
         Self::new(Method::PUT, path)
     }
 
+    /// The same without its body.
+    pub(super) fn again(&self) -> Self {
+        Self {
+            headers: self.headers.clone(),
+            extra: self.extra,
+            ..Self::new(self.method.clone(), self.path.clone())
+        }
+    }
+
     pub(super) fn token(self, token: Option<&Token>) -> Result<Self, TransportError> {
         match token {
             Some(token) => self.header(AUTHORIZATION, format!("Bearer {}", token.0)),
@@ -122,10 +145,18 @@ impl Call {
         Ok(self)
     }
 
-    /// Parameters, which may take their time.
-    pub(super) fn upload(mut self, body: Outbound) -> Self {
+    /// Parameters, which may take their time, and their digest.
+    pub(super) fn upload(
+        mut self,
+        body: Outbound,
+        digest: Option<Digest>,
+    ) -> Result<Self, TransportError> {
         self.is_upload = true;
-        self.body(SAFETENSORS, body)
+        let call = self.body(SAFETENSORS, body);
+        match digest {
+            Some(digest) => call.header(HeaderName::from_static(DIGEST_HEADER), digest.to_string()),
+            None => Ok(call),
+        }
     }
 
     fn body(mut self, media_type: &'static str, body: Outbound) -> Self {
@@ -167,6 +198,7 @@ impl Connection {
         let client = Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(config.idle_timeout)
+            .http1_max_buf_size(config.read_buffer.max(LEAST_BUFFER))
             .build(connector);
         Ok(Self {
             address,
@@ -205,6 +237,16 @@ impl Connection {
                 }
             }
         }
+    }
+}
+
+/// The digest of a body in memory; that of a large one is taken where it holds nobody up.
+pub(super) async fn digest_of(encoded: Encoded, prefix: &'static str) -> Option<Digest> {
+    match encoded.form().bytes() <= LARGE {
+        true => Some(encoded.digest(prefix)),
+        false => tokio::task::spawn_blocking(move || encoded.digest(prefix))
+            .await
+            .ok(),
     }
 }
 

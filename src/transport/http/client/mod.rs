@@ -2,6 +2,7 @@
 
 mod address;
 mod connection;
+mod download;
 mod events;
 mod operator;
 mod worker;

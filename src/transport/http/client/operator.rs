@@ -9,17 +9,17 @@ use thiserror::Error;
 
 use super::{
     AddressError, ClientConfig, EventStream,
-    connection::{Answer, Call, Connection},
-    worker,
+    connection::{Answer, Call, Connection, digest_of},
+    download::{self, parsed},
 };
 use crate::{
     ids::{JobId, ModelVersion},
     job::JobSpec,
-    parameters::{Encoded, MemoryBody, Parameters},
+    parameters::{Digesting, Encoded, Parameters, safetensors::SafetensorsError},
     report::Refusal,
     telemetry::{Health, JobSummary, RoundRecord, WorkerSummary},
     transport::{
-        ModelBody, Token, TransportError,
+        BodyError, ModelBody, Token, TransportError,
         http::{
             api::{JOB_HEADER, VERSION_HEADER, ascii_json},
             outbound::Outbound,
@@ -86,11 +86,10 @@ impl OperatorClient {
             Some(parameters) => {
                 let spec = ascii_json(spec)
                     .map_err(|error| TransportError::Protocol(error.to_string()))?;
-                let body = Outbound::from(ModelBody::Stored(MemoryBody::new(Encoded::plain(
-                    parameters,
-                ))));
+                let initial = Encoded::plain(parameters);
+                let body = Outbound::model(&initial);
                 call.header(HeaderName::from_static(JOB_HEADER), spec)?
-                    .upload(body)
+                    .upload(body, digest_of(initial, "").await)?
             }
         };
         self.json(call).await
@@ -166,14 +165,12 @@ impl OperatorClient {
     ) -> Result<(ModelVersion, ModelBody), OperatorError> {
         let name = version.map_or("latest".to_string(), |version| version.to_string());
         let call = Call::get(format!("/jobs/{job}/models/{name}"));
-        let answer = self.send(call).await?;
-        let version = answer
-            .headers
-            .get(VERSION_HEADER)
-            .and_then(|value| value.to_str().ok())
-            .and_then(|text| text.parse().ok())
+        let call = call.token(self.token.as_ref())?;
+        let answer = self.connection.send(call.again()).await?;
+        let answer = answer.granted().await?.map_err(OperatorError::Refused)?;
+        let version = parsed(&answer.headers, &HeaderName::from_static(VERSION_HEADER))
             .ok_or_else(|| TransportError::Protocol("a model without a version".to_string()))?;
-        Ok((version, worker::model(answer)))
+        Ok((version, download::model(&self.connection, call, answer)))
     }
 
     /// Writes a global model, of this version or the latest, as the safetensors file that it is. Returns its version
@@ -189,14 +186,25 @@ impl OperatorClient {
         file: &mut (impl Write + Send),
     ) -> Result<(ModelVersion, u64), OperatorError> {
         let (version, body) = self.model(job, version).await?;
-        let ModelBody::Stream { mut bytes, .. } = body else {
+        let ModelBody::Stream {
+            mut bytes,
+            digest: announced,
+            ..
+        } = body
+        else {
             return Err(TransportError::Protocol("not a stream".to_string()).into());
         };
-        let broken = |error| TransportError::Body(format!("{error}"));
-        let mut length = 0;
+        let broken = |error: BodyError| TransportError::Body(error.to_string());
+        let (mut length, mut digest) = (0, Digesting::default());
         while let Some(piece) = bytes.try_next().await.map_err(broken)? {
+            digest.update(&piece);
             file.write_all(&piece).map_err(OperatorError::Write)?;
             length += piece.len() as u64;
+        }
+        let found = digest.finish();
+        if let Some(announced) = announced.filter(|announced| *announced != found) {
+            let mismatch = SafetensorsError::Digest { announced, found };
+            return Err(TransportError::Body(mismatch.to_string()).into());
         }
         file.flush().map_err(OperatorError::Write)?;
         Ok((version, length))

@@ -2,20 +2,22 @@
 
 use std::fmt;
 
-use hyper::{
-    Method, StatusCode,
-    header::{CONTENT_LENGTH, HeaderName},
-};
+use hyper::{Method, StatusCode, header::HeaderName};
 
 use super::{
     AddressError, ClientConfig,
-    connection::{Answer, Call, Connection},
+    connection::{Answer, Call, Connection, digest_of},
+    download,
 };
-use crate::transport::{
-    Credentials, ModelBody, Request, Response, Transport, TransportError,
-    http::{
-        api::{self, Alive, Failure, Heartbeat, REPORT_HEADER, ShareEvaluation, WORKER_HEADER},
-        outbound::Outbound,
+use crate::{
+    parameters::Digest,
+    report::DELTA_PREFIX,
+    transport::{
+        Credentials, ReportBody, Request, Response, Transport, TransportError,
+        http::{
+            api::{self, Alive, Failure, Heartbeat, REPORT_HEADER, ShareEvaluation, WORKER_HEADER},
+            outbound::Outbound,
+        },
     },
 };
 
@@ -47,21 +49,34 @@ enum Success {
     Polled,
     Job,
     Partition,
-    Model,
+    /// With what asks for the rest of it.
+    Model(Box<Call>),
     Accepted,
 }
 
 impl Transport for HttpTransport {
     async fn send(&self, request: Request) -> Result<Response, TransportError> {
-        let (call, success) = call(request)?;
+        let (delta, told) = match &request {
+            Request::Report { body, .. } => match body {
+                ReportBody::Memory(delta) => (Some(delta.clone()), None),
+                ReportBody::Stream { digest, .. } => (None, *digest),
+            },
+            _ => (None, None),
+        };
+        let digest = match delta {
+            Some(delta) => digest_of(delta, DELTA_PREFIX).await,
+            None => told,
+        };
+        let (call, success) = call(request, digest)?;
         match self.0.send(call).await?.granted().await? {
-            Ok(answer) => read(answer, success).await,
+            Ok(answer) => read(&self.0, answer, success).await,
             Err(refusal) => Ok(Response::Refused(refusal)),
         }
     }
 }
 
-fn call(request: Request) -> Result<(Call, Success), TransportError> {
+/// `digest`: of the body, where it has one.
+fn call(request: Request, digest: Option<Digest>) -> Result<(Call, Success), TransportError> {
     Ok(match request {
         Request::Register {
             join_token,
@@ -108,7 +123,8 @@ fn call(request: Request) -> Result<(Call, Success), TransportError> {
             version,
         } => {
             let call = Call::get(format!("/jobs/{job}/models/{version}"));
-            (by(&credentials, call)?, Success::Model)
+            let call = by(&credentials, call)?;
+            (call.again(), Success::Model(Box::new(call)))
         }
         Request::Report {
             credentials,
@@ -125,7 +141,7 @@ fn call(request: Request) -> Result<(Call, Success), TransportError> {
             let call = Call::put(format!("/jobs/{job}/rounds/{round}/reports/{client}"));
             let call = by(&credentials, call)?
                 .header(HeaderName::from_static(REPORT_HEADER), metadata)?
-                .upload(Outbound::from(body));
+                .upload(Outbound::from(body), digest)?;
             (call, Success::Accepted)
         }
         Request::TaskFailed {
@@ -160,7 +176,11 @@ fn by(credentials: &Credentials, call: Call) -> Result<Call, TransportError> {
     )
 }
 
-async fn read(answer: Answer, success: Success) -> Result<Response, TransportError> {
+async fn read(
+    connection: &Connection,
+    answer: Answer,
+    success: Success,
+) -> Result<Response, TransportError> {
     let is_empty = answer.status == StatusCode::NO_CONTENT;
     Ok(match success {
         Success::Registered => Response::Registered(answer.json().await?),
@@ -172,20 +192,7 @@ async fn read(answer: Answer, success: Success) -> Result<Response, TransportErr
         Success::Polled => Response::Task(answer.json().await?),
         Success::Job => Response::Job(answer.json().await?),
         Success::Partition => Response::Partition(answer.json().await?),
-        Success::Model => Response::Model(model(answer)),
+        Success::Model(call) => Response::Model(download::model(connection, *call, answer)),
         Success::Accepted => Response::Accepted,
     })
-}
-
-/// The model in an answer's body.
-pub(super) fn model(answer: Answer) -> ModelBody {
-    let length = answer.headers.get(CONTENT_LENGTH);
-    let length = length
-        .and_then(|value| value.to_str().ok())
-        .and_then(|text| text.parse().ok());
-    ModelBody::Stream {
-        bytes: answer.into_body().into_stream(),
-        length,
-        digest: None,
-    }
 }

@@ -14,11 +14,17 @@ use axum::{
 use futures_util::{StreamExt, TryStreamExt};
 use serde::Deserialize;
 
-use super::{App, training::parameters};
+use super::{
+    App,
+    training::{digest, parameters},
+};
 use crate::{
     ids::JobId,
     job::JobSpec,
-    parameters::{Parameters, safetensors::Decoder},
+    parameters::{
+        Digest, Digesting, Parameters,
+        safetensors::{Decoder, SafetensorsError},
+    },
     report::RefusalKind,
     telemetry::{JobSummary, LoggedEvent, RoundRecord},
     transport::{
@@ -35,8 +41,11 @@ use crate::{
 
 /// Queues a job. The body is its specification; or its initial model, with the specification in `Fedavg-Job`.
 #[utoipa::path(post, path = "/jobs", tag = "operator", security(("join_token" = [])),
-    params(("Fedavg-Job" = Option<String>, Header,
-        description = "`JobSpec` as JSON in ASCII, where the body is the initial model.")),
+    params(
+        ("Fedavg-Job" = Option<String>, Header,
+            description = "`JobSpec` as JSON in ASCII, where the body is the initial model."),
+        ("Fedavg-Digest" = Option<String>, Header,
+            description = "`crc32=` and eight hexadecimal digits: of the initial model.")),
     request_body(content((JobSpec = "application/json"), (Safetensors = "application/octet-stream"))),
     responses((status = 201, description = "It is queued.", body = JobSummary)))]
 pub(super) async fn submit(
@@ -51,8 +60,10 @@ pub(super) async fn submit(
             let (parts, body) = request.into_parts();
             let spec = json_header(&parts.headers, JOB_HEADER).map_err(as_invalid_job)?;
             let limit = app.config.max_body;
+            let announced = digest(&parts.headers)?;
             let (bytes, length) = parameters(&parts.headers, body, limit)?;
-            (spec, Some(decode(bytes, length.unwrap_or(limit)).await?))
+            let initial = decode(bytes, length.unwrap_or(limit), announced).await?;
+            (spec, Some(initial))
         }
         false => {
             let read = Json::<JobSpec>::from_request(request, &app).await;
@@ -76,13 +87,24 @@ fn as_invalid_job(problem: Problem) -> Problem {
     }
 }
 
-async fn decode(mut bytes: ByteStream, limit: u64) -> Result<Parameters, Problem> {
+async fn decode(
+    mut bytes: ByteStream,
+    limit: u64,
+    announced: Option<Digest>,
+) -> Result<Parameters, Problem> {
     let malformed = |error| Problem::from(BodyError::Malformed(format!("{error}")));
     let mut decoder = Decoder::any().with_limit(limit);
+    let mut digest = Digesting::default();
     while let Some(piece) = bytes.try_next().await? {
+        digest.update(&piece);
         decoder.push(&piece).map_err(malformed)?;
     }
-    decoder.finish().map_err(malformed)
+    let initial = decoder.finish().map_err(malformed)?;
+    let found = digest.finish();
+    match announced.filter(|announced| *announced != found) {
+        Some(announced) => Err(malformed(SafetensorsError::Digest { announced, found })),
+        None => Ok(initial),
+    }
 }
 
 /// The jobs that are remembered.

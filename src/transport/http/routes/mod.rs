@@ -14,7 +14,7 @@ use axum::{
     http::{StatusCode, Uri},
     response::{IntoResponse, Response},
 };
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use utoipa::openapi::OpenApi;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
@@ -26,6 +26,8 @@ use crate::{report::RefusalKind, telemetry::Health, transport};
 pub(super) struct App {
     pub endpoint: Arc<dyn Endpoint>,
     pub config: Arc<ServerConfig>,
+    /// A permit for each piece of a stored model that may be in memory.
+    pub pieces: Arc<Semaphore>,
     /// Turns true when the server is to stop.
     pub stopping: watch::Receiver<bool>,
 }

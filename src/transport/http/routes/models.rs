@@ -1,27 +1,35 @@
 //! Global models by version, for workers and for operators.
 
+use std::{ops::Range, sync::Arc};
+
 use axum::{
     body::Body,
     extract::{FromRequestParts, State},
-    http::{HeaderValue, header, request::Parts},
+    http::{HeaderMap, HeaderValue, Method, StatusCode, header, request::Parts},
     response::{IntoResponse, Response},
 };
 
 use super::{App, plain};
 use crate::{
     ids::{JobId, ModelVersion, WorkerId},
+    parameters::{Digest, StoredBody},
     report::RefusalKind,
     transport::{
         self, ModelBody, Request,
         http::{
-            api::{SAFETENSORS, VERSION_HEADER, WORKER_HEADER},
+            api::{DIGEST_HEADER, SAFETENSORS, VERSION_HEADER, WORKER_HEADER},
+            etag::EntityTag,
             extract::{AsOperator, Ids, SharedWorker},
             openapi::Safetensors,
             outbound::Outbound,
             problem::Problem,
+            range::{ContentRange, Selection},
         },
     },
 };
+
+/// A model of more bytes may take a while to read through.
+const LARGE: u64 = 1 << 20;
 
 /// Who asks: a worker says its number, an operator doesn't.
 pub(super) enum Reader {
@@ -42,29 +50,50 @@ impl FromRequestParts<App> for Reader {
     }
 }
 
-/// A global model: a safetensors file.
+/// A global model, or a part of one: a safetensors file, in the job's encoding for models.
 #[utoipa::path(get, path = "/jobs/{job}/models/{version}", tag = "training",
     security(("worker_token" = []), ("join_token" = [])),
     params(
         ("job" = JobId, Path, description = "The job."),
         ("version" = String, Path, description = "The version; an operator may ask for `latest`."),
-        ("Fedavg-Worker" = Option<WorkerId>, Header, description = "The worker that asks, where one does.")),
-    responses((status = 200, description = "Safetensors.", body = Safetensors, content_type = "application/octet-stream",
-        headers(("Fedavg-Model-Version" = ModelVersion, description = "The version.")))))]
+        ("Fedavg-Worker" = Option<WorkerId>, Header, description = "The worker that asks, where one does."),
+        ("If-None-Match" = Option<String>, Header, description = "Entity tags of models that are there already, or `*`."),
+        ("Range" = Option<String>, Header, description = "One range of bytes: `bytes=5-9`, `bytes=5-` or `bytes=-5`. All else is passed over."),
+        ("If-Range" = Option<String>, Header, description = "The entity tag of the model that `Range` is a part of: the whole comes where it is another by now.")),
+    responses(
+        (status = 200, description = "Safetensors.", body = Safetensors, content_type = "application/octet-stream",
+            headers(
+                ("Fedavg-Model-Version" = ModelVersion, description = "The version."),
+                ("Fedavg-Digest" = String, description = "`crc32=` and eight hexadecimal digits: of the whole file."),
+                ("ETag" = String, description = "A strong entity tag of the file."),
+                ("Accept-Ranges" = String, description = "`bytes`."))),
+        (status = 206, description = "The range that was asked for.", body = Safetensors, content_type = "application/octet-stream",
+            headers(
+                ("Content-Range" = String, description = "`bytes FIRST-LAST/LENGTH`."),
+                ("Fedavg-Model-Version" = ModelVersion, description = "The version."),
+                ("Fedavg-Digest" = String, description = "`crc32=` and eight hexadecimal digits: of the whole file."),
+                ("ETag" = String, description = "A strong entity tag of the whole file."))),
+        (status = 304, description = "The model is the one of an entity tag in `If-None-Match`.",
+            headers(
+                ("Fedavg-Model-Version" = ModelVersion, description = "The version."),
+                ("Fedavg-Digest" = String, description = "`crc32=` and eight hexadecimal digits: of the whole file."),
+                ("ETag" = String, description = "A strong entity tag of the file."))),
+        (status = 416, description = "The file has none of the bytes that were asked for.", body = Problem,
+            content_type = "application/problem+json",
+            headers(("Content-Range" = String, description = "`bytes */LENGTH`.")))))]
 pub(super) async fn model(
     reader: Reader,
     Ids((job, version)): Ids<(JobId, String)>,
     State(app): State<App>,
+    method: Method,
+    headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let named: Option<ModelVersion> = match version.as_str() {
         "latest" => None,
         number => Some(number.parse().map_err(|_| no_version(&version))?),
     };
-    match reader {
-        Reader::Operator => {
-            let (version, body) = app.endpoint.model(job, named)?;
-            Ok(answer(version, ModelBody::Stored(body)))
-        }
+    let (version, body) = match reader {
+        Reader::Operator => app.endpoint.model(job, named)?,
         Reader::Worker(SharedWorker(credentials)) => {
             let version = named.ok_or_else(|| no_version("latest, of a worker"))?;
             let request = Request::Model {
@@ -72,22 +101,123 @@ pub(super) async fn model(
                 job,
                 version,
             };
-            Ok(match app.endpoint.handle(request).await {
-                transport::Response::Model(body) => answer(version, body),
-                other => plain(other),
-            })
+            match app.endpoint.handle(request).await {
+                transport::Response::Model(ModelBody::Stored(body)) => (version, body),
+                transport::Response::Model(ModelBody::Stream {
+                    bytes,
+                    length,
+                    digest,
+                }) => return Ok(passed_on(version, Outbound::stream(bytes, length), digest)),
+                other => return Ok(plain(other)),
+            }
         }
-    }
+    };
+    let known = Known::of(job, version, &body).await?;
+    Ok(known.answer(body, &app, &method, &headers))
 }
 
 fn no_version(found: &str) -> Problem {
     Problem::new(RefusalKind::NotFound, format!("no version {found:?}"))
 }
 
-fn answer(version: ModelVersion, body: ModelBody) -> Response {
-    let mut response = Body::new(Outbound::from(body)).into_response();
+/// A model that comes from elsewhere: it goes out as it comes.
+fn passed_on(version: ModelVersion, body: Outbound, digest: Option<Digest>) -> Response {
+    let mut response = Body::new(body).into_response();
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(SAFETENSORS));
     headers.insert(VERSION_HEADER, HeaderValue::from(version.0));
+    if let Some(digest) = digest {
+        headers.insert(DIGEST_HEADER, digest_value(digest));
+    }
     response
+}
+
+fn digest_value(digest: Digest) -> HeaderValue {
+    // Its characters are letters, digits and an equals sign.
+    HeaderValue::try_from(digest.to_string()).unwrap_or_else(|_| HeaderValue::from_static(""))
+}
+
+/// What is said about a stored model, whether or not it is sent.
+struct Known {
+    version: ModelVersion,
+    tag: EntityTag,
+    digest: Digest,
+}
+
+impl Known {
+    /// A large model in memory has its digest taken, at first, where that holds nobody up.
+    async fn of(
+        job: JobId,
+        version: ModelVersion,
+        body: &Arc<dyn StoredBody>,
+    ) -> Result<Self, Problem> {
+        let stored = body.clone();
+        let known = move || Self {
+            version,
+            tag: EntityTag::of_model(job, version, &*stored),
+            digest: stored.digest(),
+        };
+        match body.length() > LARGE {
+            false => Ok(known()),
+            true => tokio::task::spawn_blocking(known)
+                .await
+                .map_err(|error| Problem::new(RefusalKind::Storage, error.to_string())),
+        }
+    }
+
+    fn answer(
+        &self,
+        body: Arc<dyn StoredBody>,
+        app: &App,
+        method: &Method,
+        headers: &HeaderMap,
+    ) -> Response {
+        let length = body.length();
+        if self.tag.is_known(headers) {
+            return self.tell(StatusCode::NOT_MODIFIED.into_response());
+        }
+        // A part is defined for GET alone.
+        let selection = match method == Method::GET && self.tag.allows_part(headers) {
+            true => Selection::of(headers, length),
+            false => Selection::Whole,
+        };
+        let (range, status) = match selection {
+            Selection::Whole => (0..length, StatusCode::OK),
+            Selection::Part(range) => (range, StatusCode::PARTIAL_CONTENT),
+            Selection::Nothing => return beyond(length),
+        };
+        let outbound = Outbound::stored(body, range.clone(), &app.pieces);
+        let mut response = (status, Body::new(outbound)).into_response();
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(SAFETENSORS));
+        if status == StatusCode::PARTIAL_CONTENT {
+            headers.insert(header::CONTENT_RANGE, content_range(Some(range), length));
+        }
+        self.tell(response)
+    }
+
+    fn tell(&self, mut response: Response) -> Response {
+        let headers = response.headers_mut();
+        headers.insert(header::ETAG, self.tag.header());
+        headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+        headers.insert(VERSION_HEADER, HeaderValue::from(self.version.0));
+        headers.insert(DIGEST_HEADER, digest_value(self.digest));
+        response
+    }
+}
+
+fn beyond(length: u64) -> Response {
+    let status = StatusCode::RANGE_NOT_SATISFIABLE;
+    let detail = format!("the model has {length} bytes");
+    let mut response = Problem::of_http(status, "range_not_satisfiable", detail).into_response();
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_RANGE, content_range(None, length));
+    response
+}
+
+fn content_range(bytes: Option<Range<u64>>, length: u64) -> HeaderValue {
+    let whole = Some(length);
+    // Digits and punctuation.
+    HeaderValue::try_from(ContentRange { bytes, whole }.to_string())
+        .unwrap_or_else(|_| HeaderValue::from_static("bytes */*"))
 }

@@ -102,7 +102,7 @@ pub(super) async fn report(
 }
 
 /// The body's digest, where the sender says it.
-fn digest(headers: &HeaderMap) -> Result<Option<Digest>, Problem> {
+pub(super) fn digest(headers: &HeaderMap) -> Result<Option<Digest>, Problem> {
     let Some(value) = headers.get(DIGEST_HEADER) else {
         return Ok(None);
     };

@@ -1,0 +1,168 @@
+//! A model on its way from the coordinator. Where it breaks off, the rest of it is asked for, so that a large model over a
+//! bad line needs no second start; never is a part of another model put behind it.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::stream;
+use http_body_util::BodyExt;
+use hyper::{
+    HeaderMap, StatusCode,
+    header::{CONTENT_LENGTH, CONTENT_RANGE, ETAG, HeaderName, HeaderValue, IF_RANGE, RANGE},
+};
+use tokio::time::sleep;
+
+use super::connection::{Answer, Call, Connection};
+use crate::transport::{
+    BodyError, ModelBody, TransportError,
+    http::{api::DIGEST_HEADER, etag::is_strong, inbound::Inbound, range::ContentRange},
+};
+
+/// The longest pause before the rest is asked for again.
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+/// The model in an answer to `call`, which is sent again for the rest of it.
+pub(super) fn model(connection: &Connection, call: Call, answer: Answer) -> ModelBody {
+    let length = parsed(&answer.headers, &CONTENT_LENGTH);
+    let digest = parsed(&answer.headers, &HeaderName::from_static(DIGEST_HEADER));
+    let tag = answer.headers.get(ETAG).filter(|tag| is_strong(tag));
+    let download = Download {
+        tag: tag.cloned(),
+        length,
+        position: 0,
+        tries: 0,
+        body: answer.into_body(),
+        connection: connection.clone(),
+        call,
+    };
+    let bytes = stream::unfold(Some(download), |download| async move {
+        let mut download = download?;
+        match download.next().await.transpose()? {
+            Ok(piece) => Some((Ok(piece), Some(download))),
+            Err(error) => Some((Err(error), None)),
+        }
+    });
+    ModelBody::Stream {
+        bytes: Box::pin(bytes),
+        length,
+        digest,
+    }
+}
+
+/// What a header says, where it is there and can be read.
+pub(super) fn parsed<T: std::str::FromStr>(headers: &HeaderMap, name: &HeaderName) -> Option<T> {
+    headers.get(name)?.to_str().ok()?.parse().ok()
+}
+
+struct Download {
+    connection: Connection,
+    call: Call,
+    /// What the rest must be a part of; without it, there is no asking for the rest.
+    tag: Option<HeaderValue>,
+    length: Option<u64>,
+    /// How many bytes have come.
+    position: u64,
+    /// How often the rest was asked for since a byte has come.
+    tries: u32,
+    body: Inbound,
+}
+
+/// Why the rest did not come.
+enum Failure {
+    /// Asking again may help.
+    Transient(BodyError),
+    Final(BodyError),
+}
+
+impl Download {
+    async fn next(&mut self) -> Result<Option<Bytes>, BodyError> {
+        loop {
+            let broken = match self.body.frame().await {
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(piece) if !piece.is_empty() => {
+                        self.position += piece.len() as u64;
+                        self.tries = 0;
+                        return Ok(Some(piece));
+                    }
+                    _ => continue,
+                },
+                None if self.length.is_none_or(|length| self.position >= length) => {
+                    return Ok(None);
+                }
+                None => BodyError::Broken(format!("it ended after {} bytes", self.position)),
+                Some(Err(error)) => error,
+            };
+            self.resume(broken).await?;
+        }
+    }
+
+    /// Asks for the rest until it begins to come.
+    async fn resume(&mut self, mut reason: BodyError) -> Result<(), BodyError> {
+        let Some(tag) = self.tag.clone() else {
+            return Err(reason);
+        };
+        while self.tries < self.connection.config.resume_tries {
+            let position = self.position;
+            tracing::debug!(%reason, position, "a model broke off: asking for the rest");
+            let pause = self.connection.config.resume_pause;
+            let pause = pause.saturating_mul(1u32.checked_shl(self.tries).unwrap_or(u32::MAX));
+            sleep(pause.min(LONGEST_PAUSE)).await;
+            self.tries += 1;
+            match self.rest(&tag).await {
+                Ok(body) => {
+                    self.body = body;
+                    return Ok(());
+                }
+                Err(Failure::Transient(error)) => reason = error,
+                Err(Failure::Final(error)) => return Err(error),
+            }
+        }
+        Err(reason)
+    }
+
+    async fn rest(&mut self, tag: &HeaderValue) -> Result<Inbound, Failure> {
+        let broken = |error: String| BodyError::Broken(error);
+        let failed = |error: TransportError| match error.is_transient() {
+            true => Failure::Transient(broken(error.to_string())),
+            false => Failure::Final(broken(error.to_string())),
+        };
+        let call = self.call.again();
+        let call = call
+            .header(RANGE, format!("bytes={}-", self.position))
+            .and_then(|call| call.header(IF_RANGE, tag.clone()))
+            .map_err(failed)?;
+        let answer = self.connection.send(call).await.map_err(failed)?;
+        match answer.status {
+            StatusCode::PARTIAL_CONTENT => {}
+            // All of it, or less than what has come already: it is another model.
+            StatusCode::OK | StatusCode::RANGE_NOT_SATISFIABLE => {
+                return Err(Failure::Final(BodyError::Changed));
+            }
+            _ => {
+                return Err(match answer.granted().await.map_err(failed)? {
+                    Err(refusal) if refusal.kind.is_transient() => {
+                        Failure::Transient(broken(refusal.to_string()))
+                    }
+                    Err(refusal) => Failure::Final(broken(refusal.to_string())),
+                    Ok(answer) => Failure::Final(broken(format!("answer {}", answer.status))),
+                });
+            }
+        }
+        let is_other = answer.headers.get(ETAG).is_some_and(|found| found != tag);
+        let range: Option<ContentRange> = parsed(&answer.headers, &CONTENT_RANGE);
+        let Some((bytes, whole)) = range.and_then(|range| Some((range.bytes?, range.whole))) else {
+            let detail = "a part without Content-Range".to_string();
+            return Err(Failure::Final(BodyError::Malformed(detail)));
+        };
+        let is_longer = whole.is_some_and(|whole| self.length.is_some_and(|known| known != whole));
+        if is_other || is_longer {
+            return Err(Failure::Final(BodyError::Changed));
+        }
+        if bytes.start != self.position {
+            let detail = format!("bytes from {} on, not {}", bytes.start, self.position);
+            return Err(Failure::Final(BodyError::Malformed(detail)));
+        }
+        self.length = self.length.or(whole);
+        Ok(answer.into_body())
+    }
+}
