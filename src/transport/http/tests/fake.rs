@@ -11,7 +11,10 @@ use tokio::sync::Semaphore;
 use crate::{
     ids::{ClientId, JobId, ModelVersion, RoundId, Timestamp, WorkerId},
     job::{JobSpec, TrainingSettings},
-    parameters::{Encoded, Layout, MemoryBody, Parameters, Role, StoredBody, safetensors::Decoder},
+    parameters::{
+        BlockError, BodyDecoder, Digest, Encoded, Encoding, Layout, MemoryBody, MemorySink,
+        Parameters, Role, StoredBody, safetensors,
+    },
     report::{DELTA_PREFIX, Refusal, RefusalKind},
     round::{JobEvent, Outcome},
     telemetry::{Health, JobSummary, LoggedEvent, RoundRecord, WorkerSummary},
@@ -24,10 +27,14 @@ use crate::{
 pub(super) struct Fake {
     pub join_token: Option<Token>,
     pub model: Arc<Parameters>,
+    /// The model as it is served; without it, from memory.
+    pub stored: Option<Arc<dyn StoredBody>>,
     /// What was asked, as `Debug` shows it.
     pub asked: Mutex<Vec<String>>,
     /// The deltas that came whole.
     pub reports: Mutex<Vec<Parameters>>,
+    /// The digests that were said of reports.
+    pub digests: Mutex<Vec<Option<Digest>>>,
     pub submitted: Mutex<Vec<(JobSpec, Option<Parameters>)>>,
     /// Reports are refused with this before they are read.
     pub refuse_reports: Option<Refusal>,
@@ -43,6 +50,59 @@ pub(super) fn layout(len: usize) -> Arc<Layout> {
         ("fc.weight".to_string(), vec![len], Role::Trainable),
     ])
     .unwrap()
+}
+
+/// The file of a model, as it were on a disk: it is read piece by piece.
+pub(super) struct OnDisk {
+    pub bytes: Vec<u8>,
+    pub digest: Digest,
+    /// How often it was read.
+    pub reads: AtomicUsize,
+    /// A byte that can't be read, and how often that happens.
+    pub hole: Option<u64>,
+    pub failures: AtomicUsize,
+}
+
+impl OnDisk {
+    pub fn new(model: &Parameters) -> Self {
+        let bytes = safetensors::encode(model);
+        Self {
+            digest: Digest::of(&bytes),
+            bytes,
+            reads: AtomicUsize::new(0),
+            hole: None,
+            failures: AtomicUsize::new(usize::MAX),
+        }
+    }
+}
+
+impl StoredBody for OnDisk {
+    fn encoding(&self) -> Encoding {
+        Encoding::F32
+    }
+
+    fn length(&self) -> u64 {
+        self.bytes.len() as u64
+    }
+
+    fn digest(&self) -> Digest {
+        self.digest
+    }
+
+    fn read(&self, offset: u64, bytes: &mut [u8]) -> Result<(), BlockError> {
+        self.reads.fetch_add(1, Ordering::SeqCst);
+        let end = offset + bytes.len() as u64;
+        if self.hole.is_some_and(|hole| (offset..end).contains(&hole)) {
+            let less = |left: usize| left.checked_sub(1);
+            let failures = &self.failures;
+            let left = failures.fetch_update(Ordering::SeqCst, Ordering::SeqCst, less);
+            if left.is_ok() {
+                return Err(BlockError::Unreadable("a hole".to_string()));
+            }
+        }
+        bytes.copy_from_slice(&self.bytes[offset as usize..end as usize]);
+        Ok(())
+    }
 }
 
 /// Values that are all different, as bits.
@@ -96,8 +156,10 @@ impl Fake {
         Self {
             join_token: None,
             model: Arc::new(model),
+            stored: None,
             asked: Mutex::default(),
             reports: Mutex::default(),
+            digests: Mutex::default(),
             submitted: Mutex::default(),
             refuse_reports: None,
             uploading: AtomicUsize::new(0),
@@ -184,30 +246,36 @@ impl Fake {
     }
 
     fn body(&self) -> Arc<dyn StoredBody> {
-        MemoryBody::new(Encoded::plain(self.model.clone()))
+        match &self.stored {
+            Some(stored) => stored.clone(),
+            None => MemoryBody::new(Encoded::plain(self.model.clone())),
+        }
     }
 
     async fn take(&self, body: ReportBody) -> Result<Parameters, Refusal> {
-        let mut bytes = match body {
+        let (mut bytes, digest) = match body {
             ReportBody::Memory(delta) => return Ok((*delta.decode().unwrap()).clone()),
-            ReportBody::Stream { bytes, .. } => bytes,
+            ReportBody::Stream { bytes, digest, .. } => (bytes, digest),
         };
+        self.digests.lock().unwrap().push(digest);
         let refuse = |kind| move |text: String| Refusal::new(kind, text);
         let truncated = refuse(RefusalKind::Truncated);
         let malformed = refuse(RefusalKind::Malformed);
-        let mut decoder = Decoder::new(self.model.layout().clone(), DELTA_PREFIX);
+        let layout = Some(self.model.layout().clone());
+        let mut decoder = BodyDecoder::new(Encoding::F32, layout, DELTA_PREFIX);
+        let mut sink = MemorySink::default();
         while let Some(piece) = bytes
             .try_next()
             .await
             .map_err(|error| truncated(error.to_string()))?
         {
             decoder
-                .push(&piece)
+                .push(&piece, &mut sink)
                 .map_err(|error| malformed(error.to_string()))?;
         }
-        decoder
-            .finish()
-            .map_err(|error| malformed(error.to_string()))
+        let form = decoder.finish(digest);
+        let form = form.map_err(|error| malformed(error.to_string()))?;
+        Ok(sink.into_parameters(&form).unwrap())
     }
 
     pub fn summary(&self, job: JobId, spec: JobSpec) -> JobSummary {

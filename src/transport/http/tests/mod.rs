@@ -1,10 +1,13 @@
 //! Both ends over loopback, with a coordinator that is made up.
 
 mod bad_input;
+mod digests;
 mod document;
 mod fake;
 mod limits;
+mod models;
 mod operator;
+mod resume;
 mod worker;
 
 use std::{
@@ -68,6 +71,10 @@ impl Running {
 
     /// Sends these bytes, and reads until the other side closes.
     async fn raw(&self, request: impl Into<Vec<u8>>) -> String {
+        String::from_utf8_lossy(&self.raw_bytes(request).await).into_owned()
+    }
+
+    async fn raw_bytes(&self, request: impl Into<Vec<u8>>) -> Vec<u8> {
         let (address, request) = (self.address, request.into());
         let exchange = move || {
             let mut stream = TcpStream::connect(address).unwrap();
@@ -77,7 +84,7 @@ impl Running {
             stream.write_all(&request).unwrap();
             let mut answer = Vec::new();
             stream.read_to_end(&mut answer).unwrap();
-            String::from_utf8_lossy(&answer).into_owned()
+            answer
         };
         tokio::task::spawn_blocking(exchange).await.unwrap()
     }
