@@ -31,6 +31,7 @@ pub(super) struct Outbound {
 }
 
 enum Content {
+    Nothing,
     Pieces([Bytes; 2]),
     Stream {
         bytes: ByteStream,
@@ -41,6 +42,11 @@ enum Content {
 impl Outbound {
     pub(super) fn empty() -> Self {
         Self::whole(Bytes::new())
+    }
+
+    /// No body, and nothing said of its length: it is that of a body that is not sent.
+    pub(super) fn nothing() -> Self {
+        Self::new(Content::Nothing)
     }
 
     pub(super) fn whole(bytes: Bytes) -> Self {
@@ -120,6 +126,7 @@ impl Body for Outbound {
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = &mut *self;
         let slice = match &mut this.content {
+            Content::Nothing => None,
             Content::Pieces(pieces) => pieces
                 .iter_mut()
                 .find(|piece| !piece.is_empty())
@@ -138,6 +145,7 @@ impl Body for Outbound {
 
     fn is_end_stream(&self) -> bool {
         match &self.content {
+            Content::Nothing => true,
             Content::Pieces(pieces) => pieces.iter().all(Bytes::is_empty),
             Content::Stream { left, .. } => *left == Some(0),
         }
@@ -145,6 +153,7 @@ impl Body for Outbound {
 
     fn size_hint(&self) -> SizeHint {
         match &self.content {
+            Content::Nothing => SizeHint::default(),
             Content::Pieces([first, second]) => {
                 SizeHint::with_exact(first.len() as u64 + second.len() as u64)
             }

@@ -174,7 +174,8 @@ impl Known {
     ) -> Response {
         let length = body.length();
         if self.tag.is_known(headers) {
-            return self.tell(StatusCode::NOT_MODIFIED.into_response());
+            let nothing = Body::new(Outbound::nothing());
+            return self.tell((StatusCode::NOT_MODIFIED, nothing).into_response());
         }
         // A part is defined for GET alone.
         let selection = match method == Method::GET && self.tag.allows_part(headers) {
