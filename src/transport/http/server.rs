@@ -64,7 +64,7 @@ impl Default for ServerConfig {
             max_json: 1 << 20,
             max_body: 8 << 30,
             read_buffer: 128 << 10,
-            pieces: 64,
+            pieces: 32,
             header_timeout: Duration::from_secs(30),
             stall_timeout: Duration::from_secs(60),
             max_wait: Duration::from_secs(300),
