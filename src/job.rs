@@ -6,6 +6,7 @@ use thiserror::Error;
 pub use crate::settings::{OptimizerKind, RoundLimits, TrainingSettings};
 
 use crate::{
+    parameters::Encoding,
     partition::PartitionSpec,
     strategy::{FedAvg, FederatedStrategy, UniformSampler, Weighting},
 };
@@ -52,8 +53,8 @@ pub struct JobSpec {
     pub evaluation: EvaluationMode,
     /// When rounds begin and end.
     pub limits: RoundLimits,
-    /// Bytes of the job's encoding of reports and models.
-    pub encoding: Encoding,
+    /// How reports and models travel.
+    pub encoding: Encodings,
 }
 
 impl Default for JobSpec {
@@ -69,7 +70,7 @@ impl Default for JobSpec {
             strategy: StrategySpec::default(),
             evaluation: EvaluationMode::default(),
             limits: RoundLimits::default(),
-            encoding: Encoding::default(),
+            encoding: Encodings::default(),
         }
     }
 }
@@ -150,15 +151,17 @@ pub enum EvaluationMode {
     Never,
 }
 
-/// How parameters travel.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// How parameters travel, each as text: `f32`, `f16`, `bf16`, `int8`, `top_k:FRACTION`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "http", derive(utoipa::ToSchema))]
-#[serde(rename_all = "snake_case")]
-#[non_exhaustive]
-pub enum Encoding {
-    /// As they are: little-endian f32.
-    #[default]
-    F32,
+#[serde(default, deny_unknown_fields)]
+pub struct Encodings {
+    /// The deltas in reports.
+    #[cfg_attr(feature = "http", schema(value_type = String))]
+    pub reports: Encoding,
+    /// The global models that workers download; `top_k` is for reports alone. The coordinator's own model stays f32.
+    #[cfg_attr(feature = "http", schema(value_type = String))]
+    pub models: Encoding,
 }
 
 impl JobSpec {
@@ -206,6 +209,12 @@ impl JobSpec {
                     "must be above 0 and at most 1",
                 ));
             }
+        }
+        if !self.encoding.models.is_dense() {
+            return Err(JobError::new(
+                "encoding.models",
+                "can't be top_k, which is for reports alone",
+            ));
         }
         let quorum = self.limits.min_updates;
         if self.limits.goal.is_some_and(|goal| goal < quorum) {
@@ -276,6 +285,21 @@ mod tests {
     }
 
     #[test]
+    fn encodings_are_named_and_an_unknown_one_is_refused() {
+        let read = |text: &str| serde_json::from_str::<JobSpec>(text);
+        let spec = read(r#"{"encoding":{"reports":"top_k:0.05","models":"bf16"}}"#).unwrap();
+        let expected = Encodings {
+            reports: Encoding::TopK { fraction: 0.05 },
+            models: Encoding::Bf16,
+        };
+        assert_eq!(spec.encoding, expected);
+        let again = read(&serde_json::to_string(&spec).unwrap()).unwrap();
+        assert_eq!(again, spec);
+        let error = read(r#"{"encoding":{"reports":"int4"}}"#).unwrap_err();
+        assert!(error.to_string().contains("int4"), "{error}");
+    }
+
+    #[test]
     fn each_number_out_of_range_names_its_field() {
         let problem = |change: fn(&mut JobSpec)| {
             let mut spec = JobSpec::default();
@@ -284,6 +308,10 @@ mod tests {
         };
         assert_eq!(problem(|spec| spec.rounds = 0), "rounds");
         assert_eq!(problem(|spec| spec.training.lr = f64::NAN), "training.lr");
+        assert_eq!(
+            problem(|spec| spec.encoding.models = Encoding::TopK { fraction: 0.1 }),
+            "encoding.models"
+        );
         assert_eq!(
             problem(|spec| spec.training.batch_size = 0),
             "training.batch_size"

@@ -10,12 +10,12 @@ use tokio::{sync::watch, task::JoinSet};
 use crate::{
     coordinator::{Coordinator, CoordinatorConfig, StrategyFactory},
     job::{JobSpec, StrategySpec},
-    parameters::Parameters,
+    parameters::{Encoding, Parameters},
     report::Refusal,
     round::Outcome,
     strategy::{FederatedStrategy, Replay},
     telemetry::{JobSummary, LoggedEvent, RoundRecord},
-    transport::{InProcess, Operator},
+    transport::{InProcess, ModelBody, Operator},
     worker::{TrainerFactory, Worker, WorkerConfig, WorkerError},
 };
 
@@ -189,6 +189,8 @@ impl Simulation {
             return Err(SimulationError::Failed(reason));
         }
         let (_, model) = coordinator.model(job, None)?;
+        let model = ModelBody::Stored(model).collect(Encoding::F32, None).await;
+        let model = model.map_err(|error| SimulationError::Model(error.to_string()))?;
         Ok(SimulationResult {
             job: summary,
             rounds: coordinator.rounds(job)?,
@@ -253,6 +255,9 @@ pub enum SimulationError {
     /// The job asks for a strategy that nobody gave.
     #[error("the job asks for a strategy of an embedder's own, and none was given")]
     NoStrategy,
+    /// The final model can't be read.
+    #[error("the final model can't be read: {0}")]
+    Model(String),
     /// No threads could be started.
     #[error("no runtime: {0}")]
     Runtime(String),

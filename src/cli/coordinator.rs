@@ -54,6 +54,12 @@ pub struct LimitArgs {
     /// Reports of a round that are held in memory
     #[arg(long, value_name = "BYTES", default_value = "8GiB", value_parser = bytes)]
     pub spool_bytes: u64,
+    /// The most reports that are taken at once; further ones wait
+    #[arg(long, value_name = "N", default_value = "64")]
+    pub max_uploads: usize,
+    /// Bytes of reports that have come and wait for the disk
+    #[arg(long, value_name = "BYTES", default_value = "8MiB", value_parser = bytes)]
+    pub upload_buffer: u64,
     /// The most examples that a report of a worker's own data counts for
     #[arg(long, value_name = "N", default_value = "1000000000")]
     pub max_local_examples: u64,
@@ -124,6 +130,8 @@ impl LimitArgs {
             poll_wait: self.poll_wait,
             report_overhead: self.report_overhead,
             spool_bytes: self.spool_bytes,
+            max_uploads: self.max_uploads,
+            upload_buffer: usize::try_from(self.upload_buffer).unwrap_or(usize::MAX),
             max_local_examples: self.max_local_examples,
             max_workers: self.max_workers,
             max_queued: self.max_queued,

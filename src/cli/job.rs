@@ -10,7 +10,7 @@ use clap::{Args, builder::PossibleValuesParser, builder::TypedValueParser};
 use super::{Failure, values::by_name};
 use crate::{
     job::{EvaluationMode, JobSpec, OptimizerKind, StrategySpec},
-    parameters::{Parameters, safetensors},
+    parameters::{Encoding, Parameters, safetensors},
     partition::PartitionSpec,
     strategy::Weighting,
 };
@@ -62,6 +62,13 @@ pub struct JobArgs {
     /// Flip and padded crop of the training images [default: false]
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
     pub augment: Option<bool>,
+    /// How reports travel: f32, f16, bf16, int8, or top_k:FRACTION (the largest values, with error feedback)
+    /// [default: f32]
+    #[arg(long, value_name = "ENCODING")]
+    pub encoding: Option<Encoding>,
+    /// How global models travel to the workers: f32, f16, bf16 or int8 [default: f32]
+    #[arg(long, value_name = "ENCODING")]
+    pub model_encoding: Option<Encoding>,
     /// The share of the clients whose reports a round waits for [default: 1]
     #[arg(long, value_name = "X", allow_negative_numbers = true)]
     pub fraction: Option<f64>,
@@ -136,6 +143,8 @@ impl JobArgs {
         set(&mut training.momentum, &self.momentum);
         set(&mut training.weight_decay, &self.weight_decay);
         set(&mut training.augment, &self.augment);
+        set(&mut spec.encoding.reports, &self.encoding);
+        set(&mut spec.encoding.models, &self.model_encoding);
         self.change_strategy(&mut spec.strategy)?;
         set(&mut spec.evaluation, &self.evaluation);
         let limits = &mut spec.limits;

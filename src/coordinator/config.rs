@@ -19,6 +19,11 @@ pub struct CoordinatorConfig {
     pub report_overhead: u64,
     /// Bytes of reports that the memory spool takes at once.
     pub spool_bytes: u64,
+    /// The most reports that are taken at once; further ones wait before their bodies are read.
+    pub max_uploads: usize,
+    /// Bytes of reports that have come and wait for the spool, of all uploads together; what is beyond waits in the
+    /// sender.
+    pub upload_buffer: usize,
     /// The most examples that a report of a worker's own data counts for.
     pub max_local_examples: u64,
     /// The most workers that may be registered and live at once.
@@ -42,6 +47,8 @@ impl Default for CoordinatorConfig {
             poll_wait: Duration::from_secs(30),
             report_overhead: 1 << 20,
             spool_bytes: 8 << 30,
+            max_uploads: 64,
+            upload_buffer: 8 << 20,
             max_local_examples: 1_000_000_000,
             max_workers: 20_000,
             max_queued: 100,

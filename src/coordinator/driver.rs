@@ -7,7 +7,7 @@ use std::{collections::VecDeque, sync::atomic::Ordering};
 
 use super::{Coordinator, job::Job, state::State};
 use crate::{
-    ids::{JobId, ModelVersion, RoundId, Timestamp, WorkerId},
+    ids::{JobId, Timestamp, WorkerId},
     report::Refusal,
     round::{Command, Event, MachineConfig, Response, RoundMachine},
 };
@@ -140,7 +140,13 @@ impl Coordinator {
             } else if let Some(event) = events.pop_front() {
                 machine.handle(event, self.now());
             } else {
-                job.prune_models();
+                let (models, idle) = (self.0.models.clone(), job.prune_models());
+                if !idle.is_empty() {
+                    self.later(move || {
+                        idle.iter()
+                            .for_each(|version| models.remove(id, Some(*version)));
+                    });
+                }
                 break;
             }
         }
@@ -205,10 +211,10 @@ impl Coordinator {
                 }
             }
             Command::Publish { round, version } => {
-                events.push_back(Event::Published {
-                    version,
-                    published: publish(job, round, version),
-                });
+                if let Err(reason) = self.spawn_publish(job, round, version) {
+                    let published = Err(reason);
+                    events.push_back(Event::Published { version, published });
+                }
             }
             Command::Evaluate { version } => {
                 if let Err(reason) = self.spawn_evaluate(job, version) {
@@ -220,15 +226,16 @@ impl Coordinator {
                 }
             }
             Command::Discard { round } => {
-                job.next = None;
+                let next = job.next.take();
                 if job.uncommitted {
                     job.uncommitted = false;
                     job.strategy = self.rebuild_strategy(job);
                 }
                 let spool = self.0.spool.clone();
-                self.0
-                    .runtime
-                    .spawn_blocking(move || spool.discard(id, round));
+                self.later(move || {
+                    drop(next);
+                    spool.discard(id, round);
+                });
             }
             Command::Log(event) => {
                 tracing::debug!(job = %id, ?event);
@@ -237,6 +244,8 @@ impl Coordinator {
             Command::End(outcome) => {
                 tracing::info!(job = %id, ?outcome, "job ended");
                 job.over.store(true, Ordering::Relaxed);
+                let next = job.next.take();
+                self.later(move || drop(next));
                 job.end(now);
             }
             Command::Wake { .. } | Command::Prepare { .. } => {}
@@ -261,24 +270,19 @@ impl Coordinator {
         ended.sort_unstable();
         // At least the one that has just ended: its end is still to be told.
         let kept = self.0.config.keep_jobs.max(1);
-        for (_, job) in ended.iter().take(ended.len().saturating_sub(kept)) {
-            state.jobs.remove(job);
+        for (_, id) in ended.iter().take(ended.len().saturating_sub(kept)) {
+            let (id, job, models) = (*id, state.jobs.remove(id), self.0.models.clone());
+            self.later(move || {
+                drop(job);
+                models.remove(id, None);
+            });
         }
     }
-}
 
-/// The aggregate of a round becomes a version of the global model.
-fn publish(job: &mut Job, round: RoundId, version: ModelVersion) -> Result<(), String> {
-    let (_, next) = job
-        .next
-        .take()
-        .filter(|(made_in, _)| *made_in == round)
-        .ok_or("there is no aggregate")?;
-    let strategy = job.strategy.as_ref().ok_or("the strategy is gone")?;
-    job.committed = strategy.export_state();
-    job.uncommitted = false;
-    job.models.insert(version, next);
-    Ok(())
+    /// Lets a blocking thread do what may wait for a disk, outside of the lock.
+    pub(super) fn later(&self, work: impl FnOnce() + Send + 'static) {
+        self.0.runtime.spawn_blocking(work);
+    }
 }
 
 fn machine_config(job: &Job) -> MachineConfig {

@@ -15,7 +15,8 @@ use super::{
 use crate::{
     data::DatasetInfo,
     ids::{ClientId, JobId, ModelVersion, RoundId},
-    report::{Refusal, RefusalKind, ReportMetadata},
+    parameters::Form,
+    report::{Refusal, RefusalKind, ReportMetadata, SpoolKey},
     round::{self, Event, RoundMachine, Task, TaskKind},
     transport::{
         Credentials, Handler, JobDescription, ModelBody, Operator, PROTOCOL, Registered,
@@ -339,9 +340,9 @@ impl Coordinator {
         state.authenticate(credentials)?;
         let job = state.job(job)?;
         let (_, model) = job.model(Some(version))?;
-        job.bytes
-            .fetch_add(job.layout.bytes() as u64, Ordering::Relaxed);
-        Ok(Response::Model(ModelBody::Memory(model)))
+        let body = model.body();
+        job.bytes.fetch_add(body.length(), Ordering::Relaxed);
+        Ok(Response::Model(ModelBody::Stored(body)))
     }
 
     async fn report(
@@ -374,8 +375,15 @@ impl Coordinator {
                 Some(round::Response::Accepted) => return Ok(Response::Accepted),
                 answer => return Err(refusal_of(answer)),
             }
-            let layout = state.job(job)?.layout.clone();
-            Upload::new(self.clone(), job, round, client, request, layout)
+            let encoding = state.job(job)?.spec.encoding.reports;
+            let form = Form::new(encoding, state.job(job)?.layout.clone());
+            let key = SpoolKey {
+                job,
+                round,
+                client,
+                upload: request,
+            };
+            Upload::new(self.clone(), key, form)
         };
         upload.take(metadata, body).await
     }

@@ -12,10 +12,11 @@ use tokio::sync::watch;
 
 use crate::{
     ids::{ClientId, JobId, ModelVersion, RoundId, Timestamp},
-    job::JobSpec,
-    parameters::{Layout, Parameters},
+    job::{Encodings, JobSpec},
+    parameters::Layout,
     report::{Refusal, RefusalKind},
     round::{EvaluationBy, JobEvent, Outcome, RoundMachine},
+    store::{ModelWriter, StoredModel},
     strategy::{FederatedStrategy, StrategyState},
     telemetry::{JobSummary, LoggedEvent, RoundRecord},
     transport::{DatasetShare, Registration},
@@ -35,9 +36,9 @@ pub(super) struct Job {
     pub committed: StrategyState,
     /// Whether the strategy has gone beyond its last commit.
     pub uncommitted: bool,
-    pub models: BTreeMap<ModelVersion, Arc<Parameters>>,
+    pub models: BTreeMap<ModelVersion, Arc<dyn StoredModel>>,
     /// The aggregate of a round that is not published yet.
-    pub next: Option<(RoundId, Arc<Parameters>)>,
+    pub next: Option<(RoundId, Box<dyn ModelWriter>)>,
     /// A trainer for evaluations, where one has been made and is idle.
     pub evaluator: Option<Box<dyn LocalTrainer>>,
     /// The copy of the dataset that the examples are of; empty before it is known, and for `local` data.
@@ -68,7 +69,7 @@ impl Job {
     pub fn new(
         id: JobId,
         spec: JobSpec,
-        initial: Arc<Parameters>,
+        initial: Arc<dyn StoredModel>,
         strategy: Box<dyn FederatedStrategy>,
         evaluation: EvaluationBy,
         keep_events: usize,
@@ -100,8 +101,13 @@ impl Job {
         }
     }
 
-    /// Whether a worker has what this job needs: the dataset, in the copy that the examples are of.
+    /// Whether a worker has what this job needs: the encodings, and the dataset in the copy that the examples are of.
     pub fn can_be_trained_by(&self, registration: &Registration) -> bool {
+        knows(registration, self.spec.encoding) && self.has_its_data(registration)
+    }
+
+    /// Whether a worker has the dataset in the copy that the examples are of.
+    pub fn has_its_data(&self, registration: &Registration) -> bool {
         registration.local == self.spec.partition.is_local()
             && registration.datasets.iter().any(|dataset| {
                 let same_copy =
@@ -122,7 +128,7 @@ impl Job {
     pub fn model(
         &self,
         version: Option<ModelVersion>,
-    ) -> Result<(ModelVersion, Arc<Parameters>), Refusal> {
+    ) -> Result<(ModelVersion, Arc<dyn StoredModel>), Refusal> {
         let latest = self.version();
         let version = version.unwrap_or(latest);
         match self.models.get(&version) {
@@ -154,12 +160,18 @@ impl Job {
         })
     }
 
-    /// Drops the models that nobody will ask for any more.
-    pub fn prune_models(&mut self) {
+    /// The versions that nobody will ask for any more, taken out.
+    pub fn prune_models(&mut self) -> Vec<ModelVersion> {
         let latest = self.version();
-        let Some(machine) = &self.machine else { return };
-        self.models
-            .retain(|version, _| *version == latest || machine.needs(*version));
+        let Some(machine) = &self.machine else {
+            return Vec::new();
+        };
+        let is_idle = |version: &ModelVersion| *version != latest && !machine.needs(*version);
+        let idle: Vec<_> = self.models.keys().copied().filter(is_idle).collect();
+        for version in &idle {
+            self.models.remove(version);
+        }
+        idle
     }
 
     /// Adds to the log and keeps the records in step with it.
@@ -241,8 +253,6 @@ impl Job {
         self.ended = Some(now);
         self.strategy = None;
         self.evaluator = None;
-        self.next = None;
-        self.prune_models();
         self.progress.send_modify(|progress| progress.ended = true);
     }
 
@@ -275,4 +285,10 @@ impl Job {
             ended: self.ended,
         }
     }
+}
+
+/// Whether a worker knows both encodings.
+fn knows(registration: &Registration, encodings: Encodings) -> bool {
+    let known = |name: &str| registration.encodings.iter().any(|known| known == name);
+    known(encodings.reports.name()) && known(encodings.models.name())
 }

@@ -28,13 +28,17 @@ use std::{
 pub use config::CoordinatorConfig;
 pub use executor::Threads;
 use state::State;
-use tokio::{runtime::Handle, sync::Notify};
+use tokio::{
+    runtime::Handle,
+    sync::{Notify, Semaphore},
+};
 
 use crate::{
     data::DatasetInfo,
     ids::Timestamp,
     job::JobSpec,
     report::{MemorySpool, Spool},
+    store::{MemoryModels, ModelStore},
     strategy::FederatedStrategy,
     worker::TrainerFactory,
 };
@@ -51,6 +55,10 @@ struct Shared {
     trainers: Arc<dyn TrainerFactory>,
     strategies: BTreeMap<String, StrategyFactory>,
     spool: Arc<dyn Spool>,
+    models: Arc<dyn ModelStore>,
+    /// How many reports are taken at once, and how many batches of their bytes wait for the spool.
+    uploads: Semaphore,
+    batches: Arc<Semaphore>,
     executor: Threads,
     /// What the coordinator itself has of the data.
     datasets: Vec<DatasetInfo>,
@@ -67,6 +75,7 @@ pub struct CoordinatorBuilder {
     trainers: Arc<dyn TrainerFactory>,
     strategies: BTreeMap<String, StrategyFactory>,
     spool: Option<Arc<dyn Spool>>,
+    models: Arc<dyn ModelStore>,
 }
 
 impl CoordinatorBuilder {
@@ -79,6 +88,12 @@ impl CoordinatorBuilder {
     /// Another place for reports than memory.
     pub fn spool(mut self, spool: Arc<dyn Spool>) -> Self {
         self.spool = Some(spool);
+        self
+    }
+
+    /// Another place for global models than memory.
+    pub fn models(mut self, models: Arc<dyn ModelStore>) -> Self {
+        self.models = models;
         self
     }
 
@@ -99,6 +114,10 @@ impl CoordinatorBuilder {
             .spool
             .unwrap_or_else(|| Arc::new(MemorySpool::new(self.config.spool_bytes)));
         let coordinator = Coordinator(Arc::new(Shared {
+            uploads: Semaphore::new(self.config.max_uploads.max(1)),
+            batches: Arc::new(Semaphore::new(
+                (self.config.upload_buffer / upload::BATCH).max(1),
+            )),
             executor: Threads::new(self.config.fold_threads),
             datasets: self.trainers.datasets(),
             runtime: Handle::current(),
@@ -106,6 +125,7 @@ impl CoordinatorBuilder {
             trainers: self.trainers,
             strategies: self.strategies,
             spool,
+            models: self.models,
             clock: Clock::start(),
             state: Mutex::new(State::new(expiry)),
             rearm: Notify::new(),
@@ -123,6 +143,7 @@ impl Coordinator {
             trainers,
             strategies: BTreeMap::new(),
             spool: None,
+            models: Arc::new(MemoryModels),
         }
     }
 

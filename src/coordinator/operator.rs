@@ -4,11 +4,15 @@ use std::{collections::VecDeque, sync::Arc};
 
 use futures_util::{Stream, stream};
 
-use super::{Coordinator, job::Job, submission::invalid};
+use super::{
+    Coordinator,
+    job::Job,
+    submission::{check_encodings, invalid},
+};
 use crate::{
     ids::{JobId, ModelVersion},
     job::{JobError, JobSpec},
-    parameters::Parameters,
+    parameters::{Parameters, StoredBody},
     report::{Refusal, RefusalKind},
     round::{Event, Response},
     telemetry::{Health, JobSummary, LoggedEvent, RoundRecord, WorkerSummary},
@@ -44,19 +48,18 @@ impl Operator for Coordinator {
         let strategy = self.make_strategy(&spec)?;
         let evaluation = self.evaluation(&spec, has_data.is_ok())?;
 
+        let id = {
+            let mut state = self.state();
+            self.check_queue(&state)?;
+            state.next_job()
+        };
+        let state = strategy.export_state();
+        let initial = self.keep_initial(id, &spec, initial, &state)?;
         let now = self.now();
-        let mut state = self.state();
-        if state.queue.len() >= self.0.config.max_queued {
-            return Err(Refusal::new(
-                RefusalKind::Busy,
-                format!("{} jobs are waiting already", state.queue.len()),
-            ));
-        }
-        let id = state.next_job();
         let mut job = Job::new(
             id,
             spec,
-            Arc::new(initial),
+            initial,
             strategy,
             evaluation,
             self.0.config.keep_events,
@@ -65,6 +68,15 @@ impl Operator for Coordinator {
         if let (Ok(dataset), false) = (has_data, job.spec.partition.is_local()) {
             // Known before the data is dealt, so that no worker with another copy is counted on.
             job.fingerprint = dataset.fingerprint;
+        }
+        let mut state = self.state();
+        let room = self
+            .check_queue(&state)
+            .and_then(|()| check_encodings(&state, &job));
+        if let Err(refusal) = room {
+            drop(state);
+            self.0.models.remove(id, None);
+            return Err(refusal);
         }
         state.jobs.insert(id, job);
         state.queue.push_back(id);
@@ -147,8 +159,9 @@ impl Operator for Coordinator {
         &self,
         job: JobId,
         version: Option<ModelVersion>,
-    ) -> Result<(ModelVersion, Arc<Parameters>), Refusal> {
-        self.state().job(job)?.model(version)
+    ) -> Result<(ModelVersion, Arc<dyn StoredBody>), Refusal> {
+        let (version, model) = self.state().job(job)?.model(version)?;
+        Ok((version, model.file()))
     }
 
     fn health(&self) -> Health {

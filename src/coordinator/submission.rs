@@ -1,12 +1,16 @@
 //! Whether a job can run here, and what it starts with.
 
-use super::Coordinator;
+use std::sync::Arc;
+
+use super::{Coordinator, job::Job, state::State};
 use crate::{
+    ids::{JobId, ModelVersion},
     job::{EvaluationMode, JobError, JobSpec, StrategySpec},
     parameters::Parameters,
     report::{Refusal, RefusalKind},
     round::EvaluationBy,
-    strategy::FederatedStrategy,
+    store::{StoreError, StoredModel},
+    strategy::{FederatedStrategy, StrategyState},
     worker::TrainError,
 };
 
@@ -41,6 +45,48 @@ impl Coordinator {
             }
             (Err(error), None) => Err(invalid(&JobError::new("model", error.to_string()))),
             (Err(_), Some(given)) => Ok(given),
+        }
+    }
+
+    /// Version 0 of a job's model, kept where models are.
+    pub(super) fn keep_initial(
+        &self,
+        id: JobId,
+        spec: &JobSpec,
+        initial: Parameters,
+        state: &StrategyState,
+    ) -> Result<Arc<dyn StoredModel>, Refusal> {
+        const BLOCK: usize = 64 * 1024;
+        let layout = initial.layout().clone();
+        if !spec.encoding.reports.is_dense() && u32::try_from(layout.len()).is_err() {
+            let problem = "can't be top_k: the model has more parameters than 32 bits can number";
+            return Err(invalid(&JobError::new("encoding.reports", problem)));
+        }
+        let storage = |error: &dyn std::error::Error| {
+            let detail = format!("the initial model can't be kept: {error}");
+            Refusal::new(RefusalKind::Storage, detail)
+        };
+        let (models, encoding) = (&self.0.models, spec.encoding.models);
+        let begun = models.begin(id, ModelVersion(0), &layout, encoding);
+        let mut writer = begun.map_err(|error| storage(&error))?;
+        for (index, block) in initial.values().chunks(BLOCK).enumerate() {
+            let written = writer.write(index * BLOCK, block);
+            written.map_err(|error| storage(&error))?;
+        }
+        writer.publish(state).map_err(|error| match error {
+            StoreError::Encoding(problem) => invalid(&JobError::new("encoding.models", problem)),
+            error => storage(&error),
+        })
+    }
+
+    /// Whether one more job may wait.
+    pub(super) fn check_queue(&self, state: &State) -> Result<(), Refusal> {
+        match state.queue.len() < self.0.config.max_queued {
+            true => Ok(()),
+            false => {
+                let detail = format!("{} jobs are waiting already", state.queue.len());
+                Err(Refusal::new(RefusalKind::Busy, detail))
+            }
         }
     }
 
@@ -92,6 +138,26 @@ impl Coordinator {
             },
         })
     }
+}
+
+/// Refuses a job whose encodings none of the workers knows that could train it otherwise. Without any such worker, one
+/// that knows them may still come.
+pub(super) fn check_encodings(state: &State, job: &Job) -> Result<(), Refusal> {
+    let registrations = state
+        .roster
+        .live()
+        .map(|(_, record)| &record.info.registration);
+    let mut able = registrations
+        .filter(|registration| job.has_its_data(registration))
+        .peekable();
+    if able.peek().is_none() || able.any(|registration| job.can_be_trained_by(registration)) {
+        return Ok(());
+    }
+    let problem = format!(
+        "no worker that has the dataset knows both {} and {}",
+        job.spec.encoding.reports, job.spec.encoding.models
+    );
+    Err(invalid(&JobError::new("encoding", problem)))
 }
 
 pub(super) fn invalid(error: &JobError) -> Refusal {

@@ -18,12 +18,12 @@ use super::*;
 use crate::{
     ids::{ClientId, JobId},
     job::EvaluationMode,
-    parameters::{Parameters, safetensors::header},
+    parameters::{Encoding, Parameters, safetensors::header},
     report::{DELTA_PREFIX, Refusal, RefusalKind, ReportMetadata},
     telemetry::{JobSummary, RoundRecord},
     transport::{
-        Credentials, Handler, Operator, PROTOCOL, Registration, ReportBody, Request, Response,
-        TaskMessage, Token,
+        Credentials, Handler, ModelBody, Operator, PROTOCOL, Registration, ReportBody, Request,
+        Response, TaskMessage, Token,
         http::{Server, ServerConfig},
     },
     worker::NoopTrainers,
@@ -78,6 +78,7 @@ impl Lab {
             hardware: Default::default(),
             device: "test".to_string(),
             datasets: self.trainers.datasets(),
+            encodings: Encoding::NAMES.map(str::to_string).to_vec(),
             local: false,
         }
     }
@@ -203,11 +204,9 @@ impl Lab {
         let ended = tokio::time::timeout(LIMIT, self.coordinator.finished(job)).await;
         let summary = ended.expect("an end in time").unwrap();
         let rounds = self.coordinator.rounds(job).unwrap();
-        (
-            summary,
-            rounds,
-            self.coordinator.model(job, None).unwrap().1,
-        )
+        let body = ModelBody::Stored(self.coordinator.model(job, None).unwrap().1);
+        let model = body.collect(Encoding::F32, None).await.unwrap();
+        (summary, rounds, model)
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Panics of strategies and trainers end here, as the reason why a round is abandoned or a version not evaluated.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::collections::BTreeMap;
 
 use super::{
     Coordinator,
@@ -13,9 +13,10 @@ use crate::{
     ids::{ClientId, JobId, ModelVersion, RequestId, RoundId, WorkerId},
     job::JobSpec,
     panics,
-    parameters::Parameters,
+    parameters::BlockReader,
     report::Reports,
     round::Event,
+    store::ModelWriter,
     strategy::{Aggregation, ClientInfo, FederatedStrategy, RoundContext, RoundRng},
     transport::Registration,
     worker::{ClientContext, EvalTask, LocalTrainer},
@@ -96,13 +97,29 @@ impl Coordinator {
         let global = job.models.get(&base).cloned().ok_or(NO_MODEL)?;
         let mut strategy = job.strategy.take().ok_or(NO_STRATEGY)?;
         let (coordinator, id) = (self.clone(), job.id);
+        let encoding = job.spec.encoding.models;
         self.0.runtime.spawn_blocking(move || {
-            let folded = caught(|| coordinator.fold(id, round, &accepted, &mut *strategy, &global));
+            let folded = caught(|| {
+                let version = ModelVersion(base.0 + 1);
+                let next = coordinator
+                    .0
+                    .models
+                    .begin(id, version, global.layout(), encoding);
+                let mut next = next.map_err(|error| error.to_string())?;
+                let aggregation =
+                    coordinator.fold(id, round, &accepted, &mut *strategy, &*global, &mut *next)?;
+                Ok((aggregation, next))
+            });
             coordinator.give_back(id, strategy, folded.is_ok());
             let aggregation = folded.map(|(aggregation, next)| {
+                // A job that has ended has no use for it: what is written is dropped here, outside of the lock.
+                let mut unwanted = Some((round, next));
                 if let Some(job) = coordinator.state().jobs.get_mut(&id) {
-                    job.next = Some((round, Arc::new(next)));
+                    if job.ended.is_none() {
+                        job.next = unwanted.take();
+                    }
                 }
+                drop(unwanted);
                 aggregation
             });
             coordinator.complete(id, Event::Aggregated { round, aggregation });
@@ -116,8 +133,9 @@ impl Coordinator {
         round: RoundId,
         accepted: &[(ClientId, RequestId)],
         strategy: &mut dyn FederatedStrategy,
-        global: &Parameters,
-    ) -> Result<(Aggregation, Parameters), String> {
+        global: &dyn BlockReader,
+        next: &mut dyn ModelWriter,
+    ) -> Result<Aggregation, String> {
         let reports = self
             .0
             .spool
@@ -125,11 +143,56 @@ impl Coordinator {
             .map_err(|error| error.to_string())?;
         let reports = Reports::new(global.layout(), &reports, &self.0.executor)
             .map_err(|error| error.to_string())?;
-        let mut next = Parameters::zeros(global.layout().clone());
-        let aggregation = strategy
-            .aggregate(global, &reports, &mut next)
-            .map_err(|error| chain(&error))?;
-        Ok((aggregation, next))
+        strategy
+            .aggregate(global, &reports, next)
+            .map_err(|error| chain(&error))
+    }
+
+    /// The aggregate of a round becomes a version of the global model, together with the strategy's state.
+    pub(super) fn spawn_publish(
+        &self,
+        job: &mut Job,
+        round: RoundId,
+        version: ModelVersion,
+    ) -> Result<(), String> {
+        let next = job.next.take().filter(|(made_in, _)| *made_in == round);
+        let (_, next) = next.ok_or("there is no aggregate")?;
+        let strategy = job.strategy.take().ok_or(NO_STRATEGY)?;
+        let (coordinator, id) = (self.clone(), job.id);
+        self.0.runtime.spawn_blocking(move || {
+            let published = caught(|| {
+                let state = strategy.export_state();
+                let model = next.publish(&state).map_err(|error| error.to_string())?;
+                Ok((model, state))
+            });
+            let published = {
+                let mut held = coordinator.state();
+                let job = held.jobs.get_mut(&id).filter(|job| job.ended.is_none());
+                match (published, job) {
+                    (Ok((model, state)), Some(job)) => {
+                        job.models.insert(version, model);
+                        job.committed = state;
+                        job.uncommitted = false;
+                        job.strategy = Some(strategy);
+                        Ok(())
+                    }
+                    (Err(reason), Some(job)) => {
+                        job.strategy = Some(strategy);
+                        Err(reason)
+                    }
+                    (published, None) => {
+                        drop(held);
+                        // The job was cancelled meanwhile.
+                        if published.is_ok() {
+                            coordinator.0.models.remove(id, Some(version));
+                        }
+                        return;
+                    }
+                }
+            };
+            coordinator.complete(id, Event::Published { version, published });
+        });
+        Ok(())
     }
 
     /// The strategy comes back from a thread; after a failure it is built anew from its last commit.
@@ -185,6 +248,7 @@ impl Coordinator {
                     share: 0,
                     shares: 1,
                 };
+                let model = model.parameters().map_err(|error| error.to_string())?;
                 let evaluation = trainer
                     .evaluate(&model, &task, &mut context)
                     .map_err(|error| error.to_string())?;

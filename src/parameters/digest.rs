@@ -81,7 +81,12 @@ mod tests {
         let digest = Digest::of(b"123456789");
         assert_eq!(digest.to_string(), "crc32=cbf43926");
         assert_eq!("crc32=cbf43926".parse(), Ok(digest));
-        for text in ["cbf43926", "crc32=cbf4392", "crc32=cbf4392g", "sha256=00000000"] {
+        for text in [
+            "cbf43926",
+            "crc32=cbf4392",
+            "crc32=cbf4392g",
+            "sha256=00000000",
+        ] {
             assert_eq!(text.parse::<Digest>(), Err(DigestError));
         }
     }

@@ -154,7 +154,10 @@ impl Layout {
     ) -> String {
         let place = values.iter().position(|value| wanted(*value));
         let place = place.map_or(usize::MAX, |place| offset + place);
-        let spec = self.tensors.iter().find(|spec| spec.range().contains(&place));
+        let spec = self
+            .tensors
+            .iter()
+            .find(|spec| spec.range().contains(&place));
         spec.map(|spec| spec.name.clone()).unwrap_or_default()
     }
 

@@ -17,7 +17,8 @@ pub(crate) use block::{checked, groups};
 pub use digest::{Digest, DigestError, Digesting};
 pub use encoding::{
     BodyDecoder, BodySink, DEFAULT_FRACTION, Encoded, EncodedReader, Encoding, EncodingError, Form,
-    GROUP, Memory, MemoryBody, MemorySink, PayloadSource, StoredBody, UnknownEncoding, encode, encode_block, encode_top_k,
+    GROUP, Memory, MemoryBody, MemorySink, PayloadSource, StoredBody, UnknownEncoding, encode,
+    encode_block, encode_top_k,
 };
 pub use layout::{Layout, LayoutError, Role, TensorSpec};
 

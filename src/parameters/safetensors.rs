@@ -162,7 +162,10 @@ fn header_limit(expected: Option<&Layout>) -> usize {
 /// [`SafetensorsError::NotFinite`] names the first tensor that has a NaN or an infinity.
 pub fn check_finite(layout: &Layout, values: &[f32]) -> Result<(), SafetensorsError> {
     // Without an early exit the loop vectorizes.
-    match values.iter().fold(false, |bad, value| bad | !value.is_finite()) {
+    match values
+        .iter()
+        .fold(false, |bad, value| bad | !value.is_finite())
+    {
         false => Ok(()),
         true => Err(SafetensorsError::NotFinite {
             name: layout.name_at(0, values, |value| !value.is_finite()),
@@ -225,7 +228,9 @@ pub enum SafetensorsError {
         expected: String,
     },
     /// A scale of int8 that is negative, not finite, or of more than 16 significant bits.
-    #[error("{name} has a value that is no scale: at least 0, finite, of at most 16 significant bits")]
+    #[error(
+        "{name} has a value that is no scale: at least 0, finite, of at most 16 significant bits"
+    )]
     Scale {
         /// The tensor.
         name: String,

@@ -101,6 +101,8 @@ kinds! {
     TooLarge = "too_large", 413;
     /// The upload broke off before its end.
     Truncated = "truncated", 400;
+    /// The coordinator's storage has no room, or fails.
+    Storage = "storage", 507;
     /// A limit of the coordinator is reached for now.
     Busy = "busy", 503;
 }
@@ -108,6 +110,9 @@ kinds! {
 impl RefusalKind {
     /// Whether the same request may be granted later.
     pub fn is_transient(self) -> bool {
-        matches!(self, Self::Duplicate | Self::Truncated | Self::Busy)
+        matches!(
+            self,
+            Self::Duplicate | Self::Truncated | Self::Storage | Self::Busy
+        )
     }
 }

@@ -14,8 +14,8 @@ use super::{DELTA, DELTA_PREFIX, Report, ReportMetadata};
 use crate::{
     ids::{ClientId, JobId, RequestId, RoundId},
     parameters::{
-        Block, BlockBuffer, BlockError, BlockReader, BodyDecoder, Digest, Encoded, Encoding,
-        EncodingError, Form, Layout, LayoutError, MemorySink,
+        Block, BlockBuffer, BlockReader, BodyDecoder, Digest, Encoded, Encoding, EncodingError,
+        Form, Layout, LayoutError, MemorySink,
         safetensors::{SafetensorsError, check_finite},
     },
 };
@@ -71,6 +71,11 @@ pub trait Spool: Send + Sync {
             writer.push(&piece)?;
         }
         writer.finish(metadata, None)
+    }
+
+    /// Whether no method ever waits for a disk.
+    fn is_memory(&self) -> bool {
+        false
     }
 
     /// The stored reports of these clients and uploads, in the order given.
@@ -257,6 +262,10 @@ impl Spool for MemorySpool {
         Ok(())
     }
 
+    fn is_memory(&self) -> bool {
+        true
+    }
+
     fn reports(
         &self,
         job: JobId,
@@ -319,8 +328,7 @@ fn check(delta: &Encoded, encoding: Encoding, layout: &Layout) -> Result<(), Spo
     layout.check_same(delta.layout())?;
     // Others were checked as they were made.
     if found == Encoding::F32
-        && let Ok(Block::F32(values)) =
-            delta.block(0..layout.len(), &mut BlockBuffer::default())
+        && let Ok(Block::F32(values)) = delta.block(0..layout.len(), &mut BlockBuffer::default())
     {
         check_finite(layout, values)?;
     }
@@ -434,13 +442,7 @@ mod tests {
         let (spool, layout) = (MemorySpool::new(40), layout());
         let first = spool.begin(key(0), Encoding::F32, &layout).unwrap();
         spool
-            .put(
-                key(1),
-                Encoding::F32,
-                &layout,
-                metadata(),
-                zeros(&layout),
-            )
+            .put(key(1), Encoding::F32, &layout, metadata(), zeros(&layout))
             .unwrap();
         let full = spool.begin(key(2), Encoding::F32, &layout).err();
         assert_eq!(
@@ -454,13 +456,7 @@ mod tests {
         assert_eq!(spool.used(), 16);
         assert!(spool.begin(key(2), Encoding::F32, &layout).is_ok());
         spool
-            .put(
-                key(3),
-                Encoding::F32,
-                &layout,
-                metadata(),
-                zeros(&layout),
-            )
+            .put(key(3), Encoding::F32, &layout, metadata(), zeros(&layout))
             .unwrap();
         spool.forget(key(3));
         assert_eq!(spool.used(), 16);

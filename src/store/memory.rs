@@ -45,7 +45,10 @@ impl BlockWriter for Writer {
 }
 
 impl ModelWriter for Writer {
-    fn publish(self: Box<Self>, _state: &StrategyState) -> Result<Arc<dyn StoredModel>, StoreError> {
+    fn publish(
+        self: Box<Self>,
+        _state: &StrategyState,
+    ) -> Result<Arc<dyn StoredModel>, StoreError> {
         let parameters = Arc::new(self.parameters);
         let file = MemoryBody::new(Encoded::plain(parameters.clone()));
         let body = match self.encoding {

@@ -122,7 +122,11 @@ impl Buffers {
                     source,
                 })?;
             }
-            add(&mut self.sums, &weights[..pass.len()], &blocks[..pass.len()]);
+            add(
+                &mut self.sums,
+                &weights[..pass.len()],
+                &blocks[..pass.len()],
+            );
         }
         self.next.resize(range.len(), 0.0);
         global.read(range.start, &mut self.next)?;

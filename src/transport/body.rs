@@ -76,7 +76,8 @@ impl ModelBody {
         let (mut bytes, length, digest) = match self {
             Self::Stored(body) => {
                 if let Some(model) = body.in_memory() {
-                    let same = layout.map_or(Ok(()), |layout| layout.check_same(model.form().layout()));
+                    let same =
+                        layout.map_or(Ok(()), |layout| layout.check_same(model.form().layout()));
                     same.map_err(malformed)?;
                     return model.decode().map_err(malformed);
                 }

@@ -163,6 +163,9 @@ pub struct Registration {
     /// The datasets that it has.
     #[serde(default)]
     pub datasets: Vec<DatasetInfo>,
+    /// The names of the encodings that it knows: [`crate::parameters::Encoding::NAMES`] are all there are.
+    #[serde(default = "plain")]
+    pub encodings: Vec<String>,
     /// Whether the data is its own: it then takes part in jobs with `local` data only, as one client.
     #[serde(default)]
     pub local: bool,
@@ -170,6 +173,10 @@ pub struct Registration {
 
 fn one() -> u32 {
     1
+}
+
+fn plain() -> Vec<String> {
+    vec!["f32".to_string()]
 }
 
 /// What a worker is told at registration.

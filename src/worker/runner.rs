@@ -17,6 +17,7 @@ use tokio::{
 
 use super::{TrainerFactory, WorkerConfig, WorkerError, task::Desk};
 use crate::{
+    parameters::Encoding,
     report::{Refusal, RefusalKind},
     transport::{
         Credentials, PROTOCOL, Registered, Registration, Request, Response, TaskMessage, Transport,
@@ -128,6 +129,7 @@ impl<T: Transport> Worker<T> {
             hardware: self.config.hardware.clone(),
             device: self.config.device.clone(),
             datasets,
+            encodings: Encoding::NAMES.map(str::to_string).to_vec(),
             local: self.config.local,
         };
         let request = || Request::Register {

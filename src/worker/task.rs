@@ -23,7 +23,7 @@ use crate::{
     ids::{ClientId, JobId, ModelVersion},
     job::{JobSpec, TrainingSettings},
     panics,
-    parameters::Parameters,
+    parameters::{Encoded, Encoding, Parameters, encode, encode_top_k},
     report::{Refusal, ReportMetadata},
     round::Evaluation,
     transport::{ReportBody, Request, Response, TaskMessage, TaskWork, Transport},
@@ -46,6 +46,8 @@ struct OpenJob {
     partitions: Mutex<HashMap<ClientId, Partition>>,
     /// What clients keep between rounds.
     states: Mutex<HashMap<ClientId, BTreeMap<String, Parameters>>>,
+    /// What sparse reports of clients have left out so far.
+    residuals: Mutex<HashMap<ClientId, Parameters>>,
 }
 
 /// Why a task came to nothing.
@@ -138,10 +140,16 @@ impl Desk {
                 let deadline = Instant::now() + Duration::from_millis(*remaining_ms);
                 let partition = job.partition(session, message.client).await?;
                 let task = train_task(&job, message, training, partition);
-                let (metadata, delta) = job.train(model, task, stop).await?;
+                let (metadata, delta, residual) = job.train(model, task, stop).await?;
                 session
                     .submit(message, metadata, delta, deadline, stop)
-                    .await
+                    .await?;
+                // Only now is what was left out of this report owed to a later one; else all of it is as if the client
+                // had not taken part.
+                if let Some(residual) = residual {
+                    locked(&job.residuals).insert(message.client, residual);
+                }
+                Ok(())
             }
             TaskWork::Evaluate { share, shares } => {
                 let task = EvalTask {
@@ -185,6 +193,7 @@ impl Desk {
             model: AsyncMutex::default(),
             partitions: Mutex::default(),
             states: Mutex::default(),
+            residuals: Mutex::default(),
         });
         *open = Some(job.clone());
         Ok(job)
@@ -212,7 +221,8 @@ impl OpenJob {
                 Response::Model(body) => body,
                 other => return Err(refused(other)),
             };
-            match body.collect(layout.clone()).await {
+            let encoding = self.spec.encoding.models;
+            match body.collect(encoding, layout.clone()).await {
                 Ok(model) => {
                     *fetched = Some((version, model.clone()));
                     return Ok(model);
@@ -266,7 +276,7 @@ impl OpenJob {
         model: Arc<Parameters>,
         task: TrainTask,
         stop: &Arc<AtomicBool>,
-    ) -> Result<(ReportMetadata, Arc<Parameters>), Failure> {
+    ) -> Result<(ReportMetadata, Encoded, Option<Parameters>), Failure> {
         let (client, version) = (task.client, task.version);
         let update: LocalUpdate = {
             let model = model.clone();
@@ -281,16 +291,22 @@ impl OpenJob {
             steps,
             metrics,
         } = update;
-        let delta = parameters
-            .into_delta(&model)
-            .map_err(|error| Failure::Unable(error.to_string()))?;
+        let residual = locked(&self.residuals).get(&client).cloned();
+        let encoding = self.spec.encoding.reports;
+        let encoded = tokio::task::spawn_blocking(move || {
+            encode_delta(encoding, parameters, &model, residual.as_ref())
+        });
+        let encoded = encoded.await.map_err(|error| error.to_string());
+        let (delta, residual) = encoded
+            .and_then(|encoded| encoded)
+            .map_err(Failure::Unable)?;
         let metadata = ReportMetadata {
             base_version: version,
             examples,
             steps,
             metrics,
         };
-        Ok((metadata, Arc::new(delta)))
+        Ok((metadata, delta, residual))
     }
 
     async fn evaluate(
@@ -349,7 +365,7 @@ impl<T: Transport> Session<T> {
         &self,
         message: &TaskMessage,
         metadata: ReportMetadata,
-        delta: Arc<Parameters>,
+        delta: Encoded,
         deadline: Instant,
         stop: &AtomicBool,
     ) -> Result<(), Failure> {
@@ -405,6 +421,30 @@ impl<T: Transport> Session<T> {
             other => Err(refused(other)),
         }
     }
+}
+
+/// The delta of a local model in the job's encoding and, for a sparse one, what it leaves out: its own rest and what
+/// earlier reports left out, added up.
+fn encode_delta(
+    encoding: Encoding,
+    local: Parameters,
+    global: &Parameters,
+    residual: Option<&Parameters>,
+) -> Result<(Encoded, Option<Parameters>), String> {
+    let mut delta = local
+        .into_delta(global)
+        .map_err(|error| error.to_string())?;
+    if encoding.is_dense() {
+        let encoded = encode(encoding, &Arc::new(delta)).map_err(|error| error.to_string())?;
+        return Ok((encoded, None));
+    }
+    if let Some(residual) = residual {
+        for (value, left_out) in delta.values_mut().iter_mut().zip(residual.values()) {
+            *value += left_out;
+        }
+    }
+    let encoded = encode_top_k(encoding, &mut delta).map_err(|error| error.to_string())?;
+    Ok((encoded, Some(delta)))
 }
 
 fn train_task(

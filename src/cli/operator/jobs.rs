@@ -12,6 +12,7 @@ use crate::{
         rounds_table, values::seconds,
     },
     ids::JobId,
+    parameters::Encoding,
     telemetry::JobSummary,
 };
 
@@ -190,7 +191,7 @@ impl Client {
         let events = events.map_err(|error| self.failure(error.into()))?;
         let model = operator.model(job, None).await;
         let (_, body) = model.map_err(|error| self.failure(error))?;
-        let model = body.collect(None).await;
+        let model = body.collect(Encoding::F32, None).await;
         let model = model.map_err(|error| Failure::because("the model is broken", error))?;
         Ok(Results {
             summary: RunSummary::new(&summary, &rounds),

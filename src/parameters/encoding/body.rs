@@ -6,7 +6,7 @@ use ::safetensors::tensor::{Dtype, Metadata, TensorInfo};
 use thiserror::Error;
 
 use super::{
-    Encoded, Encoding, EncodedReader, Form, Memory,
+    Encoded, EncodedReader, Encoding, Form, Memory,
     form::{Directory, INDICES, SCALES, VALUES},
 };
 use crate::parameters::{
@@ -124,11 +124,7 @@ impl BodyDecoder {
     /// # Errors
     ///
     /// [`EncodingError`], at the first piece that shows it; the decoder then stays failed.
-    pub fn push(
-        &mut self,
-        mut piece: &[u8],
-        sink: &mut dyn BodySink,
-    ) -> Result<(), EncodingError> {
+    pub fn push(&mut self, mut piece: &[u8], sink: &mut dyn BodySink) -> Result<(), EncodingError> {
         self.digest.update(piece);
         let result = self.try_push(&mut piece, sink);
         if result.is_err() {
@@ -255,7 +251,9 @@ impl BodyDecoder {
 
     fn sparse(&self, metadata: &Metadata) -> Result<Payload, EncodingError> {
         let Some(layout) = self.expected.clone() else {
-            return Err(SafetensorsError::Malformed("a sparse body has no layout".to_string()).into());
+            return Err(
+                SafetensorsError::Malformed("a sparse body has no layout".to_string()).into(),
+            );
         };
         let form = Form::new(self.encoding, layout);
         let (mut found, mut shapes) = (Vec::new(), [None, None]);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use half::{bf16, f16, slice::HalfFloatSliceExt};
 
-use super::{Encoded, Encoding, EncodedReader, EncodingError, Form, GROUP, Memory};
+use super::{Encoded, EncodedReader, Encoding, EncodingError, Form, GROUP, Memory};
 use crate::parameters::{Parameters, safetensors::SafetensorsError};
 
 /// How many values are encoded at once.
@@ -56,7 +56,9 @@ pub fn encode_block(encoding: Encoding, block: &[f32], scales: &mut [u8], out: &
     match encoding {
         Encoding::F32 => {
             out.copy_from_slice(bytemuck::cast_slice(block));
-            block.iter().fold(true, |all, value| all & value.is_finite())
+            block
+                .iter()
+                .fold(true, |all, value| all & value.is_finite())
         }
         Encoding::F16 => {
             let out: &mut [f16] = bytemuck::cast_slice_mut(out);
@@ -119,10 +121,7 @@ fn rounded_up(scale: f32) -> f32 {
 /// # Errors
 ///
 /// [`SafetensorsError::NotFinite`], and [`EncodingError::TooLong`] for a model whose indices don't fit 32 bits.
-pub fn encode_top_k(
-    encoding: Encoding,
-    values: &mut Parameters,
-) -> Result<Encoded, EncodingError> {
+pub fn encode_top_k(encoding: Encoding, values: &mut Parameters) -> Result<Encoded, EncodingError> {
     let layout = values.layout().clone();
     let form = Form::new(encoding, layout.clone());
     if u32::try_from(layout.len()).is_err() {
@@ -130,7 +129,10 @@ pub fn encode_top_k(
     }
     let values = values.values_mut();
     let not_finite = |value: f32| !value.is_finite();
-    if values.iter().fold(false, |any, value| any | not_finite(*value)) {
+    if values
+        .iter()
+        .fold(false, |any, value| any | not_finite(*value))
+    {
         let name = layout.name_at(0, values, not_finite);
         return Err(SafetensorsError::NotFinite { name }.into());
     }
@@ -145,7 +147,10 @@ pub fn encode_top_k(
         }
         false => 0,
     };
-    let above = values.iter().filter(|value| size(value) > threshold).count();
+    let above = values
+        .iter()
+        .filter(|value| size(value) > threshold)
+        .count();
     let mut equal = most - above;
     let (mut found, mut indices) = (Vec::with_capacity(most), Vec::with_capacity(most));
     for (index, value) in values.iter_mut().enumerate() {

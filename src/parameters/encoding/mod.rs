@@ -16,8 +16,8 @@ pub use body::{BodyDecoder, BodySink, EncodingError, MemorySink};
 pub use encode::{encode, encode_block, encode_top_k};
 pub use form::Form;
 pub use reader::{Encoded, EncodedReader, Memory, PayloadSource};
-pub use stored::{MemoryBody, StoredBody};
 use serde::{Deserialize, Serialize};
+pub use stored::{MemoryBody, StoredBody};
 use thiserror::Error;
 
 /// How many values share a scale in [`Encoding::Int8`].

@@ -5,9 +5,7 @@ use std::{fmt, ops::Range, sync::Arc};
 use bytes::Bytes;
 
 use super::{Encoding, Form};
-use crate::parameters::{
-    Block, BlockBuffer, BlockError, BlockReader, Layout, Parameters, checked,
-};
+use crate::parameters::{Block, BlockBuffer, BlockError, BlockReader, Layout, Parameters, checked};
 
 /// The bytes of a payload, readable in any order and from several threads.
 pub trait PayloadSource: Send + Sync {

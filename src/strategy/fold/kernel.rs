@@ -16,10 +16,9 @@ pub(super) const PASS: usize = 4;
 /// `sums += weight * block` for each of at most [`PASS`] reports in turn. The blocks are as long as `sums`.
 pub(super) fn add(sums: &mut [f64], weights: &[f64], blocks: &[Block<'_>]) {
     let exact = weights.iter().all(|weight| is_short(*weight));
-    let encoding = |block: &Block<'_>| std::mem::discriminant(block);
     let alike = blocks
         .windows(2)
-        .all(|pair| encoding(&pair[0]) == encoding(&pair[1]));
+        .all(|pair| std::mem::discriminant(&pair[0]) == std::mem::discriminant(&pair[1]));
     let at_once = match blocks.len() == PASS && alike {
         true => PASS,
         false => 1,
@@ -95,7 +94,12 @@ impl Pass<'_> {
             [Block::F16(a), Block::F16(b), Block::F16(c), Block::F16(d)] => {
                 add_rows::<f16, 4, FUSED>(sums, w, [a, b, c, d]);
             }
-            [Block::Bf16(a), Block::Bf16(b), Block::Bf16(c), Block::Bf16(d)] => {
+            [
+                Block::Bf16(a),
+                Block::Bf16(b),
+                Block::Bf16(c),
+                Block::Bf16(d),
+            ] => {
                 add_rows::<bf16, 4, FUSED>(sums, w, [a, b, c, d]);
             }
             [Block::F32(a)] => add_rows::<f32, 1, FUSED>(sums, w, [a]),
@@ -306,12 +310,7 @@ mod wide {
     }
 
     #[inline(always)]
-    fn add_halves<const N: usize>(
-        simd: V4,
-        sums: &mut [f64],
-        weights: &[f64],
-        rows: [&[f16]; N],
-    ) {
+    fn add_halves<const N: usize>(simd: V4, sums: &mut [f64], weights: &[f64], rows: [&[f16]; N]) {
         let len = sums.len();
         let rows = rows.map(|row| &row[..len]);
         let factors: [__m512d; N] =
@@ -322,7 +321,9 @@ mod wide {
         for (index, chunk) in chunks.iter_mut().enumerate() {
             let mut sums: [__m512d; 2] = bytemuck::cast(*chunk);
             for report in 0..N {
-                let values = simd.avx512f._mm512_cvtph_ps(bytemuck::cast(halves[report][index]));
+                let values = simd
+                    .avx512f
+                    ._mm512_cvtph_ps(bytemuck::cast(halves[report][index]));
                 let values: [__m256; 2] = bytemuck::cast(values);
                 for (sum, values) in sums.iter_mut().zip(values) {
                     let values = simd.avx512f._mm512_cvtps_pd(values);

@@ -11,6 +11,8 @@ pub(super) const BASE: &str = "/api/v1";
 pub(super) const WORKER_HEADER: &str = "fedavg-worker";
 /// [`crate::report::ReportMetadata`] as JSON, beside the body of a report.
 pub(super) const REPORT_HEADER: &str = "fedavg-report";
+/// A body's [`crate::parameters::Digest`].
+pub(super) const DIGEST_HEADER: &str = "fedavg-digest";
 /// [`crate::job::JobSpec`] as JSON, beside an initial model.
 pub(super) const JOB_HEADER: &str = "fedavg-job";
 /// The version of the model in the body.

@@ -12,7 +12,10 @@ use std::{
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
-use crate::transport::{BodyError, ModelBody, ReportBody, body};
+use crate::{
+    report::DELTA_PREFIX,
+    transport::{BodyError, ModelBody, ReportBody, body, stored_bytes},
+};
 
 /// Large pieces go out in slices of this many bytes, so that progress shows.
 const SLICE: usize = 256 * 1024;
@@ -57,8 +60,17 @@ impl Outbound {
 impl From<ModelBody> for Outbound {
     fn from(model: ModelBody) -> Self {
         Self::new(match model {
-            ModelBody::Memory(parameters) => Content::Pieces(body::pieces(&parameters, "")),
-            ModelBody::Stream { bytes, length } => Content::Stream {
+            ModelBody::Stored(body) => match body.in_memory() {
+                Some(model) => Content::Pieces(model.pieces("")),
+                None => {
+                    let length = body.length();
+                    Content::Stream {
+                        bytes: stored_bytes(body, 0..length),
+                        left: Some(length),
+                    }
+                }
+            },
+            ModelBody::Stream { bytes, length, .. } => Content::Stream {
                 bytes,
                 left: length,
             },
@@ -69,10 +81,8 @@ impl From<ModelBody> for Outbound {
 impl From<ReportBody> for Outbound {
     fn from(report: ReportBody) -> Self {
         Self::new(match report {
-            ReportBody::Memory(delta) => {
-                Content::Pieces(body::pieces(&delta, crate::report::DELTA_PREFIX))
-            }
-            ReportBody::Stream { bytes, length } => Content::Stream {
+            ReportBody::Memory(delta) => Content::Pieces(delta.pieces(DELTA_PREFIX)),
+            ReportBody::Stream { bytes, length, .. } => Content::Stream {
                 bytes,
                 left: length,
             },

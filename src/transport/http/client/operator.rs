@@ -15,7 +15,7 @@ use super::{
 use crate::{
     ids::{JobId, ModelVersion},
     job::JobSpec,
-    parameters::Parameters,
+    parameters::{Encoded, MemoryBody, Parameters},
     report::Refusal,
     telemetry::{Health, JobSummary, RoundRecord, WorkerSummary},
     transport::{
@@ -86,7 +86,9 @@ impl OperatorClient {
             Some(parameters) => {
                 let spec = ascii_json(spec)
                     .map_err(|error| TransportError::Protocol(error.to_string()))?;
-                let body = Outbound::from(ModelBody::Memory(parameters));
+                let body = Outbound::from(ModelBody::Stored(MemoryBody::new(Encoded::plain(
+                    parameters,
+                ))));
                 call.header(HeaderName::from_static(JOB_HEADER), spec)?
                     .upload(body)
             }

@@ -186,5 +186,6 @@ pub(super) fn model(answer: Answer) -> ModelBody {
     ModelBody::Stream {
         bytes: answer.into_body().into_stream(),
         length,
+        digest: None,
     }
 }

@@ -60,7 +60,10 @@ pub(super) async fn submit(
             (spec, None)
         }
     };
-    let summary = app.endpoint.submit(spec, initial)?;
+    // Drawing and keeping the initial model can take seconds.
+    let submitted = tokio::task::spawn_blocking(move || app.endpoint.submit(spec, initial)).await;
+    let summary =
+        submitted.map_err(|error| Problem::new(RefusalKind::Busy, error.to_string()))??;
     let location = [(header::LOCATION, format!("{BASE}/jobs/{}", summary.job))];
     Ok((StatusCode::CREATED, location, axum::Json(summary)).into_response())
 }

@@ -62,8 +62,8 @@ pub(super) async fn model(
     };
     match reader {
         Reader::Operator => {
-            let (version, parameters) = app.endpoint.model(job, named)?;
-            Ok(answer(version, ModelBody::Memory(parameters)))
+            let (version, body) = app.endpoint.model(job, named)?;
+            Ok(answer(version, ModelBody::Stored(body)))
         }
         Reader::Worker(SharedWorker(credentials)) => {
             let version = named.ok_or_else(|| no_version("latest, of a worker"))?;

@@ -12,12 +12,13 @@ use http_body::Body as _;
 use super::{App, plain};
 use crate::{
     ids::{ClientId, JobId, ModelVersion, RoundId, WorkerId},
-    report::ReportMetadata,
+    parameters::{Digest, DigestError},
+    report::{RefusalKind, ReportMetadata},
     transport::{
         self, BodyError, DatasetShare, JobDescription, ReportBody, Request,
         body::ByteStream,
         http::{
-            api::{Failure, REPORT_HEADER, SAFETENSORS, ShareEvaluation},
+            api::{DIGEST_HEADER, Failure, REPORT_HEADER, SAFETENSORS, ShareEvaluation},
             extract::{Ids, Json, SharedWorker, body_error, json_header, media_type, unsupported},
             openapi::Safetensors,
             problem::Problem,
@@ -72,7 +73,8 @@ pub(super) async fn partition(
         ("round" = RoundId, Path, description = "The round."),
         ("client" = ClientId, Path, description = "The client."),
         ("Fedavg-Worker" = WorkerId, Header, description = "The worker that asks."),
-        ("Fedavg-Report" = String, Header, description = "`ReportMetadata` as JSON in ASCII.")),
+        ("Fedavg-Report" = String, Header, description = "`ReportMetadata` as JSON in ASCII."),
+        ("Fedavg-Digest" = Option<String>, Header, description = "`crc32=` and eight hexadecimal digits: of the body.")),
     request_body(content = Safetensors, content_type = "application/octet-stream", description = "Safetensors."),
     responses((status = 204, description = "Accepted, now or by an earlier request.")))]
 pub(super) async fn report(
@@ -90,9 +92,28 @@ pub(super) async fn report(
         round,
         client,
         metadata,
-        body: ReportBody::Stream { bytes, length },
+        body: ReportBody::Stream {
+            bytes,
+            length,
+            digest: digest(&headers)?,
+        },
     };
     Ok(plain(app.endpoint.handle(request).await))
+}
+
+/// The body's digest, where the sender says it.
+fn digest(headers: &HeaderMap) -> Result<Option<Digest>, Problem> {
+    let Some(value) = headers.get(DIGEST_HEADER) else {
+        return Ok(None);
+    };
+    let digest = value.to_str().ok().and_then(|text| text.parse().ok());
+    match digest {
+        Some(digest) => Ok(Some(digest)),
+        None => Err(Problem::new(
+            RefusalKind::Malformed,
+            format!("{DIGEST_HEADER}: {DigestError}"),
+        )),
+    }
 }
 
 /// A client can't do its training task.

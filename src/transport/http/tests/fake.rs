@@ -11,7 +11,7 @@ use tokio::sync::Semaphore;
 use crate::{
     ids::{ClientId, JobId, ModelVersion, RoundId, Timestamp, WorkerId},
     job::{JobSpec, TrainingSettings},
-    parameters::{Layout, Parameters, Role, safetensors::Decoder},
+    parameters::{Encoded, Layout, MemoryBody, Parameters, Role, StoredBody, safetensors::Decoder},
     report::{DELTA_PREFIX, Refusal, RefusalKind},
     round::{JobEvent, Outcome},
     telemetry::{Health, JobSummary, LoggedEvent, RoundRecord, WorkerSummary},
@@ -166,7 +166,7 @@ impl Fake {
             Request::Model { version, .. } if version.0 > 3 => {
                 return Err(Refusal::new(RefusalKind::NotFound, "no such version"));
             }
-            Request::Model { .. } => Response::Model(ModelBody::Memory(self.model.clone())),
+            Request::Model { .. } => Response::Model(ModelBody::Stored(self.body())),
             Request::Report { body, .. } => {
                 if let Some(refusal) = &self.refuse_reports {
                     return Err(refusal.clone());
@@ -183,9 +183,13 @@ impl Fake {
         })
     }
 
+    fn body(&self) -> Arc<dyn StoredBody> {
+        MemoryBody::new(Encoded::plain(self.model.clone()))
+    }
+
     async fn take(&self, body: ReportBody) -> Result<Parameters, Refusal> {
         let mut bytes = match body {
-            ReportBody::Memory(delta) => return Ok((*delta).clone()),
+            ReportBody::Memory(delta) => return Ok((*delta.decode().unwrap()).clone()),
             ReportBody::Stream { bytes, .. } => bytes,
         };
         let refuse = |kind| move |text: String| Refusal::new(kind, text);
@@ -307,11 +311,11 @@ impl Operator for Fake {
         &self,
         job: JobId,
         version: Option<ModelVersion>,
-    ) -> Result<(ModelVersion, Arc<Parameters>), Refusal> {
+    ) -> Result<(ModelVersion, Arc<dyn StoredBody>), Refusal> {
         known(job)?;
         let version = version.unwrap_or(ModelVersion(3));
         match version.0 {
-            3 => Ok((version, self.model.clone())),
+            3 => Ok((version, self.body())),
             _ => Err(Refusal::new(RefusalKind::Gone, "not kept")),
         }
     }

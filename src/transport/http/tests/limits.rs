@@ -10,6 +10,7 @@ use super::{
 };
 use crate::{
     ids::{ClientId, JobId, ModelVersion, RoundId},
+    parameters::Encoded,
     report::ReportMetadata,
     transport::{
         ReportBody, Request, Response, Transport,
@@ -47,6 +48,7 @@ fn half_a_report(length: Option<u64>) -> Request {
     report(ReportBody::Stream {
         bytes: Box::pin(first.chain(stream::pending())),
         length,
+        digest: None,
     })
 }
 
@@ -60,7 +62,7 @@ async fn polls_that_wait_hold_nothing_up() {
             tokio::spawn(async move { worker.send(poll()).await.unwrap() })
         })
         .collect();
-    let delta = |seed| ReportBody::Memory(Arc::new(parameters(1000, seed)));
+    let delta = |seed| ReportBody::Memory(Encoded::plain(Arc::new(parameters(1000, seed))));
     let accepted = join_all((0..100).map(|seed| worker.send(report(delta(seed))))).await;
     assert!(
         accepted

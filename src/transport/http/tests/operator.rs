@@ -11,7 +11,10 @@ use super::{
 use crate::{
     ids::{JobId, ModelVersion},
     job::JobSpec,
-    parameters::safetensors::{decode, encode},
+    parameters::{
+        Encoding,
+        safetensors::{decode, encode},
+    },
     report::RefusalKind,
     transport::{
         Operator,
@@ -113,7 +116,10 @@ async fn a_model_is_downloaded_as_the_file_that_it_is() {
     assert_eq!((version, length), (ModelVersion(3), file.len() as u64));
     assert_eq!(file, encode(&running.fake.model));
     let (_, body) = operator.model(JOB, Some(ModelVersion(3))).await.unwrap();
-    assert_eq!(body.collect(None).await.unwrap(), running.fake.model);
+    assert_eq!(
+        body.collect(Encoding::F32, None).await.unwrap(),
+        running.fake.model
+    );
     assert_eq!(decode(&file).unwrap(), *running.fake.model);
     let gone = operator.model(JOB, Some(ModelVersion(1))).await;
     assert_eq!(kind(gone), RefusalKind::Gone);

@@ -12,6 +12,7 @@ use crate::{
     backend::Hardware,
     data::DatasetInfo,
     ids::{ClientId, JobId, ModelVersion, RoundId},
+    parameters::{Encoded, Encoding},
     report::{Refusal, RefusalKind, ReportMetadata},
     round::Evaluation,
     transport::{
@@ -79,6 +80,7 @@ fn requests(credentials: &Credentials) -> Vec<Request> {
                     train_examples: 5,
                     test_examples: 6,
                 }],
+                encodings: vec!["f32".to_string(), "int8".to_string()],
                 local: true,
             },
         },
@@ -158,13 +160,16 @@ async fn models_and_reports_come_through_to_the_bit() {
     };
     assert!(length.is_some_and(|length| length > 12_000_000));
     let layout = Some(parameters.layout().clone());
-    assert_eq!(body.collect(layout).await.unwrap(), parameters);
+    assert_eq!(
+        body.collect(Encoding::F32, layout).await.unwrap(),
+        parameters
+    );
 
-    let memory = ReportBody::Memory(parameters.clone());
+    let memory = ReportBody::Memory(Encoded::plain(parameters.clone()));
     let response = worker.send(report(credentials(1), memory)).await.unwrap();
     assert!(matches!(response, Response::Accepted), "{response:?}");
     // The same as a stream in pieces of odd sizes, of unknown length and of known length.
-    let bytes = crate::transport::body::pieces(&parameters, "delta/").concat();
+    let bytes = Encoded::plain(parameters.clone()).pieces("delta/").concat();
     for length in [None, Some(bytes.len() as u64)] {
         let pieces: Vec<_> = bytes
             .chunks(99_991)
@@ -173,6 +178,7 @@ async fn models_and_reports_come_through_to_the_bit() {
         let body = ReportBody::Stream {
             bytes: Box::pin(futures_util::stream::iter(pieces)),
             length,
+            digest: None,
         };
         let response = worker.send(report(credentials(1), body)).await.unwrap();
         assert!(matches!(response, Response::Accepted), "{response:?}");
@@ -250,7 +256,7 @@ async fn a_report_that_is_refused_before_it_is_read_gets_its_refusal() {
     let running = Running::start(fake, ServerConfig::default()).await;
     let worker = running.worker();
     for _ in 0..3 {
-        let body = ReportBody::Memory(running.fake.model.clone());
+        let body = ReportBody::Memory(Encoded::plain(running.fake.model.clone()));
         let refused = refusal(&worker, report(credentials(1), body)).await;
         assert_eq!(refused, expected);
     }
@@ -269,6 +275,7 @@ async fn an_upload_that_stalls_is_told_so() {
                 .chain(futures_util::stream::pending()),
         ),
         length: Some(4000),
+        digest: None,
     };
     let refused = refusal(&running.worker(), report(credentials(1), body)).await;
     assert_eq!(refused.kind, RefusalKind::Truncated);
