@@ -3,11 +3,21 @@
 //! A version of the global model is written while it is folded, beside the one before, and appears in one atomic step,
 //! together with the strategy's state. Nothing here knows jobs' rules; the coordinator says when.
 
+#[cfg(any(test, feature = "testing"))]
+pub mod conformance;
+mod folder;
 mod memory;
+mod models;
+mod spool;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 
+pub use folder::DataFolder;
 pub use memory::MemoryModels;
+pub use models::FileModels;
+pub use spool::{FileSpool, FileSpoolConfig};
 use thiserror::Error;
 
 use crate::{
@@ -22,7 +32,7 @@ use crate::{
 ///
 /// A version is there only after [`ModelWriter::publish`] returned it; a writer that is dropped before that leaves
 /// nothing behind. A [`StoredModel`] that somebody holds stays readable after its removal. All methods may be called from
-/// several threads, and may wait for a disk.
+/// several threads, and may wait for a disk. `store::conformance` (feature `testing`) checks this.
 pub trait ModelStore: Send + Sync {
     /// Begins a version of a job's model, which will be sent in this encoding.
     ///
@@ -89,4 +99,12 @@ pub enum StoreError {
     /// The model has no form in the job's encoding: a value is too large for f16.
     #[error("the model can't be encoded: {0}")]
     Encoding(String),
+    /// Not every value was written.
+    #[error("{missing} of the model's {len} values were not written")]
+    Incomplete {
+        /// How many values are missing.
+        missing: usize,
+        /// How many there are.
+        len: usize,
+    },
 }

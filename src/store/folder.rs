@@ -1,0 +1,183 @@
+//! A coordinator's data folder: one coordinator's at a time, and what the file stores do with the operating system.
+//!
+//! | in it | what |
+//! |---|---|
+//! | `lock` | locked for as long as a coordinator has the folder |
+//! | `spool/job-J/round-R/` | reports, see [`super::FileSpool`] |
+//! | `models/job-J/` | global models, see [`super::FileModels`] |
+
+#[cfg(test)]
+use std::sync::{Mutex, PoisonError};
+use std::{
+    fs::{self, File, TryLockError},
+    io,
+    os::unix::fs::FileExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use super::StoreError;
+use crate::{ids::JobId, parameters::BlockError, report::SpoolError};
+
+const SPOOL: &str = "spool";
+const MODELS: &str = "models";
+const JOB: &str = "job-";
+
+/// A folder on a disk, which no other coordinator has for as long as this value or a store over it lives.
+#[derive(Debug)]
+pub struct DataFolder {
+    path: PathBuf,
+    /// The lock goes with it.
+    _lock: File,
+    /// Bytes that can still be written before the disk is full.
+    #[cfg(test)]
+    pub(super) room: Mutex<Option<u64>>,
+}
+
+impl DataFolder {
+    /// Takes a folder, which is made where there is none.
+    ///
+    /// Reports and models that an earlier coordinator left in it are removed: jobs do not outlive their coordinator, and
+    /// are numbered from 1 by the next one.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::InUse`] where another coordinator has it, [`StoreError::Io`] where the operating system refuses.
+    pub fn open(path: impl AsRef<Path>) -> Result<Arc<Self>, StoreError> {
+        let path = path.as_ref();
+        fs::create_dir_all(path).map_err(|error| failed(path, &error))?;
+        let lock = lock(path)?;
+        for part in [SPOOL, MODELS] {
+            let part = path.join(part);
+            fs::create_dir_all(&part).map_err(|error| failed(&part, &error))?;
+            let removed = remove_jobs(&part)?;
+            if removed > 0 {
+                tracing::info!(
+                    folder = %part.display(),
+                    jobs = removed,
+                    "removed what an earlier coordinator left"
+                );
+            }
+        }
+        sync_folder(path).map_err(|error| failed(path, &error))?;
+        Ok(Arc::new(Self {
+            path: path.to_path_buf(),
+            _lock: lock,
+            #[cfg(test)]
+            room: Mutex::new(None),
+        }))
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(super) fn spool(&self) -> PathBuf {
+        self.path.join(SPOOL)
+    }
+
+    pub(super) fn models(&self) -> PathBuf {
+        self.path.join(MODELS)
+    }
+
+    /// Writes all of `bytes` at a place of a file of this folder.
+    pub(super) fn write_at(&self, file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
+        #[cfg(test)]
+        if let Some(room) = &mut *self.room.lock().unwrap_or_else(PoisonError::into_inner) {
+            let left = room.checked_sub(bytes.len() as u64);
+            *room = left.ok_or(io::ErrorKind::StorageFull)?;
+        }
+        file.write_all_at(bytes, offset)
+    }
+}
+
+/// A job's folder below one of the parts.
+pub(super) fn job_folder(part: &Path, job: JobId) -> PathBuf {
+    part.join(format!("{JOB}{job}"))
+}
+
+fn lock(folder: &Path) -> Result<File, StoreError> {
+    let path = folder.join("lock");
+    let file = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&path)
+        .map_err(|error| failed(&path, &error))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(StoreError::InUse {
+            path: folder.display().to_string(),
+        }),
+        Err(TryLockError::Error(error)) => Err(failed(&path, &error)),
+    }
+}
+
+/// Removes all jobs' folders; whatever else somebody put there stays.
+fn remove_jobs(part: &Path) -> Result<usize, StoreError> {
+    let mut removed = 0;
+    for entry in fs::read_dir(part).map_err(|error| failed(part, &error))? {
+        let path = entry.map_err(|error| failed(part, &error))?.path();
+        let name = path.file_name().and_then(|name| name.to_str());
+        let job = name.and_then(|name| name.strip_prefix(JOB)?.parse::<JobId>().ok());
+        if job.is_some() {
+            fs::remove_dir_all(&path).map_err(|error| failed(&path, &error))?;
+            removed += 1;
+        }
+    }
+    Ok(removed)
+}
+
+/// Makes a folder's entries durable.
+pub(super) fn sync_folder(path: &Path) -> io::Result<()> {
+    File::open(path)?.sync_all()
+}
+
+/// Makes something in a folder, which is made too. Empty folders are removed by others at any time, so that it may take
+/// more than one attempt.
+pub(super) fn make_in<T>(folder: &Path, make: impl Fn() -> io::Result<T>) -> io::Result<T> {
+    const ATTEMPTS: usize = 100;
+    let mut result = make();
+    for _ in 0..ATTEMPTS {
+        match &result {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                match fs::create_dir_all(folder) {
+                    Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                    _ => result = make(),
+                }
+            }
+            _ => break,
+        }
+    }
+    result
+}
+
+/// What went wrong, with the path, as the error of each seam.
+pub(super) fn failed(path: &Path, error: &io::Error) -> StoreError {
+    StoreError::Io {
+        path: path.display().to_string(),
+        problem: error.to_string(),
+    }
+}
+
+pub(super) fn storage(path: &Path, error: &io::Error) -> SpoolError {
+    SpoolError::Storage(named(path, error))
+}
+
+pub(super) fn unreadable(path: &Path, error: &io::Error) -> BlockError {
+    BlockError::Unreadable(named(path, error))
+}
+
+pub(super) fn unwritable(path: &Path, error: &io::Error) -> BlockError {
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            BlockError::Full(named(path, error))
+        }
+        _ => BlockError::Unwritable(named(path, error)),
+    }
+}
+
+fn named(path: &Path, error: &io::Error) -> String {
+    format!("{}: {error}", path.display())
+}

@@ -1,0 +1,151 @@
+//! The files of a version: written in any order, read for as long as somebody holds them.
+
+use std::{
+    fs::File,
+    os::unix::fs::FileExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use crate::{
+    parameters::{
+        BlockError, Digest, EncodedReader, Encoding, Form, PayloadSource, StoredBody,
+    },
+    store::{
+        StoreError,
+        folder::{DataFolder, failed, unreadable, unwritable},
+    },
+};
+
+/// A safetensors file whose header has been written.
+pub(super) struct NewFile {
+    file: File,
+    path: PathBuf,
+    form: Form,
+    header: u64,
+    digest: Digest,
+}
+
+impl NewFile {
+    pub fn create(folder: &DataFolder, path: PathBuf, form: Form) -> Result<Self, StoreError> {
+        let header = form.header("");
+        let created = File::options()
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .open(&path)
+            .and_then(|file| folder.write_at(&file, &header, 0).map(|()| file));
+        Ok(Self {
+            file: created.map_err(|error| failed(&path, &error))?,
+            path,
+            form,
+            header: header.len() as u64,
+            digest: Digest::of(&header),
+        })
+    }
+
+    pub fn form(&self) -> &Form {
+        &self.form
+    }
+
+    /// Writes bytes at a place of the payload.
+    pub fn write(&self, folder: &DataFolder, offset: u64, bytes: &[u8]) -> Result<(), BlockError> {
+        folder
+            .write_at(&self.file, bytes, self.header + offset)
+            .map_err(|error| unwritable(&self.path, &error))
+    }
+
+    /// Brings it to the disk. `payload` are the digests and lengths of the payload's stretches, in order.
+    pub fn finish(
+        self,
+        payload: impl Iterator<Item = (Digest, u64)>,
+    ) -> Result<UnplacedFile, StoreError> {
+        let synced = self.file.sync_data();
+        synced.map_err(|error| failed(&self.path, &error))?;
+        let digest = payload.fold(self.digest, |digest, (next, length)| {
+            digest.then(next, length)
+        });
+        Ok(UnplacedFile { file: self, digest })
+    }
+}
+
+/// A whole file whose folder has not got its name yet.
+pub(super) struct UnplacedFile {
+    file: NewFile,
+    digest: Digest,
+}
+
+impl UnplacedFile {
+    /// The file in its place.
+    pub fn place(self, folder: &Path) -> BodyFile {
+        let NewFile {
+            file,
+            path,
+            form,
+            header,
+            ..
+        } = self.file;
+        let path = path.file_name().map_or(path.clone(), |name| folder.join(name));
+        let bytes = form.bytes();
+        let payload = PayloadOf(Arc::new(Open { file, path, header }));
+        BodyFile {
+            length: header + bytes,
+            digest: self.digest,
+            reader: EncodedReader::new(form, payload),
+        }
+    }
+}
+
+/// A whole safetensors file of a model.
+pub(super) struct BodyFile {
+    length: u64,
+    digest: Digest,
+    reader: EncodedReader<PayloadOf>,
+}
+
+impl BodyFile {
+    /// Its values, by block.
+    pub fn reader(&self) -> &EncodedReader<PayloadOf> {
+        &self.reader
+    }
+}
+
+impl StoredBody for BodyFile {
+    fn encoding(&self) -> Encoding {
+        self.reader.form().encoding()
+    }
+
+    fn length(&self) -> u64 {
+        self.length
+    }
+
+    fn digest(&self) -> Digest {
+        self.digest
+    }
+
+    fn read(&self, offset: u64, bytes: &mut [u8]) -> Result<(), BlockError> {
+        self.reader.source().0.read(offset, bytes)
+    }
+}
+
+/// The part of a file behind its header.
+pub(super) struct PayloadOf(Arc<Open>);
+
+impl PayloadSource for PayloadOf {
+    fn read(&self, offset: u64, bytes: &mut [u8]) -> Result<(), BlockError> {
+        self.0.read(self.0.header + offset, bytes)
+    }
+}
+
+struct Open {
+    file: File,
+    path: PathBuf,
+    header: u64,
+}
+
+impl Open {
+    fn read(&self, offset: u64, bytes: &mut [u8]) -> Result<(), BlockError> {
+        let read = self.file.read_exact_at(bytes, offset);
+        read.map_err(|error| unreadable(&self.path, &error))
+    }
+}

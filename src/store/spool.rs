@@ -1,0 +1,168 @@
+//! Reports in files: each is written as it arrives, and read back by block, so that none is ever held whole.
+//!
+//! A report is `spool/job-J/round-R/client-C-UPLOAD.report` in the [`DataFolder`]: the payload in its form's order
+//! ([`crate::parameters::Form`]), then a trailer that says what it is (`trailer.rs`). While it is uploaded, its
+//! name ends in `.part`. It gets its own name once it is whole, checked and on the disk, so that what has that name after a
+//! crash is an accepted report.
+
+mod handles;
+mod rounds;
+mod spooled;
+mod trailer;
+mod upload;
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use handles::Handles;
+use rounds::Rounds;
+use spooled::SpooledFile;
+#[cfg(test)]
+pub(super) use trailer::Trailer;
+use upload::Upload;
+
+use super::DataFolder;
+use crate::{
+    ids::{ClientId, JobId, RequestId, RoundId},
+    parameters::{EncodedReader, Encoding, Layout},
+    report::{DELTA, Report, ReportMetadata, Spool, SpoolError, SpoolKey, SpoolWriter},
+};
+
+/// What a [`FileSpool`] may use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FileSpoolConfig {
+    /// How many stored reports are open at once, at most, whatever their number; at least 1. Uploads are open beside them.
+    pub max_open: usize,
+    /// After how many bytes of an upload they are brought to the disk, so that its end does not wait for all of them;
+    /// 0: at its end alone.
+    pub sync_every: u64,
+    /// How many bytes of small pieces an upload gathers before it writes them.
+    pub gather: usize,
+}
+
+impl Default for FileSpoolConfig {
+    fn default() -> Self {
+        Self {
+            max_open: 256,
+            sync_every: 32 << 20,
+            gather: 256 << 10,
+        }
+    }
+}
+
+/// Reports in files of a [`DataFolder`]. What is full is the disk; there is no other limit. Every method may wait for it.
+///
+/// A report that somebody holds stays readable after it has been forgotten: its file goes with the last of its readers.
+#[derive(Clone)]
+pub struct FileSpool(Arc<Inner>);
+
+struct Inner {
+    place: Arc<Place>,
+    stored: Mutex<BTreeMap<SpoolKey, Stored>>,
+}
+
+/// What uploads and stored reports need of their spool.
+struct Place {
+    config: FileSpoolConfig,
+    rounds: Rounds,
+    handles: Handles,
+}
+
+struct Stored {
+    metadata: ReportMetadata,
+    delta: EncodedReader<SpooledFile>,
+}
+
+impl FileSpool {
+    /// The spool of this folder. There is one at a time.
+    pub fn new(folder: Arc<DataFolder>, config: FileSpoolConfig) -> Self {
+        Self(Arc::new(Inner {
+            place: Arc::new(Place {
+                config,
+                rounds: Rounds::new(folder),
+                handles: Handles::new(config.max_open),
+            }),
+            stored: Mutex::default(),
+        }))
+    }
+
+    /// How many stored reports are open.
+    #[cfg(test)]
+    pub(super) fn open(&self) -> usize {
+        self.0.place.handles.open()
+    }
+}
+
+impl Inner {
+    fn stored(&self) -> MutexGuard<'_, BTreeMap<SpoolKey, Stored>> {
+        self.stored.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Spool for FileSpool {
+    fn begin(
+        &self,
+        key: SpoolKey,
+        encoding: Encoding,
+        layout: &Arc<Layout>,
+    ) -> Result<Box<dyn SpoolWriter>, SpoolError> {
+        let upload = Upload::begin(self.0.clone(), key, encoding, layout)?;
+        Ok(Box::new(upload))
+    }
+
+    fn reports(
+        &self,
+        job: JobId,
+        round: RoundId,
+        accepted: &[(ClientId, RequestId)],
+    ) -> Result<Vec<Report>, SpoolError> {
+        let stored = self.0.stored();
+        let report = |&(client, upload): &(ClientId, RequestId)| {
+            let key = SpoolKey {
+                job,
+                round,
+                client,
+                upload,
+            };
+            let found = stored.get(&key).ok_or(SpoolError::Missing { client })?;
+            Ok(Report::new(
+                client,
+                round,
+                found.metadata.clone(),
+                vec![(DELTA.to_string(), Arc::new(found.delta.clone()))],
+            ))
+        };
+        accepted.iter().map(report).collect()
+    }
+
+    fn forget(&self, key: SpoolKey) {
+        let gone = self.0.stored().remove(&key);
+        // Files are removed outside of the lock.
+        if let Some(stored) = gone {
+            stored.delta.source().forget();
+        }
+    }
+
+    fn discard(&self, job: JobId, round: RoundId) {
+        let gone: Vec<Stored> = {
+            let mut stored = self.0.stored();
+            let bound = |client, upload| SpoolKey {
+                job,
+                round,
+                client: ClientId(client),
+                upload: RequestId(upload),
+            };
+            let keys: Vec<_> = stored
+                .range(bound(0, 0)..=bound(u32::MAX, u64::MAX))
+                .map(|(key, _)| *key)
+                .collect();
+            keys.iter().filter_map(|key| stored.remove(key)).collect()
+        };
+        // Files are removed outside of the lock.
+        for stored in gone {
+            stored.delta.source().forget();
+        }
+    }
+}

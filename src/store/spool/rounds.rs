@@ -1,0 +1,101 @@
+//! The folders of rounds: made with the first upload, durable with the first report, gone with the last.
+
+use std::{
+    collections::BTreeSet,
+    fs::{self, File},
+    io,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use crate::{
+    ids::{JobId, RoundId},
+    report::SpoolKey,
+    store::folder::{DataFolder, job_folder, make_in, sync_folder},
+};
+
+pub(super) struct Rounds {
+    folder: Arc<DataFolder>,
+    /// Those whose own entry in their job's folder is on the disk.
+    durable: Mutex<BTreeSet<(JobId, RoundId)>>,
+}
+
+impl Rounds {
+    pub fn new(folder: Arc<DataFolder>) -> Self {
+        Self {
+            folder,
+            durable: Mutex::default(),
+        }
+    }
+
+    pub fn folder(&self) -> &DataFolder {
+        &self.folder
+    }
+
+    /// A new file for an upload.
+    pub fn create(&self, key: SpoolKey) -> (PathBuf, io::Result<File>) {
+        let path = self.place(key, "part");
+        let create = || {
+            File::options()
+                .read(true)
+                .write(true)
+                .create_new(true)
+                .open(&path)
+        };
+        let file = make_in(&self.round(key.job, key.round), create);
+        (path, file)
+    }
+
+    /// Gives a file, whose bytes are on the disk, the name of a stored report, durably.
+    pub fn keep(&self, key: SpoolKey, part: &mut PathBuf) -> io::Result<()> {
+        let path = self.place(key, "report");
+        fs::rename(&*part, &path)?;
+        *part = path;
+        let round = (key.job, key.round);
+        sync_folder(&self.round(key.job, key.round))?;
+        if !self.durable().contains(&round) {
+            sync_folder(&job_folder(&self.folder.spool(), key.job))?;
+            sync_folder(&self.folder.spool())?;
+            self.durable().insert(round);
+        }
+        Ok(())
+    }
+
+    /// Removes a file, and the folders that are empty then. Whoever is still at work in one finds it there.
+    pub fn remove(&self, key: SpoolKey, file: &Path) {
+        // Before the file: a folder that is made anew later is not taken for a durable one.
+        self.durable().remove(&(key.job, key.round));
+        let round = self.round(key.job, key.round);
+        let removed = fs::remove_file(file)
+            .and_then(|()| fs::remove_dir(&round))
+            .and_then(|()| fs::remove_dir(job_folder(&self.folder.spool(), key.job)));
+        match removed {
+            Err(error) if !is_expected(&error) => {
+                tracing::warn!(file = %file.display(), %error, "a file of the spool stays behind");
+            }
+            _ => {}
+        }
+    }
+
+    fn round(&self, job: JobId, round: RoundId) -> PathBuf {
+        job_folder(&self.folder.spool(), job).join(format!("round-{round}"))
+    }
+
+    fn place(&self, key: SpoolKey, ending: &str) -> PathBuf {
+        let SpoolKey { client, upload, .. } = key;
+        let name = format!("client-{client}-{upload}.{ending}");
+        self.round(key.job, key.round).join(name)
+    }
+
+    fn durable(&self) -> MutexGuard<'_, BTreeSet<(JobId, RoundId)>> {
+        self.durable.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Others have files there, or were faster.
+fn is_expected(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::NotFound
+    )
+}

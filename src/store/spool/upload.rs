@@ -1,0 +1,216 @@
+//! One report on its way into its file.
+
+use std::{fs::File, path::PathBuf, sync::Arc};
+
+use super::{Inner, Place, Stored, spooled::SpooledFile, trailer::Trailer};
+use crate::{
+    parameters::{
+        BlockError, BodyDecoder, BodySink, Digest, Digesting, EncodedReader, Encoding, Form, Layout,
+    },
+    report::{DELTA_PREFIX, ReportMetadata, SpoolError, SpoolKey, SpoolWriter},
+    store::folder::{storage, unwritable},
+};
+
+/// Pieces of at least so many bytes are written as they are.
+const DIRECT: usize = 64 * 1024;
+
+/// The most bytes that are written at once.
+const CHUNK: usize = 256 * 1024;
+
+pub(super) struct Upload {
+    spool: Arc<Inner>,
+    decoder: BodyDecoder,
+    part: Part,
+}
+
+impl Upload {
+    pub fn begin(
+        spool: Arc<Inner>,
+        key: SpoolKey,
+        encoding: Encoding,
+        layout: &Arc<Layout>,
+    ) -> Result<Self, SpoolError> {
+        let part = Part::create(spool.place.clone(), key)?;
+        Ok(Self {
+            spool,
+            decoder: BodyDecoder::new(encoding, Some(layout.clone()), DELTA_PREFIX),
+            part,
+        })
+    }
+}
+
+impl SpoolWriter for Upload {
+    fn push(&mut self, piece: &[u8]) -> Result<(), SpoolError> {
+        Ok(self.decoder.push(piece, &mut self.part)?)
+    }
+
+    fn finish(
+        self: Box<Self>,
+        metadata: ReportMetadata,
+        digest: Option<Digest>,
+    ) -> Result<(), SpoolError> {
+        let Self {
+            spool,
+            decoder,
+            part,
+        } = *self;
+        let form = decoder.finish(digest)?;
+        let key = part.key;
+        let delta = part.keep(form, &metadata)?;
+        spool.stored().insert(key, Stored { metadata, delta });
+        Ok(())
+    }
+}
+
+/// The file of an upload. Dropped before it is kept, it is removed.
+struct Part {
+    place: Arc<Place>,
+    key: SpoolKey,
+    path: PathBuf,
+    file: File,
+    /// What has been taken and not written: it belongs at `start` of the payload.
+    gathered: Vec<u8>,
+    start: u64,
+    /// Bytes written since they were last brought to the disk.
+    unsynced: u64,
+    /// The stretches that came in order, each with its digest; one, where the whole payload did.
+    stretches: Vec<Stretch>,
+    kept: bool,
+}
+
+struct Stretch {
+    start: u64,
+    end: u64,
+    digest: Digesting,
+}
+
+impl Part {
+    fn create(place: Arc<Place>, key: SpoolKey) -> Result<Self, SpoolError> {
+        let (path, file) = place.rounds.create(key);
+        let file = file.map_err(|error| storage(&path, &error))?;
+        Ok(Self {
+            place,
+            key,
+            path,
+            file,
+            gathered: Vec::new(),
+            start: 0,
+            unsynced: 0,
+            stretches: Vec::new(),
+            kept: false,
+        })
+    }
+
+    /// Makes it a stored report, of which every byte has been taken.
+    fn keep(
+        mut self,
+        form: Form,
+        metadata: &ReportMetadata,
+    ) -> Result<EncodedReader<SpooledFile>, SpoolError> {
+        let failed = |error: BlockError| SpoolError::Storage(error.to_string());
+        self.write_gathered().map_err(failed)?;
+        let trailer = Trailer::new(self.key, metadata, &form, self.digest());
+        let trailer = trailer
+            .encode()
+            .map_err(|error| SpoolError::Storage(error.to_string()))?;
+        let rounds = &self.place.rounds;
+        rounds
+            .folder()
+            .write_at(&self.file, &trailer, form.bytes())
+            .and_then(|()| self.file.sync_data())
+            .and_then(|()| rounds.keep(self.key, &mut self.path))
+            .map_err(|error| storage(&self.path, &error))?;
+        self.kept = true;
+        let file = SpooledFile::new(self.place.clone(), self.key, self.path.clone());
+        Ok(EncodedReader::new(form, file))
+    }
+
+    fn digest(&mut self) -> Digest {
+        self.stretches.sort_unstable_by_key(|stretch| stretch.start);
+        let stretches = self.stretches.drain(..);
+        stretches.fold(Digest::of(&[]), |before, stretch| {
+            before.then(stretch.digest.finish(), stretch.end - stretch.start)
+        })
+    }
+
+    fn write_gathered(&mut self) -> Result<(), BlockError> {
+        let mut gathered = std::mem::take(&mut self.gathered);
+        self.put(self.start, &gathered)?;
+        self.start += gathered.len() as u64;
+        gathered.clear();
+        self.gathered = gathered;
+        Ok(())
+    }
+
+    /// Writes bytes that belong at `offset` of the payload, as many at once as stay in the CPU's cache for their digest.
+    fn put(&mut self, mut offset: u64, bytes: &[u8]) -> Result<(), BlockError> {
+        for chunk in bytes.chunks(CHUNK) {
+            self.put_chunk(offset, chunk)?;
+            offset += chunk.len() as u64;
+        }
+        Ok(())
+    }
+
+    fn put_chunk(&mut self, offset: u64, bytes: &[u8]) -> Result<(), BlockError> {
+        let folder = self.place.rounds.folder();
+        folder
+            .write_at(&self.file, bytes, offset)
+            .map_err(|error| unwritable(&self.path, &error))?;
+        let length = bytes.len() as u64;
+        match self.stretches.last_mut() {
+            Some(last) if last.end == offset => {
+                last.end += length;
+                last.digest.update(bytes);
+            }
+            _ => {
+                let mut digest = Digesting::default();
+                digest.update(bytes);
+                self.stretches.push(Stretch {
+                    start: offset,
+                    end: offset + length,
+                    digest,
+                });
+            }
+        }
+        self.unsynced += length;
+        let every = self.place.config.sync_every;
+        if every > 0 && self.unsynced >= every {
+            self.unsynced = 0;
+            let synced = self.file.sync_data();
+            synced.map_err(|error| unwritable(&self.path, &error))?;
+        }
+        Ok(())
+    }
+}
+
+impl BodySink for Part {
+    fn begin(&mut self, _form: &Form) -> Result<(), BlockError> {
+        Ok(())
+    }
+
+    fn write(&mut self, offset: u64, bytes: &[u8]) -> Result<(), BlockError> {
+        if offset != self.start + self.gathered.len() as u64 {
+            self.write_gathered()?;
+            self.start = offset;
+        }
+        let room = self.place.config.gather.saturating_sub(self.gathered.len());
+        if bytes.len() >= DIRECT || bytes.len() > room {
+            self.write_gathered()?;
+        }
+        if bytes.len() >= DIRECT || bytes.len() > self.place.config.gather {
+            self.put(offset, bytes)?;
+            self.start = offset + bytes.len() as u64;
+        } else {
+            self.gathered.extend_from_slice(bytes);
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Part {
+    fn drop(&mut self) {
+        if !self.kept {
+            self.place.rounds.remove(self.key, &self.path);
+        }
+    }
+}
