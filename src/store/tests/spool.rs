@@ -76,6 +76,44 @@ fn the_file_alone_says_what_it_is() {
 }
 
 #[test]
+fn the_digest_is_the_payloads_whatever_the_order_of_the_body() {
+    let layout = layout(100_000);
+    let values = parameters(&layout, 1);
+    let [first, second] = ["a", "c"].map(|name| values.tensor(name).unwrap());
+    let payload: Vec<u8> = bytemuck::cast_slice(&[first, second].concat()).to_vec();
+    let tensors = [("a", first.len()), ("c", second.len())];
+    let layout =
+        Layout::new(tensors.map(|(name, len)| (name.to_string(), vec![len], Role::Trainable)));
+    let split = 4 * second.len();
+    let header = serde_json::json!({
+        "delta/a": { "dtype": "F32", "shape": [first.len()], "data_offsets": [split, payload.len()] },
+        "delta/c": { "dtype": "F32", "shape": [second.len()], "data_offsets": [0, split] },
+    })
+    .to_string();
+
+    let disk = Disk::new();
+    let spool = disk.spool(FileSpoolConfig::default());
+    let mut writer = spool
+        .begin(key(0), Encoding::F32, &layout.unwrap())
+        .unwrap();
+    writer.push(&(header.len() as u64).to_le_bytes()).unwrap();
+    for piece in [
+        header.as_bytes(),
+        &payload[payload.len() - split..],
+        &payload[..payload.len() - split],
+    ] {
+        piece
+            .chunks(1000)
+            .for_each(|piece| writer.push(piece).unwrap());
+    }
+    writer.finish(metadata(), None).unwrap();
+    let file = fs::read(disk.path().join("spool/job-1/round-1/client-0-100.report")).unwrap();
+    assert!(file.starts_with(&payload));
+    let digest = Trailer::decode(&file).unwrap().digest;
+    assert_eq!(digest, Digest::of(&payload).to_string());
+}
+
+#[test]
 fn a_full_disk_refuses_one_report_and_harms_no_other() {
     let (disk, layout) = (Disk::new(), layout(100_000));
     let spool = disk.spool(FileSpoolConfig::default());
