@@ -1,177 +1,172 @@
-//! What a round costs when training costs nothing: coordinator and workers in one process, joined by HTTP on loopback.
+//! What a round costs when training costs nothing, over HTTP on loopback, with the coordinator in a process of its own.
 //!
-//! A round is: tasks go out, each worker downloads the global model, adds a constant, uploads its delta, and the
-//! reports are folded and published. Beside it, in the same run, `bare_loopback` moves the round's bytes (each worker's
-//! model down and report up) through one plain TCP connection.
+//! A round is: tasks go out, each worker downloads the global model, adds a constant, uploads its delta, and the reports
+//! are folded and published. Beside it, in the same run and for the same bytes:
+//!
+//! - `loopback`: each worker's model down and report up, through one plain TCP connection;
+//! - `disk`: what the coordinator stores (every report and the next model), written to files, each followed by fdatasync.
+//!
+//! Figures are medians over the rounds of several jobs, each without its first round. Memory is the peak of the
+//! coordinator's process (VmHWM). `cargo bench --bench rounds -- quick | memory | large` runs a part: `large` is a model
+//! of 3.4 GB and needs 40 GB of disk, and runs only when asked for. `FEDAVG_BENCH_DIR` says where files go.
 
-use std::{
-    io::{Read, Write},
-    net::{TcpListener, TcpStream},
-    sync::Arc,
-    thread,
-    time::{Duration, Instant},
-};
+mod support;
 
-use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use std::{env, path::PathBuf, sync::Arc, time::Duration};
+
 use fedavg::{
-    coordinator::Coordinator,
     job::{EvaluationMode, JobSpec},
-    transport::{
-        Operator,
-        http::{ClientConfig, HttpTransport, Server, ServerConfig},
-    },
+    transport::http::{ClientConfig, HttpTransport},
     worker::{NoopTrainers, Worker, WorkerConfig},
+};
+use support::{
+    Loopback, Process, Spool, be_a_coordinator_if_asked, generate_reports, write_durably,
 };
 use tokio::runtime::Runtime;
 
-/// (workers, bytes of the model).
-const TABLE: [(usize, usize); 2] = [(2, 1_000_000), (8, 25_000_000)];
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// A coordinator that listens on loopback, with its workers.
-struct Cluster {
-    runtime: Runtime,
-    coordinator: Coordinator,
-    trainers: Arc<NoopTrainers>,
+/// (workers, bytes of the model, rounds of a job, jobs).
+const TABLE: [(usize, usize, u32, usize); 3] = [
+    (2, 1_000_000, 20, 5),
+    (8, 25_000_000, 6, 3),
+    (8, 100_000_000, 4, 3),
+];
+
+fn main() {
+    be_a_coordinator_if_asked();
+    let parts: Vec<String> = env::args()
+        .skip(1)
+        .filter(|part| !part.starts_with('-'))
+        .collect();
+    let wants = |part: &str| match part {
+        "large" => parts.iter().any(|asked| asked == part),
+        _ => parts.is_empty() || parts.iter().any(|asked| asked == part),
+    };
+    let runtime = Runtime::new().expect("a runtime");
+    if wants("quick") {
+        println!("size         spool   round ms  loopback ms  disk ms  ratio");
+        for (workers, bytes, rounds, jobs) in TABLE {
+            for spool in [Spool::Memory, Spool::File] {
+                time_rounds(&runtime, workers, bytes, rounds, jobs, spool);
+            }
+        }
+    }
+    if wants("memory") {
+        println!("\nsize         spool   peak MB  beyond the model");
+        for workers in [2, 8, 32] {
+            let megabytes = 100;
+            let (_, peak) = generated(&runtime, &(megabytes * 1_000_000).to_string(), workers, 3);
+            let peak = peak as f64 / 1e6;
+            println!(
+                "{workers}x{megabytes}MB{:6} file  {peak:8.0}  {:.2} x",
+                "",
+                peak / megabytes as f64
+            );
+        }
+    }
+    if wants("large") {
+        let (took, peak) = generated(&runtime, "gpt2_large", 6, 1);
+        let model = support::layout("gpt2_large").bytes() as f64;
+        println!(
+            "\n6x{:.2}GB file: one round in {:.1} s, peak {:.2} GB, {:.2} x the model",
+            model / 1e9,
+            took.as_secs_f64(),
+            peak as f64 / 1e9,
+            peak as f64 / model
+        );
+    }
+}
+
+fn folder() -> tempfile::TempDir {
+    let parent =
+        env::var_os("FEDAVG_BENCH_DIR").map_or_else(|| PathBuf::from("target"), PathBuf::from);
+    tempfile::tempdir_in(parent).expect("a folder")
+}
+
+fn job(trainers: &NoopTrainers, workers: usize, rounds: u32) -> JobSpec {
+    let mut spec = JobSpec {
+        rounds,
+        clients: Some(workers as u32),
+        evaluation: EvaluationMode::Never,
+        ..trainers.job()
+    };
+    spec.limits.min_workers = workers as u32;
+    spec
+}
+
+fn time_rounds(
+    runtime: &Runtime,
     workers: usize,
-}
-
-impl Cluster {
-    fn start(workers: usize, bytes: usize) -> Self {
-        let runtime = Runtime::new().expect("a runtime");
-        let trainers = Arc::new(NoopTrainers::new(bytes / 4, 1000).expect("a layout"));
-        let coordinator = runtime.block_on(async {
-            let coordinator = Coordinator::builder(trainers.clone()).start();
-            let address = ([127, 0, 0, 1], 0).into();
-            let server = Server::bind(
-                address,
-                ServerConfig::default(),
-                Arc::new(coordinator.clone()),
-            )
-            .await;
-            let server = server.expect("a free port");
-            let url = format!("http://{}", server.local_addr());
-            tokio::spawn(server.serve(std::future::pending()));
-            for index in 0..workers {
-                let transport = HttpTransport::new(&url, ClientConfig::default()).expect("a URL");
-                let config = WorkerConfig {
-                    name: format!("worker-{index}"),
-                    ..WorkerConfig::default()
-                };
-                tokio::spawn(
-                    Worker::new(transport, trainers.clone(), config).run(std::future::pending()),
-                );
-            }
-            coordinator
-        });
-        Self {
-            runtime,
-            coordinator,
-            trainers,
-            workers,
-        }
-    }
-
-    /// How long this many rounds take, without the job's beginning.
-    fn rounds(&self, rounds: u64) -> Duration {
-        let run = |rounds: u64| {
-            let mut spec = JobSpec {
-                rounds: rounds as u32,
-                clients: Some(self.workers as u32),
-                evaluation: EvaluationMode::Never,
-                ..self.trainers.job()
-            };
-            spec.limits.min_workers = self.workers as u32;
-            let start = Instant::now();
-            let job = self
-                .coordinator
-                .submit(spec, None)
-                .expect("a job that can run")
-                .job;
-            let job = self
-                .runtime
-                .block_on(self.coordinator.finished(job))
-                .expect("the job");
-            assert_eq!(job.version.0, rounds, "{}", job.detail);
-            start.elapsed()
+    bytes: usize,
+    rounds: u32,
+    jobs: usize,
+    spool: Spool,
+) {
+    let folder = folder();
+    let files = (spool == Spool::File).then(|| folder.path().join("data"));
+    let process = Process::start(&bytes.to_string(), files.as_deref());
+    for index in 0..workers {
+        let transport =
+            HttpTransport::new(&process.url, ClientConfig::default()).expect("an address");
+        let config = WorkerConfig {
+            name: format!("worker-{index}"),
+            ..WorkerConfig::default()
         };
-        // The job's beginning deals the data and draws the model, which is not a round's cost.
-        run(rounds + 1).saturating_sub(run(1))
+        let worker = Worker::new(transport, process.trainers.clone(), config);
+        runtime.spawn(worker.run(std::future::pending()));
     }
-}
-
-/// One direction of a TCP connection on loopback, with a thread that reads what comes.
-struct Loopback {
-    stream: TcpStream,
-    piece: Vec<u8>,
-}
-
-impl Loopback {
-    fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-        let stream =
-            TcpStream::connect(listener.local_addr().expect("an address")).expect("a connection");
-        let (mut other, _) = listener.accept().expect("a connection");
-        thread::spawn(move || {
-            let mut piece = vec![0; 256 * 1024];
-            // Each 8-byte length is followed by as many bytes and answered with one.
-            let mut length = [0; 8];
-            while other.read_exact(&mut length).is_ok() {
-                let mut left = u64::from_le_bytes(length);
-                while left > 0 {
-                    let most = piece.len().min(left as usize);
-                    match other.read(&mut piece[..most]) {
-                        Ok(0) | Err(_) => return,
-                        Ok(count) => left -= count as u64,
-                    }
-                }
-                if other.write_all(&[0]).is_err() {
-                    return;
-                }
-            }
-        });
-        Self {
-            stream,
-            piece: vec![1; 256 * 1024],
+    let spec = job(&process.trainers, workers, rounds);
+    let first = job(&process.trainers, workers, 1);
+    let mut loopback = Loopback::start();
+    let moved = (2 * workers * bytes) as u64;
+    let (mut times, mut wires, mut disks) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..jobs {
+        // A job's beginning deals the data and draws the model, which is not a round's cost.
+        let (begin, _) = runtime.block_on(process.run(&first));
+        let (whole, _) = runtime.block_on(process.run(&spec));
+        times.push(whole.saturating_sub(begin) / (rounds - 1));
+        wires.push(loopback.move_bytes(moved));
+        if spool == Spool::File {
+            disks.push(write_durably(folder.path(), workers + 1, bytes));
         }
     }
-
-    fn move_bytes(&mut self, mut bytes: u64) {
-        self.stream
-            .write_all(&bytes.to_le_bytes())
-            .expect("an open connection");
-        while bytes > 0 {
-            let count = self.piece.len().min(bytes as usize);
-            self.stream
-                .write_all(&self.piece[..count])
-                .expect("an open connection");
-            bytes -= count as u64;
-        }
-        self.stream.read_exact(&mut [0]).expect("an answer");
-    }
+    let (round, wire) = (median(&mut times), median(&mut wires));
+    let disk = match spool {
+        Spool::File => median(&mut disks),
+        Spool::Memory => Duration::ZERO,
+    };
+    let size = format!("{workers}x{}MB", bytes / 1_000_000);
+    let ms = |time: Duration| time.as_secs_f64() * 1e3;
+    println!(
+        "{size:12} {:7} {:8.1}  {:11.1}  {:7.1}  {:.2}",
+        format!("{spool:?}").to_lowercase(),
+        ms(round),
+        ms(wire),
+        ms(disk),
+        ms(round) / (ms(wire) + ms(disk))
+    );
 }
 
-fn rounds(criterion: &mut Criterion) {
-    let mut group = criterion.benchmark_group("rounds");
-    group
-        .sample_size(10)
-        .warm_up_time(Duration::from_secs(1))
-        .measurement_time(Duration::from_secs(8));
-    for (workers, bytes) in TABLE {
-        let moved = (2 * workers * bytes) as u64;
-        let size = format!("{workers}x{}MB", bytes / 1_000_000);
-        group.throughput(Throughput::Bytes(moved));
-        let cluster = Cluster::start(workers, bytes);
-        group.bench_function(BenchmarkId::new("http", &size), |bencher| {
-            bencher.iter_custom(|rounds| cluster.rounds(rounds));
-        });
-        drop(cluster);
-        let mut loopback = Loopback::start();
-        group.bench_function(BenchmarkId::new("bare_loopback", &size), |bencher| {
-            bencher.iter(|| loopback.move_bytes(moved));
-        });
+/// Rounds of workers that generate their reports: how long all of them took, and the coordinator's peak memory.
+fn generated(runtime: &Runtime, model: &str, workers: usize, rounds: u32) -> (Duration, u64) {
+    let folder = folder();
+    let process = Process::start(model, Some(&folder.path().join("data")));
+    let trainers = process.trainers.clone();
+    for index in 0..workers {
+        let name = format!("worker-{index}");
+        runtime.spawn(generate_reports(
+            process.url.clone(),
+            Arc::clone(&trainers),
+            name,
+        ));
     }
-    group.finish();
+    let (took, _) = runtime.block_on(process.run(&job(&trainers, workers, rounds)));
+    (took, process.peak_memory())
 }
 
-criterion_group!(benches, rounds);
-criterion_main!(benches);
+fn median(times: &mut [Duration]) -> Duration {
+    times.sort_unstable();
+    times[times.len() / 2]
+}

@@ -31,10 +31,15 @@ impl NoopTrainers {
     /// [`LayoutError::TooLarge`].
     pub fn new(parameters: usize, examples: usize) -> Result<Self, LayoutError> {
         let layout = Layout::new([("weight".to_string(), vec![parameters], Role::Trainable)])?;
-        Ok(Self {
+        Ok(Self::with_layout(layout, examples))
+    }
+
+    /// A model of this layout, and a dataset with this many examples of ten classes.
+    pub fn with_layout(layout: Arc<Layout>, examples: usize) -> Self {
+        Self {
             layout,
             labels: (0..examples).map(|index| (index % 10) as u16).collect(),
-        })
+        }
     }
 
     /// A job for these trainers.

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::{
     ids::{ModelVersion, RoundId},
-    parameters::{BlockError, Layout, Parameters},
+    parameters::{BlockError, Encoded, Encoding, Layout, Parameters, encode},
     report::{DELTA, Executor, Report, ReportMetadata, Serial},
 };
 
@@ -104,6 +104,65 @@ proptest! {
         prop_assert!(alone.values().iter().zip(&expected).all(|(a, b)| a.to_bits() == b.to_bits()));
         prop_assert_eq!(&fold(&layout, &weights, &Threads(2)), &alone);
         prop_assert_eq!(&fold(&layout, &weights, &Threads(3)), &alone);
+    }
+}
+
+const ENCODINGS: [Encoding; 5] = [
+    Encoding::F32,
+    Encoding::F16,
+    Encoding::Bf16,
+    Encoding::Int8,
+    Encoding::TopK { fraction: 0.05 },
+];
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(16))]
+    /// The reference decodes to f32 and adds one value at a time. Weights of 29 bits and fewer go through fused
+    /// kernels where the CPU has them, others don't.
+    #[test]
+    fn every_encoding_folds_to_the_bits_of_its_decoded_values(
+        len in prop_oneof![3..700usize, BLOCK - 2..BLOCK + 300],
+        weights in prop::collection::vec(prop_oneof![(1u32..500_000_000).prop_map(f64::from), 0.1f64..3.0], 1..7),
+        mixed in any::<bool>(),
+    ) {
+        let layout = layout(len);
+        for (place, encoding) in ENCODINGS.into_iter().enumerate() {
+            let encoded: Vec<Encoded> = (0..weights.len())
+                .map(|client| {
+                    // Values of many sizes, subnormal ones of half precision among them.
+                    let mut delta = parameters(&layout, client + 1);
+                    for (index, value) in delta.values_mut().iter_mut().enumerate() {
+                        *value *= 2f32.powi(-((index * 7 % 31) as i32));
+                    }
+                    let encoding = match mixed {
+                        true => ENCODINGS[(place + client) % ENCODINGS.len()],
+                        false => encoding,
+                    };
+                    encode(encoding, &Arc::new(delta)).unwrap()
+                })
+                .collect();
+            let plain: Vec<_> = encoded.iter().map(|delta| delta.decode().unwrap()).collect();
+            let total: f64 = weights.iter().sum();
+            let global = parameters(&layout, 0);
+            let expected: Vec<f32> = (0..len).map(|index| {
+                let terms = weights.iter().zip(&plain);
+                let sum = terms.fold(0.0, |sum, (weight, delta)| sum + weight * f64::from(delta.values()[index]));
+                match layout.find("b").unwrap().range().contains(&index) {
+                    true => global.values()[index],
+                    false => (f64::from(global.values()[index]) + sum / total) as f32,
+                }
+            }).collect();
+            let reports: Vec<_> = encoded.into_iter().enumerate()
+                .map(|(client, delta)| report(client as u32, Arc::new(delta)))
+                .collect();
+            for executor in [&Serial as &dyn Executor, &Threads(3)] {
+                let reports = Reports::new(&layout, &reports, executor).unwrap();
+                let mut next = Parameters::zeros(layout.clone());
+                weighted_mean(&global, &reports, DELTA, &weights, &mut next).unwrap();
+                let same = next.values().iter().zip(&expected).all(|(a, b)| a.to_bits() == b.to_bits());
+                prop_assert!(same, "{encoding}, mixed {mixed}");
+            }
+        }
     }
 }
 

@@ -1,0 +1,374 @@
+//! What benchmarks of rounds share: a coordinator in a process of its own, workers that generate their reports as they
+//! send them, and the physical limits beside which a round is put.
+
+use std::{
+    env, fs,
+    io::{BufRead, BufReader, Read, Write},
+    net::{TcpListener, TcpStream},
+    path::Path,
+    process::{Child, Command, Stdio},
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use fedavg::{
+    coordinator::{Coordinator, CoordinatorConfig},
+    job::JobSpec,
+    parameters::{Digest, Encoding, Form, Layout, Role},
+    report::{DELTA_PREFIX, ReportMetadata},
+    store::{DataFolder, FileModels, FileSpool, FileSpoolConfig},
+    transport::{
+        Credentials, ModelBody, PROTOCOL, Registration, ReportBody, Request, Response, TaskMessage,
+        Transport,
+        http::{ClientConfig, HttpTransport, OperatorClient, Server, ServerConfig},
+    },
+    worker::{NoopTrainers, TrainerFactory},
+};
+use futures_util::{StreamExt, stream};
+
+/// Where a coordinator keeps reports and models.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Spool {
+    Memory,
+    File,
+}
+
+/// The model that a coordinator is to have, by a name that travels as an argument.
+pub fn layout(model: &str) -> Arc<Layout> {
+    let tensor = |name: String, shape: &[usize]| (name, shape.to_vec(), Role::Trainable);
+    let tensors = match model {
+        "gpt2_large" => gpt2(50257, 1024, 1280, 36),
+        bytes => {
+            let bytes: usize = bytes.parse().expect("a number of bytes");
+            vec![tensor("weight".to_string(), &[bytes / 4])]
+        }
+    };
+    Layout::new(tensors).expect("a layout")
+}
+
+/// GPT-2's tensors, with an output layer of its own.
+fn gpt2(
+    words: usize,
+    places: usize,
+    width: usize,
+    layers: usize,
+) -> Vec<(String, Vec<usize>, Role)> {
+    let mut tensors = vec![
+        ("wte.weight".to_string(), vec![words, width]),
+        ("wpe.weight".to_string(), vec![places, width]),
+        ("ln_f.weight".to_string(), vec![width]),
+        ("ln_f.bias".to_string(), vec![width]),
+        ("lm_head.weight".to_string(), vec![words, width]),
+    ];
+    for layer in 0..layers {
+        for (name, shape) in [
+            ("ln_1.weight", vec![width]),
+            ("ln_1.bias", vec![width]),
+            ("attn.c_attn.weight", vec![width, 3 * width]),
+            ("attn.c_attn.bias", vec![3 * width]),
+            ("attn.c_proj.weight", vec![width, width]),
+            ("attn.c_proj.bias", vec![width]),
+            ("ln_2.weight", vec![width]),
+            ("ln_2.bias", vec![width]),
+            ("mlp.c_fc.weight", vec![width, 4 * width]),
+            ("mlp.c_fc.bias", vec![4 * width]),
+            ("mlp.c_proj.weight", vec![4 * width, width]),
+            ("mlp.c_proj.bias", vec![width]),
+        ] {
+            tensors.push((format!("h.{layer}.{name}"), shape));
+        }
+    }
+    let trainable = |(name, shape)| (name, shape, Role::Trainable);
+    tensors.into_iter().map(trainable).collect()
+}
+
+/// The first argument of a process that is to be a coordinator; then the model and, for files, the folder.
+const ROLE: &str = "coordinator-of-a-benchmark";
+
+/// A coordinator in a process of its own. Dropping it ends it.
+pub struct Process {
+    child: Child,
+    pub url: String,
+    pub trainers: Arc<NoopTrainers>,
+}
+
+impl Process {
+    pub fn start(model: &str, folder: Option<&Path>) -> Self {
+        let mut command = Command::new(env::current_exe().expect("this program"));
+        command.args([ROLE, model]).args(folder);
+        let mut child = command
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("this program again");
+        let output = child.stdout.take().expect("a pipe");
+        let mut url = String::new();
+        BufReader::new(output)
+            .read_line(&mut url)
+            .expect("its address");
+        Self {
+            child,
+            url: url.trim().to_string(),
+            trainers: Arc::new(NoopTrainers::with_layout(layout(model), 100_000)),
+        }
+    }
+
+    /// The largest resident size so far, in bytes.
+    pub fn peak_memory(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id()));
+        let status = status.unwrap_or_default();
+        let line = status.lines().find(|line| line.starts_with("VmHWM"));
+        let kib = line.and_then(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok());
+        kib.unwrap_or(0) << 10
+    }
+
+    /// Runs a job to its end; how long that took, and the seconds of each of its rounds.
+    pub async fn run(&self, spec: &JobSpec) -> (Duration, Vec<f64>) {
+        let operator =
+            OperatorClient::new(&self.url, None, ClientConfig::default()).expect("its address");
+        let start = Instant::now();
+        let job = operator.submit(spec, None).await.expect("a job").job;
+        let events = operator.events(job, 0).await.expect("its events");
+        let mut events = std::pin::pin!(events);
+        while events.next().await.is_some() {}
+        let elapsed = start.elapsed();
+        let ended = operator.job(job).await.expect("the job");
+        assert_eq!(ended.version.0, u64::from(spec.rounds), "{}", ended.detail);
+        let rounds = operator.rounds(job).await.expect("its rounds");
+        (elapsed, rounds.iter().map(|round| round.seconds).collect())
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Is a coordinator, where the arguments say so. To be called first.
+pub fn be_a_coordinator_if_asked() {
+    let arguments: Vec<String> = env::args().skip(1).collect();
+    let [role, model, folder @ ..] = &arguments[..] else {
+        return;
+    };
+    if role != ROLE {
+        return;
+    }
+    let trainers = Arc::new(NoopTrainers::with_layout(layout(model), 100_000));
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    runtime.block_on(async {
+        let mut builder = Coordinator::builder(trainers);
+        if let Some(folder) = folder.first() {
+            let folder = DataFolder::open(Path::new(folder)).expect("a folder");
+            builder = builder
+                .spool(Arc::new(FileSpool::new(
+                    folder.clone(),
+                    FileSpoolConfig::default(),
+                )))
+                .models(Arc::new(FileModels::new(folder)));
+        }
+        let config = CoordinatorConfig {
+            spool_bytes: 64 << 30,
+            ..CoordinatorConfig::default()
+        };
+        let coordinator = Arc::new(builder.config(config).start());
+        let address = ([127, 0, 0, 1], 0).into();
+        let server = Server::bind(address, ServerConfig::default(), coordinator).await;
+        let server = server.expect("a free port");
+        println!("http://{}", server.local_addr());
+        server.serve(std::future::pending()).await;
+    });
+    std::process::exit(0);
+}
+
+/// A worker that downloads each model without keeping it, and generates its report while it sends it.
+pub async fn generate_reports(url: String, trainers: Arc<NoopTrainers>, name: String) {
+    let transport = HttpTransport::new(&url, ClientConfig::default()).expect("an address");
+    let registration = Registration {
+        protocol: PROTOCOL,
+        name,
+        slots: 1,
+        hardware: Default::default(),
+        device: "none".to_string(),
+        datasets: trainers.datasets(),
+        encodings: Encoding::NAMES.map(str::to_string).to_vec(),
+        local: false,
+    };
+    let register = Request::Register {
+        join_token: None,
+        registration,
+    };
+    let Ok(Response::Registered(registered)) = transport.send(register).await else {
+        panic!("not registered");
+    };
+    let credentials = Credentials {
+        worker: registered.worker,
+        token: registered.token,
+    };
+    let layout = trainers.initial(&trainers.job()).expect("a model");
+    let form = Form::new(Encoding::F32, layout.layout().clone());
+    drop(layout);
+    let piece = Bytes::from(vec![0; 256 * 1024]);
+    loop {
+        let poll = Request::Poll {
+            credentials: credentials.clone(),
+            busy: Vec::new(),
+            wait: Duration::from_secs(30),
+        };
+        match transport.send(poll).await {
+            Ok(Response::Task(task)) => {
+                act(&transport, &credentials, &task, &form, &piece).await;
+            }
+            Ok(Response::Idle) => {}
+            // The coordinator has ended.
+            _ => return,
+        }
+    }
+}
+
+async fn act(
+    transport: &HttpTransport,
+    credentials: &Credentials,
+    task: &TaskMessage,
+    form: &Form,
+    piece: &Bytes,
+) {
+    let request = Request::Model {
+        credentials: credentials.clone(),
+        job: task.job,
+        version: task.version,
+    };
+    let Ok(Response::Model(ModelBody::Stream { mut bytes, .. })) = transport.send(request).await
+    else {
+        panic!("no model");
+    };
+    while let Some(piece) = bytes.next().await {
+        piece.expect("the whole model");
+    }
+    let header = Bytes::from(form.header(DELTA_PREFIX));
+    let (length, mut left) = (header.len() as u64 + form.bytes(), form.bytes() as usize);
+    // The digest of so many zeros, by doubling.
+    let digest = Digest::of(&header).then(zeros(form.bytes()), form.bytes());
+    let piece = piece.clone();
+    let values = stream::iter(std::iter::from_fn(move || {
+        let count = left.min(piece.len());
+        left -= count;
+        (count > 0).then(|| Ok(piece.slice(..count)))
+    }));
+    let metadata = ReportMetadata {
+        base_version: task.version,
+        examples: 1,
+        steps: 1,
+        metrics: Default::default(),
+    };
+    let request = Request::Report {
+        credentials: credentials.clone(),
+        job: task.job,
+        round: task.round,
+        client: task.client,
+        metadata,
+        body: ReportBody::Stream {
+            bytes: Box::pin(stream::iter([Ok(header)]).chain(values)),
+            length: Some(length),
+            digest: Some(digest),
+        },
+    };
+    match transport.send(request).await {
+        Ok(Response::Accepted) => {}
+        other => panic!("not accepted: {other:?}"),
+    }
+}
+
+fn zeros(count: u64) -> Digest {
+    let (mut total, mut length) = (Digest::of(&[]), 0);
+    let (mut unit, mut size) = (Digest::of(&[0]), 1u64);
+    let mut left = count;
+    while left > 0 {
+        if left & 1 == 1 {
+            total = total.then(unit, size);
+            length += size;
+        }
+        unit = unit.then(unit, size);
+        size *= 2;
+        left >>= 1;
+    }
+    assert_eq!(length, count);
+    total
+}
+
+/// One direction of a TCP connection on loopback, with a thread that reads what comes.
+pub struct Loopback {
+    stream: TcpStream,
+    piece: Vec<u8>,
+}
+
+impl Loopback {
+    pub fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let stream =
+            TcpStream::connect(listener.local_addr().expect("an address")).expect("a connection");
+        let (mut other, _) = listener.accept().expect("a connection");
+        thread::spawn(move || {
+            let mut piece = vec![0; 256 * 1024];
+            // Each 8-byte length is followed by as many bytes and answered with one.
+            let mut length = [0; 8];
+            while other.read_exact(&mut length).is_ok() {
+                let mut left = u64::from_le_bytes(length);
+                while left > 0 {
+                    let most = piece.len().min(left as usize);
+                    match other.read(&mut piece[..most]) {
+                        Ok(0) | Err(_) => return,
+                        Ok(count) => left -= count as u64,
+                    }
+                }
+                if other.write_all(&[0]).is_err() {
+                    return;
+                }
+            }
+        });
+        Self {
+            stream,
+            piece: vec![1; 256 * 1024],
+        }
+    }
+
+    pub fn move_bytes(&mut self, mut bytes: u64) -> Duration {
+        let start = Instant::now();
+        self.stream
+            .write_all(&bytes.to_le_bytes())
+            .expect("an open connection");
+        while bytes > 0 {
+            let count = self.piece.len().min(bytes as usize);
+            self.stream
+                .write_all(&self.piece[..count])
+                .expect("an open connection");
+            bytes -= count as u64;
+        }
+        self.stream.read_exact(&mut [0]).expect("an answer");
+        start.elapsed()
+    }
+}
+
+/// How long it takes to write so many files of so many bytes one after the other, each durable before the next.
+pub fn write_durably(folder: &Path, files: usize, bytes: usize) -> Duration {
+    let piece = vec![7; 1 << 20];
+    let start = Instant::now();
+    for index in 0..files {
+        let path = folder.join(format!("raw-{index}"));
+        let mut file = fs::File::create(path).expect("a file");
+        let mut left = bytes;
+        while left > 0 {
+            let count = left.min(piece.len());
+            file.write_all(&piece[..count]).expect("room");
+            left -= count;
+        }
+        file.sync_data().expect("a disk");
+    }
+    let elapsed = start.elapsed();
+    for index in 0..files {
+        let _ = fs::remove_file(folder.join(format!("raw-{index}")));
+    }
+    elapsed
+}
