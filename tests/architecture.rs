@@ -27,6 +27,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("data", &[]),
     ("backend", &[]),
     ("model", &["ids", "parameters", "rng"]),
+    ("store", &["ids", "parameters", "report", "strategy"]),
     ("telemetry", &["ids", "job", "round", "transport"]),
     (
         "transport",
@@ -70,6 +71,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "report",
             "rng",
             "round",
+            "store",
             "strategy",
             "telemetry",
             "transport",

@@ -1,6 +1,6 @@
 //! The coordinator's process: its arguments, its server, its end.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use clap::Args;
 
@@ -11,6 +11,7 @@ use super::{
 use crate::{
     backend::DeviceSpec,
     coordinator::{Coordinator, CoordinatorConfig},
+    store::{DataFolder, FileModels, FileSpool, FileSpoolConfig},
     transport::{
         Token,
         http::{BindError, Server, ServerConfig, check_bind},
@@ -30,9 +31,62 @@ pub struct CoordinatorArgs {
     /// Models and data.
     #[command(flatten)]
     pub trainers: TrainerArgs,
+    /// Where reports and models are kept.
+    #[command(flatten)]
+    pub storage: StorageArgs,
     /// Limits.
     #[command(flatten)]
     pub limits: LimitArgs,
+}
+
+/// Where a coordinator keeps reports and global models.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Storage")]
+pub struct StorageArgs {
+    /// The folder for reports and global models, this coordinator's alone. What an earlier one left there is removed: jobs
+    /// end with their coordinator [default: fedavg/coordinator-PORT among the user's data]
+    #[arg(long, value_name = "DIR")]
+    pub state_dir: Option<PathBuf>,
+    /// Keep reports and global models in memory
+    #[arg(long, conflicts_with = "state_dir")]
+    pub in_memory: bool,
+    /// The most stored reports that are open at once
+    #[arg(long, value_name = "N", default_value = "256")]
+    pub open_reports: usize,
+    /// Bring a report to the disk after so many bytes of it, and at its end; 0: at its end alone
+    #[arg(long, value_name = "BYTES", default_value = "32MiB", value_parser = bytes)]
+    pub sync_every: u64,
+}
+
+impl StorageArgs {
+    /// The folder, where files are wanted.
+    fn folder(&self, bind: SocketAddr) -> Result<Option<Arc<DataFolder>>, Failure> {
+        if self.in_memory {
+            return Ok(None);
+        }
+        let path = match &self.state_dir {
+            Some(path) => path.clone(),
+            None => {
+                let data = dirs::data_local_dir().ok_or_else(|| {
+                    let problem = "no folder for data is known here: name one with --state-dir";
+                    Failure::Usage(problem.to_string())
+                })?;
+                data.join(format!("fedavg/coordinator-{}", bind.port()))
+            }
+        };
+        let folder = DataFolder::open(path);
+        folder
+            .map(Some)
+            .map_err(|error| Failure::because("can't keep reports and models", error))
+    }
+
+    fn spool(&self) -> FileSpoolConfig {
+        FileSpoolConfig {
+            max_open: self.open_reports,
+            sync_every: self.sync_every,
+            ..FileSpoolConfig::default()
+        }
+    }
 }
 
 /// How a coordinator treats its workers, and what it takes at most.
@@ -51,7 +105,7 @@ pub struct LimitArgs {
     /// The largest body of a report, beyond the size of the model
     #[arg(long, value_name = "BYTES", default_value = "1MiB", value_parser = bytes)]
     pub report_overhead: u64,
-    /// Reports of a round that are held in memory
+    /// Reports of a round that are held in memory, with --in-memory
     #[arg(long, value_name = "BYTES", default_value = "8GiB", value_parser = bytes)]
     pub spool_bytes: u64,
     /// The most reports that are taken at once; further ones wait
@@ -97,11 +151,20 @@ impl CoordinatorArgs {
         check_bind(self.bind, token.as_ref()).map_err(bind_failure)?;
         let config = self.limits.coordinator(token)?;
         let trainers = self.trainers.trainers(DeviceSpec::Cpu)?;
+        let folder = self.storage.folder(self.bind)?;
         block_on(async {
             let interrupt = Interrupt::listen()?;
             // Reads the datasets that are here.
             let coordinator = tokio::task::block_in_place(|| {
-                Coordinator::builder(trainers).config(config).start()
+                let mut builder = Coordinator::builder(trainers).config(config);
+                if let Some(folder) = folder {
+                    tracing::info!(folder = %folder.path().display(), "reports and models are kept in files");
+                    let spool = FileSpool::new(folder.clone(), self.storage.spool());
+                    builder = builder
+                        .spool(Arc::new(spool))
+                        .models(Arc::new(FileModels::new(folder)));
+                }
+                builder.start()
             });
             let server = Server::bind(self.bind, self.limits.server(), Arc::new(coordinator));
             let server = server.await.map_err(bind_failure)?;
@@ -183,6 +246,7 @@ mod tests {
             format!("{config:?}"),
             format!("{:?}", CoordinatorConfig::default())
         );
+        assert_eq!(parse(&[]).storage.spool(), FileSpoolConfig::default());
         assert_eq!(
             format!("{:?}", limits.server()),
             format!("{:?}", ServerConfig::default())

@@ -4,6 +4,7 @@
 mod data;
 mod jobs;
 mod reports;
+mod storage;
 
 use std::{
     io::{Read, Write},

@@ -3,6 +3,8 @@
 //! Reports are *spooled* as they arrive and read back, in client order and block by block, when the round closes. So
 //! no strategy depends on the order of arrival, and none needs all reports in memory at once.
 
+#[cfg(any(test, feature = "testing"))]
+pub mod conformance;
 mod executor;
 mod refusal;
 mod spool;

@@ -38,7 +38,9 @@ pub struct SpoolKey {
 /// # Contract
 ///
 /// A report is visible to [`Spool::reports`] only after [`SpoolWriter::finish`] returned it as stored; a writer that is
-/// dropped before that leaves nothing behind. Which upload of a client counts is the round machine's decision. All methods may be called from several threads.
+/// dropped before that leaves nothing behind. Which upload of a client counts is the round machine's decision. A report that
+/// somebody holds stays readable after it has been forgotten. All methods may be called from several threads.
+/// `report::conformance` (feature `testing`) checks this.
 pub trait Spool: Send + Sync {
     /// Begins an upload whose values must have `layout`, in this encoding. Where the spool has a limit, space for all
     /// of them is set aside here.
@@ -372,6 +374,7 @@ mod tests {
     use crate::{
         ids::ModelVersion,
         parameters::{Parameters, Role, safetensors::header},
+        report::Serial,
     };
 
     fn metadata() -> ReportMetadata {
@@ -398,6 +401,11 @@ mod tests {
 
     fn zeros(layout: &Arc<Layout>) -> Encoded {
         Encoded::plain(Arc::new(Parameters::zeros(layout.clone())))
+    }
+
+    #[test]
+    fn the_memory_spool_conforms() {
+        crate::report::conformance::everything(&MemorySpool::new(1 << 30), &Serial);
     }
 
     #[test]

@@ -140,12 +140,12 @@ impl Unfinished {
         };
         let renamed = fs::rename(&self.path, &place);
         let is_there = renamed.is_ok();
-        let appeared = renamed
-            .and_then(|()| sync_folder(&folder))
-            .and_then(|()| match durable.contains(&self.job) {
+        let appeared = renamed.and_then(|()| sync_folder(&folder)).and_then(|()| {
+            match durable.contains(&self.job) {
                 true => Ok(()),
                 false => sync_folder(&models.folder.models()),
-            });
+            }
+        });
         if let Err(error) = appeared {
             if is_there {
                 remove_tree(&place);

@@ -7,6 +7,7 @@ use fedavg::{
     telemetry::{JobSummary, LoggedEvent, WorkerSummary},
 };
 use serde::de::DeserializeOwned;
+use tempfile::TempDir;
 
 use super::process::{Finished, Process};
 
@@ -30,6 +31,8 @@ pub fn fedavg(arguments: &str) -> Finished {
 pub struct Deployment {
     process: Process,
     pub url: String,
+    /// Where it keeps reports and models.
+    _state: TempDir,
 }
 
 impl Deployment {
@@ -39,11 +42,17 @@ impl Deployment {
     }
 
     pub fn with(arguments: &str) -> Self {
+        let state = TempDir::new().unwrap();
         let mut command = binary(env!("CARGO_BIN_EXE_fedavg-coordinator"), arguments);
+        command.arg("--state-dir").arg(state.path());
         let mut process = Process::start(&mut command);
         let line = process.out.until("listening on ");
         let url = line.trim_start_matches("listening on ").to_string();
-        Self { process, url }
+        Self {
+            process,
+            url,
+            _state: state,
+        }
     }
 
     /// Starts a worker, which is registered once this returns.

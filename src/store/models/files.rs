@@ -8,9 +8,7 @@ use std::{
 };
 
 use crate::{
-    parameters::{
-        BlockError, Digest, EncodedReader, Encoding, Form, PayloadSource, StoredBody,
-    },
+    parameters::{BlockError, Digest, EncodedReader, Encoding, Form, PayloadSource, StoredBody},
     store::{
         StoreError,
         folder::{DataFolder, failed, unreadable, unwritable},
@@ -85,7 +83,9 @@ impl UnplacedFile {
             header,
             ..
         } = self.file;
-        let path = path.file_name().map_or(path.clone(), |name| folder.join(name));
+        let path = path
+            .file_name()
+            .map_or(path.clone(), |name| folder.join(name));
         let bytes = form.bytes();
         let payload = PayloadOf(Arc::new(Open { file, path, header }));
         BodyFile {

@@ -36,7 +36,11 @@ pub(super) fn write(
     write_file(folder, &path.join("state.json"), &[json.as_bytes()])?;
     for (name, parameters) in &state.parameters {
         let file = path.join(format!("state-{}.safetensors", escaped(name)));
-        write_file(folder, &file, &pieces(parameters).each_ref().map(|piece| &**piece))?;
+        write_file(
+            folder,
+            &file,
+            &pieces(parameters).each_ref().map(|piece| &**piece),
+        )?;
     }
     Ok(())
 }

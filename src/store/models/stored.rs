@@ -4,9 +4,7 @@ use std::{ops::Range, sync::Arc};
 
 use super::files::BodyFile;
 use crate::{
-    parameters::{
-        Block, BlockBuffer, BlockError, BlockReader, Layout, Parameters, StoredBody,
-    },
+    parameters::{Block, BlockBuffer, BlockError, BlockReader, Layout, Parameters, StoredBody},
     store::StoredModel,
 };
 

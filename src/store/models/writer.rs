@@ -2,12 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use super::{
-    Unfinished,
-    files::NewFile,
-    state,
-    stored::FileModel,
-};
+use super::{Unfinished, files::NewFile, state, stored::FileModel};
 use crate::{
     parameters::{
         BlockBuffer, BlockError, BlockWriter, Digest, Encoding, Form, GROUP, Layout, checked,

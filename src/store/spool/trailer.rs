@@ -59,7 +59,9 @@ impl Trailer {
         let file = file.strip_suffix(MAGIC)?;
         let (file, length) = file.split_last_chunk()?;
         let (file, crc) = file.split_last_chunk()?;
-        let start = file.len().checked_sub(u32::from_le_bytes(*length) as usize)?;
+        let start = file
+            .len()
+            .checked_sub(u32::from_le_bytes(*length) as usize)?;
         let json = &file[start..];
         let whole = Digest::of(json).crc32() == u32::from_le_bytes(*crc);
         let trailer: Self = whole.then(|| serde_json::from_slice(json).ok())??;

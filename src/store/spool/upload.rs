@@ -189,6 +189,9 @@ impl BodySink for Part {
     }
 
     fn write(&mut self, offset: u64, bytes: &[u8]) -> Result<(), BlockError> {
+        if bytes.is_empty() {
+            return Ok(());
+        }
         if offset != self.start + self.gathered.len() as u64 {
             self.write_gathered()?;
             self.start = offset;

@@ -1,0 +1,460 @@
+//! A spool and a model store that fail, and jobs in each encoding: what is stored, folded and refused.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Mutex,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+};
+
+use super::*;
+use crate::{
+    ids::{ModelVersion, RequestId, RoundId},
+    job::{Encodings, StrategySpec},
+    parameters::{BlockError, BlockReader, BlockWriter, Digest, Layout, encode},
+    report::{DELTA, Report, SpoolError, SpoolKey, SpoolWriter},
+    simulation::Simulation,
+    store::{
+        DataFolder, FileModels, FileSpool, FileSpoolConfig, ModelStore, ModelWriter, StoreError,
+        StoredModel,
+    },
+    strategy::{
+        Aggregation, FedAvg, RoundContext, RoundPlan, RoundRng, StrategyError, StrategyState,
+    },
+    telemetry::canonical,
+    transport::http::{ClientConfig, HttpTransport},
+    worker::{Backoff, Worker, WorkerConfig},
+};
+
+/// Parameters of a model of twenty blocks of the fold.
+const BLOCK: usize = 64 * 1024;
+const BLOCKS: usize = 20;
+
+/// A spool whose disk is full for the first upload, and whose first fold can't read block 17 of its last report.
+struct Failing {
+    inner: MemorySpool,
+    full: AtomicBool,
+    broken: AtomicBool,
+}
+
+struct FullWriter;
+
+impl SpoolWriter for FullWriter {
+    fn push(&mut self, _piece: &[u8]) -> Result<(), SpoolError> {
+        Err(SpoolError::Storage("no space left on device".to_string()))
+    }
+
+    fn finish(
+        self: Box<Self>,
+        _metadata: ReportMetadata,
+        _digest: Option<Digest>,
+    ) -> Result<(), SpoolError> {
+        Err(SpoolError::Storage("no space left on device".to_string()))
+    }
+}
+
+/// A report's delta of which one block can't be read.
+struct Broken(Arc<Layout>);
+
+impl BlockReader for Broken {
+    fn layout(&self) -> &Arc<Layout> {
+        &self.0
+    }
+
+    fn read(&self, offset: usize, block: &mut [f32]) -> Result<(), BlockError> {
+        block.fill(1.0);
+        match offset / BLOCK {
+            17 => Err(BlockError::Unreadable("a bad sector".to_string())),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Spool for Failing {
+    fn begin(
+        &self,
+        key: SpoolKey,
+        encoding: Encoding,
+        layout: &Arc<Layout>,
+    ) -> Result<Box<dyn SpoolWriter>, SpoolError> {
+        match self.full.swap(false, Ordering::SeqCst) {
+            true => Ok(Box::new(FullWriter)),
+            false => self.inner.begin(key, encoding, layout),
+        }
+    }
+
+    fn reports(
+        &self,
+        job: JobId,
+        round: RoundId,
+        accepted: &[(ClientId, RequestId)],
+    ) -> Result<Vec<Report>, SpoolError> {
+        let mut reports = self.inner.reports(job, round, accepted)?;
+        if self.broken.swap(false, Ordering::SeqCst)
+            && let Some(last) = reports.last_mut()
+        {
+            let delta = last.payload(DELTA).expect("a delta").layout().clone();
+            let payloads: Vec<(String, Arc<dyn BlockReader + Send + Sync>)> =
+                vec![(DELTA.to_string(), Arc::new(Broken(delta)))];
+            *last = Report::new(last.client, last.round, last.metadata.clone(), payloads);
+        }
+        Ok(reports)
+    }
+
+    fn forget(&self, key: SpoolKey) {
+        self.inner.forget(key);
+    }
+
+    fn discard(&self, job: JobId, round: RoundId) {
+        self.inner.discard(job, round);
+    }
+}
+
+/// FedAvg that counts its aggregations, successful or not, and tells what state each plan found.
+struct Counting {
+    inner: FedAvg,
+    aggregations: f64,
+    planned: Arc<Mutex<Vec<f64>>>,
+}
+
+impl FederatedStrategy for Counting {
+    fn plan(
+        &mut self,
+        round: &RoundContext<'_>,
+        rng: &mut RoundRng,
+    ) -> Result<RoundPlan, StrategyError> {
+        self.planned.lock().unwrap().push(self.aggregations);
+        self.inner.plan(round, rng)
+    }
+
+    fn aggregate(
+        &mut self,
+        global: &dyn BlockReader,
+        reports: &crate::report::Reports<'_>,
+        next: &mut dyn BlockWriter,
+    ) -> Result<Aggregation, StrategyError> {
+        self.aggregations += 1.0;
+        self.inner.aggregate(global, reports, next)
+    }
+
+    fn export_state(&self) -> StrategyState {
+        let numbers = BTreeMap::from([("aggregations".to_string(), self.aggregations)]);
+        StrategyState {
+            numbers,
+            parameters: BTreeMap::new(),
+        }
+    }
+
+    fn import_state(&mut self, state: StrategyState) -> Result<(), StrategyError> {
+        self.aggregations = state.numbers["aggregations"];
+        Ok(())
+    }
+}
+
+/// Memory, whose writes are seen: how many models were begun, and how many appeared.
+#[derive(Default)]
+struct Watched {
+    begun: AtomicUsize,
+    published: Arc<Mutex<Vec<ModelVersion>>>,
+    fail_publishing: Arc<AtomicBool>,
+}
+
+struct WatchedWriter {
+    inner: Box<dyn ModelWriter>,
+    version: ModelVersion,
+    published: Arc<Mutex<Vec<ModelVersion>>>,
+    fail: Arc<AtomicBool>,
+}
+
+impl ModelStore for Watched {
+    fn begin(
+        &self,
+        job: JobId,
+        version: ModelVersion,
+        layout: &Arc<Layout>,
+        encoding: Encoding,
+    ) -> Result<Box<dyn ModelWriter>, StoreError> {
+        self.begun.fetch_add(1, Ordering::SeqCst);
+        Ok(Box::new(WatchedWriter {
+            inner: MemoryModels.begin(job, version, layout, encoding)?,
+            version,
+            published: self.published.clone(),
+            fail: self.fail_publishing.clone(),
+        }))
+    }
+
+    fn remove(&self, _job: JobId, _version: Option<ModelVersion>) {}
+}
+
+impl BlockWriter for WatchedWriter {
+    fn write(&mut self, offset: usize, block: &[f32]) -> Result<(), BlockError> {
+        self.inner.write(offset, block)
+    }
+}
+
+impl ModelWriter for WatchedWriter {
+    fn publish(self: Box<Self>, state: &StrategyState) -> Result<Arc<dyn StoredModel>, StoreError> {
+        if self.version > ModelVersion(0) && self.fail.swap(false, Ordering::SeqCst) {
+            return Err(StoreError::Io {
+                path: "v1".to_string(),
+                problem: "no space left on device".to_string(),
+            });
+        }
+        self.published.lock().unwrap().push(self.version);
+        self.inner.publish(state)
+    }
+}
+
+struct Run {
+    rounds: Vec<RoundRecord>,
+    summary: JobSummary,
+    model: Arc<Parameters>,
+    planned: Vec<f64>,
+    models: Arc<Watched>,
+}
+
+/// A job of two rounds with two clients, over HTTP, by workers that do nothing; and what is wrong at its beginning.
+async fn run(parameters: usize, full: bool, broken: bool, unpublished: bool) -> Run {
+    let trainers = Arc::new(NoopTrainers::new(parameters, 100).unwrap());
+    let spool = Failing {
+        inner: MemorySpool::new(1 << 30),
+        full: AtomicBool::new(full),
+        broken: AtomicBool::new(broken),
+    };
+    let models = Arc::new(Watched::default());
+    models.fail_publishing.store(unpublished, Ordering::SeqCst);
+    let planned = Arc::new(Mutex::new(Vec::new()));
+    let log = planned.clone();
+    let coordinator = Coordinator::builder(trainers.clone())
+        .spool(Arc::new(spool))
+        .models(models.clone())
+        .strategy(
+            "counting",
+            Arc::new(move |_| {
+                Box::new(Counting {
+                    inner: FedAvg::default(),
+                    aggregations: 0.0,
+                    planned: log.clone(),
+                })
+            }),
+        )
+        .start();
+    let address = ([127, 0, 0, 1], 0).into();
+    let config = ServerConfig::default();
+    let server = Server::bind(address, config, Arc::new(coordinator.clone())).await;
+    let server = server.unwrap();
+    let url = format!("http://{}", server.local_addr());
+    let serving = tokio::spawn(server.serve(std::future::pending()));
+    for name in ["one", "two"] {
+        let transport = HttpTransport::new(&url, ClientConfig::default()).unwrap();
+        let config = WorkerConfig {
+            name: name.to_string(),
+            backoff: Backoff {
+                first: Duration::from_millis(1),
+                ..Backoff::default()
+            },
+            ..WorkerConfig::default()
+        };
+        let worker = Worker::new(transport, trainers.clone(), config);
+        tokio::spawn(worker.run(std::future::pending()));
+    }
+    let mut spec = JobSpec {
+        rounds: 2,
+        clients: Some(2),
+        evaluation: EvaluationMode::Never,
+        strategy: StrategySpec::Custom {
+            name: "counting".to_string(),
+        },
+        ..trainers.job()
+    };
+    spec.limits.min_workers = 2;
+    spec.limits.min_updates = 2;
+    let job = coordinator.submit(spec, None).unwrap().job;
+    let ended = tokio::time::timeout(LIMIT, coordinator.finished(job)).await;
+    let summary = ended.expect("an end in time").unwrap();
+    let body = ModelBody::Stored(coordinator.model(job, None).unwrap().1);
+    let run = Run {
+        rounds: coordinator.rounds(job).unwrap(),
+        summary,
+        model: body.collect(Encoding::F32, None).await.unwrap(),
+        planned: planned.lock().unwrap().clone(),
+        models,
+    };
+    serving.abort();
+    run
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_disk_refuses_one_report_and_the_worker_sends_it_again() {
+    let (well, full) = (
+        run(SIZE, false, false, false).await,
+        run(SIZE, true, false, false).await,
+    );
+    assert_eq!(full.summary.phase, "completed", "{}", full.summary.detail);
+    assert!(full.rounds.iter().all(|round| round.abandoned.is_none()));
+    assert_eq!(full.model.values(), well.model.values());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_report_that_can_not_be_read_abandons_the_round_and_leaves_model_and_strategy() {
+    let size = BLOCKS * BLOCK;
+    let (well, broken) = (
+        run(size, false, false, false).await,
+        run(size, false, true, false).await,
+    );
+    assert_eq!(
+        broken.summary.phase, "completed",
+        "{}",
+        broken.summary.detail
+    );
+    let reason = broken.rounds[0].abandoned.as_deref().unwrap_or_default();
+    assert!(reason.contains("a bad sector"), "{reason}");
+    let versions: Vec<_> = broken.rounds.iter().map(|round| round.version).collect();
+    let version = |version| Some(ModelVersion(version));
+    assert_eq!(versions, [None, version(1), version(2)]);
+    // The failed aggregation is not in the strategy that planned the next attempt, and what it wrote did not appear.
+    assert_eq!(broken.planned, [0.0, 0.0, 1.0]);
+    assert_eq!(broken.models.begun.load(Ordering::SeqCst), 4);
+    let published = broken.models.published.lock().unwrap().clone();
+    assert_eq!(published, [0, 1, 2].map(ModelVersion));
+    // The no-op trainers' update depends on the round's number, which is one further here.
+    assert_eq!(well.planned, [0.0, 1.0]);
+    let step = |round| (NoopTrainers::step(round, 0) + NoopTrainers::step(round, 1)) / 2.0;
+    let expected = step(2) + step(3);
+    assert!(broken.model.values().iter().all(|value| *value == expected));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_model_that_can_not_be_published_abandons_the_round() {
+    let run = run(SIZE, false, false, true).await;
+    assert_eq!(run.summary.phase, "completed", "{}", run.summary.detail);
+    let reason = run.rounds[0].abandoned.as_deref().unwrap_or_default();
+    assert!(reason.contains("no space left"), "{reason}");
+    assert_eq!(run.planned, [0.0, 0.0, 1.0]);
+    assert_eq!(run.rounds.len(), 3);
+}
+
+/// Over HTTP and in memory, through files and through memory, an encoded job ends in the same bits.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_encoding_trains_to_the_same_bits_whatever_carries_it() {
+    for (reports, models) in [
+        ("f32", "f32"),
+        ("f16", "bf16"),
+        ("bf16", "f16"),
+        ("int8", "int8"),
+        ("top_k:0.3", "f32"),
+    ] {
+        let encoding = Encodings {
+            reports: reports.parse().unwrap(),
+            models: models.parse().unwrap(),
+        };
+        let trainers = Arc::new(NoopTrainers::new(1000, 100).unwrap());
+        let mut spec = JobSpec {
+            rounds: 4,
+            clients: Some(3),
+            evaluation: EvaluationMode::Never,
+            encoding,
+            ..trainers.job()
+        };
+        spec.limits.min_workers = 1;
+        let simulated = Simulation::new(spec.clone(), trainers.clone());
+        let simulated = simulated.run_until(std::future::pending()).await.unwrap();
+
+        let folder = tempfile::tempdir().unwrap();
+        let folder = DataFolder::open(folder.path()).unwrap();
+        let spool = FileSpool::new(folder.clone(), FileSpoolConfig::default());
+        let coordinator = Coordinator::builder(trainers.clone())
+            .spool(Arc::new(spool))
+            .models(Arc::new(FileModels::new(folder.clone())))
+            .start();
+        let address = ([127, 0, 0, 1], 0).into();
+        let config = ServerConfig::default();
+        let server = Server::bind(address, config, Arc::new(coordinator.clone())).await;
+        let server = server.unwrap();
+        let url = format!("http://{}", server.local_addr());
+        let serving = tokio::spawn(server.serve(std::future::pending()));
+        let transport = HttpTransport::new(&url, ClientConfig::default()).unwrap();
+        let worker = Worker::new(transport, trainers.clone(), WorkerConfig::default());
+        tokio::spawn(worker.run(std::future::pending()));
+        let job = coordinator.submit(spec, None).unwrap().job;
+        let ended = tokio::time::timeout(LIMIT, coordinator.finished(job)).await;
+        let summary = ended.expect("an end in time").unwrap();
+        assert_eq!(summary.phase, "completed", "{reports}: {}", summary.detail);
+        let body = ModelBody::Stored(coordinator.model(job, None).unwrap().1);
+        let model = body.collect(Encoding::F32, None).await.unwrap();
+        assert_eq!(model.values(), simulated.model.values(), "{reports}");
+        let log = coordinator.log(job).unwrap();
+        assert_eq!(canonical(&log), canonical(&simulated.log), "{reports}");
+        // Everything that was sent is smaller than f32 where it should be.
+        let bytes = coordinator.rounds(job).unwrap()[1].bytes;
+        assert_eq!(
+            bytes < 3 * 4000 + 4000,
+            reports != "f32",
+            "{reports}: {bytes}"
+        );
+        serving.abort();
+    }
+}
+
+#[tokio::test]
+async fn an_encoding_that_no_worker_knows_is_refused_at_submission() {
+    let lab = Lab::open(CoordinatorConfig::default()).await;
+    let int8 = |lab: &Lab| JobSpec {
+        encoding: Encodings {
+            reports: Encoding::Int8,
+            models: Encoding::F32,
+        },
+        ..lab.trainers.job()
+    };
+    // Nobody is there: somebody may come who knows it.
+    let waiting = lab.coordinator.submit(int8(&lab), None).unwrap().job;
+    lab.coordinator.cancel(waiting).await.unwrap();
+    let mut plain = lab.registration("plain");
+    plain.encodings = vec!["f32".to_string()];
+    lab.register(plain).await.unwrap();
+    let refused = lab.coordinator.submit(int8(&lab), None).unwrap_err();
+    assert_eq!(refused.kind, RefusalKind::InvalidJob);
+    assert!(refused.detail.contains("int8"), "{refused}");
+    lab.worker("able").await;
+    assert!(lab.coordinator.submit(int8(&lab), None).is_ok());
+    let body = r#"{"model":"noop","dataset":"noop","encoding":{"reports":"int4"}}"#;
+    let headers = "content-type: application/json\r\n";
+    let (status, code) = lab
+        .send("POST /api/v1/jobs", headers, body.as_bytes())
+        .await;
+    assert_eq!((status, &*code), (422, "invalid_job"));
+}
+
+#[tokio::test]
+async fn a_report_in_another_encoding_than_the_jobs_is_malformed() {
+    let lab = Lab::open(CoordinatorConfig::default()).await;
+    let (worker, other) = (lab.worker("one").await, lab.worker("two").await);
+    let job = lab.submit(|spec| spec.encoding.reports = Encoding::Int8);
+    let (task, good) = (
+        lab.poll(&worker, Vec::new()).await,
+        lab.poll(&other, Vec::new()).await,
+    );
+    // f32 where int8 is asked for.
+    let answer = lab
+        .put_report(&worker, &task, &lab.metadata(&task), &lab.body(1.0))
+        .await;
+    assert_eq!(answer.0, 422, "{answer:?}");
+    let layout = lab.trainers.initial(&lab.trainers.job()).unwrap();
+    let delta = Parameters::new(layout.layout().clone(), vec![1.0; SIZE]).unwrap();
+    let encoded = encode(Encoding::Int8, &Arc::new(delta)).unwrap();
+    let body = encoded.pieces(DELTA_PREFIX).concat();
+    let answer = lab
+        .put_report(&other, &good, &lab.metadata(&good), &body)
+        .await;
+    assert_eq!(answer.0, 204, "{answer:?}");
+    let (summary, rounds, model) = lab.finished(job).await;
+    assert_eq!(summary.phase, "completed");
+    assert_eq!(rounds[0].clients, [good.client]);
+    assert!(
+        model
+            .values()
+            .iter()
+            .all(|value| (value - 1.0).abs() < 1e-4)
+    );
+}

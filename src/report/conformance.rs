@@ -1,0 +1,405 @@
+//! What every [`Spool`] must keep, for this crate's own and for a third party's.
+//!
+//! Call [`everything`] from a test with an empty spool that has room for a few megabytes, and the threads to read with. A
+//! broken promise panics with its name. Each property uses a job of its own, so that they can be called alone too.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use serde_json::json;
+
+use super::{
+    DELTA, DELTA_PREFIX, Executor, Report, ReportMetadata, Spool, SpoolError, SpoolKey, SpoolWriter,
+};
+use crate::{
+    ids::{ClientId, JobId, ModelVersion, RequestId, RoundId},
+    parameters::{
+        BlockBuffer, BlockReader, Digest, Encoded, Encoding, Layout, Parameters, Role, encode,
+        safetensors::SafetensorsError,
+    },
+};
+
+const ROUND: RoundId = RoundId(1);
+
+/// Asserts the whole contract of [`Spool`].
+///
+/// # Panics
+///
+/// Where the contract is broken.
+pub fn everything(spool: &dyn Spool, executor: &dyn Executor) {
+    gives_back_what_was_uploaded(spool, executor);
+    takes_tensors_in_any_order(spool);
+    takes_what_is_in_memory(spool);
+    refuses_what_is_no_report(spool);
+    shows_a_report_from_its_finish_on(spool);
+    keeps_the_uploads_of_a_client_apart(spool);
+    forgets_one_report(spool);
+    discards_one_round(spool);
+    keeps_readable_what_is_held(spool, executor);
+}
+
+/// A report reads back to the bit, in every encoding, whatever the pieces that it came in.
+///
+/// # Panics
+///
+/// Where it doesn't.
+pub fn gives_back_what_was_uploaded(spool: &dyn Spool, executor: &dyn Executor) {
+    let top_k = Encoding::TopK { fraction: 0.01 };
+    let encodings = [
+        Encoding::F32,
+        Encoding::F16,
+        Encoding::Bf16,
+        Encoding::Int8,
+        top_k,
+    ];
+    for (job, encoding) in (1000..).zip(encodings) {
+        for (client, size) in (0..).zip([1, 3, 7, 4096, 100_000, usize::MAX]) {
+            let key = key(job, client);
+            let delta = delta(encoding, client);
+            upload(spool, key, &delta, size).expect("an upload in pieces");
+            let report = one(spool, key).expect("a stored report");
+            assert_eq!((report.client, report.round), (key.client, key.round));
+            assert_eq!(report.metadata, metadata(client), "metadata in {encoding}");
+            assert_same(&report, &delta, executor);
+        }
+        spool.discard(JobId(job), ROUND);
+    }
+}
+
+/// The tensors of a body may stand in any order.
+///
+/// # Panics
+///
+/// Where they may not.
+pub fn takes_tensors_in_any_order(spool: &dyn Spool) {
+    let parameters = parameters(5);
+    let (mut tensors, mut values, mut end) = (serde_json::Map::new(), Vec::new(), 0);
+    for spec in parameters.layout().tensors().iter().rev() {
+        let bytes: &[u8] = bytemuck::cast_slice(&parameters.values()[spec.range()]);
+        let offsets = [end, end + bytes.len()];
+        end = offsets[1];
+        let info = json!({ "dtype": "F32", "shape": spec.shape, "data_offsets": offsets });
+        tensors.insert(format!("{DELTA_PREFIX}{}", spec.name), info);
+        values.extend_from_slice(bytes);
+    }
+    let header = json!(tensors).to_string();
+    let length = (header.len() as u64).to_le_bytes();
+    let body = [&length, header.as_bytes(), &values].concat();
+    for (client, size) in [(0, 5), (1, 1000), (2, usize::MAX)] {
+        let key = key(1010, client);
+        let mut writer = begin(spool, key, Encoding::F32);
+        for piece in body.chunks(size) {
+            writer.push(piece).expect("a piece of a reversed body");
+        }
+        let finished = writer.finish(metadata(client), Some(Digest::of(&body)));
+        finished.expect("a reversed body");
+        let report = one(spool, key).expect("a stored report");
+        assert_same(&report, &Encoded::plain(parameters.clone()), &super::Serial);
+    }
+    spool.discard(JobId(1010), ROUND);
+}
+
+/// A delta in memory is stored as an upload of it is, and one that is no report is refused.
+///
+/// # Panics
+///
+/// Where it isn't.
+pub fn takes_what_is_in_memory(spool: &dyn Spool) {
+    for (client, encoding) in [(0, Encoding::F32), (1, Encoding::Int8)] {
+        let (key, delta) = (key(1020, client), delta(encoding, client));
+        let stored = spool.put(key, encoding, &layout(), metadata(client), delta.clone());
+        stored.expect("a delta in memory");
+        let report = one(spool, key).expect("a stored report");
+        assert_same(&report, &delta, &super::Serial);
+    }
+    let mut values = parameters(2).values().to_vec();
+    values[70_001] = f32::NAN;
+    let broken = Parameters::new(layout(), values).expect("values of the layout");
+    let broken = Encoded::plain(Arc::new(broken));
+    let stored = spool.put(key(1020, 2), Encoding::F32, &layout(), metadata(2), broken);
+    assert!(
+        matches!(
+            stored,
+            Err(SpoolError::Malformed(SafetensorsError::NotFinite { .. }))
+        ),
+        "a value that is not finite was taken: {stored:?}"
+    );
+    spool.discard(JobId(1020), ROUND);
+}
+
+/// A body that is broken in any way is refused, is not there afterwards, and can be uploaded again.
+///
+/// # Panics
+///
+/// Where one is taken, or leaves something behind.
+pub fn refuses_what_is_no_report(spool: &dyn Spool) {
+    let key = key(1030, 0);
+    let delta = delta(Encoding::F32, 0);
+    let body = delta.pieces(DELTA_PREFIX).concat();
+    let mut infinite = body.clone();
+    let end = infinite.len();
+    infinite[end - 4..].copy_from_slice(&f32::INFINITY.to_le_bytes());
+    let mut flipped = body.clone();
+    flipped[end - 4] ^= 1;
+    let other = Layout::new([("a".to_string(), vec![2], Role::Trainable)]).expect("a layout");
+    let other = Encoded::plain(Arc::new(Parameters::zeros(other)));
+    let bodies: [(&str, Vec<u8>); 6] = [
+        ("truncated", body[..end - 1].to_vec()),
+        ("without a payload", body[..100].to_vec()),
+        ("too long", [&body[..], &[0]].concat()),
+        ("not finite", infinite),
+        ("of another digest", flipped),
+        ("of another layout", other.pieces(DELTA_PREFIX).concat()),
+    ];
+    for (what, broken) in bodies {
+        let mut writer = begin(spool, key, Encoding::F32);
+        let pushed = broken.chunks(4096).try_for_each(|piece| writer.push(piece));
+        let result = pushed.and_then(|()| writer.finish(metadata(0), Some(Digest::of(&body))));
+        assert!(
+            matches!(result, Err(SpoolError::Malformed(_))),
+            "a body {what} came to {result:?}"
+        );
+        assert_missing(spool, key, what);
+    }
+    upload(spool, key, &delta, 4096).expect("the upload that is whole");
+    assert!(one(spool, key).is_ok());
+    spool.discard(JobId(1030), ROUND);
+}
+
+/// Before its end an upload is not there, and a dropped one never is.
+///
+/// # Panics
+///
+/// Where it is.
+pub fn shows_a_report_from_its_finish_on(spool: &dyn Spool) {
+    let (key, delta) = (key(1040, 0), delta(Encoding::F32, 0));
+    let body = delta.pieces(DELTA_PREFIX).concat();
+    let mut dropped = begin(spool, key, Encoding::F32);
+    dropped.push(&body).expect("a body");
+    assert_missing(spool, key, "under way");
+    drop(dropped);
+    assert_missing(spool, key, "dropped");
+    let mut writer = begin(spool, key, Encoding::F32);
+    writer.push(&body).expect("a body");
+    writer.finish(metadata(0), None).expect("a whole body");
+    assert!(one(spool, key).is_ok(), "a finished upload is not there");
+    spool.discard(JobId(1040), ROUND);
+}
+
+/// Several uploads of one client don't meet.
+///
+/// # Panics
+///
+/// Where they do.
+pub fn keeps_the_uploads_of_a_client_apart(spool: &dyn Spool) {
+    let first = key(1050, 0);
+    let second = SpoolKey {
+        upload: RequestId(2),
+        ..first
+    };
+    let deltas = [delta(Encoding::F32, 1), delta(Encoding::F32, 2)];
+    let bodies = deltas
+        .each_ref()
+        .map(|delta| delta.pieces(DELTA_PREFIX).concat());
+    let mut writers = [first, second].map(|key| begin(spool, key, Encoding::F32));
+    let halves = bodies.iter().map(|body| body.len() / 2);
+    for ((writer, body), half) in writers.iter_mut().zip(&bodies).zip(halves.clone()) {
+        writer.push(&body[..half]).expect("the first half");
+    }
+    for ((mut writer, body), half) in writers.into_iter().zip(&bodies).zip(halves) {
+        writer.push(&body[half..]).expect("the second half");
+        writer.finish(metadata(0), None).expect("a whole body");
+    }
+    for (key, delta) in [(first, &deltas[0]), (second, &deltas[1])] {
+        let report = one(spool, key).expect("a stored report");
+        assert_same(&report, delta, &super::Serial);
+    }
+    spool.discard(JobId(1050), ROUND);
+}
+
+/// A forgotten report is gone, and no other.
+///
+/// # Panics
+///
+/// Where that is not so.
+pub fn forgets_one_report(spool: &dyn Spool) {
+    let keys = [0, 1].map(|client| key(1060, client));
+    for key in keys {
+        upload(spool, key, &delta(Encoding::F16, key.client.0), 4096).expect("an upload");
+    }
+    spool.forget(keys[0]);
+    assert_missing(spool, keys[0], "forgotten");
+    assert!(one(spool, keys[1]).is_ok(), "another report is gone");
+    spool.forget(keys[0]);
+    spool.discard(JobId(1060), ROUND);
+}
+
+/// A discarded round is gone, and no other, not even where an upload of it is under way.
+///
+/// # Panics
+///
+/// Where that is not so.
+pub fn discards_one_round(spool: &dyn Spool) {
+    let key = key(1070, 0);
+    let later = SpoolKey {
+        round: ROUND.next(),
+        ..key
+    };
+    let elsewhere = SpoolKey {
+        job: JobId(1071),
+        ..key
+    };
+    let delta = delta(Encoding::F32, 0);
+    for key in [key, later, elsewhere] {
+        upload(spool, key, &delta, 4096).expect("an upload");
+    }
+    let late = SpoolKey {
+        upload: RequestId(2),
+        ..key
+    };
+    let mut writer = begin(spool, late, Encoding::F32);
+    spool.discard(key.job, key.round);
+    assert_missing(spool, key, "discarded");
+    for key in [later, elsewhere] {
+        assert!(one(spool, key).is_ok(), "another round's report is gone");
+    }
+    for piece in delta.pieces(DELTA_PREFIX) {
+        writer.push(&piece).expect("an upload of a discarded round");
+    }
+    writer.finish(metadata(0), None).expect("a late upload");
+    assert!(one(spool, late).is_ok());
+    spool.forget(late);
+    spool.discard(later.job, later.round);
+    spool.discard(elsewhere.job, elsewhere.round);
+}
+
+/// A report that was handed out stays readable when the spool has forgotten it.
+///
+/// # Panics
+///
+/// Where it doesn't.
+pub fn keeps_readable_what_is_held(spool: &dyn Spool, executor: &dyn Executor) {
+    let (key, delta) = (key(1080, 0), delta(Encoding::Bf16, 0));
+    upload(spool, key, &delta, 4096).expect("an upload");
+    let held = one(spool, key).expect("a stored report");
+    spool.discard(key.job, key.round);
+    assert_missing(spool, key, "discarded");
+    assert_same(&held, &delta, executor);
+}
+
+fn key(job: u64, client: u32) -> SpoolKey {
+    SpoolKey {
+        job: JobId(job),
+        round: ROUND,
+        client: ClientId(client),
+        upload: RequestId(1),
+    }
+}
+
+fn metadata(client: u32) -> ReportMetadata {
+    ReportMetadata {
+        base_version: ModelVersion(3),
+        examples: 10 + u64::from(client),
+        steps: 2,
+        metrics: BTreeMap::from([("train_loss".to_string(), 0.1)]),
+    }
+}
+
+/// A long tensor, a buffer, a tensor without values and a scalar.
+fn layout() -> Arc<Layout> {
+    let tensors = [
+        ("a", vec![70_000], Role::Trainable),
+        ("b.running_mean", vec![2, 33], Role::Buffer),
+        ("c", vec![0, 4], Role::Trainable),
+        ("d", vec![], Role::Trainable),
+    ];
+    let tensors = tensors.map(|(name, shape, role)| (name.to_string(), shape, role));
+    Layout::new(tensors).expect("a layout")
+}
+
+fn parameters(seed: u32) -> Arc<Parameters> {
+    let value = |index: u32| {
+        let mixed = (index + 1)
+            .wrapping_mul(2_654_435_761)
+            .wrapping_add(seed * 40_503);
+        ((mixed >> 8) as f32 / (1 << 24) as f32 - 0.5) * 0.125
+    };
+    let layout = layout();
+    let values = (0..layout.len() as u32).map(value).collect();
+    Arc::new(Parameters::new(layout, values).expect("values of the layout"))
+}
+
+fn delta(encoding: Encoding, seed: u32) -> Encoded {
+    encode(encoding, &parameters(seed)).expect("finite values")
+}
+
+fn begin(spool: &dyn Spool, key: SpoolKey, encoding: Encoding) -> Box<dyn SpoolWriter> {
+    let writer = spool.begin(key, encoding, &layout());
+    writer.expect("an upload begins")
+}
+
+fn upload(
+    spool: &dyn Spool,
+    key: SpoolKey,
+    delta: &Encoded,
+    size: usize,
+) -> Result<(), SpoolError> {
+    let mut writer = begin(spool, key, delta.form().encoding());
+    let body = delta.pieces(DELTA_PREFIX).concat();
+    for piece in body.chunks(size) {
+        writer.push(piece)?;
+    }
+    writer.finish(metadata(key.client.0), Some(Digest::of(&body)))
+}
+
+fn one(spool: &dyn Spool, key: SpoolKey) -> Result<Report, SpoolError> {
+    let mut reports = spool.reports(key.job, key.round, &[(key.client, key.upload)])?;
+    assert_eq!(reports.len(), 1, "one report was asked for");
+    Ok(reports.remove(0))
+}
+
+fn assert_missing(spool: &dyn Spool, key: SpoolKey, what: &str) {
+    let missing = SpoolError::Missing { client: key.client };
+    assert_eq!(
+        one(spool, key).err(),
+        Some(missing),
+        "a report {what} is there"
+    );
+}
+
+/// Reads in blocks from all threads, and in ranges that begin and end anywhere.
+fn assert_same(report: &Report, expected: &Encoded, executor: &dyn Executor) {
+    let found = report.payload(DELTA).expect("the payload of every report");
+    let len = expected.layout().len();
+    let check = |start: usize, end: usize| {
+        let (mut left, mut right) = (vec![0.0f32; end - start], vec![0.0f32; end - start]);
+        let mut buffers = [BlockBuffer::default(), BlockBuffer::default()];
+        let [one, two] = &mut buffers;
+        let block = expected.block(start..end, one).expect("memory");
+        block.decode(&mut left);
+        let block = found.block(start..end, two).expect("a stored block");
+        block.decode(&mut right);
+        let same = left.iter().map(|value| value.to_bits());
+        assert!(
+            same.eq(right.iter().map(|value| value.to_bits())),
+            "values {start}..{end} in {} differ",
+            expected.form().encoding()
+        );
+        found.read(start, &mut right).expect("stored values");
+        assert!(left == right, "read and block differ at {start}..{end}");
+    };
+    const BLOCK: usize = 4096;
+    executor.run(len.div_ceil(BLOCK), &|index| {
+        check(index * BLOCK, len.min((index + 1) * BLOCK));
+    });
+    for (start, end) in [
+        (0, len),
+        (1, 2),
+        (255, 513),
+        (65_535, 65_538),
+        (len - 1, len),
+        (7, 7),
+    ] {
+        check(start, end);
+    }
+    assert!(found.read(len, &mut [0.0]).is_err(), "values past the end");
+}

@@ -1,0 +1,191 @@
+//! What every [`ModelStore`] must keep, for this crate's own and for a third party's.
+//!
+//! Call [`everything`] from a test. A broken promise panics with its name. Each property uses a job of its own.
+
+use std::sync::Arc;
+
+use super::{ModelStore, ModelWriter, StoreError, StoredModel};
+use crate::{
+    ids::{JobId, ModelVersion},
+    parameters::{Digest, Encoded, Encoding, Layout, Parameters, Role, StoredBody, encode},
+    strategy::StrategyState,
+};
+
+const BLOCK: usize = 64 * 1024;
+
+/// Asserts the whole contract of [`ModelStore`].
+///
+/// # Panics
+///
+/// Where the contract is broken.
+pub fn everything(models: &dyn ModelStore) {
+    gives_back_what_was_written(models);
+    keeps_readable_what_is_held(models);
+    replaces_a_version_that_is_published_again(models);
+    refuses_what_has_no_form(models);
+}
+
+/// Values, file and body are those that the encodings make of the same model, in every encoding and order of blocks.
+///
+/// # Panics
+///
+/// Where they aren't.
+pub fn gives_back_what_was_written(models: &dyn ModelStore) {
+    let encodings = [Encoding::F32, Encoding::F16, Encoding::Bf16, Encoding::Int8];
+    let mut version = ModelVersion(0);
+    for encoding in encodings {
+        for forwards in [true, false] {
+            let expected = parameters(version.0);
+            let model = publish(models, JobId(1), version, encoding, &expected, forwards);
+            let model = model.expect("a whole model");
+            assert_eq!(*model.parameters().expect("values"), *expected);
+            let mut part = [0.0; 1000];
+            model.read(65_000, &mut part).expect("a block");
+            assert_eq!(part, expected.values()[65_000..66_000]);
+            assert!(model.read(expected.layout().len(), &mut part).is_err());
+            assert_body(&*model.file(), &Encoded::plain(expected.clone()));
+            let sent = encode(encoding, &expected).expect("finite values");
+            assert_body(&*model.body(), &sent);
+            version = version.next();
+        }
+    }
+    models.remove(JobId(1), None);
+}
+
+/// A model that was handed out stays readable after its removal.
+///
+/// # Panics
+///
+/// Where it doesn't.
+pub fn keeps_readable_what_is_held(models: &dyn ModelStore) {
+    for version in [Some(ModelVersion(0)), None] {
+        let expected = parameters(1);
+        let model = publish(
+            models,
+            JobId(2),
+            ModelVersion(0),
+            Encoding::F16,
+            &expected,
+            true,
+        );
+        let model = model.expect("a whole model");
+        models.remove(JobId(2), version);
+        assert_eq!(*model.parameters().expect("values"), *expected);
+        let sent = encode(Encoding::F16, &expected).expect("finite values");
+        assert_body(&*model.body(), &sent);
+    }
+}
+
+/// A version that is published again replaces the first; a writer that is dropped replaces nothing, and is in nobody's way.
+///
+/// # Panics
+///
+/// Where that is not so.
+pub fn replaces_a_version_that_is_published_again(models: &dyn ModelStore) {
+    let (job, version) = (JobId(3), ModelVersion(4));
+    let begin = || models.begin(job, version, &layout(), Encoding::Int8);
+    let mut dropped = begin().expect("a version begins");
+    let first = publish(models, job, version, Encoding::Int8, &parameters(1), true);
+    dropped.write(0, &[9.0; 256]).expect("a block");
+    drop(dropped);
+    let second = publish(models, job, version, Encoding::Int8, &parameters(2), false);
+    let [first, second] = [first, second].map(|model| model.expect("a whole model"));
+    assert_eq!(*first.parameters().expect("values"), *parameters(1));
+    assert_eq!(*second.parameters().expect("values"), *parameters(2));
+    models.remove(job, None);
+}
+
+/// A value that the encoding doesn't have is an error that names the tensor, and nothing has appeared.
+///
+/// # Panics
+///
+/// Where it isn't.
+pub fn refuses_what_has_no_form(models: &dyn ModelStore) {
+    let mut values = parameters(1).values().to_vec();
+    values[131_100] = 1e6;
+    let large = Arc::new(Parameters::new(layout(), values).expect("values of the layout"));
+    for forwards in [true, false] {
+        let model = publish(
+            models,
+            JobId(4),
+            ModelVersion(0),
+            Encoding::F16,
+            &large,
+            forwards,
+        );
+        let error = model.err().expect("an error");
+        assert!(
+            matches!(&error, StoreError::Encoding(detail) if detail.contains("\"b\"")),
+            "{error}"
+        );
+    }
+    let model = publish(
+        models,
+        JobId(4),
+        ModelVersion(0),
+        Encoding::Bf16,
+        &large,
+        true,
+    );
+    assert!(model.is_ok(), "bf16 has this value");
+    models.remove(JobId(4), None);
+}
+
+/// Two whole blocks in the first tensor, and a block of the other two.
+fn layout() -> Arc<Layout> {
+    let tensors = [
+        ("a", vec![BLOCK, 2], Role::Trainable),
+        ("b", vec![100], Role::Trainable),
+        ("c.running_mean", vec![33], Role::Buffer),
+    ];
+    let tensors = tensors.map(|(name, shape, role)| (name.to_string(), shape, role));
+    Layout::new(tensors).expect("a layout")
+}
+
+fn parameters(seed: u64) -> Arc<Parameters> {
+    let value = |index: u64| {
+        let mixed = (index + 1).wrapping_mul(2_654_435_761 + 2 * seed) as u32;
+        (mixed >> 8) as f32 / (1 << 24) as f32 - 0.5
+    };
+    let layout = layout();
+    let values = (0..layout.len() as u64).map(value).collect();
+    Arc::new(Parameters::new(layout, values).expect("values of the layout"))
+}
+
+fn publish(
+    models: &dyn ModelStore,
+    job: JobId,
+    version: ModelVersion,
+    encoding: Encoding,
+    parameters: &Parameters,
+    forwards: bool,
+) -> Result<Arc<dyn StoredModel>, StoreError> {
+    let mut writer = models.begin(job, version, parameters.layout(), encoding)?;
+    write(&mut *writer, parameters, forwards);
+    writer.publish(&StrategyState::default())
+}
+
+fn write(writer: &mut dyn ModelWriter, parameters: &Parameters, forwards: bool) {
+    let blocks = parameters.values().chunks(BLOCK).enumerate();
+    let mut blocks: Vec<_> = blocks.collect();
+    if !forwards {
+        blocks.reverse();
+    }
+    for (index, block) in blocks {
+        writer.write(index * BLOCK, block).expect("a block");
+    }
+}
+
+fn assert_body(body: &dyn StoredBody, expected: &Encoded) {
+    let bytes = expected.pieces("").concat();
+    assert_eq!(body.encoding(), expected.form().encoding());
+    assert_eq!(body.length(), bytes.len() as u64);
+    assert_eq!(body.digest(), Digest::of(&bytes), "the digest of all bytes");
+    let mut found = vec![0; bytes.len()];
+    body.read(0, &mut found).expect("the whole body");
+    assert!(found == bytes, "the body is not the model's");
+    body.read(9, &mut found[..100]).expect("a part of the body");
+    assert!(found[..100] == bytes[9..109], "a part is another one");
+    let past = body.read(bytes.len() as u64 - 1, &mut found[..2]);
+    assert!(past.is_err(), "bytes past the end");
+}
