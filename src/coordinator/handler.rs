@@ -114,7 +114,7 @@ impl Coordinator {
         let token = draw_token()?;
         let now = self.now();
         let mut state = self.state();
-        if state.roster.live().count() >= self.0.config.max_workers {
+        if state.roster.live_count() >= self.0.config.max_workers {
             let detail = format!(
                 "{} workers are registered already",
                 self.0.config.max_workers
@@ -122,18 +122,17 @@ impl Coordinator {
             return Err(Refusal::new(RefusalKind::Busy, detail));
         }
         self.check_datasets(&state, &registration)?;
-        let replaces = former_self(&state, &registration);
         tracing::info!(
             name = registration.name,
             device = registration.device,
             "worker registered"
         );
         let info = WorkerInfo {
-            registration,
+            registration: Arc::new(registration),
             token: token.clone(),
             wake: Arc::new(Notify::new()),
         };
-        let worker = state.roster.register(info, now);
+        let (worker, replaces) = state.register(info, now);
         self.worker_joined(&mut state, worker, replaces);
         self.rearm(&mut state);
         Ok(Response::Registered(Registered {
@@ -150,32 +149,25 @@ impl Coordinator {
         if registration.local {
             return Ok(());
         }
-        let known = self
-            .0
-            .datasets
-            .iter()
-            .map(|dataset| ("the coordinator's", dataset));
-        let others = state
-            .roster
-            .live()
-            .map(|(_, record)| &record.info.registration)
-            .filter(|other| !other.local);
-        let others = others.flat_map(|other| {
-            other
-                .datasets
-                .iter()
-                .map(|dataset| ("the other workers'", dataset))
+        let known = self.0.datasets.iter().map(|dataset| {
+            let (name, fingerprint) = (dataset.name.as_str(), dataset.fingerprint.as_str());
+            ("the coordinator's", name, fingerprint)
+        });
+        let others = registration.datasets.iter().filter_map(|dataset| {
+            let other = state.copies.other_than(dataset)?;
+            Some(("the other workers'", dataset.name.as_str(), other))
         });
         let known = known.chain(others);
-        let known = known.map(|(whose, info)| (whose, &info.name, &info.fingerprint));
         // A job's copy can be one that the coordinator opened for it alone.
         let open = state.jobs.values().filter(|job| job.ended.is_none());
         let open = open.filter(|job| !job.fingerprint.is_empty());
-        let open = open.map(|job| ("the job's", &job.spec.dataset, &job.fingerprint));
+        let open = open.map(|job| {
+            let (name, fingerprint) = (job.spec.dataset.as_str(), job.fingerprint.as_str());
+            ("the job's", name, fingerprint)
+        });
         for (whose, name, fingerprint) in known.chain(open) {
-            let differs = |dataset: &&DatasetInfo| {
-                dataset.name == *name && dataset.fingerprint != *fingerprint
-            };
+            let differs =
+                |dataset: &&DatasetInfo| dataset.name == name && dataset.fingerprint != fingerprint;
             if let Some(found) = registration.datasets.iter().find(differs) {
                 let detail = format!(
                     "dataset {:?} has fingerprint {:?}, and {whose} copy has {fingerprint:?}",
@@ -190,7 +182,7 @@ impl Coordinator {
     /// Checks the credentials and notes that the worker was heard of.
     fn heard_of(&self, state: &mut State, credentials: &Credentials) -> Result<(), Refusal> {
         state.authenticate(credentials)?;
-        if state.roster.touch(credentials.worker, self.now()) == Some(true) {
+        if state.heard_of(credentials.worker, self.now()) {
             tracing::info!(worker = %credentials.worker, "worker is back");
             self.worker_joined(state, credentials.worker, None);
         }
@@ -222,7 +214,7 @@ impl Coordinator {
     fn leave(&self, credentials: &Credentials) -> Result<Response, Refusal> {
         let mut state = self.state();
         state.authenticate(credentials)?;
-        if state.roster.leave(credentials.worker) {
+        if state.leave(credentials.worker) {
             tracing::info!(worker = %credentials.worker, "worker left");
             self.worker_lost(&mut state, credentials.worker);
         }
@@ -424,19 +416,6 @@ fn check_registration(registration: &Registration) -> Result<(), Refusal> {
         return malformed(format!("a worker names at most {MOST_DATASETS} datasets"));
     }
     Ok(())
-}
-
-/// The worker of the same name whose own data this one has: it takes its place once that one is lost.
-fn former_self(state: &State, registration: &Registration) -> Option<crate::ids::WorkerId> {
-    let same = |(_, record): &(_, &round::WorkerRecord<WorkerInfo>)| {
-        let former = &record.info.registration;
-        former.local && former.name == registration.name
-    };
-    registration
-        .local
-        .then(|| state.roster.iter().filter(same).last())
-        .flatten()
-        .map(|(worker, _)| worker)
 }
 
 fn task_of(message: &TaskMessage) -> Task {

@@ -30,7 +30,7 @@ impl Coordinator {
         &self,
         id: JobId,
         spec: JobSpec,
-        workers: Vec<(WorkerId, Registration)>,
+        workers: Vec<(WorkerId, Arc<Registration>)>,
     ) {
         let coordinator = self.clone();
         self.0.runtime.spawn_blocking(move || {

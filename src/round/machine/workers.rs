@@ -87,9 +87,22 @@ impl RoundMachine {
             if is_at_home && to.is_none() {
                 self.drop_out(client);
             }
-            receivers.extend(to);
+            receivers.extend(to.filter(|_| self.has_task(client)));
         }
         self.wake(receivers);
+    }
+
+    /// Whether a worker that acts for this client would get a task of it.
+    fn has_task(&self, client: ClientId) -> bool {
+        let trains = self
+            .current
+            .as_ref()
+            .is_some_and(|current| !current.closed && current.is_pending(client));
+        trains
+            || self
+                .evaluations
+                .iter()
+                .any(|pending| pending.is_open(client))
     }
 
     /// Expects nothing more of a client whose data is gone.
