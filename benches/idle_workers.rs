@@ -40,7 +40,7 @@ use std::{
 
 use fedavg::{
     backend::Hardware,
-    coordinator::{Coordinator, CoordinatorConfig},
+    coordinator::Coordinator,
     data::DatasetInfo,
     job::{EvaluationMode, JobSpec},
     round::JobEvent,
@@ -153,12 +153,7 @@ fn trainers(workers: usize) -> Result<Arc<NoopTrainers>, Failure> {
 fn coordinate(workers: usize) -> Result<(), Failure> {
     let trainers = trainers(workers)?;
     Runtime::new()?.block_on(async {
-        let config = CoordinatorConfig {
-            // Little more than a poll waits, so that a poll which did not count as a sign of life would show.
-            worker_expiry: CoordinatorConfig::default().poll_wait + Duration::from_secs(5),
-            ..CoordinatorConfig::default()
-        };
-        let coordinator = Coordinator::builder(trainers).config(config).start();
+        let coordinator = Coordinator::builder(trainers).start();
         let address = ([127, 0, 0, 1], 0).into();
         let server = Server::bind(address, ServerConfig::default(), Arc::new(coordinator)).await?;
         println!("{}", server.local_addr());

@@ -139,7 +139,7 @@ impl Coordinator {
             worker,
             token,
             heartbeat_ms: self.0.config.heartbeat.as_millis() as u64,
-            poll_ms: self.0.config.poll_wait.as_millis() as u64,
+            poll_ms: self.longest_poll().as_millis() as u64,
         }))
     }
 
@@ -227,7 +227,7 @@ impl Coordinator {
         busy: &[TaskMessage],
         wait: Duration,
     ) -> Result<Response, Refusal> {
-        let deadline = Instant::now() + wait.min(self.0.config.poll_wait);
+        let deadline = self.poll_deadline(wait);
         loop {
             let wake = {
                 let mut state = self.state();
@@ -245,6 +245,22 @@ impl Coordinator {
                 return Ok(Response::Idle);
             }
         }
+    }
+
+    /// The longest that a poll waits: a worker that does nothing but poll is never lost.
+    fn longest_poll(&self) -> Duration {
+        let config = &self.0.config;
+        config.poll_wait.min(config.worker_expiry / 2)
+    }
+
+    /// When a poll that may wait so long ends at the latest. Polls of many workers end in bunches, up to 1/256 of their
+    /// wait too early: waking a thread for each of them is most of what an idle worker costs.
+    fn poll_deadline(&self, wait: Duration) -> Instant {
+        let wait = wait.min(self.longest_poll());
+        let bunch = (wait / 256).as_millis() as u64;
+        let end = self.now() + wait;
+        let early = end.0.checked_rem(bunch).unwrap_or(0);
+        Instant::now() + wait - Duration::from_millis(early)
     }
 
     fn next_task(
