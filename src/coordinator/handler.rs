@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     data::DatasetInfo,
-    ids::{ClientId, JobId, ModelVersion, RoundId},
+    ids::{ClientId, JobId, ModelVersion, RoundId, Timestamp},
     report::{Refusal, RefusalKind, ReportMetadata},
     round::{self, Event, RoundMachine, Task, TaskKind},
     transport::{
@@ -227,7 +227,8 @@ impl Coordinator {
         busy: &[TaskMessage],
         wait: Duration,
     ) -> Result<Response, Refusal> {
-        let deadline = self.poll_deadline(wait);
+        let wait = bunched(self.now(), wait.min(self.longest_poll()));
+        let deadline = Instant::now() + wait;
         loop {
             let wake = {
                 let mut state = self.state();
@@ -251,16 +252,6 @@ impl Coordinator {
     fn longest_poll(&self) -> Duration {
         let config = &self.0.config;
         config.poll_wait.min(config.worker_expiry / 2)
-    }
-
-    /// When a poll that may wait so long ends at the latest. Polls of many workers end in bunches, up to 1/256 of their
-    /// wait too early: waking a thread for each of them is most of what an idle worker costs.
-    fn poll_deadline(&self, wait: Duration) -> Instant {
-        let wait = wait.min(self.longest_poll());
-        let bunch = (wait / 256).as_millis() as u64;
-        let end = self.now() + wait;
-        let early = end.0.checked_rem(bunch).unwrap_or(0);
-        Instant::now() + wait - Duration::from_millis(early)
     }
 
     fn next_task(
@@ -453,6 +444,14 @@ fn task_of(message: &TaskMessage) -> Task {
     }
 }
 
+/// How long a poll waits that may wait so long: up to 1/256 less, so that the polls of many workers end in bunches.
+/// To wake a thread for each of them alone is most of what an idle worker costs.
+fn bunched(now: Timestamp, wait: Duration) -> Duration {
+    let bunch = (wait / 256).as_millis() as u64;
+    let early = (now + wait).0.checked_rem(bunch).unwrap_or(0);
+    wait - Duration::from_millis(early)
+}
+
 fn draw_token() -> Result<Token, Refusal> {
     let mut bytes = [0; 32];
     getrandom::fill(&mut bytes).map_err(|error| {
@@ -464,4 +463,31 @@ fn draw_token() -> Result<Token, Refusal> {
     Ok(Token(
         bytes.iter().map(|byte| format!("{byte:02x}")).collect(),
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn polls_of_the_same_wait_end_in_bunches_and_never_late() {
+        let wait = Duration::from_secs(30);
+        let mut ends = std::collections::BTreeSet::new();
+        for start in 1_000_000..1_010_000 {
+            let start = Timestamp(start);
+            let waited = bunched(start, wait);
+            assert!(waited <= wait && wait - waited <= wait / 256, "{waited:?}");
+            ends.insert(start + waited);
+        }
+        // Ten seconds in bunches of 117 ms.
+        assert!(ends.len() <= 87, "{}", ends.len());
+    }
+
+    #[test]
+    fn short_polls_wait_as_long_as_they_ask() {
+        for wait in [0, 1, 100, 255] {
+            let wait = Duration::from_millis(wait);
+            assert_eq!(bunched(Timestamp(12_345), wait), wait);
+        }
+    }
 }

@@ -82,7 +82,10 @@ impl RoundMachine {
             self.log(JobEvent::Leased { client, from, to });
             let is_at_home = self.client(client).is_ok_and(|spec| spec.home.is_some());
             if let Some(current) = self.current.as_mut().filter(|current| !current.closed) {
-                current.release(client);
+                current.release(client, to);
+            }
+            for pending in &mut self.evaluations {
+                pending.place(client, to);
             }
             if is_at_home && to.is_none() {
                 self.drop_out(client);
@@ -132,20 +135,19 @@ impl RoundMachine {
             return Some(task);
         }
         let current = self.current.as_mut().filter(|current| !current.closed)?;
-        let task = self
-            .leases
-            .held_by(worker)
-            .filter(|client| current.is_pending(*client))
-            .map(|client| Task {
-                client,
-                round: current.round,
-                version: current.version,
-                kind: TaskKind::Train {
-                    training: current.plan.training.clone(),
-                    deadline: current.deadline,
-                },
-            })
-            .find(|task| !busy.contains(&work(task)))?;
+        let (round, version) = (current.round, current.version);
+        let client = current
+            .ready(worker)
+            .find(|client| !busy.contains(&(true, *client, round, version)))?;
+        let task = Task {
+            client,
+            round,
+            version,
+            kind: TaskKind::Train {
+                training: current.plan.training.clone(),
+                deadline: current.deadline,
+            },
+        };
         if current.issue(task.client, worker) {
             self.log(JobEvent::TaskIssued {
                 round: task.round,
@@ -160,14 +162,11 @@ impl RoundMachine {
         self.evaluations
             .iter()
             .flat_map(|pending| {
-                self.leases.held_by(worker).filter_map(|client| {
-                    let (share, shares) = pending.open_share(client)?;
-                    Some(Task {
-                        client,
-                        round: pending.round,
-                        version: pending.version,
-                        kind: TaskKind::Evaluate { share, shares },
-                    })
+                pending.ready(worker).map(|(client, (share, shares))| Task {
+                    client,
+                    round: pending.round,
+                    version: pending.version,
+                    kind: TaskKind::Evaluate { share, shares },
                 })
             })
             .find(|task| !busy.contains(&work(task)))
