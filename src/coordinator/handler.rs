@@ -248,10 +248,10 @@ impl Coordinator {
         }
     }
 
-    /// The longest that a poll waits: a worker that does nothing but poll is never lost.
+    /// The longest that a poll waits: a worker that does nothing but poll is heard of in time, even if one goes astray.
     fn longest_poll(&self) -> Duration {
         let config = &self.0.config;
-        config.poll_wait.min(config.worker_expiry / 2)
+        config.poll_wait.min(config.worker_expiry / 3)
     }
 
     fn next_task(
