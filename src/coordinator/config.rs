@@ -9,11 +9,11 @@ use crate::transport::Token;
 pub struct CoordinatorConfig {
     /// What workers show to register and operators show with every request; none: everybody may.
     pub join_token: Option<Token>,
-    /// How often workers are told to send a heartbeat.
+    /// How often workers are told to send a heartbeat. One without a task may let its polls do.
     pub heartbeat: Duration,
     /// A worker that was not heard of for so long is lost.
     pub worker_expiry: Duration,
-    /// The longest that a poll waits for a task.
+    /// The longest that a poll waits for a task; at most a third of `worker_expiry` counts.
     pub poll_wait: Duration,
     /// The largest body of a report, in bytes beyond the model's own size.
     pub report_overhead: u64,

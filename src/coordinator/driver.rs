@@ -36,7 +36,7 @@ impl Coordinator {
     pub(super) fn tick(&self) -> Option<Timestamp> {
         let now = self.now();
         let mut state = self.state();
-        for worker in state.roster.expire(now) {
+        for worker in state.expire(now) {
             tracing::warn!(%worker, "worker lost: it was not heard of for too long");
             self.worker_lost(&mut state, worker);
         }
@@ -150,6 +150,7 @@ impl Coordinator {
                 break;
             }
         }
+        self.wake(state);
         if state.jobs.get(&id).is_some_and(|job| job.ended.is_some()) {
             self.forget_oldest_jobs(state);
             if state.running == Some(id) {
@@ -171,7 +172,7 @@ impl Coordinator {
         let now = self.now();
         if let Command::Wake { worker } = command {
             if let Some(record) = state.roster.find(worker) {
-                record.info.wake.notify_one();
+                state.woken.push(record.info.wake.clone());
             }
             return;
         }
@@ -250,6 +251,21 @@ impl Coordinator {
             }
             Command::Wake { .. } | Command::Prepare { .. } => {}
         }
+    }
+
+    /// Lets the polls go on that were woken, a few here and many outside of the lock that each of them takes next.
+    fn wake(&self, state: &mut State) {
+        const FEW: usize = 32;
+        let woken = std::mem::take(&mut state.woken);
+        if woken.len() <= FEW {
+            return woken.iter().for_each(|wake| wake.notify_one());
+        }
+        self.0.runtime.spawn(async move {
+            for few in woken.chunks(FEW) {
+                few.iter().for_each(|wake| wake.notify_one());
+                tokio::task::yield_now().await;
+            }
+        });
     }
 
     /// Lets the time keeper know where a deadline has come nearer.

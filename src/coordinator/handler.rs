@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     data::DatasetInfo,
-    ids::{ClientId, JobId, ModelVersion, RoundId},
+    ids::{ClientId, JobId, ModelVersion, RoundId, Timestamp},
     parameters::Form,
     report::{Refusal, RefusalKind, ReportMetadata, SpoolKey},
     round::{self, Event, RoundMachine, Task, TaskKind},
@@ -115,7 +115,7 @@ impl Coordinator {
         let token = draw_token()?;
         let now = self.now();
         let mut state = self.state();
-        if state.roster.live().count() >= self.0.config.max_workers {
+        if state.roster.live_count() >= self.0.config.max_workers {
             let detail = format!(
                 "{} workers are registered already",
                 self.0.config.max_workers
@@ -123,25 +123,24 @@ impl Coordinator {
             return Err(Refusal::new(RefusalKind::Busy, detail));
         }
         self.check_datasets(&state, &registration)?;
-        let replaces = former_self(&state, &registration);
         tracing::info!(
             name = registration.name,
             device = registration.device,
             "worker registered"
         );
         let info = WorkerInfo {
-            registration,
+            registration: Arc::new(registration),
             token: token.clone(),
             wake: Arc::new(Notify::new()),
         };
-        let worker = state.roster.register(info, now);
+        let (worker, replaces) = state.register(info, now);
         self.worker_joined(&mut state, worker, replaces);
         self.rearm(&mut state);
         Ok(Response::Registered(Registered {
             worker,
             token,
             heartbeat_ms: self.0.config.heartbeat.as_millis() as u64,
-            poll_ms: self.0.config.poll_wait.as_millis() as u64,
+            poll_ms: self.longest_poll().as_millis() as u64,
         }))
     }
 
@@ -151,32 +150,25 @@ impl Coordinator {
         if registration.local {
             return Ok(());
         }
-        let known = self
-            .0
-            .datasets
-            .iter()
-            .map(|dataset| ("the coordinator's", dataset));
-        let others = state
-            .roster
-            .live()
-            .map(|(_, record)| &record.info.registration)
-            .filter(|other| !other.local);
-        let others = others.flat_map(|other| {
-            other
-                .datasets
-                .iter()
-                .map(|dataset| ("the other workers'", dataset))
+        let known = self.0.datasets.iter().map(|dataset| {
+            let (name, fingerprint) = (dataset.name.as_str(), dataset.fingerprint.as_str());
+            ("the coordinator's", name, fingerprint)
+        });
+        let others = registration.datasets.iter().filter_map(|dataset| {
+            let other = state.copies.other_than(dataset)?;
+            Some(("the other workers'", dataset.name.as_str(), other))
         });
         let known = known.chain(others);
-        let known = known.map(|(whose, info)| (whose, &info.name, &info.fingerprint));
         // A job's copy can be one that the coordinator opened for it alone.
         let open = state.jobs.values().filter(|job| job.ended.is_none());
         let open = open.filter(|job| !job.fingerprint.is_empty());
-        let open = open.map(|job| ("the job's", &job.spec.dataset, &job.fingerprint));
+        let open = open.map(|job| {
+            let (name, fingerprint) = (job.spec.dataset.as_str(), job.fingerprint.as_str());
+            ("the job's", name, fingerprint)
+        });
         for (whose, name, fingerprint) in known.chain(open) {
-            let differs = |dataset: &&DatasetInfo| {
-                dataset.name == *name && dataset.fingerprint != *fingerprint
-            };
+            let differs =
+                |dataset: &&DatasetInfo| dataset.name == name && dataset.fingerprint != fingerprint;
             if let Some(found) = registration.datasets.iter().find(differs) {
                 let detail = format!(
                     "dataset {:?} has fingerprint {:?}, and {whose} copy has {fingerprint:?}",
@@ -191,7 +183,7 @@ impl Coordinator {
     /// Checks the credentials and notes that the worker was heard of.
     fn heard_of(&self, state: &mut State, credentials: &Credentials) -> Result<(), Refusal> {
         state.authenticate(credentials)?;
-        if state.roster.touch(credentials.worker, self.now()) == Some(true) {
+        if state.heard_of(credentials.worker, self.now()) {
             tracing::info!(worker = %credentials.worker, "worker is back");
             self.worker_joined(state, credentials.worker, None);
         }
@@ -223,7 +215,7 @@ impl Coordinator {
     fn leave(&self, credentials: &Credentials) -> Result<Response, Refusal> {
         let mut state = self.state();
         state.authenticate(credentials)?;
-        if state.roster.leave(credentials.worker) {
+        if state.leave(credentials.worker) {
             tracing::info!(worker = %credentials.worker, "worker left");
             self.worker_lost(&mut state, credentials.worker);
         }
@@ -236,7 +228,8 @@ impl Coordinator {
         busy: &[TaskMessage],
         wait: Duration,
     ) -> Result<Response, Refusal> {
-        let deadline = Instant::now() + wait.min(self.0.config.poll_wait);
+        let wait = bunched(self.now(), wait.min(self.longest_poll()));
+        let deadline = Instant::now() + wait;
         loop {
             let wake = {
                 let mut state = self.state();
@@ -254,6 +247,12 @@ impl Coordinator {
                 return Ok(Response::Idle);
             }
         }
+    }
+
+    /// The longest that a poll waits: a worker that does nothing but poll is heard of in time, even if one goes astray.
+    fn longest_poll(&self) -> Duration {
+        let config = &self.0.config;
+        config.poll_wait.min(config.worker_expiry / 3)
     }
 
     fn next_task(
@@ -434,19 +433,6 @@ fn check_registration(registration: &Registration) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// The worker of the same name whose own data this one has: it takes its place once that one is lost.
-fn former_self(state: &State, registration: &Registration) -> Option<crate::ids::WorkerId> {
-    let same = |(_, record): &(_, &round::WorkerRecord<WorkerInfo>)| {
-        let former = &record.info.registration;
-        former.local && former.name == registration.name
-    };
-    registration
-        .local
-        .then(|| state.roster.iter().filter(same).last())
-        .flatten()
-        .map(|(worker, _)| worker)
-}
-
 fn task_of(message: &TaskMessage) -> Task {
     let kind = match &message.work {
         TaskWork::Train { training, .. } => TaskKind::Train {
@@ -466,6 +452,14 @@ fn task_of(message: &TaskMessage) -> Task {
     }
 }
 
+/// How long a poll waits that may wait so long: up to 1/256 less, so that the polls of many workers end in bunches.
+/// To wake a thread for each of them alone is most of what an idle worker costs.
+fn bunched(now: Timestamp, wait: Duration) -> Duration {
+    let bunch = (wait / 256).as_millis() as u64;
+    let early = (now + wait).0.checked_rem(bunch).unwrap_or(0);
+    wait - Duration::from_millis(early)
+}
+
 fn draw_token() -> Result<Token, Refusal> {
     let mut bytes = [0; 32];
     getrandom::fill(&mut bytes).map_err(|error| {
@@ -477,4 +471,31 @@ fn draw_token() -> Result<Token, Refusal> {
     Ok(Token(
         bytes.iter().map(|byte| format!("{byte:02x}")).collect(),
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn polls_of_the_same_wait_end_in_bunches_and_never_late() {
+        let wait = Duration::from_secs(30);
+        let mut ends = std::collections::BTreeSet::new();
+        for start in 1_000_000..1_010_000 {
+            let start = Timestamp(start);
+            let waited = bunched(start, wait);
+            assert!(waited <= wait && wait - waited <= wait / 256, "{waited:?}");
+            ends.insert(start + waited);
+        }
+        // Ten seconds in bunches of 117 ms.
+        assert!(ends.len() <= 87, "{}", ends.len());
+    }
+
+    #[test]
+    fn short_polls_wait_as_long_as_they_ask() {
+        for wait in [0, 1, 100, 255] {
+            let wait = Duration::from_millis(wait);
+            assert_eq!(bunched(Timestamp(12_345), wait), wait);
+        }
+    }
 }

@@ -6,8 +6,10 @@
 //! heart-beats are answered meanwhile.
 
 mod config;
+mod copies;
 mod driver;
 mod executor;
+mod former;
 mod handler;
 mod job;
 mod operator;

@@ -16,7 +16,7 @@ use crate::{
     report::{Refusal, RefusalKind},
     round::{Event, Response},
     telemetry::{Health, JobSummary, LoggedEvent, RoundRecord, WorkerSummary},
-    transport::{Operator, PROTOCOL, Token},
+    transport::{Operator, PROTOCOL, Registration, Token},
 };
 
 impl Operator for Coordinator {
@@ -145,7 +145,7 @@ impl Operator for Coordinator {
             |(worker, record): (_, &crate::round::WorkerRecord<super::state::WorkerInfo>)| {
                 WorkerSummary {
                     worker,
-                    registration: record.info.registration.clone(),
+                    registration: Registration::clone(&record.info.registration),
                     state: record.state,
                     registered: record.registered,
                     last_seen: record.last_seen,
@@ -169,7 +169,7 @@ impl Operator for Coordinator {
         Health {
             version: env!("CARGO_PKG_VERSION").to_string(),
             protocol: PROTOCOL,
-            workers: state.roster.live().count(),
+            workers: state.roster.live_count(),
             running: state.running,
             queued: state.queue.len(),
         }

@@ -24,7 +24,7 @@ pub(super) struct Prepared {
 pub(super) fn prepare(
     spec: &JobSpec,
     trainers: &dyn TrainerFactory,
-    workers: &[(WorkerId, Registration)],
+    workers: &[(WorkerId, Arc<Registration>)],
 ) -> Result<Prepared, String> {
     if spec.partition.is_local() {
         return Ok(local(spec, workers));
@@ -83,7 +83,7 @@ pub(super) fn prepare(
 }
 
 /// One client for each worker with data of its own.
-fn local(spec: &JobSpec, workers: &[(WorkerId, Registration)]) -> Prepared {
+fn local(spec: &JobSpec, workers: &[(WorkerId, Arc<Registration>)]) -> Prepared {
     let limit = spec.clients.map_or(usize::MAX, |clients| clients as usize);
     let clients: Vec<_> = workers
         .iter()

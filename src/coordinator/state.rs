@@ -8,7 +8,7 @@ use std::{
 
 use tokio::sync::Notify;
 
-use super::job::Job;
+use super::{copies::Copies, former::Former, job::Job};
 use crate::{
     ids::{JobId, RequestId, Timestamp, WorkerId},
     report::{Refusal, RefusalKind},
@@ -17,10 +17,16 @@ use crate::{
 };
 
 pub(super) struct State {
+    /// Read it; what changes it goes through the methods below, which keep the indices in step.
     pub roster: Roster<WorkerInfo>,
+    /// The copies of datasets that the live workers have.
+    pub copies: Copies,
+    former: Former,
     pub jobs: BTreeMap<JobId, Job>,
     pub queue: VecDeque<JobId>,
     pub running: Option<JobId>,
+    /// Polls to let go on, once the commands are carried out.
+    pub woken: Vec<Arc<Notify>>,
     /// The deadline that the time keeper waits for.
     pub armed: Option<Timestamp>,
     last_job: u64,
@@ -29,7 +35,7 @@ pub(super) struct State {
 
 /// What is kept of a worker.
 pub(super) struct WorkerInfo {
-    pub registration: Registration,
+    pub registration: Arc<Registration>,
     pub token: Token,
     /// There may be a task for it.
     pub wake: Arc<Notify>,
@@ -39,9 +45,12 @@ impl State {
     pub fn new(expiry: Duration) -> Self {
         Self {
             roster: Roster::new(expiry),
+            copies: Copies::default(),
+            former: Former::default(),
             jobs: BTreeMap::new(),
             queue: VecDeque::new(),
             running: None,
+            woken: Vec::new(),
             armed: None,
             last_job: 0,
             last_request: 0,
@@ -64,6 +73,53 @@ impl State {
 
     pub fn job_mut(&mut self, job: JobId) -> Result<&mut Job, Refusal> {
         self.jobs.get_mut(&job).ok_or_else(|| unknown_job(job))
+    }
+
+    // Workers come and go.
+
+    /// A new worker, and the one of the same name whose own data it has: it takes that one's place.
+    pub fn register(&mut self, info: WorkerInfo, now: Timestamp) -> (WorkerId, Option<WorkerId>) {
+        let registration = info.registration.clone();
+        let worker = self.roster.register(info, now);
+        self.copies.add(&registration);
+        let replaces = match registration.local {
+            true => self
+                .former
+                .replace(&registration.name, worker, &self.roster),
+            false => None,
+        };
+        (worker, replaces)
+    }
+
+    /// Notes that a worker was heard of; whether it had been lost, and is live again.
+    pub fn heard_of(&mut self, worker: WorkerId, now: Timestamp) -> bool {
+        let is_back = self.roster.touch(worker, now) == Some(true);
+        if is_back && let Some(record) = self.roster.find(worker) {
+            self.copies.add(&record.info.registration);
+        }
+        is_back
+    }
+
+    /// A worker leaves; whether it was live.
+    pub fn leave(&mut self, worker: WorkerId) -> bool {
+        let was_live = self.roster.leave(worker);
+        if was_live {
+            self.forget_copies(worker);
+        }
+        was_live
+    }
+
+    /// Takes those for lost that have not been heard of for too long, and names them, in order of registration.
+    pub fn expire(&mut self, now: Timestamp) -> Vec<WorkerId> {
+        let lost = self.roster.expire(now);
+        lost.iter().for_each(|worker| self.forget_copies(*worker));
+        lost
+    }
+
+    fn forget_copies(&mut self, worker: WorkerId) {
+        if let Some(record) = self.roster.find(worker) {
+            self.copies.remove(&record.info.registration);
+        }
     }
 
     /// Whether these credentials are a registered worker's.
@@ -95,7 +151,7 @@ impl State {
     pub fn eligible<'a>(
         &'a self,
         job: &'a Job,
-    ) -> impl Iterator<Item = (WorkerId, &'a Registration)> {
+    ) -> impl Iterator<Item = (WorkerId, &'a Arc<Registration>)> {
         self.roster
             .live()
             .map(|(worker, record)| (worker, &record.info.registration))

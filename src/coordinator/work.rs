@@ -2,7 +2,7 @@
 //!
 //! Panics of strategies and trainers end here, as the reason why a round is abandoned or a version not evaluated.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use super::{
     Coordinator,
@@ -31,7 +31,7 @@ impl Coordinator {
         &self,
         id: JobId,
         spec: JobSpec,
-        workers: Vec<(WorkerId, Registration)>,
+        workers: Vec<(WorkerId, Arc<Registration>)>,
     ) {
         let coordinator = self.clone();
         self.0.runtime.spawn_blocking(move || {

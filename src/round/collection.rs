@@ -5,7 +5,7 @@
 //! "not leased" and the transient refusals speak of the moment. Nothing here knows of other rounds, or decides when
 //! the round is over.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::planted::{Bug, planted};
 use crate::{
@@ -24,6 +24,8 @@ pub(super) struct Collection {
     /// No report is taken any more; what was accepted stays so.
     pub closed: bool,
     members: BTreeMap<ClientId, Member>,
+    /// The pending members that have a worker, by it: what is looked at when a worker asks for a task.
+    ready: BTreeSet<(WorkerId, ClientId)>,
     /// Admitted uploads that have not ended, those that were overtaken too.
     uploads: BTreeMap<RequestId, Upload>,
     accepted: usize,
@@ -33,6 +35,8 @@ pub(super) struct Collection {
 #[derive(Debug, Default)]
 struct Member {
     state: MemberState,
+    /// The worker that acts for the client.
+    holder: Option<WorkerId>,
     /// Who was given the task last.
     issued_to: Option<WorkerId>,
 }
@@ -116,6 +120,7 @@ impl Collection {
             plan,
             deadline,
             closed: false,
+            ready: BTreeSet::new(),
             uploads: BTreeMap::new(),
             accepted: 0,
             outstanding: members.len(),
@@ -153,6 +158,12 @@ impl Collection {
         self.members
             .get(&client)
             .is_some_and(|member| member.state == MemberState::Pending)
+    }
+
+    /// The clients of this worker whose tasks may be handed out, in order.
+    pub fn ready(&self, worker: WorkerId) -> impl Iterator<Item = ClientId> + '_ {
+        let all_of_worker = (worker, ClientId(0))..=(worker, ClientId(u32::MAX));
+        self.ready.range(all_of_worker).map(|(_, client)| *client)
     }
 
     /// Notes that the worker has the client's task; whether that is news.
@@ -289,8 +300,21 @@ impl Collection {
         is_open
     }
 
-    /// The client's lease moved: an upload under way is overtaken, and the task is to be handed out anew.
-    pub fn release(&mut self, client: ClientId) {
+    /// This worker acts for the client from now on, or nobody does.
+    pub fn place(&mut self, client: ClientId, holder: Option<WorkerId>) {
+        let Some(member) = self.members.get_mut(&client) else {
+            return;
+        };
+        if let Some(before) = std::mem::replace(&mut member.holder, holder) {
+            self.ready.remove(&(before, client));
+        }
+        if let (MemberState::Pending, Some(holder)) = (&member.state, holder) {
+            self.ready.insert((holder, client));
+        }
+    }
+
+    /// The client's lease moved to this worker: an upload under way is overtaken, and the task is to be handed out anew.
+    pub fn release(&mut self, client: ClientId, holder: Option<WorkerId>) {
         let Some(member) = self.members.get_mut(&client) else {
             return;
         };
@@ -298,6 +322,7 @@ impl Collection {
         if matches!(member.state, MemberState::Uploading(_)) {
             self.set(client, MemberState::Pending);
         }
+        self.place(client, holder);
     }
 
     fn set(&mut self, client: ClientId, state: MemberState) {
@@ -309,6 +334,12 @@ impl Collection {
         self.accepted -= usize::from(before.is_accepted());
         self.outstanding += usize::from(member.state.is_outstanding());
         self.outstanding -= usize::from(before.is_outstanding());
+        if let Some(holder) = member.holder {
+            match member.state {
+                MemberState::Pending => self.ready.insert((holder, client)),
+                _ => self.ready.remove(&(holder, client)),
+            };
+        }
     }
 
     fn not_in_cohort(&self, client: ClientId) -> Refusal {

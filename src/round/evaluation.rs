@@ -1,10 +1,10 @@
 //! Measurements of a model version, and the versions that the workers are still measuring.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{ClientId, ModelVersion, RoundId, Timestamp};
+use crate::ids::{ClientId, ModelVersion, RoundId, Timestamp, WorkerId};
 
 /// What a model does on test examples.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -54,17 +54,22 @@ pub(super) struct Pending {
     pub round: RoundId,
     /// Given up at this moment; none where the driver evaluates, who always answers.
     pub deadline: Option<Timestamp>,
-    /// Each client's share, with its number.
-    shares: BTreeMap<ClientId, (u32, Share)>,
+    shares: BTreeMap<ClientId, Share>,
+    /// The open shares whose client has a worker, by it: what is looked at when a worker asks for a task.
+    ready: BTreeSet<(WorkerId, ClientId)>,
     open: usize,
     /// Why the mean can't be had any more.
     failed: Option<String>,
 }
 
+/// One client's part of the test split.
 #[derive(Debug)]
-enum Share {
-    Open,
-    Done(Evaluation),
+struct Share {
+    number: u32,
+    /// The worker that acts for the client.
+    holder: Option<WorkerId>,
+    /// None as long as it is open.
+    measured: Option<Evaluation>,
 }
 
 impl Pending {
@@ -75,6 +80,7 @@ impl Pending {
             round,
             deadline: None,
             shares: BTreeMap::new(),
+            ready: BTreeSet::new(),
             open: 0,
             failed: None,
         }
@@ -87,10 +93,15 @@ impl Pending {
         clients: &[ClientId],
         deadline: Timestamp,
     ) -> Self {
+        let share = |number| Share {
+            number,
+            holder: None,
+            measured: None,
+        };
         let shares = clients
             .iter()
             .zip(0..)
-            .map(|(client, number)| (*client, (number, Share::Open)));
+            .map(|(client, number)| (*client, share(number)));
         Self {
             deadline: Some(deadline),
             open: clients.len(),
@@ -107,20 +118,46 @@ impl Pending {
     /// The client's share that is still to be measured, counted from 0, and how many shares there are.
     pub fn open_share(&self, client: ClientId) -> Option<(u32, u32)> {
         match self.shares.get(&client) {
-            Some((number, Share::Open)) => Some((*number, self.shares.len() as u32)),
+            Some(share) if share.measured.is_none() => {
+                Some((share.number, self.shares.len() as u32))
+            }
             _ => None,
+        }
+    }
+
+    /// The open shares of this worker's clients, in order, as [`Pending::open_share`] gives them.
+    pub fn ready(&self, worker: WorkerId) -> impl Iterator<Item = (ClientId, (u32, u32))> + '_ {
+        let all_of_worker = (worker, ClientId(0))..=(worker, ClientId(u32::MAX));
+        let ready = self.ready.range(all_of_worker);
+        ready.filter_map(|(_, client)| Some((*client, self.open_share(*client)?)))
+    }
+
+    /// This worker acts for the client from now on, or nobody does.
+    pub fn place(&mut self, client: ClientId, holder: Option<WorkerId>) {
+        let Some(share) = self.shares.get_mut(&client) else {
+            return;
+        };
+        if let Some(before) = std::mem::replace(&mut share.holder, holder) {
+            self.ready.remove(&(before, client));
+        }
+        if let (None, Some(holder)) = (&share.measured, holder) {
+            self.ready.insert((holder, client));
         }
     }
 
     /// Takes a share's measurements. A second time, nothing changes.
     pub fn take(&mut self, client: ClientId, evaluation: Result<Evaluation, String>) {
-        let Some((_, share @ Share::Open)) = self.shares.get_mut(&client) else {
+        let share = self.shares.get_mut(&client);
+        let Some(share) = share.filter(|share| share.measured.is_none()) else {
             return;
         };
         match evaluation.and_then(Evaluation::checked) {
             Ok(evaluation) => {
-                *share = Share::Done(evaluation);
+                share.measured = Some(evaluation);
                 self.open -= 1;
+                if let Some(holder) = share.holder {
+                    self.ready.remove(&(holder, client));
+                }
             }
             Err(reason) => {
                 let reason = format!("client {client} could not evaluate: {reason}");
@@ -148,10 +185,10 @@ impl Pending {
         if self.shares.is_empty() {
             return Err("no client has a live worker".to_string());
         }
-        let done = self.shares.values().filter_map(|(_, share)| match share {
-            Share::Done(evaluation) => Some(evaluation),
-            Share::Open => None,
-        });
+        let done = self
+            .shares
+            .values()
+            .filter_map(|share| share.measured.as_ref());
         let mean = Evaluation::mean(done);
         mean.ok_or_else(|| "the test split has no examples".to_string())
             .and_then(Evaluation::checked)

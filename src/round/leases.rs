@@ -61,6 +61,7 @@ impl Leases {
     }
 
     /// The clients of a worker, in order.
+    #[cfg(test)]
     pub fn held_by(&self, worker: WorkerId) -> impl Iterator<Item = ClientId> + '_ {
         let worker = self.workers.get(&worker);
         worker

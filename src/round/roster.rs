@@ -123,6 +123,21 @@ impl<I> Roster<I> {
             .filter(|(_, record)| record.state == WorkerState::Live)
     }
 
+    /// How many workers are live. Unlike [`Roster::live`], it looks at none of them.
+    pub fn live_count(&self) -> usize {
+        self.live.len()
+    }
+
+    /// How many workers are remembered, live or gone.
+    pub fn len(&self) -> usize {
+        self.workers.len()
+    }
+
+    /// Whether no worker is remembered.
+    pub fn is_empty(&self) -> bool {
+        self.workers.is_empty()
+    }
+
     /// All that are remembered, in order of registration.
     pub fn iter(&self) -> impl Iterator<Item = (WorkerId, &WorkerRecord<I>)> {
         self.workers
@@ -180,7 +195,7 @@ mod tests {
         assert!(roster.expire(Timestamp(99_000)).is_empty());
         assert_eq!(roster.next_expiry(), None);
         assert_eq!(roster.touch(worker, Timestamp(99_000)), Some(true));
-        assert_eq!(roster.live().count(), 1);
+        assert_eq!((roster.live().count(), roster.live_count()), (1, 1));
     }
 
     #[test]

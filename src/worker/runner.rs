@@ -226,16 +226,21 @@ impl<T: Transport> Session<T> {
         }
     }
 
-    /// Says at each interval that the worker is alive, and stops the tasks that are not wanted any more.
+    /// Says at each interval that the worker is alive, and stops the tasks that are not wanted any more. A worker
+    /// without a task polls, which says the same.
     async fn send_heartbeats(&self) -> End {
         let mut ticks = interval(Duration::from_millis(self.registered.heartbeat_ms.max(10)));
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         ticks.tick().await;
         loop {
             ticks.tick().await;
+            let busy = self.busy();
+            if busy.is_empty() {
+                continue;
+            }
             let request = Request::Heartbeat {
                 credentials: self.credentials(),
-                busy: self.busy(),
+                busy,
             };
             match self.transport.send(request).await {
                 Ok(Response::Alive { unwanted }) => {

@@ -31,6 +31,29 @@ async fn without_data_of_its_own_the_coordinator_holds_workers_to_the_first_ones
 }
 
 #[tokio::test]
+async fn the_copy_of_workers_that_left_binds_nobody() {
+    let lab = Lab::open(CoordinatorConfig::default()).await;
+    let with = |fingerprint: &str| {
+        let mut registration = lab.registration(fingerprint);
+        registration.datasets[0].name = "elsewhere".to_string();
+        registration.datasets[0].fingerprint = fingerprint.to_string();
+        registration
+    };
+    let first = lab.register(with("a")).await.unwrap();
+    let second = lab.register(with("a")).await.unwrap();
+    for credentials in [first, second] {
+        let refused = lab.register(with("b")).await.unwrap_err().kind;
+        assert_eq!(refused, RefusalKind::DatasetMismatch);
+        lab.coordinator.handle(Request::Leave { credentials }).await;
+    }
+    lab.register(with("b")).await.unwrap();
+    assert_eq!(
+        lab.register(with("a")).await.unwrap_err().kind,
+        RefusalKind::DatasetMismatch
+    );
+}
+
+#[tokio::test]
 async fn a_worker_that_was_there_first_with_another_copy_gets_no_client_of_the_job() {
     let lab = Lab::open(CoordinatorConfig::default()).await;
     let job = lab.submit(|_| {});

@@ -356,3 +356,19 @@ async fn an_upload_that_outlives_its_round_is_late_and_leaves_nothing_behind() {
     );
     until(|| pair.lab.spool.used() == 0).await;
 }
+
+#[tokio::test]
+async fn a_report_with_another_digest_is_refused_and_the_round_goes_on() {
+    let pair = Pair::open().await;
+    let task = &pair.bad_task;
+    let line = format!(
+        "PUT /api/v1/jobs/{}/rounds/{}/reports/{}",
+        task.job, task.round, task.client
+    );
+    let headers = report_headers(&pair.bad, &pair.metadata());
+    let headers = format!("{headers}fedavg-digest: crc32=01234567\r\n");
+    let answer = pair.lab.send(&line, &headers, &pair.lab.body(1.0)).await;
+    assert_eq!(answer, (422, "malformed".to_string()));
+    assert_eq!(pair.lab.spool.used(), 0);
+    pair.commits_without_the_bad_one().await;
+}

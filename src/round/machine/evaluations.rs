@@ -34,7 +34,12 @@ impl RoundMachine {
                 let workers: Vec<_> = self.leases.workers().map(|(worker, _)| worker).collect();
                 self.wake(workers);
                 let deadline = now + Duration::from_secs(self.config.limits.evaluation_timeout);
-                Pending::by_clients(version, round, &self.evaluators(), deadline)
+                let clients = self.evaluators();
+                let mut pending = Pending::by_clients(version, round, &clients, deadline);
+                for client in clients {
+                    pending.place(client, self.leases.holder(client));
+                }
+                pending
             }
         };
         self.evaluations.push(pending);

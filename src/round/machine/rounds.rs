@@ -112,7 +112,11 @@ impl RoundMachine {
         });
         let cohort = plan.cohort.clone();
         let deadline = self.round_deadline(now);
-        self.current = Some(Collection::new(round, self.version, plan, deadline));
+        let mut current = Collection::new(round, self.version, plan, deadline);
+        for client in &cohort {
+            current.place(*client, self.leases.holder(*client));
+        }
+        self.current = Some(current);
         self.phase = Phase::Collecting;
         let mut holders = BTreeSet::new();
         for client in cohort {

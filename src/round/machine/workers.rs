@@ -82,14 +82,30 @@ impl RoundMachine {
             self.log(JobEvent::Leased { client, from, to });
             let is_at_home = self.client(client).is_ok_and(|spec| spec.home.is_some());
             if let Some(current) = self.current.as_mut().filter(|current| !current.closed) {
-                current.release(client);
+                current.release(client, to);
+            }
+            for pending in &mut self.evaluations {
+                pending.place(client, to);
             }
             if is_at_home && to.is_none() {
                 self.drop_out(client);
             }
-            receivers.extend(to);
+            receivers.extend(to.filter(|_| self.has_task(client)));
         }
         self.wake(receivers);
+    }
+
+    /// Whether a worker that acts for this client would get a task of it.
+    fn has_task(&self, client: ClientId) -> bool {
+        let trains = self
+            .current
+            .as_ref()
+            .is_some_and(|current| !current.closed && current.is_pending(client));
+        trains
+            || self
+                .evaluations
+                .iter()
+                .any(|pending| pending.is_open(client))
     }
 
     /// Expects nothing more of a client whose data is gone.
@@ -119,20 +135,19 @@ impl RoundMachine {
             return Some(task);
         }
         let current = self.current.as_mut().filter(|current| !current.closed)?;
-        let task = self
-            .leases
-            .held_by(worker)
-            .filter(|client| current.is_pending(*client))
-            .map(|client| Task {
-                client,
-                round: current.round,
-                version: current.version,
-                kind: TaskKind::Train {
-                    training: current.plan.training.clone(),
-                    deadline: current.deadline,
-                },
-            })
-            .find(|task| !busy.contains(&work(task)))?;
+        let (round, version) = (current.round, current.version);
+        let client = current
+            .ready(worker)
+            .find(|client| !busy.contains(&(true, *client, round, version)))?;
+        let task = Task {
+            client,
+            round,
+            version,
+            kind: TaskKind::Train {
+                training: current.plan.training.clone(),
+                deadline: current.deadline,
+            },
+        };
         if current.issue(task.client, worker) {
             self.log(JobEvent::TaskIssued {
                 round: task.round,
@@ -147,14 +162,11 @@ impl RoundMachine {
         self.evaluations
             .iter()
             .flat_map(|pending| {
-                self.leases.held_by(worker).filter_map(|client| {
-                    let (share, shares) = pending.open_share(client)?;
-                    Some(Task {
-                        client,
-                        round: pending.round,
-                        version: pending.version,
-                        kind: TaskKind::Evaluate { share, shares },
-                    })
+                pending.ready(worker).map(|(client, (share, shares))| Task {
+                    client,
+                    round: pending.round,
+                    version: pending.version,
+                    kind: TaskKind::Evaluate { share, shares },
                 })
             })
             .find(|task| !busy.contains(&work(task)))

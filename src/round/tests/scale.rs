@@ -47,6 +47,28 @@ fn ten_thousand_workers_come_and_go_within_a_round() {
 }
 
 #[test]
+fn ten_thousand_clients_of_one_worker_train_and_evaluate_task_by_task() {
+    let mut config = config();
+    config.evaluation = crate::round::EvaluationBy::Workers;
+    let mut bench = Bench::planning(config, 1, MANY);
+    bench.plan(R1, MANY, MANY as usize, 2);
+    for client in 0..MANY {
+        let task = bench.poll(W1, &[]).unwrap();
+        assert_eq!(task.client, ClientId(client));
+        bench.report(W1, task.client, R1);
+    }
+    assert_eq!(bench.poll(W1, &[]), None);
+    bench.aggregated(R1);
+    bench.published(1);
+    for client in 0..MANY {
+        let task = bench.poll(W1, &[]).unwrap();
+        assert_eq!(task.client, ClientId(client));
+        bench.share(W1, task.client, 1, Ok(measured(1.0)));
+    }
+    assert_eq!(bench.poll(W1, &[]), None);
+}
+
+#[test]
 fn ten_thousand_clients_of_one_worker_evaluate() {
     let mut config = config();
     config.evaluation = crate::round::EvaluationBy::Workers;

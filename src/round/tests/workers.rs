@@ -4,7 +4,7 @@ use super::bench::*;
 use crate::{
     ids::{ClientId, ModelVersion, WorkerId},
     report::RefusalKind,
-    round::{Command, JobEvent, Response, Task, TaskKind},
+    round::{ClientSpec, Command, Event, JobEvent, Response, Task, TaskKind},
 };
 
 const W3: WorkerId = WorkerId(3);
@@ -92,9 +92,9 @@ fn a_late_worker_gets_its_part_with_the_next_round() {
     let mut bench = Bench::collecting(config(), 1, 4);
     assert!(logged(&bench.join(W2)).is_empty());
     assert_eq!(bench.machine.clients_of(W2), 0);
-    let commands = bench.tick();
+    assert_eq!(woken(&bench.tick()), [], "the round is being planned");
     assert_eq!(bench.machine.clients_of(W2), 2);
-    assert_eq!(woken(&commands), [W2]);
+    assert_eq!(woken(&bench.plan(R2, 4, 4, 2)), [W1, W2]);
     assert_eq!(bench.machine.lease(ClientId(3)), Some(W2));
 }
 
@@ -257,4 +257,17 @@ fn clients_are_dealt_when_the_job_starts() {
         (bench.machine.clients_of(W1), bench.machine.clients_of(W2)),
         (3, 2)
     );
+}
+
+#[test]
+fn a_lease_wakes_its_worker_once_there_is_a_task() {
+    let mut bench = Bench::new(config());
+    bench.join(W1);
+    let spec = ClientSpec {
+        examples: 10,
+        home: None,
+    };
+    let commands = bench.send(Event::Prepared(Ok(vec![spec; 2])));
+    assert_eq!(woken(&commands), [], "no round has begun");
+    assert_eq!(woken(&bench.plan(R1, 2, 2, 2)), [W1]);
 }
