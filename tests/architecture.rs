@@ -21,7 +21,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         &["ids", "parameters", "report", "rng", "settings"],
     ),
     ("round", &["ids", "report", "settings", "strategy"]),
-    ("job", &["partition", "settings", "strategy"]),
+    ("job", &["parameters", "partition", "settings", "strategy"]),
     // Edges.
     ("panics", &[]),
     ("data", &[]),
