@@ -1,6 +1,7 @@
 //! What the fold of N reports with P parameters costs, beside references over the same values in the same run:
 //!
 //! - `read_sum`: one stream that adds all values up in f32, as fast as memory gives them: what any fold has to read;
+//! - `read_sum_2_threads`: two such streams at once: what both cores together get out of memory;
 //! - `read_sum_f64`: the same in f64, so with the conversion that every value of a fold needs;
 //! - `read_tiles`: `read_sum` in the fold's order, one block of each report after the other;
 //! - `axpy`: what one would write first: for each client in turn, `sum += weight * delta` over the whole model, in f64.
@@ -8,7 +9,7 @@
 //! Throughput is in bytes of values as f32, whatever the encoding, so that the rows of one group compare directly. Sizes
 //! that don't fit in this machine's free memory are left out, and said so.
 
-use std::{collections::BTreeMap, fs, hint::black_box, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, fs, hint::black_box, sync::Arc, thread, time::Duration};
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use fedavg::{
@@ -85,6 +86,17 @@ fn read_sum(deltas: &[Arc<Parameters>]) -> f32 {
         .iter()
         .for_each(|delta| add_all(&mut sums, delta.values()));
     sums.iter().sum()
+}
+
+/// As many streams as threads, each over its share of the reports.
+fn read_sum_at_once(deltas: &[Arc<Parameters>], threads: usize) -> f32 {
+    let shares = deltas.chunks(deltas.len().div_ceil(threads));
+    thread::scope(|scope| {
+        let sums: Vec<_> = shares
+            .map(|share| scope.spawn(|| read_sum(share)))
+            .collect();
+        sums.into_iter().map(|sum| sum.join().expect("a sum")).sum()
+    })
 }
 
 fn read_tiles(deltas: &[Arc<Parameters>]) -> f32 {
@@ -164,6 +176,9 @@ fn aggregation(criterion: &mut Criterion) {
             }
             group.bench_function(BenchmarkId::new("read_sum", &size), |bencher| {
                 bencher.iter(|| black_box(read_sum(&deltas)));
+            });
+            group.bench_function(BenchmarkId::new("read_sum_2_threads", &size), |bencher| {
+                bencher.iter(|| black_box(read_sum_at_once(&deltas, 2)));
             });
             group.bench_function(BenchmarkId::new("read_sum_f64", &size), |bencher| {
                 bencher.iter(|| black_box(read_sum_f64(&deltas)));

@@ -58,10 +58,6 @@ use tokio::{
     time::{MissedTickBehavior, interval, sleep, timeout},
 };
 
-#[cfg(feature = "cli")]
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 /// Set in the coordinator's process: the number of workers.
 const ROLE: &str = "FEDAVG_IDLE_WORKERS_COORDINATOR";
 /// Number of parameters of the model.

@@ -6,8 +6,8 @@
 //! - `loopback`: each worker's model down and report up, through one plain TCP connection;
 //! - `disk`: what the coordinator stores (every report and the next model), written to files, each followed by fdatasync.
 //!
-//! Figures are medians over the rounds of several jobs, each without its first round. Memory is the peak of the
-//! coordinator's process (VmHWM). `cargo bench --bench rounds -- quick | memory | large` runs a part: `large` is a model
+//! Figures are medians of several jobs, of each the mean from its first commit to its last. The coordinator is the program
+//! as it is shipped; memory is its peak (VmHWM), the job's first version, which was uploaded, included. `cargo bench --bench rounds -- quick | memory | large` runs a part: `large` is a model
 //! of 3.4 GB and needs 40 GB of disk, and runs only when asked for. `FEDAVG_BENCH_DIR` says where files go.
 
 mod support;
@@ -19,11 +19,10 @@ use fedavg::{
     transport::http::{ClientConfig, HttpTransport},
     worker::{NoopTrainers, Worker, WorkerConfig},
 };
-use support::{
-    Loopback, Process, Spool, be_a_coordinator_if_asked, generate_reports, write_durably,
-};
+use support::{Loopback, Process, Spool, generate_reports, write_durably};
 use tokio::runtime::Runtime;
 
+/// The workers' allocator, as in `fedavg-worker`; the coordinator is a program of its own.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
@@ -35,7 +34,6 @@ const TABLE: [(usize, usize, u32, usize); 3] = [
 ];
 
 fn main() {
-    be_a_coordinator_if_asked();
     let parts: Vec<String> = env::args()
         .skip(1)
         .filter(|part| !part.starts_with('-'))
@@ -118,15 +116,11 @@ fn time_rounds(
         runtime.spawn(worker.run(std::future::pending()));
     }
     let spec = job(&process.trainers, workers, rounds);
-    let first = job(&process.trainers, workers, 1);
     let mut loopback = Loopback::start();
     let moved = (2 * workers * bytes) as u64;
     let (mut times, mut wires, mut disks) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..jobs {
-        // A job's beginning deals the data and draws the model, which is not a round's cost.
-        let (begin, _) = runtime.block_on(process.run(&first));
-        let (whole, _) = runtime.block_on(process.run(&spec));
-        times.push(whole.saturating_sub(begin) / (rounds - 1));
+        times.push(runtime.block_on(process.run(&spec)));
         wires.push(loopback.move_bytes(moved));
         if spool == Spool::File {
             disks.push(write_durably(folder.path(), workers + 1, bytes));
@@ -162,7 +156,7 @@ fn generated(runtime: &Runtime, model: &str, workers: usize, rounds: u32) -> (Du
             name,
         ));
     }
-    let (took, _) = runtime.block_on(process.run(&job(&trainers, workers, rounds)));
+    let took = runtime.block_on(process.run(&job(&trainers, workers, rounds)));
     (took, process.peak_memory())
 }
 

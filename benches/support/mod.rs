@@ -2,7 +2,7 @@
 //! send them, and the physical limits beside which a round is put.
 
 use std::{
-    env, fs,
+    fs,
     io::{BufRead, BufReader, Read, Write},
     net::{TcpListener, TcpStream},
     path::Path,
@@ -14,15 +14,14 @@ use std::{
 
 use bytes::Bytes;
 use fedavg::{
-    coordinator::{Coordinator, CoordinatorConfig},
     job::JobSpec,
     parameters::{Digest, Encoding, Form, Layout, Role},
     report::{DELTA_PREFIX, ReportMetadata},
-    store::{DataFolder, FileModels, FileSpool, FileSpoolConfig},
+    round::JobEvent,
     transport::{
         Credentials, ModelBody, PROTOCOL, Registration, ReportBody, Request, Response, TaskMessage,
         Transport,
-        http::{ClientConfig, HttpTransport, OperatorClient, Server, ServerConfig},
+        http::{ClientConfig, HttpTransport, OperatorClient},
     },
     worker::{NoopTrainers, TrainerFactory},
 };
@@ -84,10 +83,7 @@ fn gpt2(
     tensors.into_iter().map(trainable).collect()
 }
 
-/// The first argument of a process that is to be a coordinator; then the model and, for files, the folder.
-const ROLE: &str = "coordinator-of-a-benchmark";
-
-/// A coordinator in a process of its own. Dropping it ends it.
+/// A coordinator as it is shipped, in a process of its own. Dropping it ends it.
 pub struct Process {
     child: Child,
     pub url: String,
@@ -96,20 +92,25 @@ pub struct Process {
 
 impl Process {
     pub fn start(model: &str, folder: Option<&Path>) -> Self {
-        let mut command = Command::new(env::current_exe().expect("this program"));
-        command.args([ROLE, model]).args(folder);
+        let mut command = Command::new(env!("CARGO_BIN_EXE_fedavg-coordinator"));
+        command.args(["--bind", "127.0.0.1:0", "--log", "error"]);
+        match folder {
+            Some(folder) => command.arg("--state-dir").arg(folder),
+            None => command.args(["--in-memory", "--spool-bytes", "64GiB"]),
+        };
         let mut child = command
             .stdout(Stdio::piped())
             .spawn()
-            .expect("this program again");
+            .expect("the coordinator");
         let output = child.stdout.take().expect("a pipe");
-        let mut url = String::new();
+        let mut line = String::new();
         BufReader::new(output)
-            .read_line(&mut url)
+            .read_line(&mut line)
             .expect("its address");
+        let url = line.trim().trim_start_matches("listening on ").to_string();
         Self {
             child,
-            url: url.trim().to_string(),
+            url,
             trainers: Arc::new(NoopTrainers::with_layout(layout(model), 100_000)),
         }
     }
@@ -123,20 +124,33 @@ impl Process {
         kib.unwrap_or(0) << 10
     }
 
-    /// Runs a job to its end; how long that took, and the seconds of each of its rounds.
-    pub async fn run(&self, spec: &JobSpec) -> (Duration, Vec<f64>) {
+    /// Runs a job to its end. How long a round took: the mean from commit to commit, where there are two and more, else
+    /// from its beginning to its commit.
+    pub async fn run(&self, spec: &JobSpec) -> Duration {
         let operator =
             OperatorClient::new(&self.url, None, ClientConfig::default()).expect("its address");
-        let start = Instant::now();
-        let job = operator.submit(spec, None).await.expect("a job").job;
+        // The coordinator has no such model: it is given its first version.
+        let initial = self.trainers.initial(spec).expect("a model");
+        let submitted = operator.submit(spec, Some(Arc::new(initial))).await;
+        let job = submitted.expect("a job").job;
         let events = operator.events(job, 0).await.expect("its events");
         let mut events = std::pin::pin!(events);
-        while events.next().await.is_some() {}
-        let elapsed = start.elapsed();
+        let (mut begun, mut commits) = (None, Vec::new());
+        while let Some(event) = events.next().await {
+            let event = event.expect("an event");
+            match event.event {
+                JobEvent::RoundStarted { .. } => begun = begun.or(Some(event.time)),
+                JobEvent::RoundCommitted { .. } => commits.push(event.time),
+                _ => {}
+            }
+        }
         let ended = operator.job(job).await.expect("the job");
         assert_eq!(ended.version.0, u64::from(spec.rounds), "{}", ended.detail);
-        let rounds = operator.rounds(job).await.expect("its rounds");
-        (elapsed, rounds.iter().map(|round| round.seconds).collect())
+        let last = *commits.last().expect("a commit");
+        match commits.len() {
+            1 => last.since(begun.expect("a beginning")),
+            count => last.since(commits[0]) / (count as u32 - 1),
+        }
     }
 }
 
@@ -145,42 +159,6 @@ impl Drop for Process {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
-}
-
-/// Is a coordinator, where the arguments say so. To be called first.
-pub fn be_a_coordinator_if_asked() {
-    let arguments: Vec<String> = env::args().skip(1).collect();
-    let [role, model, folder @ ..] = &arguments[..] else {
-        return;
-    };
-    if role != ROLE {
-        return;
-    }
-    let trainers = Arc::new(NoopTrainers::with_layout(layout(model), 100_000));
-    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-    runtime.block_on(async {
-        let mut builder = Coordinator::builder(trainers);
-        if let Some(folder) = folder.first() {
-            let folder = DataFolder::open(Path::new(folder)).expect("a folder");
-            builder = builder
-                .spool(Arc::new(FileSpool::new(
-                    folder.clone(),
-                    FileSpoolConfig::default(),
-                )))
-                .models(Arc::new(FileModels::new(folder)));
-        }
-        let config = CoordinatorConfig {
-            spool_bytes: 64 << 30,
-            ..CoordinatorConfig::default()
-        };
-        let coordinator = Arc::new(builder.config(config).start());
-        let address = ([127, 0, 0, 1], 0).into();
-        let server = Server::bind(address, ServerConfig::default(), coordinator).await;
-        let server = server.expect("a free port");
-        println!("http://{}", server.local_addr());
-        server.serve(std::future::pending()).await;
-    });
-    std::process::exit(0);
 }
 
 /// A worker that downloads each model without keeping it, and generates its report while it sends it.

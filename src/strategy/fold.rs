@@ -11,7 +11,7 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use kernel::{PASS, add};
+use kernel::{PASS, add, apply};
 
 use super::StrategyError;
 use crate::{
@@ -138,12 +138,7 @@ impl Buffers {
             let end = stretch.end.min(range.end);
             if role != Role::Frozen {
                 let stretch = position - range.start..end - range.start;
-                for (value, sum) in self.next[stretch.clone()]
-                    .iter_mut()
-                    .zip(&self.sums[stretch])
-                {
-                    *value = (f64::from(*value) + sum / total) as f32;
-                }
+                apply(&mut self.next[stretch.clone()], &self.sums[stretch], total);
             }
             position = end;
         }

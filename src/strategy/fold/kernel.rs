@@ -33,6 +33,51 @@ pub(super) fn add(sums: &mut [f64], weights: &[f64], blocks: &[Block<'_>]) {
     }
 }
 
+/// `values += sums / total`, each value rounded once.
+pub(super) fn apply(values: &mut [f32], sums: &[f64], total: f64) {
+    let step = Apply {
+        values,
+        sums,
+        total,
+    };
+    #[cfg(target_arch = "x86_64")]
+    {
+        use pulp::x86::{V3, V4};
+        if let Some(simd) = V4::try_new() {
+            return simd.vectorize(step);
+        }
+        if let Some(simd) = V3::try_new() {
+            return simd.vectorize(step);
+        }
+    }
+    step.run();
+}
+
+struct Apply<'a> {
+    values: &'a mut [f32],
+    sums: &'a [f64],
+    total: f64,
+}
+
+impl Apply<'_> {
+    #[inline(always)]
+    fn run(self) {
+        for (value, sum) in self.values.iter_mut().zip(self.sums) {
+            *value = (f64::from(*value) + sum / self.total) as f32;
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+impl pulp::NullaryFnOnce for Apply<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn call(self) {
+        self.run();
+    }
+}
+
 /// Whether at most 29 bits of the mantissa are used.
 fn is_short(weight: f64) -> bool {
     weight.to_bits() & ((1 << 24) - 1) == 0
@@ -246,10 +291,15 @@ fn add_integers<F: Copy, const N: usize>(
 ) {
     // Whole groups, nearly all, have a length that the compiler knows.
     if let Ok(sums) = <&mut [f64; GROUP]>::try_from(&mut *sums) {
+        let mut whole = [&[0; GROUP]; N];
+        for (whole, row) in whole.iter_mut().zip(rows) {
+            let Some(row) = row.first_chunk() else { return };
+            *whole = row;
+        }
         for (index, sum) in sums.iter_mut().enumerate() {
             let mut value = *sum;
             for report in 0..N {
-                let integer = f64::from(rows[report][..GROUP][index]);
+                let integer = f64::from(whole[report][index]);
                 value = accumulate(value, factors[report], integer);
             }
             *sum = value;
@@ -334,5 +384,96 @@ mod wide {
         }
         let tail = rows.map(|row| &row[16 * whole..]);
         add_rows::<f16, N, true>(rest, weights, tail);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::parameters::{
+        BlockBuffer, BlockReader, Encoded, Encoding, Layout, Parameters, Role, encode,
+    };
+
+    const LEN: usize = 3 * GROUP + 37;
+
+    fn encoded(encoding: Encoding, seed: usize) -> Encoded {
+        let layout = Layout::new([("w".to_string(), vec![LEN], Role::Trainable)]).unwrap();
+        let value = |index: usize| {
+            let size = 2f32.powi(-((index * 5 % 33) as i32));
+            size * (((index * 31 + seed * 17) % 101) as f32 - 50.0) / 50.0
+        };
+        let values = (0..LEN).map(value).collect();
+        encode(
+            encoding,
+            &Arc::new(Parameters::new(layout, values).unwrap()),
+        )
+        .unwrap()
+    }
+
+    /// Every kernel that this CPU can run, on the same blocks.
+    fn kernels(
+        weights: &[f64],
+        blocks: &[Block<'_>],
+        exact: bool,
+    ) -> Vec<(&'static str, Vec<f64>)> {
+        let with = |run: &dyn Fn(Pass<'_>)| {
+            let mut sums = vec![0.25; LEN];
+            run(Pass {
+                sums: &mut sums,
+                weights,
+                blocks,
+                exact,
+            });
+            sums
+        };
+        let mut results = vec![
+            ("plain", with(&|pass| pass.run::<false>())),
+            ("best", with(&dispatch)),
+        ];
+        if exact {
+            results.push(("fused", with(&|pass| pass.run::<true>())));
+        }
+        #[cfg(target_arch = "x86_64")]
+        if let Some(simd) = pulp::x86::V3::try_new() {
+            results.push(("v3", with(&|pass| simd.vectorize(pass))));
+        }
+        results
+    }
+
+    #[test]
+    fn every_kernel_gives_the_same_bits() {
+        for encoding in [
+            Encoding::F32,
+            Encoding::F16,
+            Encoding::Bf16,
+            Encoding::Int8,
+            Encoding::TopK { fraction: 0.1 },
+        ] {
+            let deltas = [0, 1, 2, 3].map(|seed| encoded(encoding, seed));
+            let mut buffers: [BlockBuffer; PASS] = Default::default();
+            let blocks: Vec<_> = deltas
+                .iter()
+                .zip(&mut buffers)
+                .map(|(delta, buffer)| delta.block(0..LEN, buffer).unwrap())
+                .collect();
+            for (weights, exact) in [
+                ([1.0, 536_870_911.0, 3.0, 50_000.0], true),
+                ([0.1, 1.0 / 3.0, 2.5, 1e-9], false),
+            ] {
+                assert_eq!(weights.into_iter().all(is_short), exact);
+                for count in [1, PASS] {
+                    let results = kernels(&weights[..count], &blocks[..count], exact);
+                    let (_, first) = &results[0];
+                    for (name, sums) in &results {
+                        let same = sums.iter().zip(first);
+                        let same =
+                            same.fold(true, |all, (a, b)| all & (a.to_bits() == b.to_bits()));
+                        assert!(same, "{encoding} {name}");
+                    }
+                }
+            }
+        }
     }
 }
