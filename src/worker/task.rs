@@ -278,35 +278,27 @@ impl OpenJob {
         stop: &Arc<AtomicBool>,
     ) -> Result<(ReportMetadata, Encoded, Option<Parameters>), Failure> {
         let (client, version) = (task.client, task.version);
-        let update: LocalUpdate = {
-            let model = model.clone();
-            self.with_trainer(client, stop, move |trainer, context| {
-                trainer.train(&model, &task, context)
-            })
-            .await?
-        };
-        let LocalUpdate {
-            parameters,
-            examples,
-            steps,
-            metrics,
-        } = update;
         let residual = locked(&self.residuals).get(&client).cloned();
         let encoding = self.spec.encoding.reports;
-        let encoded = tokio::task::spawn_blocking(move || {
-            encode_delta(encoding, parameters, &model, residual.as_ref())
-        });
-        let encoded = encoded.await.map_err(|error| error.to_string());
-        let (delta, residual) = encoded
-            .and_then(|encoded| encoded)
-            .map_err(Failure::Unable)?;
-        let metadata = ReportMetadata {
-            base_version: version,
-            examples,
-            steps,
-            metrics,
+        // The delta is taken and encoded where the training was: both pass over the whole model.
+        let work = move |trainer: &mut dyn LocalTrainer, context: &mut ClientContext<'_>| {
+            let LocalUpdate {
+                parameters,
+                examples,
+                steps,
+                metrics,
+            } = trainer.train(&model, &task, context)?;
+            let (delta, residual) = encode_delta(encoding, parameters, &model, residual.as_ref())
+                .map_err(TrainError::Model)?;
+            let metadata = ReportMetadata {
+                base_version: version,
+                examples,
+                steps,
+                metrics,
+            };
+            Ok((metadata, delta, residual))
         };
-        Ok((metadata, delta, residual))
+        Ok(self.with_trainer(client, stop, work).await?)
     }
 
     async fn evaluate(
