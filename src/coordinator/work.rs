@@ -114,10 +114,10 @@ impl Coordinator {
             let aggregation = folded.map(|(aggregation, next)| {
                 // A job that has ended has no use for it: what is written is dropped here, outside of the lock.
                 let mut unwanted = Some((round, next));
-                if let Some(job) = coordinator.state().jobs.get_mut(&id) {
-                    if job.ended.is_none() {
-                        job.next = unwanted.take();
-                    }
+                if let Some(job) = coordinator.state().jobs.get_mut(&id)
+                    && job.ended.is_none()
+                {
+                    job.next = unwanted.take();
                 }
                 drop(unwanted);
                 aggregation

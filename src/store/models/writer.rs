@@ -130,7 +130,8 @@ impl Sent {
             Encoding::Int8 => block.len().div_ceil(GROUP),
             _ => 0,
         };
-        if groups > 0 && (offset % GROUP != 0 || (end % GROUP != 0 && end != len)) {
+        let cuts = |place: usize| !place.is_multiple_of(GROUP);
+        if groups > 0 && (cuts(offset) || (cuts(end) && end != len)) {
             let detail = format!("a block of {offset}..{end} cuts a group of {GROUP} values");
             return Err(BlockError::Unwritable(detail));
         }
