@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    ops::RangeInclusive,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -31,6 +32,19 @@ pub struct SpoolKey {
     pub client: ClientId,
     /// The request that uploads it, so that a broken or overtaken upload never stands in the place of the accepted one.
     pub upload: RequestId,
+}
+
+impl SpoolKey {
+    /// All keys that a round of a job can have, in order.
+    pub fn of_round(job: JobId, round: RoundId) -> RangeInclusive<Self> {
+        let bound = |client, upload| Self {
+            job,
+            round,
+            client: ClientId(client),
+            upload: RequestId(upload),
+        };
+        bound(0, 0)..=bound(u32::MAX, u64::MAX)
+    }
 }
 
 /// Keeps reports from their upload to the end of their round.
@@ -304,14 +318,8 @@ impl Spool for MemorySpool {
         // Dropped outside of the lock, as in `forget`.
         let gone: Vec<Stored> = {
             let mut stored = self.stored();
-            let bound = |client, upload| SpoolKey {
-                job,
-                round,
-                client: ClientId(client),
-                upload: RequestId(upload),
-            };
             let keys: Vec<_> = stored
-                .range(bound(0, 0)..=bound(u32::MAX, u64::MAX))
+                .range(SpoolKey::of_round(job, round))
                 .map(|(key, _)| *key)
                 .collect();
             keys.iter().filter_map(|key| stored.remove(key)).collect()

@@ -148,14 +148,8 @@ impl Spool for FileSpool {
     fn discard(&self, job: JobId, round: RoundId) {
         let gone: Vec<Stored> = {
             let mut stored = self.0.stored();
-            let bound = |client, upload| SpoolKey {
-                job,
-                round,
-                client: ClientId(client),
-                upload: RequestId(upload),
-            };
             let keys: Vec<_> = stored
-                .range(bound(0, 0)..=bound(u32::MAX, u64::MAX))
+                .range(SpoolKey::of_round(job, round))
                 .map(|(key, _)| *key)
                 .collect();
             keys.iter().filter_map(|key| stored.remove(key)).collect()

@@ -214,6 +214,16 @@ struct Run {
     models: Arc<Watched>,
 }
 
+/// Serves a coordinator on loopback: its address, and what ends it.
+async fn serve(coordinator: &Coordinator) -> (String, JoinHandle<()>) {
+    let address = ([127, 0, 0, 1], 0).into();
+    let config = ServerConfig::default();
+    let server = Server::bind(address, config, Arc::new(coordinator.clone())).await;
+    let server = server.unwrap();
+    let url = format!("http://{}", server.local_addr());
+    (url, tokio::spawn(server.serve(std::future::pending())))
+}
+
 /// A job of two rounds with two clients, over HTTP, by workers that do nothing; and what is wrong at its beginning.
 async fn run(parameters: usize, full: bool, broken: bool, unpublished: bool) -> Run {
     let trainers = Arc::new(NoopTrainers::new(parameters, 100).unwrap());
@@ -240,12 +250,7 @@ async fn run(parameters: usize, full: bool, broken: bool, unpublished: bool) -> 
             }),
         )
         .start();
-    let address = ([127, 0, 0, 1], 0).into();
-    let config = ServerConfig::default();
-    let server = Server::bind(address, config, Arc::new(coordinator.clone())).await;
-    let server = server.unwrap();
-    let url = format!("http://{}", server.local_addr());
-    let serving = tokio::spawn(server.serve(std::future::pending()));
+    let (url, serving) = serve(&coordinator).await;
     for name in ["one", "two"] {
         let transport = HttpTransport::new(&url, ClientConfig::default()).unwrap();
         let config = WorkerConfig {
@@ -368,12 +373,7 @@ async fn every_encoding_trains_to_the_same_bits_whatever_carries_it() {
             .spool(Arc::new(spool))
             .models(Arc::new(FileModels::new(folder.clone())))
             .start();
-        let address = ([127, 0, 0, 1], 0).into();
-        let config = ServerConfig::default();
-        let server = Server::bind(address, config, Arc::new(coordinator.clone())).await;
-        let server = server.unwrap();
-        let url = format!("http://{}", server.local_addr());
-        let serving = tokio::spawn(server.serve(std::future::pending()));
+        let (url, serving) = serve(&coordinator).await;
         let transport = HttpTransport::new(&url, ClientConfig::default()).unwrap();
         let worker = Worker::new(transport, trainers.clone(), WorkerConfig::default());
         tokio::spawn(worker.run(std::future::pending()));
@@ -386,6 +386,10 @@ async fn every_encoding_trains_to_the_same_bits_whatever_carries_it() {
         assert_eq!(model.values(), simulated.model.values(), "{reports}");
         let log = coordinator.log(job).unwrap();
         assert_eq!(canonical(&log), canonical(&simulated.log), "{reports}");
+        // A round sends three tenths of the values, the same ones each time but for what is owed: in four rounds, error
+        // feedback brings all of them.
+        let brought = model.values().iter().filter(|value| **value != 0.0);
+        assert_eq!(brought.count(), 1000, "{reports}");
         // Everything that was sent is smaller than f32 where it should be.
         let bytes = coordinator.rounds(job).unwrap()[1].bytes;
         assert_eq!(
