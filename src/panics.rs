@@ -2,12 +2,35 @@
 
 use std::{
     any::Any,
-    panic::{AssertUnwindSafe, catch_unwind},
+    cell::Cell,
+    panic::{self, AssertUnwindSafe, catch_unwind},
+    sync::Once,
 };
+
+thread_local! {
+    static IS_QUIET: Cell<bool> = const { Cell::new(false) };
+}
 
 /// Runs `work`; a panic is its message as an error.
 pub(crate) fn caught<T>(work: impl FnOnce() -> T) -> Result<T, String> {
     catch_unwind(AssertUnwindSafe(work)).map_err(|panic| message(&*panic))
+}
+
+/// The same, where a panic of this thread is an expected answer: nothing is printed of it.
+pub(crate) fn quietly<T>(work: impl FnOnce() -> T) -> Result<T, String> {
+    static HOOK: Once = Once::new();
+    HOOK.call_once(|| {
+        let before = panic::take_hook();
+        panic::set_hook(Box::new(move |info| {
+            if !IS_QUIET.get() {
+                before(info);
+            }
+        }));
+    });
+    let was_quiet = IS_QUIET.replace(true);
+    let result = caught(work);
+    IS_QUIET.set(was_quiet);
+    result
 }
 
 /// What a panic said.
@@ -29,8 +52,9 @@ mod tests {
             Err("shape 3".to_string())
         );
         assert_eq!(
-            caught(|| -> u8 { panic!("plain") }),
+            quietly(|| -> u8 { panic!("plain") }),
             Err("plain".to_string())
         );
+        assert!(!IS_QUIET.get());
     }
 }

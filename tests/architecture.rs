@@ -25,7 +25,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     // Edges.
     ("panics", &[]),
     ("data", &[]),
-    ("backend", &[]),
+    ("backend", &["panics"]),
     ("model", &["ids", "parameters", "rng"]),
     ("store", &["ids", "parameters", "report", "strategy"]),
     ("telemetry", &["ids", "job", "round", "transport"]),

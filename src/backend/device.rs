@@ -4,34 +4,40 @@
 
 use burn::tensor::Device;
 
-use super::{DeviceError, DeviceSpec, LibTorchTarget};
+use super::{DeviceError, DeviceSpec, LibTorchTarget, WgpuTarget, proof::prove};
 
 impl DeviceSpec {
     /// The device that this stands for: `cpu` and `auto` become the backend chosen, others stay what they are.
+    ///
+    /// # Errors
+    ///
+    /// [`DeviceError::NotBuilt`] where no CPU backend is compiled in.
     pub fn resolve(self) -> Result<Self, DeviceError> {
         match self {
-            Self::Auto if cuda_count() > 0 => Ok(Self::LibTorch(LibTorchTarget::Cuda(0))),
-            Self::Cpu | Self::Auto if cfg!(feature = "libtorch") => {
-                Ok(Self::LibTorch(LibTorchTarget::Cpu))
-            }
-            Self::Cpu | Self::Auto if cfg!(feature = "flex") => Ok(Self::Flex),
-            Self::Cpu | Self::Auto if cfg!(feature = "ndarray") => Ok(Self::NdArray),
-            Self::Cpu | Self::Auto => Err(DeviceError::NotBuilt {
-                device: self,
-                feature: "flex",
-            }),
+            Self::Auto => Ok(Self::choose()?.devices[0]),
+            Self::Cpu if cfg!(feature = "libtorch") => Ok(Self::LibTorch(LibTorchTarget::Cpu)),
+            Self::Cpu if cfg!(feature = "flex") => Ok(Self::Flex),
+            Self::Cpu if cfg!(feature = "ndarray") => Ok(Self::NdArray),
+            Self::Cpu => Err(not_built(self, "flex")),
             named => Ok(named),
         }
     }
 
     /// The burn device, without autodiff. Never panics.
     ///
-    /// GPUs are looked for, and a first tensor is made on them, so that a worker that starts has a device that works.
+    /// It has proven itself: a small convolution and its gradients came out right on it. That takes milliseconds on a
+    /// CPU and seconds on a GPU that wakes up.
+    ///
+    /// # Errors
+    ///
+    /// [`DeviceError`]: it is not compiled in, it is not there, or it can't compute.
     pub fn device(self) -> Result<Device, DeviceError> {
         match self.resolve()? {
-            Self::Flex => flex(),
-            Self::NdArray => ndarray(),
+            Self::Flex => proven(Self::Flex, flex()?),
+            Self::NdArray => proven(Self::NdArray, ndarray()?),
             Self::LibTorch(target) => libtorch(target),
+            Self::Cuda(index) => cuda(index),
+            Self::Wgpu(target) => proven(Self::Wgpu(target), wgpu(target)?),
             Self::Cpu | Self::Auto => unreachable!("resolve() names a backend"),
         }
     }
@@ -55,7 +61,34 @@ impl DeviceSpec {
         if cfg!(feature = "libtorch") {
             built.extend(["libtorch", "libtorch:cuda:INDEX", "libtorch:mps"]);
         }
+        if cfg!(feature = "cuda") {
+            built.push("cuda:INDEX");
+        }
+        if cfg!(feature = "wgpu") {
+            built.extend([
+                "wgpu",
+                "wgpu:discrete:INDEX",
+                "wgpu:integrated:INDEX",
+                "wgpu:cpu",
+            ]);
+        }
         built
+    }
+}
+
+fn not_built(device: DeviceSpec, feature: &'static str) -> DeviceError {
+    DeviceError::NotBuilt { device, feature }
+}
+
+/// The device, once it has proven itself.
+fn proven(spec: DeviceSpec, device: Device) -> Result<Device, DeviceError> {
+    match prove(&device) {
+        Ok(()) => Ok(device),
+        Err(failure) => Err(DeviceError::Unavailable {
+            device: spec,
+            // LibTorch adds its call stack.
+            reason: failure.lines().next().unwrap_or_default().to_string(),
+        }),
     }
 }
 
@@ -66,10 +99,7 @@ fn flex() -> Result<Device, DeviceError> {
 
 #[cfg(not(feature = "flex"))]
 fn flex() -> Result<Device, DeviceError> {
-    Err(DeviceError::NotBuilt {
-        device: DeviceSpec::Flex,
-        feature: "flex",
-    })
+    Err(not_built(DeviceSpec::Flex, "flex"))
 }
 
 #[cfg(feature = "ndarray")]
@@ -83,10 +113,7 @@ fn ndarray() -> Result<Device, DeviceError> {
 
 #[cfg(not(feature = "ndarray"))]
 fn ndarray() -> Result<Device, DeviceError> {
-    Err(DeviceError::NotBuilt {
-        device: DeviceSpec::NdArray,
-        feature: "ndarray",
-    })
+    Err(not_built(DeviceSpec::NdArray, "ndarray"))
 }
 
 #[cfg(feature = "libtorch")]
@@ -95,66 +122,77 @@ fn ndarray() -> Result<Device, DeviceError> {
     reason = "burn 0.22 deprecates the backend, which is still the fastest on CPUs and the one for NVIDIA GPUs"
 )]
 fn libtorch(target: LibTorchTarget) -> Result<Device, DeviceError> {
+    let spec = DeviceSpec::LibTorch(target);
+    // Before anything else of LibTorch is called.
+    super::libtorch::check_loaded().map_err(|reason| DeviceError::OtherLibTorch { reason })?;
     match target {
-        LibTorchTarget::Cpu => Ok(Device::libtorch()),
+        LibTorchTarget::Cpu => proven(spec, Device::libtorch()),
         LibTorchTarget::Cuda(index) => {
-            let count = cuda_count();
-            if usize::from(index) >= count {
-                return Err(DeviceError::Unavailable {
-                    device: DeviceSpec::LibTorch(target),
-                    reason: format!("LibTorch sees {count} CUDA GPUs"),
-                });
-            }
-            probed(target, Device::libtorch_cuda(usize::from(index)))
+            let known = super::Cuda::of_libtorch();
+            on_cuda(spec, index, &known, || {
+                Device::libtorch_cuda(usize::from(index))
+            })
         }
-        LibTorchTarget::Mps => probed(target, Device::libtorch_mps()),
+        LibTorchTarget::Mps if !tch::utils::has_mps() => Err(DeviceError::Unavailable {
+            device: spec,
+            reason: "this LibTorch has no Metal".to_string(),
+        }),
+        LibTorchTarget::Mps => proven(spec, Device::libtorch_mps()),
     }
 }
 
 #[cfg(not(feature = "libtorch"))]
 fn libtorch(target: LibTorchTarget) -> Result<Device, DeviceError> {
-    Err(DeviceError::NotBuilt {
-        device: DeviceSpec::LibTorch(target),
-        feature: "libtorch",
+    Err(not_built(DeviceSpec::LibTorch(target), "libtorch"))
+}
+
+#[cfg(feature = "cuda")]
+fn cuda(index: u16) -> Result<Device, DeviceError> {
+    let known = super::Cuda::of_burn();
+    on_cuda(DeviceSpec::Cuda(index), index, &known, || {
+        Device::cuda(usize::from(index))
     })
 }
 
-/// How many CUDA GPUs LibTorch sees; 0 where it is not compiled in.
-#[cfg(feature = "libtorch")]
-fn cuda_count() -> usize {
-    use burn::tensor::DeviceType;
-
-    std::panic::catch_unwind(|| Device::enumerate(DeviceType::LibTorch).into_vec().len())
-        .unwrap_or(0)
+#[cfg(not(feature = "cuda"))]
+fn cuda(index: u16) -> Result<Device, DeviceError> {
+    Err(not_built(DeviceSpec::Cuda(index), "cuda"))
 }
 
-#[cfg(not(feature = "libtorch"))]
-fn cuda_count() -> usize {
-    0
-}
-
-/// Makes one tensor on the device and reads it back: burn panics at the first use of a device that is missing.
-#[cfg(feature = "libtorch")]
-fn probed(target: LibTorchTarget, device: Device) -> Result<Device, DeviceError> {
-    use std::panic::AssertUnwindSafe;
-
-    use burn::tensor::Tensor;
-
-    let probe = AssertUnwindSafe(|| Tensor::<1>::ones([1], &device).into_data());
-    match std::panic::catch_unwind(probe) {
-        Ok(_) => Ok(device),
-        Err(panic) => {
-            let text = panic
-                .downcast_ref::<String>()
-                .map(String::as_str)
-                .or_else(|| panic.downcast_ref::<&str>().copied())
-                .unwrap_or("the first tensor on it failed");
-            Err(DeviceError::Unavailable {
-                device: DeviceSpec::LibTorch(target),
-                reason: text.lines().next().unwrap_or_default().to_owned(),
-            })
-        }
+/// A CUDA device, with words for what can be wrong with one.
+#[cfg(any(feature = "libtorch", feature = "cuda"))]
+fn on_cuda(
+    device: DeviceSpec,
+    index: u16,
+    known: &super::Cuda,
+    make: impl FnOnce() -> Device,
+) -> Result<Device, DeviceError> {
+    let index = usize::from(index);
+    if let Some(reason) = known.obstacle(index) {
+        return Err(DeviceError::Unavailable { device, reason });
     }
+    let made = make();
+    match prove(&made) {
+        Ok(()) => Ok(made),
+        Err(failure) => Err(known.explain(device, index, &failure)),
+    }
+}
+
+#[cfg(feature = "wgpu")]
+fn wgpu(target: WgpuTarget) -> Result<Device, DeviceError> {
+    use burn::tensor::DeviceKind;
+
+    Ok(Device::wgpu(match target {
+        WgpuTarget::Best => DeviceKind::DefaultDevice,
+        WgpuTarget::Discrete(index) => DeviceKind::DiscreteGpu(usize::from(index)),
+        WgpuTarget::Integrated(index) => DeviceKind::IntegratedGpu(usize::from(index)),
+        WgpuTarget::Cpu => DeviceKind::Cpu,
+    }))
+}
+
+#[cfg(not(feature = "wgpu"))]
+fn wgpu(target: WgpuTarget) -> Result<Device, DeviceError> {
+    Err(not_built(DeviceSpec::Wgpu(target), "wgpu"))
 }
 
 #[cfg(test)]
@@ -178,31 +216,35 @@ mod tests {
                 }
                 Err(error) => {
                     assert!(!built, "{text}: {error}");
-                    assert_eq!(
-                        error,
-                        DeviceError::NotBuilt {
-                            device: spec,
-                            feature
-                        }
-                    );
+                    assert_eq!(error, not_built(spec, feature));
                     assert!(error.to_string().contains(&format!("--features {feature}")));
                 }
             }
         }
     }
 
+    /// None of the machines that build this has so many GPUs; those that have one get as far as to count them.
     #[test]
     #[cfg(not(target_os = "macos"))]
     fn a_missing_gpu_is_an_error() {
-        for text in ["libtorch:cuda:60000", "libtorch:mps"] {
+        for (text, feature, built) in [
+            (
+                "libtorch:cuda:60000",
+                "libtorch",
+                cfg!(feature = "libtorch"),
+            ),
+            ("libtorch:mps", "libtorch", cfg!(feature = "libtorch")),
+            ("cuda:60000", "cuda", cfg!(feature = "cuda")),
+            ("wgpu:discrete:60000", "wgpu", cfg!(feature = "wgpu")),
+        ] {
             let spec: DeviceSpec = text.parse().unwrap();
             let error = spec.device().unwrap_err();
-            if cfg!(feature = "libtorch") {
-                assert!(matches!(error, DeviceError::Unavailable { device, .. } if device == spec));
-            } else {
-                let feature = "libtorch";
-                let device = spec;
-                assert_eq!(error, DeviceError::NotBuilt { device, feature });
+            match built {
+                true => assert!(
+                    matches!(error, DeviceError::Unavailable { device, .. } if device == spec),
+                    "{error}"
+                ),
+                false => assert_eq!(error, not_built(spec, feature)),
             }
         }
     }
@@ -216,10 +258,7 @@ mod tests {
         } else if cfg!(feature = "ndarray") {
             Ok(DeviceSpec::NdArray)
         } else {
-            Err(DeviceError::NotBuilt {
-                device: DeviceSpec::Cpu,
-                feature: "flex",
-            })
+            Err(not_built(DeviceSpec::Cpu, "flex"))
         };
         assert_eq!(DeviceSpec::Cpu.resolve(), expected);
         assert_eq!(

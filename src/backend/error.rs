@@ -7,9 +7,7 @@ use super::DeviceSpec;
 #[non_exhaustive]
 pub enum DeviceError {
     /// The text names no device.
-    #[error(
-        "unknown device {text:?}: one of cpu, auto, flex, ndarray, libtorch, libtorch:cuda:INDEX, libtorch:mps"
-    )]
+    #[error("unknown device {text:?}: one of {DEVICES}")]
     Unknown {
         /// What was given.
         text: String,
@@ -24,7 +22,7 @@ pub enum DeviceError {
         /// The Cargo feature to enable.
         feature: &'static str,
     },
-    /// The backend is there, the hardware or its driver is not.
+    /// The backend is there; the hardware or its driver is not, or it can't compute.
     #[error("device {device} is not available on this machine: {reason}")]
     Unavailable {
         /// The device asked for.
@@ -32,4 +30,27 @@ pub enum DeviceError {
         /// What was found instead.
         reason: String,
     },
+    /// The GPU is there, and this build has no code for its generation.
+    #[error(
+        "device {device} ({gpu}) can't be used: {build} has no code for it (\"no kernel image\"); {advice}"
+    )]
+    NoKernels {
+        /// The device asked for.
+        device: DeviceSpec,
+        /// The GPU's name and compute capability.
+        gpu: String,
+        /// What this binary was built against.
+        build: String,
+        /// What to do about it.
+        advice: String,
+    },
+    /// This program runs with another LibTorch than it was built against.
+    #[error("{reason}")]
+    OtherLibTorch {
+        /// Both versions, and where the libraries are.
+        reason: String,
+    },
 }
+
+/// Every device text.
+pub(super) const DEVICES: &str = "cpu, auto, flex, ndarray, libtorch, libtorch:cuda:INDEX, libtorch:mps, cuda:INDEX, wgpu, wgpu:discrete:INDEX, wgpu:integrated:INDEX, wgpu:cpu";

@@ -5,6 +5,9 @@ use nvml_wrapper::error::NvmlError;
 use serde::{Deserialize, Serialize};
 use sysinfo::{CpuRefreshKind, MemoryRefreshKind, RefreshKind, System};
 
+/// The LibTorch that this program is built against, such as `2.9.0+cu128`; none where it is built without.
+pub(super) const LIBTORCH: Option<&str> = option_env!("FEDAVG_LIBTORCH");
+
 /// The hardware of one machine. What could not be found out is `None`, or an empty list, and never an error.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[non_exhaustive]
@@ -63,7 +66,7 @@ impl Hardware {
             memory_bytes: limit.map_or(system.total_memory(), |limit| {
                 limit.min(system.total_memory())
             }),
-            gpus: Gpu::detect(),
+            gpus: Gpu::detect().unwrap_or_default(),
         }
     }
 
@@ -74,9 +77,9 @@ impl Hardware {
 }
 
 impl Gpu {
-    /// The NVIDIA GPUs of this machine; none where NVML, and so the driver, is absent or refuses.
-    fn detect() -> Vec<Self> {
-        Self::read_all().unwrap_or_default()
+    /// The NVIDIA GPUs of this machine; `None` where NVML, and so the driver, is absent or refuses.
+    pub(super) fn detect() -> Option<Vec<Self>> {
+        Self::read_all().ok()
     }
 
     fn read_all() -> Result<Vec<Self>, NvmlError> {

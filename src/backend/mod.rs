@@ -20,11 +20,24 @@
 //! This folder is the only place that names a backend. It must never panic where a device is missing, and never treat missing
 //! hardware as an error of the inventory.
 
+mod choose;
+#[cfg(any(feature = "libtorch", feature = "cuda", test))]
+mod cuda;
 mod device;
 mod error;
 mod hardware;
+#[cfg(any(feature = "libtorch", test))]
+mod libtorch;
+mod pin;
+mod proof;
 mod spec;
+#[cfg(any(feature = "libtorch", test))]
+mod version;
 
+pub use choose::Choice;
+#[cfg(any(feature = "libtorch", feature = "cuda"))]
+use cuda::Cuda;
 pub use error::DeviceError;
 pub use hardware::{Gpu, Hardware};
-pub use spec::{DeviceSpec, LibTorchTarget};
+pub use pin::{ComputeCapability, Pin};
+pub use spec::{DeviceSpec, LibTorchTarget, WgpuTarget};

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::DeviceError;
 
 /// Where to compute, as an operator writes it: `cpu`, `auto`, `flex`, `ndarray`, `libtorch`, `libtorch:cuda:0`,
-/// `libtorch:mps`.
+/// `libtorch:mps`, `cuda:0`, `wgpu`, `wgpu:discrete:0`, `wgpu:integrated:0`, `wgpu:cpu`.
 ///
 /// Parsing knows every device, whatever this binary was built with, so that a configuration can be read anywhere;
 /// [`device`](Self::device) is where a device that is not compiled in is refused. Serialised as its text.
@@ -19,7 +19,7 @@ pub enum DeviceSpec {
     /// The fastest CPU backend that is compiled in: LibTorch, else flex, else ndarray.
     #[default]
     Cpu,
-    /// The first CUDA GPU that LibTorch sees, where it is compiled in and sees one; else [`Cpu`](Self::Cpu).
+    /// The CUDA GPUs that work, else [`Cpu`](Self::Cpu): what [`DeviceSpec::choose`] says.
     Auto,
     /// burn-flex, on the CPU.
     Flex,
@@ -27,6 +27,10 @@ pub enum DeviceSpec {
     NdArray,
     /// LibTorch.
     LibTorch(LibTorchTarget),
+    /// burn's own CUDA backend, on the NVIDIA GPU of this index.
+    Cuda(u16),
+    /// burn's wgpu backend: Vulkan, Metal or DirectX.
+    Wgpu(WgpuTarget),
 }
 
 /// What LibTorch computes on.
@@ -40,6 +44,33 @@ pub enum LibTorchTarget {
     Cuda(u16),
     /// Apple's Metal Performance Shaders.
     Mps,
+}
+
+/// What wgpu computes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
+pub enum WgpuTarget {
+    /// The adapter that wgpu likes best, or that `CUBECL_WGPU_DEFAULT_DEVICE` names.
+    #[default]
+    Best,
+    /// The graphics card of this index.
+    Discrete(u16),
+    /// The GPU of this index that is part of a CPU.
+    Integrated(u16),
+    /// An adapter in software, such as Mesa's lavapipe.
+    Cpu,
+}
+
+impl DeviceSpec {
+    /// Whether it computes elsewhere than on the CPU. `auto` may turn out to be either.
+    pub fn is_gpu(self) -> bool {
+        match self {
+            Self::LibTorch(target) => target != LibTorchTarget::Cpu,
+            Self::Wgpu(target) => target != WgpuTarget::Cpu,
+            Self::Cuda(_) => true,
+            Self::Auto | Self::Cpu | Self::Flex | Self::NdArray => false,
+        }
+    }
 }
 
 impl FromStr for DeviceSpec {
@@ -56,14 +87,22 @@ impl FromStr for DeviceSpec {
             "ndarray" => Self::NdArray,
             "libtorch" => Self::LibTorch(LibTorchTarget::Cpu),
             "libtorch:mps" => Self::LibTorch(LibTorchTarget::Mps),
+            "wgpu" => Self::Wgpu(WgpuTarget::Best),
+            "wgpu:cpu" => Self::Wgpu(WgpuTarget::Cpu),
             _ => {
-                let index = text.strip_prefix("libtorch:cuda:").ok_or_else(unknown)?;
+                let (kind, index) = text.rsplit_once(':').ok_or_else(unknown)?;
                 // `parse` alone would take "+1" and "01", which would print as something else.
                 let parsed: u16 = index.parse().map_err(|_| unknown())?;
                 if parsed.to_string() != index {
                     return Err(unknown());
                 }
-                Self::LibTorch(LibTorchTarget::Cuda(parsed))
+                match kind {
+                    "libtorch:cuda" => Self::LibTorch(LibTorchTarget::Cuda(parsed)),
+                    "cuda" => Self::Cuda(parsed),
+                    "wgpu:discrete" => Self::Wgpu(WgpuTarget::Discrete(parsed)),
+                    "wgpu:integrated" => Self::Wgpu(WgpuTarget::Integrated(parsed)),
+                    _ => return Err(unknown()),
+                }
             }
         })
     }
@@ -79,6 +118,11 @@ impl fmt::Display for DeviceSpec {
             Self::LibTorch(LibTorchTarget::Cpu) => f.write_str("libtorch"),
             Self::LibTorch(LibTorchTarget::Cuda(index)) => write!(f, "libtorch:cuda:{index}"),
             Self::LibTorch(LibTorchTarget::Mps) => f.write_str("libtorch:mps"),
+            Self::Cuda(index) => write!(f, "cuda:{index}"),
+            Self::Wgpu(WgpuTarget::Best) => f.write_str("wgpu"),
+            Self::Wgpu(WgpuTarget::Discrete(index)) => write!(f, "wgpu:discrete:{index}"),
+            Self::Wgpu(WgpuTarget::Integrated(index)) => write!(f, "wgpu:integrated:{index}"),
+            Self::Wgpu(WgpuTarget::Cpu) => f.write_str("wgpu:cpu"),
         }
     }
 }
@@ -101,7 +145,7 @@ impl From<DeviceSpec> for String {
 mod tests {
     use super::*;
 
-    const ALL: [&str; 8] = [
+    const ALL: [&str; 13] = [
         "cpu",
         "auto",
         "flex",
@@ -110,6 +154,11 @@ mod tests {
         "libtorch:cuda:0",
         "libtorch:cuda:12",
         "libtorch:mps",
+        "cuda:0",
+        "wgpu",
+        "wgpu:discrete:1",
+        "wgpu:integrated:0",
+        "wgpu:cpu",
     ];
 
     #[test]
@@ -129,7 +178,10 @@ mod tests {
             "",
             "gpu",
             "CPU",
-            "cuda:0",
+            "cuda",
+            "cuda:x",
+            "wgpu:0",
+            "wgpu:discrete",
             "libtorch:",
             "libtorch:cuda",
             "libtorch:cuda:",

@@ -150,7 +150,7 @@ impl CoordinatorArgs {
         let token = self.token.token()?;
         check_bind(self.bind, token.as_ref()).map_err(bind_failure)?;
         let config = self.limits.coordinator(token)?;
-        let trainers = self.trainers.trainers(DeviceSpec::Cpu)?;
+        let trainers = self.trainers.trainers(&[DeviceSpec::Cpu])?;
         let folder = self.storage.folder(self.bind)?;
         block_on(async {
             let interrupt = Interrupt::listen()?;

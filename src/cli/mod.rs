@@ -9,6 +9,7 @@
 
 mod coordinator;
 pub mod data;
+mod device;
 mod failure;
 mod job;
 mod logging;
@@ -27,6 +28,7 @@ mod values;
 mod worker;
 
 pub use coordinator::CoordinatorArgs;
+pub use device::DeviceArgs;
 pub use failure::{EXIT_CODES, Failure, exit};
 pub use job::JobArgs;
 pub use logging::{LogArgs, LogFilter};

@@ -53,14 +53,9 @@ pub struct SimulateArgs {
     /// Write model.safetensors, rounds.jsonl, events.jsonl and summary.json into this folder
     #[arg(long, value_name = "FOLDER", help_heading = "Simulation")]
     pub output: Option<PathBuf>,
-    /// Where to train: cpu, auto, flex, ndarray, libtorch, libtorch:cuda:INDEX, libtorch:mps
-    #[arg(
-        long,
-        value_name = "DEVICE",
-        default_value = "cpu",
-        help_heading = "Simulation"
-    )]
-    pub device: DeviceSpec,
+    /// Where to train.
+    #[command(flatten, next_help_heading = "Simulation")]
+    pub device: DeviceArgs,
     /// Data.
     #[command(flatten, next_help_heading = "Simulation")]
     pub trainers: TrainerArgs,
@@ -78,8 +73,9 @@ impl SimulateArgs {
     pub fn run(&self, screen: &Screen) -> Result<(), Failure> {
         let replay = self.replay.as_deref().map(read_rounds).transpose()?;
         let spec = self.spec()?;
-        let workers = self.workers(&spec);
-        let trainers = self.trainers.trainers(self.device)?;
+        let devices = self.device.resolve(screen)?;
+        let workers = self.workers(&spec, &devices);
+        let trainers = self.trainers.trainers(&devices)?;
         screen.note(&describe(&spec, workers));
 
         let log = Arc::new(Mutex::new(Vec::new()));
@@ -174,10 +170,14 @@ impl SimulateArgs {
         self.job.over(spec)
     }
 
-    fn workers(&self, spec: &JobSpec) -> usize {
-        let cores = || thread::available_parallelism().map_or(1, NonZero::get);
+    fn workers(&self, spec: &JobSpec, devices: &[DeviceSpec]) -> usize {
+        let at_once = || match devices.iter().all(|device| device.is_gpu()) {
+            true => devices.len(),
+            false => thread::available_parallelism().map_or(1, NonZero::get),
+        };
         let clients = spec.clients.unwrap_or(CLIENTS) as usize;
-        self.workers.unwrap_or_else(|| cores().min(clients)).max(1)
+        let workers = self.workers.unwrap_or_else(|| at_once().min(clients));
+        workers.max(1)
     }
 }
 

@@ -27,19 +27,19 @@ pub struct TrainerArgs {
 }
 
 impl TrainerArgs {
-    /// The models and datasets, on this device.
+    /// The models and datasets, on these devices.
     ///
     /// # Errors
     ///
-    /// A device that is not there, or no folder for datasets.
-    pub fn trainers(&self, device: DeviceSpec) -> Result<Arc<dyn TrainerFactory>, Failure> {
+    /// A device that is not there or can't compute, or no folder for datasets.
+    pub fn trainers(&self, devices: &[DeviceSpec]) -> Result<Arc<dyn TrainerFactory>, Failure> {
         if let Some(parameters) = self.rehearse {
             let trainers = NoopTrainers::new(parameters, REHEARSED_EXAMPLES)
                 .map_err(|error| Failure::Usage(format!("--rehearse: {error}")))?;
             return Ok(Arc::new(trainers));
         }
-        let trainers =
-            BurnTrainers::new(device).map_err(|error| Failure::because("--device", error))?;
+        let trainers = BurnTrainers::on(devices.iter().copied())
+            .map_err(|error| Failure::because("--device", error))?;
         Ok(Arc::new(trainers.with_data_dir(self.data_folder()?)))
     }
 

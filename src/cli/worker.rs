@@ -6,11 +6,11 @@ use clap::Args;
 use sysinfo::System;
 
 use super::{
-    Failure, Interrupt, Screen, TokenArgs, TrainerArgs, block_on, operator::DEFAULT_COORDINATOR,
-    values::seconds,
+    DeviceArgs, Failure, Interrupt, Screen, TokenArgs, TrainerArgs, block_on, device::list,
+    operator::DEFAULT_COORDINATOR, values::seconds,
 };
 use crate::{
-    backend::{DeviceSpec, Hardware},
+    backend::Hardware,
     transport::http::{ClientConfig, HttpTransport},
     worker::{TrainerFactory, Worker, WorkerConfig, WorkerError},
 };
@@ -27,10 +27,10 @@ pub struct WorkerArgs {
     /// A name for people; a worker with data of its own is known by it when it comes back [default: the host's name]
     #[arg(long, value_name = "NAME")]
     pub name: Option<String>,
-    /// Where to train: cpu, auto, flex, ndarray, libtorch, libtorch:cuda:INDEX, libtorch:mps
-    #[arg(long, value_name = "DEVICE", default_value = "cpu")]
-    pub device: DeviceSpec,
-    /// How many clients to train at once
+    /// Where to train.
+    #[command(flatten)]
+    pub device: DeviceArgs,
+    /// How many clients to train at once on each device
     #[arg(long, value_name = "N", default_value = "1", value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub slots: u32,
     /// Models and data.
@@ -58,13 +58,17 @@ impl WorkerArgs {
         let transport = HttpTransport::new(&self.coordinator, ClientConfig::default())
             .map_err(|error| Failure::Usage(error.to_string()))?;
         let join_token = self.token.token()?;
-        let trainers = self.trainers.trainers(self.device)?;
+        let devices = self.device.resolve(screen)?;
+        let trainers = self.trainers.trainers(&devices)?;
         self.read_datasets(&trainers)?;
         let config = WorkerConfig {
             name: self.name(),
-            slots: self.slots,
+            slots: self.slots.saturating_mul(devices.len() as u32),
             join_token,
-            device: self.device_name()?,
+            device: match self.trainers.rehearse {
+                Some(_) => "none".to_string(),
+                None => list(&devices),
+            },
             hardware: Hardware::detect(),
             local: self.local,
             patience: self.patience,
@@ -95,17 +99,6 @@ impl WorkerArgs {
             .clone()
             .or_else(host)
             .unwrap_or_else(|| "worker".to_string())
-    }
-
-    /// What trains, for people: the backend that `cpu` stands for, rather than `cpu`.
-    fn device_name(&self) -> Result<String, Failure> {
-        if self.trainers.rehearse.is_some() {
-            return Ok("none".to_string());
-        }
-        let device = self.device.resolve();
-        device
-            .map(|device| device.to_string())
-            .map_err(|error| Failure::because("--device", error))
     }
 
     fn failure(&self, error: WorkerError) -> Failure {

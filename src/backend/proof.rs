@@ -1,0 +1,112 @@
+//! A device proves that it computes, before anybody counts on it.
+//!
+//! A driver without a GPU, a GPU without code in this LibTorch, a graphics API without an adapter: burn finds out at the
+//! first operation, by a panic. So a device is given out only after a small convolution and its gradients came out right.
+
+use std::{sync::mpsc, thread, time::Duration};
+
+use burn::tensor::{Device, Tensor, TensorData, module::conv2d, ops::ConvOptions};
+
+use crate::panics;
+
+/// The longest that a device may take. A GPU for whose generation code has first to be made takes minutes.
+const PATIENCE: Duration = Duration::from_secs(600);
+
+/// Image `[1, 1, 4, 4]` and kernel `[1, 1, 3, 3]`: small whole numbers, so that even a GPU that shortens its factors
+/// computes exactly.
+const IMAGE: [i8; 16] = [1, 2, 0, 3, 4, 1, 2, 0, 0, 3, 1, 2, 2, 0, 4, 1];
+const KERNEL: [i8; 9] = [1, 0, -1, 2, 0, -2, 1, 1, -1];
+
+/// Computes a convolution and its gradients on the device and compares them with what they have to be.
+///
+/// # Errors
+///
+/// What the device said, or what it computed instead.
+pub(super) fn prove(device: &Device) -> Result<(), String> {
+    let (done, result) = mpsc::channel();
+    let device = device.clone();
+    // On a thread of its own: a driver that never answers is left behind there.
+    let spawned = thread::Builder::new()
+        .name("device-proof".to_string())
+        .spawn(move || {
+            let proof = panics::quietly(|| compute(&device)).unwrap_or_else(Err);
+            let _ = done.send(proof);
+        });
+    spawned.map_err(|error| format!("no thread to try it on: {error}"))?;
+    result
+        .recv_timeout(PATIENCE)
+        .unwrap_or_else(|_| Err(format!("it gave no result within {PATIENCE:?}")))
+}
+
+/// The loss is half the sum of the squares of the convolution's output, so that the output is its own gradient.
+fn compute(device: &Device) -> Result<(), String> {
+    let device = device.clone().autodiff();
+    let tensor = |values: &[i8], side: usize| {
+        let values: Vec<f32> = values.iter().map(|value| f32::from(*value)).collect();
+        Tensor::<4>::from_data(TensorData::new(values, [1, 1, side, side]), &device).require_grad()
+    };
+    let (image, kernel) = (tensor(&IMAGE, 4), tensor(&KERNEL, 3));
+    let options = ConvOptions::new([1, 1], [0, 0], [1, 1], 1);
+    let output = conv2d(image.clone(), kernel.clone(), None, options);
+    let loss = (output.clone() * output.clone()).sum() * 0.5;
+    let gradients = loss.backward();
+    let read = |what: &str, tensor: Option<Tensor<4>>| {
+        let tensor = tensor.ok_or_else(|| format!("{what} is missing"))?;
+        let data = tensor.try_into_data().map_err(|error| error.to_string())?;
+        data.try_into_vec_as::<f32>()
+            .map_err(|error| error.to_string())
+    };
+    let expected = Expected::new();
+    for (what, found, expected) in [
+        ("a convolution", Some(output.inner()), &expected.output),
+        (
+            "its gradient for the image",
+            image.grad(&gradients),
+            &expected.image,
+        ),
+        (
+            "its gradient for the kernel",
+            kernel.grad(&gradients),
+            &expected.kernel,
+        ),
+    ] {
+        let found = read(what, found)?;
+        if found != *expected {
+            return Err(format!(
+                "{what} came out as {found:?} instead of {expected:?}"
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// The same in plain arithmetic.
+struct Expected {
+    output: Vec<f32>,
+    image: Vec<f32>,
+    kernel: Vec<f32>,
+}
+
+impl Expected {
+    fn new() -> Self {
+        let (mut output, mut image, mut kernel) = (vec![0.0; 4], vec![0.0; 16], vec![0.0; 9]);
+        // Output place, kernel place, and the image place that they meet in.
+        let meetings = || {
+            (0..4).flat_map(|out| {
+                (0..9).map(move |at| (out, at, (out / 2 + at / 3) * 4 + out % 2 + at % 3))
+            })
+        };
+        for (out, at, pixel) in meetings() {
+            output[out] += f32::from(KERNEL[at]) * f32::from(IMAGE[pixel]);
+        }
+        for (out, at, pixel) in meetings() {
+            image[pixel] += output[out] * f32::from(KERNEL[at]);
+            kernel[at] += output[out] * f32::from(IMAGE[pixel]);
+        }
+        Self {
+            output,
+            image,
+            kernel,
+        }
+    }
+}

@@ -1,0 +1,56 @@
+//! Where to train: one device or several, or what `auto` finds.
+
+use clap::Args;
+
+use super::{Failure, Screen};
+use crate::backend::DeviceSpec;
+
+/// Where to train.
+#[derive(Debug, Clone, Args)]
+pub struct DeviceArgs {
+    /// Where to train: cpu, auto, flex, ndarray, libtorch, libtorch:cuda:INDEX, libtorch:mps, cuda:INDEX, wgpu,
+    /// wgpu:discrete:INDEX, wgpu:integrated:INDEX, wgpu:cpu; or several of them, separated by commas. auto: every CUDA
+    /// GPU that works, else the CPU
+    #[arg(
+        long = "device",
+        value_name = "DEVICE",
+        default_value = "cpu",
+        value_delimiter = ','
+    )]
+    pub devices: Vec<DeviceSpec>,
+}
+
+impl DeviceArgs {
+    /// The devices by their backends' names. Says what `auto` stands for, and why.
+    ///
+    /// # Errors
+    ///
+    /// A device that this program was not built with, or `auto` beside others. Whether the devices work is seen when
+    /// they are opened.
+    pub fn resolve(&self, screen: &Screen) -> Result<Vec<DeviceSpec>, Failure> {
+        if let [DeviceSpec::Auto] = self.devices[..] {
+            let choice = DeviceSpec::choose().map_err(unusable)?;
+            screen.note(&format!(
+                "device auto: {}, {}",
+                list(&choice.devices),
+                choice.why
+            ));
+            return Ok(choice.devices);
+        }
+        if self.devices.contains(&DeviceSpec::Auto) {
+            return Err(Failure::Usage("--device auto stands alone".to_string()));
+        }
+        let resolved = self.devices.iter().map(|device| device.resolve());
+        resolved.collect::<Result<_, _>>().map_err(unusable)
+    }
+}
+
+/// Devices for people: `libtorch:cuda:0, libtorch:cuda:1`.
+pub(super) fn list(devices: &[DeviceSpec]) -> String {
+    let names: Vec<_> = devices.iter().map(DeviceSpec::to_string).collect();
+    names.join(", ")
+}
+
+fn unusable(error: crate::backend::DeviceError) -> Failure {
+    Failure::because("--device", error)
+}
