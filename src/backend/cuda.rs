@@ -23,11 +23,15 @@ impl Cuda {
     /// What LibTorch finds.
     #[cfg(feature = "libtorch")]
     pub fn of_libtorch() -> Self {
-        let count = || tch::Cuda::device_count();
+        // Nothing of LibTorch is called before it is known to be the right one.
+        let count = || match super::libtorch::check_loaded() {
+            Ok(()) => tch::Cuda::device_count().max(0),
+            Err(_) => 0,
+        };
         Self {
             libtorch: super::hardware::LIBTORCH.map(str::to_string),
             has_gpu_part: cfg!(libtorch_gpu),
-            visible: crate::panics::quietly(count).map_or(0, |count| count.max(0) as usize),
+            visible: crate::panics::quietly(count).map_or(0, |count| count as usize),
             ..Self::of_driver()
         }
     }

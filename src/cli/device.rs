@@ -20,6 +20,14 @@ pub struct DeviceArgs {
     pub devices: Vec<DeviceSpec>,
 }
 
+impl Default for DeviceArgs {
+    fn default() -> Self {
+        Self {
+            devices: vec![DeviceSpec::Cpu],
+        }
+    }
+}
+
 impl DeviceArgs {
     /// The devices by their backends' names. Says what `auto` stands for, and why.
     ///

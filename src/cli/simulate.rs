@@ -11,7 +11,8 @@ use std::{
 use clap::Args;
 
 use super::{
-    Failure, Interrupt, JobArgs, JobProgress, Results, RunSummary, Screen, TrainerArgs, block_on,
+    DeviceArgs, Failure, Interrupt, JobArgs, JobProgress, Results, RunSummary, Screen, TrainerArgs,
+    block_on,
     job::read_model,
     output::{last_line, write_lines},
     rounds_table,
