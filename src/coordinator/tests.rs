@@ -5,6 +5,7 @@ mod data;
 mod jobs;
 mod reports;
 mod storage;
+mod unlike;
 
 use std::{
     io::{Read, Write},

@@ -1,0 +1,121 @@
+//! One job over workers whose backends are unlike: who trained on what is on record, and the mean is right.
+
+use std::collections::BTreeMap;
+
+use super::*;
+use crate::{
+    backend::DeviceSpec,
+    ids::{ModelVersion, RoundId},
+    report::{DELTA, Report, Reports, Serial},
+    strategy::{FedAvg, FederatedStrategy},
+    transport::InProcess,
+    worker::{BurnTrainers, ClientContext, LocalUpdate, TrainTask, TrainerFactory, Worker, WorkerConfig},
+};
+
+/// The first two CPU backends that are compiled in.
+fn unlike() -> Option<[DeviceSpec; 2]> {
+    let known = ["ndarray", "libtorch", "flex"];
+    let specs = known.map(|name| name.parse::<DeviceSpec>().unwrap());
+    let mut built = specs.into_iter().filter(|spec| spec.device().is_ok());
+    Some([built.next()?, built.next()?])
+}
+
+/// What a device makes of a client's training, without any worker.
+fn train(
+    trainers: &BurnTrainers,
+    spec: &JobSpec,
+    global: &Parameters,
+    client: ClientId,
+    partition: Partition,
+) -> LocalUpdate {
+    let task = TrainTask {
+        round: RoundId(1),
+        client,
+        version: ModelVersion(0),
+        seed: spec.seed,
+        training: spec.training.clone(),
+        partition,
+    };
+    let mut context = ClientContext {
+        client,
+        state: &mut BTreeMap::new(),
+        cancelled: &Default::default(),
+        progress: &mut |_, _| {},
+    };
+    let mut trainer = trainers.trainer(spec).unwrap();
+    trainer.train(global, &task, &mut context).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_round_of_unlike_workers_is_the_mean_of_what_each_backend_trained() {
+    let Some(devices) = unlike() else {
+        eprintln!("skipped: fewer than two CPU backends are compiled in");
+        return;
+    };
+    let factories: BTreeMap<String, Arc<BurnTrainers>> = devices
+        .map(|device| (device.to_string(), Arc::new(BurnTrainers::new(device).unwrap())))
+        .into();
+    let first = factories.values().next().unwrap().clone();
+    let mut spec = JobSpec {
+        model: "tiny_cnn".to_string(),
+        dataset: "digits".to_string(),
+        rounds: 1,
+        clients: Some(4),
+        evaluation: EvaluationMode::Never,
+        ..JobSpec::default()
+    };
+    spec.training.lr = 0.05;
+    spec.limits.min_workers = 2;
+    spec.limits.min_updates = 4;
+    let global = first.initial(&spec).unwrap();
+
+    let coordinator = Coordinator::builder(first).start();
+    let job = coordinator.submit(spec.clone(), Some(global.clone())).unwrap().job;
+    for (name, factory) in &factories {
+        let config = WorkerConfig {
+            name: name.clone(),
+            device: name.clone(),
+            ..WorkerConfig::default()
+        };
+        let transport = InProcess::new(Arc::new(coordinator.clone()));
+        let worker = Worker::new(transport, factory.clone(), config);
+        tokio::spawn(worker.run(std::future::pending()));
+    }
+    let ended = tokio::time::timeout(LIMIT, coordinator.finished(job)).await;
+    let summary = ended.expect("an end in time").unwrap();
+    assert_eq!(summary.outcome, Some(crate::round::Outcome::Completed), "{summary:?}");
+
+    let record = coordinator.rounds(job).unwrap().remove(0);
+    assert_eq!(record.contributions.len(), 2, "{record:?}");
+    let mut reports = BTreeMap::new();
+    for part in &record.contributions {
+        let device = part.device.as_deref().unwrap();
+        assert_eq!(part.name, device);
+        assert!(part.seconds.unwrap() > 0.0);
+        let mut examples = 0;
+        for client in &part.clients {
+            let partition = coordinator.state().jobs[&job].partitions[client.0 as usize].clone();
+            let update = train(&factories[device], &spec, &global, *client, partition);
+            examples += update.examples;
+            let metadata = ReportMetadata {
+                examples: update.examples,
+                steps: update.steps,
+                ..ReportMetadata::default()
+            };
+            let delta = update.parameters.into_delta(&global).unwrap();
+            let payloads = vec![(DELTA.to_string(), Arc::new(delta) as _)];
+            reports.insert(*client, Report::new(*client, RoundId(1), metadata, payloads));
+        }
+        assert_eq!(part.examples, examples);
+    }
+    assert_eq!(reports.len(), 4);
+
+    let reports: Vec<Report> = reports.into_values().collect();
+    let reports = Reports::new(global.layout(), &reports, &Serial).unwrap();
+    let mut expected = Parameters::zeros(global.layout().clone());
+    FedAvg::default().aggregate(&global, &reports, &mut expected).unwrap();
+    let body = ModelBody::Stored(coordinator.model(job, None).unwrap().1);
+    let model = body.collect(Encoding::F32, None).await.unwrap();
+    assert_eq!(model.values(), expected.values());
+    assert_ne!(model.values(), global.values());
+}
