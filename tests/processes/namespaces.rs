@@ -51,16 +51,16 @@ pub struct Namespaces {
 }
 
 impl Namespaces {
-    /// None yet, or why this machine can't have them.
-    fn new() -> Result<Self, String> {
+    /// None yet.
+    fn new() -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         remove_stale();
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let prefix = format!("{PREFIX}-{}-{number}", process::id());
-        Ok(Self {
+        Self {
             prefix,
             made: Vec::new(),
-        })
+        }
     }
 
     fn machine(&mut self, name: &str) -> Result<Machine, String> {
@@ -79,12 +79,12 @@ impl Namespaces {
     /// A machine with this address beside loopback, and no network. None, with a line that says why, where this machine
     /// can't have namespaces.
     pub fn lonely(address: &str) -> Option<(Self, Machine)> {
-        let made = Self::new().and_then(|mut namespaces| {
-            let machine = namespaces.machine("lonely")?;
+        let mut namespaces = Self::new();
+        let made = namespaces.machine("lonely").and_then(|machine| {
             machine.ip(&format!("address add {address} dev lo"))?;
-            Ok((namespaces, machine))
+            Ok(machine)
         });
-        made.map_err(skip).ok()
+        made.map(|machine| (namespaces, machine)).map_err(skip).ok()
     }
 }
 
@@ -111,7 +111,7 @@ impl Tailnet {
     }
 
     fn make(count: usize) -> Result<Self, String> {
-        let mut namespaces = Namespaces::new()?;
+        let mut namespaces = Namespaces::new();
         // The bridge has a namespace of its own, so that this machine's firewall is of no consequence.
         let switch = namespaces.machine("switch")?;
         switch.ip("link add bridge type bridge")?;
