@@ -5,8 +5,10 @@ use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 use clap::Args;
 
 use super::{
-    Failure, Interrupt, Screen, TokenArgs, TrainerArgs, block_on,
-    values::{bind_address, bytes, seconds},
+    Advertise, Bind, Failure, Interrupt, Screen, TokenArgs, TrainerArgs, block_on,
+    listen::reached_at,
+    tailscale::{LocalAddress, local_addresses},
+    values::{bytes, seconds},
 };
 use crate::{
     backend::DeviceSpec,
@@ -21,10 +23,14 @@ use crate::{
 /// How to run a coordinator.
 #[derive(Debug, Clone, Args)]
 pub struct CoordinatorArgs {
-    /// Where to listen: ADDRESS:PORT, an address alone (port 8000) or a port alone (loopback). Other addresses than
-    /// loopback need a join token. Port 0: any that is free
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8000", value_parser = bind_address)]
-    pub bind: SocketAddr,
+    /// Where to listen: ADDRESS:PORT, an address alone (port 8000), a port alone (loopback), or tailscale[:PORT], this
+    /// machine's Tailscale address. Other addresses than loopback need a join token. Port 0: any that is free
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8000")]
+    pub bind: Bind,
+    /// By which address workers and operators reach it, where that is another: ADDRESS[:PORT], HOST[:PORT] or
+    /// tailscale[:PORT] [default: where it listens]
+    #[arg(long, value_name = "ADDRESS")]
+    pub advertise: Option<Advertise>,
     /// What workers and operators must show.
     #[command(flatten)]
     pub token: TokenArgs,
@@ -141,17 +147,25 @@ pub struct LimitArgs {
 }
 
 impl CoordinatorArgs {
-    /// Serves until Ctrl-C. Prints `listening on http://ADDRESS` to standard output once it listens.
+    /// Serves until Ctrl-C. Prints `listening on http://ADDRESS` to standard output once it listens, and in a second line
+    /// how workers join, where it knows by which address.
     ///
     /// # Errors
     ///
     /// An address that it may not or can't listen on, or limits that don't fit each other.
     pub fn run(&self, screen: &Screen) -> Result<(), Failure> {
         let token = self.token.token()?;
-        check_bind(self.bind, token.as_ref()).map_err(bind_failure)?;
+        let has_token = token.is_some();
+        let local = self.local_addresses();
+        let bind = self.bind.resolve(&local)?;
+        check_bind(bind, token.as_ref()).map_err(bind_failure)?;
+        self.check_advertised(has_token)?;
+        let advertise = self.advertise.as_ref();
+        let advertise = advertise.map(|advertise| advertise.resolve(&local));
+        let advertise = advertise.transpose()?;
         let config = self.limits.coordinator(token)?;
         let trainers = self.trainers.trainers(&[DeviceSpec::Cpu])?;
-        let folder = self.storage.folder(self.bind)?;
+        let folder = self.storage.folder(bind)?;
         block_on(async {
             let interrupt = Interrupt::listen()?;
             // Reads the datasets that are here.
@@ -166,16 +180,66 @@ impl CoordinatorArgs {
                 }
                 builder.start()
             });
-            let server = Server::bind(self.bind, self.limits.server(), Arc::new(coordinator));
-            let server = server.await.map_err(bind_failure)?;
+            let server = Server::bind(bind, self.limits.server(), Arc::new(coordinator));
+            let mut server = server.await.map_err(bind_failure)?;
             let address = server.local_addr();
+            let advertised = advertise.map(|place| place.url(address.port()));
             // Who closed standard output doesn't want to know where it listens.
             let _ = screen.print(&format!("listening on http://{address}"));
             tracing::info!(%address, "listening");
+            match advertised.clone().or_else(|| reached_at(address)) {
+                Some(url) => {
+                    let _ = screen.print(&self.invitation(address, &url, has_token));
+                }
+                None => tracing::info!(
+                    "--advertise names the address of this machine that workers are to use"
+                ),
+            }
+            if let Some(url) = advertised {
+                server.advertise(url);
+            }
             server.serve(interrupt.wait()).await;
             tracing::info!("stopped");
             Ok(())
         })
+    }
+}
+
+impl CoordinatorArgs {
+    /// The addresses of this machine, where one of them is to be looked for.
+    fn local_addresses(&self) -> Vec<LocalAddress> {
+        match (self.bind, &self.advertise) {
+            (Bind::Tailscale { .. }, _) | (_, Some(Advertise::Tailscale { .. })) => {
+                local_addresses()
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    /// Who is told an address of this coordinator to reach it by must be kept out by something, too.
+    fn check_advertised(&self, has_token: bool) -> Result<(), Failure> {
+        let is_for_others = |advertise: &Advertise| !advertise.is_loopback();
+        match self.advertise.as_ref().is_some_and(is_for_others) && !has_token {
+            true => Err(Failure::Usage(
+                "--advertise names an address for other machines: that needs a join token (--join-token)"
+                    .to_string(),
+            )),
+            false => Ok(()),
+        }
+    }
+
+    /// How workers join: a line to copy, which does not show the join token.
+    fn invitation(&self, listening: SocketAddr, url: &str, has_token: bool) -> String {
+        let is_local = self.advertise.is_none() && listening.ip().to_canonical().is_loopback();
+        let who = match is_local {
+            true => "workers on this machine join with",
+            false => "workers join with",
+        };
+        let token = match has_token {
+            true => " --join-token-file FILE",
+            false => "",
+        };
+        format!("{who}: fedavg-worker --coordinator {url}{token}")
     }
 }
 

@@ -7,8 +7,7 @@ use std::{
 
 use serde::de::{DeserializeOwned, IntoDeserializer, value::Error as ValueError};
 
-/// The port of a coordinator, unless told otherwise.
-const PORT: u16 = 8000;
+use crate::transport::http::DEFAULT_PORT;
 
 /// A length of time in seconds, such as `10` or `0.2`; above zero.
 pub(super) fn seconds(text: &str) -> Result<Duration, String> {
@@ -50,11 +49,13 @@ pub(super) fn bind_address(text: &str) -> Result<SocketAddr, String> {
         return Ok(address);
     }
     if let Ok(address) = text.trim_matches(['[', ']']).parse::<IpAddr>() {
-        return Ok(SocketAddr::new(address, PORT));
+        return Ok(SocketAddr::new(address, DEFAULT_PORT));
     }
     match text.trim_start_matches(':').parse() {
         Ok(port) => Ok(SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port)),
-        Err(_) => Err("not an address, such as 127.0.0.1:8000, 0.0.0.0 or 8000".to_string()),
+        Err(_) => {
+            Err("not an address, such as 127.0.0.1:8000, 0.0.0.0, 8000 or tailscale".to_string())
+        }
     }
 }
 

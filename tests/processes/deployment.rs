@@ -9,7 +9,10 @@ use fedavg::{
 use serde::de::DeserializeOwned;
 use tempfile::TempDir;
 
-use super::process::{Finished, Process};
+use super::{
+    namespaces::Machine,
+    process::{Finished, Process},
+};
 
 /// A binary with these arguments, separated by white space, and nothing of the environment that it would listen to.
 pub fn binary(path: &str, arguments: &str) -> Command {
@@ -22,6 +25,13 @@ pub fn binary(path: &str, arguments: &str) -> Command {
     command
 }
 
+fn command(machine: Option<&Machine>, path: &str, arguments: &str) -> Command {
+    match machine {
+        Some(machine) => machine.command(path, arguments),
+        None => binary(path, arguments),
+    }
+}
+
 /// Runs `fedavg` to its end.
 pub fn fedavg(arguments: &str) -> Finished {
     Process::start(&mut binary(env!("CARGO_BIN_EXE_fedavg"), arguments)).finish()
@@ -31,6 +41,8 @@ pub fn fedavg(arguments: &str) -> Finished {
 pub struct Deployment {
     process: Process,
     pub url: String,
+    /// Where it runs, if not on this machine itself; the operator runs there, too.
+    machine: Option<Machine>,
     /// Where it keeps reports and models.
     _state: TempDir,
 }
@@ -42,8 +54,18 @@ impl Deployment {
     }
 
     pub fn with(arguments: &str) -> Self {
+        Self::start_at(None, arguments)
+    }
+
+    /// On another machine.
+    pub fn on(machine: &Machine, arguments: &str) -> Self {
+        Self::start_at(Some(machine.clone()), arguments)
+    }
+
+    fn start_at(machine: Option<Machine>, arguments: &str) -> Self {
         let state = TempDir::new().unwrap();
-        let mut command = binary(env!("CARGO_BIN_EXE_fedavg-coordinator"), arguments);
+        let path = env!("CARGO_BIN_EXE_fedavg-coordinator");
+        let mut command = command(machine.as_ref(), path, arguments);
         command.arg("--state-dir").arg(state.path());
         let mut process = Process::start(&mut command);
         let line = process.out.until("listening on ");
@@ -51,6 +73,7 @@ impl Deployment {
         Self {
             process,
             url,
+            machine,
             _state: state,
         }
     }
@@ -69,7 +92,9 @@ impl Deployment {
 
     /// Runs a command of the operator to its end.
     pub fn operator(&self, arguments: &str) -> Finished {
-        fedavg(&format!("{arguments} --coordinator {}", self.url))
+        let arguments = format!("{arguments} --coordinator {}", self.url);
+        let path = env!("CARGO_BIN_EXE_fedavg");
+        Process::start(&mut command(self.machine.as_ref(), path, &arguments)).finish()
     }
 
     /// What a command of the operator prints as JSON.
@@ -92,7 +117,18 @@ impl Deployment {
 
     /// The job's events as they come.
     pub fn watch(&self, job: JobId) -> Watch {
-        Watch::at(&self.url, job)
+        Watch::start(self.machine.as_ref(), &self.url, job)
+    }
+
+    /// The next line that the coordinator prints.
+    pub fn line(&mut self) -> Option<String> {
+        self.process.out.next()
+    }
+
+    /// Ctrl-C; all that the coordinator printed.
+    pub fn stop(self) -> Finished {
+        self.process.interrupt();
+        self.process.finish()
     }
 
     /// SIGKILL.
@@ -110,9 +146,14 @@ pub struct Watch {
 impl Watch {
     /// Watches a job of the coordinator at this address, and has little patience with it.
     pub fn at(url: &str, job: JobId) -> Self {
+        Self::start(None, url, job)
+    }
+
+    fn start(machine: Option<&Machine>, url: &str, job: JobId) -> Self {
         let arguments = format!("watch {job} --json --patience 2 --coordinator {url}");
+        let path = env!("CARGO_BIN_EXE_fedavg");
         Self {
-            process: Process::start(&mut binary(env!("CARGO_BIN_EXE_fedavg"), &arguments)),
+            process: Process::start(&mut command(machine, path, &arguments)),
             log: Vec::new(),
         }
     }

@@ -1,4 +1,4 @@
-//! The three binaries as a user runs them: processes over loopback, killed, interrupted and started again.
+//! The three binaries as a user runs them: processes over loopback, and some over namespaces' networks, killed, interrupted and started again.
 //!
 //! Nothing here sleeps to wait for something: tests wait for a line, an event or an end, and fail after [`LIMIT`].
 //! Training is long enough to be interrupted where a test needs that, and short everywhere else.
@@ -10,7 +10,9 @@
 mod deployment;
 mod ends;
 mod failures;
+mod namespaces;
 mod process;
 mod proxy;
 mod reproducible;
+mod tailnet;
 mod whole_run;

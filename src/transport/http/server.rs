@@ -142,6 +142,7 @@ impl Server {
                 config.pieces.clamp(1, Semaphore::MAX_PERMITS),
             )),
             config: Arc::new(config),
+            advertised: None,
             stopping,
         };
         Ok(Self {
@@ -155,6 +156,12 @@ impl Server {
     /// Where it listens.
     pub fn local_addr(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Has the OpenAPI document name this URL as its server: `http://HOST:PORT`, by which others reach this one where it
+    /// is not the address that they ask. Must be called before [`Server::serve`].
+    pub fn advertise(&mut self, url: impl Into<String>) {
+        self.app.advertised = Some(url.into());
     }
 
     /// Serves until `shutdown` is done. Polls and streams of events then end at once, and what else is under way has

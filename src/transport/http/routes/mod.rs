@@ -15,7 +15,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use tokio::sync::{Semaphore, watch};
-use utoipa::openapi::OpenApi;
+use utoipa::openapi::{OpenApi, Server};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{ServerConfig, api::BASE, endpoint::Endpoint, openapi, problem::Problem};
@@ -26,6 +26,8 @@ use crate::{report::RefusalKind, telemetry::Health, transport};
 pub(super) struct App {
     pub endpoint: Arc<dyn Endpoint>,
     pub config: Arc<ServerConfig>,
+    /// The URL by which others reach this server, where it is to be named.
+    pub advertised: Option<String>,
     /// A permit for each piece of a stored model that may be in memory.
     pub pieces: Arc<Semaphore>,
     /// Turns true when the server is to stop.
@@ -98,8 +100,10 @@ async fn health(State(app): State<App>) -> axum::Json<Health> {
 /// This document. Anybody may ask.
 #[utoipa::path(get, path = "/openapi.json", tag = "service", security(()),
     responses((status = 200, description = "OpenAPI 3.1.", body = Object)))]
-async fn document() -> axum::Json<OpenApi> {
-    axum::Json(openapi_document())
+async fn document(State(app): State<App>) -> axum::Json<OpenApi> {
+    let mut document = openapi_document();
+    document.servers = app.advertised.map(|url| vec![Server::new(url)]);
+    axum::Json(document)
 }
 
 async fn no_such_path(uri: Uri) -> Problem {
