@@ -32,4 +32,13 @@ pub enum DeviceError {
         /// What was found instead.
         reason: String,
     },
+    /// A list of devices without one.
+    #[error("no device to train on")]
+    NoDevice,
+    /// A device stands twice in a list; `cpu` and the backend that it stands for are the same.
+    #[error("device {device} is named twice")]
+    Duplicate {
+        /// The device.
+        device: DeviceSpec,
+    },
 }
