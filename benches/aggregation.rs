@@ -53,6 +53,7 @@ fn reports(deltas: &[Arc<Parameters>], encoding: Encoding) -> Vec<Report> {
             examples: 100 + client as u64,
             steps: 1,
             metrics: BTreeMap::new(),
+            ..ReportMetadata::default()
         };
         let delta: Encoded = encode(encoding, delta).expect("finite values");
         let payloads: Vec<(

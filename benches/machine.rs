@@ -33,6 +33,7 @@ impl Drive {
     /// Its workers are there, its clients are dealt, and its first round waits for a plan.
     fn planning(workers: u64, clients: u32) -> Self {
         let config = MachineConfig {
+            deals: false,
             rounds: 1,
             limits: RoundLimits {
                 min_workers: workers as u32,
@@ -138,6 +139,7 @@ impl Drive {
             examples: 10,
             steps: 1,
             metrics: BTreeMap::new(),
+            ..ReportMetadata::default()
         };
         self.send(Event::ReportOffered {
             request: upload,

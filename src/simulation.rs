@@ -202,6 +202,9 @@ impl Simulation {
     /// Registers the run's own strategy, and the replay around it, under a name that the job then asks for.
     fn install_strategy(&mut self) -> Result<(), SimulationError> {
         if let Some(records) = self.replay.take() {
+            if self.spec.partition.is_measured() {
+                return Err(SimulationError::MeasuredPartition);
+            }
             let committed = records
                 .iter()
                 .filter(|record| record.version.is_some())
@@ -255,6 +258,12 @@ pub enum SimulationError {
     /// The job asks for a strategy that nobody gave.
     #[error("the job asks for a strategy of an embedder's own, and none was given")]
     NoStrategy,
+    /// A recorded run can't be repeated.
+    #[error(
+        "a run with partition `proportional:measured` can't be repeated: who had which examples followed measured \
+         speeds, which the record of its rounds does not have"
+    )]
+    MeasuredPartition,
     /// The final model can't be read.
     #[error("the final model can't be read: {0}")]
     Model(String),

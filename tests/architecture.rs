@@ -28,7 +28,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("backend", &["panics"]),
     ("model", &["ids", "parameters", "rng"]),
     ("store", &["ids", "parameters", "report", "strategy"]),
-    ("telemetry", &["ids", "job", "round", "transport"]),
+    ("telemetry", &["ids", "job", "report", "round", "transport"]),
     (
         "transport",
         &[

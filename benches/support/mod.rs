@@ -240,6 +240,7 @@ async fn act(
         examples: 1,
         steps: 1,
         metrics: Default::default(),
+        ..ReportMetadata::default()
     };
     let request = Request::Report {
         credentials: credentials.clone(),

@@ -50,6 +50,15 @@ pub enum DeviceError {
         /// Both versions, and where the libraries are.
         reason: String,
     },
+    /// A list of devices without one.
+    #[error("no device to train on")]
+    NoDevice,
+    /// A device stands twice in a list; `cpu` and the backend that it stands for are the same.
+    #[error("device {device} is named twice")]
+    Duplicate {
+        /// The device.
+        device: DeviceSpec,
+    },
 }
 
 /// Every device text.

@@ -10,6 +10,7 @@ pub(super) const LIBTORCH: Option<&str> = option_env!("FEDAVG_LIBTORCH");
 
 /// The hardware of one machine. What could not be found out is `None`, or an empty list, and never an error.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "http", derive(utoipa::ToSchema))]
 #[non_exhaustive]
 pub struct Hardware {
     /// Operating system, as Rust names it: `linux`, `macos`, `windows`.
@@ -27,10 +28,14 @@ pub struct Hardware {
     /// NVIDIA GPUs, in NVML's order. Others are not found.
     #[serde(default)]
     pub gpus: Vec<Gpu>,
+    /// The build of LibTorch that trains, such as `2.9.0 (CUDA 12.6)`, where one does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub libtorch: Option<String>,
 }
 
 /// One NVIDIA GPU.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "http", derive(utoipa::ToSchema))]
 #[non_exhaustive]
 pub struct Gpu {
     /// Its model name.
@@ -67,10 +72,11 @@ impl Hardware {
                 limit.min(system.total_memory())
             }),
             gpus: Gpu::detect().unwrap_or_default(),
+            libtorch: LIBTORCH.map(str::to_string),
         }
     }
 
-    /// How many GPUs there are: what a `proportional` partition counts.
+    /// How many GPUs there are: what a `proportional` partition counts, unless it goes by measured speeds.
     pub fn gpu_count(&self) -> u32 {
         self.gpus.len() as u32
     }
@@ -141,6 +147,6 @@ mod tests {
             r#"{"os":"linux","arch":"x86_64","cpu":null,"physical_cores":null,"logical_cores":4,"memory_bytes":1}"#,
         )
         .unwrap();
-        assert_eq!(other.gpu_count(), 0);
+        assert_eq!((other.gpu_count(), &other.libtorch), (0, &None));
     }
 }

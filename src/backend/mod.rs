@@ -2,7 +2,8 @@
 //!
 //! A [`DeviceSpec`] is a device as an operator writes it. [`DeviceSpec::device`] turns it into burn's
 //! [`Device`](burn::tensor::Device), or into an error that says what to do: a device that this binary was not built
-//! with names the Cargo feature that it lacks. [`Hardware::detect`] takes the inventory that a worker registers with.
+//! with names the Cargo feature that it lacks. [`Hardware::detect`] takes the inventory that a worker registers with, and
+//! [`EnergyMeter::of`] measures what a device spends on each training.
 //!
 //! | text | burn backend | Cargo feature | use it for |
 //! |---|---|---|---|
@@ -24,6 +25,7 @@ mod choose;
 #[cfg(any(feature = "libtorch", feature = "cuda", test))]
 mod cuda;
 mod device;
+mod energy;
 mod error;
 mod hardware;
 #[cfg(any(feature = "libtorch", test))]
@@ -37,6 +39,7 @@ mod version;
 pub use choose::Choice;
 #[cfg(any(feature = "libtorch", feature = "cuda"))]
 use cuda::Cuda;
+pub use energy::{EnergyMeter, EnergySource, Metered};
 pub use error::DeviceError;
 pub use hardware::{Gpu, Hardware};
 pub use pin::{ComputeCapability, Pin};

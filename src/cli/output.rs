@@ -13,7 +13,7 @@ use serde::Serialize;
 use super::{
     Failure, RunSummary,
     progress::ended,
-    values::{human_bytes, percent},
+    values::{human_bytes, human_joules, percent},
 };
 use crate::{
     parameters::{Parameters, safetensors},
@@ -67,8 +67,11 @@ pub(super) fn last_line(summary: &RunSummary, output: Option<&Path>) -> String {
     let files = output.map_or(String::new(), |folder| {
         format!("; written to {}", folder.display())
     });
+    let energy = summary.energy_joules.map_or(String::new(), |joules| {
+        format!(", {}", human_joules(joules))
+    });
     format!(
-        "{outcome}: {} rounds in {:.1} s, {}{measured}{files}",
+        "{outcome}: {} rounds in {:.1} s, {}{energy}{measured}{files}",
         summary.rounds_committed,
         summary.seconds,
         human_bytes(summary.bytes)

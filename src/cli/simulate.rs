@@ -226,9 +226,9 @@ fn failure(error: SimulationError) -> Failure {
     match error {
         SimulationError::Refused(refusal) => Failure::Refused(refusal),
         SimulationError::Failed(reason) => Failure::JobFailed(reason),
-        SimulationError::LocalData | SimulationError::NoStrategy => {
-            Failure::Usage(error.to_string())
-        }
+        SimulationError::LocalData
+        | SimulationError::NoStrategy
+        | SimulationError::MeasuredPartition => Failure::Usage(error.to_string()),
         error => Failure::because("the simulation broke", error),
     }
 }

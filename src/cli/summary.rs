@@ -41,6 +41,10 @@ pub struct RunSummary {
     pub seconds: f64,
     /// Bytes of parameters sent and received in all rounds.
     pub bytes: u64,
+    /// Joules that the devices spent on the folded reports of all rounds, where they were measured; none where nobody
+    /// measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub energy_joules: Option<f64>,
 }
 
 impl RunSummary {
@@ -71,6 +75,10 @@ impl RunSummary {
                 .ended
                 .map_or(0.0, |ended| ended.since(job.submitted).as_secs_f64()),
             bytes: rounds.iter().map(|record| record.bytes).sum(),
+            energy_joules: rounds
+                .iter()
+                .filter_map(|record| record.energy_joules)
+                .reduce(|sum, joules| sum + joules),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::values::{human_bytes, percent};
+use super::values::{human_bytes, human_joules, percent};
 use crate::telemetry::RoundRecord;
 
 /// On which side of a column its cells stand.
@@ -71,10 +71,11 @@ impl fmt::Display for Table {
     }
 }
 
-/// The table of a job's rounds.
+/// The table of a job's rounds. Energy has a column where some was measured.
 pub fn rounds_table(rounds: &[RoundRecord]) -> Table {
     use Align::{Left, Right};
-    let mut table = Table::new(&[
+    let has_energy = rounds.iter().any(|record| record.energy_joules.is_some());
+    let mut columns = vec![
         ("round", Right),
         ("clients", Right),
         ("train loss", Right),
@@ -82,12 +83,14 @@ pub fn rounds_table(rounds: &[RoundRecord]) -> Table {
         ("test accuracy", Right),
         ("seconds", Right),
         ("bytes", Right),
-        ("", Left),
-    ]);
+    ];
+    columns.extend(has_energy.then_some(("energy", Right)));
+    columns.push(("", Left));
+    let mut table = Table::new(&columns);
     let number = |value: Option<f64>| value.map_or("-".to_string(), |value| format!("{value:.4}"));
     for record in rounds {
         let note = record.abandoned.as_ref();
-        table.row([
+        let mut cells = vec![
             record.round.to_string(),
             record.clients.len().to_string(),
             number(record.train_loss),
@@ -95,8 +98,12 @@ pub fn rounds_table(rounds: &[RoundRecord]) -> Table {
             record.test_accuracy.map_or("-".to_string(), percent),
             format!("{:.2}", record.seconds),
             human_bytes(record.bytes),
-            note.map_or(String::new(), |reason| format!("abandoned: {reason}")),
-        ]);
+        ];
+        if has_energy {
+            cells.push(record.energy_joules.map_or("-".to_string(), human_joules));
+        }
+        cells.push(note.map_or(String::new(), |reason| format!("abandoned: {reason}")));
+        table.row(cells);
     }
     table
 }
@@ -106,9 +113,8 @@ mod tests {
     use super::*;
     use crate::ids::{ClientId, ModelVersion, RoundId};
 
-    #[test]
-    fn columns_are_as_wide_as_their_widest_cell() {
-        let rounds = [
+    fn rounds() -> [RoundRecord; 2] {
+        [
             RoundRecord {
                 round: RoundId(9),
                 version: Some(ModelVersion(9)),
@@ -119,6 +125,8 @@ mod tests {
                 seconds: 0.127,
                 bytes: 615_040,
                 clients: vec![ClientId(0), ClientId(1)],
+                contributions: vec![],
+                energy_joules: None,
             },
             RoundRecord {
                 round: RoundId(10),
@@ -130,13 +138,32 @@ mod tests {
                 seconds: 900.0,
                 bytes: 0,
                 clients: vec![],
+                contributions: vec![],
+                energy_joules: None,
             },
-        ];
-        let text = rounds_table(&rounds).to_string();
+        ]
+    }
+
+    #[test]
+    fn columns_are_as_wide_as_their_widest_cell() {
+        let text = rounds_table(&rounds()).to_string();
         let expected = [
             "round  clients  train loss  test loss  test accuracy  seconds     bytes",
             "    9        2      0.5000     0.2500        95.28 %     0.13  615.0 kB",
             "   10        0           -          -              -   900.00       0 B  abandoned: no report",
+        ];
+        assert_eq!(text.lines().collect::<Vec<_>>(), expected);
+    }
+
+    #[test]
+    fn energy_has_a_column_where_some_was_measured() {
+        let mut rounds = rounds();
+        rounds[0].energy_joules = Some(39_440.0);
+        let text = rounds_table(&rounds).to_string();
+        let expected = [
+            "round  clients  train loss  test loss  test accuracy  seconds     bytes   energy",
+            "    9        2      0.5000     0.2500        95.28 %     0.13  615.0 kB  39.4 kJ",
+            "   10        0           -          -              -   900.00       0 B        -  abandoned: no report",
         ];
         assert_eq!(text.lines().collect::<Vec<_>>(), expected);
     }

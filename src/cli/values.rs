@@ -79,6 +79,18 @@ pub(super) fn human_bytes(bytes: u64) -> String {
     format!("{value:.1} {}", UNITS[unit])
 }
 
+/// Energy for people: `12.5 J`, `39.4 kJ`, `2.2 MJ`.
+pub(super) fn human_joules(joules: f64) -> String {
+    const UNITS: [&str; 4] = ["J", "kJ", "MJ", "GJ"];
+    let mut value = joules;
+    let mut unit = 0;
+    while value >= 999.95 && unit + 1 < UNITS.len() {
+        value /= 1000.0;
+        unit += 1;
+    }
+    format!("{value:.1} {}", UNITS[unit])
+}
+
 /// A share for people: `95.28 %`.
 pub(super) fn percent(share: f64) -> String {
     format!("{:.2} %", share * 100.0)
@@ -104,6 +116,14 @@ mod tests {
         assert_eq!(
             [914, 39_440, 999_999, 2_200_000].map(human_bytes),
             ["914 B", "39.4 kB", "1.0 MB", "2.2 MB"]
+        );
+    }
+
+    #[test]
+    fn energy_has_the_unit_that_fits() {
+        assert_eq!(
+            [0.04, 12.5, 999.99, 39_440.0, 2.2e6].map(human_joules),
+            ["0.0 J", "12.5 J", "1.0 kJ", "39.4 kJ", "2.2 MJ"]
         );
     }
 

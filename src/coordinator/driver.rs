@@ -5,11 +5,16 @@
 
 use std::{collections::VecDeque, sync::atomic::Ordering};
 
-use super::{Coordinator, job::Job, state::State};
+use super::{
+    Coordinator,
+    deal::{Deal, Host},
+    job::Job,
+    state::State,
+};
 use crate::{
     ids::{JobId, Timestamp, WorkerId},
     report::Refusal,
-    round::{Command, Event, MachineConfig, Response, RoundMachine},
+    round::{Command, Event, JobEvent, MachineConfig, Response, RoundMachine},
 };
 
 impl Coordinator {
@@ -180,11 +185,16 @@ impl Coordinator {
             let Some(job) = state.jobs.get(&id) else {
                 return;
             };
-            let eligible = state.eligible(job);
-            let workers = eligible
-                .map(|(worker, registration)| (worker, registration.clone()))
-                .collect();
-            return self.spawn_prepare(id, job.spec.clone(), workers);
+            return self.spawn_prepare(id, job.spec.clone(), Host::eligible(state, job));
+        }
+        if let Command::Deal { round } = command {
+            match Deal::of(state, id) {
+                Some(deal) => return self.spawn_deal(id, round, deal),
+                None => {
+                    let examples = None;
+                    return events.push_back(Event::Dealt { round, examples });
+                }
+            }
         }
         let Some(job) = state.jobs.get_mut(&id) else {
             return;
@@ -240,6 +250,12 @@ impl Coordinator {
             }
             Command::Log(event) => {
                 tracing::debug!(job = %id, ?event);
+                if let JobEvent::ReportAccepted { client, worker, .. } = event
+                    && let Some(record) = state.roster.find(worker)
+                {
+                    let registration = record.info.registration.clone();
+                    job.senders.insert(client, (worker, registration));
+                }
                 job.record(event, now);
             }
             Command::End(outcome) => {
@@ -249,7 +265,7 @@ impl Coordinator {
                 self.later(move || drop(next));
                 job.end(now);
             }
-            Command::Wake { .. } | Command::Prepare { .. } => {}
+            Command::Wake { .. } | Command::Prepare { .. } | Command::Deal { .. } => {}
         }
     }
 
@@ -311,6 +327,7 @@ fn machine_config(job: &Job) -> MachineConfig {
         rounds: job.spec.rounds,
         limits,
         evaluation: job.evaluation,
+        deals: job.spec.partition.is_measured(),
     }
 }
 

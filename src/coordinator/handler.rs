@@ -9,6 +9,7 @@ use tokio::{sync::Notify, time::Instant};
 
 use super::{
     Coordinator,
+    speed::Speeds,
     state::{State, WorkerInfo},
     upload::Upload,
 };
@@ -132,6 +133,7 @@ impl Coordinator {
             registration: Arc::new(registration),
             token: token.clone(),
             wake: Arc::new(Notify::new()),
+            speeds: Speeds::default(),
         };
         let (worker, replaces) = state.register(info, now);
         self.worker_joined(&mut state, worker, replaces);
@@ -274,16 +276,20 @@ impl Coordinator {
             busy,
         };
         match self.drive(state, job, event) {
-            Some(round::Response::Task(task)) => Some(self.message_of(job, task)),
+            Some(round::Response::Task(task)) => {
+                let generation = state.job(job).map_or(0, |job| job.generation);
+                Some(self.message_of(job, generation, task))
+            }
             _ => None,
         }
     }
 
-    fn message_of(&self, job: JobId, task: Task) -> TaskMessage {
+    fn message_of(&self, job: JobId, generation: u64, task: Task) -> TaskMessage {
         let work = match task.kind {
             TaskKind::Train { training, deadline } => TaskWork::Train {
                 training,
                 remaining_ms: deadline.since(self.now()).as_millis() as u64,
+                generation,
             },
             TaskKind::Evaluate { share, shares } => TaskWork::Evaluate { share, shares },
         };

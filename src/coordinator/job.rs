@@ -11,14 +11,14 @@ use std::{
 use tokio::sync::watch;
 
 use crate::{
-    ids::{ClientId, JobId, ModelVersion, RoundId, Timestamp},
+    ids::{ClientId, JobId, ModelVersion, RoundId, Timestamp, WorkerId},
     job::{Encodings, JobSpec},
     parameters::Layout,
     report::{Refusal, RefusalKind},
     round::{EvaluationBy, JobEvent, Outcome, RoundMachine},
     store::{ModelWriter, StoredModel},
     strategy::{FederatedStrategy, StrategyState},
-    telemetry::{JobSummary, LoggedEvent, RoundRecord},
+    telemetry::{Contribution, JobSummary, LoggedEvent, RoundRecord},
     transport::{DatasetShare, Registration},
     worker::{LocalTrainer, Partition},
 };
@@ -45,6 +45,14 @@ pub(super) struct Job {
     pub fingerprint: String,
     /// One for each client, once the data has been dealt.
     pub partitions: Vec<Partition>,
+    /// How often the data has been dealt anew.
+    pub generation: u64,
+    /// Local epochs of the round that is open.
+    pub local_epochs: u32,
+    /// Who sent the reports that the current round has accepted.
+    pub senders: BTreeMap<ClientId, (WorkerId, Arc<Registration>)>,
+    /// Who trained on what in the round that was folded last.
+    pub contributions: Option<(RoundId, Vec<Contribution>)>,
     pub records: Vec<RoundRecord>,
     pub log: VecDeque<LoggedEvent>,
     /// The place of the log's last entry, and whether the job has ended.
@@ -77,6 +85,7 @@ impl Job {
     ) -> Self {
         Self {
             id,
+            local_epochs: spec.training.local_epochs,
             spec,
             layout: initial.layout().clone(),
             evaluation,
@@ -89,6 +98,9 @@ impl Job {
             evaluator: None,
             fingerprint: String::new(),
             partitions: Vec::new(),
+            generation: 0,
+            senders: BTreeMap::new(),
+            contributions: None,
             records: Vec::new(),
             log: VecDeque::new(),
             progress: watch::Sender::default(),
@@ -179,6 +191,7 @@ impl Job {
         match &event {
             JobEvent::RoundStarted { .. } => {
                 self.round_started = now;
+                self.senders.clear();
                 self.bytes.store(0, Ordering::Relaxed);
             }
             JobEvent::RoundCommitted {
@@ -236,7 +249,9 @@ impl Job {
     ) {
         let bytes = self.bytes.load(Ordering::Relaxed);
         let seconds = now.since(self.round_started).as_secs_f64();
-        self.records.push(RoundRecord {
+        let folded = self.contributions.take();
+        let contributions = folded.filter(|(of, _)| *of == round && version.is_some());
+        let record = RoundRecord {
             round,
             version,
             abandoned,
@@ -246,7 +261,12 @@ impl Job {
             seconds,
             bytes,
             clients,
-        });
+            contributions: Vec::new(),
+            energy_joules: None,
+        };
+        let contributions = contributions.map(|(_, contributions)| contributions);
+        self.records
+            .push(record.with_contributions(contributions.unwrap_or_default()));
     }
 
     pub fn end(&mut self, now: Timestamp) {

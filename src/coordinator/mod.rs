@@ -5,8 +5,10 @@
 //! data, planning, folding, evaluating, reading a body) runs outside of it and comes back as an event, so that
 //! heart-beats are answered meanwhile.
 
+mod account;
 mod config;
 mod copies;
+mod deal;
 mod driver;
 mod executor;
 mod former;
@@ -14,6 +16,7 @@ mod handler;
 mod job;
 mod operator;
 mod prepare;
+mod speed;
 mod state;
 mod submission;
 #[cfg(all(test, feature = "http"))]

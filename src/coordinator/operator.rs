@@ -137,12 +137,11 @@ impl Operator for Coordinator {
 
     fn workers(&self) -> Vec<WorkerSummary> {
         let state = self.state();
-        let machine = state
-            .running
-            .and_then(|job| state.jobs.get(&job))
-            .and_then(|job| job.machine.as_ref());
+        let job = state.running.and_then(|job| state.jobs.get(&job));
+        let machine = job.and_then(|job| job.machine.as_ref());
         let summary =
             |(worker, record): (_, &crate::round::WorkerRecord<super::state::WorkerInfo>)| {
+                let speeds = &record.info.speeds;
                 WorkerSummary {
                     worker,
                     registration: Registration::clone(&record.info.registration),
@@ -150,6 +149,10 @@ impl Operator for Coordinator {
                     registered: record.registered,
                     last_seen: record.last_seen,
                     clients: machine.map_or(0, |machine| machine.clients_of(worker)),
+                    examples_per_second: match job {
+                        Some(job) => speeds.of(&job.spec.model, &job.spec.dataset),
+                        None => speeds.latest(),
+                    },
                 }
             };
         state.roster.iter().map(summary).collect()

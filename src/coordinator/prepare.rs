@@ -1,13 +1,10 @@
 //! Fixing a job's clients and dealing the data over them.
 
-use std::sync::Arc;
-
+use super::deal::{Host, deal, first_capacities, sizes};
 use crate::{
     data::DatasetInfo,
-    ids::{RoundId, WorkerId},
     job::JobSpec,
-    partition::{Examples, partition},
-    rng::{Purpose, keyed},
+    partition::Examples,
     round::ClientSpec,
     transport::Registration,
     worker::{Partition, TrainerFactory},
@@ -24,7 +21,7 @@ pub(super) struct Prepared {
 pub(super) fn prepare(
     spec: &JobSpec,
     trainers: &dyn TrainerFactory,
-    workers: &[(WorkerId, Arc<Registration>)],
+    workers: &[Host],
 ) -> Result<Prepared, String> {
     if spec.partition.is_local() {
         return Ok(local(spec, workers));
@@ -34,7 +31,7 @@ pub(super) fn prepare(
     let there = || {
         workers
             .iter()
-            .find_map(|(_, registration)| find(registration, spec))
+            .find_map(|host| find(&host.registration, spec))
     };
     let dataset = here
         .clone()
@@ -55,43 +52,30 @@ pub(super) fn prepare(
     let count = spec
         .clients
         .map_or(workers.len(), |clients| clients as usize);
-    let gpus: Vec<u32> = (0..count)
-        .map(|client| workers.get(client % workers.len().max(1)))
-        .map(|worker| {
-            worker.map_or(1, |(_, registration)| {
-                registration.hardware.gpus.len().max(1) as u32
-            })
-        })
-        .collect();
-    let generator = keyed(spec.seed, Purpose::Partition, RoundId(0), None);
-    let dealt = partition(&spec.partition, examples, count, Some(&gpus), generator)
-        .map_err(|error| error.to_string())?;
+    let partitions = deal(spec, examples, &first_capacities(spec, workers, count))?;
     Ok(Prepared {
-        clients: dealt
-            .iter()
-            .map(|indices| ClientSpec {
-                examples: indices.len() as u64,
+        clients: sizes(&partitions)
+            .into_iter()
+            .map(|examples| ClientSpec {
+                examples,
                 home: None,
             })
             .collect(),
-        partitions: dealt
-            .into_iter()
-            .map(|indices| Partition::Indices(Arc::from(indices)))
-            .collect(),
+        partitions,
         fingerprint: dataset.fingerprint,
     })
 }
 
 /// One client for each worker with data of its own.
-fn local(spec: &JobSpec, workers: &[(WorkerId, Arc<Registration>)]) -> Prepared {
+fn local(spec: &JobSpec, workers: &[Host]) -> Prepared {
     let limit = spec.clients.map_or(usize::MAX, |clients| clients as usize);
     let clients: Vec<_> = workers
         .iter()
-        .filter_map(|(worker, registration)| Some((worker, find(registration, spec)?)))
+        .filter_map(|host| Some((host.worker, find(&host.registration, spec)?)))
         .take(limit)
         .map(|(worker, dataset)| ClientSpec {
             examples: dataset.train_examples,
-            home: Some(*worker),
+            home: Some(worker),
         })
         .collect();
     let partitions = vec![Partition::Everything; clients.len()];

@@ -8,7 +8,12 @@ use std::{
 
 use tokio::sync::Notify;
 
-use super::{copies::Copies, former::Former, job::Job};
+use super::{
+    copies::Copies,
+    former::Former,
+    job::Job,
+    speed::{Measured, Speeds},
+};
 use crate::{
     ids::{JobId, RequestId, Timestamp, WorkerId},
     report::{Refusal, RefusalKind},
@@ -39,6 +44,8 @@ pub(super) struct WorkerInfo {
     pub token: Token,
     /// There may be a task for it.
     pub wake: Arc<Notify>,
+    /// How fast it trains, as its reports say.
+    pub speeds: Speeds,
 }
 
 impl State {
@@ -114,6 +121,20 @@ impl State {
         let lost = self.roster.expire(now);
         lost.iter().for_each(|worker| self.forget_copies(*worker));
         lost
+    }
+
+    /// Takes what was measured of workers in a round into their speeds.
+    pub fn note_speeds(
+        &mut self,
+        model: &str,
+        dataset: &str,
+        measured: impl IntoIterator<Item = (WorkerId, Measured)>,
+    ) {
+        for (worker, measured) in measured {
+            if let Some(info) = self.roster.info_mut(worker) {
+                info.speeds.note(model, dataset, measured);
+            }
+        }
     }
 
     fn forget_copies(&mut self, worker: WorkerId) {

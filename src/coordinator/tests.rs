@@ -1,6 +1,7 @@
 //! What goes wrong between honest workers and a coordinator, over HTTP on loopback: each gets a refusal that says why, and
 //! the round is unharmed: it commits with the reports of the others, or with the next try.
 
+mod capacity;
 mod data;
 mod jobs;
 mod reports;
@@ -187,6 +188,7 @@ impl Lab {
             examples: 50,
             steps: 1,
             metrics: Default::default(),
+            ..ReportMetadata::default()
         }
     }
 

@@ -2,23 +2,25 @@
 //!
 //! Panics of strategies and trainers end here, as the reason why a round is abandoned or a version not evaluated.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::collections::BTreeMap;
 
 use super::{
     Coordinator,
+    account::Account,
+    deal::{Deal, Host, sizes},
     job::Job,
     prepare::{Prepared, prepare},
+    state::State,
 };
 use crate::{
-    ids::{ClientId, JobId, ModelVersion, RequestId, RoundId, WorkerId},
+    ids::{ClientId, JobId, ModelVersion, RequestId, RoundId},
     job::JobSpec,
     panics,
     parameters::BlockReader,
-    report::Reports,
+    report::{ReportMetadata, Reports},
     round::Event,
     store::ModelWriter,
     strategy::{Aggregation, ClientInfo, FederatedStrategy, RoundContext, RoundRng},
-    transport::Registration,
     worker::{ClientContext, EvalTask, LocalTrainer},
 };
 
@@ -27,12 +29,7 @@ const NO_STRATEGY: &str = "the strategy could not be built again after it had fa
 const NO_MODEL: &str = "the model is not kept any more";
 
 impl Coordinator {
-    pub(super) fn spawn_prepare(
-        &self,
-        id: JobId,
-        spec: JobSpec,
-        workers: Vec<(WorkerId, Arc<Registration>)>,
-    ) {
+    pub(super) fn spawn_prepare(&self, id: JobId, spec: JobSpec, workers: Vec<Host>) {
         let coordinator = self.clone();
         self.0.runtime.spawn_blocking(move || {
             let prepared = caught(|| prepare(&spec, &*coordinator.0.trainers, &workers));
@@ -54,6 +51,34 @@ impl Coordinator {
                 (_, None) => return,
             };
             coordinator.drive(&mut state, id, Event::Prepared(clients));
+        });
+    }
+
+    /// Deals the data anew, where that is worth it, and says so.
+    pub(super) fn spawn_deal(&self, id: JobId, round: RoundId, deal: Deal) {
+        let coordinator = self.clone();
+        self.0.runtime.spawn_blocking(move || {
+            let dealt = caught(|| deal.anew()).unwrap_or_else(|reason| {
+                tracing::warn!(job = %id, reason, "the data is not dealt anew");
+                None
+            });
+            let mut state = coordinator.state();
+            let Some(job) = state.jobs.get_mut(&id).filter(|job| job.ended.is_none()) else {
+                return;
+            };
+            // In one step with the machine's sizes: nobody sees the one without the other.
+            let (examples, before) = match dealt {
+                Some(partitions) => {
+                    let examples = sizes(&partitions);
+                    job.generation += 1;
+                    let before = std::mem::replace(&mut job.partitions, partitions);
+                    (Some(examples), before)
+                }
+                None => (None, Vec::new()),
+            };
+            coordinator.drive(&mut state, id, Event::Dealt { round, examples });
+            drop(state);
+            drop(before);
         });
     }
 
@@ -82,6 +107,9 @@ impl Coordinator {
                     .map_err(|error| error.to_string())
             });
             coordinator.give_back(id, strategy, plan.is_ok());
+            if let (Ok(plan), Some(job)) = (&plan, coordinator.state().jobs.get_mut(&id)) {
+                job.local_epochs = plan.training.local_epochs;
+            }
             coordinator.complete(id, Event::Planned { round, plan });
         });
         Ok(())
@@ -98,6 +126,7 @@ impl Coordinator {
         let mut strategy = job.strategy.take().ok_or(NO_STRATEGY)?;
         let (coordinator, id) = (self.clone(), job.id);
         let encoding = job.spec.encoding.models;
+        let (senders, local_epochs) = (std::mem::take(&mut job.senders), job.local_epochs);
         self.0.runtime.spawn_blocking(move || {
             let folded = caught(|| {
                 let version = ModelVersion(base.0 + 1);
@@ -106,19 +135,24 @@ impl Coordinator {
                     .models
                     .begin(id, version, global.layout(), encoding);
                 let mut next = next.map_err(|error| error.to_string())?;
-                let aggregation =
+                let (aggregation, said) =
                     coordinator.fold(id, round, &accepted, &mut *strategy, &*global, &mut *next)?;
-                Ok((aggregation, next))
+                let account = Account::new(&said, &senders, local_epochs);
+                Ok((aggregation, next, account))
             });
             coordinator.give_back(id, strategy, folded.is_ok());
-            let aggregation = folded.map(|(aggregation, next)| {
+            let aggregation = folded.map(|(aggregation, next, account)| {
                 // A job that has ended has no use for it: what is written is dropped here, outside of the lock.
                 let mut unwanted = Some((round, next));
-                if let Some(job) = coordinator.state().jobs.get_mut(&id)
-                    && job.ended.is_none()
-                {
+                let mut state = coordinator.state();
+                let State { jobs, .. } = &mut *state;
+                if let Some(job) = jobs.get_mut(&id).filter(|job| job.ended.is_none()) {
                     job.next = unwanted.take();
+                    job.contributions = Some((round, account.contributions));
+                    let (model, dataset) = (job.spec.model.clone(), job.spec.dataset.clone());
+                    state.note_speeds(&model, &dataset, account.measured);
                 }
+                drop(state);
                 drop(unwanted);
                 aggregation
             });
@@ -135,7 +169,7 @@ impl Coordinator {
         strategy: &mut dyn FederatedStrategy,
         global: &dyn BlockReader,
         next: &mut dyn ModelWriter,
-    ) -> Result<Aggregation, String> {
+    ) -> Result<(Aggregation, Vec<(ClientId, ReportMetadata)>), String> {
         let reports = self
             .0
             .spool
@@ -143,9 +177,13 @@ impl Coordinator {
             .map_err(|error| error.to_string())?;
         let reports = Reports::new(global.layout(), &reports, &self.0.executor)
             .map_err(|error| error.to_string())?;
-        strategy
+        let aggregation = strategy
             .aggregate(global, &reports, next)
-            .map_err(|error| chain(&error))
+            .map_err(|error| chain(&error))?;
+        let said = reports
+            .iter()
+            .map(|report| (report.client, report.metadata.clone()));
+        Ok((aggregation, said.collect()))
     }
 
     /// The aggregate of a round becomes a version of the global model, together with the strategy's state.

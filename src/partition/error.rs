@@ -6,7 +6,7 @@
 pub enum PartitionError {
     /// The text names no partitioner.
     #[error(
-        "unknown partition {text:?}: one of iid, dirichlet:ALPHA, shard:LABELS, quantity_skew:ALPHA, proportional, local"
+        "unknown partition {text:?}: one of iid, dirichlet:ALPHA, shard:LABELS, quantity_skew:ALPHA, proportional, proportional:measured, local"
     )]
     Unknown {
         /// What was given.
@@ -67,16 +67,24 @@ pub enum PartitionError {
         /// Different labels in the data.
         labels: usize,
     },
-    /// `proportional` without the clients' GPU counts.
-    #[error("proportional needs the GPU count of each client's worker")]
-    GpuCountsUnknown,
-    /// Not one GPU count per client.
-    #[error("{given} GPU counts were given for {clients} clients")]
-    GpuCounts {
-        /// How many counts were given.
+    /// `proportional` without the clients' capacities.
+    #[error("proportional needs the capacity of each client's worker")]
+    CapacitiesUnknown,
+    /// Not one capacity per client.
+    #[error("{given} capacities were given for {clients} clients")]
+    Capacities {
+        /// How many were given.
         given: usize,
         /// Clients of the job.
         clients: usize,
+    },
+    /// A capacity is not a positive, finite number.
+    #[error("the capacity of client {client} must be a positive number, not {capacity}")]
+    Capacity {
+        /// The client's place.
+        client: usize,
+        /// What was given.
+        capacity: f64,
     },
     /// `local` data stays where it is.
     #[error("local data is not dealt: each worker is one client and keeps its own examples")]

@@ -14,7 +14,8 @@
 //! | `dirichlet:0.5` | [`PartitionSpec::Dirichlet`] | labels and sizes | `alpha`: small is skewed, large is even |
 //! | `shard:2` | [`PartitionSpec::Shard`] | labels | how many labels a client sees |
 //! | `quantity_skew:0.5` | [`PartitionSpec::QuantitySkew`] | sizes | `alpha`: small is skewed, large is even |
-//! | `proportional` | [`PartitionSpec::Proportional`] | sizes | each client's GPU count |
+//! | `proportional` | [`PartitionSpec::Proportional`] | sizes | each client's capacity: the GPUs of its worker |
+//! | `proportional:measured` | the same | sizes | each client's capacity: the examples that its worker trains in a second |
 //! | `local` | [`PartitionSpec::Local`] | the workers' own data, which nobody deals | |
 //!
 //! It must never read a dataset, a clock or the operating system's randomness, and never name a model.
@@ -40,7 +41,7 @@ pub use iid::Iid;
 pub use proportional::Proportional;
 pub use quantity_skew::QuantitySkew;
 pub use shard::Shard;
-pub use spec::PartitionSpec;
+pub use spec::{Capacity, PartitionSpec};
 
 /// Deals examples to clients.
 ///
@@ -96,7 +97,7 @@ impl<'a> Examples<'a> {
 
 /// Deals `examples` to `clients` clients as `spec` says.
 ///
-/// `gpu_counts` has one entry per client, the number of GPUs of its worker; only `proportional` looks at it.
+/// `capacities` has one positive number per client, what its worker can do; only `proportional` looks at it.
 ///
 /// ```
 /// use fedavg::partition::{Examples, PartitionSpec, partition};
@@ -113,9 +114,9 @@ pub fn partition(
     spec: &PartitionSpec,
     examples: Examples<'_>,
     clients: usize,
-    gpu_counts: Option<&[u32]>,
+    capacities: Option<&[f64]>,
     rng: ChaCha8Rng,
 ) -> Result<Vec<Vec<u32>>, PartitionError> {
-    spec.partitioner(gpu_counts)?
+    spec.partitioner(capacities)?
         .partition(examples, clients, rng)
 }

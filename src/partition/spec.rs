@@ -33,10 +33,33 @@ pub enum PartitionSpec {
         /// Concentration, positive: 0.1 is very uneven, 100 nearly even.
         alpha: f64,
     },
-    /// Clients' sizes follow their workers' GPU counts: [`Proportional`].
-    Proportional,
+    /// Clients' sizes follow what their workers can do: [`Proportional`].
+    Proportional {
+        /// What counts as a worker's capacity.
+        #[serde(default, skip_serializing_if = "Capacity::is_default")]
+        by: Capacity,
+    },
     /// The data is the workers' own: one client per worker, nothing is dealt.
     Local,
+}
+
+/// What a worker can do, for a [`PartitionSpec::Proportional`] partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Capacity {
+    /// The number of its GPUs; none counts as one.
+    #[default]
+    Gpus,
+    /// The examples that it was seen to train in a second. Before every worker has been measured, as [`Capacity::Gpus`];
+    /// between rounds the data is dealt anew where that makes them shorter, so that no two runs need be the same.
+    Measured,
+}
+
+impl Capacity {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 impl PartitionSpec {
@@ -47,7 +70,7 @@ impl PartitionSpec {
             Self::Shard {
                 labels_per_client: 0,
             } => Err(PartitionError::NoLabelsPerClient),
-            Self::Shard { .. } | Self::Iid | Self::Proportional | Self::Local => Ok(()),
+            Self::Shard { .. } | Self::Iid | Self::Proportional { .. } | Self::Local => Ok(()),
         }
     }
 
@@ -61,19 +84,29 @@ impl PartitionSpec {
         matches!(self, Self::Local)
     }
 
-    /// Builds the partitioner. `gpu_counts` has one entry per client and is needed by `proportional` alone.
+    /// Whether the sizes of clients follow measured speeds, and change between rounds.
+    pub fn is_measured(&self) -> bool {
+        matches!(
+            self,
+            Self::Proportional {
+                by: Capacity::Measured
+            }
+        )
+    }
+
+    /// Builds the partitioner. `capacities` has one positive number per client and is needed by `proportional` alone.
     pub fn partitioner(
         &self,
-        gpu_counts: Option<&[u32]>,
+        capacities: Option<&[f64]>,
     ) -> Result<Box<dyn Partitioner>, PartitionError> {
         Ok(match *self {
             Self::Iid => Box::new(Iid),
             Self::Dirichlet { alpha } => Box::new(Dirichlet::new(alpha)?),
             Self::Shard { labels_per_client } => Box::new(Shard::new(labels_per_client)?),
             Self::QuantitySkew { alpha } => Box::new(QuantitySkew::new(alpha)?),
-            Self::Proportional => Box::new(Proportional::new(
-                gpu_counts.ok_or(PartitionError::GpuCountsUnknown)?,
-            )),
+            Self::Proportional { .. } => Box::new(Proportional::new(
+                capacities.ok_or(PartitionError::CapacitiesUnknown)?,
+            )?),
             Self::Local => return Err(PartitionError::Local),
         })
     }
@@ -111,7 +144,10 @@ impl FromStr for PartitionSpec {
             ("quantity_skew", Some(parameter)) => Self::QuantitySkew {
                 alpha: alpha(parameter)?,
             },
-            ("proportional", None) => Self::Proportional,
+            ("proportional", None) => Self::Proportional { by: Capacity::Gpus },
+            ("proportional", Some("measured")) => Self::Proportional {
+                by: Capacity::Measured,
+            },
             ("local", None) => Self::Local,
             _ => return Err(unknown()),
         };
@@ -127,7 +163,10 @@ impl fmt::Display for PartitionSpec {
             Self::Dirichlet { alpha } => write!(f, "dirichlet:{alpha}"),
             Self::Shard { labels_per_client } => write!(f, "shard:{labels_per_client}"),
             Self::QuantitySkew { alpha } => write!(f, "quantity_skew:{alpha}"),
-            Self::Proportional => f.write_str("proportional"),
+            Self::Proportional { by: Capacity::Gpus } => f.write_str("proportional"),
+            Self::Proportional {
+                by: Capacity::Measured,
+            } => f.write_str("proportional:measured"),
             Self::Local => f.write_str("local"),
         }
     }
@@ -145,6 +184,7 @@ mod tests {
             "shard:2",
             "quantity_skew:0.1",
             "proportional",
+            "proportional:measured",
             "local",
         ] {
             let spec: PartitionSpec = text.parse().unwrap();
@@ -164,6 +204,8 @@ mod tests {
             "shard:-1",
             "shard:1.5",
             "local:1",
+            "proportional:",
+            "proportional:gpu",
         ] {
             assert!(
                 matches!(
@@ -205,6 +247,18 @@ mod tests {
                 labels_per_client: 2
             }
         );
+        // What was written before there was a choice.
+        let gpus = PartitionSpec::Proportional { by: Capacity::Gpus };
+        let json = r#"{"kind":"proportional"}"#;
+        assert_eq!(serde_json::from_str::<PartitionSpec>(json).unwrap(), gpus);
+        assert_eq!(serde_json::to_string(&gpus).unwrap(), json);
+        let measured: PartitionSpec = "proportional:measured".parse().unwrap();
+        let json = r#"{"kind":"proportional","by":"measured"}"#;
+        assert_eq!(serde_json::to_string(&measured).unwrap(), json);
+        let read = |json| serde_json::from_str::<PartitionSpec>(json);
+        assert_eq!(read(json).unwrap(), measured);
+        assert!(read(r#"{"kind":"proportional","by":"cores"}"#).is_err());
+        assert!(read(r#"{"kind":"proportional","bye":"measured"}"#).is_err());
         // A misspelt parameter must not silently fall back to something else.
         assert!(
             serde_json::from_str::<PartitionSpec>(r#"{"kind":"dirichlet","alfa":0.5}"#).is_err()

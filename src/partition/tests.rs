@@ -5,6 +5,13 @@ use rand::{RngExt, SeedableRng};
 
 use super::*;
 
+const PROPORTIONAL: PartitionSpec = PartitionSpec::Proportional { by: Capacity::Gpus };
+
+/// Capacities from nearly nothing to nearly everything.
+fn any_capacity() -> impl Strategy<Value = f64> {
+    prop_oneof![0.1_f64..5.0, Just(f64::MIN_POSITIVE), Just(1e300)]
+}
+
 fn rng(seed: u64) -> ChaCha8Rng {
     ChaCha8Rng::seed_from_u64(seed)
 }
@@ -56,7 +63,7 @@ fn any_spec() -> impl Strategy<Value = PartitionSpec> {
     let alpha = prop_oneof![Just(1e-9), 0.01_f64..2.0, Just(1e9)];
     prop_oneof![
         Just(PartitionSpec::Iid),
-        Just(PartitionSpec::Proportional),
+        Just(PROPORTIONAL),
         alpha
             .clone()
             .prop_map(|alpha| PartitionSpec::Dirichlet { alpha }),
@@ -71,10 +78,10 @@ proptest! {
         spec in any_spec(),
         labels in prop::collection::vec(0_u16..8, 1..400),
         clients in 1_usize..60,
-        gpus in prop::collection::vec(prop_oneof![0_u32..5, Just(u32::MAX)], 60),
+        capacities in prop::collection::vec(any_capacity(), 60),
         seed: u64,
     ) {
-        let partitioner = spec.partitioner(Some(&gpus[..clients])).unwrap();
+        let partitioner = spec.partitioner(Some(&capacities[..clients])).unwrap();
         conformance::deals_every_example_once(&*partitioner, Examples::labelled(&labels), clients, seed);
     }
 
@@ -88,6 +95,27 @@ proptest! {
         let lists = deal(&format!("shard:{labels_per_client}"), &labels, clients, seed);
         for list in &lists {
             prop_assert_eq!(labels_seen(list, &labels).len(), labels_per_client as usize);
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn proportional_sizes_follow_their_shares(
+        capacities in prop::collection::vec(0.01_f64..1000.0, 1..60),
+        examples in 60_usize..100_000,
+    ) {
+        let sizes = Proportional::new(&capacities).unwrap().sizes(examples).unwrap();
+        prop_assert_eq!(sizes.iter().sum::<usize>(), examples);
+        let sum: f64 = capacities.iter().sum();
+        let exact = |capacity: &f64| examples as f64 * capacity / sum;
+        prop_assert!(sizes.iter().all(|size| *size >= 1), "{sizes:?}");
+        // Where each has its least by itself, nothing is taken from anybody for it.
+        if capacities.iter().all(|capacity| exact(capacity) >= 1.0) {
+            for (size, capacity) in sizes.iter().zip(&capacities) {
+                let off = (*size as f64 - exact(capacity)).abs();
+                prop_assert!(off < 1.001, "{size} for {}", exact(capacity));
+            }
         }
     }
 }
@@ -177,26 +205,46 @@ fn shards_of_even_labels_are_the_same_size() {
 }
 
 #[test]
-fn proportional_follows_gpu_counts_and_counts_none_as_one() {
-    let gpus = [0, 1, 2, 4];
-    let examples = Examples::unlabelled(8000);
-    let lists = partition(
-        &PartitionSpec::Proportional,
-        examples,
-        4,
-        Some(&gpus),
-        rng(1),
-    )
-    .unwrap();
-    let sizes: Vec<usize> = lists.iter().map(Vec::len).collect();
-    assert_eq!(sizes, [1000, 1000, 2000, 4000]);
+fn proportional_follows_capacities() {
+    let sizes = |capacities: &[f64], examples| {
+        let examples = Examples::unlabelled(examples);
+        let dealt = partition(
+            &PROPORTIONAL,
+            examples,
+            capacities.len(),
+            Some(capacities),
+            rng(1),
+        );
+        dealt.unwrap().iter().map(Vec::len).collect::<Vec<_>>()
+    };
+    assert_eq!(sizes(&[1.0, 1.0, 2.0, 4.0], 8000), [1000, 1000, 2000, 4000]);
+    // Any unit will do.
+    assert_eq!(
+        sizes(&[1e300, 1e300, 2e300, 4e300], 8000),
+        [1000, 1000, 2000, 4000]
+    );
+    assert_eq!(sizes(&[0.3, 0.7], 10), [3, 7]);
+    // The slow ones get their one from the largest.
+    assert_eq!(sizes(&[1e-9, 5.0, 1e-9, 6.0], 10), [1, 4, 1, 4]);
+}
+
+#[test]
+fn other_capacities_move_the_cuts_and_leave_most_examples_where_they_are() {
+    let deal = |capacities: &[f64]| {
+        let examples = Examples::unlabelled(1000);
+        partition(&PROPORTIONAL, examples, 2, Some(capacities), rng(3)).unwrap()
+    };
+    let (before, after) = (deal(&[1.0, 1.0]), deal(&[3.0, 2.0]));
+    let kept: BTreeSet<_> = before[0].iter().collect();
+    assert!(kept.is_subset(&after[0].iter().collect()));
+    assert_eq!((after[0].len(), after[1].len()), (600, 400));
 }
 
 #[test]
 fn impossible_partitions_are_refused_with_their_reason() {
     let labels = ten_labels(100);
-    let run = |spec: PartitionSpec, examples, clients, gpus: Option<&[u32]>| {
-        partition(&spec, examples, clients, gpus, rng(1)).unwrap_err()
+    let run = |spec: PartitionSpec, examples, clients, capacities: Option<&[f64]>| {
+        partition(&spec, examples, clients, capacities, rng(1)).unwrap_err()
     };
     let labelled = Examples::labelled(&labels);
     let shard = |labels_per_client| PartitionSpec::Shard { labels_per_client };
@@ -224,16 +272,24 @@ fn impossible_partitions_are_refused_with_their_reason() {
         PartitionError::Local
     );
     assert_eq!(
-        run(PartitionSpec::Proportional, labelled, 2, None),
-        PartitionError::GpuCountsUnknown
+        run(PROPORTIONAL, labelled, 2, None),
+        PartitionError::CapacitiesUnknown
     );
     assert_eq!(
-        run(PartitionSpec::Proportional, labelled, 2, Some(&[1])),
-        PartitionError::GpuCounts {
+        run(PROPORTIONAL, labelled, 2, Some(&[1.0])),
+        PartitionError::Capacities {
             given: 1,
             clients: 2
         }
     );
+    for capacity in [f64::NAN, f64::INFINITY, 0.0, -1.0] {
+        let capacities = [1.0, capacity];
+        let error = run(PROPORTIONAL, labelled, 2, Some(&capacities));
+        assert!(
+            matches!(error, PartitionError::Capacity { client: 1, .. }),
+            "{error}"
+        );
+    }
     assert_eq!(
         run(shard(2), labelled, 3, None),
         PartitionError::LabelsLeftOver {

@@ -301,6 +301,7 @@ fn metadata(client: u32) -> ReportMetadata {
         examples: 10 + u64::from(client),
         steps: 2,
         metrics: BTreeMap::from([("train_loss".to_string(), 0.1)]),
+        ..ReportMetadata::default()
     }
 }
 

@@ -28,8 +28,14 @@ pub const DELTA: &str = "delta";
 /// What stands in front of a tensor's name in the body of a report, for the payload [`DELTA`].
 pub const DELTA_PREFIX: &str = "delta/";
 
+/// The longest name of a device in a report, in bytes.
+pub const LONGEST_DEVICE: usize = 64;
+
 /// What a client says about its report, before the values.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+///
+/// Device, time and energy are for the record of the round and for dealing by measured capacity: no strategy weighs a
+/// report by them.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "http", derive(utoipa::ToSchema))]
 pub struct ReportMetadata {
     /// The version of the global model that training started from.
@@ -41,9 +47,46 @@ pub struct ReportMetadata {
     /// Measurements such as `train_loss` and `train_accuracy`; finite numbers.
     #[serde(default)]
     pub metrics: BTreeMap<String, f64>,
+    /// What trained it, such as `flex` or `libtorch:cuda:0`: at most [`LONGEST_DEVICE`] bytes, without control
+    /// characters.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device: Option<String>,
+    /// Seconds of wall-clock time that the local training took; finite, not negative.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seconds: Option<f64>,
+    /// Joules that the device spent on the local training, where they were measured; finite, not negative.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub energy_joules: Option<f64>,
 }
 
 impl ReportMetadata {
+    /// Whether every number is one, and the device a name for people.
+    ///
+    /// # Errors
+    ///
+    /// [`RefusalKind::Malformed`], with what is wrong.
+    pub fn check(&self) -> Result<(), Refusal> {
+        let malformed = |detail: &str| Err(Refusal::new(RefusalKind::Malformed, detail));
+        if !self.metrics.values().all(|value| value.is_finite()) {
+            return malformed("a metric is not a finite number");
+        }
+        let is_measure =
+            |value: Option<f64>| value.is_none_or(|value| value.is_finite() && value >= 0.0);
+        if !is_measure(self.seconds) {
+            return malformed("the seconds of training are not a finite number from 0");
+        }
+        if !is_measure(self.energy_joules) {
+            return malformed("the joules of training are not a finite number from 0");
+        }
+        let is_name = |device: &String| {
+            device.len() <= LONGEST_DEVICE && !device.chars().any(char::is_control)
+        };
+        match self.device.as_ref().is_none_or(is_name) {
+            true => Ok(()),
+            false => malformed("a device has at most 64 bytes and no control characters"),
+        }
+    }
+
     /// The mean loss over the client's training, where it was measured.
     pub fn train_loss(&self) -> Option<f64> {
         self.metrics.get("train_loss").copied()
@@ -180,4 +223,75 @@ pub enum ReportError {
         /// What failed.
         source: BlockError,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn kind(change: impl FnOnce(&mut ReportMetadata)) -> Option<RefusalKind> {
+        let mut metadata = ReportMetadata::default();
+        change(&mut metadata);
+        metadata.check().err().map(|refusal| refusal.kind)
+    }
+
+    #[test]
+    fn what_is_not_a_measure_or_a_name_is_malformed() {
+        let malformed = Some(RefusalKind::Malformed);
+        for value in [f64::NAN, f64::INFINITY, -1.0, -f64::MIN_POSITIVE] {
+            assert_eq!(
+                kind(|said| said.seconds = Some(value)),
+                malformed,
+                "{value}"
+            );
+            assert_eq!(
+                kind(|said| said.energy_joules = Some(value)),
+                malformed,
+                "{value}"
+            );
+        }
+        let longest = "x".repeat(LONGEST_DEVICE);
+        for device in [
+            format!("{longest}x"),
+            "a\nb".to_string(),
+            "\u{1b}[31m".to_string(),
+        ] {
+            assert_eq!(
+                kind(|said| said.device = Some(device.clone())),
+                malformed,
+                "{device:?}"
+            );
+        }
+        let name = |text: &str| kind(|said| said.device = Some(text.to_string()));
+        assert_eq!(
+            (name(&longest), name(""), name("libtorch:cuda:0")),
+            (None, None, None)
+        );
+        assert_eq!(
+            kind(|said| (said.seconds, said.energy_joules) = (Some(0.0), Some(1e9))),
+            None
+        );
+    }
+
+    #[test]
+    fn what_was_not_measured_is_not_in_the_json_and_an_older_report_is_read() {
+        let old = r#"{"base_version":3,"examples":180,"steps":3,"metrics":{}}"#;
+        let read: ReportMetadata = serde_json::from_str(old).unwrap();
+        assert_eq!(
+            (&read.device, read.seconds, read.energy_joules),
+            (&None, None, None)
+        );
+        assert_eq!(serde_json::to_string(&read).unwrap(), old);
+        let measured = ReportMetadata {
+            device: Some("flex".to_string()),
+            seconds: Some(0.1 + 0.2),
+            energy_joules: Some(12.5),
+            ..read
+        };
+        let json = serde_json::to_string(&measured).unwrap();
+        assert_eq!(
+            serde_json::from_str::<ReportMetadata>(&json).unwrap(),
+            measured
+        );
+    }
 }

@@ -391,6 +391,7 @@ mod tests {
             examples: 3,
             steps: 1,
             metrics: BTreeMap::new(),
+            ..ReportMetadata::default()
         }
     }
 

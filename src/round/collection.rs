@@ -35,6 +35,8 @@ pub(super) struct Collection {
 #[derive(Debug, Default)]
 struct Member {
     state: MemberState,
+    /// Number of examples in its partition in this round: a verdict must not change when the data is dealt anew.
+    examples: u64,
     /// The worker that acts for the client.
     holder: Option<WorkerId>,
     /// Who was given the task last.
@@ -103,16 +105,22 @@ pub(super) enum Verdict {
 }
 
 impl Collection {
+    /// A round that is open. `examples` says how many a client's partition has.
     pub fn new(
         round: RoundId,
         version: ModelVersion,
         plan: RoundPlan,
         deadline: Timestamp,
+        examples: impl Fn(ClientId) -> u64,
     ) -> Self {
+        let member = |client: &ClientId| Member {
+            examples: examples(*client),
+            ..Member::default()
+        };
         let members: BTreeMap<_, _> = plan
             .cohort
             .iter()
-            .map(|client| (*client, Member::default()))
+            .map(|client| (*client, member(client)))
             .collect();
         Self {
             round,
@@ -174,7 +182,7 @@ impl Collection {
         member.issued_to.replace(worker) != Some(worker)
     }
 
-    /// Judges a report before its body is read. `lease` is the client's worker, `partition` its number of examples.
+    /// Judges a report before its body is read. `lease` is the client's worker.
     pub fn offer(
         &mut self,
         request: RequestId,
@@ -182,7 +190,6 @@ impl Collection {
         client: ClientId,
         metadata: &ReportMetadata,
         lease: Option<WorkerId>,
-        partition: u64,
     ) -> Offer {
         let Some(member) = self.members.get(&client) else {
             return Offer::Refuse(self.not_in_cohort(client));
@@ -194,7 +201,7 @@ impl Collection {
             );
             return Offer::Refuse(Refusal::new(RefusalKind::Stale, detail));
         }
-        if let Some(refusal) = improper(client, metadata, partition) {
+        if let Some(refusal) = improper(client, metadata, member.examples) {
             let may_fail = !self.closed && lease == Some(worker);
             return match may_fail && self.is_pending(client) && self.fail(client, refusal.clone()) {
                 true => Offer::Fail(refusal),
@@ -376,7 +383,5 @@ fn improper(client: ClientId, metadata: &ReportMetadata, partition: u64) -> Opti
         );
         return Some(Refusal::new(RefusalKind::ExamplesExceeded, detail));
     }
-    let is_number = |value: &f64| value.is_finite();
-    (!metadata.metrics.values().all(is_number))
-        .then(|| Refusal::new(RefusalKind::Malformed, "a metric is not a finite number"))
+    metadata.check().err()
 }

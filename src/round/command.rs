@@ -19,6 +19,12 @@ pub enum Command {
         /// The workers that are there, in order of registration, with their slots.
         workers: Vec<(WorkerId, u32)>,
     },
+    /// Say whether the data is dealt anew before this round; ends with [`super::Event::Dealt`]. Ordered only where
+    /// [`super::MachineConfig::deals`] says so, and never while a round is open.
+    Deal {
+        /// The round that is about to begin.
+        round: RoundId,
+    },
     /// Ask the strategy for a plan; ends with [`super::Event::Planned`].
     Plan {
         /// The round.
@@ -161,6 +167,13 @@ pub enum JobEvent {
     Started {
         /// Number of clients.
         clients: u32,
+    },
+    /// The data was dealt anew, before a round.
+    Dealt {
+        /// The first round with these partitions.
+        round: RoundId,
+        /// The number of examples of each client, in order.
+        examples: Vec<u64>,
     },
     /// A client's lease went to a worker, or is nobody's for now.
     Leased {

@@ -10,7 +10,7 @@ use crate::{
 /// A client, as the driver fixed it when the job started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ClientSpec {
-    /// Number of examples in its partition.
+    /// Number of examples in its partition. It changes with [`Event::Dealt`] alone.
     pub examples: u64,
     /// The one worker that can act for it, where the data is the worker's own.
     pub home: Option<WorkerId>,
@@ -39,6 +39,14 @@ pub enum Event {
     },
     /// [`super::Command::Prepare`] is done: the job's clients, numbered from 0, or why there are none.
     Prepared(Result<Vec<ClientSpec>, String>),
+    /// [`super::Command::Deal`] is done. At any other moment it counts for nothing.
+    Dealt {
+        /// The round that was about to begin.
+        round: RoundId,
+        /// The number of examples of each client from now on, in order; none where everything stays as it is. One that
+        /// does not name each client, or leaves one without examples, counts as none.
+        examples: Option<Vec<u64>>,
+    },
     /// [`super::Command::Plan`] is done.
     Planned {
         /// The round.

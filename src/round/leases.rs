@@ -13,6 +13,17 @@ use load::Loads;
 
 use crate::ids::{ClientId, WorkerId};
 
+/// Who gets the lease of each of `clients` clients when a job starts with these workers and their slots; empty where
+/// there is no worker. It is what [`super::RoundMachine`] does, for dealing data before there are leases.
+pub fn first_holders(workers: &[(WorkerId, u32)], clients: usize) -> Vec<WorkerId> {
+    let mut leases = Leases::default();
+    for (worker, slots) in workers {
+        leases.join(*worker, *slots, None);
+    }
+    leases.start((0..clients as u32).map(|client| (ClientId(client), None)));
+    leases.holders.into_values().flatten().collect()
+}
+
 /// The leases of one job: each client has at most one worker, which is alive.
 #[derive(Debug, Default)]
 pub(super) struct Leases {

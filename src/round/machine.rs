@@ -39,6 +39,8 @@ pub struct MachineConfig {
     pub limits: RoundLimits,
     /// Who evaluates.
     pub evaluation: EvaluationBy,
+    /// Whether the data may be dealt anew between rounds: each round then begins with [`Command::Deal`].
+    pub deals: bool,
 }
 
 /// Who evaluates the versions of this job.
@@ -83,6 +85,8 @@ enum Phase {
     Gathering {
         deadline: Timestamp,
     },
+    /// Between rounds: the driver says whether the data is dealt anew.
+    Dealing,
     Planning,
     Collecting,
     Aggregating,
@@ -163,6 +167,7 @@ impl RoundMachine {
             } => self.worker_joined(worker, slots, replaces, now),
             Event::WorkerLost { worker } => self.worker_lost(worker),
             Event::Prepared(prepared) => self.prepared(prepared, now),
+            Event::Dealt { round, examples } => self.dealt(round, examples, now),
             Event::Planned { round, plan } => self.planned(round, plan, now),
             Event::TaskRequested {
                 request,

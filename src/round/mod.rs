@@ -20,5 +20,6 @@ mod tests;
 pub use command::{Command, JobEvent, Outcome, Response, Task, TaskKind};
 pub use evaluation::Evaluation;
 pub use event::{ClientSpec, Event};
+pub use leases::first_holders;
 pub use machine::{EvaluationBy, MachineConfig, RoundMachine, RoundStatus};
 pub use roster::{Roster, WorkerRecord, WorkerState};

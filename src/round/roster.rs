@@ -150,6 +150,11 @@ impl<I> Roster<I> {
         self.workers.get(&worker)
     }
 
+    /// What one of them said about itself, to be changed.
+    pub fn info_mut(&mut self, worker: WorkerId) -> Option<&mut I> {
+        self.workers.get_mut(&worker).map(|record| &mut record.info)
+    }
+
     /// Changes a worker's state, which it was heard of in at `seen` at the earliest, and gives the state before.
     fn set(
         &mut self,

@@ -300,3 +300,20 @@ fn real_models_train_to_the_same_bits_on_one_worker_and_on_two() {
         assert_ne!(alone.rounds[0].test_loss, alone.rounds[1].test_loss);
     }
 }
+
+#[test]
+fn a_run_dealt_by_measured_speeds_ends_and_is_not_repeated() {
+    let (mut spec, trainers) = job(3, 4);
+    spec.partition = "proportional:measured".parse().unwrap();
+    let result = Simulation::new(spec.clone(), trainers.clone())
+        .workers(2)
+        .run()
+        .unwrap();
+    assert_eq!(result.rounds.len(), 3);
+    for record in &result.rounds {
+        let examples: u64 = record.contributions.iter().map(|part| part.examples).sum();
+        assert_eq!(examples, 100);
+    }
+    let again = Simulation::new(spec, trainers).replay(result.rounds).run();
+    assert_eq!(again.unwrap_err(), SimulationError::MeasuredPartition);
+}

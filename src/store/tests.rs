@@ -115,6 +115,7 @@ fn metadata() -> ReportMetadata {
         examples: 3,
         steps: 1,
         metrics: BTreeMap::from([("train_loss".to_string(), 0.25)]),
+        ..ReportMetadata::default()
     }
 }
 

@@ -1,8 +1,10 @@
 //! What a job leaves behind for people: a record per round, an event log, and summaries.
 
+mod contribution;
 mod record;
 mod summary;
 
+pub use contribution::{Contribution, contributions};
 pub use record::{RoundRecord, canonical, parse_rounds};
 use serde::{Deserialize, Serialize};
 pub use summary::{Health, JobSummary, WorkerSummary};

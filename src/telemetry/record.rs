@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::LoggedEvent;
+use super::{Contribution, LoggedEvent, contribution::sum};
 use crate::{
     ids::{ClientId, ModelVersion, RoundId},
     round::JobEvent,
@@ -33,9 +33,23 @@ pub struct RoundRecord {
     pub bytes: u64,
     /// The clients that were folded, in order.
     pub clients: Vec<ClientId>,
+    /// Who trained on what, by worker and device; empty where the round was abandoned.
+    #[serde(default)]
+    pub contributions: Vec<Contribution>,
+    /// Joules that the devices spent on the folded reports, where they were measured: at least this much was spent. None
+    /// where no device was measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub energy_joules: Option<f64>,
 }
 
 impl RoundRecord {
+    /// Notes who trained on what.
+    pub fn with_contributions(mut self, contributions: Vec<Contribution>) -> Self {
+        self.energy_joules = sum(contributions.iter().map(|part| part.energy_joules));
+        self.contributions = contributions;
+        self
+    }
+
     /// The round's length.
     pub fn duration(&self) -> Duration {
         Duration::try_from_secs_f64(self.seconds).unwrap_or_default()

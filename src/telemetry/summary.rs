@@ -17,7 +17,7 @@ pub struct JobSummary {
     pub job: JobId,
     /// What was asked for.
     pub spec: JobSpec,
-    /// One word: queued, waiting, preparing, gathering, planning, collecting, aggregating, publishing, finishing,
+    /// One word: queued, waiting, preparing, gathering, dealing, planning, collecting, aggregating, publishing, finishing,
     /// completed, failed, cancelled.
     pub phase: String,
     /// What it waits for, or how it ended, in words.
@@ -58,6 +58,10 @@ pub struct WorkerSummary {
     pub last_seen: Timestamp,
     /// How many clients of the running job it acts for.
     pub clients: usize,
+    /// How many examples one of its slots trains in a second, as its last reports say: on the model and the dataset of
+    /// the job that runs, else on those that it trained last. None before it was measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub examples_per_second: Option<f64>,
 }
 
 /// Whether the coordinator is well.

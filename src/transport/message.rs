@@ -155,7 +155,6 @@ pub struct Registration {
     pub slots: u32,
     /// What it runs on.
     #[serde(default)]
-    #[cfg_attr(feature = "http", schema(value_type = Object))]
     pub hardware: Hardware,
     /// What it trains with: `flex`, `libtorch:cuda:0`, `numpy`.
     #[serde(default)]
@@ -173,6 +172,10 @@ pub struct Registration {
 
 fn one() -> u32 {
     1
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 fn plain() -> Vec<String> {
@@ -254,6 +257,10 @@ pub enum TaskWork {
         training: TrainingSettings,
         /// Milliseconds from the sending of this message to the round's deadline.
         remaining_ms: u64,
+        /// The generation of the client's partition. A partition that was read for an earlier one is to be read anew;
+        /// left out where it is 0, as it is unless the data is dealt anew between rounds.
+        #[serde(default, skip_serializing_if = "is_zero")]
+        generation: u64,
     },
     /// Evaluate a share of the test split, then say so.
     Evaluate {

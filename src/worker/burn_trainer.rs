@@ -10,6 +10,7 @@ mod images;
 mod learner;
 mod optimizer;
 mod registry;
+mod seats;
 mod tally;
 
 use std::{

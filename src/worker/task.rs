@@ -20,6 +20,7 @@ use super::{
     runner::{Session, persist, unexpected},
 };
 use crate::{
+    backend::Metered,
     ids::{ClientId, JobId, ModelVersion},
     job::{JobSpec, TrainingSettings},
     panics,
@@ -43,7 +44,8 @@ struct OpenJob {
     trainers: Mutex<Vec<Box<dyn LocalTrainer>>>,
     /// The model that was fetched last. One fetch serves all slots.
     model: AsyncMutex<Option<(ModelVersion, Arc<Parameters>)>>,
-    partitions: Mutex<HashMap<ClientId, Partition>>,
+    /// With the generation of each; one of an earlier generation is fetched anew.
+    partitions: Mutex<HashMap<ClientId, (u64, Partition)>>,
     /// What clients keep between rounds.
     states: Mutex<HashMap<ClientId, BTreeMap<String, Parameters>>>,
     /// What sparse reports of clients have left out so far.
@@ -136,9 +138,10 @@ impl Desk {
             TaskWork::Train {
                 training,
                 remaining_ms,
+                generation,
             } => {
                 let deadline = Instant::now() + Duration::from_millis(*remaining_ms);
-                let partition = job.partition(session, message.client).await?;
+                let partition = job.partition(session, message.client, *generation).await?;
                 let task = train_task(&job, message, training, partition);
                 let (metadata, delta, residual) = job.train(model, task, stop).await?;
                 session
@@ -241,8 +244,12 @@ impl OpenJob {
         &self,
         session: &Session<T>,
         client: ClientId,
+        generation: u64,
     ) -> Result<Partition, Failure> {
-        if let Some(partition) = locked(&self.partitions).get(&client) {
+        if let Some((_, partition)) = locked(&self.partitions)
+            .get(&client)
+            .filter(|(of, _)| *of == generation)
+        {
             return Ok(partition.clone());
         }
         let request = || Request::Partition {
@@ -267,7 +274,7 @@ impl OpenJob {
             }
             None => Partition::Everything,
         };
-        locked(&self.partitions).insert(client, partition.clone());
+        locked(&self.partitions).insert(client, (generation, partition.clone()));
         Ok(partition)
     }
 
@@ -282,12 +289,17 @@ impl OpenJob {
         let encoding = self.spec.encoding.reports;
         // The delta is taken and encoded where the training was: both pass over the whole model.
         let work = move |trainer: &mut dyn LocalTrainer, context: &mut ClientContext<'_>| {
+            let metered = trainer.meter().map(|meter| meter.begin());
+            // The wall's time, whatever a test does with tokio's.
+            let start = std::time::Instant::now();
             let LocalUpdate {
                 parameters,
                 examples,
                 steps,
                 metrics,
             } = trainer.train(&model, &task, context)?;
+            let seconds = start.elapsed().as_secs_f64();
+            let energy_joules = metered.and_then(Metered::end);
             let (delta, residual) = encode_delta(encoding, parameters, &model, residual.as_ref())
                 .map_err(TrainError::Model)?;
             let metadata = ReportMetadata {
@@ -295,6 +307,9 @@ impl OpenJob {
                 examples,
                 steps,
                 metrics,
+                device: trainer.device(),
+                seconds: Some(seconds),
+                energy_joules,
             };
             Ok((metadata, delta, residual))
         };

@@ -12,6 +12,7 @@ use std::{
 use thiserror::Error;
 
 use crate::{
+    backend::EnergyMeter,
     data::DatasetInfo,
     ids::{ClientId, ModelVersion, RoundId},
     job::{JobSpec, TrainingSettings},
@@ -52,6 +53,16 @@ pub trait LocalTrainer: Send {
         task: &EvalTask,
         context: &mut ClientContext<'_>,
     ) -> Result<Evaluation, TrainError>;
+
+    /// What it trains on, such as `flex` or `libtorch:cuda:0`, for the record of the round; none where it does not say.
+    fn device(&self) -> Option<String> {
+        None
+    }
+
+    /// The meter of the device that it trains on, where there is one. The worker has it run while `train` does.
+    fn meter(&self) -> Option<Arc<EnergyMeter>> {
+        None
+    }
 }
 
 /// Makes trainers, and knows the models and the data that they work on. The coordinator uses it too: for the initial

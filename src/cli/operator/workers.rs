@@ -6,6 +6,7 @@ use clap::Args;
 
 use super::ConnectArgs;
 use crate::{
+    backend::{Gpu, Hardware},
     cli::{Align, Failure, Screen, Table, block_on},
     ids::Timestamp,
     round::WorkerState,
@@ -24,7 +25,7 @@ pub struct WorkersArgs {
 }
 
 impl WorkersArgs {
-    /// Prints a line per worker.
+    /// Prints a line per worker, and below it what it runs on.
     ///
     /// # Errors
     ///
@@ -37,7 +38,7 @@ impl WorkersArgs {
         })?;
         match self.json {
             true => screen.print_json(&workers),
-            false => screen.print(&table(&workers, now()).to_string()),
+            false => screen.print(&listing(&workers, now())),
         }
     }
 }
@@ -78,6 +79,81 @@ impl HealthArgs {
     }
 }
 
+/// The table, with a second line for each worker that says what it runs on.
+fn listing(workers: &[WorkerSummary], now: Timestamp) -> String {
+    let table = table(workers, now).to_string();
+    let mut lines = table.lines();
+    let mut text = String::new();
+    text.extend(lines.next());
+    for (line, worker) in lines.zip(workers) {
+        let hardware = describe(&worker.registration.hardware);
+        text.push_str(&format!("\n{line}"));
+        if !hardware.is_empty() {
+            text.push_str(&format!("\n{INDENT}{hardware}"));
+        }
+    }
+    text
+}
+
+/// As wide as the first column.
+const INDENT: &str = "        ";
+
+/// Hardware in one line; empty where the worker said nothing of it.
+fn describe(hardware: &Hardware) -> String {
+    let mut parts = Vec::new();
+    parts.extend(hardware.cpu.clone());
+    parts.extend(match (hardware.physical_cores, hardware.logical_cores) {
+        (_, 0) => None,
+        (Some(cores), threads) if cores != threads => {
+            Some(format!("{cores} cores, {threads} threads"))
+        }
+        (_, cores) => Some(format!("{cores} cores")),
+    });
+    if hardware.memory_bytes > 0 {
+        parts.push(gibibytes(hardware.memory_bytes));
+    }
+    // Equal ones stand side by side in NVML's order, or else a count would hide which is which.
+    for equal in hardware.gpus.chunk_by(|a, b| a == b) {
+        let count = match equal.len() {
+            1 => String::new(),
+            count => format!("{count} x "),
+        };
+        parts.extend(
+            equal
+                .first()
+                .map(|gpu| format!("{count}{}", describe_gpu(gpu))),
+        );
+    }
+    parts.extend(
+        hardware
+            .libtorch
+            .as_ref()
+            .map(|build| format!("LibTorch {build}")),
+    );
+    parts.join(" | ")
+}
+
+fn describe_gpu(gpu: &Gpu) -> String {
+    let details = [
+        gpu.memory_bytes.map(gibibytes),
+        gpu.compute_capability
+            .as_ref()
+            .map(|version| format!("compute {version}")),
+        gpu.driver
+            .as_ref()
+            .map(|version| format!("driver {version}")),
+    ];
+    let details: Vec<_> = details.into_iter().flatten().collect();
+    match details.is_empty() {
+        true => gpu.name.clone(),
+        false => format!("{} ({})", gpu.name, details.join(", ")),
+    }
+}
+
+fn gibibytes(bytes: u64) -> String {
+    format!("{:.1} GiB", bytes as f64 / f64::from(1 << 30))
+}
+
 fn table(workers: &[WorkerSummary], now: Timestamp) -> Table {
     let mut table = Table::new(&[
         ("worker", Align::Right),
@@ -86,6 +162,7 @@ fn table(workers: &[WorkerSummary], now: Timestamp) -> Table {
         ("seen", Align::Right),
         ("clients", Align::Right),
         ("slots", Align::Right),
+        ("examples/s", Align::Right),
         ("device", Align::Left),
         ("datasets", Align::Left),
     ]);
@@ -104,6 +181,9 @@ fn table(workers: &[WorkerSummary], now: Timestamp) -> Table {
             format!("{} s ago", now.since(worker.last_seen).as_secs()),
             worker.clients.to_string(),
             registration.slots.to_string(),
+            worker
+                .examples_per_second
+                .map_or("-".to_string(), |speed| format!("{speed:.1}")),
             registration.device.clone(),
             format!("{}{own}", datasets.join(", ")),
         ]);
@@ -124,4 +204,59 @@ fn now() -> Timestamp {
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();
     Timestamp(since.as_millis() as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::WorkerId;
+
+    fn worker(number: u64, hardware: &str, examples_per_second: Option<f64>) -> WorkerSummary {
+        let registration = format!(
+            r#"{{"protocol":1,"name":"lab-{number}","slots":2,"device":"flex","hardware":{hardware}}}"#
+        );
+        WorkerSummary {
+            worker: WorkerId(number),
+            registration: serde_json::from_str(&registration).unwrap(),
+            state: WorkerState::Live,
+            registered: Timestamp(0),
+            last_seen: Timestamp(1000),
+            clients: 4,
+            examples_per_second,
+        }
+    }
+
+    const UNKNOWN: &str = r#"{"os":"","arch":"","logical_cores":0,"memory_bytes":0}"#;
+    const LAPTOP: &str = r#"{"os":"linux","arch":"x86_64","cpu":"Ryzen 7","physical_cores":8,"logical_cores":8,
+        "memory_bytes":16642998272}"#;
+    const LAB: &str = r#"{"os":"linux","arch":"x86_64","cpu":"Xeon W-2123","physical_cores":4,"logical_cores":8,
+        "memory_bytes":68719476736,"libtorch":"2.9.0 (CUDA 12.6)","gpus":[
+        {"name":"GeForce GTX 1080","memory_bytes":8589934592,"compute_capability":"6.1","driver":"580.1"},
+        {"name":"GeForce GTX 1080","memory_bytes":8589934592,"compute_capability":"6.1","driver":"580.1"},
+        {"name":"T4","memory_bytes":null,"compute_capability":null,"driver":null}]}"#;
+
+    #[test]
+    fn a_worker_has_a_line_and_its_hardware_another() {
+        let workers = [
+            worker(9, LAPTOP, Some(812.34)),
+            worker(10, UNKNOWN, None),
+            worker(11, LAB, Some(20_000.0)),
+        ];
+        let expected = [
+            "worker  name    state     seen  clients  slots  examples/s  device  datasets",
+            "     9  lab-9   live   2 s ago        4      2       812.3  flex",
+            "        Ryzen 7 | 8 cores | 15.5 GiB",
+            "    10  lab-10  live   2 s ago        4      2           -  flex",
+            "    11  lab-11  live   2 s ago        4      2     20000.0  flex",
+            "        Xeon W-2123 | 4 cores, 8 threads | 64.0 GiB | 2 x GeForce GTX 1080 (8.0 GiB, compute 6.1, driver 580.1) \
+             | T4 | LibTorch 2.9.0 (CUDA 12.6)",
+        ];
+        let text = listing(&workers, Timestamp(3000));
+        assert_eq!(text.lines().collect::<Vec<_>>(), expected);
+    }
+
+    #[test]
+    fn no_worker_is_a_heading_alone() {
+        assert_eq!(listing(&[], Timestamp(0)).lines().count(), 1);
+    }
 }

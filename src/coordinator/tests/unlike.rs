@@ -9,7 +9,9 @@ use crate::{
     report::{DELTA, Report, Reports, Serial},
     strategy::{FedAvg, FederatedStrategy},
     transport::InProcess,
-    worker::{BurnTrainers, ClientContext, LocalUpdate, TrainTask, TrainerFactory, Worker, WorkerConfig},
+    worker::{
+        BurnTrainers, ClientContext, LocalUpdate, TrainTask, TrainerFactory, Worker, WorkerConfig,
+    },
 };
 
 /// The first two CPU backends that are compiled in.
@@ -53,7 +55,12 @@ async fn a_round_of_unlike_workers_is_the_mean_of_what_each_backend_trained() {
         return;
     };
     let factories: BTreeMap<String, Arc<BurnTrainers>> = devices
-        .map(|device| (device.to_string(), Arc::new(BurnTrainers::new(device).unwrap())))
+        .map(|device| {
+            (
+                device.to_string(),
+                Arc::new(BurnTrainers::new(device).unwrap()),
+            )
+        })
         .into();
     let first = factories.values().next().unwrap().clone();
     let mut spec = JobSpec {
@@ -70,7 +77,10 @@ async fn a_round_of_unlike_workers_is_the_mean_of_what_each_backend_trained() {
     let global = first.initial(&spec).unwrap();
 
     let coordinator = Coordinator::builder(first).start();
-    let job = coordinator.submit(spec.clone(), Some(global.clone())).unwrap().job;
+    let job = coordinator
+        .submit(spec.clone(), Some(global.clone()))
+        .unwrap()
+        .job;
     for (name, factory) in &factories {
         let config = WorkerConfig {
             name: name.clone(),
@@ -83,7 +93,11 @@ async fn a_round_of_unlike_workers_is_the_mean_of_what_each_backend_trained() {
     }
     let ended = tokio::time::timeout(LIMIT, coordinator.finished(job)).await;
     let summary = ended.expect("an end in time").unwrap();
-    assert_eq!(summary.outcome, Some(crate::round::Outcome::Completed), "{summary:?}");
+    assert_eq!(
+        summary.outcome,
+        Some(crate::round::Outcome::Completed),
+        "{summary:?}"
+    );
 
     let record = coordinator.rounds(job).unwrap().remove(0);
     assert_eq!(record.contributions.len(), 2, "{record:?}");
@@ -104,7 +118,10 @@ async fn a_round_of_unlike_workers_is_the_mean_of_what_each_backend_trained() {
             };
             let delta = update.parameters.into_delta(&global).unwrap();
             let payloads = vec![(DELTA.to_string(), Arc::new(delta) as _)];
-            reports.insert(*client, Report::new(*client, RoundId(1), metadata, payloads));
+            reports.insert(
+                *client,
+                Report::new(*client, RoundId(1), metadata, payloads),
+            );
         }
         assert_eq!(part.examples, examples);
     }
@@ -113,7 +130,9 @@ async fn a_round_of_unlike_workers_is_the_mean_of_what_each_backend_trained() {
     let reports: Vec<Report> = reports.into_values().collect();
     let reports = Reports::new(global.layout(), &reports, &Serial).unwrap();
     let mut expected = Parameters::zeros(global.layout().clone());
-    FedAvg::default().aggregate(&global, &reports, &mut expected).unwrap();
+    FedAvg::default()
+        .aggregate(&global, &reports, &mut expected)
+        .unwrap();
     let body = ModelBody::Stored(coordinator.model(job, None).unwrap().1);
     let model = body.collect(Encoding::F32, None).await.unwrap();
     assert_eq!(model.values(), expected.values());

@@ -180,3 +180,23 @@ fn check(leases: &Leases, clients: u32) {
         .min_by(|a, b| a.partial_cmp(b).unwrap());
     assert_eq!(leases.loads.lightest(), lightest.map(|(_, worker)| worker));
 }
+
+#[test]
+fn the_first_holders_are_those_of_the_leases() {
+    for (clients, workers) in [
+        (9, vec![(1, 1), (2, 2)]),
+        (5, vec![(3, 4), (7, 1), (8, 2)]),
+        (2, vec![(1, 1), (2, 1), (3, 1)]),
+    ] {
+        let leases = leases(clients, &workers);
+        let expected: Vec<_> = (0..clients)
+            .map(|client| leases.holder(ClientId(client)).unwrap())
+            .collect();
+        let workers: Vec<_> = workers
+            .iter()
+            .map(|(worker, slots)| (WorkerId(*worker), *slots))
+            .collect();
+        assert_eq!(first_holders(&workers, clients as usize), expected);
+    }
+    assert!(first_holders(&[], 3).is_empty());
+}

@@ -43,10 +43,8 @@ impl RoundMachine {
         let lease = self.leases.holder(client);
         match spec {
             Err(refusal) => Offer::Refuse(refusal),
-            Ok(spec) => match self.collection(round) {
-                Some(collection) => {
-                    collection.offer(request, worker, client, metadata, lease, spec.examples)
-                }
+            Ok(_) => match self.collection(round) {
+                Some(collection) => collection.offer(request, worker, client, metadata, lease),
                 None => Offer::Refuse(late(round)),
             },
         }

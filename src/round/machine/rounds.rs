@@ -60,6 +60,34 @@ impl RoundMachine {
         if self.leases.held() < self.quorum() {
             return self.gather(now);
         }
+        if self.config.deals {
+            self.phase = Phase::Dealing;
+            let round = self.round.next();
+            return self.commands.push_back(Command::Deal { round });
+        }
+        self.plan_round();
+    }
+
+    /// Takes the new sizes of the partitions, where there are some, and begins the round.
+    pub(super) fn dealt(&mut self, round: RoundId, examples: Option<Vec<u64>>, now: Timestamp) {
+        if self.phase != Phase::Dealing || round != self.round.next() {
+            return;
+        }
+        let is_whole = |sizes: &Vec<u64>| sizes.len() == self.clients.len() && !sizes.contains(&0);
+        if let Some(examples) = examples.filter(is_whole) {
+            for (client, size) in self.clients.iter_mut().zip(&examples) {
+                client.examples = *size;
+            }
+            self.log(JobEvent::Dealt { round, examples });
+        }
+        // Workers may have gone meanwhile.
+        match self.leases.held() < self.quorum() {
+            true => self.gather(now),
+            false => self.plan_round(),
+        }
+    }
+
+    fn plan_round(&mut self) {
         self.round = self.round.next();
         self.phase = Phase::Planning;
         let clients = self
@@ -112,7 +140,11 @@ impl RoundMachine {
         });
         let cohort = plan.cohort.clone();
         let deadline = self.round_deadline(now);
-        let mut current = Collection::new(round, self.version, plan, deadline);
+        let size = |client: ClientId| {
+            let spec = self.clients.get(client.0 as usize);
+            spec.map_or(0, |spec| spec.examples)
+        };
+        let mut current = Collection::new(round, self.version, plan, deadline, size);
         for client in &cohort {
             current.place(*client, self.leases.holder(*client));
         }

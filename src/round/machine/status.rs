@@ -9,7 +9,7 @@ use crate::{
 /// Where a job stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RoundStatus {
-    /// One word: waiting, preparing, gathering, planning, collecting, aggregating, publishing, finishing, completed,
+    /// One word: waiting, preparing, gathering, dealing, planning, collecting, aggregating, publishing, finishing, completed,
     /// failed, cancelled.
     pub phase: &'static str,
     /// What it waits for, or how it ended, in words.
@@ -46,6 +46,7 @@ impl RoundMachine {
             Phase::Waiting { .. } => "waiting",
             Phase::Preparing => "preparing",
             Phase::Gathering { .. } => "gathering",
+            Phase::Dealing => "dealing",
             Phase::Planning => "planning",
             Phase::Collecting => "collecting",
             Phase::Aggregating => "aggregating",
@@ -71,6 +72,7 @@ impl RoundMachine {
                 self.leases.held(),
                 self.quorum()
             ),
+            Phase::Dealing => format!("dealing the data before round {}", self.round.next()),
             Phase::Planning => format!("planning round {}", self.round),
             Phase::Collecting => {
                 let orphans = match self.leases.orphans() {

@@ -33,6 +33,7 @@ pub fn config() -> MachineConfig {
             evaluation_timeout: 30,
         },
         evaluation: EvaluationBy::Nobody,
+        deals: false,
     }
 }
 
@@ -58,6 +59,7 @@ pub fn metadata(version: u64) -> ReportMetadata {
         examples: 10,
         steps: 1,
         metrics: BTreeMap::new(),
+        ..ReportMetadata::default()
     }
 }
 

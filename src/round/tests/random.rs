@@ -33,6 +33,8 @@ struct Seen {
     late_upload: bool,
     /// A lease moved to another worker while its round was open.
     moved: bool,
+    /// The data was dealt anew.
+    dealt: bool,
     duplicates: u32,
     refused: BTreeSet<&'static str>,
 }
@@ -85,6 +87,7 @@ fn no_sequence_of_events_breaks_an_invariant() {
         ("failed", share(|seen| seen.failed)),
         ("late upload", share(|seen| seen.late_upload)),
         ("lease moved", share(|seen| seen.moved)),
+        ("dealt anew", share(|seen| seen.dealt)),
         ("duplicates", share(|seen| seen.duplicates > 0)),
     ];
     println!("shares of the runs: {shares:?}");

@@ -4,7 +4,7 @@ use super::bench::*;
 use crate::{
     ids::{ClientId, ModelVersion, RoundId, WorkerId},
     report::RefusalKind,
-    round::{Command, Event, JobEvent, Outcome, Response},
+    round::{Command, Event, JobEvent, MachineConfig, Outcome, Response},
 };
 
 #[test]
@@ -286,4 +286,85 @@ fn a_strategy_is_shown_the_clients_that_can_take_part() {
         _ => None,
     });
     assert_eq!(shown, Some(vec![C0, C2, ClientId(3)]));
+}
+
+// Dealing anew.
+
+/// A job whose data may be dealt anew, of three clients; round 1 is about to begin.
+fn dealing() -> Bench {
+    let config = MachineConfig {
+        deals: true,
+        ..config()
+    };
+    Bench::planning(config, 1, 3)
+}
+
+fn deal(bench: &mut Bench, round: RoundId, examples: Option<Vec<u64>>) -> Vec<Command> {
+    bench.send(Event::Dealt { round, examples })
+}
+
+fn planned_sizes(commands: &[Command]) -> Option<Vec<u64>> {
+    commands.iter().find_map(|command| match command {
+        Command::Plan { clients, .. } => {
+            Some(clients.iter().map(|client| client.examples).collect())
+        }
+        _ => None,
+    })
+}
+
+#[test]
+fn the_strategy_plans_with_the_sizes_that_were_dealt_before_the_round() {
+    let mut bench = dealing();
+    assert_eq!(bench.phase(), "dealing");
+    assert_eq!(bench.machine.poll_deadline(), None);
+    let commands = deal(&mut bench, R1, Some(vec![5, 20, 5]));
+    assert_eq!(planned_sizes(&commands), Some(vec![5, 20, 5]));
+    let entry = JobEvent::Dealt {
+        round: R1,
+        examples: vec![5, 20, 5],
+    };
+    assert!(logged(&commands).contains(&&entry));
+    bench.plan(R1, 3, 2, 2);
+    // While the round is open the sizes stay what they are.
+    deal(&mut bench, R1, Some(vec![10, 10, 10]));
+    deal(&mut bench, R2, Some(vec![10, 10, 10]));
+    let ten = bench.offer(W1, C0, R1);
+    assert_eq!(refused(&ten), RefusalKind::ExamplesExceeded);
+    bench.begin(W1, C1, R1);
+}
+
+#[test]
+fn sizes_that_do_not_fit_the_clients_are_passed_over() {
+    for sizes in [None, Some(vec![15, 15]), Some(vec![30, 0, 0]), Some(vec![])] {
+        let mut bench = dealing();
+        let commands = deal(&mut bench, R1, sizes);
+        assert_eq!(planned_sizes(&commands), Some(vec![10, 10, 10]));
+        assert!(logged(&commands).is_empty(), "{commands:?}");
+    }
+}
+
+#[test]
+fn a_verdict_on_an_earlier_round_does_not_change_when_the_data_is_dealt_anew() {
+    let mut bench = dealing();
+    deal(&mut bench, R1, None);
+    bench.plan(R1, 3, 2, 2);
+    let commands = bench.commit(W1, R1);
+    let asked = |command: &Command| *command == Command::Deal { round: R2 };
+    assert!(commands.iter().any(asked), "{commands:?}");
+    deal(&mut bench, R2, Some(vec![1, 28, 1]));
+    // Ten examples are more than client 0 has by now, and were right in round 1.
+    assert_eq!(bench.offer(W1, C0, R1), Response::Accepted);
+}
+
+#[test]
+fn workers_that_go_while_the_data_is_dealt_leave_the_job_to_gather() {
+    let mut bench = dealing();
+    bench.lose(W1);
+    assert_eq!(bench.phase(), "dealing");
+    deal(&mut bench, R1, Some(vec![5, 20, 5]));
+    assert_eq!(bench.phase(), "gathering");
+    bench.join(W2);
+    assert_eq!(bench.phase(), "dealing");
+    let commands = deal(&mut bench, R1, None);
+    assert_eq!(planned_sizes(&commands), Some(vec![5, 20, 5]));
 }

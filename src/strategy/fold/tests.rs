@@ -30,6 +30,7 @@ fn report(client: u32, delta: Arc<dyn BlockReader + Send + Sync>) -> Report {
         examples: 1,
         steps: 1,
         metrics: BTreeMap::new(),
+        ..ReportMetadata::default()
     };
     Report::new(
         ClientId(client),

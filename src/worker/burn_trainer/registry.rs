@@ -10,6 +10,7 @@ use super::{
     erased::{AnyFamily, AnyLearner, Shared},
     guarded,
     images::{Family, Initial},
+    seats::Seats,
 };
 use crate::{
     backend::{DeviceError, DeviceSpec},
@@ -20,7 +21,7 @@ use crate::{
     worker::{LocalTrainer, TrainError, TrainerFactory},
 };
 
-/// Makes [`BurnTrainer`](crate::worker::BurnTrainer)s: the models and datasets that jobs can name, and the device.
+/// Makes [`BurnTrainer`](crate::worker::BurnTrainer)s: the models and datasets that jobs can name, and the devices.
 ///
 /// The models of the [`zoo`] and the datasets `digits`, `cifar10` and `folder:PATH` are known from the start; datasets
 /// are read when they are first needed and stay in memory.
@@ -34,7 +35,7 @@ use crate::{
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct BurnTrainers {
-    device: Device,
+    seats: Seats,
     models: BTreeMap<String, Arc<dyn AnyFamily>>,
     learners: BTreeMap<String, BTreeMap<String, Arc<dyn AnyLearner>>>,
     datasets: Datasets,
@@ -48,8 +49,22 @@ impl BurnTrainers {
     ///
     /// [`DeviceError`] where there is no such device.
     pub fn new(device: DeviceSpec) -> Result<Self, DeviceError> {
+        Self::on([device])
+    }
+
+    /// The same, on several devices. Each trainer that is made takes the one with the fewest live trainers, the first of
+    /// equals: with as many slots as devices, or a multiple of that, each device trains its share and never more.
+    /// Initial models are drawn on the first.
+    ///
+    /// The trainers of all devices round in their own way: which client's training comes to which device depends on who
+    /// is quick, and with unlike devices the bits of the result do, too.
+    ///
+    /// # Errors
+    ///
+    /// [`DeviceError`] where one of them is not there, stands twice, or there is none.
+    pub fn on(devices: impl IntoIterator<Item = DeviceSpec>) -> Result<Self, DeviceError> {
         let trainers = Self {
-            device: device.device()?,
+            seats: Seats::on(devices)?,
             models: BTreeMap::new(),
             learners: BTreeMap::new(),
             datasets: Datasets::default(),
@@ -153,23 +168,23 @@ impl BurnTrainers {
 
 impl TrainerFactory for BurnTrainers {
     fn trainer(&self, job: &JobSpec) -> Result<Box<dyn LocalTrainer>, TrainError> {
-        let device = self.device.clone();
         match self.learner(job) {
-            Some(learner) => learner.trainer(device),
+            Some(learner) => self.seats.seated(|device| learner.trainer(device)),
             None => {
                 let family = self.family(job)?;
-                family.trainer(self.datasets.open(&job.dataset)?, device)
+                let dataset = self.datasets.open(&job.dataset)?;
+                self.seats.seated(|device| family.trainer(dataset, device))
             }
         }
     }
 
     fn initial(&self, job: &JobSpec) -> Result<Parameters, TrainError> {
         guarded(|| match self.learner(job) {
-            Some(learner) => learner.initial(&self.device, job.seed),
+            Some(learner) => learner.initial(self.seats.first(), job.seed),
             None => {
                 let family = self.family(job)?;
                 let shape = self.datasets.shape(&job.dataset)?;
-                family.initial(&shape, &self.device, job.seed)
+                family.initial(&shape, self.seats.first(), job.seed)
             }
         })
     }

@@ -85,6 +85,8 @@ struct Round {
     version: ModelVersion,
     plan: RoundPlan,
     deadline: Timestamp,
+    /// The number of examples of each client while it was open.
+    sizes: Vec<u64>,
     open: bool,
     /// Reports told accepted while it was open.
     told: BTreeMap<ClientId, (RequestId, WorkerId)>,
@@ -119,6 +121,12 @@ pub struct Checker {
     verdicts: BTreeMap<Key, Response>,
     last_round: RoundId,
     planning: bool,
+    /// The round before which it was asked whether the data is dealt anew.
+    dealing: Option<RoundId>,
+    /// The round before which that was answered.
+    settled: Option<RoundId>,
+    /// New sizes that are still to be logged.
+    dealt: Option<Vec<u64>>,
     plan: Option<(RoundId, RoundPlan)>,
     aggregated: Option<RoundId>,
     published: Option<ModelVersion>,
@@ -150,6 +158,9 @@ impl Checker {
             verdicts: BTreeMap::new(),
             last_round: RoundId(0),
             planning: false,
+            dealing: None,
+            settled: None,
+            dealt: None,
             plan: None,
             aggregated: None,
             published: None,
@@ -183,6 +194,18 @@ impl Checker {
                 self.idle.remove(worker);
             }
             Event::Prepared(Ok(clients)) => self.clients.clone_from(clients),
+            Event::Dealt { round, examples } if self.dealing == Some(*round) => {
+                self.dealing = None;
+                self.settled = Some(*round);
+                let is_whole =
+                    |sizes: &&Vec<u64>| sizes.len() == self.clients.len() && !sizes.contains(&0);
+                if let Some(examples) = examples.as_ref().filter(is_whole) {
+                    for (client, size) in self.clients.iter_mut().zip(examples) {
+                        client.examples = *size;
+                    }
+                    self.dealt = Some(examples.clone());
+                }
+            }
             Event::Planned { round, plan } => {
                 self.plan = plan.clone().ok().map(|plan| (*round, plan));
             }
@@ -211,11 +234,32 @@ impl Checker {
                     "too few workers"
                 );
             }
+            Command::Deal { round } => {
+                ensure!(self.config.deals, "deals anew unasked");
+                ensure!(
+                    *round == self.last_round.next() && !self.planning,
+                    "deals before round {round} after {}",
+                    self.last_round
+                );
+                ensure!(self.no_round_is_open(), "deals while a round is open");
+                self.dealing = Some(*round);
+            }
             Command::Plan {
                 round,
                 version,
                 clients,
             } => {
+                ensure!(
+                    self.config.deals == (self.settled.take() == Some(*round)),
+                    "plans round {round} without asking how the data is dealt"
+                );
+                ensure!(self.dealt.is_none(), "new sizes were not logged");
+                for client in clients {
+                    ensure!(
+                        self.size(client.id) == client.examples,
+                        "plans with other sizes than were dealt"
+                    );
+                }
                 ensure!(
                     *round == self.last_round.next(),
                     "round {round} after {}",
@@ -440,6 +484,12 @@ impl Checker {
     /// How often the round may be tried from here.
     pub fn attempts_left(&self) -> u32 {
         self.config.limits.max_attempts - self.abandoned
+    }
+
+    /// The number of examples of a client at this moment.
+    fn size(&self, client: ClientId) -> u64 {
+        let spec = self.clients.get(client.0 as usize);
+        spec.map_or(0, |spec| spec.examples)
     }
 
     fn quorum(&self) -> usize {

@@ -47,6 +47,7 @@ struct Habits {
 #[derive(Debug, Clone)]
 enum Flight {
     Prepare(Vec<(WorkerId, u32)>),
+    Deal(RoundId),
     Plan(RoundId, Vec<ClientId>),
     Aggregate(RoundId),
     Publish(ModelVersion),
@@ -111,6 +112,7 @@ impl World {
             rounds: *[1, 2, 3, 14].choose(&mut rng).unwrap(),
             limits: limits.clone(),
             evaluation: *evaluation.choose(&mut rng).unwrap(),
+            deals: !local && seed % 3 == 1,
         };
         Self {
             machine: RoundMachine::new(config.clone(), Timestamp(0)),
@@ -249,6 +251,7 @@ impl World {
             self.checker.command(&command)?;
             match command {
                 Command::Prepare { workers } => self.flights.push(Flight::Prepare(workers)),
+                Command::Deal { round } => self.flights.push(Flight::Deal(round)),
                 Command::Plan { round, clients, .. } => {
                     let clients = clients.iter().map(|client| client.id).collect();
                     self.flights.push(Flight::Plan(round, clients));
@@ -274,6 +277,7 @@ impl World {
         let (round, next) = (status.round, status.version.next());
         let is_on_its_way = |flight: &Flight| match (status.phase, flight) {
             ("preparing", Flight::Prepare(_)) | ("finishing", Flight::Evaluate(_)) => true,
+            ("dealing", Flight::Deal(of)) => *of == round.next(),
             ("planning", Flight::Plan(of, _)) | ("aggregating", Flight::Aggregate(of)) => {
                 *of == round
             }

@@ -30,6 +30,7 @@ fn report(body: ReportBody) -> Request {
             examples: 10,
             steps: 4,
             metrics: Default::default(),
+            ..ReportMetadata::default()
         },
         body,
     }

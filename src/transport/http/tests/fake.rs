@@ -17,7 +17,7 @@ use crate::{
     },
     report::{DELTA_PREFIX, Refusal, RefusalKind},
     round::{JobEvent, Outcome},
-    telemetry::{Health, JobSummary, LoggedEvent, RoundRecord, WorkerSummary},
+    telemetry::{Contribution, Health, JobSummary, LoggedEvent, RoundRecord, WorkerSummary},
     transport::{
         Credentials, DatasetShare, Handler, JobDescription, ModelBody, Operator, Registered,
         ReportBody, Request, Response, TaskMessage, TaskWork, Token,
@@ -122,6 +122,7 @@ pub(super) fn task() -> TaskMessage {
         work: TaskWork::Train {
             training: TrainingSettings::default(),
             remaining_ms: 1234,
+            generation: 3,
         },
     }
 }
@@ -336,17 +337,30 @@ impl Operator for Fake {
 
     fn rounds(&self, job: JobId) -> Result<Vec<RoundRecord>, Refusal> {
         known(job)?;
-        Ok(vec![RoundRecord {
-            round: RoundId(1),
-            version: Some(ModelVersion(1)),
-            abandoned: None,
-            test_loss: Some(0.5),
-            test_accuracy: None,
-            train_loss: Some(1.25),
-            seconds: 0.125,
-            bytes: 77,
-            clients: vec![ClientId(0)],
-        }])
+        Ok(vec![
+            RoundRecord {
+                round: RoundId(1),
+                version: Some(ModelVersion(1)),
+                abandoned: None,
+                test_loss: Some(0.5),
+                test_accuracy: None,
+                train_loss: Some(1.25),
+                seconds: 0.125,
+                bytes: 77,
+                clients: vec![ClientId(0)],
+                contributions: Vec::new(),
+                energy_joules: None,
+            }
+            .with_contributions(vec![Contribution {
+                worker: WorkerId(7),
+                name: "lab".to_string(),
+                device: Some("libtorch:cuda:0".to_string()),
+                clients: vec![ClientId(0)],
+                examples: 12,
+                seconds: Some(0.1 + 0.2),
+                energy_joules: Some(4.5),
+            }]),
+        ])
     }
 
     async fn cancel(&self, job: JobId) -> Result<JobSummary, Refusal> {

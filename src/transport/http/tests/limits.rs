@@ -37,6 +37,7 @@ fn report(body: ReportBody) -> Request {
             examples: 1,
             steps: 1,
             metrics: Default::default(),
+            ..ReportMetadata::default()
         },
         body,
     }

@@ -36,6 +36,7 @@ fn report(credentials: Credentials, body: ReportBody) -> Request {
                 ("train_loss".to_string(), 0.1),
                 ("größe".to_string(), -1e300),
             ]),
+            ..ReportMetadata::default()
         },
         body,
     }

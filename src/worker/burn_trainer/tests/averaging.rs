@@ -21,6 +21,7 @@ fn round(
                 examples: update.examples,
                 steps: update.steps,
                 metrics: update.metrics.clone(),
+                ..ReportMetadata::default()
             };
             let delta = update.parameters.clone().into_delta(global).unwrap();
             let payloads = vec![(DELTA.to_string(), Arc::new(delta) as _)];

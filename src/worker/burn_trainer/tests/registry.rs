@@ -1,6 +1,7 @@
 //! Models and datasets by name.
 
 use super::*;
+use crate::backend::DeviceError;
 
 #[test]
 fn a_job_that_names_something_unknown_is_told_what_is_known() {
@@ -112,4 +113,38 @@ fn datasets_are_described_by_counts_fingerprint_and_labels() {
                 .all(|name| names.contains(&name.to_string()))
         );
     }
+}
+
+#[test]
+fn trainers_are_spread_over_the_devices_and_say_where_they_are() {
+    let here = |name: &&str| name.parse::<DeviceSpec>().unwrap().device().is_ok();
+    let names: Vec<_> = ["flex", "ndarray"].into_iter().filter(here).collect();
+    let factory = BurnTrainers::on(names.iter().map(|name| name.parse().unwrap())).unwrap();
+    let device = |trainer: &dyn LocalTrainer| trainer.device().unwrap();
+    let mut trainers: Vec<_> = (0..2 * names.len())
+        .map(|_| factory.trainer(&job("mlp")).unwrap())
+        .collect();
+    for (index, trainer) in trainers.iter().enumerate() {
+        assert_eq!(device(&**trainer), names[index % names.len()]);
+        assert!(trainer.meter().is_none(), "CPUs have no meter");
+    }
+    // The one that goes leaves its place to the next.
+    let gone = device(&*trainers.pop().unwrap());
+    assert_eq!(device(&*factory.trainer(&job("mlp")).unwrap()), gone);
+}
+
+#[test]
+fn no_device_and_one_that_stands_twice_are_refused() {
+    let on = |devices: &[&str]| {
+        let devices = devices.iter().map(|name| name.parse().unwrap());
+        BurnTrainers::on(devices).map(drop).unwrap_err()
+    };
+    assert_eq!(on(&[]), DeviceError::NoDevice);
+    let device = DeviceSpec::Cpu.resolve().unwrap();
+    assert_eq!(
+        on(&["cpu", &device.to_string()]),
+        DeviceError::Duplicate { device }
+    );
+    let missing = on(&["cpu", "libtorch:mps"]);
+    assert!(missing.to_string().contains("libtorch:mps"), "{missing}");
 }

@@ -138,10 +138,10 @@ impl Checker {
             ref metadata,
         } = offered;
         let holds_lease = self.holder(client) == Some(worker);
-        let partition = self
-            .clients
-            .get(client.0 as usize)
-            .map_or(0, |spec| spec.examples);
+        let sizes = self.rounds.get(&round).map(|round| &round.sizes);
+        let partition = sizes
+            .and_then(|sizes| sizes.get(client.0 as usize).copied())
+            .unwrap_or(0);
         let is_proper = (1..=partition).contains(&metadata.examples) && offered.has_numbers();
         let now = self.now;
         let record = self.rounds.get_mut(&round);

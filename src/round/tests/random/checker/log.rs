@@ -8,6 +8,17 @@ impl Checker {
             JobEvent::Waiting { .. }
             | JobEvent::Started { .. }
             | JobEvent::ReportRefused { .. } => {}
+            JobEvent::Dealt { round, examples } => {
+                ensure!(
+                    self.settled == Some(*round),
+                    "deals anew before round {round}, out of turn"
+                );
+                ensure!(
+                    self.dealt.take().as_ref() == Some(examples),
+                    "logs other sizes than were dealt"
+                );
+                self.seen.dealt = true;
+            }
             JobEvent::Leased { client, from, to } => self.leased(*client, *from, *to)?,
             JobEvent::RoundStarted {
                 round,
@@ -46,6 +57,7 @@ impl Checker {
                     version: *version,
                     plan,
                     deadline,
+                    sizes: self.clients.iter().map(|spec| spec.examples).collect(),
                     open: true,
                     told: BTreeMap::new(),
                     failed: BTreeSet::new(),

@@ -24,6 +24,10 @@ impl World {
             // One in four, or most of the jobs would never begin.
             Flight::Prepare(_) if fails && self.chance(25) => Event::Prepared(Err(failure())),
             Flight::Prepare(workers) => Event::Prepared(Ok(self.clients(&workers))),
+            Flight::Deal(round) => Event::Dealt {
+                round,
+                examples: self.sizes(fails),
+            },
             Flight::Plan(round, _) if fails && self.chance(30) => Event::Planned {
                 round,
                 plan: Err("no plan".to_string()),
@@ -79,6 +83,25 @@ impl World {
                 })
                 .collect(),
         }
+    }
+
+    /// New sizes of the partitions, or none; sometimes they are none that a machine may take. At least 10 each, which is
+    /// what honest reports claim.
+    fn sizes(&mut self, fails: bool) -> Option<Vec<u64>> {
+        if self.chance(40) {
+            return None;
+        }
+        let clients = self.checker.clients.len();
+        let mut sizes: Vec<_> = (0..clients)
+            .map(|_| self.rng.random_range(10..2000))
+            .collect();
+        if fails {
+            match self.chance(50) {
+                true => sizes[0] = 0,
+                false => sizes.push(10),
+            }
+        }
+        Some(sizes)
     }
 
     pub(super) fn plan(&mut self, clients: &[ClientId], fails: bool) -> RoundPlan {

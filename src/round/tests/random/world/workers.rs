@@ -323,5 +323,6 @@ fn metadata(base_version: ModelVersion) -> ReportMetadata {
         examples: 10,
         steps: 1,
         metrics: BTreeMap::from([("train_loss".to_string(), 0.5)]),
+        ..ReportMetadata::default()
     }
 }

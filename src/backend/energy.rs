@@ -1,0 +1,364 @@
+//! How much energy a device spends on a training.
+//!
+//! An [`EnergySource`] counts what the whole device spends; an [`EnergyMeter`] divides that equally over the trainings
+//! that run on the device at the time. So what trainings beside each other spent adds up to what the device spent while
+//! at least one of them ran, the power that it draws when idle and whatever else it does included: evaluations, and
+//! other programs. What is not known is absent, never an estimate: CPUs have no source, nor GPUs before NVIDIA's Volta,
+//! whose power can be read but whose energy is not counted.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use nvml_wrapper::Nvml;
+
+use super::{DeviceSpec, LibTorchTarget};
+
+/// Counts the energy of one device.
+pub trait EnergySource: Send {
+    /// Millijoules since some moment that stays the same; none where it can't be read now.
+    fn millijoules(&mut self) -> Option<u64>;
+}
+
+/// Divides the energy of one device over the trainings on it.
+///
+/// The meter has a clock that counts millijoules instead of seconds: from one begin or end of a training to the next it
+/// moves on by what the device spent meanwhile, divided by the number of trainings that ran. A training's energy is the
+/// clock at its end minus that at its begin.
+pub struct EnergyMeter(Mutex<State>);
+
+struct State {
+    source: Box<dyn EnergySource>,
+    active: u32,
+    /// What the source said last; none where it could not be read.
+    last: Option<u64>,
+    /// Millijoules for each of the trainings that run.
+    clock: f64,
+    /// Stretches with a training whose energy is not known. A training during which one falls has no energy.
+    gaps: u64,
+}
+
+/// A training that is being metered. It ends when this is dropped, if not before.
+pub struct Metered {
+    meter: Arc<EnergyMeter>,
+    clock: f64,
+    gaps: u64,
+    ended: bool,
+}
+
+impl EnergyMeter {
+    /// A meter of this source.
+    pub fn new(source: impl EnergySource + 'static) -> Arc<Self> {
+        Arc::new(Self(Mutex::new(State {
+            source: Box::new(source),
+            active: 0,
+            last: None,
+            clock: 0.0,
+            gaps: 0,
+        })))
+    }
+
+    /// The meter of a device, where there is one: an NVIDIA GPU whose NVML counter can be read and is surely its own.
+    ///
+    /// Make one for each device of a process: two meters would each take all of the device's energy for theirs.
+    ///
+    /// CUDA and NVML number GPUs differently: CUDA by `CUDA_VISIBLE_DEVICES` and, unless `CUDA_DEVICE_ORDER` is
+    /// `PCI_BUS_ID`, the fastest first. So on a machine with several GPUs one of these has to say which is which:
+    /// `CUDA_DEVICE_ORDER=PCI_BUS_ID`, or UUIDs in `CUDA_VISIBLE_DEVICES`. A GPU that is divided (MIG) has no meter.
+    pub fn of(device: DeviceSpec) -> Option<Arc<Self>> {
+        let DeviceSpec::LibTorch(LibTorchTarget::Cuda(index)) = device.resolve().ok()? else {
+            return None;
+        };
+        let source = NvmlEnergy::open(index)?;
+        Some(Self::new(source))
+    }
+
+    /// A training begins on the device.
+    pub fn begin(self: &Arc<Self>) -> Metered {
+        let mut state = self.state();
+        state.advance();
+        state.active += 1;
+        Metered {
+            meter: self.clone(),
+            clock: state.clock,
+            gaps: state.gaps,
+            ended: false,
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Metered {
+    /// The training has ended: the joules that it spent, where they are known.
+    ///
+    /// A counter moves on some ten times a second, so that of trainings much shorter than that many have nothing and
+    /// some more than theirs; in a sum they even out.
+    pub fn end(mut self) -> Option<f64> {
+        self.close()
+    }
+
+    fn close(&mut self) -> Option<f64> {
+        if std::mem::replace(&mut self.ended, true) {
+            return None;
+        }
+        let mut state = self.meter.state();
+        state.advance();
+        state.active -= 1;
+        (state.gaps == self.gaps).then(|| (state.clock - self.clock) / 1000.0)
+    }
+}
+
+impl Drop for Metered {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+impl State {
+    /// Takes what the device spent since the last time into the clock.
+    fn advance(&mut self) {
+        let now = self.source.millijoules();
+        let before = std::mem::replace(&mut self.last, now);
+        if self.active == 0 {
+            return;
+        }
+        // A counter that goes back has begun anew: its driver was loaded again.
+        match (before, now) {
+            (Some(before), Some(now)) if now >= before => {
+                self.clock += (now - before) as f64 / f64::from(self.active);
+            }
+            _ => self.gaps += 1,
+        }
+    }
+}
+
+/// NVML's counter of one GPU, since its driver was loaded.
+struct NvmlEnergy {
+    nvml: Nvml,
+    index: u32,
+}
+
+impl NvmlEnergy {
+    /// The counter of the GPU that CUDA knows by this index, where it surely is and works.
+    fn open(cuda: u16) -> Option<Self> {
+        let nvml = Nvml::init().ok()?;
+        let variable = |name| std::env::var(name).ok();
+        let gpu = named(
+            cuda,
+            variable("CUDA_VISIBLE_DEVICES").as_deref(),
+            variable("CUDA_DEVICE_ORDER").as_deref(),
+        )?;
+        let index = position(&gpu, &uuids(&nvml)?)?;
+        let mut source = Self { nvml, index };
+        (source.is_whole() && source.millijoules().is_some()).then_some(source)
+    }
+
+    fn is_whole(&self) -> bool {
+        let device = self.nvml.device_by_index(self.index);
+        // GPUs that can't be divided say that they don't know the question.
+        !device.is_ok_and(|device| device.mig_mode().is_ok_and(|mode| mode.current != 0))
+    }
+}
+
+impl EnergySource for NvmlEnergy {
+    fn millijoules(&mut self) -> Option<u64> {
+        let device = self.nvml.device_by_index(self.index).ok()?;
+        device.total_energy_consumption().ok()
+    }
+}
+
+/// The UUIDs of all GPUs, in NVML's order; none where one can't be read, since it could be the one looked for.
+fn uuids(nvml: &Nvml) -> Option<Vec<String>> {
+    let count = nvml.device_count().ok()?;
+    (0..count)
+        .map(|index| nvml.device_by_index(index).ok()?.uuid().ok())
+        .collect()
+}
+
+/// A GPU as the environment names it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Name {
+    /// By its place in the order of PCI buses, which is NVML's.
+    Pci(usize),
+    /// By its place in CUDA's own order.
+    Fastest(usize),
+    /// By the beginning of its UUID.
+    Uuid(String),
+}
+
+/// What CUDA's device of this index is called, given `CUDA_VISIBLE_DEVICES` and `CUDA_DEVICE_ORDER`; none where they do
+/// not say it plainly.
+fn named(cuda: u16, visible: Option<&str>, order: Option<&str>) -> Option<Name> {
+    let by_place = |place| match order {
+        Some("PCI_BUS_ID") => Name::Pci(place),
+        _ => Name::Fastest(place),
+    };
+    let Some(visible) = visible else {
+        return Some(by_place(usize::from(cuda)));
+    };
+    // CUDA reads the list as far as it is valid. What comes after the device does not matter.
+    let listed: Vec<_> = visible
+        .split(',')
+        .take(usize::from(cuda) + 1)
+        .map(|entry| {
+            let entry = entry.trim();
+            match entry.parse() {
+                Ok(place) => Some(by_place(place)),
+                Err(_) if entry.len() > "GPU-".len() && entry.starts_with("GPU-") => {
+                    Some(Name::Uuid(entry.to_string()))
+                }
+                Err(_) => None,
+            }
+        })
+        .collect::<Option<_>>()?;
+    let found = listed.get(usize::from(cuda))?;
+    let is_unique = listed.iter().filter(|name| *name == found).count() == 1;
+    is_unique.then(|| found.clone())
+}
+
+/// NVML's index of the GPU of this name among all with these UUIDs.
+fn position(gpu: &Name, uuids: &[String]) -> Option<u32> {
+    let index = match gpu {
+        Name::Pci(place) => *place,
+        // Where there is one alone, no order can mistake it.
+        Name::Fastest(place) if uuids.len() == 1 => *place,
+        Name::Fastest(_) => return None,
+        Name::Uuid(beginning) => {
+            let mut found = (0..uuids.len()).filter(|index| uuids[*index].starts_with(beginning));
+            found.next().filter(|_| found.next().is_none())?
+        }
+    };
+    (index < uuids.len()).then_some(index as u32)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+
+    use super::*;
+
+    /// Says what a test puts into it, one after the other.
+    struct Script(VecDeque<Option<u64>>);
+
+    impl EnergySource for Script {
+        fn millijoules(&mut self) -> Option<u64> {
+            self.0
+                .pop_front()
+                .expect("a reading for each begin and end")
+        }
+    }
+
+    fn meter(readings: impl IntoIterator<Item = Option<u64>>) -> Arc<EnergyMeter> {
+        EnergyMeter::new(Script(readings.into_iter().collect()))
+    }
+
+    #[test]
+    fn trainings_share_what_the_device_spends_while_they_run() {
+        let meter = meter([
+            Some(1_000_000),
+            // 60 J for the first alone, 40 J for both, 10 J for the second alone.
+            Some(1_060_000),
+            Some(1_100_000),
+            Some(1_110_000),
+            // 500 J for nobody, then 1 J.
+            Some(1_610_000),
+            Some(1_611_000),
+        ]);
+        let first = meter.begin();
+        let second = meter.begin();
+        assert_eq!(first.end(), Some(80.0));
+        assert_eq!(second.end(), Some(30.0));
+        let third = meter.begin();
+        assert_eq!(third.end(), Some(1.0));
+    }
+
+    #[test]
+    fn a_training_that_fails_has_its_share_and_leaves_the_others_theirs() {
+        // 20 J for both, and 30 J for the one that goes on.
+        let meter = meter([Some(0), Some(0), Some(20_000), Some(50_000)]);
+        let goes_on = meter.begin();
+        let fails = meter.begin();
+        drop(fails);
+        assert_eq!(goes_on.end(), Some(40.0));
+        assert_eq!(meter.state().active, 0);
+    }
+
+    #[test]
+    fn a_source_that_fails_midway_leaves_those_that_ran_without_energy() {
+        let meter = meter([
+            Some(0),
+            // The second begins, and nothing can be read.
+            None,
+            // The first ends; the second goes on.
+            Some(10_000),
+            Some(20_000),
+            // Afterwards all is well again.
+            Some(30_000),
+            Some(35_000),
+        ]);
+        let first = meter.begin();
+        let second = meter.begin();
+        assert_eq!(first.end(), None);
+        assert_eq!(second.end(), None);
+        let third = meter.begin();
+        assert_eq!(third.end(), Some(5.0));
+    }
+
+    #[test]
+    fn a_counter_that_begins_anew_is_not_energy() {
+        let meter = meter([Some(5_000_000), Some(1000)]);
+        assert_eq!(meter.begin().end(), None);
+    }
+
+    #[test]
+    fn cpus_have_no_meter() {
+        assert!(EnergyMeter::of(DeviceSpec::Cpu).is_none());
+        assert!(EnergyMeter::of(DeviceSpec::Flex).is_none());
+    }
+
+    #[test]
+    fn the_environment_says_which_gpu_is_meant_or_nobody_does() {
+        let pci = Some("PCI_BUS_ID");
+        assert_eq!(named(1, None, pci), Some(Name::Pci(1)));
+        assert_eq!(named(1, None, None), Some(Name::Fastest(1)));
+        assert_eq!(
+            named(1, None, Some("FASTEST_FIRST")),
+            Some(Name::Fastest(1))
+        );
+        assert_eq!(named(0, Some("3, 1"), pci), Some(Name::Pci(3)));
+        assert_eq!(named(1, Some("3, 1"), pci), Some(Name::Pci(1)));
+        assert_eq!(named(0, Some("2,nonsense"), pci), Some(Name::Pci(2)));
+        let uuid = Some(Name::Uuid("GPU-8932f937".to_string()));
+        assert_eq!(named(1, Some("0,GPU-8932f937"), None), uuid);
+        for (cuda, visible) in [
+            (0, ""),
+            (0, "-1"),
+            (1, "-1,0"),
+            (1, "0"),
+            (1, "0,0"),
+            (0, "GPU-"),
+            (0, "MIG-GPU-8932f937/1/0"),
+            (0, "nonsense"),
+        ] {
+            assert_eq!(
+                named(cuda, Some(visible), pci),
+                None,
+                "{cuda} of {visible:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_gpu_that_is_not_surely_the_one_has_no_counter() {
+        let uuids = ["GPU-aa11", "GPU-aa22", "GPU-bb33"].map(str::to_string);
+        let uuid = |text: &str| position(&Name::Uuid(text.to_string()), &uuids);
+        assert_eq!((uuid("GPU-aa2"), uuid("GPU-bb33")), (Some(1), Some(2)));
+        assert_eq!((uuid("GPU-aa"), uuid("GPU-cc")), (None, None));
+        assert_eq!(position(&Name::Pci(2), &uuids), Some(2));
+        assert_eq!(position(&Name::Pci(3), &uuids), None);
+        assert_eq!(position(&Name::Fastest(0), &uuids), None);
+        assert_eq!(position(&Name::Fastest(0), &uuids[..1]), Some(0));
+        assert_eq!(position(&Name::Fastest(1), &uuids[..1]), None);
+    }
+}

@@ -1,0 +1,158 @@
+//! How fast a worker trains, as its reports say: what `proportional:measured` deals by.
+
+use std::collections::VecDeque;
+
+/// The weight of the latest round in a worker's speed. With a half, a change shows at once, and what a single odd round
+/// measured is an eighth of the speed three rounds later.
+const LATEST: f64 = 0.5;
+
+/// For how many pairs of a model and a dataset a worker's speed is remembered.
+const REMEMBERED: usize = 16;
+
+/// A worker's speeds, each for one model and one dataset, in examples that one slot trains in a second.
+#[derive(Debug, Default)]
+pub(super) struct Speeds {
+    /// The one that was measured last is at the back.
+    known: VecDeque<Speed>,
+}
+
+#[derive(Debug)]
+struct Speed {
+    model: String,
+    dataset: String,
+    examples_per_second: f64,
+}
+
+/// What was measured of a worker in one round: the reports that were folded, added up.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub(super) struct Measured {
+    /// Number of examples, each counted as often as it was trained on.
+    pub examples: f64,
+    /// Seconds that the trainings took.
+    pub seconds: f64,
+}
+
+impl Measured {
+    /// Adds a report that says how long it took. One that trained on nothing, or in no time, says nothing.
+    pub fn add(&mut self, examples: u64, local_epochs: u32, seconds: Option<f64>) {
+        if let Some(seconds) = seconds.filter(|seconds| seconds.is_finite() && *seconds > 0.0)
+            && examples > 0
+        {
+            self.examples += examples as f64 * f64::from(local_epochs.max(1));
+            self.seconds += seconds;
+        }
+    }
+
+    /// Examples in a second, where that is a positive, finite number.
+    fn speed(self) -> Option<f64> {
+        let speed = self.examples / self.seconds;
+        (speed.is_finite() && speed > 0.0).then_some(speed)
+    }
+}
+
+impl Speeds {
+    /// Takes a round's measure into the speed: each round counts for half of what all before it do.
+    pub fn note(&mut self, model: &str, dataset: &str, measured: Measured) {
+        let Some(latest) = measured.speed() else {
+            return;
+        };
+        let before = self
+            .position(model, dataset)
+            .and_then(|at| self.known.remove(at));
+        let examples_per_second = match before {
+            Some(before) => {
+                before.examples_per_second + LATEST * (latest - before.examples_per_second)
+            }
+            None => latest,
+        };
+        self.known.push_back(Speed {
+            model: model.to_string(),
+            dataset: dataset.to_string(),
+            examples_per_second,
+        });
+        if self.known.len() > REMEMBERED {
+            self.known.pop_front();
+        }
+    }
+
+    /// The speed on this model and dataset, where it has been measured.
+    pub fn of(&self, model: &str, dataset: &str) -> Option<f64> {
+        let at = self.position(model, dataset)?;
+        self.known.get(at).map(|speed| speed.examples_per_second)
+    }
+
+    /// The speed that was measured last, on whatever model and dataset.
+    pub fn latest(&self) -> Option<f64> {
+        self.known.back().map(|speed| speed.examples_per_second)
+    }
+
+    fn position(&self, model: &str, dataset: &str) -> Option<usize> {
+        let is_it = |speed: &Speed| speed.model == model && speed.dataset == dataset;
+        self.known.iter().position(is_it)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn measured(examples: u64, seconds: f64) -> Measured {
+        let mut measured = Measured::default();
+        measured.add(examples, 1, Some(seconds));
+        measured
+    }
+
+    #[test]
+    fn the_latest_round_counts_for_half() {
+        let mut speeds = Speeds::default();
+        let mut seen = Vec::new();
+        for (examples, seconds) in [(100, 1.0), (300, 1.0), (200, 1.0)] {
+            speeds.note("mlp", "digits", measured(examples, seconds));
+            seen.extend(speeds.of("mlp", "digits"));
+        }
+        assert_eq!(seen, [100.0, 200.0, 200.0]);
+        assert_eq!(speeds.of("mlp", "cifar10"), None);
+    }
+
+    #[test]
+    fn each_pass_over_an_example_counts_and_long_trainings_count_more() {
+        let mut measured = Measured::default();
+        measured.add(10, 3, Some(1.0));
+        measured.add(90, 3, Some(2.0));
+        let mut speeds = Speeds::default();
+        speeds.note("mlp", "digits", measured);
+        assert_eq!(speeds.latest(), Some(100.0));
+    }
+
+    #[test]
+    fn nonsense_is_not_a_speed() {
+        let mut speeds = Speeds::default();
+        for (examples, seconds) in [
+            (10, 0.0),
+            (10, -1.0),
+            (10, f64::NAN),
+            (10, f64::INFINITY),
+            (0, 1.0),
+            (u64::MAX, f64::from_bits(1)),
+        ] {
+            speeds.note("mlp", "digits", measured(examples, seconds));
+            assert_eq!(speeds.latest(), None, "{examples} in {seconds} s");
+        }
+        let mut silent = Measured::default();
+        silent.add(10, 1, None);
+        speeds.note("mlp", "digits", silent);
+        assert_eq!(speeds.latest(), None);
+    }
+
+    #[test]
+    fn jobs_of_many_names_do_not_fill_the_memory() {
+        let mut speeds = Speeds::default();
+        for job in 0..100 {
+            speeds.note(&format!("model-{job}"), "digits", measured(job + 1, 1.0));
+        }
+        assert_eq!(speeds.known.len(), REMEMBERED);
+        assert_eq!(speeds.latest(), Some(100.0));
+        assert_eq!(speeds.of("model-99", "digits"), Some(100.0));
+        assert_eq!(speeds.of("model-0", "digits"), None);
+    }
+}
