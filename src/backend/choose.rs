@@ -1,6 +1,8 @@
 //! What `auto` stands for on this machine, and why.
 
-use super::{DeviceError, DeviceSpec, LibTorchTarget, WgpuTarget};
+#[cfg(any(feature = "libtorch", test))]
+use super::LibTorchTarget;
+use super::{DeviceError, DeviceSpec, WgpuTarget};
 
 /// The devices that `auto` stands for.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -10,7 +10,8 @@ use crate::{
     strategy::{FedAvg, FederatedStrategy},
     transport::InProcess,
     worker::{
-        BurnTrainers, ClientContext, LocalUpdate, TrainTask, TrainerFactory, Worker, WorkerConfig,
+        BurnTrainers, ClientContext, LocalUpdate, Partition, TrainTask, TrainerFactory, Worker,
+        WorkerConfig,
     },
 };
 
