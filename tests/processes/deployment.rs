@@ -21,6 +21,8 @@ pub fn binary(path: &str, arguments: &str) -> Command {
         command.env_remove(variable);
     }
     command.env("FEDAVG_DATA", "/nowhere");
+    // Several workers share this machine's cores: LibTorch's threads would wait for each other's time, spinning.
+    command.env("OMP_NUM_THREADS", "1");
     command.args(arguments.split_whitespace());
     command
 }
