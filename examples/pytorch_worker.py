@@ -152,18 +152,22 @@ class Session:
 
     def train(self, task):
         spec, dataset, model = self.prepare(task)
-        partition = self.document(f"/jobs/{task['job']}/partitions/{task['client']}")
+        # The data may be dealt anew between rounds: a task of another generation is of another partition.
+        partition = self.document(f"/jobs/{task['job']}/partitions/{task['client']}", task.get("generation", 0))
         if partition["fingerprint"] != dataset.fingerprint:
             raise ValueError("the partition is of another copy of the dataset")
         indices = np.array(partition["indices"], np.int64)
         # Nothing else is random, so that a client's task makes the same report whenever it is done.
         rng = np.random.default_rng([spec["seed"], task["round"], task["client"]])
+        start = time.perf_counter()
         steps, metrics = pytorch_training.train(self.trainer, dataset, indices, task["training"], rng, self.current.check)
-        local = self.trainer.parameters()
+        local = self.trainer.parameters()  # Waits for a GPU to be done.
+        seconds = time.perf_counter() - start
         delta = {f"delta/{name}": local[name] - model[name] for name in model}
         if not all(np.isfinite(value).all() for value in delta.values()):
             raise ValueError("the training diverged")
         report = {"base_version": task["version"], "examples": len(indices), "steps": steps, "metrics": metrics}
+        report.update(device=self.trainer.device, seconds=seconds)
         headers = {"Fedavg-Report": json.dumps(report, allow_nan=False)}
         path = f"/jobs/{task['job']}/rounds/{task['round']}/reports/{task['client']}"
         self.ask("PUT", path, write_safetensors(delta), headers)
@@ -198,11 +202,11 @@ class Session:
         self.trainer.load(spec["model"], dataset, model)
         return spec, dataset, model
 
-    def document(self, path):
-        """A JSON document that stays the same as long as the job runs."""
-        if path not in self.documents:
-            self.documents[path] = json.loads(self.ask("GET", path))
-        return self.documents[path]
+    def document(self, path, generation=0):
+        """A JSON document that stays the same as long as the job runs, or until its next generation."""
+        if self.documents.get(path, (None,))[0] != generation:
+            self.documents[path] = generation, json.loads(self.ask("GET", path))
+        return self.documents[path][1]
 
     def ask(self, method, path, body=None, headers=(), **options):
         """Asks as this worker, as long as the current task is worth it."""

@@ -31,8 +31,9 @@ pub struct JobArgs {
     /// Number of clients [default: as many as there are workers at the start]
     #[arg(long, value_name = "N")]
     pub clients: Option<u32>,
-    /// How the examples are dealt: iid, dirichlet:ALPHA, shard:LABELS, quantity_skew:ALPHA, proportional, or local
-    /// (the workers' own data) [default: iid]
+    /// How the examples are dealt: iid, dirichlet:ALPHA, shard:LABELS, quantity_skew:ALPHA, proportional (by the
+    /// workers' GPUs), proportional:measured (by how fast they were seen to train), or local (the workers' own data)
+    /// [default: iid]
     #[arg(long, value_name = "KIND")]
     pub partition: Option<PartitionSpec>,
     /// Number of rounds to commit [default: 20]

@@ -95,6 +95,11 @@ impl JobProgress {
         Some(match event {
             JobEvent::Waiting { reason } => reason.clone(),
             JobEvent::Started { clients } => format!("started with {clients} clients"),
+            JobEvent::Dealt { round, examples } => format!(
+                "before round {round}: the data was dealt anew, {} to {} examples for a client",
+                examples.iter().min().copied().unwrap_or_default(),
+                examples.iter().max().copied().unwrap_or_default()
+            ),
             JobEvent::Leased {
                 client,
                 from: Some(from),

@@ -21,6 +21,10 @@ use crate::{
 /// Speeds as measured move by some percents from round to round, and each new partition is to be sent to its worker.
 const WORTHWHILE: f64 = 1.25;
 
+/// How many times what it has a client must be due, for the data to be dealt anew though rounds are not much shorter
+/// for it: a worker that was slow once, when it was cold, must not stay without work for good.
+const STARVED: u64 = 2;
+
 /// A live worker that can train a job.
 pub(super) struct Host {
     pub worker: WorkerId,
@@ -110,20 +114,17 @@ impl Deal {
         })
     }
 
-    /// New partitions, where they make the rounds shorter by enough.
+    /// New partitions, where the rounds are much shorter with them, or a client has much less than it is due.
     pub fn anew(&self) -> Result<Option<Vec<Partition>>, String> {
         let examples = self.sizes.iter().sum::<u64>() as usize;
         let proportional = Proportional::new(&self.capacities);
         let sizes = proportional.and_then(|dealer| dealer.sizes(examples));
         let sizes = sizes.map_err(|error| error.to_string())?;
-        let (now, then) = (
-            longest(
-                self.sizes.iter().map(|size| *size as usize),
-                &self.capacities,
-            ),
-            longest(sizes, &self.capacities),
-        );
-        if now <= WORTHWHILE * then {
+        let due: Vec<_> = sizes.into_iter().map(|size| size as u64).collect();
+        let longest = |sizes| longest(sizes, &self.capacities);
+        let is_long = longest(&self.sizes) > WORTHWHILE * longest(&due);
+        let is_starved = |(has, due): (&u64, &u64)| *due > STARVED * has;
+        if !is_long && !self.sizes.iter().zip(&due).any(is_starved) {
             return Ok(None);
         }
         deal(&self.spec, Examples::unlabelled(examples), &self.capacities).map(Some)
@@ -171,10 +172,67 @@ fn share(speed: f64, clients: usize, slots: u32) -> f64 {
 }
 
 /// How long the slowest takes for its examples, in local epochs' seconds.
-fn longest(sizes: impl IntoIterator<Item = usize>, capacities: &[f64]) -> f64 {
+fn longest(sizes: &[u64], capacities: &[f64]) -> f64 {
     sizes
-        .into_iter()
+        .iter()
         .zip(capacities)
-        .map(|(size, capacity)| size as f64 / capacity)
+        .map(|(size, capacity)| *size as f64 / capacity)
         .fold(0.0, f64::max)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::partition::{Capacity, PartitionSpec};
+
+    /// The sizes after a job with these capacities was asked whether to deal anew; none where it stays as it is.
+    fn anew(capacities: &[f64], sizes: &[u64]) -> Option<Vec<u64>> {
+        let spec = JobSpec {
+            partition: PartitionSpec::Proportional {
+                by: Capacity::Measured,
+            },
+            ..JobSpec::default()
+        };
+        let deal = Deal {
+            spec,
+            capacities: capacities.to_vec(),
+            sizes: sizes.to_vec(),
+        };
+        let partitions = deal.anew().unwrap()?;
+        Some(super::sizes(&partitions))
+    }
+
+    #[test]
+    fn data_is_dealt_anew_where_rounds_are_a_quarter_longer_than_they_need_be() {
+        assert_eq!(anew(&[400.0, 100.0], &[50, 50]), Some(vec![80, 20]));
+        // 55 instead of 50 in the time of 50: a tenth.
+        assert_eq!(anew(&[100.0, 100.0], &[55, 45]), None);
+        assert_eq!(anew(&[110.0, 100.0], &[50, 50]), None);
+    }
+
+    #[test]
+    fn a_worker_that_was_slow_when_it_was_cold_does_not_stay_without_work() {
+        let mut sizes = vec![111; 9];
+        sizes.push(1);
+        assert_eq!(anew(&[1.0; 10], &sizes), Some(vec![100; 10]));
+        sizes = vec![105; 9];
+        sizes.push(55);
+        assert_eq!(anew(&[1.0; 10], &sizes), None);
+    }
+
+    proptest! {
+        #[test]
+        fn what_was_dealt_anew_stays_until_something_changes(
+            capacities in prop::collection::vec(0.001_f64..1000.0, 1..40),
+            examples in 1_u64..50,
+        ) {
+            let before = vec![examples; capacities.len()];
+            if let Some(after) = anew(&capacities, &before) {
+                prop_assert_eq!(after.iter().sum::<u64>(), before.iter().sum::<u64>());
+                prop_assert_eq!(anew(&capacities, &after), None);
+            }
+        }
+    }
 }

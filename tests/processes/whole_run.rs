@@ -3,6 +3,7 @@
 use std::fs;
 
 use fedavg::{
+    backend::DeviceSpec,
     cli::RunSummary,
     round::Outcome,
     telemetry::{WorkerSummary, parse_rounds},
@@ -27,6 +28,13 @@ fn a_job_submitted_over_the_network_trains_and_its_results_can_be_fetched() {
 
     let workers: Vec<WorkerSummary> = deployment.ask("workers");
     assert_eq!(workers.len(), 2);
+    assert!(
+        workers
+            .iter()
+            .all(|worker| worker.examples_per_second > Some(0.0))
+    );
+    let listed = deployment.operator("workers");
+    assert!(listed.out.contains(" cores"), "{}", listed.out);
 
     let folder = tempfile::tempdir().unwrap();
     let output = folder.path().join("results");
@@ -43,6 +51,23 @@ fn a_job_submitted_over_the_network_trains_and_its_results_can_be_fetched() {
             .iter()
             .all(|round| round.clients.len() == 4 && round.bytes > 0)
     );
+    let device = DeviceSpec::Cpu.resolve().unwrap().to_string();
+    for record in &rounds {
+        let names: Vec<_> = record
+            .contributions
+            .iter()
+            .map(|part| part.name.as_str())
+            .collect();
+        assert_eq!(names, ["first", "second"]);
+        for part in &record.contributions {
+            assert_eq!(part.device.as_deref(), Some(device.as_str()));
+            assert!(part.clients.len() == 2 && part.examples > 700, "{part:?}");
+            assert!(
+                part.seconds.unwrap() > 0.0 && part.energy_joules.is_none(),
+                "{part:?}"
+            );
+        }
+    }
     assert!(read("events.jsonl").lines().count() > 8 * 4);
 
     let model = folder.path().join("downloaded.safetensors");

@@ -39,9 +39,9 @@ impl RoundMachine {
         round: RoundId,
         metadata: &ReportMetadata,
     ) -> Offer {
-        let spec = self.check_begun(round).and_then(|()| self.client(client));
+        let known = self.check_begun(round).and_then(|()| self.client(client));
         let lease = self.leases.holder(client);
-        match spec {
+        match known {
             Err(refusal) => Offer::Refuse(refusal),
             Ok(_) => match self.collection(round) {
                 Some(collection) => collection.offer(request, worker, client, metadata, lease),

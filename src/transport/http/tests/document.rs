@@ -149,3 +149,31 @@ fn every_refusal_is_in_the_protocol() {
         assert!(protocol.contains(&row), "docs/protocol.md lacks {row}");
     }
 }
+
+#[test]
+fn hardware_contributions_and_measures_have_schemas_of_their_own() {
+    let document = serde_json::to_value(openapi()).unwrap();
+    let schemas = &document["components"]["schemas"];
+    let hardware = &schemas["Registration"]["properties"]["hardware"];
+    assert!(
+        hardware
+            .to_string()
+            .contains("#/components/schemas/Hardware"),
+        "{hardware}"
+    );
+    for (schema, property) in [
+        ("Hardware", "libtorch"),
+        ("Gpu", "compute_capability"),
+        ("ReportMetadata", "energy_joules"),
+        ("RoundRecord", "contributions"),
+        ("Contribution", "device"),
+        ("WorkerSummary", "examples_per_second"),
+    ] {
+        let found = &schemas[schema]["properties"][property];
+        assert!(
+            found.is_object(),
+            "{property} of {schema}: {}",
+            schemas[schema]
+        );
+    }
+}

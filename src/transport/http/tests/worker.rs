@@ -36,7 +36,9 @@ fn report(credentials: Credentials, body: ReportBody) -> Request {
                 ("train_loss".to_string(), 0.1),
                 ("größe".to_string(), -1e300),
             ]),
-            ..ReportMetadata::default()
+            device: Some("größer".to_string()),
+            seconds: Some(0.1 + 0.2),
+            energy_joules: Some(1e-300),
         },
         body,
     }
