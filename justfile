@@ -21,6 +21,22 @@ bench *ARGS:
 pytorch-worker PYTHON="python3":
     scripts/ci-python-worker {{ PYTHON }} torch
 
+# What CI runs with LibTorch on the CPU: installs it, all tests, jobs; CIFAR-10 where FEDAVG_DATA has it.
+libtorch:
+    scripts/ci-libtorch
+
+# docs/quickstart.md's CIFAR-10 job on LibTorch, after `just libtorch`; FEDAVG_DATA has the images.
+cifar10-libtorch ROUNDS="4":
+    scripts/cifar10-libtorch target/libtorch-current/release {{ ROUNDS }}
+
+# The legacy LibTorch pin: builds in its own folder and trains on the CPU.
+libtorch-legacy:
+    eval "$(scripts/libtorch legacy --cpu)" && cargo run --release --no-default-features --features libtorch,cli -- simulate --device libtorch
+
+# burn's own GPU backends: builds, and trains on whatever Vulkan there is (Debian: mesa-vulkan-drivers is one in software).
+wgpu DEVICE="wgpu":
+    CARGO_TARGET_DIR=target/gpu cargo run --release --no-default-features --features wgpu,cuda,cli -- simulate --device {{ DEVICE }} --rounds 3
+
 # The committed PyTorch fixtures, made again.
 fixtures PYTHON="python3":
     {{ PYTHON }} scripts/pytorch_fixtures.py tests/fixtures

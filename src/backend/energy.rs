@@ -64,7 +64,8 @@ impl EnergyMeter {
     /// `PCI_BUS_ID`, the fastest first. So on a machine with several GPUs one of these has to say which is which:
     /// `CUDA_DEVICE_ORDER=PCI_BUS_ID`, or UUIDs in `CUDA_VISIBLE_DEVICES`. A GPU that is divided (MIG) has no meter.
     pub fn of(device: DeviceSpec) -> Option<Arc<Self>> {
-        let DeviceSpec::LibTorch(LibTorchTarget::Cuda(index)) = device.resolve().ok()? else {
+        let (DeviceSpec::LibTorch(LibTorchTarget::Cuda(index)) | DeviceSpec::Cuda(index)) = device
+        else {
             return None;
         };
         let source = NvmlEnergy::open(index)?;

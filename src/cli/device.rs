@@ -62,3 +62,36 @@ pub(super) fn list(devices: &[DeviceSpec]) -> String {
 fn unusable(error: crate::backend::DeviceError) -> Failure {
     Failure::because("--device", error)
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Command {
+        #[command(flatten)]
+        device: DeviceArgs,
+    }
+
+    fn resolve(flag: &str) -> Result<Vec<DeviceSpec>, Failure> {
+        let command = Command::try_parse_from(["test", flag]).unwrap();
+        command.device.resolve(&Screen::new())
+    }
+
+    #[test]
+    fn devices_are_a_list_in_which_cpu_stands_for_a_backend() {
+        let cpu = DeviceSpec::Cpu.resolve().unwrap();
+        assert_eq!(resolve("--device=cpu").unwrap(), [cpu]);
+        let gpus = resolve("--device=libtorch:cuda:0,libtorch:cuda:1").unwrap();
+        assert_eq!(list(&gpus), "libtorch:cuda:0, libtorch:cuda:1");
+        assert!(Command::try_parse_from(["test", "--device=cpu,tpu"]).is_err());
+    }
+
+    #[test]
+    fn auto_is_something_that_works_and_stands_alone() {
+        assert!(!resolve("--device=auto").unwrap().is_empty());
+        assert_eq!(resolve("--device=auto,cpu").unwrap_err().code(), 2);
+    }
+}
