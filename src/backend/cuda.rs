@@ -65,9 +65,10 @@ impl Cuda {
         }
         if !self.has_gpu_part {
             let libtorch = self.libtorch.as_deref().unwrap_or_default();
+            let pin = Pin::of(libtorch).map_or("current", |pin| pin.name);
             return Some(format!(
                 "this program is built against LibTorch {libtorch}, which has no GPU part: install one that has with \
-                 `scripts/libtorch current --gpu` and build again"
+                 `scripts/libtorch {pin} --gpu` and build again"
             ));
         }
         let count = |gpus: usize| match gpus {
