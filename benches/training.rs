@@ -2,9 +2,10 @@
 //!
 //! A measurement is one client's round as a worker runs it: `LocalTrainer::train` from a global model on images of
 //! CIFAR-10's shape, flipped and cropped, in batches of 64, by SGD with momentum and weight decay, the local model read
-//! back at the end. PyTorch does the same in a process of its own (`scripts/pytorch_training_speed.py`) on as many
-//! threads. Measurements take turns, each backend once and then PyTorch, so that what else this machine does meets all
-//! of them; a ratio is the median over the turns of a backend's speed to PyTorch's in the same turn.
+//! back at the end. PyTorch does the same in a process of its own (`scripts/pytorch_training_speed.py`), on as many
+//! threads as LibTorch takes here: one for each core, or `OMP_NUM_THREADS`. Measurements take turns, each backend once
+//! and then PyTorch, so that what else this machine does meets all of them; a ratio is the median over the turns of a
+//! backend's speed to PyTorch's in the same turn. On a busy machine let it be one thread: several wait for each other.
 //!
 //! `data` is the share of the time that choosing, flipping, cropping and normalising images takes by itself.
 //!
@@ -20,7 +21,6 @@ use std::{
     io::{BufRead, BufReader, Write},
     process::{Child, ChildStdin, ChildStdout, Command, Stdio},
     sync::{Arc, atomic::AtomicBool},
-    thread,
     time::{Duration, Instant},
 };
 
@@ -55,8 +55,7 @@ fn main() {
         let of_these: Vec<_> = asked.iter().filter(|word| all.contains(word)).collect();
         of_these.is_empty() || of_these.iter().any(|word| *word == name)
     };
-    let threads = thread::available_parallelism().map_or(1, |count| count.get());
-    let mut torch = PyTorch::start(threads);
+    let mut torch = PyTorch::start();
     match &torch {
         Some(torch) => println!("{}", torch.version),
         None => println!("no PyTorch here: FEDAVG_PYTHON names a Python that has it"),
@@ -274,14 +273,14 @@ struct PyTorch {
 }
 
 impl PyTorch {
-    fn start(threads: usize) -> Option<Self> {
+    fn start() -> Option<Self> {
         let python = env::var_os("FEDAVG_PYTHON").unwrap_or(OsString::from("python3"));
         let script = concat!(
             env!("CARGO_MANIFEST_DIR"),
             "/scripts/pytorch_training_speed.py"
         );
         let mut child = Command::new(python)
-            .args([script, "--threads", &threads.to_string()])
+            .arg(script)
             // The LibTorch that this program may run on is not the one that this Python has.
             .env_remove("LD_LIBRARY_PATH")
             .stdin(Stdio::piped())

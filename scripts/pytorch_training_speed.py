@@ -1,6 +1,6 @@
 """The other side of `cargo bench --bench training`: trains the crate's models in plain PyTorch, as much as it is told to.
 
-    python pytorch_training_speed.py --threads 2
+    python pytorch_training_speed.py
 
 A line `MODEL IMAGES BATCH_SIZE` on the standard input is one client's round: from the same initial model, with a fresh optimizer,
 over so many images (of random values, CIFAR-10's shape), each flipped and cropped and normalised, the trained state copied out
@@ -29,9 +29,7 @@ def settings(batch_size):
 
 
 def main():
-    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument("--threads", type=int, default=torch.get_num_threads())
-    torch.set_num_threads(arguments.parse_args().threads)
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     generator = torch.Generator().manual_seed(1)
     images = torch.randint(0, 256, (EXAMPLES, *SHAPE), dtype=torch.uint8, generator=generator)
     labels = torch.randint(0, 10, (EXAMPLES,), generator=generator)
