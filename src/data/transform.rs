@@ -4,6 +4,8 @@
 //! on it. Random draws come from a generator that the caller seeds per client and round; burn's global one is never
 //! used.
 
+use std::iter::repeat_n;
+
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
@@ -150,10 +152,11 @@ impl Transform {
                 reason: format!("images of {}, not {}", images.shape(), self.shape),
             });
         }
-        let size = self.shape.pixels();
         batch.labels.clear();
-        batch.pixels.resize(indices.len() * size, 0.0);
-        for (&index, out) in indices.iter().zip(batch.pixels.chunks_exact_mut(size)) {
+        batch.pixels.clear();
+        // Values are appended and not written over zeros: clearing a batch first takes as long as filling it.
+        batch.pixels.reserve(indices.len() * self.shape.pixels());
+        for &index in indices {
             let image = images
                 .image(index as usize)
                 .ok_or_else(|| DataError::IndexOutOfRange {
@@ -164,52 +167,52 @@ impl Transform {
             batch
                 .labels
                 .push(i32::from(images.labels()[index as usize]));
-            self.write(image, place(self.shape), out);
+            self.append(image, place(self.shape), &mut batch.pixels);
         }
         Ok(())
     }
 
-    /// Writes one image at its place.
-    fn write(&self, image: &[u8], place: Placement, out: &mut [f32]) {
+    /// Appends one image at its place.
+    fn append(&self, image: &[u8], place: Placement, out: &mut Vec<f32>) {
         let ImageShape { height, width, .. } = self.shape;
-        let plane = height * width;
-        let planes = image.chunks_exact(plane).zip(out.chunks_exact_mut(plane));
-        for ((image, out), table) in planes.zip(&self.tables) {
+        for (image, table) in image.chunks_exact(height * width).zip(&self.tables) {
             if place == Placement::default() {
-                write_row(image, out, table);
+                append_row(image, false, table, out);
                 continue;
             }
-            for (y, row) in out.chunks_exact_mut(width).enumerate() {
-                // The row and the columns of the original that this row shows; the rest is padding.
-                match y
+            let shift = place.right.unsigned_abs().min(width);
+            // Where the padding is: right of what is shown, or left of it; the other way round in a mirror.
+            let padded_right = (place.right >= 0) != place.mirrored;
+            for y in 0..height {
+                // The row of the original that this row shows; the rest is padding.
+                let Some(from) = y
                     .checked_add_signed(place.down)
                     .filter(|&from| from < height)
-                {
-                    None => row.fill(table[0]),
-                    Some(from) => {
-                        let image = &image[from * width..][..width];
-                        let shift = place.right.unsigned_abs().min(width);
-                        let shown = width - shift;
-                        if place.right >= 0 {
-                            write_row(&image[shift..], &mut row[..shown], table);
-                            row[shown..].fill(table[0]);
-                        } else {
-                            row[..shift].fill(table[0]);
-                            write_row(&image[..shown], &mut row[shift..], table);
-                        }
-                    }
+                else {
+                    out.extend(repeat_n(table[0], width));
+                    continue;
+                };
+                let row = &image[from * width..][..width];
+                let shown = match place.right >= 0 {
+                    true => &row[shift..],
+                    false => &row[..width - shift],
+                };
+                if !padded_right {
+                    out.extend(repeat_n(table[0], shift));
                 }
-                if place.mirrored {
-                    row.reverse();
+                append_row(shown, place.mirrored, table, out);
+                if padded_right {
+                    out.extend(repeat_n(table[0], shift));
                 }
             }
         }
     }
 }
 
-fn write_row(image: &[u8], out: &mut [f32], table: &[f32; 256]) {
-    for (out, &raw) in out.iter_mut().zip(image) {
-        *out = table[raw as usize];
+fn append_row(image: &[u8], mirrored: bool, table: &[f32; 256], out: &mut Vec<f32>) {
+    match mirrored {
+        false => out.extend(image.iter().map(|&raw| table[raw as usize])),
+        true => out.extend(image.iter().rev().map(|&raw| table[raw as usize])),
     }
 }
 

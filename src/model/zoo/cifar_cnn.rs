@@ -69,8 +69,8 @@ pub(super) fn padded(channels: [usize; 2], device: &Device) -> Conv2d {
 impl Classifier for CifarCnn {
     fn forward(&self, images: Tensor<4>, rng: Option<&mut ChaCha8Rng>) -> Tensor<2> {
         let x = relu(self.bn1.forward(self.conv1.forward(images)));
-        let x = halved(relu(self.bn2.forward(self.conv2.forward(x))));
-        let x = halved(relu(self.bn3.forward(self.conv3.forward(x))));
+        let x = relu(halved(self.bn2.forward(self.conv2.forward(x))));
+        let x = relu(halved(self.bn3.forward(self.conv3.forward(x))));
         let x = relu(self.fc1.forward(x.flatten(1, 3)));
         self.fc2.forward(dropout(x, 0.5, rng))
     }

@@ -57,8 +57,8 @@ impl LeNet {
 
 impl Classifier for LeNet {
     fn forward(&self, images: Tensor<4>, _dropout: Option<&mut ChaCha8Rng>) -> Tensor<2> {
-        let x = halved(relu(self.conv1.forward(images)));
-        let x = halved(relu(self.conv2.forward(x)));
+        let x = relu(halved(self.conv1.forward(images)));
+        let x = relu(halved(self.conv2.forward(x)));
         let x = relu(self.fc1.forward(x.flatten(1, 3)));
         self.fc3.forward(relu(self.fc2.forward(x)))
     }

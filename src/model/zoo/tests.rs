@@ -117,3 +117,30 @@ fn shapes_that_leave_nothing_to_classify_are_errors() {
         "cifar_cnn needs sides of at least 4 pixels, not 1 x 8 x 3 with 10 classes"
     );
 }
+
+#[test]
+fn halving_before_a_relu_changes_no_value_and_no_gradient() {
+    use burn::tensor::{TensorData, activation::relu};
+
+    // Ties, windows of negatives alone, zeros of both signs.
+    let values: Vec<f32> = (0..96)
+        .map(|at| [0.5, -1.0, 0.5, -0.25, 0.0, -0.0, -3.0, 2.0, 1.0][at * at % 9])
+        .collect();
+    for (backend, device) in devices() {
+        let device = device.autodiff();
+        let outcome = |forward: fn(Tensor<4>) -> Tensor<4>| {
+            let data = TensorData::new(values.clone(), [2, 3, 4, 4]);
+            let images = Tensor::<4>::from_data(data, &device).require_grad();
+            let answer = forward(images.clone());
+            let weights: Vec<f32> = (1..25).map(|weight| weight as f32).collect();
+            let weights = Tensor::from_data(TensorData::new(weights, [2, 3, 2, 2]), &device);
+            let gradients = answer.clone().mul(weights).sum().backward();
+            let gradient = images.grad(&gradients).unwrap();
+            [answer.inner(), gradient]
+                .map(|tensor| tensor.into_data().try_into_vec::<f32>().unwrap())
+        };
+        let after = outcome(|images| halved(relu(images)));
+        let before = outcome(|images| relu(halved(images)));
+        assert_eq!(before, after, "{backend}");
+    }
+}

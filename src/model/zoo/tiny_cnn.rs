@@ -51,8 +51,8 @@ impl TinyCnn {
 
 impl Classifier for TinyCnn {
     fn forward(&self, images: Tensor<4>, rng: Option<&mut ChaCha8Rng>) -> Tensor<2> {
-        let x = halved(relu(self.bn1.forward(self.conv1.forward(images))));
-        let x = halved(relu(self.bn2.forward(self.conv2.forward(x))));
+        let x = relu(halved(self.bn1.forward(self.conv1.forward(images))));
+        let x = relu(halved(self.bn2.forward(self.conv2.forward(x))));
         let x = relu(self.fc1.forward(x.flatten(1, 3)));
         self.fc2.forward(dropout(x, 0.25, rng))
     }

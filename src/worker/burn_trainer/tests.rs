@@ -25,6 +25,7 @@ use crate::{
 mod averaging;
 mod pytorch;
 mod registry;
+mod twenty_steps;
 
 /// A factory for every CPU device that is compiled in.
 fn factories() -> Vec<BurnTrainers> {
