@@ -37,7 +37,9 @@ impl DeviceSpec {
             Self::NdArray => proven(Self::NdArray, ndarray()?),
             Self::LibTorch(target) => libtorch(target),
             Self::Cuda(index) => cuda(index),
-            Self::Wgpu(target) => proven(Self::Wgpu(target), wgpu(target)?),
+            Self::Wgpu(target) => {
+                proven(Self::Wgpu(target), wgpu(target)?).map_err(without_adapter)
+            }
             Self::Cpu | Self::Auto => unreachable!("resolve() names a backend"),
         }
     }
@@ -89,6 +91,21 @@ fn proven(spec: DeviceSpec, device: Device) -> Result<Device, DeviceError> {
             // LibTorch adds its call stack.
             reason: failure.lines().next().unwrap_or_default().to_string(),
         }),
+    }
+}
+
+/// wgpu's thread ends where there is no adapter, and whoever waits for it learns that alone.
+fn without_adapter(error: DeviceError) -> DeviceError {
+    match error {
+        DeviceError::Unavailable { device, reason } if reason.contains("RecvError") => {
+            let reason = "wgpu found no such adapter, or its driver failed (what it said is above): a driver for Vulkan or \
+                          Metal is needed";
+            DeviceError::Unavailable {
+                device,
+                reason: reason.to_string(),
+            }
+        }
+        other => other,
     }
 }
 

@@ -8,15 +8,21 @@
 //! | text | burn backend | Cargo feature | use it for |
 //! |---|---|---|---|
 //! | `cpu` | the first of LibTorch, flex, ndarray that is compiled in | any of the three | the default |
-//! | `auto` | the first CUDA GPU that LibTorch sees, else `cpu` | any of the three | workers with or without a GPU |
+//! | `auto` | every CUDA GPU that works, else `cpu` | any of the three | workers with or without a GPU |
 //! | `flex` | burn-flex, pure Rust | `flex` (default) | CPUs without LibTorch |
 //! | `ndarray` | burn-ndarray, pure Rust | `ndarray` | small dense models; its convolutions are slow |
 //! | `libtorch` | LibTorch on the CPU | `libtorch` | the fastest CPU backend |
 //! | `libtorch:cuda:0` | LibTorch on an NVIDIA GPU, by index | `libtorch` | NVIDIA GPUs |
 //! | `libtorch:mps` | LibTorch on Apple's Metal | `libtorch` | Apple GPUs |
+//! | `cuda:0` | burn-cuda, by index | `cuda` | NVIDIA GPUs without LibTorch |
+//! | `wgpu`, `wgpu:discrete:0`, `wgpu:integrated:0`, `wgpu:cpu` | burn-wgpu, on Vulkan or Metal | `wgpu` | other GPUs |
 //!
-//! Against PyTorch 2.9 on the same two cores, a small CNN trains at 0.88 (LibTorch), 0.42 (flex) and 0.012 (ndarray)
-//! of its speed, and a multi-layer perceptron at 1.06, 0.55 and 0.92. burn 0.22 deprecates ndarray and LibTorch.
+//! Against PyTorch 2.9 on the same two cores, the zoo's `cifar_cnn` trains at 0.74 (LibTorch), 0.47 (flex) and 0.013
+//! (ndarray) of its speed, and `mlp` at 2.1, 1.85 and 1.1; `docs/performance.md` has the method. burn 0.22 deprecates
+//! ndarray and LibTorch. `docs/backends.md` says what was run on which hardware.
+//!
+//! A device is given out once it has proven itself ([`DeviceSpec::device`]). LibTorch comes in two pinned builds
+//! ([`Pin`]), and a program checks that it runs with the one that it is built against.
 //!
 //! This folder is the only place that names a backend. It must never panic where a device is missing, and never treat missing
 //! hardware as an error of the inventory.
