@@ -110,3 +110,23 @@ impl Expected {
         }
     }
 }
+
+#[cfg(all(test, any(feature = "flex", feature = "ndarray", feature = "libtorch")))]
+mod tests {
+    use super::*;
+    use crate::backend::DeviceSpec;
+
+    #[test]
+    fn what_is_expected_is_a_convolution() {
+        // The upper left corner: (1 - 0) + 2 (4 - 2) + (0 + 3 - 1).
+        assert_eq!(Expected::new().output[0], 7.0);
+    }
+
+    #[test]
+    fn a_device_that_works_proves_it_and_one_that_panics_says_why() {
+        let device = DeviceSpec::Cpu.device().unwrap();
+        assert_eq!(prove(&device), Ok(()));
+        let said = panics::quietly(|| -> Result<(), String> { panic!("no kernel image") });
+        assert_eq!(said, Err("no kernel image".to_string()));
+    }
+}

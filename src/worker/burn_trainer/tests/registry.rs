@@ -118,7 +118,8 @@ fn datasets_are_described_by_counts_fingerprint_and_labels() {
 #[test]
 fn trainers_are_spread_over_the_devices_and_say_where_they_are() {
     let here = |name: &&str| name.parse::<DeviceSpec>().unwrap().device().is_ok();
-    let names: Vec<_> = ["flex", "ndarray"].into_iter().filter(here).collect();
+    let known = ["flex", "ndarray", "libtorch"];
+    let names: Vec<_> = known.into_iter().filter(here).collect();
     let factory = BurnTrainers::on(names.iter().map(|name| name.parse().unwrap())).unwrap();
     let device = |trainer: &dyn LocalTrainer| trainer.device().unwrap();
     let mut trainers: Vec<_> = (0..2 * names.len())
