@@ -20,6 +20,7 @@ pub struct Contribution {
     /// Its name.
     pub name: String,
     /// What trained, such as `flex` or `libtorch:cuda:0`; none where the reports do not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub device: Option<String>,
     /// The clients whose reports were folded, in order.
     pub clients: Vec<ClientId>,
@@ -27,8 +28,10 @@ pub struct Contribution {
     pub examples: u64,
     /// Seconds that the local trainings took, added up: two that run beside each other for a second are two seconds.
     /// So `examples` times the local epochs by `seconds` is the speed of one slot. None where no report says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seconds: Option<f64>,
     /// Joules that the device spent on them, added up over those that measured; none where none did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub energy_joules: Option<f64>,
 }
 
