@@ -23,12 +23,12 @@ use crate::{
 /// How to run a coordinator.
 #[derive(Debug, Clone, Args)]
 pub struct CoordinatorArgs {
-    /// Where to listen: ADDRESS:PORT, an address alone (port 8000), a port alone (loopback), or tailscale[:PORT], this
-    /// machine's Tailscale address. Other addresses than loopback need a join token. Port 0: any that is free
+    /// Where to listen: ADDRESS:PORT, an address alone (port 8000), a port alone (loopback), or tailscale or
+    /// tailscale:PORT, this machine's Tailscale address. Other addresses than loopback need a join token. Port 0: any that is free
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8000")]
     pub bind: Bind,
-    /// By which address workers and operators reach it, where that is another: ADDRESS[:PORT], HOST[:PORT] or
-    /// tailscale[:PORT] [default: where it listens]
+    /// By which address workers and operators reach it, where that is another: an address, a host or tailscale, each with
+    /// :PORT or without [default: where it listens]
     #[arg(long, value_name = "ADDRESS")]
     pub advertise: Option<Advertise>,
     /// What workers and operators must show.
