@@ -35,7 +35,8 @@ libtorch-legacy:
 
 # burn's own GPU backends: builds, and trains on whatever Vulkan there is (Debian: mesa-vulkan-drivers is one in software).
 wgpu DEVICE="wgpu":
-    CARGO_TARGET_DIR=target/gpu cargo run --release --no-default-features --features wgpu,cuda,cli -- simulate --device {{ DEVICE }} --rounds 3
+    CARGO_TARGET_DIR=target/gpu cargo run --release --no-default-features --features wgpu,cli -- simulate --device {{ DEVICE }} --rounds 3
+    CARGO_TARGET_DIR=target/gpu cargo test --release --no-default-features --features wgpu,cli --lib twenty
 
 # The committed PyTorch fixtures, made again.
 fixtures PYTHON="python3":
