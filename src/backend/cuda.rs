@@ -169,6 +169,7 @@ impl Cuda {
 fn is_without_kernels(failure: &str) -> bool {
     [
         "no kernel image",
+        "ARCH_MISMATCH",
         "not compiled with",
         "unsupported gpu architecture",
         "NoBinaryForGpu",
