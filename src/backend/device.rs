@@ -7,14 +7,19 @@ use burn::tensor::Device;
 use super::{DeviceError, DeviceSpec, LibTorchTarget, WgpuTarget, proof::prove};
 
 impl DeviceSpec {
-    /// The device that this stands for: `cpu` and `auto` become the backend chosen, others stay what they are.
+    /// The device that this stands for: `cpu` and `auto` become the backend chosen, others stay what they are. The log
+    /// says what `auto` became, and why.
     ///
     /// # Errors
     ///
     /// [`DeviceError::NotBuilt`] where no CPU backend is compiled in.
     pub fn resolve(self) -> Result<Self, DeviceError> {
         match self {
-            Self::Auto => Ok(Self::choose()?.devices[0]),
+            Self::Auto => {
+                let choice = Self::choose()?;
+                tracing::info!(device = %choice.devices[0], why = choice.why, "device auto");
+                Ok(choice.devices[0])
+            }
             Self::Cpu if cfg!(feature = "libtorch") => Ok(Self::LibTorch(LibTorchTarget::Cpu)),
             Self::Cpu if cfg!(feature = "flex") => Ok(Self::Flex),
             Self::Cpu if cfg!(feature = "ndarray") => Ok(Self::NdArray),

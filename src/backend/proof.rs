@@ -12,8 +12,11 @@ use crate::panics;
 /// The longest that a device may take. A GPU for whose generation code has first to be made takes minutes.
 const PATIENCE: Duration = Duration::from_secs(600);
 
-/// Image `[1, 1, 4, 4]` and kernel `[1, 1, 3, 3]`: small whole numbers, so that even a GPU that shortens its factors
-/// computes exactly.
+/// How far a value may be off, as a share of the largest one expected: devices multiply with ten bits (TF32), or convolve
+/// by way of fractions (Winograd). One that computes something else is off by a whole number.
+const TOLERANCE: f32 = 1e-3;
+
+/// Image `[1, 1, 4, 4]` and kernel `[1, 1, 3, 3]`: small whole numbers, whose products ten bits hold.
 const IMAGE: [i8; 16] = [1, 2, 0, 3, 4, 1, 2, 0, 0, 3, 1, 2, 2, 0, 4, 1];
 const KERNEL: [i8; 9] = [1, 0, -1, 2, 0, -2, 1, 1, -1];
 
@@ -71,13 +74,22 @@ fn compute(device: &Device) -> Result<(), String> {
         ),
     ] {
         let found = read(what, found)?;
-        if found != *expected {
+        if !agree(&found, expected) {
             return Err(format!(
                 "{what} came out as {found:?} instead of {expected:?}"
             ));
         }
     }
     Ok(())
+}
+
+/// Whether this is what was expected, within the tolerance.
+fn agree(found: &[f32], expected: &[f32]) -> bool {
+    let largest = expected
+        .iter()
+        .fold(0f32, |max, value| max.max(value.abs()));
+    let is_near = |(found, expected): (&f32, &f32)| (found - expected).abs() <= TOLERANCE * largest;
+    found.len() == expected.len() && found.iter().zip(expected).all(is_near)
 }
 
 /// The same in plain arithmetic.
@@ -120,6 +132,22 @@ mod tests {
     fn what_is_expected_is_a_convolution() {
         // The upper left corner: (1 - 0) + 2 (4 - 2) + (0 + 3 - 1).
         assert_eq!(Expected::new().output[0], 7.0);
+    }
+
+    #[test]
+    fn rounding_is_forgiven_and_a_wrong_value_is_not() {
+        let Expected { output, .. } = Expected::new();
+        let with =
+            |change: f32| -> Vec<f32> { output.iter().map(|value| value + change).collect() };
+        assert!(agree(&with(1e-5), &output));
+        for wrong in [
+            with(1.0),
+            with(f32::NAN),
+            vec![0.0; 4],
+            output[1..].to_vec(),
+        ] {
+            assert!(!agree(&wrong, &output), "{wrong:?}");
+        }
     }
 
     #[test]

@@ -3,7 +3,8 @@
 use std::process::Command;
 
 use fedavg::{
-    ids::{JobId, WorkerId},
+    ids::{ClientId, JobId, WorkerId},
+    round::{JobEvent, Outcome},
     telemetry::{JobSummary, LoggedEvent, WorkerSummary},
 };
 use serde::de::DeserializeOwned;
@@ -183,4 +184,20 @@ impl Watch {
         while self.next().is_some() {}
         (self.log, self.process.finish().code)
     }
+}
+
+/// Every round of this job was committed, with so many clients, and the job completed.
+pub fn nothing_was_lost(log: &[LoggedEvent], clients: u32) {
+    let all: Vec<_> = (0..clients).map(ClientId).collect();
+    for entry in log {
+        match &entry.event {
+            JobEvent::RoundCommitted { clients, .. } => assert_eq!(clients, &all),
+            JobEvent::RoundAbandoned { .. } => panic!("a round was lost: {log:#?}"),
+            _ => {}
+        }
+    }
+    assert!(matches!(
+        log.last().unwrap().event,
+        JobEvent::Ended(Outcome::Completed)
+    ));
 }
