@@ -348,6 +348,8 @@ impl Fleet {
     async fn register(&self, index: usize, line: &mut Line) -> Result<Registered, Failure> {
         let registration = Registration {
             protocol: PROTOCOL,
+            protocol_min: None,
+            capabilities: Vec::new(),
             name: format!("worker-{index}"),
             slots: 1,
             hardware: self.hardware.clone(),

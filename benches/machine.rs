@@ -88,12 +88,8 @@ impl Drive {
     /// The round, with all clients in its cohort. Each worker does one task after the other.
     fn round(&mut self, workers: u64, clients: u32) {
         let round = RoundId(1);
-        let plan = RoundPlan {
-            cohort: (0..clients).map(ClientId).collect(),
-            goal: clients as usize,
-            quorum: 1,
-            training: TrainingSettings::default(),
-        };
+        let all = (0..clients).map(ClientId);
+        let plan = RoundPlan::new(all, TrainingSettings::default());
         self.send(Event::Planned {
             round,
             plan: Ok(plan),

@@ -20,7 +20,10 @@ const ARROWS: &[(&str, &[&str])] = &[
         "strategy",
         &["ids", "parameters", "report", "rng", "settings"],
     ),
-    ("round", &["ids", "report", "settings", "strategy"]),
+    (
+        "round",
+        &["ids", "parameters", "report", "settings", "strategy"],
+    ),
     ("job", &["parameters", "partition", "settings", "strategy"]),
     // Edges.
     ("panics", &[]),

@@ -166,6 +166,8 @@ pub async fn generate_reports(url: String, trainers: Arc<NoopTrainers>, name: St
     let transport = HttpTransport::new(&url, ClientConfig::default()).expect("an address");
     let registration = Registration {
         protocol: PROTOCOL,
+        protocol_min: None,
+        capabilities: Vec::new(),
         name,
         slots: 1,
         hardware: Default::default(),

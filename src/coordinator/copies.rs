@@ -82,6 +82,8 @@ mod tests {
     fn worker(local: bool, datasets: &[(&str, &str)]) -> Registration {
         Registration {
             protocol: PROTOCOL,
+            protocol_min: None,
+            capabilities: Vec::new(),
             name: "worker".to_string(),
             slots: 1,
             hardware: Default::default(),

@@ -140,6 +140,7 @@ impl Coordinator {
         self.rearm(&mut state);
         Ok(Response::Registered(Registered {
             worker,
+            protocol: PROTOCOL,
             token,
             heartbeat_ms: self.0.config.heartbeat.as_millis() as u64,
             poll_ms: self.longest_poll().as_millis() as u64,
@@ -286,10 +287,19 @@ impl Coordinator {
 
     fn message_of(&self, job: JobId, generation: u64, task: Task) -> TaskMessage {
         let work = match task.kind {
-            TaskKind::Train { training, deadline } => TaskWork::Train {
+            TaskKind::Train {
+                training,
+                deadline,
+                basis,
+                sends,
+                expects,
+            } => TaskWork::Train {
                 training,
                 remaining_ms: deadline.since(self.now()).as_millis() as u64,
                 generation,
+                basis,
+                sends,
+                expects,
             },
             TaskKind::Evaluate { share, shares } => TaskWork::Evaluate { share, shares },
         };
@@ -444,6 +454,9 @@ fn task_of(message: &TaskMessage) -> Task {
         TaskWork::Train { training, .. } => TaskKind::Train {
             training: training.clone(),
             deadline: Default::default(),
+            basis: None,
+            sends: Vec::new(),
+            expects: Vec::new(),
         },
         TaskWork::Evaluate { share, shares } => TaskKind::Evaluate {
             share: *share,

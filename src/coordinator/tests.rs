@@ -76,6 +76,8 @@ impl Lab {
     fn registration(&self, name: &str) -> Registration {
         Registration {
             protocol: PROTOCOL,
+            protocol_min: None,
+            capabilities: Vec::new(),
             name: name.to_string(),
             slots: 1,
             hardware: Default::default(),

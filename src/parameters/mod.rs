@@ -8,6 +8,7 @@ mod block;
 mod digest;
 mod encoding;
 mod layout;
+mod payload;
 pub mod safetensors;
 
 use std::sync::Arc;
@@ -21,6 +22,7 @@ pub use encoding::{
     encode_block, encode_top_k,
 };
 pub use layout::{Layout, LayoutError, Role, TensorSpec};
+pub use payload::{DType, LONGEST_PAYLOAD_NAME, PayloadSpec, Roles, Shape, VECTOR};
 
 /// All parameters of one model: the values of every tensor of the layout, one after the other.
 #[derive(Debug, Clone, PartialEq)]

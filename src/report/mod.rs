@@ -57,6 +57,10 @@ pub struct ReportMetadata {
     /// Joules that the device spent on the local training, where they were measured; finite, not negative.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub energy_joules: Option<f64>,
+    /// Whether the client had to start from its initial state, since the worker has not kept the state that the task's `basis`
+    /// names. Left out if not.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub state_lost: bool,
 }
 
 impl ReportMetadata {

@@ -113,14 +113,13 @@ impl Collection {
         deadline: Timestamp,
         examples: impl Fn(ClientId) -> u64,
     ) -> Self {
-        let member = |client: &ClientId| Member {
-            examples: examples(*client),
+        let member = |client| Member {
+            examples: examples(client),
             ..Member::default()
         };
         let members: BTreeMap<_, _> = plan
-            .cohort
-            .iter()
-            .map(|client| (*client, member(client)))
+            .clients()
+            .map(|client| (client, member(client)))
             .collect();
         Self {
             round,

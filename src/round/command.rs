@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::Evaluation;
 use crate::{
     ids::{ClientId, ModelVersion, RequestId, RoundId, Timestamp, WorkerId},
+    parameters::PayloadSpec,
     report::Refusal,
     settings::TrainingSettings,
     strategy::ClientInfo,
@@ -117,6 +118,12 @@ pub enum TaskKind {
         training: TrainingSettings,
         /// A report after this moment is late.
         deadline: Timestamp,
+        /// The last round whose commit folded this client's report, if any has.
+        basis: Option<RoundId>,
+        /// The payloads of the version that it needs beside the model.
+        sends: Vec<String>,
+        /// The payloads that its report must have.
+        expects: Vec<PayloadSpec>,
     },
     /// Evaluate one of `shares` equal parts of the test split.
     Evaluate {

@@ -52,11 +52,13 @@ impl FederatedStrategy for FedAvg {
                 .sum::<f64>()
                 / total_weight
         });
-        Ok(Aggregation {
-            total_weight,
-            train_loss,
-            metrics: Default::default(),
-        })
+        let folded = reports.iter().map(|report| report.client);
+        let mut aggregation = Aggregation::new(folded, total_weight);
+        if let Some(train_loss) = train_loss {
+            let name = "train_loss".to_string();
+            aggregation.metrics.insert(name, train_loss);
+        }
+        Ok(aggregation)
     }
 
     fn export_state(&self) -> StrategyState {

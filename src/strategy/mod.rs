@@ -15,6 +15,7 @@
 
 mod fedavg;
 mod fold;
+mod plan;
 mod replay;
 mod sampler;
 mod weighting;
@@ -23,14 +24,14 @@ use std::{collections::BTreeMap, sync::Arc};
 
 pub use fedavg::FedAvg;
 pub use fold::weighted_mean;
+pub use plan::{Aggregation, ClientInfo, Member, RoundPlan};
 pub use replay::Replay;
 pub use sampler::UniformSampler;
-use serde::{Deserialize, Serialize};
 use thiserror::Error;
 pub use weighting::Weighting;
 
 use crate::{
-    ids::{ClientId, ModelVersion, RoundId},
+    ids::{ModelVersion, RoundId},
     parameters::{BlockError, BlockReader, BlockWriter, Parameters},
     report::{ReportError, Reports},
     rng::{self, ChaCha8Rng, Purpose},
@@ -99,28 +100,6 @@ pub struct RoundContext<'a> {
     pub goal: Option<usize>,
 }
 
-/// What is known of a client.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ClientInfo {
-    /// Its identity.
-    pub id: ClientId,
-    /// Number of examples in its partition.
-    pub examples: u64,
-}
-
-/// A strategy's decision for one round.
-#[derive(Debug, Clone, PartialEq)]
-pub struct RoundPlan {
-    /// The clients to train, in rising order.
-    pub cohort: Vec<ClientId>,
-    /// How many reports the round waits for; at most the cohort.
-    pub goal: usize,
-    /// The fewest reports that may commit the round at its deadline; at most the goal, at least 1.
-    pub quorum: usize,
-    /// How the cohort trains.
-    pub training: TrainingSettings,
-}
-
 /// A round's randomness: generators keyed by the job's seed and the round.
 #[derive(Debug, Clone, Copy)]
 pub struct RoundRng {
@@ -138,17 +117,6 @@ impl RoundRng {
     pub fn generator(&self, purpose: Purpose) -> ChaCha8Rng {
         rng::keyed(self.seed, purpose, self.round, None)
     }
-}
-
-/// What an aggregation has to say beside the model.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct Aggregation {
-    /// Sum of the weights of the folded reports.
-    pub total_weight: f64,
-    /// The clients' training loss, weighted like their deltas, where all of them sent one.
-    pub train_loss: Option<f64>,
-    /// Further measurements for the round's record.
-    pub metrics: BTreeMap<String, f64>,
 }
 
 /// A strategy's state between rounds: numbers, and values of the model's size.

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use super::{
-    Aggregation, FederatedStrategy, RoundContext, RoundPlan, RoundRng, StrategyError, StrategyState,
+    Aggregation, FederatedStrategy, Member, RoundContext, RoundPlan, RoundRng, StrategyError,
+    StrategyState,
 };
 use crate::{
     ids::{ClientId, RoundId},
@@ -44,7 +45,7 @@ impl FederatedStrategy for Replay {
             Some(cohort) if !cohort.is_empty() => {
                 let count = cohort.len();
                 Ok(RoundPlan {
-                    cohort: cohort.clone(),
+                    members: cohort.iter().copied().map(Member::new).collect(),
                     goal: count,
                     quorum: count,
                     ..planned

@@ -55,15 +55,11 @@ impl UniformSampler {
         let mut generator = rng.generator(Purpose::Cohort);
         let mut indices = index::sample(&mut generator, available, chosen).into_vec();
         indices.sort_unstable();
-        Ok(RoundPlan {
-            cohort: indices
-                .into_iter()
-                .map(|index| round.clients[index].id)
-                .collect(),
-            goal,
-            quorum: round.quorum.max(1),
-            training: round.training.clone(),
-        })
+        let clients = indices.into_iter().map(|index| round.clients[index].id);
+        let mut plan = RoundPlan::new(clients, round.training.clone());
+        plan.goal = goal;
+        plan.quorum = round.quorum.max(1);
+        Ok(plan)
     }
 }
 
@@ -83,10 +79,7 @@ mod tests {
         round: u64,
     ) -> Result<RoundPlan, StrategyError> {
         let clients: Vec<_> = (0..clients)
-            .map(|id| ClientInfo {
-                id: ClientId(id),
-                examples: 10,
-            })
+            .map(|id| ClientInfo::new(ClientId(id), 10))
             .collect();
         let context = RoundContext {
             round: RoundId(round),
@@ -102,7 +95,7 @@ mod tests {
     #[test]
     fn full_participation_takes_everybody_in_order() {
         let plan = plan(UniformSampler::default(), 5, 2, 1).unwrap();
-        assert_eq!(plan.cohort, (0..5).map(ClientId).collect::<Vec<_>>());
+        assert!(plan.clients().eq((0..5).map(ClientId)));
         assert_eq!((plan.goal, plan.quorum), (5, 2));
     }
 
@@ -118,8 +111,8 @@ mod tests {
             1,
         )
         .unwrap();
-        assert_eq!((plan.goal, plan.cohort.len()), (10, 13));
-        assert!(plan.cohort.is_sorted());
+        assert_eq!((plan.goal, plan.members.len()), (10, 13));
+        assert!(plan.clients().is_sorted());
     }
 
     #[test]
@@ -130,8 +123,8 @@ mod tests {
         };
         assert_eq!(plan(half, 50, 1, 3), plan(half, 50, 1, 3));
         assert_ne!(
-            plan(half, 50, 1, 3).unwrap().cohort,
-            plan(half, 50, 1, 4).unwrap().cohort
+            plan(half, 50, 1, 3).unwrap().members,
+            plan(half, 50, 1, 4).unwrap().members
         );
     }
 
@@ -145,8 +138,7 @@ mod tests {
             };
             plan(half, 10, 1, round)
                 .unwrap()
-                .cohort
-                .iter()
+                .clients()
                 .for_each(|client| counts[client.0 as usize] += 1);
         }
         // 500 expected, standard deviation 16.

@@ -10,6 +10,7 @@ use crate::{
     data::DatasetInfo,
     ids::{ClientId, JobId, ModelVersion, RoundId, WorkerId},
     job::{JobSpec, TrainingSettings},
+    parameters::PayloadSpec,
     report::{Refusal, ReportMetadata},
     round::Evaluation,
 };
@@ -146,8 +147,11 @@ pub enum Response {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "http", derive(utoipa::ToSchema))]
 pub struct Registration {
-    /// [`PROTOCOL`].
+    /// The newest version of the protocol that it speaks: [`PROTOCOL`].
     pub protocol: u32,
+    /// The oldest version that it speaks; left out if it speaks no other than `protocol`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub protocol_min: Option<u32>,
     /// A name for people; a worker with data of its own is known by it when it comes back.
     pub name: String,
     /// How many clients it trains at once, at least 1.
@@ -165,12 +169,19 @@ pub struct Registration {
     /// The names of the encodings that it knows: [`crate::parameters::Encoding::NAMES`] are all there are.
     #[serde(default = "plain")]
     pub encodings: Vec<String>,
+    /// What it can do beyond training a delta: `payload:NAME` for each further payload that it can send.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub capabilities: Vec<String>,
     /// Whether the data is its own: it then takes part in jobs with `local` data only, as one client.
     #[serde(default)]
     pub local: bool,
 }
 
 fn one() -> u32 {
+    1
+}
+
+fn first_protocol() -> u32 {
     1
 }
 
@@ -188,6 +199,9 @@ fn plain() -> Vec<String> {
 pub struct Registered {
     /// Its identity.
     pub worker: WorkerId,
+    /// The version of the protocol that both speak from now on: the newest that both know.
+    #[serde(default = "first_protocol")]
+    pub protocol: u32,
     /// What it shows from now on.
     pub token: Token,
     /// How often to send a heartbeat, in milliseconds.
@@ -261,6 +275,16 @@ pub enum TaskWork {
         /// left out where it is 0, as it is unless the data is dealt anew between rounds.
         #[serde(default, skip_serializing_if = "is_zero")]
         generation: u64,
+        /// The last round whose commit folded this client's report; left out if none has. A worker that keeps state of the
+        /// client between rounds takes the state that its report of that round led to.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        basis: Option<RoundId>,
+        /// The payloads of the model version that the training needs beside the model, by name.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        sends: Vec<String>,
+        /// The payloads that the report must have; empty: `delta` alone, in f32.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        expects: Vec<PayloadSpec>,
     },
     /// Evaluate a share of the test split, then say so.
     Evaluate {

@@ -124,12 +124,14 @@ impl<T: Transport> Worker<T> {
             .unwrap_or_default();
         let registration = Registration {
             protocol: PROTOCOL,
+            protocol_min: None,
             name: self.config.name.clone(),
             slots: self.config.slots.max(1),
             hardware: self.config.hardware.clone(),
             device: self.config.device.clone(),
             datasets,
             encodings: Encoding::NAMES.map(str::to_string).to_vec(),
+            capabilities: Vec::new(),
             local: self.config.local,
         };
         let request = || Request::Register {

@@ -139,6 +139,7 @@ impl Desk {
                 training,
                 remaining_ms,
                 generation,
+                ..
             } => {
                 let deadline = Instant::now() + Duration::from_millis(*remaining_ms);
                 let partition = job.partition(session, message.client, *generation).await?;
@@ -310,6 +311,7 @@ impl OpenJob {
                 device: trainer.device(),
                 seconds: Some(seconds),
                 energy_joules,
+                state_lost: false,
             };
             Ok((metadata, delta, residual))
         };

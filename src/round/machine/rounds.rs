@@ -92,10 +92,7 @@ impl RoundMachine {
         self.phase = Phase::Planning;
         let clients = self
             .available()
-            .map(|(id, spec)| ClientInfo {
-                id,
-                examples: spec.examples,
-            })
+            .map(|(id, spec)| ClientInfo::new(id, spec.examples))
             .collect();
         self.commands.push_back(Command::Plan {
             round: self.round,
@@ -134,11 +131,11 @@ impl RoundMachine {
         self.log(JobEvent::RoundStarted {
             round,
             version: self.version,
-            cohort: plan.cohort.clone(),
+            cohort: plan.clients().collect(),
             goal: plan.goal,
             quorum: plan.quorum,
         });
-        let cohort = plan.cohort.clone();
+        let cohort: Vec<_> = plan.clients().collect();
         let deadline = self.round_deadline(now);
         let size = |client: ClientId| {
             let spec = self.clients.get(client.0 as usize);
@@ -167,12 +164,12 @@ impl RoundMachine {
     }
 
     fn check_plan(&self, plan: RoundPlan) -> Result<RoundPlan, String> {
-        let is_unknown = |client: &ClientId| client.0 as usize >= self.clients.len();
-        let problem = if !plan.cohort.is_sorted_by(|a, b| a < b) {
+        let is_unknown = |client: ClientId| client.0 as usize >= self.clients.len();
+        let problem = if !plan.clients().is_sorted_by(|a, b| a < b) {
             "the cohort is not in rising order"
-        } else if plan.cohort.iter().any(is_unknown) {
+        } else if plan.clients().any(is_unknown) {
             "the cohort has a client that the job has not"
-        } else if plan.goal > plan.cohort.len() {
+        } else if plan.goal > plan.members.len() {
             "the goal is above the cohort"
         } else if plan.quorum < self.quorum() {
             "the quorum is below the job's"
@@ -231,7 +228,8 @@ impl RoundMachine {
             return;
         }
         match aggregation {
-            Ok(Aggregation { train_loss, .. }) => {
+            Ok(aggregation) => {
+                let train_loss = aggregation.metrics.get("train_loss").copied();
                 self.phase = Phase::Publishing { train_loss };
                 self.commands.push_back(Command::Publish {
                     round,

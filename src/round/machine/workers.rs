@@ -144,8 +144,11 @@ impl RoundMachine {
             round,
             version,
             kind: TaskKind::Train {
-                training: current.plan.training.clone(),
+                training: current.plan.training_of(client).clone(),
                 deadline: current.deadline,
+                basis: None,
+                sends: current.plan.sends.clone(),
+                expects: current.plan.expects.clone(),
             },
         };
         if current.issue(task.client, worker) {

@@ -283,12 +283,9 @@ impl Bench {
         goal: usize,
         quorum: usize,
     ) -> Vec<Command> {
-        let plan = RoundPlan {
-            cohort: (0..cohort).map(ClientId).collect(),
-            goal,
-            quorum,
-            training: TrainingSettings::default(),
-        };
+        let clients = (0..cohort).map(ClientId);
+        let mut plan = RoundPlan::new(clients, TrainingSettings::default());
+        (plan.goal, plan.quorum) = (goal, quorum);
         self.send(Event::Planned {
             round,
             plan: Ok(plan),
@@ -296,11 +293,9 @@ impl Bench {
     }
 
     pub fn aggregated(&mut self, round: RoundId) -> Vec<Command> {
-        let aggregation = Ok(Aggregation {
-            total_weight: 20.0,
-            train_loss: Some(0.25),
-            metrics: BTreeMap::new(),
-        });
+        let mut aggregation = Aggregation::new([], 20.0);
+        aggregation.metrics = BTreeMap::from([("train_loss".to_string(), 0.25)]);
+        let aggregation = Ok(aggregation);
         self.send(Event::Aggregated { round, aggregation })
     }
 

@@ -99,7 +99,7 @@ impl Round {
     /// Whether the client's task is for the asking.
     fn is_pending(&self, client: ClientId) -> bool {
         self.open
-            && self.plan.cohort.contains(&client)
+            && self.plan.clients().any(|member| member == client)
             && !self.told.contains_key(&client)
             && !self.failed.contains(&client)
             && !self.uploading.contains_key(&client)
@@ -375,7 +375,7 @@ impl Checker {
         );
         for (client, _) in accepted {
             ensure!(
-                folded.plan.cohort.contains(client),
+                folded.plan.clients().any(|member| member == *client),
                 "folds {client} from outside the cohort"
             );
         }
@@ -394,7 +394,7 @@ impl Checker {
             accepted.len(),
             folded.plan.quorum
         );
-        let all_answered = folded.told.len() + folded.failed.len() == folded.plan.cohort.len();
+        let all_answered = folded.told.len() + folded.failed.len() == folded.plan.members.len();
         let is_due = accepted.len() >= folded.plan.goal || now >= folded.deadline;
         ensure!(is_due || all_answered, "round {round} closed for no reason");
         folded.folded = Some(accepted.to_vec());
@@ -462,7 +462,7 @@ impl Checker {
                 (status.accepted, status.goal) == (told, round.plan.goal),
                 "{status:?}"
             );
-            let outstanding = round.plan.cohort.len() - told - round.failed.len();
+            let outstanding = round.plan.members.len() - told - round.failed.len();
             let is_over = told >= round.plan.goal || outstanding == 0 || self.now >= round.deadline;
             ensure!(!is_over, "round {id} waits for nothing");
             ensure!(

@@ -120,6 +120,9 @@ pub(super) fn task() -> TaskMessage {
         client: ClientId(2),
         version: ModelVersion(3),
         work: TaskWork::Train {
+            basis: None,
+            sends: Vec::new(),
+            expects: Vec::new(),
             training: TrainingSettings::default(),
             remaining_ms: 1234,
             generation: 3,
@@ -205,6 +208,7 @@ impl Fake {
             Request::Register { join_token, .. } => {
                 self.authorize(join_token.as_ref())?;
                 Response::Registered(Registered {
+                    protocol: crate::transport::PROTOCOL,
                     worker: WorkerId(1),
                     token: Token("token-1".to_string()),
                     heartbeat_ms: 5,

@@ -29,6 +29,7 @@ fn report(credentials: Credentials, body: ReportBody) -> Request {
         round: RoundId(4),
         client: ClientId(2),
         metadata: ReportMetadata {
+            state_lost: false,
             base_version: ModelVersion(3),
             examples: 10,
             steps: 4,
@@ -73,6 +74,8 @@ fn requests(credentials: &Credentials) -> Vec<Request> {
             join_token: Some(Token("join".to_string())),
             registration: Registration {
                 protocol: PROTOCOL,
+                protocol_min: None,
+                capabilities: Vec::new(),
                 name: "naïve \"name\"".to_string(),
                 slots: 3,
                 hardware: Hardware::default(),

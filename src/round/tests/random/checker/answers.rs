@@ -86,7 +86,7 @@ impl Checker {
                 is_training && (task.client, task.round) == (client, *id)
             })
         };
-        round.plan.cohort.iter().copied().find(|client| {
+        round.plan.clients().find(|client| {
             let is_its_own = self.holder(*client) == Some(worker);
             is_its_own && round.is_pending(*client) && !is_busy(*client)
         })

@@ -37,7 +37,8 @@ impl Checker {
                 );
                 ensure!(*version == self.version, "starts from version {version}");
                 ensure!(
-                    (cohort, goal, quorum) == (&plan.cohort, &plan.goal, &plan.quorum),
+                    cohort.iter().copied().eq(plan.clients())
+                        && (goal, quorum) == (&plan.goal, &plan.quorum),
                     "not as planned"
                 );
                 let known = cohort
@@ -207,8 +208,9 @@ impl Checker {
         if let Some((id, round)) = self.rounds.last_key_value().filter(|(_, round)| round.open) {
             let forced = from.is_none_or(|from| !self.live.contains(&from));
             ensure!(forced, "{client} moves without need in round {id}");
-            self.seen.moved |=
-                from.is_some() && to.is_some() && round.plan.cohort.contains(&client);
+            self.seen.moved |= from.is_some()
+                && to.is_some()
+                && round.plan.clients().any(|member| member == client);
         }
         self.holders.insert(client, to);
         for upload in self

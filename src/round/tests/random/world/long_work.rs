@@ -1,6 +1,7 @@
 //! How the work that the machine orders ends, well or badly, and sometimes twice.
 
 use super::*;
+use crate::strategy::Member;
 
 impl World {
     /// Long work comes to its end, well or badly.
@@ -39,11 +40,12 @@ impl World {
             Flight::Aggregate(round) => {
                 let aggregation = match fails {
                     true => Err(failure()),
-                    false => Ok(Aggregation {
-                        total_weight: 1.0,
-                        train_loss: Some(0.5),
-                        metrics: BTreeMap::new(),
-                    }),
+                    false => {
+                        let mut aggregation = Aggregation::new([], 1.0);
+                        let loss = ("train_loss".to_string(), 0.5);
+                        aggregation.metrics = BTreeMap::from([loss]);
+                        Ok(aggregation)
+                    }
                 };
                 Event::Aggregated { round, aggregation }
             }
@@ -111,17 +113,13 @@ impl World {
         cohort.sort();
         let goal = self.rng.random_range(least..=cohort.len());
         let quorum = self.rng.random_range(least..=goal);
-        let mut plan = RoundPlan {
-            cohort,
-            goal,
-            quorum,
-            training: TrainingSettings::default(),
-        };
+        let mut plan = RoundPlan::new(cohort, TrainingSettings::default());
+        (plan.goal, plan.quorum) = (goal, quorum);
         if fails {
             match self.rng.random_range(0..5) {
-                0 => plan.cohort.push(ClientId(99)),
-                1 => plan.cohort.push(plan.cohort[0]),
-                2 => plan.goal = plan.cohort.len() + 1,
+                0 => plan.members.push(Member::new(ClientId(99))),
+                1 => plan.members.push(plan.members[0].clone()),
+                2 => plan.goal = plan.members.len() + 1,
                 3 => plan.quorum = least - 1,
                 _ => plan.quorum = plan.goal + 1,
             }
