@@ -15,9 +15,10 @@ use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_m
 use fedavg::{
     coordinator::Threads,
     ids::{ClientId, ModelVersion, RoundId},
-    parameters::{Encoded, Encoding, Layout, Parameters, Role, encode},
-    report::{DELTA, Executor, Report, ReportMetadata, Reports},
-    strategy::{FedAvg, FederatedStrategy},
+    parameters::{BlockError, BlockWriter, Encoded, Encoding, Layout, Parameters, Role, encode},
+    report::{DELTA, Executor, Report, ReportMetadata},
+    settings::TrainingSettings,
+    strategy::{AggregateContext, FedAvg, RoundPlan, Version, VersionSink, aggregate},
 };
 
 const CLIENTS: [usize; 3] = [10, 100, 1000];
@@ -65,11 +66,32 @@ fn reports(deltas: &[Arc<Parameters>], encoding: Encoding) -> Vec<Report> {
     deltas.iter().enumerate().map(report).collect()
 }
 
+/// The next model in memory.
+struct Memory<'a>(&'a mut Parameters);
+
+impl VersionSink for Memory<'_> {
+    fn write(&mut self, offset: usize, values: &[f32]) -> Result<(), BlockError> {
+        self.0.write(offset, values)
+    }
+
+    fn write_state(&mut self, _: usize, _: usize, _: &[f32]) -> Result<(), BlockError> {
+        Ok(())
+    }
+}
+
 fn fold(global: &Parameters, reports: &[Report], executor: &dyn Executor, next: &mut Parameters) {
-    let reports = Reports::new(global.layout(), reports, executor).expect("in client order");
-    FedAvg::default()
-        .aggregate(global, &reports, next)
-        .expect("a mean");
+    let numbers = BTreeMap::new();
+    let version = Version {
+        number: ModelVersion(0),
+        model: global,
+        states: &[],
+        numbers: &numbers,
+    };
+    let clients = reports.iter().map(|report| report.client);
+    let plan = RoundPlan::new(clients, TrainingSettings::default());
+    let context = AggregateContext::new(RoundId(1), &plan, reports, version, executor);
+    let context = context.expect("reports in client order");
+    aggregate(&FedAvg::default(), context, &mut Memory(next)).expect("a mean");
 }
 
 /// Sums side by side, which the compiler keeps in vector registers.

@@ -1,110 +1,87 @@
-//! A strategy of one's own: federated averaging with server momentum (FedAvgM, Hsu et al. 2019,
-//! <https://arxiv.org/abs/1909.06335>), as FedAvg with one more step behind it.
-//!
-//! The velocity has the size of the model and must survive between rounds, so it is exported and imported: the
-//! coordinator takes it back to the last commit when a round fails.
+//! A strategy of one's own with settings and a state: FedAdam (Reddi et al., "Adaptive Federated Optimization", ICLR 2021,
+//! <https://arxiv.org/abs/2003.00295>). The server's optimizer is Adam, and the mean delta is its negative gradient.
 //!
 //! `cargo run --release --example custom_strategy`
 
-use std::{collections::BTreeMap, error::Error, sync::Arc};
+use std::{error::Error, sync::Arc};
 
 use fedavg::{
     backend::DeviceSpec,
-    job::JobSpec,
-    parameters::{BlockReader, BlockWriter, Parameters},
-    report::Reports,
+    job::{JobSpec, StrategySpec},
+    parameters::Role,
     simulation::Simulation,
     strategy::{
-        Aggregation, FedAvg, FederatedStrategy, RoundContext, RoundPlan, RoundRng, StrategyError,
-        StrategyState,
+        AggregateContext, Aggregation, FedAvg, FederatedStrategy, NextVersion, RoundContext,
+        RoundPlan, StateSpec, StateTensor, StrategyError,
     },
     worker::BurnTrainers,
 };
+use serde::Deserialize;
+use serde_json::{Value, json};
 
-const VELOCITY: &str = "velocity";
-
-/// FedAvg, then `velocity = momentum * velocity + mean delta` and `next = global + velocity`.
-struct ServerMomentum {
-    inner: FedAvg,
-    momentum: f32,
-    velocity: Option<Arc<Parameters>>,
+// The strategy: from here ...
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FedAdam {
+    server_lr: f64,
+    #[serde(default)]
+    tau: f64,
 }
 
-impl FederatedStrategy for ServerMomentum {
-    fn plan(
-        &mut self,
-        round: &RoundContext<'_>,
-        rng: &mut RoundRng,
-    ) -> Result<RoundPlan, StrategyError> {
-        self.inner.plan(round, rng)
+impl FederatedStrategy for FedAdam {
+    /// Both moments have the model's shape. They belong to a model version, so a round that fails does not touch them.
+    fn state(&self) -> StateSpec {
+        let v = StateTensor::new("v").filled((self.tau * self.tau) as f32);
+        StateSpec::default().tensor(StateTensor::new("m")).tensor(v)
+    }
+
+    fn plan(&self, round: &RoundContext<'_>) -> Result<RoundPlan, StrategyError> {
+        FedAvg::default().plan(round)
     }
 
     fn aggregate(
-        &mut self,
-        global: &dyn BlockReader,
-        reports: &Reports<'_>,
-        next: &mut dyn BlockWriter,
+        &self,
+        round: &AggregateContext<'_>,
+        next: &mut NextVersion<'_>,
     ) -> Result<Aggregation, StrategyError> {
-        let layout = global.layout();
-        let mut averaged = Parameters::zeros(layout.clone());
-        let aggregation = self.inner.aggregate(global, reports, &mut averaged)?;
-        let mut model = Parameters::zeros(layout.clone());
-        global.read(0, model.values_mut())?;
-        let mut velocity = averaged
-            .into_delta(&model)
-            .map_err(|error| StrategyError::Aggregate(error.to_string()))?;
-        if let Some(last) = &self.velocity {
-            let rows = velocity.values_mut().iter_mut().zip(last.values());
-            rows.for_each(|(velocity, last)| *velocity += self.momentum * last);
-        }
-        let rows = model.values_mut().iter_mut().zip(velocity.values());
-        rows.for_each(|(model, velocity)| *model += velocity);
-        next.write(0, model.values())?;
-        self.velocity = Some(Arc::new(velocity));
-        Ok(aggregation)
-    }
-
-    fn export_state(&self) -> StrategyState {
-        let velocity = self
-            .velocity
-            .iter()
-            .map(|velocity| (VELOCITY.to_string(), velocity.clone()));
-        StrategyState {
-            numbers: BTreeMap::new(),
-            parameters: velocity.collect(),
-        }
-    }
-
-    fn import_state(&mut self, mut state: StrategyState) -> Result<(), StrategyError> {
-        self.velocity = state.parameters.remove(VELOCITY);
-        Ok(())
+        let inputs = FedAvg::default().inputs(round);
+        next.fold(&inputs, &|rows, out| {
+            if rows.role() == Role::Buffer {
+                return out.add_mean(rows, "delta"); // Statistics are averaged, never optimized.
+            }
+            let mean = rows.mean("delta");
+            let (model, [m, v]) = out.tensors(["m", "v"]);
+            for i in 0..mean.len() {
+                let first = 0.9 * f64::from(m[i]) + 0.1 * mean[i];
+                let second = 0.99 * f64::from(v[i]) + 0.01 * mean[i] * mean[i];
+                let step = self.server_lr * first / (second.sqrt() + self.tau);
+                (m[i], v[i]) = (first as f32, second as f32);
+                model[i] = (f64::from(model[i]) + step) as f32;
+            }
+        })?;
+        Ok(Aggregation::new(inputs.clients(), inputs.total()))
     }
 }
+// ... to here.
 
 fn main() -> Result<(), Box<dyn Error>> {
     let trainers = Arc::new(BurnTrainers::new(DeviceSpec::Cpu)?);
-    let job = JobSpec {
-        clients: Some(8),
-        rounds: 10,
-        ..JobSpec::default()
-    };
+    let mut job = JobSpec::default();
+    job.clients = Some(8);
+    job.rounds = 10;
+    // In a job file: strategy = { kind = "custom", name = "fedadam", settings = { server_lr = 0.02, tau = 0.001 } }
+    let settings = json!({ "server_lr": 0.02, "tau": 0.001 });
+    job.strategy = StrategySpec::custom("fedadam", settings.as_object().cloned().unwrap_or_default());
     let result = Simulation::new(job, trainers)
         .workers(2)
-        .strategy(|_| {
-            Box::new(ServerMomentum {
-                inner: FedAvg::default(),
-                momentum: 0.5,
-                velocity: None,
-            })
+        .strategy(|_, settings| {
+            let strategy: FedAdam = serde_json::from_value(Value::Object(settings.clone()))?;
+            Ok(strategy)
         })
         .run()?;
     for round in &result.rounds {
         let accuracy = round.test_accuracy.unwrap_or_default();
-        println!(
-            "round {}: test accuracy {:.1} %",
-            round.round,
-            100.0 * accuracy
-        );
+        println!("round {}: test accuracy {:.1} %", round.round, 100.0 * accuracy);
     }
     Ok(())
 }

@@ -1,5 +1,7 @@
 //! What an operator may ask for: the specification of a job, with its validation.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -75,6 +77,9 @@ impl Default for JobSpec {
     }
 }
 
+/// Settings that this crate does not know: a strategy's or a trainer's own.
+pub type Settings = serde_json::Map<String, serde_json::Value>;
+
 /// The algorithm of a job.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "http", derive(utoipa::ToSchema))]
@@ -117,19 +122,19 @@ impl Default for StrategySpec {
 
 impl StrategySpec {
     /// The strategy, where it is one of this crate's; `None` for an embedder's own.
-    pub fn build(&self) -> Option<Box<dyn FederatedStrategy>> {
+    pub fn build(&self) -> Option<Arc<dyn FederatedStrategy>> {
         match *self {
             Self::FedAvg {
                 fraction,
                 over_selection,
                 weighting,
-            } => Some(Box::new(FedAvg {
-                sampler: UniformSampler {
+            } => {
+                let sampler = UniformSampler {
                     fraction,
                     over_selection,
-                },
-                weighting,
-            })),
+                };
+                Some(Arc::new(FedAvg::new(sampler, weighting)))
+            }
             Self::Custom { .. } => None,
         }
     }

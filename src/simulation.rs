@@ -8,12 +8,12 @@ use thiserror::Error;
 use tokio::{sync::watch, task::JoinSet};
 
 use crate::{
-    coordinator::{Coordinator, CoordinatorConfig, StrategyFactory},
-    job::{JobSpec, StrategySpec},
+    coordinator::{Coordinator, CoordinatorConfig, StrategyFactory, strategy_factory},
+    job::{JobSpec, Settings, StrategySpec},
     parameters::{Encoding, Parameters},
     report::Refusal,
     round::Outcome,
-    strategy::{FederatedStrategy, Replay},
+    strategy::{FederatedStrategy, Replay, StrategyError},
     telemetry::{JobSummary, LoggedEvent, RoundRecord},
     transport::{InProcess, ModelBody, Operator},
     worker::{TrainerFactory, Worker, WorkerConfig, WorkerError},
@@ -82,12 +82,13 @@ impl Simulation {
         self
     }
 
-    /// Uses a strategy of one's own.
-    pub fn strategy(
+    /// Uses a strategy of one's own, whatever the job names: the same kind of factory that
+    /// [`CoordinatorBuilder::strategy`](crate::coordinator::CoordinatorBuilder::strategy) takes.
+    pub fn strategy<S: FederatedStrategy + 'static>(
         mut self,
-        factory: impl Fn(&JobSpec) -> Box<dyn FederatedStrategy> + Send + Sync + 'static,
+        make: impl Fn(&JobSpec, &Settings) -> Result<S, StrategyError> + Send + Sync + 'static,
     ) -> Self {
-        self.strategy = Some(Arc::new(factory));
+        self.strategy = Some(strategy_factory(make));
         self
     }
 
@@ -135,7 +136,7 @@ impl Simulation {
         self.spec.limits.min_workers = self.workers as u32;
         let mut builder = Coordinator::builder(self.trainers.clone()).config(self.config);
         if let Some(factory) = self.strategy {
-            builder = builder.strategy(STRATEGY, factory);
+            builder = builder.strategy(STRATEGY, move |job, settings| factory(job, settings));
         }
         let coordinator = builder.start();
         let job = coordinator.submit(self.spec, self.initial)?.job;
@@ -214,20 +215,25 @@ impl Simulation {
             self.spec.limits.max_attempts = self.spec.limits.max_attempts.max(attempts);
             let folded: Vec<_> = records
                 .into_iter()
-                .map(|record| (record.round, record.clients))
+                .map(|record| {
+                    let is_committed = record.abandoned.is_none();
+                    (record.round, is_committed.then_some(record.clients))
+                })
                 .collect();
             let (own, original) = (self.strategy.take(), self.spec.strategy.clone());
             if own.is_none() && original.build().is_none() {
                 return Err(SimulationError::NoStrategy);
             }
-            self.strategy = Some(Arc::new(move |spec| {
-                let inner = match &own {
-                    Some(factory) => factory(spec),
-                    None => original
-                        .build()
-                        .unwrap_or_else(|| Box::new(crate::strategy::FedAvg::default())),
+            self.strategy = Some(strategy_factory(move |spec, settings| {
+                let inner = match (&own, original.build()) {
+                    (Some(factory), _) => factory(spec, settings)?,
+                    (None, Some(strategy)) => strategy,
+                    (None, None) => {
+                        let problem = "the recorded run had a strategy that is not here";
+                        return Err(StrategyError::Settings(problem.to_string()));
+                    }
                 };
-                Box::new(Replay::new(inner, folded.clone()))
+                Ok(Replay::new(inner, folded.clone()))
             }));
         }
         if self.strategy.is_some() {

@@ -238,10 +238,6 @@ impl Coordinator {
             }
             Command::Discard { round } => {
                 let next = job.next.take();
-                if job.uncommitted {
-                    job.uncommitted = false;
-                    job.strategy = self.rebuild_strategy(job);
-                }
                 let spool = self.0.spool.clone();
                 self.later(move || {
                     drop(next);
@@ -261,8 +257,9 @@ impl Coordinator {
             Command::End(outcome) => {
                 tracing::info!(job = %id, ?outcome, "job ended");
                 job.over.store(true, Ordering::Relaxed);
-                let next = job.next.take();
-                self.later(move || drop(next));
+                // What an embedder wrote is dropped outside of the lock.
+                let unwanted = (job.next.take(), job.evaluator.take());
+                self.later(move || drop(unwanted));
                 job.end(now);
             }
             Command::Wake { .. } | Command::Prepare { .. } | Command::Deal { .. } => {}

@@ -10,6 +10,7 @@ use std::{
 
 use tokio::sync::watch;
 
+use super::submission::PreparedStrategy;
 use crate::{
     ids::{ClientId, JobId, ModelVersion, RoundId, Timestamp, WorkerId},
     job::{Encodings, JobSpec},
@@ -17,7 +18,7 @@ use crate::{
     report::{Refusal, RefusalKind},
     round::{EvaluationBy, JobEvent, Outcome, RoundMachine},
     store::{ModelWriter, StoredModel},
-    strategy::{FederatedStrategy, StrategyState},
+    strategy::{ClientInfo, FederatedStrategy, RoundPlan, Seeds, StateSpec},
     telemetry::{Contribution, JobSummary, LoggedEvent, RoundRecord},
     transport::{DatasetShare, Registration},
     worker::{LocalTrainer, Partition},
@@ -30,15 +31,16 @@ pub(super) struct Job {
     pub evaluation: EvaluationBy,
     /// None while it waits in the queue.
     pub machine: Option<RoundMachine>,
-    /// None while it plans or aggregates on another thread.
-    pub strategy: Option<Box<dyn FederatedStrategy>>,
-    /// The strategy's state at the last commit.
-    pub committed: StrategyState,
-    /// Whether the strategy has gone beyond its last commit.
-    pub uncommitted: bool,
+    pub strategy: Arc<dyn FederatedStrategy>,
+    /// What the strategy keeps between rounds.
+    pub state: Arc<StateSpec>,
+    /// The seeds of its random draws.
+    pub seeds: Seeds,
+    /// What was planned for the round that is open.
+    pub plan: Option<Arc<RoundPlan>>,
     pub models: BTreeMap<ModelVersion, Arc<dyn StoredModel>>,
     /// The aggregate of a round that is not published yet.
-    pub next: Option<(RoundId, Box<dyn ModelWriter>)>,
+    pub next: Option<Next>,
     /// A trainer for evaluations, where one has been made and is idle.
     pub evaluator: Option<Box<dyn LocalTrainer>>,
     /// The copy of the dataset that the examples are of; empty before it is known, and for `local` data.
@@ -67,6 +69,14 @@ pub(super) struct Job {
     keep_events: usize,
 }
 
+/// The version that a round makes, while it is not published.
+pub(super) struct Next {
+    pub round: RoundId,
+    pub writer: Box<dyn ModelWriter>,
+    /// The numbers of the strategy's state.
+    pub numbers: BTreeMap<String, f64>,
+}
+
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Progress {
     pub sequence: u64,
@@ -78,7 +88,7 @@ impl Job {
         id: JobId,
         spec: JobSpec,
         initial: Arc<dyn StoredModel>,
-        strategy: Box<dyn FederatedStrategy>,
+        strategy: PreparedStrategy,
         evaluation: EvaluationBy,
         keep_events: usize,
         now: Timestamp,
@@ -90,9 +100,10 @@ impl Job {
             layout: initial.layout().clone(),
             evaluation,
             machine: None,
-            committed: strategy.export_state(),
-            strategy: Some(strategy),
-            uncommitted: false,
+            strategy: strategy.strategy,
+            state: strategy.state,
+            seeds: strategy.seeds,
+            plan: None,
             models: BTreeMap::from([(ModelVersion(0), initial)]),
             next: None,
             evaluator: None,
@@ -134,6 +145,14 @@ impl Job {
 
     pub fn version(&self) -> ModelVersion {
         self.models.keys().next_back().copied().unwrap_or_default()
+    }
+
+    /// All clients, in order.
+    pub fn population(&self) -> Vec<ClientInfo> {
+        self.machine
+            .as_ref()
+            .map(RoundMachine::population)
+            .unwrap_or_default()
     }
 
     /// A model, the latest where no version is named.
@@ -271,8 +290,6 @@ impl Job {
 
     pub fn end(&mut self, now: Timestamp) {
         self.ended = Some(now);
-        self.strategy = None;
-        self.evaluator = None;
         self.progress.send_modify(|progress| progress.ended = true);
     }
 

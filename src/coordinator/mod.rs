@@ -11,6 +11,7 @@ mod copies;
 mod deal;
 mod driver;
 mod executor;
+mod fold;
 mod former;
 mod handler;
 mod job;
@@ -41,15 +42,24 @@ use tokio::{
 use crate::{
     data::DatasetInfo,
     ids::Timestamp,
-    job::JobSpec,
+    job::{JobSpec, Settings},
     report::{MemorySpool, Spool},
     store::{MemoryModels, ModelStore},
-    strategy::FederatedStrategy,
+    strategy::{FederatedStrategy, StrategyError},
     worker::TrainerFactory,
 };
 
-/// Makes a strategy of an embedder's own for a job.
-pub type StrategyFactory = Arc<dyn Fn(&JobSpec) -> Box<dyn FederatedStrategy> + Send + Sync>;
+/// Makes a strategy of an embedder's own for a job, from the settings that the job gives.
+pub(crate) type StrategyFactory = Arc<
+    dyn Fn(&JobSpec, &Settings) -> Result<Arc<dyn FederatedStrategy>, StrategyError> + Send + Sync,
+>;
+
+/// The factory of strategies of one type.
+pub(crate) fn strategy_factory<S: FederatedStrategy + 'static>(
+    make: impl Fn(&JobSpec, &Settings) -> Result<S, StrategyError> + Send + Sync + 'static,
+) -> StrategyFactory {
+    Arc::new(move |job, settings| Ok(Arc::new(make(job, settings)?)))
+}
 
 /// Owns jobs: hands out work, collects reports, folds them. A handle: clones are the same coordinator.
 #[derive(Clone)]
@@ -102,9 +112,15 @@ impl CoordinatorBuilder {
         self
     }
 
-    /// A strategy that jobs can ask for by this name.
-    pub fn strategy(mut self, name: impl Into<String>, factory: StrategyFactory) -> Self {
-        self.strategies.insert(name.into(), factory);
+    /// A strategy that jobs can ask for by this name: `make` gets the job and the settings that it gives the strategy.
+    ///
+    /// An error or a panic of `make` refuses the job at its submission, with that message.
+    pub fn strategy<S: FederatedStrategy + 'static>(
+        mut self,
+        name: impl Into<String>,
+        make: impl Fn(&JobSpec, &Settings) -> Result<S, StrategyError> + Send + Sync + 'static,
+    ) -> Self {
+        self.strategies.insert(name.into(), strategy_factory(make));
         self
     }
 

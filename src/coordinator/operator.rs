@@ -12,6 +12,7 @@ use super::{
 use crate::{
     ids::{JobId, ModelVersion},
     job::{JobError, JobSpec},
+    panics,
     parameters::{Parameters, StoredBody},
     report::{Refusal, RefusalKind},
     round::{Event, Response},
@@ -32,56 +33,12 @@ impl Operator for Coordinator {
     }
 
     fn submit(&self, spec: JobSpec, initial: Option<Parameters>) -> Result<JobSummary, Refusal> {
-        spec.validate().map_err(|error| invalid(&error))?;
-        spec.partition
-            .validate()
-            .map_err(|error| invalid(&JobError::new("partition", error.to_string())))?;
-        let has_data = self.0.trainers.dataset(&spec.dataset);
-        if spec.partition.needs_labels()
-            && let Err(error) = self.0.trainers.labels(&spec.dataset)
-        {
-            let problem =
-                format!("needs the labels of the training examples, which are not here: {error}");
-            return Err(invalid(&JobError::new("partition", problem)));
-        }
-        let initial = self.initial(&spec, initial)?;
-        let strategy = self.make_strategy(&spec)?;
-        let evaluation = self.evaluation(&spec, has_data.is_ok())?;
-
-        let id = {
-            let mut state = self.state();
-            self.check_queue(&state)?;
-            state.next_job()
-        };
-        let state = strategy.export_state();
-        let initial = self.keep_initial(id, &spec, initial, &state)?;
-        let now = self.now();
-        let mut job = Job::new(
-            id,
-            spec,
-            initial,
-            strategy,
-            evaluation,
-            self.0.config.keep_events,
-            now,
-        );
-        if let (Ok(dataset), false) = (has_data, job.spec.partition.is_local()) {
-            // Known before the data is dealt, so that no worker with another copy is counted on.
-            job.fingerprint = dataset.fingerprint;
-        }
-        let mut state = self.state();
-        let room = self
-            .check_queue(&state)
-            .and_then(|()| check_encodings(&state, &job));
-        if let Err(refusal) = room {
-            drop(state);
-            self.0.models.remove(id, None);
-            return Err(refusal);
-        }
-        state.jobs.insert(id, job);
-        state.queue.push_back(id);
-        self.start_next(&mut state);
-        Ok(state.job(id)?.summary())
+        // Factories are an embedder's own code, which may panic.
+        let submitted = panics::caught(|| self.try_submit(spec, initial));
+        submitted.unwrap_or_else(|panic| {
+            let detail = format!("the job can't be prepared: a panic: {panic}");
+            Err(Refusal::new(RefusalKind::InvalidJob, detail))
+        })
     }
 
     fn jobs(&self) -> Vec<JobSummary> {
@@ -180,6 +137,62 @@ impl Operator for Coordinator {
 }
 
 impl Coordinator {
+    fn try_submit(
+        &self,
+        spec: JobSpec,
+        initial: Option<Parameters>,
+    ) -> Result<JobSummary, Refusal> {
+        spec.validate().map_err(|error| invalid(&error))?;
+        spec.partition
+            .validate()
+            .map_err(|error| invalid(&JobError::new("partition", error.to_string())))?;
+        let has_data = self.0.trainers.dataset(&spec.dataset);
+        if spec.partition.needs_labels()
+            && let Err(error) = self.0.trainers.labels(&spec.dataset)
+        {
+            let problem =
+                format!("needs the labels of the training examples, which are not here: {error}");
+            return Err(invalid(&JobError::new("partition", problem)));
+        }
+        let initial = self.initial(&spec, initial)?;
+        let strategy = self.make_strategy(&spec, initial.layout())?;
+        let evaluation = self.evaluation(&spec, has_data.is_ok())?;
+
+        let id = {
+            let mut state = self.state();
+            self.check_queue(&state)?;
+            state.next_job()
+        };
+        let initial = self.keep_initial(id, &spec, &initial, &strategy.state)?;
+        let now = self.now();
+        let mut job = Job::new(
+            id,
+            spec,
+            initial,
+            strategy,
+            evaluation,
+            self.0.config.keep_events,
+            now,
+        );
+        if let (Ok(dataset), false) = (has_data, job.spec.partition.is_local()) {
+            // Known before the data is dealt, so that no worker with another copy is counted on.
+            job.fingerprint = dataset.fingerprint;
+        }
+        let mut state = self.state();
+        let room = self
+            .check_queue(&state)
+            .and_then(|()| check_encodings(&state, &job));
+        if let Err(refusal) = room {
+            drop(state);
+            self.0.models.remove(id, None);
+            return Err(refusal);
+        }
+        state.jobs.insert(id, job);
+        state.queue.push_back(id);
+        self.start_next(&mut state);
+        Ok(state.job(id)?.summary())
+    }
+
     /// Waits for a job's end.
     ///
     /// # Errors

@@ -2,15 +2,15 @@
 
 use std::sync::Arc;
 
-use super::{Coordinator, job::Job, state::State};
+use super::{Coordinator, fold::model_form, job::Job, state::State};
 use crate::{
     ids::{JobId, ModelVersion},
-    job::{EvaluationMode, JobError, JobSpec, StrategySpec},
-    parameters::Parameters,
+    job::{EvaluationMode, JobError, JobSpec, Settings, StrategySpec},
+    parameters::{BlockError, Layout, Parameters},
     report::{Refusal, RefusalKind},
     round::EvaluationBy,
-    store::{StoreError, StoredModel},
-    strategy::{FederatedStrategy, StrategyState},
+    store::{ModelWriter, StoreError, StoredModel},
+    strategy::{FederatedStrategy, Initial, Seeds, StateSpec},
     worker::TrainError,
 };
 
@@ -48,16 +48,15 @@ impl Coordinator {
         }
     }
 
-    /// Version 0 of a job's model, kept where models are.
+    /// Version 0 of a job's model and of its strategy's state, kept where models are.
     pub(super) fn keep_initial(
         &self,
         id: JobId,
         spec: &JobSpec,
-        initial: Parameters,
-        state: &StrategyState,
+        initial: &Parameters,
+        state: &StateSpec,
     ) -> Result<Arc<dyn StoredModel>, Refusal> {
-        const BLOCK: usize = 64 * 1024;
-        let layout = initial.layout().clone();
+        let layout = initial.layout();
         if !spec.encoding.reports.is_dense() && u32::try_from(layout.len()).is_err() {
             let problem = "can't be top_k: the model has more parameters than 32 bits can number";
             return Err(invalid(&JobError::new("encoding.reports", problem)));
@@ -66,14 +65,11 @@ impl Coordinator {
             let detail = format!("the initial model can't be kept: {error}");
             Refusal::new(RefusalKind::Storage, detail)
         };
-        let (models, encoding) = (&self.0.models, spec.encoding.models);
-        let begun = models.begin(id, ModelVersion(0), &layout, encoding);
+        let form = model_form(layout, spec.encoding.models, state);
+        let begun = self.0.models.begin(id, ModelVersion(0), &form);
         let mut writer = begun.map_err(|error| storage(&error))?;
-        for (index, block) in initial.values().chunks(BLOCK).enumerate() {
-            let written = writer.write(index * BLOCK, block);
-            written.map_err(|error| storage(&error))?;
-        }
-        writer.publish(state).map_err(|error| match error {
+        write_initial(&mut *writer, initial, state).map_err(|error| storage(&error))?;
+        writer.publish(&state.numbers).map_err(|error| match error {
             StoreError::Encoding(problem) => invalid(&JobError::new("encoding.models", problem)),
             error => storage(&error),
         })
@@ -90,23 +86,43 @@ impl Coordinator {
         }
     }
 
+    /// The job's strategy, what it keeps between rounds, and the seeds of its draws.
     pub(super) fn make_strategy(
         &self,
         spec: &JobSpec,
-    ) -> Result<Box<dyn FederatedStrategy>, Refusal> {
-        if let Some(strategy) = spec.strategy.build() {
-            return Ok(strategy);
-        }
-        let StrategySpec::Custom { name } = &spec.strategy else {
-            return Err(invalid(&JobError::new("strategy", "is not known here")));
+        layout: &Layout,
+    ) -> Result<PreparedStrategy, Refusal> {
+        let refuse = |problem: String| invalid(&JobError::new("strategy", problem));
+        let strategy = match (&spec.strategy, spec.strategy.build()) {
+            (_, Some(strategy)) => strategy,
+            (StrategySpec::Custom { name }, None) => {
+                let Some(make) = self.0.strategies.get(name) else {
+                    let known: Vec<_> = self.0.strategies.keys().map(String::as_str).collect();
+                    return Err(refuse(format!(
+                        "{name:?} is not registered with this coordinator; registered are: {}",
+                        known.join(", ")
+                    )));
+                };
+                let made = make(spec, &Settings::new());
+                made.map_err(|error| refuse(format!("{name:?} can't be made: {error}")))?
+            }
+            (_, None) => return Err(refuse("is not known here".to_string())),
         };
-        match self.0.strategies.get(name) {
-            Some(factory) => Ok(factory(spec)),
-            None => Err(invalid(&JobError::new(
-                "strategy",
-                format!("{name:?} is not known here"),
-            ))),
-        }
+        let state = strategy.state();
+        state.check(layout).map_err(|error| refuse(error.to_string()))?;
+        let mut secret = [0; 32];
+        getrandom::fill(&mut secret).map_err(|error| {
+            let detail = format!("no randomness for the job's secret seed: {error}");
+            Refusal::new(RefusalKind::Busy, detail)
+        })?;
+        Ok(PreparedStrategy {
+            strategy,
+            state: Arc::new(state),
+            seeds: Seeds {
+                public: spec.seed,
+                secret,
+            },
+        })
     }
 
     pub(super) fn evaluation(
@@ -138,6 +154,40 @@ impl Coordinator {
             },
         })
     }
+}
+
+/// A job's strategy, before its first round.
+pub(super) struct PreparedStrategy {
+    pub strategy: Arc<dyn FederatedStrategy>,
+    pub state: Arc<StateSpec>,
+    pub seeds: Seeds,
+}
+
+/// Writes a model and the initial values of a strategy's state, block by block.
+fn write_initial(
+    writer: &mut dyn ModelWriter,
+    initial: &Parameters,
+    state: &StateSpec,
+) -> Result<(), BlockError> {
+    for block in initial.layout().blocks() {
+        let start = block.range.start;
+        writer.write(start, &initial.values()[block.range.clone()])?;
+        for (index, tensor) in state.tensors.iter().enumerate() {
+            if !tensor.roles.contains(block.role) {
+                continue;
+            }
+            match &tensor.initial {
+                Initial::Values(values) => {
+                    let values = &values.values()[block.range.clone()];
+                    writer.write_state(index, start, values)?;
+                }
+                Initial::Filled(value) => {
+                    writer.write_state(index, start, &vec![*value; block.range.len()])?;
+                }
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Refuses a job whose encodings none of the workers knows that could train it otherwise. Without any such worker, one

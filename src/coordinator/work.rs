@@ -2,13 +2,14 @@
 //!
 //! Panics of strategies and trainers end here, as the reason why a round is abandoned or a version not evaluated.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use super::{
     Coordinator,
     account::Account,
     deal::{Deal, Host, sizes},
-    job::Job,
+    fold::{Fold, delta_of},
+    job::{Job, Next},
     prepare::{Prepared, prepare},
     state::State,
 };
@@ -16,17 +17,14 @@ use crate::{
     ids::{ClientId, JobId, ModelVersion, RequestId, RoundId},
     job::JobSpec,
     panics,
-    parameters::BlockReader,
-    report::{ReportMetadata, Reports},
     round::Event,
-    store::ModelWriter,
-    strategy::{Aggregation, ClientInfo, FederatedStrategy, RoundContext, RoundRng},
+    strategy::{ClientInfo, RoundContext},
     worker::{ClientContext, EvalTask, LocalTrainer},
 };
 
-/// Why work can't begin, where an earlier failure has taken what it needs.
-const NO_STRATEGY: &str = "the strategy could not be built again after it had failed";
+/// Why work can't begin.
 const NO_MODEL: &str = "the model is not kept any more";
+const NO_PLAN: &str = "the round has no plan";
 
 impl Coordinator {
     pub(super) fn spawn_prepare(&self, id: JobId, spec: JobSpec, workers: Vec<Host>) {
@@ -89,26 +87,21 @@ impl Coordinator {
         version: ModelVersion,
         clients: Vec<ClientInfo>,
     ) -> Result<(), String> {
-        let mut strategy = job.strategy.take().ok_or(NO_STRATEGY)?;
+        let model = job.models.get(&version).cloned().ok_or(NO_MODEL)?;
         let (coordinator, id, spec) = (self.clone(), job.id, job.spec.clone());
+        let (strategy, seeds) = (job.strategy.clone(), job.seeds);
         self.0.runtime.spawn_blocking(move || {
-            let context = RoundContext {
-                round,
-                version,
-                clients: &clients,
-                training: &spec.training,
-                quorum: spec.limits.min_updates as usize,
-                goal: spec.limits.goal.map(|goal| goal as usize),
-            };
-            let mut rng = RoundRng::new(spec.seed, round);
-            let plan = caught(|| {
-                strategy
-                    .plan(&context, &mut rng)
-                    .map_err(|error| error.to_string())
-            });
-            coordinator.give_back(id, strategy, plan.is_ok());
+            let delta = delta_of(&spec);
+            let mut context = RoundContext::new(round, &clients, &spec.training, &delta);
+            context.version = version;
+            context.quorum = spec.limits.min_updates as usize;
+            context.goal = spec.limits.goal.map(|goal| goal as usize);
+            context.numbers = model.numbers();
+            context.seeds = seeds;
+            let plan = caught(|| strategy.plan(&context).map_err(|error| chain(&error)));
             if let (Ok(plan), Some(job)) = (&plan, coordinator.state().jobs.get_mut(&id)) {
                 job.local_epochs = plan.training.local_epochs;
+                job.plan = Some(Arc::new(plan.clone()));
             }
             coordinator.complete(id, Event::Planned { round, plan });
         });
@@ -122,28 +115,33 @@ impl Coordinator {
         base: ModelVersion,
         accepted: Vec<(ClientId, RequestId)>,
     ) -> Result<(), String> {
-        let global = job.models.get(&base).cloned().ok_or(NO_MODEL)?;
-        let mut strategy = job.strategy.take().ok_or(NO_STRATEGY)?;
+        let fold = Fold {
+            job: job.id,
+            round,
+            accepted,
+            version: base,
+            global: job.models.get(&base).cloned().ok_or(NO_MODEL)?,
+            plan: job.plan.clone().ok_or(NO_PLAN)?,
+            population: job.population(),
+            strategy: job.strategy.clone(),
+            state: job.state.clone(),
+            seeds: job.seeds,
+            over: job.over.clone(),
+        };
         let (coordinator, id) = (self.clone(), job.id);
         let encoding = job.spec.encoding.models;
         let (senders, local_epochs) = (std::mem::take(&mut job.senders), job.local_epochs);
         self.0.runtime.spawn_blocking(move || {
             let folded = caught(|| {
-                let version = ModelVersion(base.0 + 1);
-                let next = coordinator
-                    .0
-                    .models
-                    .begin(id, version, global.layout(), encoding);
-                let mut next = next.map_err(|error| error.to_string())?;
-                let (aggregation, said) =
-                    coordinator.fold(id, round, &accepted, &mut *strategy, &*global, &mut *next)?;
-                let account = Account::new(&said, &senders, local_epochs);
-                Ok((aggregation, next, account))
+                let mut writer = coordinator.begin_version(&fold, encoding)?;
+                let folded = fold.run(&coordinator, &mut *writer)?;
+                let account = Account::new(&folded.said, &senders, local_epochs);
+                let (aggregation, numbers) = (folded.aggregation, folded.numbers);
+                Ok((aggregation, Next { round, writer, numbers }, account))
             });
-            coordinator.give_back(id, strategy, folded.is_ok());
             let aggregation = folded.map(|(aggregation, next, account)| {
                 // A job that has ended has no use for it: what is written is dropped here, outside of the lock.
-                let mut unwanted = Some((round, next));
+                let mut unwanted = Some(next);
                 let mut state = coordinator.state();
                 let State { jobs, .. } = &mut *state;
                 if let Some(job) = jobs.get_mut(&id).filter(|job| job.ended.is_none()) {
@@ -161,31 +159,6 @@ impl Coordinator {
         Ok(())
     }
 
-    fn fold(
-        &self,
-        job: JobId,
-        round: RoundId,
-        accepted: &[(ClientId, RequestId)],
-        strategy: &mut dyn FederatedStrategy,
-        global: &dyn BlockReader,
-        next: &mut dyn ModelWriter,
-    ) -> Result<(Aggregation, Vec<(ClientId, ReportMetadata)>), String> {
-        let reports = self
-            .0
-            .spool
-            .reports(job, round, accepted)
-            .map_err(|error| error.to_string())?;
-        let reports = Reports::new(global.layout(), &reports, &self.0.executor)
-            .map_err(|error| error.to_string())?;
-        let aggregation = strategy
-            .aggregate(global, &reports, next)
-            .map_err(|error| chain(&error))?;
-        let said = reports
-            .iter()
-            .map(|report| (report.client, report.metadata.clone()));
-        Ok((aggregation, said.collect()))
-    }
-
     /// The aggregate of a round becomes a version of the global model, together with the strategy's state.
     pub(super) fn spawn_publish(
         &self,
@@ -193,31 +166,23 @@ impl Coordinator {
         round: RoundId,
         version: ModelVersion,
     ) -> Result<(), String> {
-        let next = job.next.take().filter(|(made_in, _)| *made_in == round);
-        let (_, next) = next.ok_or("there is no aggregate")?;
-        let strategy = job.strategy.take().ok_or(NO_STRATEGY)?;
+        let next = job.next.take().filter(|next| next.round == round);
+        let next = next.ok_or("there is no aggregate")?;
         let (coordinator, id) = (self.clone(), job.id);
         self.0.runtime.spawn_blocking(move || {
             let published = caught(|| {
-                let state = strategy.export_state();
-                let model = next.publish(&state).map_err(|error| error.to_string())?;
-                Ok((model, state))
+                let published = next.writer.publish(&next.numbers);
+                published.map_err(|error| error.to_string())
             });
             let published = {
                 let mut held = coordinator.state();
                 let job = held.jobs.get_mut(&id).filter(|job| job.ended.is_none());
                 match (published, job) {
-                    (Ok((model, state)), Some(job)) => {
+                    (Ok(model), Some(job)) => {
                         job.models.insert(version, model);
-                        job.committed = state;
-                        job.uncommitted = false;
-                        job.strategy = Some(strategy);
                         Ok(())
                     }
-                    (Err(reason), Some(job)) => {
-                        job.strategy = Some(strategy);
-                        Err(reason)
-                    }
+                    (Err(reason), Some(_)) => Err(reason),
                     (published, None) => {
                         drop(held);
                         // The job was cancelled meanwhile.
@@ -231,32 +196,6 @@ impl Coordinator {
             coordinator.complete(id, Event::Published { version, published });
         });
         Ok(())
-    }
-
-    /// The strategy comes back from a thread; after a failure it is built anew from its last commit.
-    fn give_back(&self, id: JobId, strategy: Box<dyn FederatedStrategy>, intact: bool) {
-        let mut state = self.state();
-        let Some(job) = state.jobs.get_mut(&id).filter(|job| job.ended.is_none()) else {
-            return;
-        };
-        job.uncommitted = intact;
-        job.strategy = if intact {
-            Some(strategy)
-        } else {
-            self.rebuild_strategy(job)
-        };
-    }
-
-    /// The strategy as it was at the job's last commit.
-    pub(super) fn rebuild_strategy(&self, job: &Job) -> Option<Box<dyn FederatedStrategy>> {
-        let mut strategy = self.make_strategy(&job.spec).ok()?;
-        match strategy.import_state(job.committed.clone()) {
-            Ok(()) => Some(strategy),
-            Err(error) => {
-                tracing::error!(job = %job.id, %error, "the strategy does not take its own state back");
-                None
-            }
-        }
     }
 
     pub(super) fn spawn_evaluate(
@@ -310,25 +249,24 @@ impl Coordinator {
         Ok(())
     }
 
+    /// Keeps a trainer for the next evaluation. One that is not needed is dropped outside of the lock.
     fn keep_evaluator(&self, id: JobId, trainer: Box<dyn LocalTrainer>) {
-        if let Some(job) = self
-            .state()
-            .jobs
-            .get_mut(&id)
-            .filter(|job| job.ended.is_none())
-        {
-            job.evaluator = Some(trainer);
+        let mut unwanted = Some(trainer);
+        let mut state = self.state();
+        if let Some(job) = state.jobs.get_mut(&id).filter(|job| job.ended.is_none()) {
+            std::mem::swap(&mut job.evaluator, &mut unwanted);
         }
+        drop(state);
     }
 }
 
 /// Runs it, and makes a panic an error.
-fn caught<T>(work: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
+pub(super) fn caught<T>(work: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
     panics::caught(work).unwrap_or_else(|panic| Err(format!("a panic: {panic}")))
 }
 
 /// An error and what caused it, on one line.
-fn chain(error: &dyn std::error::Error) -> String {
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
     match error.source() {
         Some(source) => format!("{error}: {}", chain(source)),
         None => error.to_string(),

@@ -19,6 +19,11 @@ pub trait BlockReader: Sync {
     /// [`BlockError::OutOfRange`] past the layout's end; [`BlockError::Unreadable`] where the storage fails.
     fn read(&self, offset: usize, block: &mut [f32]) -> Result<(), BlockError>;
 
+    /// Where a [`Block`] that begins at `offset` must end at the latest.
+    fn uniform_end(&self, _offset: usize) -> usize {
+        self.layout().len()
+    }
+
     /// The values of a range as they are stored, so that a fold decodes and adds in one go, and copies nothing that is
     /// in memory anyway. `buffer` is there for what has to be fetched; this default fetches and decodes everything.
     ///
@@ -74,6 +79,12 @@ pub enum Block<'a> {
         /// Where the range begins.
         start: usize,
     },
+    /// As they are.
+    F64(&'a [f64]),
+    /// As they are.
+    U32(&'a [u32]),
+    /// As they are.
+    U64(&'a [u64]),
 }
 
 impl Block<'_> {
@@ -92,6 +103,21 @@ impl Block<'_> {
                     for (out, value) in out[range.clone()].iter_mut().zip(&values[range]) {
                         *out = scale * f32::from(*value);
                     }
+                }
+            }
+            Self::F64(values) => {
+                for (out, value) in out.iter_mut().zip(values) {
+                    *out = *value as f32;
+                }
+            }
+            Self::U32(values) => {
+                for (out, value) in out.iter_mut().zip(values) {
+                    *out = *value as f32;
+                }
+            }
+            Self::U64(values) => {
+                for (out, value) in out.iter_mut().zip(values) {
+                    *out = *value as f32;
                 }
             }
             Self::Sparse {

@@ -145,6 +145,25 @@ impl Layout {
         Some((first.role, offset..end))
     }
 
+    /// The blocks in which values are folded and written: stretches of equal role, cut into pieces of at most [`FOLD_BLOCK`]
+    /// values. A cut inside a tensor is at a multiple of [`GROUP`](super::GROUP) values from the tensor's beginning.
+    pub fn blocks(&self) -> Vec<FoldBlock> {
+        let mut blocks = Vec::new();
+        let mut start = 0;
+        while let Some((role, stretch)) = self.role_at(start) {
+            let mut end = stretch.end.min(start + FOLD_BLOCK);
+            if end < stretch.end {
+                let index = self.tensors.partition_point(|spec| spec.range().end <= end);
+                let tensor = self.tensors[index].range();
+                end -= (end - tensor.start) % super::GROUP;
+            }
+            let range = start..end;
+            blocks.push(FoldBlock { role, range });
+            start = end;
+        }
+        blocks
+    }
+
     /// The name of the first tensor with a value that is `wanted`, of those from `offset` on; empty where there is none.
     pub(super) fn name_at(
         &self,
@@ -214,6 +233,20 @@ impl Layout {
         }
         Arc::new(layout)
     }
+}
+
+/// The most values of a [`FoldBlock`]. Its f64 sums are 512 KiB, half of the second-level cache of a current server: shorter
+/// blocks keep the sums nearer, but then memory is read in stretches too short for the CPU to run ahead (docs/performance.md).
+/// The bits of a scan depend on it.
+pub const FOLD_BLOCK: usize = 64 * 1024;
+
+/// A stretch of values of one role that is folded at once.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FoldBlock {
+    /// The role of all of them.
+    pub role: Role,
+    /// Where they are in the layout.
+    pub range: Range<usize>,
 }
 
 /// Why two layouts, or values and a layout, do not belong together.

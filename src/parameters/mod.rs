@@ -21,7 +21,7 @@ pub use encoding::{
     GROUP, Memory, MemoryBody, MemorySink, PayloadSource, StoredBody, UnknownEncoding, encode,
     encode_block, encode_top_k,
 };
-pub use layout::{Layout, LayoutError, Role, TensorSpec};
+pub use layout::{FOLD_BLOCK, FoldBlock, Layout, LayoutError, Role, TensorSpec};
 pub use payload::{DType, LONGEST_PAYLOAD_NAME, PayloadSpec, Roles, Shape, VECTOR};
 
 /// All parameters of one model: the values of every tensor of the layout, one after the other.

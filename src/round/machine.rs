@@ -28,6 +28,7 @@ use crate::{
     ids::{ClientId, ModelVersion, RequestId, RoundId, Timestamp, WorkerId},
     report::{Refusal, RefusalKind},
     settings::RoundLimits,
+    strategy::ClientInfo,
 };
 
 /// What a round machine needs to know of its job.
@@ -271,6 +272,13 @@ impl RoundMachine {
     fn available(&self) -> impl Iterator<Item = (ClientId, ClientSpec)> + '_ {
         self.numbered()
             .filter(|(client, _)| self.leases.holder(*client).is_some())
+    }
+
+    /// All clients of the job, in order.
+    pub fn population(&self) -> Vec<ClientInfo> {
+        self.numbered()
+            .map(|(id, spec)| ClientInfo::new(id, spec.examples))
+            .collect()
     }
 
     fn numbered(&self) -> impl Iterator<Item = (ClientId, ClientSpec)> + '_ {

@@ -2,17 +2,15 @@
 //! AISTATS 2017, <https://arxiv.org/abs/1602.05629>, algorithm 1.
 
 use super::{
-    Aggregation, FederatedStrategy, RoundContext, RoundPlan, RoundRng, StrategyError,
-    StrategyState, UniformSampler, Weighting, weighted_mean,
+    AggregateContext, Aggregation, FederatedStrategy, Inputs, NextVersion, RoundContext, RoundPlan,
+    StrategyError, UniformSampler, Weighting,
 };
-use crate::{
-    parameters::{BlockReader, BlockWriter},
-    report::{DELTA, Report, Reports},
-};
+use crate::report::DELTA;
 
 /// The next global model is this one plus the weighted mean of the clients' deltas, which is the weighted mean of
 /// their models.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq)]
+#[non_exhaustive]
 pub struct FedAvg {
     /// Who takes part.
     pub sampler: UniformSampler,
@@ -20,55 +18,34 @@ pub struct FedAvg {
     pub weighting: Weighting,
 }
 
+impl FedAvg {
+    /// With this sampler and this weighting.
+    pub fn new(sampler: UniformSampler, weighting: Weighting) -> Self {
+        Self { sampler, weighting }
+    }
+
+    /// The delta of each report, weighted.
+    pub fn inputs(&self, round: &AggregateContext<'_>) -> Inputs {
+        let mut rows = Vec::with_capacity(round.reports().len());
+        for report in round.reports() {
+            rows.push((report.client, self.weighting.weight(&report.metadata)));
+        }
+        Inputs::new(DELTA, rows)
+    }
+}
+
 impl FederatedStrategy for FedAvg {
-    fn plan(
-        &mut self,
-        round: &RoundContext<'_>,
-        rng: &mut RoundRng,
-    ) -> Result<RoundPlan, StrategyError> {
-        self.sampler.plan(round, rng)
+    fn plan(&self, round: &RoundContext<'_>) -> Result<RoundPlan, StrategyError> {
+        self.sampler.plan(round)
     }
 
     fn aggregate(
-        &mut self,
-        global: &dyn BlockReader,
-        reports: &Reports<'_>,
-        next: &mut dyn BlockWriter,
+        &self,
+        round: &AggregateContext<'_>,
+        next: &mut NextVersion<'_>,
     ) -> Result<Aggregation, StrategyError> {
-        let weights: Vec<f64> = reports
-            .iter()
-            .map(|report| self.weighting.weight(&report.metadata))
-            .collect();
-        let total_weight = weighted_mean(global, reports, DELTA, &weights, next)?;
-        let losses: Option<Vec<f64>> = reports
-            .iter()
-            .map(|report: &Report| report.metadata.train_loss())
-            .collect();
-        let train_loss = losses.map(|losses| {
-            losses
-                .iter()
-                .zip(&weights)
-                .map(|(loss, weight)| loss * weight)
-                .sum::<f64>()
-                / total_weight
-        });
-        let folded = reports.iter().map(|report| report.client);
-        let mut aggregation = Aggregation::new(folded, total_weight);
-        if let Some(train_loss) = train_loss {
-            let name = "train_loss".to_string();
-            aggregation.metrics.insert(name, train_loss);
-        }
-        Ok(aggregation)
-    }
-
-    fn export_state(&self) -> StrategyState {
-        StrategyState::default()
-    }
-
-    fn import_state(&mut self, state: StrategyState) -> Result<(), StrategyError> {
-        match state.is_empty() {
-            true => Ok(()),
-            false => Err(StrategyError::State("FedAvg keeps none".to_string())),
-        }
+        let inputs = self.inputs(round);
+        next.fold(&inputs, &|rows, out| out.add_mean(rows, DELTA))?;
+        Ok(Aggregation::new(inputs.clients(), inputs.total()))
     }
 }

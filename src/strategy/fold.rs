@@ -1,149 +1,297 @@
-//! The fold: reports become the next global model, block by block.
+//! The fold: reports become the next version, block by block; and the scan: sums over all blocks.
 //!
-//! For each block of parameters, every report's block is added up in f64, in client order, and applied to the global
-//! model's block. Blocks have a constant size and are independent of each other, so the result is the same to the last
-//! bit whatever order reports arrived in and however many threads fold; memory is a block for each thread.
-
-mod kernel;
+//! Blocks have a constant length, stay within one role and are independent of each other, and partial sums are added in block
+//! order: so the result is the same to the last bit whatever order reports arrived in and however many threads work. Memory
+//! is a block for each thread.
 
 use std::{
-    ops::Range,
+    collections::BTreeMap,
+    fmt,
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use kernel::{PASS, add, apply};
-
-use super::StrategyError;
-use crate::{
-    ids::ClientId,
-    parameters::{Block, BlockBuffer, BlockReader, BlockWriter, Role},
-    report::{ReportError, Reports},
+use super::{
+    AggregateContext, Inputs, StrategyError,
+    inputs::Resolved,
+    rows::{Rows, Scratch},
+    state::check_finite,
 };
+use crate::parameters::{BlockError, FoldBlock, Role};
 
-/// Values in a block. Its f64 sums are 512 KiB, half of the second-level cache of a current server: shorter blocks keep
-/// the sums nearer, but then memory is read in stretches too short for the CPU to run ahead (docs/performance.md).
-const BLOCK: usize = 64 * 1024;
+/// Where the next version is written. Each value of the model, and of each state tensor's roles, comes once, in blocks of
+/// [`Layout::blocks`](crate::parameters::Layout::blocks), in any order.
+pub trait VersionSink: Send {
+    /// Takes the model's values from `offset` on.
+    ///
+    /// # Errors
+    ///
+    /// [`BlockError::Unwritable`] and [`BlockError::Full`].
+    fn write(&mut self, offset: usize, values: &[f32]) -> Result<(), BlockError>;
 
-/// Writes `global + sum(weight * delta) / sum(weight)` to `next`; frozen tensors keep the global model's values.
-///
-/// Sums and the division are in f64, one rounding to f32 at the end. `weights` has one entry for each report, in order.
-/// The sum of the weights comes back.
-///
-/// # Errors
-///
-/// [`StrategyError::Aggregate`] where the weights do not fit the reports, one is negative or not finite, or all are
-/// zero; [`StrategyError::Report`] and [`StrategyError::Block`] where storage fails.
-pub fn weighted_mean(
-    global: &dyn BlockReader,
-    reports: &Reports<'_>,
-    payload: &str,
-    weights: &[f64],
-    next: &mut dyn BlockWriter,
-) -> Result<f64, StrategyError> {
-    let total: f64 = weights.iter().sum();
-    if weights.len() != reports.len()
-        || weights.iter().any(|weight| *weight < 0.0)
-        || !total.is_finite()
-        || total <= 0.0
-    {
-        return Err(StrategyError::Aggregate(format!(
-            "{} reports with weights that add up to {total}",
-            reports.len()
-        )));
-    }
-    let inputs: Vec<Input<'_>> = reports
-        .iter()
-        .zip(weights)
-        .map(|(report, &weight)| {
-            Ok(Input {
-                client: report.client,
-                weight,
-                delta: report.payload(payload)?,
-            })
-        })
-        .collect::<Result<_, ReportError>>()?;
-
-    let len = global.layout().len();
-    let next = Mutex::new(next);
-    let failure: Mutex<Option<StrategyError>> = Mutex::new(None);
-    // As many as threads: each takes one for a block and puts it back.
-    let idle: Mutex<Vec<Buffers>> = Mutex::default();
-    reports.executor().run(len.div_ceil(BLOCK), &|index| {
-        if locked(&failure).is_some() {
-            return;
-        }
-        let mut buffers = locked(&idle).pop().unwrap_or_default();
-        let offset = index * BLOCK;
-        let folded = buffers.fold(global, &inputs, total, offset..len.min(offset + BLOCK));
-        let written = folded.and_then(|()| Ok(locked(&next).write(offset, &buffers.next)?));
-        if let Err(error) = written {
-            locked(&failure).get_or_insert(error);
-        }
-        locked(&idle).push(buffers);
-    });
-    match failure.into_inner().unwrap_or_else(PoisonError::into_inner) {
-        Some(error) => Err(error),
-        None => Ok(total),
-    }
-}
-
-struct Input<'a> {
-    client: ClientId,
-    weight: f64,
-    delta: &'a (dyn BlockReader + Send + Sync),
-}
-
-/// One block's sums, the reports' values where they have to be fetched, and the result.
-#[derive(Default)]
-struct Buffers {
-    sums: Vec<f64>,
-    fetched: [BlockBuffer; PASS],
-    next: Vec<f32>,
-}
-
-impl Buffers {
-    fn fold(
+    /// Takes values of a state tensor, counted from 0 in the order of the strategy's [`StateSpec`](super::StateSpec).
+    ///
+    /// # Errors
+    ///
+    /// As for the model.
+    fn write_state(
         &mut self,
-        global: &dyn BlockReader,
-        inputs: &[Input<'_>],
-        total: f64,
-        range: Range<usize>,
-    ) -> Result<(), StrategyError> {
-        self.sums.clear();
-        self.sums.resize(range.len(), 0.0);
-        for pass in inputs.chunks(PASS) {
-            let mut weights = [0.0; PASS];
-            let mut blocks = [Block::F32(&[]); PASS];
-            for (place, (input, buffer)) in pass.iter().zip(&mut self.fetched).enumerate() {
-                weights[place] = input.weight;
-                let block = input.delta.block(range.clone(), buffer);
-                blocks[place] = block.map_err(|source| ReportError::Block {
-                    client: input.client,
-                    source,
-                })?;
-            }
-            add(
-                &mut self.sums,
-                &weights[..pass.len()],
-                &blocks[..pass.len()],
-            );
+        state: usize,
+        offset: usize,
+        values: &[f32],
+    ) -> Result<(), BlockError>;
+}
+
+/// The next model version, and the strategy's state with it, while it is made.
+pub struct NextVersion<'a> {
+    context: AggregateContext<'a>,
+    sink: Mutex<&'a mut dyn VersionSink>,
+    numbers: BTreeMap<String, f64>,
+    folds: u32,
+}
+
+impl fmt::Debug for NextVersion<'_> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "NextVersion({})", self.context.version.number.next())
+    }
+}
+
+/// The next values of one block: the model's and the state's. They begin as the present ones.
+pub struct Out<'a> {
+    model: &'a mut [f32],
+    states: &'a mut [Vec<f32>],
+    names: &'a [&'a str],
+}
+
+impl fmt::Debug for Out<'_> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "Out({} values, {:?})", self.model.len(), self.names)
+    }
+}
+
+impl Out<'_> {
+    /// The model's values.
+    pub fn model(&mut self) -> &mut [f32] {
+        self.model
+    }
+
+    /// The values of a state tensor; empty in a block of a role that it does not have.
+    ///
+    /// # Panics
+    ///
+    /// If the strategy's state has no such tensor: the round ends with that message.
+    pub fn state(&mut self, name: &str) -> &mut [f32] {
+        let index = self.index(name);
+        &mut self.states[index]
+    }
+
+    /// The model's values, and those of several state tensors at the same time.
+    ///
+    /// # Panics
+    ///
+    /// If the strategy's state lacks one of them, or one is named more than once.
+    pub fn tensors<const N: usize>(&mut self, names: [&str; N]) -> (&mut [f32], [&mut [f32]; N]) {
+        let indices = names.map(|name| self.index(name));
+        match self.states.get_disjoint_mut(indices) {
+            Ok(states) => (self.model, states.map(|state| &mut state[..])),
+            Err(_) => panic!("a state tensor is named more than once: {names:?}"),
         }
-        self.next.resize(range.len(), 0.0);
-        global.read(range.start, &mut self.next)?;
-        let mut position = range.start;
-        while position < range.end {
-            let Some((role, stretch)) = global.layout().role_at(position) else {
-                break;
-            };
-            let end = stretch.end.min(range.end);
-            if role != Role::Frozen {
-                let stretch = position - range.start..end - range.start;
-                apply(&mut self.next[stretch.clone()], &self.sums[stretch], total);
+    }
+
+    /// Adds the mean of a payload ([`Rows::mean`]) to the model's values, each rounded once: at the speed of memory.
+    pub fn add_mean(&mut self, rows: &Rows<'_>, payload: &str) {
+        rows.add_mean(payload, self.model);
+    }
+
+    fn index(&self, name: &str) -> usize {
+        let found = self.names.iter().position(|found| *found == name);
+        found.unwrap_or_else(|| panic!("the strategy's state has no tensor {name:?}"))
+    }
+}
+
+/// What a thread needs for one block, kept from block to block.
+#[derive(Default)]
+struct Space {
+    model: Vec<f32>,
+    states: Vec<Vec<f32>>,
+    scratch: Scratch,
+}
+
+impl<'a> NextVersion<'a> {
+    /// The version after that of the context, to be written to a sink.
+    pub(super) fn new(context: AggregateContext<'a>, sink: &'a mut dyn VersionSink) -> Self {
+        Self {
+            context,
+            sink: Mutex::new(sink),
+            numbers: context.version.numbers.clone(),
+            folds: 0,
+        }
+    }
+
+    /// Sets a number of the state.
+    pub fn set(&mut self, number: &str, value: f64) {
+        self.numbers.insert(number.to_string(), value);
+    }
+
+    /// Writes the next model and state: calls `f` once for each block that is not frozen, from several threads, with the
+    /// values that it reads and those that it writes. Must be called exactly once in an aggregation.
+    ///
+    /// # Errors
+    ///
+    /// [`StrategyError::Folds`] at a second call, [`StrategyError::Aggregate`] if the inputs do not fit the reports,
+    /// [`StrategyError::Report`] and [`StrategyError::Block`] if storage fails, [`StrategyError::Panicked`] if `f` panics,
+    /// [`StrategyError::Cancelled`]. Pass it on: the round can't be committed any more.
+    pub fn fold(
+        &mut self,
+        inputs: &Inputs,
+        f: &(dyn Fn(&Rows<'_>, &mut Out<'_>) + Sync),
+    ) -> Result<(), StrategyError> {
+        self.folds += 1;
+        if self.folds > 1 {
+            return Err(StrategyError::Folds { calls: self.folds });
+        }
+        let context = self.context;
+        let resolved = Resolved::new(&context, inputs)?;
+        let names: Vec<_> = context.version.states.iter().map(|state| state.name).collect();
+        let sink = &self.sink;
+        each_block(&context, &context.version.model.layout().blocks(), &|block, space: &mut Space| {
+            space.read(&context, block)?;
+            if block.role != Role::Frozen {
+                let Space { model, states, scratch } = space;
+                let (role, range) = (block.role, block.range.clone());
+                let rows = Rows::new(role, range, context.version, &resolved, scratch);
+                let mut out = Out { model, states, names: &names };
+                guarded(|| f(&rows, &mut out))?;
+                rows.finish()?;
             }
-            position = end;
+            let mut sink = locked(sink);
+            sink.write(block.range.start, &space.model)?;
+            for (index, values) in space.states.iter().enumerate() {
+                if !values.is_empty() {
+                    sink.write_state(index, block.range.start, values)?;
+                }
+            }
+            Ok(())
+        })
+    }
+
+    /// The numbers of the state, once all is written.
+    pub(super) fn finish(self) -> Result<BTreeMap<String, f64>, StrategyError> {
+        if self.folds != 1 {
+            return Err(StrategyError::Folds { calls: self.folds });
+        }
+        for name in self.numbers.keys() {
+            if !self.context.version.numbers.contains_key(name) {
+                let problem = format!("the strategy's state has no number {name:?}");
+                return Err(StrategyError::State(problem));
+            }
+        }
+        check_finite(&self.numbers)?;
+        Ok(self.numbers)
+    }
+}
+
+impl Space {
+    /// Takes the present values of a block: what is next, unless it is changed.
+    fn read(&mut self, context: &AggregateContext<'_>, block: &FoldBlock) -> Result<(), StrategyError> {
+        let (start, len) = (block.range.start, block.range.len());
+        self.model.resize(len, 0.0);
+        context.version.model.read(start, &mut self.model)?;
+        self.states.resize_with(context.version.states.len(), Vec::new);
+        for (values, state) in self.states.iter_mut().zip(context.version.states) {
+            values.clear();
+            if state.roles.contains(block.role) {
+                values.resize(len, 0.0);
+                state.values.read(start, values)?;
+            }
         }
         Ok(())
     }
+}
+
+impl AggregateContext<'_> {
+    /// Sums over all values of the model that are not frozen: calls `f` once for each block, from several threads, with the
+    /// values that it reads and `sums` numbers that begin with zero. What `f` leaves there is added up in block order, so that
+    /// the result has the same bits however many threads work. For norms, distances and scores.
+    ///
+    /// # Errors
+    ///
+    /// As [`NextVersion::fold`], but that it may be called any number of times.
+    pub fn scan(
+        &self,
+        inputs: &Inputs,
+        sums: usize,
+        f: &(dyn Fn(&Rows<'_>, &mut [f64]) + Sync),
+    ) -> Result<Vec<f64>, StrategyError> {
+        /// How many partial sums wait to be added at once. It changes no bit.
+        const WAITING: usize = 1 << 20;
+        let resolved = Resolved::new(self, inputs)?;
+        let mut blocks = self.version.model.layout().blocks();
+        blocks.retain(|block| block.role != Role::Frozen);
+        let mut totals = vec![0.0; sums];
+        let at_once = (WAITING / sums.max(1)).max(self.executor.threads());
+        for blocks in blocks.chunks(at_once) {
+            let partial: Vec<_> = blocks.iter().map(|_| Mutex::new(Vec::new())).collect();
+            let first = blocks[0].range.start;
+            each_block(self, blocks, &|block, space: &mut Space| {
+                let (role, range) = (block.role, block.range.clone());
+                let rows = Rows::new(role, range, self.version, &resolved, &mut space.scratch);
+                let mut found = vec![0.0; sums];
+                guarded(|| f(&rows, &mut found))?;
+                rows.finish()?;
+                let index = blocks.partition_point(|other| other.range.start < block.range.start);
+                debug_assert!(first <= block.range.start);
+                *locked(&partial[index]) = found;
+                Ok(())
+            })?;
+            for partial in partial {
+                let partial = partial.into_inner().unwrap_or_else(PoisonError::into_inner);
+                for (total, value) in totals.iter_mut().zip(partial) {
+                    *total += value;
+                }
+            }
+        }
+        Ok(totals)
+    }
+}
+
+/// Calls `work` for each block on the context's threads, until one fails. Each thread has a space of its own.
+fn each_block(
+    context: &AggregateContext<'_>,
+    blocks: &[FoldBlock],
+    work: &(dyn Fn(&FoldBlock, &mut Space) -> Result<(), StrategyError> + Sync),
+) -> Result<(), StrategyError> {
+    let failure: Mutex<Option<StrategyError>> = Mutex::new(None);
+    // As many as threads: each takes one for a block and puts it back.
+    let idle: Mutex<Vec<Space>> = Mutex::default();
+    context.executor.run(blocks.len(), &|index| {
+        if locked(&failure).is_some() {
+            return;
+        }
+        let mut space = locked(&idle).pop().unwrap_or_default();
+        let done = if context.is_cancelled() {
+            Err(StrategyError::Cancelled)
+        } else {
+            work(&blocks[index], &mut space)
+        };
+        if let Err(error) = done {
+            locked(&failure).get_or_insert(error);
+        }
+        locked(&idle).push(space);
+    });
+    match failure.into_inner().unwrap_or_else(PoisonError::into_inner) {
+        Some(error) => Err(error),
+        None => Ok(()),
+    }
+}
+
+/// Runs a strategy's own code; a panic in it is an error with its message, on whatever thread it happens.
+fn guarded(work: impl FnOnce()) -> Result<(), StrategyError> {
+    catch_unwind(AssertUnwindSafe(work)).map_err(|panic| {
+        let text = panic.downcast_ref::<&str>().map(|text| text.to_string());
+        let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
+        StrategyError::Panicked(text.unwrap_or_else(|| "without a message".to_string()))
+    })
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -2,143 +2,144 @@
 //!
 //! A strategy *plans* a round (who trains, with which settings, how many reports are enough) and *aggregates* its
 //! reports into the next global model. It owns no loop, no network, no clock and no sleep: the round machine decides
-//! when, and the coordinator carries it out. An algorithm is a composition of parts: [`FedAvg`] is a
-//! [`UniformSampler`], a [`Weighting`] and the fold [`weighted_mean`].
+//! when, and the coordinator carries it out. It keeps nothing between rounds either: what an algorithm remembers is its
+//! [state](StateSpec), which belongs to a model version. So a strategy is shared without a lock, and a round that fails leaves no
+//! trace. An algorithm is a composition of parts: [`FedAvg`] is a [`UniformSampler`], a [`Weighting`] and a fold.
 //!
 //! ```
-//! use fedavg::strategy::{FedAvg, FederatedStrategy, UniformSampler, Weighting};
+//! use fedavg::strategy::{
+//!     AggregateContext, Aggregation, FedAvg, FederatedStrategy, Inputs, NextVersion, RoundContext, RoundPlan, StrategyError,
+//! };
 //!
-//! let half_of_the_clients = FedAvg { sampler: UniformSampler { fraction: 0.5, ..Default::default() }, ..Default::default() };
-//! let strategy: Box<dyn FederatedStrategy> = Box::new(half_of_the_clients);
-//! # assert!(strategy.export_state().is_empty());
+//! /// Plans as FedAvg does, and takes the coordinate-wise median of the deltas.
+//! struct Median(FedAvg);
+//!
+//! impl FederatedStrategy for Median {
+//!     fn plan(&self, round: &RoundContext<'_>) -> Result<RoundPlan, StrategyError> {
+//!         self.0.plan(round)
+//!     }
+//!
+//!     fn aggregate(&self, round: &AggregateContext<'_>, next: &mut NextVersion<'_>) -> Result<Aggregation, StrategyError> {
+//!         let clients: Vec<_> = round.reports().iter().map(|report| report.client).collect();
+//!         let inputs = Inputs::new("delta", clients.iter().map(|client| (*client, 1.0)));
+//!         next.fold(&inputs, &|rows, out| {
+//!             let mut median = vec![0.0; rows.len()];
+//!             rows.median("delta", &mut median);
+//!             for (value, delta) in out.model().iter_mut().zip(&median) {
+//!                 *value = (f64::from(*value) + delta) as f32;
+//!             }
+//!         })?;
+//!         Ok(Aggregation::new(clients, inputs.total()))
+//!     }
+//! }
 //! ```
 
+mod context;
 mod fedavg;
 mod fold;
+mod inputs;
+mod kernel;
 mod plan;
 mod replay;
+mod rows;
 mod sampler;
+mod state;
 mod weighting;
 
 use std::{collections::BTreeMap, sync::Arc};
 
+pub use context::{AggregateContext, RoundContext, Seeds, StateValues, Version};
 pub use fedavg::FedAvg;
-pub use fold::weighted_mean;
+pub use fold::{NextVersion, Out, VersionSink};
+pub use inputs::Inputs;
 pub use plan::{Aggregation, ClientInfo, Member, RoundPlan};
 pub use replay::Replay;
+pub use rows::Rows;
 pub use sampler::UniformSampler;
+pub use state::{Initial, StateSpec, StateTensor};
 use thiserror::Error;
 pub use weighting::Weighting;
 
-use crate::{
-    ids::{ModelVersion, RoundId},
-    parameters::{BlockError, BlockReader, BlockWriter, Parameters},
-    report::{ReportError, Reports},
-    rng::{self, ChaCha8Rng, Purpose},
-    settings::TrainingSettings,
-};
+use crate::{parameters::BlockError, report::ReportError};
 
 /// One algorithm of federated learning. Object-safe, so that configuration chooses it at run time.
 ///
 /// # Contract for implementors
 ///
-/// - `plan` and `aggregate` are functions of their arguments and of the state that `export_state` shows: the same
-///   arguments and state give the same bits. All randomness comes from the `rng` argument.
-/// - `aggregate` reads `global` and the reports as often as it likes and writes every value of `next` exactly once. It publishes nothing: on an error, a panic or a cancellation the caller drops `next` and builds the
-///   strategy again from the state that it exported at the last commit.
-/// - Reports come in client order. Threads come from [`Reports::executor`]; the result must not depend on how many.
-pub trait FederatedStrategy: Send {
+/// 1. Every method is a function of its arguments and of the strategy's configuration: the same arguments give the same bits.
+///    All randomness comes from the context.
+/// 2. What an algorithm remembers is in its [`StateSpec`] and nowhere else. `&self` is shared by threads, rounds and restarts.
+/// 3. `aggregate` calls [`NextVersion::fold`] exactly once. It reads values through `fold` and [`AggregateContext::scan`] alone.
+/// 4. The aggregation names each accepted client once, as folded or as excluded.
+///
+/// What a caller promises: methods are never called under a lock; a panic in one ends the round with its message; on an error, a
+/// panic or a cancellation nothing of the next version is kept.
+pub trait FederatedStrategy: Send + Sync {
+    /// What is kept between rounds. Asked once, when a job is submitted.
+    fn state(&self) -> StateSpec {
+        StateSpec::default()
+    }
+
     /// Decides who trains in a round and how many reports are enough.
     ///
     /// # Errors
     ///
-    /// [`StrategyError`] where no round can be planned, which abandons the round.
-    fn plan(
-        &mut self,
-        round: &RoundContext<'_>,
-        rng: &mut RoundRng,
-    ) -> Result<RoundPlan, StrategyError>;
+    /// [`StrategyError`] if no round can be planned, which abandons the round.
+    fn plan(&self, round: &RoundContext<'_>) -> Result<RoundPlan, StrategyError>;
 
     /// Makes the next global model out of this one and a round's reports.
     ///
     /// # Errors
     ///
-    /// [`StrategyError`] where it can't, which abandons the round and leaves the global model as it was.
+    /// [`StrategyError`] if it can't, which abandons the round and leaves model and state as they were.
     fn aggregate(
-        &mut self,
-        global: &dyn BlockReader,
-        reports: &Reports<'_>,
-        next: &mut dyn BlockWriter,
+        &self,
+        round: &AggregateContext<'_>,
+        next: &mut NextVersion<'_>,
     ) -> Result<Aggregation, StrategyError>;
-
-    /// What has to survive between rounds beside the global model: momenta, moments, control variates. Part of every
-    /// checkpoint.
-    fn export_state(&self) -> StrategyState;
-
-    /// Takes back what `export_state` gave.
-    ///
-    /// # Errors
-    ///
-    /// [`StrategyError::State`] where it is not this strategy's.
-    fn import_state(&mut self, state: StrategyState) -> Result<(), StrategyError>;
 }
 
-/// What a strategy knows when it plans a round.
-#[derive(Debug, Clone, Copy)]
-pub struct RoundContext<'a> {
-    /// The round's number.
-    pub round: RoundId,
-    /// The version of the global model that the round starts from.
-    pub version: ModelVersion,
-    /// The clients that can take part: all of the job's, less those of `local` data whose worker is gone. In order.
-    pub clients: &'a [ClientInfo],
-    /// The job's settings for local training.
-    pub training: &'a TrainingSettings,
-    /// The job's quorum.
-    pub quorum: usize,
-    /// The job's goal, where the operator fixed one.
-    pub goal: Option<usize>,
-}
-
-/// A round's randomness: generators keyed by the job's seed and the round.
-#[derive(Debug, Clone, Copy)]
-pub struct RoundRng {
-    seed: u64,
-    round: RoundId,
-}
-
-impl RoundRng {
-    /// The randomness of this round of a job with this seed.
-    pub fn new(seed: u64, round: RoundId) -> Self {
-        Self { seed, round }
+impl<S: FederatedStrategy + ?Sized> FederatedStrategy for Arc<S> {
+    fn state(&self) -> StateSpec {
+        (**self).state()
     }
 
-    /// The generator for a purpose; asked twice, it begins anew.
-    pub fn generator(&self, purpose: Purpose) -> ChaCha8Rng {
-        rng::keyed(self.seed, purpose, self.round, None)
+    fn plan(&self, round: &RoundContext<'_>) -> Result<RoundPlan, StrategyError> {
+        (**self).plan(round)
+    }
+
+    fn aggregate(
+        &self,
+        round: &AggregateContext<'_>,
+        next: &mut NextVersion<'_>,
+    ) -> Result<Aggregation, StrategyError> {
+        (**self).aggregate(round, next)
     }
 }
 
-/// A strategy's state between rounds: numbers, and values of the model's size.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct StrategyState {
-    /// Counters and scalars, by name.
-    pub numbers: BTreeMap<String, f64>,
-    /// Momenta and the like, by name.
-    pub parameters: BTreeMap<String, Arc<Parameters>>,
-}
-
-impl StrategyState {
-    /// Whether there is none.
-    pub fn is_empty(&self) -> bool {
-        self.numbers.is_empty() && self.parameters.is_empty()
-    }
+/// Has a strategy aggregate a round into a sink: what it says of it, and the numbers of the state from then on.
+///
+/// # Errors
+///
+/// What the strategy says; [`StrategyError::Folds`] if it did not fold exactly once, [`StrategyError::State`] if a number of the
+/// state is not finite or not named by its [`StateSpec`].
+pub fn aggregate(
+    strategy: &dyn FederatedStrategy,
+    context: AggregateContext<'_>,
+    sink: &mut dyn VersionSink,
+) -> Result<(Aggregation, BTreeMap<String, f64>), StrategyError> {
+    let mut next = NextVersion::new(context, sink);
+    let aggregation = strategy.aggregate(&context, &mut next)?;
+    Ok((aggregation, next.finish()?))
 }
 
 /// Why a strategy could not do its part.
 #[derive(Debug, Clone, PartialEq, Error)]
 #[non_exhaustive]
 pub enum StrategyError {
+    /// The settings that a job gives are not ones of this strategy.
+    #[error("the strategy's settings are not valid: {0}")]
+    Settings(String),
     /// No cohort can be made of these clients.
     #[error("no round can be planned: {0}")]
     Plan(String),
@@ -151,7 +152,25 @@ pub enum StrategyError {
     /// The global model could not be read, or the next one not written.
     #[error(transparent)]
     Block(#[from] BlockError),
-    /// The state is another strategy's.
-    #[error("not this strategy's state: {0}")]
+    /// The state does not fit the model, or has a number that is not finite.
+    #[error("the strategy's state is not valid: {0}")]
     State(String),
+    /// An aggregation folded not exactly once.
+    #[error("the strategy called fold {calls} times in an aggregation: exactly one call makes a model")]
+    Folds {
+        /// How often it did.
+        calls: u32,
+    },
+    /// The strategy's own code panicked.
+    #[error("the strategy panicked: {0}")]
+    Panicked(String),
+    /// The job was cancelled.
+    #[error("cancelled")]
+    Cancelled,
+}
+
+impl From<serde_json::Error> for StrategyError {
+    fn from(error: serde_json::Error) -> Self {
+        Self::Settings(error.to_string())
+    }
 }

@@ -1,80 +1,73 @@
 //! Repeating a recorded run: cohorts come out of the record, everything else is the strategy's own.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use super::{
-    Aggregation, FederatedStrategy, Member, RoundContext, RoundPlan, RoundRng, StrategyError,
-    StrategyState,
+    AggregateContext, Aggregation, FederatedStrategy, Member, NextVersion, RoundContext, RoundPlan,
+    StateSpec, StrategyError,
 };
-use crate::{
-    ids::{ClientId, RoundId},
-    parameters::{BlockReader, BlockWriter},
-    report::Reports,
-};
+use crate::ids::{ClientId, RoundId};
 
-/// A strategy whose rounds fold exactly the clients that a record says.
+/// A strategy whose rounds accept exactly the clients that a record says.
 ///
 /// A round that the record has as abandoned is abandoned again, so that round numbers, and with them every random draw,
 /// stay the same.
 pub struct Replay {
-    inner: Box<dyn FederatedStrategy>,
-    folded: BTreeMap<RoundId, Vec<ClientId>>,
+    inner: Arc<dyn FederatedStrategy>,
+    accepted: BTreeMap<RoundId, Option<Vec<ClientId>>>,
+}
+
+impl fmt::Debug for Replay {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "Replay({} rounds)", self.accepted.len())
+    }
 }
 
 impl Replay {
-    /// Repeats rounds with this strategy; `folded` has the clients of each round, none for an abandoned one.
+    /// Repeats rounds with this strategy; `accepted` has the clients of each round whose reports were accepted, and none for an
+    /// abandoned round.
     pub fn new(
-        inner: Box<dyn FederatedStrategy>,
-        folded: impl IntoIterator<Item = (RoundId, Vec<ClientId>)>,
+        inner: Arc<dyn FederatedStrategy>,
+        accepted: impl IntoIterator<Item = (RoundId, Option<Vec<ClientId>>)>,
     ) -> Self {
         Self {
             inner,
-            folded: folded.into_iter().collect(),
+            accepted: accepted.into_iter().collect(),
         }
     }
 }
 
 impl FederatedStrategy for Replay {
-    fn plan(
-        &mut self,
-        round: &RoundContext<'_>,
-        rng: &mut RoundRng,
-    ) -> Result<RoundPlan, StrategyError> {
-        let planned = self.inner.plan(round, rng)?;
-        match self.folded.get(&round.round) {
-            Some(cohort) if !cohort.is_empty() => {
-                let count = cohort.len();
-                Ok(RoundPlan {
-                    members: cohort.iter().copied().map(Member::new).collect(),
-                    goal: count,
-                    quorum: count,
-                    ..planned
-                })
-            }
-            Some(_) => Err(StrategyError::Plan(
-                "the record has this round as abandoned".to_string(),
-            )),
-            None => Err(StrategyError::Plan(format!(
-                "the record has no round {}",
-                round.round
-            ))),
+    fn state(&self) -> StateSpec {
+        self.inner.state()
+    }
+
+    fn plan(&self, round: &RoundContext<'_>) -> Result<RoundPlan, StrategyError> {
+        let refuse = |problem: String| Err(StrategyError::Plan(problem));
+        let clients = match self.accepted.get(&round.round) {
+            Some(Some(clients)) => clients,
+            Some(None) => return refuse("the record has this round as abandoned".to_string()),
+            None => return refuse(format!("the record has no round {}", round.round)),
+        };
+        let planned = self.inner.plan(round)?;
+        let mut members = Vec::with_capacity(clients.len());
+        for client in clients {
+            let known = planned.members.iter().find(|member| member.client == *client);
+            members.push(known.cloned().unwrap_or_else(|| Member::new(*client)));
         }
+        Ok(RoundPlan {
+            goal: members.len(),
+            quorum: planned.quorum.min(members.len()),
+            members,
+            ..planned
+        })
     }
 
     fn aggregate(
-        &mut self,
-        global: &dyn BlockReader,
-        reports: &Reports<'_>,
-        next: &mut dyn BlockWriter,
+        &self,
+        round: &AggregateContext<'_>,
+        next: &mut NextVersion<'_>,
     ) -> Result<Aggregation, StrategyError> {
-        self.inner.aggregate(global, reports, next)
-    }
-
-    fn export_state(&self) -> StrategyState {
-        self.inner.export_state()
-    }
-
-    fn import_state(&mut self, state: StrategyState) -> Result<(), StrategyError> {
-        self.inner.import_state(state)
+        self.inner.aggregate(round, next)
     }
 }

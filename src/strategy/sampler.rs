@@ -2,7 +2,7 @@
 
 use rand::seq::index;
 
-use super::{RoundContext, RoundPlan, RoundRng, StrategyError};
+use super::{RoundContext, RoundPlan, StrategyError};
 use crate::rng::Purpose;
 
 /// Chooses each client with the same probability, without replacement.
@@ -33,11 +33,7 @@ impl UniformSampler {
     /// # Errors
     ///
     /// [`StrategyError::Plan`] where there are fewer clients than the quorum.
-    pub fn plan(
-        &self,
-        round: &RoundContext<'_>,
-        rng: &RoundRng,
-    ) -> Result<RoundPlan, StrategyError> {
+    pub fn plan(&self, round: &RoundContext<'_>) -> Result<RoundPlan, StrategyError> {
         let available = round.clients.len();
         if available == 0 || available < round.quorum {
             return Err(StrategyError::Plan(format!(
@@ -52,11 +48,11 @@ impl UniformSampler {
             .clamp(round.quorum.max(1), available);
         let chosen =
             ((goal as f64 * (1.0 + self.over_selection)).ceil() as usize).clamp(goal, available);
-        let mut generator = rng.generator(Purpose::Cohort);
+        let mut generator = round.rng(Purpose::Cohort, 0);
         let mut indices = index::sample(&mut generator, available, chosen).into_vec();
         indices.sort_unstable();
         let clients = indices.into_iter().map(|index| round.clients[index].id);
-        let mut plan = RoundPlan::new(clients, round.training.clone());
+        let mut plan = round.plan(clients);
         plan.goal = goal;
         plan.quorum = round.quorum.max(1);
         Ok(plan)
@@ -67,9 +63,11 @@ impl UniformSampler {
 mod tests {
     use super::*;
     use crate::{
-        ids::{ClientId, ModelVersion, RoundId},
+        ids::{ClientId, RoundId},
+        parameters::{PayloadSpec, Roles},
+        report::DELTA,
         settings::TrainingSettings,
-        strategy::ClientInfo,
+        strategy::{ClientInfo, Seeds},
     };
 
     fn plan(
@@ -81,15 +79,14 @@ mod tests {
         let clients: Vec<_> = (0..clients)
             .map(|id| ClientInfo::new(ClientId(id), 10))
             .collect();
-        let context = RoundContext {
-            round: RoundId(round),
-            version: ModelVersion(0),
-            clients: &clients,
-            training: &TrainingSettings::default(),
-            quorum,
-            goal: None,
-        };
-        sampler.plan(&context, &RoundRng::new(7, RoundId(round)))
+        let (training, delta) = (
+            TrainingSettings::default(),
+            PayloadSpec::model(DELTA, Roles::TRAINED),
+        );
+        let mut context = RoundContext::new(RoundId(round), &clients, &training, &delta);
+        context.quorum = quorum;
+        context.seeds = Seeds::derived(7);
+        sampler.plan(&context)
     }
 
     #[test]

@@ -181,7 +181,7 @@ impl Pass<'_> {
             ] => add_groups::<1, FUSED>(sums, w, [values], [scales], *skip),
             others => {
                 for (block, weight) in others.iter().zip(w) {
-                    add_sparse(sums, *weight, block);
+                    add_other(sums, *weight, block);
                 }
             }
         }
@@ -313,18 +313,36 @@ fn add_integers<F: Copy, const N: usize>(
     }
 }
 
-/// What is not there would add zero, which changes no sum.
+/// Sparse values, of which those that are not there would add zero, which changes no sum; and the types that no job of
+/// many clients sends at speed.
 #[inline(always)]
-fn add_sparse(sums: &mut [f64], weight: f64, block: &Block<'_>) {
-    if let Block::Sparse {
-        indices,
-        values,
-        start,
-    } = block
-    {
-        for (index, value) in indices.iter().zip(*values) {
-            sums[*index as usize - start] += weight * f64::from(*value);
+fn add_other(sums: &mut [f64], weight: f64, block: &Block<'_>) {
+    match block {
+        Block::Sparse {
+            indices,
+            values,
+            start,
+        } => {
+            for (index, value) in indices.iter().zip(*values) {
+                sums[*index as usize - start] += weight * f64::from(*value);
+            }
         }
+        Block::F64(values) => {
+            for (sum, value) in sums.iter_mut().zip(*values) {
+                *sum += weight * value;
+            }
+        }
+        Block::U32(values) => {
+            for (sum, value) in sums.iter_mut().zip(*values) {
+                *sum += weight * f64::from(*value);
+            }
+        }
+        Block::U64(values) => {
+            for (sum, value) in sums.iter_mut().zip(*values) {
+                *sum += weight * *value as f64;
+            }
+        }
+        _ => {}
     }
 }
 

@@ -1,0 +1,156 @@
+//! Which payloads of which reports an aggregation reads, and how much each report counts.
+
+use super::{AggregateContext, StrategyError};
+use crate::{
+    ids::ClientId,
+    parameters::{BlockReader, Role},
+};
+
+/// Payloads by name, and a coefficient for each report that is read.
+///
+/// ```
+/// use fedavg::{ids::ClientId, strategy::Inputs};
+///
+/// // The mean of two clients' deltas, weighted 3 : 1, and their control variates beside it.
+/// let inputs = Inputs::new("delta", [(ClientId(0), 3.0), (ClientId(4), 1.0)]).and("control");
+/// assert_eq!(inputs.total(), 4.0);
+/// ```
+#[derive(Debug, Clone, PartialEq)]
+pub struct Inputs {
+    payloads: Vec<String>,
+    rows: Vec<(ClientId, f64)>,
+    buffers: Option<Vec<f64>>,
+    denominator: Option<f64>,
+}
+
+impl Inputs {
+    /// This payload of these clients' reports, each with its coefficient: a finite number, negative ones too. Clients are in
+    /// rising order; reports that are not named are not read.
+    pub fn new(
+        payload: impl Into<String>,
+        rows: impl IntoIterator<Item = (ClientId, f64)>,
+    ) -> Self {
+        Self {
+            payloads: vec![payload.into()],
+            rows: rows.into_iter().collect(),
+            buffers: None,
+            denominator: None,
+        }
+    }
+
+    /// The same with a further payload of each report.
+    pub fn and(mut self, payload: impl Into<String>) -> Self {
+        self.payloads.push(payload.into());
+        self
+    }
+
+    /// The same with other coefficients for buffers, one for each row, in order.
+    pub fn with_buffers(mut self, coefficients: impl IntoIterator<Item = f64>) -> Self {
+        self.buffers = Some(coefficients.into_iter().collect());
+        self
+    }
+
+    /// The same with a fixed denominator of the mean of trainable values. Without it, the denominator is the sum of the
+    /// coefficients. That of buffers is always the sum.
+    pub fn over(mut self, denominator: f64) -> Self {
+        self.denominator = Some(denominator);
+        self
+    }
+
+    /// The clients whose reports are read, in order.
+    pub fn clients(&self) -> impl ExactSizeIterator<Item = ClientId> + '_ {
+        self.rows.iter().map(|(client, _)| *client)
+    }
+
+    /// The sum of the coefficients.
+    pub fn total(&self) -> f64 {
+        self.rows.iter().map(|(_, coefficient)| *coefficient).sum()
+    }
+}
+
+/// Inputs with the readers behind them.
+pub(super) struct Resolved<'a> {
+    pub payloads: Vec<Payload<'a>>,
+    pub clients: Vec<ClientId>,
+    trainable: Coefficients,
+    buffers: Coefficients,
+}
+
+/// One payload of each row.
+pub(super) struct Payload<'a> {
+    pub name: String,
+    pub rows: Vec<&'a (dyn BlockReader + Send + Sync)>,
+}
+
+/// What each row counts in blocks of one role, and what their sum is divided by.
+pub(super) struct Coefficients {
+    pub rows: Vec<f64>,
+    pub denominator: f64,
+}
+
+impl Coefficients {
+    fn new(rows: Vec<f64>, fixed: Option<f64>) -> Result<Self, StrategyError> {
+        let denominator = fixed.unwrap_or_else(|| rows.iter().sum());
+        let are_finite = rows.iter().all(|coefficient| coefficient.is_finite());
+        let is_usable = denominator.is_finite() && denominator != 0.0;
+        if !are_finite || (!is_usable && !rows.is_empty()) {
+            return Err(StrategyError::Aggregate(format!(
+                "{} reports with weights that add up to {denominator}",
+                rows.len()
+            )));
+        }
+        Ok(Self { rows, denominator })
+    }
+}
+
+impl<'a> Resolved<'a> {
+    pub fn new(context: &AggregateContext<'a>, inputs: &Inputs) -> Result<Self, StrategyError> {
+        let unfit = |problem: String| Err(StrategyError::Aggregate(problem));
+        if !inputs.rows.is_sorted_by(|a, b| a.0 < b.0) {
+            return unfit("the inputs are not in rising order of clients".to_string());
+        }
+        let trainable: Vec<_> = inputs.rows.iter().map(|(_, coefficient)| *coefficient).collect();
+        let buffers = inputs.buffers.clone().unwrap_or_else(|| trainable.clone());
+        if buffers.len() != trainable.len() {
+            return unfit(format!(
+                "{} coefficients for buffers of {} reports",
+                buffers.len(),
+                trainable.len()
+            ));
+        }
+        let mut reports = Vec::with_capacity(inputs.rows.len());
+        for client in inputs.clients() {
+            let found = context.reports.binary_search_by_key(&client, |report| report.client);
+            match found {
+                Ok(index) => reports.push(&context.reports[index]),
+                Err(_) => return unfit(format!("client {client} has no accepted report")),
+            }
+        }
+        let mut payloads = Vec::with_capacity(inputs.payloads.len());
+        for name in &inputs.payloads {
+            let mut rows = Vec::with_capacity(reports.len());
+            for report in &reports {
+                let reader = report.payload(name)?;
+                if reader.layout().len() != context.version.model.layout().len() {
+                    return unfit(format!("payload {name:?} does not have the model's shape"));
+                }
+                rows.push(reader);
+            }
+            let name = name.clone();
+            payloads.push(Payload { name, rows });
+        }
+        Ok(Self {
+            payloads,
+            clients: inputs.clients().collect(),
+            trainable: Coefficients::new(trainable, inputs.denominator)?,
+            buffers: Coefficients::new(buffers, None)?,
+        })
+    }
+
+    pub fn coefficients(&self, role: Role) -> &Coefficients {
+        match role {
+            Role::Buffer => &self.buffers,
+            Role::Trainable | Role::Frozen => &self.trainable,
+        }
+    }
+}

@@ -1,0 +1,331 @@
+//! One block of one role as an aggregation reads it: the reports' values, the global values and the state.
+
+use std::{
+    cell::{OnceCell, Ref, RefCell},
+    fmt,
+    ops::Range,
+};
+
+use super::{
+    StrategyError, Version,
+    inputs::{Payload, Resolved},
+    kernel::{self, PASS},
+};
+use crate::{
+    ids::ClientId,
+    parameters::{Block, BlockBuffer, BlockReader, Role},
+    report::ReportError,
+};
+
+/// How many values are held at once for order statistics, over all reports.
+const COLUMNS: usize = 64 * 1024;
+
+/// What can be read of one block. All of a block is of one role; blocks are the same in every run, whatever the threads.
+///
+/// Methods that take a name panic if the inputs or the state do not have it: the round then ends with that message. A report
+/// that can't be read ends the round, too; until it does, its values read as zeros.
+pub struct Rows<'a> {
+    role: Role,
+    range: Range<usize>,
+    version: Version<'a>,
+    inputs: &'a Resolved<'a>,
+    scratch: &'a Scratch,
+    global: OnceCell<Vec<f32>>,
+    states: Vec<OnceCell<Vec<f32>>>,
+    failure: RefCell<Option<StrategyError>>,
+}
+
+/// Space that a thread keeps from block to block.
+#[derive(Default)]
+pub(super) struct Scratch {
+    fetched: RefCell<[BlockBuffer; PASS]>,
+    means: Vec<RefCell<Mean>>,
+    stripe: RefCell<Vec<f32>>,
+}
+
+/// The mean of one payload.
+#[derive(Default)]
+struct Mean {
+    /// Whether it is that of this block.
+    is_current: bool,
+    values: Vec<f64>,
+}
+
+impl Scratch {
+    /// Forgets the block before.
+    fn reset(&mut self, payloads: usize) {
+        self.means.resize_with(payloads, RefCell::default);
+        for mean in &mut self.means {
+            mean.get_mut().is_current = false;
+        }
+    }
+}
+
+impl fmt::Debug for Rows<'_> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "Rows({:?}, {:?})", self.role, self.range)
+    }
+}
+
+impl<'a> Rows<'a> {
+    pub(super) fn new(
+        role: Role,
+        range: Range<usize>,
+        version: Version<'a>,
+        inputs: &'a Resolved<'a>,
+        scratch: &'a mut Scratch,
+    ) -> Self {
+        scratch.reset(inputs.payloads.len());
+        Self {
+            role,
+            range,
+            version,
+            inputs,
+            scratch,
+            global: OnceCell::new(),
+            states: vec![OnceCell::new(); version.states.len()],
+            failure: RefCell::new(None),
+        }
+    }
+
+    /// What could not be read.
+    pub(super) fn finish(self) -> Result<(), StrategyError> {
+        match self.failure.into_inner() {
+            Some(error) => Err(error),
+            None => Ok(()),
+        }
+    }
+
+    /// The role of all values of this block: trainable or buffer. Frozen values are never folded.
+    pub fn role(&self) -> Role {
+        self.role
+    }
+
+    /// Number of values of the block.
+    pub fn len(&self) -> usize {
+        self.range.len()
+    }
+
+    /// Whether the block has no values; no block is like that.
+    pub fn is_empty(&self) -> bool {
+        self.range.is_empty()
+    }
+
+    /// Number of reports that are read.
+    pub fn count(&self) -> usize {
+        self.inputs.clients.len()
+    }
+
+    /// The client of a report, counted from 0 in client order.
+    pub fn client(&self, row: usize) -> ClientId {
+        self.inputs.clients[row]
+    }
+
+    /// What a report counts in this block.
+    pub fn coefficient(&self, row: usize) -> f64 {
+        self.inputs.coefficients(self.role).rows[row]
+    }
+
+    /// The global model's values.
+    pub fn global(&self) -> &[f32] {
+        self.global.get_or_init(|| self.fetch(self.version.model))
+    }
+
+    /// The values of a state tensor, as of the last commit; empty in a block of a role that it does not have.
+    pub fn state(&self, name: &str) -> &[f32] {
+        let index = self.version.states.iter().position(|state| state.name == name);
+        let index = index.unwrap_or_else(|| panic!("the strategy's state has no tensor {name:?}"));
+        let state = &self.version.states[index];
+        if !state.roles.contains(self.role) {
+            return &[];
+        }
+        self.states[index].get_or_init(|| self.fetch(state.values))
+    }
+
+    /// Fills `out`, as long as the block, with a report's values.
+    pub fn read(&self, payload: &str, row: usize, out: &mut [f32]) {
+        let payload = self.payload(payload);
+        let read = payload.rows[row].read(self.range.start, out);
+        if let Err(source) = read {
+            out.fill(0.0);
+            self.fail(self.unreadable(row, source));
+        }
+    }
+
+    /// Adds `coefficient * value` of each report in turn to `sums`, which is as long as the block: at the speed of memory, in
+    /// client order, in f64.
+    pub fn add(&self, payload: &str, sums: &mut [f64]) {
+        assert_eq!(sums.len(), self.len(), "as many sums as the block has values");
+        if let Err(error) = self.try_add(self.payload(payload), sums) {
+            self.fail(error);
+        }
+    }
+
+    /// The sum of `coefficient * value` over the reports, divided by the denominator of the inputs. Without any report, zeros.
+    pub fn mean(&self, payload: &str) -> Ref<'_, [f64]> {
+        let index = self.index(payload);
+        let slot = &self.scratch.means[index];
+        if !slot.borrow().is_current {
+            let mut mean = slot.borrow_mut();
+            self.sum(index, &mut mean.values);
+            let denominator = self.inputs.coefficients(self.role).denominator;
+            if self.count() > 0 {
+                for value in &mut mean.values {
+                    *value /= denominator;
+                }
+            }
+            mean.is_current = true;
+        }
+        Ref::map(slot.borrow(), |mean| &mean.values[..])
+    }
+
+    /// Adds the mean of a payload to `values`, each value rounded once: the fastest way to a weighted mean.
+    pub(super) fn add_mean(&self, payload: &str, values: &mut [f32]) {
+        let index = self.index(payload);
+        if self.count() == 0 {
+            return;
+        }
+        let mut mean = self.scratch.means[index].borrow_mut();
+        mean.is_current = false;
+        self.sum(index, &mut mean.values);
+        let denominator = self.inputs.coefficients(self.role).denominator;
+        kernel::apply(values, &mean.values, denominator);
+    }
+
+    /// Calls `each` for every value of the block with its index and the values that the reports have there, in client order.
+    /// `each` may reorder them.
+    pub fn columns(&self, payload: &str, mut each: impl FnMut(usize, &mut [f32])) {
+        let rows = self.count();
+        if rows == 0 {
+            return;
+        }
+        let payload = self.payload(payload);
+        let width = (COLUMNS / rows).clamp(1, self.len().max(1));
+        let mut stripe = self.scratch.stripe.borrow_mut();
+        let mut column = vec![0.0; rows];
+        for start in (0..self.len()).step_by(width) {
+            let width = width.min(self.len() - start);
+            stripe.resize(rows * width, 0.0);
+            for (row, reader) in payload.rows.iter().enumerate() {
+                let values = &mut stripe[row * width..(row + 1) * width];
+                if let Err(source) = reader.read(self.range.start + start, values) {
+                    return self.fail(self.unreadable(row, source));
+                }
+            }
+            for place in 0..width {
+                for (row, value) in column.iter_mut().enumerate() {
+                    *value = stripe[row * width + place];
+                }
+                each(start + place, &mut column);
+            }
+        }
+    }
+
+    /// The median over the reports, for each value of the block; of an even number, the mean of the middle two. Coefficients do
+    /// not count. `out` is as long as the block.
+    pub fn median(&self, payload: &str, out: &mut [f64]) {
+        self.columns(payload, |index, column| {
+            let middle = column.len() / 2;
+            let is_even = column.len().is_multiple_of(2);
+            let (below, value, _) = column.select_nth_unstable_by(middle, f32::total_cmp);
+            let value = f64::from(*value);
+            out[index] = if is_even {
+                let largest_below = below.iter().copied().max_by(f32::total_cmp);
+                f64::midpoint(value, f64::from(largest_below.unwrap_or_default()))
+            } else {
+                value
+            };
+        });
+    }
+
+    /// The mean over the reports without the `trim` smallest and the `trim` largest values, for each value of the block.
+    /// Coefficients do not count. `out` is as long as the block.
+    ///
+    /// # Panics
+    ///
+    /// If nothing is left: `2 * trim` must be below the number of reports.
+    pub fn trimmed_mean(&self, payload: &str, trim: usize, out: &mut [f64]) {
+        let count = self.count();
+        assert!(2 * trim < count, "{trim} of {count} reports can't be trimmed at both ends");
+        self.columns(payload, |index, column| {
+            column.sort_unstable_by(f32::total_cmp);
+            let kept = &column[trim..count - trim];
+            let sum: f64 = kept.iter().map(|value| f64::from(*value)).sum();
+            out[index] = sum / kept.len() as f64;
+        });
+    }
+
+    /// Calls `read` with a report's values as they came: for payloads of other types than f32.
+    pub fn with_block(&self, payload: &str, row: usize, mut read: impl FnMut(usize, Block<'_>)) {
+        let reader = self.payload(payload).rows[row];
+        let mut fetched = self.scratch.fetched.borrow_mut();
+        let mut start = self.range.start;
+        while start < self.range.end {
+            let end = reader.uniform_end(start).min(self.range.end);
+            match reader.block(start..end, &mut fetched[0]) {
+                Ok(block) => read(start - self.range.start, block),
+                Err(source) => return self.fail(self.unreadable(row, source)),
+            }
+            start = end;
+        }
+    }
+
+    fn sum(&self, payload: usize, sums: &mut Vec<f64>) {
+        sums.clear();
+        sums.resize(self.len(), 0.0);
+        if let Err(error) = self.try_add(&self.inputs.payloads[payload], sums) {
+            self.fail(error);
+        }
+    }
+
+    fn try_add(&self, payload: &Payload<'_>, sums: &mut [f64]) -> Result<(), StrategyError> {
+        let coefficients = &self.inputs.coefficients(self.role).rows;
+        let mut fetched = self.scratch.fetched.borrow_mut();
+        let mut start = self.range.start;
+        while start < self.range.end {
+            // All reports have the same form, so that the first one says where a block of any of them ends.
+            let first = payload.rows.first();
+            let end = first.map_or(self.range.end, |row| row.uniform_end(start));
+            let end = end.clamp(start + 1, self.range.end);
+            let part = &mut sums[start - self.range.start..end - self.range.start];
+            for (index, pass) in payload.rows.chunks(PASS).enumerate() {
+                let first = index * PASS;
+                let mut blocks = [Block::F32(&[]); PASS];
+                for (place, (row, buffer)) in pass.iter().zip(fetched.iter_mut()).enumerate() {
+                    let block = row.block(start..end, buffer);
+                    blocks[place] = block.map_err(|source| self.unreadable(first + place, source))?;
+                }
+                let coefficients = &coefficients[first..first + pass.len()];
+                kernel::add(part, coefficients, &blocks[..pass.len()]);
+            }
+            start = end;
+        }
+        Ok(())
+    }
+
+    fn fetch(&self, reader: &(dyn BlockReader + Send + Sync)) -> Vec<f32> {
+        let mut values = vec![0.0; self.len()];
+        if let Err(error) = reader.read(self.range.start, &mut values) {
+            self.fail(error.into());
+        }
+        values
+    }
+
+    fn index(&self, name: &str) -> usize {
+        let found = self.inputs.payloads.iter().position(|payload| payload.name == name);
+        found.unwrap_or_else(|| panic!("the inputs do not name the payload {name:?}"))
+    }
+
+    fn payload(&self, name: &str) -> &Payload<'a> {
+        &self.inputs.payloads[self.index(name)]
+    }
+
+    fn unreadable(&self, row: usize, source: crate::parameters::BlockError) -> StrategyError {
+        let client = self.inputs.clients[row];
+        ReportError::Block { client, source }.into()
+    }
+
+    fn fail(&self, error: StrategyError) {
+        self.failure.borrow_mut().get_or_insert(error);
+    }
+}
