@@ -71,7 +71,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     job.rounds = 10;
     // In a job file: strategy = { kind = "custom", name = "fedadam", settings = { server_lr = 0.02, tau = 0.001 } }
     let settings = json!({ "server_lr": 0.02, "tau": 0.001 });
-    job.strategy = StrategySpec::custom("fedadam", settings.as_object().cloned().unwrap_or_default());
+    job.strategy =
+        StrategySpec::custom("fedadam", settings.as_object().cloned().unwrap_or_default());
     let result = Simulation::new(job, trainers)
         .workers(2)
         .strategy(|_, settings| {
@@ -81,7 +82,11 @@ fn main() -> Result<(), Box<dyn Error>> {
         .run()?;
     for round in &result.rounds {
         let accuracy = round.test_accuracy.unwrap_or_default();
-        println!("round {}: test accuracy {:.1} %", round.round, 100.0 * accuracy);
+        println!(
+            "round {}: test accuracy {:.1} %",
+            round.round,
+            100.0 * accuracy
+        );
     }
     Ok(())
 }

@@ -54,7 +54,11 @@ pub(super) fn model_form(layout: &Arc<Layout>, encoding: Encoding, state: &State
     let mut form = ModelForm::new(layout.clone(), encoding);
     for tensor in &state.tensors {
         let state = StateForm::new(&tensor.name, tensor.roles);
-        form.states.push(if tensor.offered { state.offered() } else { state });
+        form.states.push(if tensor.offered {
+            state.offered()
+        } else {
+            state
+        });
     }
     form
 }

@@ -16,12 +16,11 @@ use super::{
 use crate::{
     data::DatasetInfo,
     ids::{ClientId, JobId, ModelVersion, RoundId, Timestamp},
-    parameters::Form,
     report::{Refusal, RefusalKind, ReportMetadata, SpoolKey},
     round::{self, Event, RoundMachine, Task, TaskKind},
     transport::{
-        Credentials, Handler, JobDescription, ModelBody, Operator, PROTOCOL, Registered,
-        Registration, ReportBody, Request, Response, TaskMessage, TaskWork, Token,
+        Credentials, DescribedJob, FROZEN, Handler, ModelBody, OLDEST_PROTOCOL, Operator, PROTOCOL,
+        Registered, Registration, ReportBody, Request, Response, TaskMessage, TaskWork, Token,
     },
 };
 
@@ -29,6 +28,7 @@ use crate::{
 const LONGEST_NAME: usize = 128;
 const MOST_DATASETS: usize = 64;
 const MOST_SLOTS: u32 = 1024;
+const MOST_CAPABILITIES: usize = 64;
 
 impl Handler for Coordinator {
     async fn handle(&self, request: Request) -> Response {
@@ -54,7 +54,8 @@ impl Handler for Coordinator {
                 credentials,
                 job,
                 version,
-            } => self.serve_model(&credentials, job, version),
+                payload,
+            } => self.serve_model(&credentials, job, version, payload.as_deref()),
             Request::Report {
                 credentials,
                 job,
@@ -112,7 +113,7 @@ impl Coordinator {
         registration: Registration,
     ) -> Result<Response, Refusal> {
         self.authorize(join_token.as_ref())?;
-        check_registration(&registration)?;
+        let protocol = check_registration(&registration)?;
         let token = draw_token()?;
         let now = self.now();
         let mut state = self.state();
@@ -131,6 +132,7 @@ impl Coordinator {
         );
         let info = WorkerInfo {
             registration: Arc::new(registration),
+            protocol,
             token: token.clone(),
             wake: Arc::new(Notify::new()),
             speeds: Speeds::default(),
@@ -140,7 +142,7 @@ impl Coordinator {
         self.rearm(&mut state);
         Ok(Response::Registered(Registered {
             worker,
-            protocol: PROTOCOL,
+            protocol,
             token,
             heartbeat_ms: self.0.config.heartbeat.as_millis() as u64,
             poll_ms: self.longest_poll().as_millis() as u64,
@@ -315,9 +317,11 @@ impl Coordinator {
     fn describe(&self, credentials: &Credentials, job: JobId) -> Result<Response, Refusal> {
         let state = self.state();
         state.authenticate(credentials)?;
-        Ok(Response::Job(JobDescription {
+        let found = state.job(job)?;
+        Ok(Response::Job(DescribedJob {
             job,
-            spec: state.job(job)?.spec.clone(),
+            spec: found.spec.clone(),
+            frozen: found.has_frozen(),
         }))
     }
 
@@ -350,12 +354,26 @@ impl Coordinator {
         credentials: &Credentials,
         job: JobId,
         version: ModelVersion,
+        payload: Option<&str>,
     ) -> Result<Response, Refusal> {
         let state = self.state();
-        state.authenticate(credentials)?;
+        let protocol = state.authenticate(credentials)?.protocol;
         let job = state.job(job)?;
         let (_, model) = job.model(Some(version))?;
-        let body = model.body();
+        let body = match payload {
+            // Protocol 1 knows whole models alone.
+            None if protocol < 2 => Some(model.file()),
+            None => Some(model.body()),
+            Some(FROZEN) => model.frozen(),
+            Some(name) => model.payload(name),
+        };
+        let body = body.ok_or_else(|| {
+            let detail = format!(
+                "version {version} offers no payload {:?}",
+                payload.unwrap_or_default()
+            );
+            Refusal::new(RefusalKind::NotFound, detail)
+        })?;
         job.bytes.fetch_add(body.length(), Ordering::Relaxed);
         Ok(Response::Model(ModelBody::Stored(body)))
     }
@@ -390,8 +408,7 @@ impl Coordinator {
                 Some(round::Response::Accepted) => return Ok(Response::Accepted),
                 answer => return Err(refusal_of(answer)),
             }
-            let encoding = state.job(job)?.spec.encoding.reports;
-            let form = Form::new(encoding, state.job(job)?.layout.clone());
+            let form = state.job(job)?.report_form.clone();
             let key = SpoolKey {
                 job,
                 round,
@@ -429,12 +446,14 @@ pub(super) fn refusal_of(answer: Option<round::Response>) -> Refusal {
     }
 }
 
-fn check_registration(registration: &Registration) -> Result<(), Refusal> {
+/// Checks what a worker says about itself, and gives the version of the protocol that both speak.
+fn check_registration(registration: &Registration) -> Result<u32, Refusal> {
     let malformed = |detail: String| Err(Refusal::new(RefusalKind::Malformed, detail));
-    if registration.protocol != PROTOCOL {
+    let (newest, oldest) = (registration.protocol, registration.protocol_min());
+    let protocol = newest.min(PROTOCOL);
+    if protocol < oldest.max(OLDEST_PROTOCOL) {
         return malformed(format!(
-            "speaks protocol {}, and the coordinator {PROTOCOL}",
-            registration.protocol
+            "the worker speaks protocols {oldest} to {newest}, and the coordinator {OLDEST_PROTOCOL} to {PROTOCOL}"
         ));
     }
     if registration.name.is_empty() || registration.name.len() > LONGEST_NAME {
@@ -446,7 +465,14 @@ fn check_registration(registration: &Registration) -> Result<(), Refusal> {
     if registration.datasets.len() > MOST_DATASETS {
         return malformed(format!("a worker names at most {MOST_DATASETS} datasets"));
     }
-    Ok(())
+    let capabilities = &registration.capabilities;
+    let is_long = |capability: &String| capability.len() > LONGEST_NAME;
+    if capabilities.len() > MOST_CAPABILITIES || capabilities.iter().any(is_long) {
+        return malformed(format!(
+            "a worker names at most {MOST_CAPABILITIES} capabilities of at most {LONGEST_NAME} bytes"
+        ));
+    }
+    Ok(protocol)
 }
 
 fn task_of(message: &TaskMessage) -> Task {

@@ -14,7 +14,7 @@ use super::submission::PreparedStrategy;
 use crate::{
     ids::{ClientId, JobId, ModelVersion, RoundId, Timestamp, WorkerId},
     job::{Encodings, JobSpec},
-    parameters::Layout,
+    parameters::{BodyForm, Layout, Role},
     report::{Refusal, RefusalKind},
     round::{EvaluationBy, JobEvent, Outcome, RoundMachine},
     store::{ModelWriter, StoredModel},
@@ -38,6 +38,8 @@ pub(super) struct Job {
     pub seeds: Seeds,
     /// What was planned for the round that is open.
     pub plan: Option<Arc<RoundPlan>>,
+    /// The form of its reports.
+    pub report_form: Arc<BodyForm>,
     pub models: BTreeMap<ModelVersion, Arc<dyn StoredModel>>,
     /// The aggregate of a round that is not published yet.
     pub next: Option<Next>,
@@ -104,6 +106,7 @@ impl Job {
             state: strategy.state,
             seeds: strategy.seeds,
             plan: None,
+            report_form: Arc::new(BodyForm::of(&[], initial.layout())),
             models: BTreeMap::from([(ModelVersion(0), initial)]),
             next: None,
             evaluator: None,
@@ -145,6 +148,14 @@ impl Job {
 
     pub fn version(&self) -> ModelVersion {
         self.models.keys().next_back().copied().unwrap_or_default()
+    }
+
+    /// Whether the model has frozen tensors.
+    pub fn has_frozen(&self) -> bool {
+        self.layout
+            .tensors()
+            .iter()
+            .any(|spec| spec.role == Role::Frozen)
     }
 
     /// All clients, in order.

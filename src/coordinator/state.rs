@@ -41,6 +41,8 @@ pub(super) struct State {
 /// What is kept of a worker.
 pub(super) struct WorkerInfo {
     pub registration: Arc<Registration>,
+    /// The version of the protocol that it speaks.
+    pub protocol: u32,
     pub token: Token,
     /// There may be a task for it.
     pub wake: Arc<Notify>,

@@ -109,7 +109,9 @@ impl Coordinator {
             (_, None) => return Err(refuse("is not known here".to_string())),
         };
         let state = strategy.state();
-        state.check(layout).map_err(|error| refuse(error.to_string()))?;
+        state
+            .check(layout)
+            .map_err(|error| refuse(error.to_string()))?;
         let mut secret = [0; 32];
         getrandom::fill(&mut secret).map_err(|error| {
             let detail = format!("no randomness for the job's secret seed: {error}");

@@ -4,7 +4,7 @@
 //! How many uploads there are at once, and how many batches wait for the spool, is bounded: beyond that nothing is read,
 //! so that senders wait, and nobody is refused for the others' sake.
 
-use std::sync::atomic::Ordering;
+use std::sync::{Arc, atomic::Ordering};
 
 use bytes::Bytes;
 use futures_util::{FutureExt, StreamExt};
@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 
 use super::{Coordinator, handler::refusal_of};
 use crate::{
-    parameters::{Digest, Encoded, Form, safetensors::SafetensorsError},
+    parameters::{BodyForm, Digest, Payloads, safetensors::SafetensorsError},
     report::{Refusal, RefusalKind, ReportMetadata, SpoolError, SpoolKey, SpoolWriter},
     round::{self, Event},
     transport::{BodyError, ByteStream, ReportBody, Response},
@@ -28,14 +28,14 @@ const LARGE: u64 = 1 << 20;
 pub(super) struct Upload {
     coordinator: Coordinator,
     key: SpoolKey,
-    form: Form,
+    form: Arc<BodyForm>,
     open: bool,
 }
 
 type Written = (Box<dyn SpoolWriter>, Result<(), SpoolError>);
 
 impl Upload {
-    pub fn new(coordinator: Coordinator, key: SpoolKey, form: Form) -> Self {
+    pub fn new(coordinator: Coordinator, key: SpoolKey, form: Arc<BodyForm>) -> Self {
         Self {
             coordinator,
             key,
@@ -51,7 +51,7 @@ impl Upload {
         body: ReportBody,
     ) -> Result<Response, Refusal> {
         let stored = match body {
-            ReportBody::Memory(delta) => self.store(metadata, delta).await,
+            ReportBody::Memory(payloads) => self.store(metadata, payloads).await,
             ReportBody::Stream {
                 bytes,
                 length,
@@ -67,11 +67,11 @@ impl Upload {
     }
 
     /// Bytes of what was stored.
-    async fn store(&self, metadata: ReportMetadata, delta: Encoded) -> Result<u64, Refusal> {
-        let bytes = delta.form().bytes();
+    async fn store(&self, metadata: ReportMetadata, payloads: Payloads) -> Result<u64, Refusal> {
+        let bytes = payloads.bytes();
         let (spool, key) = (self.coordinator.0.spool.clone(), self.key);
-        let (encoding, layout) = (self.form.encoding(), self.form.layout().clone());
-        let put = move || spool.put(key, encoding, &layout, metadata, delta);
+        let form = self.form.clone();
+        let put = move || spool.put(key, &form, metadata, payloads);
         match bytes <= LARGE && self.coordinator.0.spool.is_memory() {
             true => put(),
             false => blocking(put).await?,
@@ -100,8 +100,8 @@ impl Upload {
         // The semaphores are never closed.
         let _turn = shared.uploads.acquire().await;
         let (spool, key) = (shared.spool.clone(), self.key);
-        let (encoding, layout) = (self.form.encoding(), self.form.layout().clone());
-        let begun = blocking(move || spool.begin(key, encoding, &layout)).await?;
+        let form = self.form.clone();
+        let begun = blocking(move || spool.begin(key, &form)).await?;
         let mut writer = Some(begun.map_err(refuse)?);
         let mut writing: Option<JoinHandle<Written>> = None;
         let mut received = 0;

@@ -17,6 +17,7 @@ use crate::{
     ids::{ClientId, JobId, ModelVersion, RequestId, RoundId},
     job::JobSpec,
     panics,
+    parameters::BodyForm,
     round::Event,
     strategy::{ClientInfo, RoundContext},
     worker::{ClientContext, EvalTask, LocalTrainer},
@@ -101,6 +102,7 @@ impl Coordinator {
             let plan = caught(|| strategy.plan(&context).map_err(|error| chain(&error)));
             if let (Ok(plan), Some(job)) = (&plan, coordinator.state().jobs.get_mut(&id)) {
                 job.local_epochs = plan.training.local_epochs;
+                job.report_form = Arc::new(BodyForm::of(&plan.expects, &job.layout));
                 job.plan = Some(Arc::new(plan.clone()));
             }
             coordinator.complete(id, Event::Planned { round, plan });
@@ -137,7 +139,15 @@ impl Coordinator {
                 let folded = fold.run(&coordinator, &mut *writer)?;
                 let account = Account::new(&folded.said, &senders, local_epochs);
                 let (aggregation, numbers) = (folded.aggregation, folded.numbers);
-                Ok((aggregation, Next { round, writer, numbers }, account))
+                Ok((
+                    aggregation,
+                    Next {
+                        round,
+                        writer,
+                        numbers,
+                    },
+                    account,
+                ))
             });
             let aggregation = folded.map(|(aggregation, next, account)| {
                 // A job that has ended has no use for it: what is written is dropped here, outside of the lock.

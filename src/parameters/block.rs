@@ -19,12 +19,13 @@ pub trait BlockReader: Sync {
     /// [`BlockError::OutOfRange`] past the layout's end; [`BlockError::Unreadable`] where the storage fails.
     fn read(&self, offset: usize, block: &mut [f32]) -> Result<(), BlockError>;
 
-    /// Where a [`Block`] that begins at `offset` must end at the latest.
+    /// Where a [`Block`] that begins at `offset` must end at the latest: where values are stored in another way. Above
+    /// `offset`, and at most the layout's length.
     fn uniform_end(&self, _offset: usize) -> usize {
         self.layout().len()
     }
 
-    /// The values of a range as they are stored, so that a fold decodes and adds in one go, and copies nothing that is
+    /// The values of a range as they are stored, which must not go beyond [`BlockReader::uniform_end`]: so that a fold decodes and adds in one go, and copies nothing that is
     /// in memory anyway. `buffer` is there for what has to be fetched; this default fetches and decodes everything.
     ///
     /// # Errors
@@ -72,11 +73,11 @@ pub enum Block<'a> {
     },
     /// The values that are not zero.
     Sparse {
-        /// Where each stands, counted from the layout's beginning, in rising order.
+        /// Where each is, in rising order.
         indices: &'a [u32],
         /// One for each index.
         values: &'a [f32],
-        /// Where the range begins.
+        /// The index that the range's first value has.
         start: usize,
     },
     /// As they are.
@@ -140,14 +141,14 @@ pub(crate) fn groups(len: usize, skip: usize) -> impl Iterator<Item = Range<usiz
     (0..(skip + len).div_ceil(super::GROUP)).map(move |group| start(group)..start(group + 1))
 }
 
-/// Space for one block, kept from block to block. It begins at a multiple of four bytes.
+/// Space for one block, kept from block to block. It begins at a multiple of eight bytes.
 #[derive(Debug, Default)]
-pub struct BlockBuffer(Vec<u32>);
+pub struct BlockBuffer(Vec<u64>);
 
 impl BlockBuffer {
     /// Space for so many bytes; what is in it is left over from before.
     pub fn bytes(&mut self, len: usize) -> &mut [u8] {
-        let words = len.div_ceil(size_of::<u32>());
+        let words = len.div_ceil(size_of::<u64>());
         if self.0.len() < words {
             self.0.resize(words, 0);
         }

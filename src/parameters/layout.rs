@@ -104,6 +104,22 @@ impl Layout {
         Ok(Arc::new(layout))
     }
 
+    /// One tensor with this many values.
+    pub(super) fn vector(name: &str, len: usize) -> Arc<Self> {
+        let spec = TensorSpec {
+            name: name.to_string(),
+            shape: vec![len],
+            role: Role::Trainable,
+            start: 0,
+            len,
+        };
+        Arc::new(Self {
+            by_name: HashMap::from([(spec.name.clone(), 0)]),
+            tensors: vec![spec],
+            len,
+        })
+    }
+
     /// The tensors, in order.
     pub fn tensors(&self) -> &[TensorSpec] {
         &self.tensors

@@ -16,10 +16,11 @@ use std::sync::Arc;
 pub use block::{Block, BlockBuffer, BlockError, BlockReader, BlockWriter};
 pub(crate) use block::{checked, groups};
 pub use digest::{Digest, DigestError, Digesting};
+pub(crate) use encoding::RangeEncoder;
 pub use encoding::{
-    BodyDecoder, BodySink, DEFAULT_FRACTION, Encoded, EncodedReader, Encoding, EncodingError, Form,
-    GROUP, Memory, MemoryBody, MemorySink, PayloadSource, StoredBody, UnknownEncoding, encode,
-    encode_block, encode_top_k,
+    BodyDecoder, BodyForm, BodySink, DEFAULT_FRACTION, Encoded, EncodedReader, Encoding,
+    EncodingError, Form, GROUP, Memory, MemoryBody, MemorySink, Part, PayloadSource, Payloads,
+    StoredBody, UnknownEncoding, Values, encode, encode_block, encode_top_k,
 };
 pub use layout::{FOLD_BLOCK, FoldBlock, Layout, LayoutError, Role, TensorSpec};
 pub use payload::{DType, LONGEST_PAYLOAD_NAME, PayloadSpec, Roles, Shape, VECTOR};

@@ -10,7 +10,7 @@ use ::safetensors::tensor::Metadata;
 use thiserror::Error;
 
 use super::{
-    BodyDecoder, Digest, Encoding, EncodingError, Form, Layout, LayoutError, MemorySink,
+    BodyDecoder, BodyForm, Digest, Encoding, EncodingError, Form, Layout, LayoutError, MemorySink,
     Parameters, Role,
 };
 
@@ -26,7 +26,7 @@ pub(super) const LENGTH_BYTES: usize = 8;
 /// The bytes of a file of f32 before its values. `prefix` goes in front of each name: empty for a model, `delta/` for
 /// that payload of a report.
 pub fn header(layout: &Arc<Layout>, prefix: &str) -> Vec<u8> {
-    Form::new(Encoding::F32, layout.clone()).header(prefix)
+    Form::file(layout.clone()).header(prefix)
 }
 
 /// The whole file of a model.
@@ -56,10 +56,11 @@ pub struct Decoder {
 }
 
 impl Decoder {
-    /// For a body that must have this layout; the names have `prefix` in front.
-    pub fn new(expected: Arc<Layout>, prefix: &'static str) -> Self {
+    /// For a model that must have this layout.
+    pub fn new(expected: Arc<Layout>) -> Self {
+        let form = BodyForm::one("", Form::file(expected));
         Self {
-            body: BodyDecoder::new(Encoding::F32, Some(expected), prefix),
+            body: BodyDecoder::new(Arc::new(form)),
             sink: MemorySink::default(),
         }
     }
@@ -67,7 +68,7 @@ impl Decoder {
     /// For a model of any layout.
     pub fn any() -> Self {
         Self {
-            body: BodyDecoder::new(Encoding::F32, None, ""),
+            body: BodyDecoder::any_model(Encoding::F32),
             sink: MemorySink::default(),
         }
     }
@@ -94,7 +95,7 @@ impl Decoder {
     /// [`SafetensorsError::Truncated`] where the body ended early.
     pub fn finish(self) -> Result<Parameters, SafetensorsError> {
         let form = self.body.finish(None).map_err(in_memory)?;
-        Ok(self.sink.into_parameters(&form)?)
+        Ok(self.sink.into_parameters(form)?)
     }
 }
 
@@ -114,10 +115,14 @@ pub(super) struct HeaderReader {
 }
 
 impl HeaderReader {
-    pub fn new(expected: Option<&Layout>) -> Self {
+    /// Of a body with payloads of these layouts; of any model, without one.
+    pub fn new<'a>(expected: impl IntoIterator<Item = &'a Layout>) -> Self {
+        // A header is not larger than a generous multiple of what the layouts' own is; 64 MiB if none is known.
+        let limits = expected.into_iter().map(Layout::header_limit);
+        let limit = limits.reduce(|sum, limit| sum + limit);
         Self {
             bytes: Vec::new(),
-            limit: header_limit(expected),
+            limit: limit.unwrap_or(64 << 20),
         }
     }
 
@@ -148,11 +153,6 @@ impl HeaderReader {
         self.bytes.extend_from_slice(&piece[..count]);
         *piece = &piece[count..];
     }
-}
-
-/// A header is not larger than a generous multiple of what the layout's own is; 64 MiB where none is known.
-fn header_limit(expected: Option<&Layout>) -> usize {
-    expected.map_or(64 << 20, Layout::header_limit)
 }
 
 /// Whether every value is finite.
@@ -307,7 +307,7 @@ mod tests {
         );
         assert_eq!(decode(&bytes).unwrap(), parameters);
         for size in [1, 3, 7, 64] {
-            let mut decoder = Decoder::new(parameters.layout().clone(), "");
+            let mut decoder = Decoder::new(parameters.layout().clone());
             bytes
                 .chunks(size)
                 .for_each(|piece| decoder.push(piece).unwrap());
@@ -328,7 +328,7 @@ mod tests {
         let parameters = sample();
         let bytes = encode(&parameters);
         let decode_as = |bytes: &[u8]| {
-            let mut decoder = Decoder::new(parameters.layout().clone(), "");
+            let mut decoder = Decoder::new(parameters.layout().clone());
             decoder.push(bytes).and_then(|()| decoder.finish())
         };
         assert_eq!(
@@ -364,7 +364,7 @@ mod tests {
         );
         let other = Layout::new([("w".to_string(), vec![4], Role::Trainable)]).unwrap();
         let error = decode_as(&encode(&Parameters::zeros(other))).unwrap_err();
-        assert_eq!(error.to_string(), "tensor \"bn.running_mean\" is missing");
+        assert_eq!(error.to_string(), "tensor \"w\" has shape [4], not [2, 2]");
     }
 
     #[test]

@@ -13,7 +13,8 @@ use super::{
 use crate::{
     ids::{ClientId, JobId, ModelVersion, RequestId, RoundId},
     parameters::{
-        BlockBuffer, BlockReader, Digest, Encoded, Encoding, Layout, Parameters, Role, encode,
+        Block, BlockBuffer, BlockReader, BodyForm, DType, Digest, Encoded, Encoding, Form, Layout,
+        Parameters, PayloadSpec, Payloads, Role, Roles, Values, encode,
         safetensors::SafetensorsError,
     },
 };
@@ -28,6 +29,7 @@ const ROUND: RoundId = RoundId(1);
 pub fn everything(spool: &dyn Spool, executor: &dyn Executor) {
     gives_back_what_was_uploaded(spool, executor);
     takes_tensors_in_any_order(spool);
+    keeps_several_payloads(spool);
     takes_what_is_in_memory(spool);
     refuses_what_is_no_report(spool);
     shows_a_report_from_its_finish_on(spool);
@@ -93,9 +95,83 @@ pub fn takes_tensors_in_any_order(spool: &dyn Spool) {
         let finished = writer.finish(metadata(client), Some(Digest::of(&body)));
         finished.expect("a reversed body");
         let report = one(spool, key).expect("a stored report");
-        assert_same(&report, &Encoded::plain(parameters.clone()), &super::Serial);
+        let expected = Payloads::delta(Encoded::plain(parameters.clone()));
+        assert_same(&report, &expected, &super::Serial);
     }
     spool.discard(JobId(1010), ROUND);
+}
+
+/// Payloads of several types in one report read back as they were sent, uploaded or from memory; one that is missing is refused.
+///
+/// # Panics
+///
+/// If they don't.
+pub fn keeps_several_payloads(spool: &dyn Spool) {
+    let specs = [
+        PayloadSpec::model(DELTA, Roles::TRAINED).with_encoding(Encoding::Int8),
+        PayloadSpec::model("control", Roles::TRAINABLE),
+        PayloadSpec::vector("counts", 3, DType::U64),
+        PayloadSpec::vector("sums", 2, DType::F64),
+    ];
+    let form = Arc::new(BodyForm::of(&specs, &layout()));
+    let counts = Values::U64(vec![1, u64::MAX, 3]);
+    let sums = Values::F64(vec![0.1, -1e300]);
+    let form_of = |index: usize| form.parts()[index].form.clone();
+    let named = |index: usize, encoded: Encoded| (specs[index].name.clone(), encoded);
+    let payloads = Payloads::new(vec![
+        named(
+            0,
+            encode(&form_of(0), &parameters(3)).expect("finite values"),
+        ),
+        named(
+            1,
+            encode(&form_of(1), &parameters(4)).expect("finite values"),
+        ),
+        named(
+            2,
+            Encoded::values(form_of(2), counts).expect("three counts"),
+        ),
+        named(3, Encoded::values(form_of(3), sums).expect("two sums")),
+    ]);
+    let body = payloads.pieces().concat();
+    for (client, size) in [(0, 9), (1, 5000), (2, usize::MAX)] {
+        let mut writer = spool
+            .begin(key(1015, client), &form)
+            .expect("an upload begins");
+        for piece in body.chunks(size) {
+            writer.push(piece).expect("a piece of four payloads");
+        }
+        let finished = writer.finish(metadata(client), Some(Digest::of(&body)));
+        finished.expect("a body of four payloads");
+    }
+    let stored = spool.put(key(1015, 3), &form, metadata(3), payloads.clone());
+    stored.expect("payloads in memory");
+    for client in 0..4 {
+        let report = one(spool, key(1015, client)).expect("a stored report");
+        assert_same(&report, &payloads, &super::Serial);
+        let mut buffer = BlockBuffer::default();
+        let counts = report.payload("counts").expect("a payload");
+        match counts.block(0..3, &mut buffer).expect("a stored block") {
+            Block::U64(found) => assert_eq!(found, [1, u64::MAX, 3]),
+            other => panic!("integers came back as {other:?}"),
+        }
+        let sums = report.payload("sums").expect("a payload");
+        match sums.block(1..2, &mut buffer).expect("a stored block") {
+            Block::F64(found) => assert_eq!(found, [-1e300]),
+            other => panic!("doubles came back as {other:?}"),
+        }
+    }
+    let fewer: Vec<_> = payloads
+        .iter()
+        .take(3)
+        .map(|(name, one)| (name.to_string(), one.clone()))
+        .collect();
+    let stored = spool.put(key(1015, 4), &form, metadata(4), Payloads::new(fewer));
+    assert!(
+        matches!(stored, Err(SpoolError::Malformed(_))),
+        "a payload is missing: {stored:?}"
+    );
+    spool.discard(JobId(1015), ROUND);
 }
 
 /// A delta in memory is stored as an upload of it is, and one that is no report is refused.
@@ -106,7 +182,7 @@ pub fn takes_tensors_in_any_order(spool: &dyn Spool) {
 pub fn takes_what_is_in_memory(spool: &dyn Spool) {
     for (client, encoding) in [(0, Encoding::F32), (1, Encoding::Int8)] {
         let (key, delta) = (key(1020, client), delta(encoding, client));
-        let stored = spool.put(key, encoding, &layout(), metadata(client), delta.clone());
+        let stored = spool.put(key, &form(encoding), metadata(client), delta.clone());
         stored.expect("a delta in memory");
         let report = one(spool, key).expect("a stored report");
         assert_same(&report, &delta, &super::Serial);
@@ -114,8 +190,8 @@ pub fn takes_what_is_in_memory(spool: &dyn Spool) {
     let mut values = parameters(2).values().to_vec();
     values[70_001] = f32::NAN;
     let broken = Parameters::new(layout(), values).expect("values of the layout");
-    let broken = Encoded::plain(Arc::new(broken));
-    let stored = spool.put(key(1020, 2), Encoding::F32, &layout(), metadata(2), broken);
+    let broken = Payloads::delta(Encoded::plain(Arc::new(broken)));
+    let stored = spool.put(key(1020, 2), &form(Encoding::F32), metadata(2), broken);
     assert!(
         matches!(
             stored,
@@ -134,21 +210,21 @@ pub fn takes_what_is_in_memory(spool: &dyn Spool) {
 pub fn refuses_what_is_no_report(spool: &dyn Spool) {
     let key = key(1030, 0);
     let delta = delta(Encoding::F32, 0);
-    let body = delta.pieces(DELTA_PREFIX).concat();
+    let body = delta.pieces().concat();
     let mut infinite = body.clone();
     let end = infinite.len();
     infinite[end - 4..].copy_from_slice(&f32::INFINITY.to_le_bytes());
     let mut flipped = body.clone();
     flipped[end - 4] ^= 1;
     let other = Layout::new([("a".to_string(), vec![2], Role::Trainable)]).expect("a layout");
-    let other = Encoded::plain(Arc::new(Parameters::zeros(other)));
+    let other = Payloads::delta(Encoded::plain(Arc::new(Parameters::zeros(other))));
     let bodies: [(&str, Vec<u8>); 6] = [
         ("truncated", body[..end - 1].to_vec()),
         ("without a payload", body[..100].to_vec()),
         ("too long", [&body[..], &[0]].concat()),
         ("not finite", infinite),
         ("of another digest", flipped),
-        ("of another layout", other.pieces(DELTA_PREFIX).concat()),
+        ("of another layout", other.pieces().concat()),
     ];
     for (what, broken) in bodies {
         let mut writer = begin(spool, key, Encoding::F32);
@@ -172,7 +248,7 @@ pub fn refuses_what_is_no_report(spool: &dyn Spool) {
 /// Where it is.
 pub fn shows_a_report_from_its_finish_on(spool: &dyn Spool) {
     let (key, delta) = (key(1040, 0), delta(Encoding::F32, 0));
-    let body = delta.pieces(DELTA_PREFIX).concat();
+    let body = delta.pieces().concat();
     let mut dropped = begin(spool, key, Encoding::F32);
     dropped.push(&body).expect("a body");
     assert_missing(spool, key, "under way");
@@ -197,9 +273,7 @@ pub fn keeps_the_uploads_of_a_client_apart(spool: &dyn Spool) {
         ..first
     };
     let deltas = [delta(Encoding::F32, 1), delta(Encoding::F32, 2)];
-    let bodies = deltas
-        .each_ref()
-        .map(|delta| delta.pieces(DELTA_PREFIX).concat());
+    let bodies = deltas.each_ref().map(|delta| delta.pieces().concat());
     let mut writers = [first, second].map(|key| begin(spool, key, Encoding::F32));
     let halves = bodies.iter().map(|body| body.len() / 2);
     for ((writer, body), half) in writers.iter_mut().zip(&bodies).zip(halves.clone()) {
@@ -262,7 +336,7 @@ pub fn discards_one_round(spool: &dyn Spool) {
     for key in [later, elsewhere] {
         assert!(one(spool, key).is_ok(), "another round's report is gone");
     }
-    for piece in delta.pieces(DELTA_PREFIX) {
+    for piece in delta.pieces() {
         writer.push(&piece).expect("an upload of a discarded round");
     }
     writer.finish(metadata(0), None).expect("a late upload");
@@ -329,23 +403,33 @@ fn parameters(seed: u32) -> Arc<Parameters> {
     Arc::new(Parameters::new(layout, values).expect("values of the layout"))
 }
 
-fn delta(encoding: Encoding, seed: u32) -> Encoded {
-    encode(encoding, &parameters(seed)).expect("finite values")
+/// The form of a report whose only payload is a delta.
+fn form(encoding: Encoding) -> Arc<BodyForm> {
+    let form = Form::new(encoding, layout(), Roles::TRAINED);
+    Arc::new(BodyForm::one(DELTA, form))
+}
+
+fn delta(encoding: Encoding, seed: u32) -> Payloads {
+    let form = Form::new(encoding, layout(), Roles::TRAINED);
+    Payloads::delta(encode(&form, &parameters(seed)).expect("finite values"))
 }
 
 fn begin(spool: &dyn Spool, key: SpoolKey, encoding: Encoding) -> Box<dyn SpoolWriter> {
-    let writer = spool.begin(key, encoding, &layout());
+    let writer = spool.begin(key, &form(encoding));
     writer.expect("an upload begins")
 }
 
 fn upload(
     spool: &dyn Spool,
     key: SpoolKey,
-    delta: &Encoded,
+    delta: &Payloads,
     size: usize,
 ) -> Result<(), SpoolError> {
-    let mut writer = begin(spool, key, delta.form().encoding());
-    let body = delta.pieces(DELTA_PREFIX).concat();
+    let encoding = delta
+        .find(DELTA)
+        .map_or(Encoding::F32, |delta| delta.form().encoding());
+    let mut writer = begin(spool, key, encoding);
+    let body = delta.pieces().concat();
     for piece in body.chunks(size) {
         writer.push(piece)?;
     }
@@ -367,22 +451,29 @@ fn assert_missing(spool: &dyn Spool, key: SpoolKey, what: &str) {
     );
 }
 
-/// Reads in blocks from all threads, and in ranges that begin and end anywhere.
-fn assert_same(report: &Report, expected: &Encoded, executor: &dyn Executor) {
-    let found = report.payload(DELTA).expect("the payload of every report");
+/// Reads all payloads in blocks from all threads, and in ranges that begin and end anywhere.
+fn assert_same(report: &Report, expected: &Payloads, executor: &dyn Executor) {
+    for (name, expected) in expected.iter() {
+        let found = report.payload(name).expect("a payload that was sent");
+        assert_payload(name, found, expected, executor);
+    }
+}
+
+fn assert_payload(
+    name: &str,
+    found: &(dyn BlockReader + Send + Sync),
+    expected: &Encoded,
+    executor: &dyn Executor,
+) {
     let len = expected.layout().len();
     let check = |start: usize, end: usize| {
         let (mut left, mut right) = (vec![0.0f32; end - start], vec![0.0f32; end - start]);
-        let mut buffers = [BlockBuffer::default(), BlockBuffer::default()];
-        let [one, two] = &mut buffers;
-        let block = expected.block(start..end, one).expect("memory");
-        block.decode(&mut left);
-        let block = found.block(start..end, two).expect("a stored block");
-        block.decode(&mut right);
+        decode(expected, start, &mut left);
+        decode(found, start, &mut right);
         let same = left.iter().map(|value| value.to_bits());
         assert!(
             same.eq(right.iter().map(|value| value.to_bits())),
-            "values {start}..{end} in {} differ",
+            "values {start}..{end} of {name} in {} differ",
             expected.form().encoding()
         );
         found.read(start, &mut right).expect("stored values");
@@ -392,15 +483,33 @@ fn assert_same(report: &Report, expected: &Encoded, executor: &dyn Executor) {
     executor.run(len.div_ceil(BLOCK), &|index| {
         check(index * BLOCK, len.min((index + 1) * BLOCK));
     });
-    for (start, end) in [
+    let ranges = [
         (0, len),
         (1, 2),
         (255, 513),
         (65_535, 65_538),
         (len - 1, len),
         (7, 7),
-    ] {
-        check(start, end);
+    ];
+    for (start, end) in ranges {
+        if start <= end && end <= len {
+            check(start, end);
+        }
     }
     assert!(found.read(len, &mut [0.0]).is_err(), "values past the end");
+}
+
+/// Decodes values block by block.
+fn decode(reader: &dyn BlockReader, offset: usize, out: &mut [f32]) {
+    let mut buffer = BlockBuffer::default();
+    let end = offset + out.len();
+    let mut start = offset;
+    while start < end {
+        let stop = reader.uniform_end(start).min(end);
+        let block = reader
+            .block(start..stop, &mut buffer)
+            .expect("a stored block");
+        block.decode(&mut out[start - offset..stop - offset]);
+        start = stop;
+    }
 }

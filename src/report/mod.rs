@@ -19,7 +19,7 @@ use thiserror::Error;
 
 use crate::{
     ids::{ClientId, ModelVersion, RoundId},
-    parameters::{BlockError, BlockReader, Layout},
+    parameters::{BlockError, BlockReader},
 };
 
 /// The payload that every report has: local minus global parameters.
@@ -109,8 +109,15 @@ pub struct Report {
     payloads: Vec<(String, Arc<dyn BlockReader + Send + Sync>)>,
 }
 
+impl std::fmt::Debug for Report {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let payloads: Vec<_> = self.payloads.iter().map(|(name, _)| name).collect();
+        write!(formatter, "Report({}, {payloads:?})", self.client)
+    }
+}
+
 impl Report {
-    /// A report with these payloads. Every one of them has the model's layout.
+    /// A report with these payloads.
     pub fn new(
         client: ClientId,
         round: RoundId,
@@ -141,66 +148,6 @@ impl Report {
     }
 }
 
-/// The accepted reports of one round, in client order, and the threads to fold them with.
-#[derive(Clone, Copy)]
-pub struct Reports<'a> {
-    layout: &'a Arc<Layout>,
-    reports: &'a [Report],
-    executor: &'a dyn Executor,
-}
-
-impl<'a> Reports<'a> {
-    /// Reports of one round.
-    ///
-    /// # Errors
-    ///
-    /// [`ReportError::Order`] where they are not in strictly rising client order.
-    pub fn new(
-        layout: &'a Arc<Layout>,
-        reports: &'a [Report],
-        executor: &'a dyn Executor,
-    ) -> Result<Self, ReportError> {
-        if let Some(pair) = reports
-            .windows(2)
-            .find(|pair| pair[0].client >= pair[1].client)
-        {
-            return Err(ReportError::Order {
-                client: pair[1].client,
-            });
-        }
-        Ok(Self {
-            layout,
-            reports,
-            executor,
-        })
-    }
-
-    /// The layout of the model and of every payload.
-    pub fn layout(&self) -> &'a Arc<Layout> {
-        self.layout
-    }
-
-    /// The reports, in client order.
-    pub fn iter(&self) -> std::slice::Iter<'a, Report> {
-        self.reports.iter()
-    }
-
-    /// How many there are.
-    pub fn len(&self) -> usize {
-        self.reports.len()
-    }
-
-    /// Whether there is none.
-    pub fn is_empty(&self) -> bool {
-        self.reports.is_empty()
-    }
-
-    /// The threads that a fold may use. A strategy starts none of its own.
-    pub fn executor(&self) -> &'a dyn Executor {
-        self.executor
-    }
-}
-
 /// Why reports can't be read.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
@@ -212,12 +159,6 @@ pub enum ReportError {
         client: ClientId,
         /// The payload.
         name: String,
-    },
-    /// Reports are not in client order, or one stands twice.
-    #[error("the report of client {client} is out of order")]
-    Order {
-        /// The client at which the order breaks.
-        client: ClientId,
     },
     /// A payload's block could not be read.
     #[error("the report of client {client} is unreadable")]

@@ -11,12 +11,12 @@ use std::{
 
 use thiserror::Error;
 
-use super::{DELTA, DELTA_PREFIX, Report, ReportMetadata};
+use super::{Report, ReportMetadata};
 use crate::{
     ids::{ClientId, JobId, RequestId, RoundId},
     parameters::{
-        Block, BlockBuffer, BlockReader, BodyDecoder, Digest, Encoded, Encoding, EncodingError,
-        Form, Layout, LayoutError, MemorySink,
+        Block, BlockBuffer, BlockReader, BodyDecoder, BodyForm, Digest, EncodingError, LayoutError,
+        MemorySink, Payloads,
         safetensors::{SafetensorsError, check_finite},
     },
 };
@@ -56,8 +56,7 @@ impl SpoolKey {
 /// somebody holds stays readable after it has been forgotten. All methods may be called from several threads.
 /// `report::conformance` (feature `testing`) checks this.
 pub trait Spool: Send + Sync {
-    /// Begins an upload whose values must have `layout`, in this encoding. Where the spool has a limit, space for all
-    /// of them is set aside here.
+    /// Begins an upload whose body must be of this form. If the spool has a limit, space for all of it is set aside here.
     ///
     /// # Errors
     ///
@@ -65,11 +64,10 @@ pub trait Spool: Send + Sync {
     fn begin(
         &self,
         key: SpoolKey,
-        encoding: Encoding,
-        layout: &Arc<Layout>,
+        form: &Arc<BodyForm>,
     ) -> Result<Box<dyn SpoolWriter>, SpoolError>;
 
-    /// Stores a delta that is in memory already, without another copy where the spool can.
+    /// Stores payloads that are in memory already, without another copy if the spool can.
     ///
     /// # Errors
     ///
@@ -77,13 +75,12 @@ pub trait Spool: Send + Sync {
     fn put(
         &self,
         key: SpoolKey,
-        encoding: Encoding,
-        layout: &Arc<Layout>,
+        form: &Arc<BodyForm>,
         metadata: ReportMetadata,
-        delta: Encoded,
+        payloads: Payloads,
     ) -> Result<(), SpoolError> {
-        let mut writer = self.begin(key, encoding, layout)?;
-        for piece in delta.pieces(DELTA_PREFIX) {
+        let mut writer = self.begin(key, form)?;
+        for piece in payloads.pieces() {
             writer.push(&piece)?;
         }
         writer.finish(metadata, None)
@@ -189,7 +186,7 @@ struct Inner {
 
 struct Stored {
     metadata: ReportMetadata,
-    delta: Encoded,
+    payloads: Payloads,
     _space: Space,
 }
 
@@ -220,8 +217,7 @@ impl MemorySpool {
         self.0.used.load(Ordering::Acquire)
     }
 
-    fn reserve(&self, form: &Form) -> Result<Space, SpoolError> {
-        let needed = form.bytes();
+    fn reserve(&self, needed: u64) -> Result<Space, SpoolError> {
         let limit = self.0.limit;
         self.0
             .used
@@ -244,15 +240,13 @@ impl Spool for MemorySpool {
     fn begin(
         &self,
         key: SpoolKey,
-        encoding: Encoding,
-        layout: &Arc<Layout>,
+        form: &Arc<BodyForm>,
     ) -> Result<Box<dyn SpoolWriter>, SpoolError> {
-        let space = self.reserve(&Form::new(encoding, layout.clone()))?;
         Ok(Box::new(MemoryWriter {
             spool: self.clone(),
             key,
-            space,
-            decoder: BodyDecoder::new(encoding, Some(layout.clone()), DELTA_PREFIX),
+            space: self.reserve(form.stored_bytes())?,
+            decoder: BodyDecoder::new(form.clone()),
             sink: MemorySink::default(),
         }))
     }
@@ -260,21 +254,17 @@ impl Spool for MemorySpool {
     fn put(
         &self,
         key: SpoolKey,
-        encoding: Encoding,
-        layout: &Arc<Layout>,
+        form: &Arc<BodyForm>,
         metadata: ReportMetadata,
-        delta: Encoded,
+        payloads: Payloads,
     ) -> Result<(), SpoolError> {
-        check(&delta, encoding, layout)?;
-        let space = self.reserve(delta.form())?;
-        self.stored().insert(
-            key,
-            Stored {
-                metadata,
-                delta,
-                _space: space,
-            },
-        );
+        check(&payloads, form)?;
+        let stored = Stored {
+            metadata,
+            _space: self.reserve(payloads.bytes())?,
+            payloads,
+        };
+        self.stored().insert(key, stored);
         Ok(())
     }
 
@@ -298,12 +288,11 @@ impl Spool for MemorySpool {
                     upload,
                 })
                 .ok_or(SpoolError::Missing { client })?;
-            Ok(Report::new(
-                client,
-                round,
-                found.metadata.clone(),
-                vec![(DELTA.to_string(), Arc::new(found.delta.clone()))],
-            ))
+            let mut payloads: Vec<(String, Arc<dyn BlockReader + Send + Sync>)> = Vec::new();
+            for (name, encoded) in found.payloads.iter() {
+                payloads.push((name.to_string(), Arc::new(encoded.clone())));
+            }
+            Ok(Report::new(client, round, found.metadata.clone(), payloads))
         };
         accepted.iter().map(report).collect()
     }
@@ -328,19 +317,47 @@ impl Spool for MemorySpool {
     }
 }
 
-/// Whether a delta in memory is one that an upload could have brought.
-fn check(delta: &Encoded, encoding: Encoding, layout: &Layout) -> Result<(), SpoolError> {
-    let found = delta.form().encoding();
-    if found != encoding {
-        let detail = format!("the report is encoded in {found}, and the job's in {encoding}");
-        return Err(SafetensorsError::Malformed(detail).into());
+/// Whether payloads in memory are ones that an upload could have brought.
+fn check(payloads: &Payloads, form: &BodyForm) -> Result<(), SpoolError> {
+    let malformed = |detail: String| Err(SafetensorsError::Malformed(detail).into());
+    if payloads.iter().len() != form.parts().len() {
+        let (found, expected) = (payloads.iter().len(), form.parts().len());
+        return malformed(format!(
+            "the report has {found} payloads, and the plan expects {expected}"
+        ));
     }
-    layout.check_same(delta.layout())?;
-    // Others were checked as they were made.
-    if found == Encoding::F32
-        && let Ok(Block::F32(values)) = delta.block(0..layout.len(), &mut BlockBuffer::default())
-    {
-        check_finite(layout, values)?;
+    for part in form.parts() {
+        let name = &part.name;
+        let Some(found) = payloads.find(name) else {
+            return malformed(format!("the report has no payload {name:?}"));
+        };
+        let (is, should) = (found.form(), &part.form);
+        if (is.encoding(), is.dtype()) != (should.encoding(), should.dtype()) {
+            return malformed(format!(
+                "payload {name:?} is encoded in {} of {:?}, and the plan expects {} of {:?}",
+                is.encoding(),
+                is.dtype(),
+                should.encoding(),
+                should.dtype()
+            ));
+        }
+        should.layout().check_same(found.layout())?;
+        if is.roles() != should.roles() && !is.is_plain() {
+            return malformed(format!(
+                "payload {name:?} has tensors of other roles than the plan expects"
+            ));
+        }
+        if is.entries() > should.entries() {
+            let (found, limit) = (is.entries(), should.entries());
+            return Err(SafetensorsError::Entries { found, limit }.into());
+        }
+        // Others were checked as they were made.
+        if is.is_plain()
+            && let Ok(Block::F32(values)) =
+                found.block(0..is.layout().len(), &mut BlockBuffer::default())
+        {
+            check_finite(is.layout(), values)?;
+        }
     }
     Ok(())
 }
@@ -363,15 +380,12 @@ impl SpoolWriter for MemoryWriter {
         metadata: ReportMetadata,
         digest: Option<Digest>,
     ) -> Result<(), SpoolError> {
-        let delta = self.sink.finish(self.decoder.finish(digest)?);
-        self.spool.stored().insert(
-            self.key,
-            Stored {
-                metadata,
-                delta,
-                _space: self.space,
-            },
-        );
+        let stored = Stored {
+            metadata,
+            payloads: self.sink.finish(self.decoder.finish(digest)?),
+            _space: self.space,
+        };
+        self.spool.stored().insert(self.key, stored);
         Ok(())
     }
 }
@@ -381,8 +395,10 @@ mod tests {
     use super::*;
     use crate::{
         ids::ModelVersion,
-        parameters::{Parameters, Role, safetensors::header},
-        report::Serial,
+        parameters::{
+            Encoded, Encoding, Form, Layout, Parameters, Role, Roles, safetensors::header,
+        },
+        report::{DELTA, DELTA_PREFIX, Serial},
     };
 
     fn metadata() -> ReportMetadata {
@@ -408,8 +424,13 @@ mod tests {
         Layout::new([("w".to_string(), vec![4], Role::Trainable)]).unwrap()
     }
 
-    fn zeros(layout: &Arc<Layout>) -> Encoded {
-        Encoded::plain(Arc::new(Parameters::zeros(layout.clone())))
+    fn form() -> Arc<BodyForm> {
+        let form = Form::new(Encoding::F32, layout(), Roles::TRAINED);
+        Arc::new(BodyForm::one(DELTA, form))
+    }
+
+    fn zeros() -> Payloads {
+        Payloads::delta(Encoded::plain(Arc::new(Parameters::zeros(layout()))))
     }
 
     #[test]
@@ -421,7 +442,7 @@ mod tests {
     fn an_upload_is_read_back_in_client_order() {
         let (spool, layout) = (MemorySpool::new(1 << 20), layout());
         for client in [2u32, 0] {
-            let mut writer = spool.begin(key(client), Encoding::F32, &layout).unwrap();
+            let mut writer = spool.begin(key(client), &form()).unwrap();
             writer.push(&header(&layout, DELTA_PREFIX)).unwrap();
             writer
                 .push(bytemuck::cast_slice(&[client as f32; 4]))
@@ -456,12 +477,10 @@ mod tests {
 
     #[test]
     fn the_limit_counts_uploads_under_way_and_space_comes_back() {
-        let (spool, layout) = (MemorySpool::new(40), layout());
-        let first = spool.begin(key(0), Encoding::F32, &layout).unwrap();
-        spool
-            .put(key(1), Encoding::F32, &layout, metadata(), zeros(&layout))
-            .unwrap();
-        let full = spool.begin(key(2), Encoding::F32, &layout).err();
+        let spool = MemorySpool::new(40);
+        let first = spool.begin(key(0), &form()).unwrap();
+        spool.put(key(1), &form(), metadata(), zeros()).unwrap();
+        let full = spool.begin(key(2), &form()).err();
         assert_eq!(
             full,
             Some(SpoolError::Full {
@@ -471,10 +490,8 @@ mod tests {
         );
         drop(first);
         assert_eq!(spool.used(), 16);
-        assert!(spool.begin(key(2), Encoding::F32, &layout).is_ok());
-        spool
-            .put(key(3), Encoding::F32, &layout, metadata(), zeros(&layout))
-            .unwrap();
+        assert!(spool.begin(key(2), &form()).is_ok());
+        spool.put(key(3), &form(), metadata(), zeros()).unwrap();
         spool.forget(key(3));
         assert_eq!(spool.used(), 16);
         spool.discard(JobId(1), RoundId(1));

@@ -1,15 +1,14 @@
 //! Global models in memory: for simulations and tests, and for embedders who keep models elsewhere.
 
-use std::{ops::Range, sync::Arc};
+use std::{collections::BTreeMap, ops::Range, sync::Arc};
 
-use super::{ModelStore, ModelWriter, StoreError, StoredModel};
+use super::{ModelForm, ModelStore, ModelWriter, StoreError, StoredModel};
 use crate::{
     ids::{JobId, ModelVersion},
     parameters::{
-        Block, BlockBuffer, BlockError, BlockReader, BlockWriter, Encoded, Encoding, Layout,
+        Block, BlockBuffer, BlockError, BlockReader, BlockWriter, Encoded, Form, Layout,
         MemoryBody, Parameters, StoredBody, encode,
     },
-    strategy::StrategyState,
 };
 
 /// Keeps each version for as long as somebody holds it; there is nothing to remove.
@@ -21,12 +20,13 @@ impl ModelStore for MemoryModels {
         &self,
         _job: JobId,
         _version: ModelVersion,
-        layout: &Arc<Layout>,
-        encoding: Encoding,
+        form: &ModelForm,
     ) -> Result<Box<dyn ModelWriter>, StoreError> {
+        let zeros = || Parameters::zeros(form.layout.clone());
         Ok(Box::new(Writer {
-            parameters: Parameters::zeros(layout.clone()),
-            encoding,
+            parameters: zeros(),
+            states: form.states.iter().map(|_| zeros()).collect(),
+            form: form.clone(),
         }))
     }
 
@@ -34,8 +34,9 @@ impl ModelStore for MemoryModels {
 }
 
 struct Writer {
+    form: ModelForm,
     parameters: Parameters,
-    encoding: Encoding,
+    states: Vec<Parameters>,
 }
 
 impl BlockWriter for Writer {
@@ -45,30 +46,84 @@ impl BlockWriter for Writer {
 }
 
 impl ModelWriter for Writer {
+    fn write_state(
+        &mut self,
+        state: usize,
+        offset: usize,
+        values: &[f32],
+    ) -> Result<(), BlockError> {
+        let len = self.states.len();
+        let range = state..state + 1;
+        let state = self.states.get_mut(state);
+        state
+            .ok_or(BlockError::OutOfRange { range, len })?
+            .write(offset, values)
+    }
+
     fn publish(
         self: Box<Self>,
-        _state: &StrategyState,
+        numbers: &BTreeMap<String, f64>,
     ) -> Result<Arc<dyn StoredModel>, StoreError> {
-        let parameters = Arc::new(self.parameters);
+        let Self {
+            form,
+            parameters,
+            states,
+        } = *self;
+        let parameters = Arc::new(parameters);
         let file = MemoryBody::new(Encoded::plain(parameters.clone()));
-        let body = match self.encoding {
-            Encoding::F32 => file.clone(),
-            encoding => {
-                let encoded = encode(encoding, &parameters);
-                MemoryBody::new(encoded.map_err(|error| StoreError::Encoding(error.to_string()))?)
-            }
+        let body = form.body();
+        let body = if body.is_plain() {
+            file.clone()
+        } else {
+            encoded_body(&body, &parameters)?
         };
+        let frozen = if form.has_frozen() {
+            Some(encoded_body(&form.frozen(), &parameters)?)
+        } else {
+            None
+        };
+        let mut kept = Vec::with_capacity(states.len());
+        for (state, values) in form.states.iter().zip(states) {
+            let encoded = encode(&state.form(&form.layout), &Arc::new(values));
+            let encoded = encoded.map_err(|error| StoreError::Encoding(error.to_string()))?;
+            kept.push(State {
+                name: state.name.clone(),
+                offered: state.offered,
+                body: MemoryBody::named(&state.name, encoded.clone()),
+                encoded,
+            });
+        }
         Ok(Arc::new(Model {
             parameters,
             file,
             body,
+            frozen,
+            states: kept,
+            numbers: numbers.clone(),
         }))
     }
+}
+
+fn encoded_body(form: &Form, parameters: &Arc<Parameters>) -> Result<Arc<MemoryBody>, StoreError> {
+    let encoded = encode(form, parameters);
+    let encoded = encoded.map_err(|error| StoreError::Encoding(error.to_string()))?;
+    Ok(MemoryBody::new(encoded))
 }
 
 struct Model {
     parameters: Arc<Parameters>,
     file: Arc<MemoryBody>,
+    body: Arc<MemoryBody>,
+    frozen: Option<Arc<MemoryBody>>,
+    states: Vec<State>,
+    numbers: BTreeMap<String, f64>,
+}
+
+/// One tensor of the strategy's state.
+struct State {
+    name: String,
+    offered: bool,
+    encoded: Encoded,
     body: Arc<MemoryBody>,
 }
 
@@ -97,6 +152,28 @@ impl StoredModel for Model {
 
     fn body(&self) -> Arc<dyn StoredBody> {
         self.body.clone()
+    }
+
+    fn frozen(&self) -> Option<Arc<dyn StoredBody>> {
+        let frozen = self.frozen.clone()?;
+        Some(frozen)
+    }
+
+    fn payload(&self, name: &str) -> Option<Arc<dyn StoredBody>> {
+        let state = self
+            .states
+            .iter()
+            .find(|state| state.offered && state.name == name)?;
+        Some(state.body.clone())
+    }
+
+    fn state(&self, name: &str) -> Option<&(dyn BlockReader + Send + Sync)> {
+        let state = self.states.iter().find(|state| state.name == name)?;
+        Some(&state.encoded)
+    }
+
+    fn numbers(&self) -> &BTreeMap<String, f64> {
+        &self.numbers
     }
 
     fn parameters(&self) -> Result<Arc<Parameters>, BlockError> {

@@ -12,7 +12,7 @@ mod spool;
 #[cfg(test)]
 mod tests;
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 pub use folder::DataFolder;
 pub use memory::MemoryModels;
@@ -22,19 +22,98 @@ use thiserror::Error;
 
 use crate::{
     ids::{JobId, ModelVersion},
-    parameters::{BlockError, BlockReader, BlockWriter, Encoding, Layout, Parameters, StoredBody},
-    strategy::StrategyState,
+    parameters::{
+        BlockError, BlockReader, BlockWriter, Encoding, Form, Layout, Parameters, Role, Roles,
+        StoredBody,
+    },
 };
 
-/// Keeps global models.
+/// What a version of a job's model consists of: the model, how it is sent, and the strategy's state.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct ModelForm {
+    /// Names, shapes, roles and order of the model's tensors.
+    pub layout: Arc<Layout>,
+    /// How trainable tensors are sent to workers. Buffers are always sent as they are.
+    pub encoding: Encoding,
+    /// The strategy's state, by position.
+    pub states: Vec<StateForm>,
+}
+
+impl ModelForm {
+    /// A model without a state.
+    pub fn new(layout: Arc<Layout>, encoding: Encoding) -> Self {
+        Self {
+            layout,
+            encoding,
+            states: Vec::new(),
+        }
+    }
+
+    /// What workers get of the model: all but the frozen tensors.
+    pub(crate) fn body(&self) -> Form {
+        Form::new(self.encoding, self.layout.clone(), Roles::TRAINED)
+    }
+
+    /// What workers get once.
+    pub(crate) fn frozen(&self) -> Form {
+        Form::new(Encoding::F32, self.layout.clone(), Roles::FROZEN)
+    }
+
+    /// Whether there are frozen tensors.
+    pub(crate) fn has_frozen(&self) -> bool {
+        self.layout
+            .tensors()
+            .iter()
+            .any(|spec| spec.role == Role::Frozen)
+    }
+}
+
+/// One tensor of a strategy's state: f32 values for the model's tensors of these roles.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct StateForm {
+    /// Its name, which is a payload's: see [`crate::parameters::PayloadSpec::name`].
+    pub name: String,
+    /// Which of the model's tensors it has.
+    pub roles: Roles,
+    /// Whether workers may ask for it.
+    pub offered: bool,
+}
+
+impl StateForm {
+    /// A tensor that stays with the coordinator.
+    pub fn new(name: impl Into<String>, roles: Roles) -> Self {
+        Self {
+            name: name.into(),
+            roles,
+            offered: false,
+        }
+    }
+
+    /// The same, offered to workers.
+    pub fn offered(mut self) -> Self {
+        self.offered = true;
+        self
+    }
+
+    pub(crate) fn form(&self, layout: &Arc<Layout>) -> Form {
+        Form::new(Encoding::F32, layout.clone(), self.roles)
+    }
+}
+
+/// Keeps global models, and the strategy's state with them.
 ///
 /// # Contract
 ///
-/// A version is there only after [`ModelWriter::publish`] returned it; a writer that is dropped before that leaves
-/// nothing behind. A [`StoredModel`] that somebody holds stays readable after its removal. All methods may be called from
-/// several threads, and may wait for a disk. `store::conformance` (feature `testing`) checks this.
+/// 1. A version is there only after [`ModelWriter::publish`] returned it, and then all of it is; a writer that is dropped before
+///    that leaves nothing behind.
+/// 2. A [`StoredModel`] that somebody holds stays readable after its removal.
+/// 3. All methods may be called from several threads, and may wait for a disk.
+///
+/// `store::conformance` (feature `testing`) checks this.
 pub trait ModelStore: Send + Sync {
-    /// Begins a version of a job's model, which will be sent in this encoding.
+    /// Begins a version of a job's model.
     ///
     /// # Errors
     ///
@@ -43,34 +122,62 @@ pub trait ModelStore: Send + Sync {
         &self,
         job: JobId,
         version: ModelVersion,
-        layout: &Arc<Layout>,
-        encoding: Encoding,
+        form: &ModelForm,
     ) -> Result<Box<dyn ModelWriter>, StoreError>;
 
     /// Forgets a version; without one, all of the job's.
     fn remove(&self, job: JobId, version: Option<ModelVersion>);
 }
 
-/// One version while it is written. Dropping it undoes it.
+/// One version while it is written: every value of the model, and of each state tensor's roles, exactly once, in blocks of
+/// [`Layout::blocks`], in any order. Dropping it undoes it.
 pub trait ModelWriter: BlockWriter {
-    /// Makes the version, of which every value has been written, and the strategy's state durable, and both appear in
-    /// one step.
+    /// Takes values of a state tensor, by its position in [`ModelForm::states`], from `offset` on.
+    ///
+    /// # Errors
+    ///
+    /// [`BlockError::OutOfRange`] past the layout's end or for a tensor that there is not; [`BlockError::Unwritable`] if the
+    /// storage fails.
+    fn write_state(
+        &mut self,
+        state: usize,
+        offset: usize,
+        values: &[f32],
+    ) -> Result<(), BlockError>;
+
+    /// Makes the version, of which every value has been written, and the numbers of the strategy's state durable, and all of it
+    /// appear in one step.
     ///
     /// # Errors
     ///
     /// [`StoreError`]; nothing has appeared then.
-    fn publish(self: Box<Self>, state: &StrategyState) -> Result<Arc<dyn StoredModel>, StoreError>;
+    fn publish(
+        self: Box<Self>,
+        numbers: &BTreeMap<String, f64>,
+    ) -> Result<Arc<dyn StoredModel>, StoreError>;
 }
 
 /// A version of the global model. Reading it by block gives its values as they are.
 pub trait StoredModel: BlockReader + Send + Sync {
-    /// The file of the values as they are (f32).
+    /// The file of the whole model as it is (f32).
     fn file(&self) -> Arc<dyn StoredBody>;
 
-    /// The body that is sent to workers, in the job's encoding.
+    /// The body that is sent to workers: trainable tensors in the job's encoding and buffers, without frozen tensors.
     fn body(&self) -> Arc<dyn StoredBody>;
 
-    /// All values, in memory; without a copy, where they are there anyway.
+    /// The frozen tensors, if the model has any.
+    fn frozen(&self) -> Option<Arc<dyn StoredBody>>;
+
+    /// A state tensor that is offered to workers, as a body whose names begin with its own and `/`.
+    fn payload(&self, name: &str) -> Option<Arc<dyn StoredBody>>;
+
+    /// A tensor of the strategy's state.
+    fn state(&self, name: &str) -> Option<&(dyn BlockReader + Send + Sync)>;
+
+    /// The numbers of the strategy's state.
+    fn numbers(&self) -> &BTreeMap<String, f64>;
+
+    /// All values, in memory; without a copy, if they are there anyway.
     ///
     /// # Errors
     ///

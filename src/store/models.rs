@@ -3,8 +3,9 @@
 //! | in `models/job-J/vN/` of the [`DataFolder`] | what |
 //! |---|---|
 //! | `model.safetensors` | the values as they are |
-//! | `sent.safetensors` | the body that workers get, where the job's encoding is another |
-//! | `state.json`, `state-NAME.safetensors` | the strategy's state, where it has one |
+//! | `sent.safetensors` | the body that workers get, if it is not the whole model as it is |
+//! | `frozen.safetensors` | the frozen tensors, if there are any |
+//! | `state.json`, `state-NAME.safetensors` | the strategy's state, if it has one: numbers, and a file for each tensor |
 //!
 //! While it is written, the folder's name is `vN.K.next`. Where `vN` is there already, it becomes `vN.K.old` for the moment
 //! between two renames: after a crash right then, that one is the version.
@@ -27,13 +28,10 @@ use std::{
 use writer::Writer;
 
 use super::{
-    DataFolder, ModelStore, ModelWriter, StoreError,
+    DataFolder, ModelForm, ModelStore, ModelWriter, StoreError,
     folder::{failed, job_folder, make_in, sync_folder},
 };
-use crate::{
-    ids::{JobId, ModelVersion},
-    parameters::{Encoding, Layout},
-};
+use crate::ids::{JobId, ModelVersion};
 
 /// Global models in files of a [`DataFolder`]. Every method may wait for the disk.
 #[derive(Clone)]
@@ -59,17 +57,16 @@ impl FileModels {
 }
 
 impl ModelStore for FileModels {
-    /// A version of an int8 model is written in blocks that begin at multiples of [`crate::parameters::GROUP`] values and
-    /// end there too, but for the last; others are a [`crate::parameters::BlockError::Unwritable`].
+    /// A version of an int8 model is written in blocks that cut no group of [`crate::parameters::GROUP`] values, as those of
+    /// [`crate::parameters::Layout::blocks`] do; others are a [`crate::parameters::BlockError::Unwritable`].
     fn begin(
         &self,
         job: JobId,
         version: ModelVersion,
-        layout: &Arc<Layout>,
-        encoding: Encoding,
+        form: &ModelForm,
     ) -> Result<Box<dyn ModelWriter>, StoreError> {
         let next = Unfinished::create(self.0.clone(), job, version)?;
-        Ok(Box::new(Writer::begin(next, layout, encoding)?))
+        Ok(Box::new(Writer::begin(next, form)?))
     }
 
     fn remove(&self, job: JobId, version: Option<ModelVersion>) {

@@ -1,7 +1,7 @@
 //! Reports in files: each is written as it arrives, and read back by block, so that none is ever held whole.
 //!
-//! A report is `spool/job-J/round-R/client-C-UPLOAD.report` in the [`DataFolder`]: the payload in its form's order
-//! ([`crate::parameters::Form`]), then a trailer that says what it is (`trailer.rs`). While it is uploaded, its
+//! A report is `spool/job-J/round-R/client-C-UPLOAD.report` in the [`DataFolder`]: its payloads, each in its form's order
+//! ([`crate::parameters::Form`]) and at a multiple of eight bytes, then a trailer that says what it is (`trailer.rs`). While it is uploaded, its
 //! name ends in `.part`. It gets its own name once it is whole, checked and on the disk, so that what has that name after a
 //! crash is an accepted report.
 
@@ -26,8 +26,8 @@ use upload::Upload;
 use super::DataFolder;
 use crate::{
     ids::{ClientId, JobId, RequestId, RoundId},
-    parameters::{EncodedReader, Encoding, Layout},
-    report::{DELTA, Report, ReportMetadata, Spool, SpoolError, SpoolKey, SpoolWriter},
+    parameters::{BlockReader, BodyForm, EncodedReader},
+    report::{Report, ReportMetadata, Spool, SpoolError, SpoolKey, SpoolWriter},
 };
 
 /// What a [`FileSpool`] may use.
@@ -72,7 +72,17 @@ struct Place {
 
 struct Stored {
     metadata: ReportMetadata,
-    delta: EncodedReader<SpooledFile>,
+    /// Each payload by name: all of them in one file.
+    payloads: Vec<(String, EncodedReader<SpooledFile>)>,
+}
+
+impl Stored {
+    /// Removes the file with its last reader.
+    fn forget(&self) {
+        if let Some((_, reader)) = self.payloads.first() {
+            reader.source().forget();
+        }
+    }
 }
 
 impl FileSpool {
@@ -105,10 +115,9 @@ impl Spool for FileSpool {
     fn begin(
         &self,
         key: SpoolKey,
-        encoding: Encoding,
-        layout: &Arc<Layout>,
+        form: &Arc<BodyForm>,
     ) -> Result<Box<dyn SpoolWriter>, SpoolError> {
-        let upload = Upload::begin(self.0.clone(), key, encoding, layout)?;
+        let upload = Upload::begin(self.0.clone(), key, form)?;
         Ok(Box::new(upload))
     }
 
@@ -127,12 +136,11 @@ impl Spool for FileSpool {
                 upload,
             };
             let found = stored.get(&key).ok_or(SpoolError::Missing { client })?;
-            Ok(Report::new(
-                client,
-                round,
-                found.metadata.clone(),
-                vec![(DELTA.to_string(), Arc::new(found.delta.clone()))],
-            ))
+            let mut payloads: Vec<(String, Arc<dyn BlockReader + Send + Sync>)> = Vec::new();
+            for (name, reader) in &found.payloads {
+                payloads.push((name.clone(), Arc::new(reader.clone())));
+            }
+            Ok(Report::new(client, round, found.metadata.clone(), payloads))
         };
         accepted.iter().map(report).collect()
     }
@@ -141,7 +149,7 @@ impl Spool for FileSpool {
         let gone = self.0.stored().remove(&key);
         // Files are removed outside of the lock.
         if let Some(stored) = gone {
-            stored.delta.source().forget();
+            stored.forget();
         }
     }
 
@@ -156,7 +164,7 @@ impl Spool for FileSpool {
         };
         // Files are removed outside of the lock.
         for stored in gone {
-            stored.delta.source().forget();
+            stored.forget();
         }
     }
 }

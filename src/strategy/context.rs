@@ -158,8 +158,12 @@ impl fmt::Debug for Version<'_> {
 impl fmt::Debug for AggregateContext<'_> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut fields = formatter.debug_struct("AggregateContext");
-        fields.field("round", &self.round).field("version", &self.version);
-        fields.field("reports", &self.reports.len()).finish_non_exhaustive()
+        fields
+            .field("round", &self.round)
+            .field("version", &self.version);
+        fields
+            .field("reports", &self.reports.len())
+            .finish_non_exhaustive()
     }
 }
 
@@ -290,13 +294,17 @@ impl<'a> AggregateContext<'a> {
         payload: &str,
         read: impl FnOnce(Block<'_>) -> Option<T>,
     ) -> Result<T, StrategyError> {
-        let found = self.reports.binary_search_by_key(&client, |report| report.client);
+        let found = self
+            .reports
+            .binary_search_by_key(&client, |report| report.client);
         let Ok(index) = found else {
             let problem = format!("client {client} has no accepted report");
             return Err(StrategyError::Aggregate(problem));
         };
         let unfit = || {
-            let problem = format!("payload {payload:?} of client {client} is not a vector of the type asked for");
+            let problem = format!(
+                "payload {payload:?} of client {client} is not a vector of the type asked for"
+            );
             StrategyError::Aggregate(problem)
         };
         let reader = self.reports[index].payload(payload)?;

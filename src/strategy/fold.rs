@@ -52,7 +52,11 @@ pub struct NextVersion<'a> {
 
 impl fmt::Debug for NextVersion<'_> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "NextVersion({})", self.context.version.number.next())
+        write!(
+            formatter,
+            "NextVersion({})",
+            self.context.version.number.next()
+        )
     }
 }
 
@@ -65,7 +69,12 @@ pub struct Out<'a> {
 
 impl fmt::Debug for Out<'_> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "Out({} values, {:?})", self.model.len(), self.names)
+        write!(
+            formatter,
+            "Out({} values, {:?})",
+            self.model.len(),
+            self.names
+        )
     }
 }
 
@@ -152,27 +161,44 @@ impl<'a> NextVersion<'a> {
         }
         let context = self.context;
         let resolved = Resolved::new(&context, inputs)?;
-        let names: Vec<_> = context.version.states.iter().map(|state| state.name).collect();
+        let names: Vec<_> = context
+            .version
+            .states
+            .iter()
+            .map(|state| state.name)
+            .collect();
         let sink = &self.sink;
-        each_block(&context, &context.version.model.layout().blocks(), &|block, space: &mut Space| {
-            space.read(&context, block)?;
-            if block.role != Role::Frozen {
-                let Space { model, states, scratch } = space;
-                let (role, range) = (block.role, block.range.clone());
-                let rows = Rows::new(role, range, context.version, &resolved, scratch);
-                let mut out = Out { model, states, names: &names };
-                guarded(|| f(&rows, &mut out))?;
-                rows.finish()?;
-            }
-            let mut sink = locked(sink);
-            sink.write(block.range.start, &space.model)?;
-            for (index, values) in space.states.iter().enumerate() {
-                if !values.is_empty() {
-                    sink.write_state(index, block.range.start, values)?;
+        each_block(
+            &context,
+            &context.version.model.layout().blocks(),
+            &|block, space: &mut Space| {
+                space.read(&context, block)?;
+                if block.role != Role::Frozen {
+                    let Space {
+                        model,
+                        states,
+                        scratch,
+                    } = space;
+                    let (role, range) = (block.role, block.range.clone());
+                    let rows = Rows::new(role, range, context.version, &resolved, scratch);
+                    let mut out = Out {
+                        model,
+                        states,
+                        names: &names,
+                    };
+                    guarded(|| f(&rows, &mut out))?;
+                    rows.finish()?;
                 }
-            }
-            Ok(())
-        })
+                let mut sink = locked(sink);
+                sink.write(block.range.start, &space.model)?;
+                for (index, values) in space.states.iter().enumerate() {
+                    if !values.is_empty() {
+                        sink.write_state(index, block.range.start, values)?;
+                    }
+                }
+                Ok(())
+            },
+        )
     }
 
     /// The numbers of the state, once all is written.
@@ -193,11 +219,16 @@ impl<'a> NextVersion<'a> {
 
 impl Space {
     /// Takes the present values of a block: what is next, unless it is changed.
-    fn read(&mut self, context: &AggregateContext<'_>, block: &FoldBlock) -> Result<(), StrategyError> {
+    fn read(
+        &mut self,
+        context: &AggregateContext<'_>,
+        block: &FoldBlock,
+    ) -> Result<(), StrategyError> {
         let (start, len) = (block.range.start, block.range.len());
         self.model.resize(len, 0.0);
         context.version.model.read(start, &mut self.model)?;
-        self.states.resize_with(context.version.states.len(), Vec::new);
+        self.states
+            .resize_with(context.version.states.len(), Vec::new);
         for (values, state) in self.states.iter_mut().zip(context.version.states) {
             values.clear();
             if state.roles.contains(block.role) {

@@ -109,7 +109,11 @@ impl<'a> Resolved<'a> {
         if !inputs.rows.is_sorted_by(|a, b| a.0 < b.0) {
             return unfit("the inputs are not in rising order of clients".to_string());
         }
-        let trainable: Vec<_> = inputs.rows.iter().map(|(_, coefficient)| *coefficient).collect();
+        let trainable: Vec<_> = inputs
+            .rows
+            .iter()
+            .map(|(_, coefficient)| *coefficient)
+            .collect();
         let buffers = inputs.buffers.clone().unwrap_or_else(|| trainable.clone());
         if buffers.len() != trainable.len() {
             return unfit(format!(
@@ -120,7 +124,9 @@ impl<'a> Resolved<'a> {
         }
         let mut reports = Vec::with_capacity(inputs.rows.len());
         for client in inputs.clients() {
-            let found = context.reports.binary_search_by_key(&client, |report| report.client);
+            let found = context
+                .reports
+                .binary_search_by_key(&client, |report| report.client);
             match found {
                 Ok(index) => reports.push(&context.reports[index]),
                 Err(_) => return unfit(format!("client {client} has no accepted report")),

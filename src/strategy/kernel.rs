@@ -411,7 +411,7 @@ mod tests {
 
     use super::*;
     use crate::parameters::{
-        BlockBuffer, BlockReader, Encoded, Encoding, Layout, Parameters, Role, encode,
+        BlockBuffer, BlockReader, Encoded, Encoding, Form, Layout, Parameters, Role, Roles, encode,
     };
 
     const LEN: usize = 3 * GROUP + 37;
@@ -423,11 +423,8 @@ mod tests {
             size * (((index * 31 + seed * 17) % 101) as f32 - 50.0) / 50.0
         };
         let values = (0..LEN).map(value).collect();
-        encode(
-            encoding,
-            &Arc::new(Parameters::new(layout, values).unwrap()),
-        )
-        .unwrap()
+        let form = Form::new(encoding, layout.clone(), Roles::TRAINED);
+        encode(&form, &Arc::new(Parameters::new(layout, values).unwrap())).unwrap()
     }
 
     /// Every kernel that this CPU can run, on the same blocks.

@@ -156,7 +156,9 @@ pub enum StrategyError {
     #[error("the strategy's state is not valid: {0}")]
     State(String),
     /// An aggregation folded not exactly once.
-    #[error("the strategy called fold {calls} times in an aggregation: exactly one call makes a model")]
+    #[error(
+        "the strategy called fold {calls} times in an aggregation: exactly one call makes a model"
+    )]
     Folds {
         /// How often it did.
         calls: u32,

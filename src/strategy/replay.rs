@@ -52,7 +52,10 @@ impl FederatedStrategy for Replay {
         let planned = self.inner.plan(round)?;
         let mut members = Vec::with_capacity(clients.len());
         for client in clients {
-            let known = planned.members.iter().find(|member| member.client == *client);
+            let known = planned
+                .members
+                .iter()
+                .find(|member| member.client == *client);
             members.push(known.cloned().unwrap_or_else(|| Member::new(*client)));
         }
         Ok(RoundPlan {

@@ -133,7 +133,11 @@ impl<'a> Rows<'a> {
 
     /// The values of a state tensor, as of the last commit; empty in a block of a role that it does not have.
     pub fn state(&self, name: &str) -> &[f32] {
-        let index = self.version.states.iter().position(|state| state.name == name);
+        let index = self
+            .version
+            .states
+            .iter()
+            .position(|state| state.name == name);
         let index = index.unwrap_or_else(|| panic!("the strategy's state has no tensor {name:?}"));
         let state = &self.version.states[index];
         if !state.roles.contains(self.role) {
@@ -155,7 +159,11 @@ impl<'a> Rows<'a> {
     /// Adds `coefficient * value` of each report in turn to `sums`, which is as long as the block: at the speed of memory, in
     /// client order, in f64.
     pub fn add(&self, payload: &str, sums: &mut [f64]) {
-        assert_eq!(sums.len(), self.len(), "as many sums as the block has values");
+        assert_eq!(
+            sums.len(),
+            self.len(),
+            "as many sums as the block has values"
+        );
         if let Err(error) = self.try_add(self.payload(payload), sums) {
             self.fail(error);
         }
@@ -246,7 +254,10 @@ impl<'a> Rows<'a> {
     /// If nothing is left: `2 * trim` must be below the number of reports.
     pub fn trimmed_mean(&self, payload: &str, trim: usize, out: &mut [f64]) {
         let count = self.count();
-        assert!(2 * trim < count, "{trim} of {count} reports can't be trimmed at both ends");
+        assert!(
+            2 * trim < count,
+            "{trim} of {count} reports can't be trimmed at both ends"
+        );
         self.columns(payload, |index, column| {
             column.sort_unstable_by(f32::total_cmp);
             let kept = &column[trim..count - trim];
@@ -293,7 +304,8 @@ impl<'a> Rows<'a> {
                 let mut blocks = [Block::F32(&[]); PASS];
                 for (place, (row, buffer)) in pass.iter().zip(fetched.iter_mut()).enumerate() {
                     let block = row.block(start..end, buffer);
-                    blocks[place] = block.map_err(|source| self.unreadable(first + place, source))?;
+                    blocks[place] =
+                        block.map_err(|source| self.unreadable(first + place, source))?;
                 }
                 let coefficients = &coefficients[first..first + pass.len()];
                 kernel::add(part, coefficients, &blocks[..pass.len()]);
@@ -312,7 +324,11 @@ impl<'a> Rows<'a> {
     }
 
     fn index(&self, name: &str) -> usize {
-        let found = self.inputs.payloads.iter().position(|payload| payload.name == name);
+        let found = self
+            .inputs
+            .payloads
+            .iter()
+            .position(|payload| payload.name == name);
         found.unwrap_or_else(|| panic!("the inputs do not name the payload {name:?}"))
     }
 

@@ -4,7 +4,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use crate::{
-    parameters::{DType, Layout, PayloadSpec, Parameters, Roles},
+    parameters::{DType, Layout, Parameters, PayloadSpec, Roles},
     report::DELTA,
 };
 
@@ -54,14 +54,18 @@ impl StateSpec {
             PayloadSpec::model(name, tensor.roles)
                 .check()
                 .map_err(StrategyError::State)?;
-            let is_known = self.tensors[..index].iter().any(|other| other.name == *name);
+            let is_known = self.tensors[..index]
+                .iter()
+                .any(|other| other.name == *name);
             if is_known || name == DELTA {
-                let problem = format!("the state has more than one tensor {name:?}, or it is reserved");
+                let problem =
+                    format!("the state has more than one tensor {name:?}, or it is reserved");
                 return Err(StrategyError::State(problem));
             }
             if let Initial::Values(values) = &tensor.initial {
                 layout.check_same(values.layout()).map_err(|error| {
-                    let problem = format!("the initial values of {name:?} do not fit the model: {error}");
+                    let problem =
+                        format!("the initial values of {name:?} do not fit the model: {error}");
                     StrategyError::State(problem)
                 })?;
             }

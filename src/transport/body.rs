@@ -11,7 +11,8 @@ use tokio::{
 };
 
 use crate::parameters::{
-    BlockError, BodyDecoder, Digest, Encoded, Encoding, Layout, MemorySink, Parameters, StoredBody,
+    BlockError, BodyDecoder, BodyForm, Digest, Encoding, MemorySink, Parameters, Payloads,
+    StoredBody,
 };
 
 /// A stream of safetensors bytes.
@@ -19,8 +20,8 @@ pub type ByteStream = Pin<Box<dyn Stream<Item = Result<Bytes, BodyError>> + Send
 
 /// The body of a report.
 pub enum ReportBody {
-    /// The encoded delta in memory.
-    Memory(Encoded),
+    /// The encoded payloads in memory.
+    Memory(Payloads),
     /// The safetensors bytes, with names such as `delta/fc1.weight`.
     Stream {
         /// The bytes.
@@ -66,23 +67,23 @@ impl fmt::Debug for ModelBody {
 }
 
 impl ModelBody {
-    /// The whole model, decoded, in memory.
+    /// The whole model or payload, decoded, in memory. Names are without a payload's prefix.
     ///
     /// # Errors
     ///
-    /// [`BodyError`] where the stream breaks, or is not a model of `layout` (of any layout, where none is given) in
-    /// this encoding.
+    /// [`BodyError`] if the stream breaks, or is not of this form (of any layout in this encoding, if no form is given).
     pub async fn collect(
         self,
         encoding: Encoding,
-        layout: Option<Arc<Layout>>,
+        form: Option<Arc<BodyForm>>,
     ) -> Result<Arc<Parameters>, BodyError> {
         let (mut bytes, length, digest) = match self {
             Self::Stored(body) => {
                 if let Some(model) = body.in_memory() {
-                    let same =
-                        layout.map_or(Ok(()), |layout| layout.check_same(model.form().layout()));
-                    same.map_err(malformed)?;
+                    if let Some(expected) = form.as_ref().and_then(|form| form.parts().first()) {
+                        let same = expected.form.layout().check_same(model.form().layout());
+                        same.map_err(malformed)?;
+                    }
                     return model.decode().map_err(malformed);
                 }
                 let (length, digest) = (body.length(), body.digest());
@@ -94,17 +95,17 @@ impl ModelBody {
                 digest,
             } => (bytes, length, digest),
         };
-        let decoder = BodyDecoder::new(encoding, layout, "");
+        let decoder = match form {
+            Some(form) => BodyDecoder::new(form),
+            None => BodyDecoder::any_model(encoding),
+        };
         let mut decoder = decoder.with_limit(length.unwrap_or(u64::MAX));
         let mut sink = MemorySink::default();
         while let Some(piece) = bytes.next().await {
             decoder.push(&piece?, &mut sink).map_err(malformed)?;
         }
         let form = decoder.finish(digest).map_err(malformed)?;
-        match encoding {
-            Encoding::F32 => sink.into_parameters(&form).map(Arc::new).map_err(malformed),
-            _ => sink.finish(form).decode().map_err(malformed),
-        }
+        sink.into_parameters(form).map(Arc::new).map_err(malformed)
     }
 }
 

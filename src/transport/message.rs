@@ -15,8 +15,15 @@ use crate::{
     round::Evaluation,
 };
 
-/// The version of this protocol. A worker of another one is refused at registration.
-pub const PROTOCOL: u32 = 1;
+/// The newest version of the protocol that is spoken here.
+pub const PROTOCOL: u32 = 2;
+
+/// The oldest version of the protocol that is spoken here. A worker that speaks none of these is refused at registration.
+/// Protocol 1 knows jobs in f32 whose reports are a delta alone, and models that are sent whole.
+pub const OLDEST_PROTOCOL: u32 = 1;
+
+/// The payload of a model version that has its frozen tensors.
+pub const FROZEN: &str = "frozen";
 
 /// A request of a worker.
 #[derive(Debug)]
@@ -73,6 +80,8 @@ pub enum Request {
         job: JobId,
         /// The version.
         version: ModelVersion,
+        /// The payload beside the model, by name: [`FROZEN`], or one that the task names; none for the model itself.
+        payload: Option<String>,
     },
     /// Take this report.
     Report {
@@ -132,7 +141,7 @@ pub enum Response {
     /// To `Poll`: none came within the wait. Poll again.
     Idle,
     /// To `Job`.
-    Job(JobDescription),
+    Job(DescribedJob),
     /// To `Partition`.
     Partition(DatasetShare),
     /// To `Model`.
@@ -175,6 +184,13 @@ pub struct Registration {
     /// Whether the data is its own: it then takes part in jobs with `local` data only, as one client.
     #[serde(default)]
     pub local: bool,
+}
+
+impl Registration {
+    /// The oldest version of the protocol that the worker speaks.
+    pub fn protocol_min(&self) -> u32 {
+        self.protocol_min.unwrap_or(self.protocol)
+    }
 }
 
 fn one() -> u32 {
@@ -298,11 +314,14 @@ pub enum TaskWork {
 /// What a worker needs to know of a job.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "http", derive(utoipa::ToSchema))]
-pub struct JobDescription {
+pub struct DescribedJob {
     /// The job.
     pub job: JobId,
     /// What was asked for.
     pub spec: JobSpec,
+    /// Whether the model has frozen tensors, which are not sent with each version: a worker fetches them once.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub frozen: bool,
 }
 
 /// The examples of a client.

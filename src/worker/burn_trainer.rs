@@ -128,12 +128,10 @@ impl<L: Learner> BurnTrainer<L> {
             .map_err(|error| TrainError::Model(error.to_string()))?;
         check_finite(parameters.layout(), parameters.values())
             .map_err(|error| TrainError::Model(format!("training diverged: {error}")))?;
-        Ok(LocalUpdate {
-            parameters,
-            examples: order.len() as u64,
-            steps,
-            metrics: measured.metrics(),
-        })
+        let mut update = LocalUpdate::new(parameters, order.len() as u64);
+        update.steps = steps;
+        update.metrics = measured.metrics();
+        Ok(update)
     }
 
     fn evaluate_guarded(

@@ -5,7 +5,10 @@
 
 mod burn_trainer;
 mod config;
+mod memory;
 mod noop;
+mod open_job;
+mod payload;
 mod runner;
 mod task;
 mod trainer;
@@ -17,6 +20,6 @@ pub use config::{Backoff, WorkerConfig, WorkerError};
 pub use noop::{NOOP, NoopTrainers};
 pub use runner::{Worker, WorkerTotals};
 pub use trainer::{
-    ClientContext, EvalTask, LocalTrainer, LocalUpdate, Partition, TrainError, TrainTask,
-    TrainerFactory,
+    ClientContext, EvalTask, LocalTrainer, LocalUpdate, Partition, PayloadValues, TrainError,
+    TrainTask, TrainerFactory,
 };

@@ -134,12 +134,9 @@ impl LocalTrainer for NoopTrainer {
         };
         let metrics =
             BTreeMap::from([("train_loss".to_string(), 1.0 / (1.0 + task.round.0 as f64))]);
-        Ok(LocalUpdate {
-            parameters,
-            examples,
-            steps: 1,
-            metrics,
-        })
+        let mut update = LocalUpdate::new(parameters, examples);
+        update.metrics = metrics;
+        Ok(update)
     }
 
     fn evaluate(

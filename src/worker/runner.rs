@@ -15,13 +15,13 @@ use tokio::{
     time::{Instant, MissedTickBehavior, interval, sleep},
 };
 
-use super::{TrainerFactory, WorkerConfig, WorkerError, task::Desk};
+use super::{TrainerFactory, WorkerConfig, WorkerError, open_job::OpenJobs};
 use crate::{
     parameters::Encoding,
     report::{Refusal, RefusalKind},
     transport::{
-        Credentials, PROTOCOL, Registered, Registration, Request, Response, TaskMessage, Transport,
-        TransportError,
+        Credentials, OLDEST_PROTOCOL, PROTOCOL, Registered, Registration, Request, Response,
+        TaskMessage, Transport, TransportError,
     },
 };
 
@@ -119,19 +119,19 @@ impl<T: Transport> Worker<T> {
     async fn register(&self) -> Result<Registered, WorkerError> {
         let trainers = self.trainers.clone();
         // Reading and digesting the datasets can take a second.
-        let datasets = tokio::task::spawn_blocking(move || trainers.datasets())
-            .await
-            .unwrap_or_default();
+        let known =
+            tokio::task::spawn_blocking(move || (trainers.datasets(), trainers.capabilities()));
+        let (datasets, capabilities) = known.await.unwrap_or_default();
         let registration = Registration {
             protocol: PROTOCOL,
-            protocol_min: None,
+            protocol_min: Some(OLDEST_PROTOCOL),
             name: self.config.name.clone(),
             slots: self.config.slots.max(1),
             hardware: self.config.hardware.clone(),
             device: self.config.device.clone(),
             datasets,
             encodings: Encoding::NAMES.map(str::to_string).to_vec(),
-            capabilities: Vec::new(),
+            capabilities,
             local: self.config.local,
         };
         let request = || Request::Register {
@@ -158,7 +158,7 @@ impl<T: Transport> Session<T> {
         self: Arc<Self>,
         mut shutdown: std::pin::Pin<&mut impl Future<Output = ()>>,
     ) -> End {
-        let desk = Arc::new(Desk::default());
+        let jobs = Arc::new(OpenJobs::default());
         let mut tasks = JoinSet::new();
         let mut heartbeats = pin!(self.send_heartbeats());
         let mut poll = None;
@@ -186,7 +186,7 @@ impl<T: Transport> Session<T> {
                     match polled {
                         Ok(Some(message)) => {
                             let stop = self.begin(message.clone());
-                            tasks.spawn(self.clone().perform(desk.clone(), message, stop));
+                            tasks.spawn(self.clone().perform(jobs.clone(), message, stop));
                         }
                         Ok(None) => {}
                         Err(end) => return end,
@@ -198,11 +198,11 @@ impl<T: Transport> Session<T> {
 
     async fn perform(
         self: Arc<Self>,
-        desk: Arc<Desk>,
+        jobs: Arc<OpenJobs>,
         message: TaskMessage,
         stop: Arc<AtomicBool>,
     ) -> Result<(), Refusal> {
-        let result = desk.perform(&self, &message, &stop).await;
+        let result = jobs.perform(&self, &message, &stop).await;
         if let Err(refusal) = &result {
             tracing::warn!(job = %message.job, round = %message.round, client = %message.client, %refusal, "task refused");
             // Until the coordinator knows better, it may give the same task again at once.

@@ -16,7 +16,7 @@ use crate::{
     data::DatasetInfo,
     ids::{ClientId, ModelVersion, RoundId},
     job::{JobSpec, TrainingSettings},
-    parameters::Parameters,
+    parameters::{Parameters, PayloadSpec, Values},
     round::Evaluation,
 };
 
@@ -99,6 +99,12 @@ pub trait TrainerFactory: Send + Sync {
 
     /// The datasets that are here, ready to train on.
     fn datasets(&self) -> Vec<DatasetInfo>;
+
+    /// What the trainers can do beyond a delta, for jobs whose strategy needs it: `payload:NAME` for each further payload that
+    /// they can produce. A worker that lacks what a plan expects is never given its tasks.
+    fn capabilities(&self) -> Vec<String> {
+        Vec::new()
+    }
 }
 
 /// The examples that a client trains on.
@@ -112,6 +118,7 @@ pub enum Partition {
 
 /// One client's training in one round.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct TrainTask {
     /// The round.
     pub round: RoundId,
@@ -125,6 +132,30 @@ pub struct TrainTask {
     pub training: TrainingSettings,
     /// What to train on.
     pub partition: Partition,
+    /// The payloads of the version that the strategy sends beside the model, each on the model's layout.
+    pub payloads: BTreeMap<String, Arc<Parameters>>,
+    /// The payloads that the report must have. The worker takes the delta itself; all others are the trainer's to produce, in
+    /// [`LocalUpdate::payloads`].
+    pub expects: Vec<PayloadSpec>,
+    /// The last round whose commit folded this client's report, if any has: what [`ClientContext::state`] follows.
+    pub basis: Option<RoundId>,
+}
+
+impl TrainTask {
+    /// A task with default settings, version 0, seed 0, and a delta for a report. The public fields change that.
+    pub fn new(round: RoundId, client: ClientId, partition: Partition) -> Self {
+        Self {
+            round,
+            client,
+            version: ModelVersion(0),
+            seed: 0,
+            training: TrainingSettings::default(),
+            partition,
+            payloads: BTreeMap::new(),
+            expects: Vec::new(),
+            basis: None,
+        }
+    }
 }
 
 /// One share of an evaluation.
@@ -158,6 +189,7 @@ impl EvalTask {
 
 /// What a client's training made.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct LocalUpdate {
     /// The local model. The worker takes the delta to the global model, nobody else.
     pub parameters: Parameters,
@@ -167,13 +199,42 @@ pub struct LocalUpdate {
     pub steps: u64,
     /// Measurements: `train_loss` (the mean over the examples as they were trained on) and `train_accuracy`.
     pub metrics: BTreeMap<String, f64>,
+    /// The further payloads that the task expects, by name.
+    pub payloads: BTreeMap<String, PayloadValues>,
+}
+
+impl LocalUpdate {
+    /// A local model that was trained on so many examples, in one step, without measurements and further payloads. The public
+    /// fields change that.
+    pub fn new(parameters: Parameters, examples: u64) -> Self {
+        Self {
+            parameters,
+            examples,
+            steps: 1,
+            metrics: BTreeMap::new(),
+            payloads: BTreeMap::new(),
+        }
+    }
+}
+
+/// The values of a payload that a trainer produces.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub enum PayloadValues {
+    /// Of a payload with the model's shape in f32: values for all tensors, of which those of the payload's roles are sent.
+    Model(Parameters),
+    /// Of a vector, or of a payload with the model's shape in another type: one value after the other, tensors in the layout's
+    /// order.
+    Values(Values),
 }
 
 /// What surrounds a client while it trains.
 pub struct ClientContext<'a> {
     /// The client.
     pub client: ClientId,
-    /// State that the client keeps between rounds, by name; starts empty, also when its lease moves.
+    /// State that the client keeps between rounds, by name. It is the state that the client's last *folded* report led to: what
+    /// a report left behind that was lost, excluded or came to a round that was abandoned is not here. It starts empty, and is
+    /// empty again if the lease moved to a worker that does not have it; the report then says so.
     pub state: &'a mut BTreeMap<String, Parameters>,
     /// Set when nobody wants the result any more.
     pub cancelled: &'a AtomicBool,

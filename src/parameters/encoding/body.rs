@@ -1,29 +1,30 @@
-//! Takes a safetensors body in pieces and hands its payload on, checked.
+//! Takes a safetensors body in pieces and hands its payloads on, checked.
 
-use std::{ops::Range, sync::Arc};
+use std::{collections::HashMap, ops::Range, sync::Arc};
 
 use ::safetensors::tensor::{Dtype, Metadata, TensorInfo};
 use thiserror::Error;
 
 use super::{
-    Encoded, EncodedReader, Encoding, Form, Memory,
-    form::{Directory, INDICES, SCALES, VALUES},
+    BodyForm, EncodedReader, Encoding, Form, Memory, Payloads,
+    form::{Directory, Entry, INDICES, Kind, SCALES, VALUES},
 };
 use crate::parameters::{
-    BlockError, Digest, Digesting, Layout, LayoutError, Parameters,
+    BlockError, BlockReader, Digest, Digesting, Layout, LayoutError, Parameters, Role, Roles,
     safetensors::{HeaderReader, SafetensorsError, is_batch_counter, role_of, roles_of},
 };
 
-/// Takes the payload of a body as it passes.
+/// Takes the payloads of a body as they pass.
 pub trait BodySink {
-    /// Told once, before the first byte, what will come; of a sparse payload without its directory.
+    /// Told once, before the first byte, what will come; of sparse payloads without their directory.
     ///
     /// # Errors
     ///
-    /// [`BlockError::Full`] where there is no room for it.
-    fn begin(&mut self, form: &Form) -> Result<(), BlockError>;
+    /// [`BlockError::Full`] if there is no room for it.
+    fn begin(&mut self, form: &BodyForm) -> Result<(), BlockError>;
 
-    /// Takes the bytes of the payload from `offset` on. Each byte comes once, mostly in order.
+    /// Takes stored bytes from `offset` on, counted from the first payload's beginning; [`BodyForm::bases`] says where each
+    /// payload begins. Each byte of a payload comes once, mostly in order.
     ///
     /// # Errors
     ///
@@ -31,16 +32,22 @@ pub trait BodySink {
     fn write(&mut self, offset: u64, bytes: &[u8]) -> Result<(), BlockError>;
 }
 
-/// Takes a safetensors body in pieces of any size: checks layout, length, finiteness and, at the end, the digest, and
-/// hands the payload on to a sink.
+/// Takes a safetensors body in pieces of any size: checks payloads, layouts, length, finiteness and, at the end, the digest,
+/// and hands the payloads on to a sink.
 #[derive(Debug)]
 pub struct BodyDecoder {
-    encoding: Encoding,
-    expected: Option<Arc<Layout>>,
-    prefix: &'static str,
+    expected: Expected,
     limit: u64,
     digest: Digesting,
     state: State,
+}
+
+/// What a body must be.
+#[derive(Debug)]
+enum Expected {
+    Body(Arc<BodyForm>),
+    /// A model of any layout, whose trainable tensors are in this encoding.
+    AnyModel(Encoding),
 }
 
 #[derive(Debug)]
@@ -52,14 +59,15 @@ enum State {
 
 #[derive(Debug)]
 struct Payload {
-    form: Form,
+    form: BodyForm,
     /// In the order of the body.
     segments: Vec<Segment>,
     segment: usize,
     position: u64,
     total: u64,
     elements: Elements,
-    directory: Directory,
+    /// One for each part; only sparse ones take indices.
+    directories: Vec<Directory>,
 }
 
 /// A stretch of the body.
@@ -72,8 +80,10 @@ struct Segment {
 
 #[derive(Debug)]
 struct Target {
-    /// Where in the payload the segment begins.
+    /// Where in the stored bytes the segment begins.
     start: u64,
+    /// Which payload it is of.
+    part: usize,
     /// What each of its elements must be.
     check: Check,
     /// The tensor's name, without the prefix.
@@ -82,6 +92,7 @@ struct Target {
 
 #[derive(Debug, Clone, Copy)]
 enum Check {
+    Finite64,
     Finite32,
     /// A float whose exponent has these bits.
     Finite16(u16),
@@ -90,22 +101,50 @@ enum Check {
     Any,
 }
 
+impl Check {
+    /// What the elements of a tensor must be.
+    fn of(entry: &Entry) -> Self {
+        if entry.is_front && entry.name == SCALES {
+            return Self::Scale;
+        }
+        if entry.is_front && entry.name == INDICES {
+            return Self::Index;
+        }
+        match entry.kind {
+            Kind::F32 | Kind::Sparse => Self::Finite32,
+            Kind::F16 => Self::Finite16(0x7c00),
+            Kind::Bf16 => Self::Finite16(0x7f80),
+            Kind::F64 => Self::Finite64,
+            Kind::Int8 | Kind::U32 | Kind::U64 => Self::Any,
+        }
+    }
+}
+
 /// The bytes of an element whose end has not come yet.
 #[derive(Debug, Default)]
 struct Elements {
-    bytes: [u8; 4],
+    bytes: [u8; 8],
     len: usize,
 }
 
 impl BodyDecoder {
-    /// For a body in this encoding; its names have `prefix` in front. Without an expected layout, the body's own is
-    /// taken, which a sparse one does not have.
-    pub fn new(encoding: Encoding, expected: Option<Arc<Layout>>, prefix: &'static str) -> Self {
-        let header = HeaderReader::new(expected.as_deref());
+    /// For a body that must be of this form: its payloads, no more and no fewer, of sparse ones at most as many entries.
+    /// Frozen tensors that a payload has beyond its form are passed over.
+    pub fn new(expected: Arc<BodyForm>) -> Self {
+        let headers = expected.parts().iter().map(|part| part.form.layout());
+        let header = HeaderReader::new(headers.map(|layout| &**layout));
+        Self::with(Expected::Body(expected), header)
+    }
+
+    /// For a model of any layout, in this encoding. Roles are those that the file names; without them, BatchNorm's
+    /// `running_mean` and `running_var` are buffers and all else is trainable. A sparse model can't be taken.
+    pub fn any_model(encoding: Encoding) -> Self {
+        Self::with(Expected::AnyModel(encoding), HeaderReader::new([]))
+    }
+
+    fn with(expected: Expected, header: HeaderReader) -> Self {
         Self {
-            encoding,
             expected,
-            prefix,
             limit: u64::MAX,
             digest: Digesting::default(),
             state: State::Header(header),
@@ -147,10 +186,13 @@ impl BodyDecoder {
                 let limit = self.limit;
                 return Err(SafetensorsError::TooLarge { announced, limit }.into());
             }
-            let payload = match self.encoding {
-                Encoding::TopK { .. } => self.sparse(&metadata)?,
-                _ => self.dense(&metadata)?,
+            let form = match &self.expected {
+                Expected::Body(form) => with_entries(form, &metadata)?,
+                Expected::AnyModel(encoding) => {
+                    BodyForm::one("", model_form(*encoding, &metadata)?)
+                }
             };
+            let payload = Payload::new(form, &metadata)?;
             sink.begin(&payload.form)?;
             self.state = State::Payload(payload);
         }
@@ -160,13 +202,12 @@ impl BodyDecoder {
         }
     }
 
-    /// The form of the payload, once the whole body has been taken, and its digest where one was announced.
+    /// The form of the body, once all of it has been taken, and its digest if one was announced.
     ///
     /// # Errors
     ///
-    /// [`SafetensorsError::Truncated`] where the body ended early, [`SafetensorsError::Digest`] where it is not the one
-    /// that was sent.
-    pub fn finish(self, announced: Option<Digest>) -> Result<Form, EncodingError> {
+    /// [`SafetensorsError::Truncated`] if the body ended early, [`SafetensorsError::Digest`] if it is not the one that was sent.
+    pub fn finish(self, announced: Option<Digest>) -> Result<BodyForm, EncodingError> {
         let payload = match self.state {
             State::Payload(payload) => payload,
             State::Header(_) => return Err(SafetensorsError::Truncated { missing: 1 }.into()),
@@ -180,135 +221,60 @@ impl BodyDecoder {
         if let Some(announced) = announced.filter(|announced| *announced != found) {
             return Err(SafetensorsError::Digest { announced, found }.into());
         }
-        let entries = payload.form.entries();
-        Ok(match self.encoding {
-            Encoding::TopK { .. } => payload.form.sparse(entries, payload.directory.finish()),
-            _ => payload.form,
-        })
-    }
-
-    fn dense(&self, metadata: &Metadata) -> Result<Payload, EncodingError> {
-        let (dtype, size, check) = match self.encoding {
-            Encoding::F16 => (Dtype::F16, 2, Check::Finite16(0x7c00)),
-            Encoding::Bf16 => (Dtype::BF16, 2, Check::Finite16(0x7f80)),
-            Encoding::Int8 => (Dtype::I8, 1, Check::Any),
-            _ => (Dtype::F32, 4, Check::Finite32),
-        };
-        let roles = roles_of(metadata);
-        let (mut tensors, mut segments, mut scales) = (Vec::new(), Vec::new(), None);
-        for full_name in metadata.offset_keys() {
-            let info = info(metadata, &full_name)?;
-            let bytes = info.data_offsets.0 as u64..info.data_offsets.1 as u64;
-            if is_batch_counter(&full_name) && info.dtype == Dtype::I64 {
-                segments.push((bytes, None));
-                continue;
+        let mut parts = payload.form.parts().to_vec();
+        for (part, directory) in parts.iter_mut().zip(payload.directories) {
+            if part.form.is_sparse() {
+                let entries = part.form.entries();
+                part.form = part.form.clone().sparse(entries, directory.finish());
             }
-            let Some(name) = full_name.strip_prefix(self.prefix) else {
-                return Err(LayoutError::Unexpected { name: full_name }.into());
-            };
-            if self.encoding == Encoding::Int8 && name == SCALES {
-                expect(name, info.dtype, Dtype::F32)?;
-                scales = Some(info.shape.clone());
-                segments.push((bytes, Some((name.to_string(), Check::Scale))));
-                continue;
-            }
-            expect(name, info.dtype, dtype)?;
-            let role = role_of(roles.as_ref(), &full_name, name);
-            tensors.push((name.to_string(), info.shape.clone(), role));
-            segments.push((bytes, Some((name.to_string(), check))));
         }
-        let found = Layout::new(tensors)?;
-        let layout = match &self.expected {
-            Some(expected) => {
-                expected.check_same(&found)?;
-                expected.clone()
-            }
-            None => found,
-        };
-        let form = Form::new(self.encoding, layout.clone());
-        let base = match self.encoding {
-            Encoding::Int8 => {
-                let bytes = form.scales_bytes();
-                check_shape(scales, SCALES, vec![bytes as usize / 4])?;
-                bytes
-            }
-            _ => 0,
-        };
-        let place = |(bytes, target): (Range<u64>, Option<(String, Check)>)| {
-            let target = target.map(|(name, check)| Target {
-                start: match layout.find(&name) {
-                    Some(spec) => base + size * spec.range().start as u64,
-                    None => 0,
-                },
-                check,
-                name,
-            });
-            Segment { bytes, target }
-        };
-        let segments = segments.into_iter().map(place).collect();
-        Ok(Payload::new(form, segments, metadata.data_len() as u64))
+        Ok(BodyForm::new(parts))
     }
+}
 
-    fn sparse(&self, metadata: &Metadata) -> Result<Payload, EncodingError> {
-        let Some(layout) = self.expected.clone() else {
-            return Err(
-                SafetensorsError::Malformed("a sparse body has no layout".to_string()).into(),
-            );
-        };
-        let form = Form::new(self.encoding, layout);
-        let (mut found, mut shapes) = (Vec::new(), [None, None]);
-        for full_name in metadata.offset_keys() {
-            let info = info(metadata, &full_name)?;
-            let bytes = info.data_offsets.0 as u64..info.data_offsets.1 as u64;
-            let (name, check) = match full_name.strip_prefix(self.prefix) {
-                Some(VALUES) => {
-                    expect(VALUES, info.dtype, Dtype::F32)?;
-                    shapes[0] = Some(info.shape.clone());
-                    (VALUES, Check::Finite32)
-                }
-                Some(INDICES) => {
-                    expect(INDICES, info.dtype, Dtype::U32)?;
-                    shapes[1] = Some(info.shape.clone());
-                    (INDICES, Check::Index)
-                }
-                _ => return Err(LayoutError::Unexpected { name: full_name }.into()),
-            };
-            found.push((bytes, name, check));
+/// The form with as many entries of each sparse payload as the body has.
+fn with_entries(expected: &BodyForm, metadata: &Metadata) -> Result<BodyForm, EncodingError> {
+    let mut parts = expected.parts().to_vec();
+    for part in &mut parts {
+        if !part.form.is_sparse() {
+            continue;
         }
-        let [values, indices] = shapes;
-        let missing = || LayoutError::Missing {
-            name: VALUES.to_string(),
+        let name = format!("{}{VALUES}", part.prefix());
+        let Some(values) = metadata.info(&name) else {
+            return Err(LayoutError::Missing { name }.into());
         };
-        let values = values.ok_or_else(missing)?;
-        check_shape(indices, INDICES, values.clone())?;
-        let &[entries] = &values[..] else {
-            let detail = format!("{VALUES} has shape {values:?}, not one side");
+        let &[entries] = &values.shape[..] else {
+            let detail = format!("{name} has shape {:?}, not one side", values.shape);
             return Err(SafetensorsError::Malformed(detail).into());
         };
-        let limit = form.entries();
+        let limit = part.form.entries();
         if entries > limit {
-            return Err(SafetensorsError::Entries {
-                found: entries,
-                limit,
-            }
-            .into());
+            let found = entries;
+            return Err(SafetensorsError::Entries { found, limit }.into());
         }
-        let place = |(bytes, name, check): (Range<u64>, &str, Check)| {
-            let start = match name {
-                INDICES => 4 * entries as u64,
-                _ => 0,
-            };
-            let target = Some(Target {
-                start,
-                check,
-                name: name.to_string(),
-            });
-            Segment { bytes, target }
-        };
-        let segments = found.into_iter().map(place).collect();
-        let form = form.sparse(entries, Vec::new());
-        Ok(Payload::new(form, segments, metadata.data_len() as u64))
+        part.form = part.form.clone().sparse(entries, Vec::new());
     }
+    Ok(BodyForm::new(parts))
+}
+
+/// The form of a model whose layout only its own header says.
+fn model_form(encoding: Encoding, metadata: &Metadata) -> Result<Form, EncodingError> {
+    if !encoding.is_dense() {
+        let detail = "a sparse body has no layout".to_string();
+        return Err(SafetensorsError::Malformed(detail).into());
+    }
+    let roles = roles_of(metadata);
+    let mut tensors = Vec::new();
+    for name in metadata.offset_keys() {
+        let info = info(metadata, &name)?;
+        let is_scales = encoding == Encoding::Int8 && name == SCALES;
+        if is_scales || (is_batch_counter(&name) && info.dtype == Dtype::I64) {
+            continue;
+        }
+        let role = role_of(roles.as_ref(), &name, &name);
+        tensors.push((name, info.shape.clone(), role));
+    }
+    Ok(Form::new(encoding, Layout::new(tensors)?, Roles::ALL))
 }
 
 fn info<'a>(metadata: &'a Metadata, name: &str) -> Result<&'a TensorInfo, SafetensorsError> {
@@ -317,45 +283,65 @@ fn info<'a>(metadata: &'a Metadata, name: &str) -> Result<&'a TensorInfo, Safete
         .ok_or_else(|| SafetensorsError::Malformed(name.to_string()))
 }
 
-fn expect(name: &str, found: Dtype, expected: Dtype) -> Result<(), SafetensorsError> {
-    match found == expected {
-        true => Ok(()),
-        false => Err(SafetensorsError::Dtype {
-            name: name.to_string(),
-            found: format!("{found:?}"),
-            expected: format!("{expected:?}"),
-        }),
-    }
-}
-
-fn check_shape(
-    found: Option<Vec<usize>>,
-    name: &str,
-    expected: Vec<usize>,
-) -> Result<(), LayoutError> {
-    let name = name.to_string();
-    match found {
-        None => Err(LayoutError::Missing { name }),
-        Some(found) if found != expected => Err(LayoutError::Shape {
-            name,
-            expected,
-            found,
-        }),
-        Some(_) => Ok(()),
-    }
-}
-
 impl Payload {
-    fn new(form: Form, segments: Vec<Segment>, total: u64) -> Self {
-        Self {
+    /// Finds a place for each tensor of a body, and that none is missing.
+    fn new(form: BodyForm, metadata: &Metadata) -> Result<Self, EncodingError> {
+        let bases = form.bases();
+        let mut places: HashMap<String, (usize, Entry)> = HashMap::new();
+        for (index, part) in form.parts().iter().enumerate() {
+            let prefix = part.prefix();
+            for entry in part.form.tensors() {
+                places.insert(format!("{prefix}{}", entry.name), (index, entry));
+            }
+        }
+        let mut segments = Vec::new();
+        for full_name in metadata.offset_keys() {
+            let info = info(metadata, &full_name)?;
+            let bytes = info.data_offsets.0 as u64..info.data_offsets.1 as u64;
+            let Some((part, entry)) = places.remove(&full_name) else {
+                if !is_passed_over(&form, &full_name, info) {
+                    return Err(LayoutError::Unexpected { name: full_name }.into());
+                }
+                let target = None;
+                segments.push(Segment { bytes, target });
+                continue;
+            };
+            if format!("{:?}", info.dtype) != entry.dtype {
+                return Err(SafetensorsError::Dtype {
+                    name: full_name,
+                    found: format!("{:?}", info.dtype),
+                    expected: entry.dtype.to_string(),
+                }
+                .into());
+            }
+            if info.shape != entry.shape {
+                return Err(LayoutError::Shape {
+                    name: full_name,
+                    expected: entry.shape,
+                    found: info.shape.clone(),
+                }
+                .into());
+            }
+            let target = Some(Target {
+                start: bases[part] + entry.bytes.start,
+                part,
+                check: Check::of(&entry),
+                name: full_name,
+            });
+            segments.push(Segment { bytes, target });
+        }
+        if let Some(name) = places.into_keys().min() {
+            return Err(LayoutError::Missing { name }.into());
+        }
+        Ok(Self {
+            directories: form.parts().iter().map(|_| Directory::default()).collect(),
             form,
             segments,
             segment: 0,
             position: 0,
-            total,
+            total: metadata.data_len() as u64,
             elements: Elements::default(),
-            directory: Directory::default(),
-        }
+        })
     }
 
     fn push(&mut self, piece: &mut &[u8], sink: &mut dyn BodySink) -> Result<(), EncodingError> {
@@ -367,9 +353,16 @@ impl Payload {
             let left = segment.bytes.end - self.position;
             let count = piece.len().min(usize::try_from(left).unwrap_or(usize::MAX));
             let (bytes, rest) = piece.split_at(count);
-            if let Some(Target { start, check, name }) = &segment.target {
-                let len = self.form.layout().len();
-                if !self.elements.check(*check, bytes, len, &mut self.directory) {
+            if let Some(Target {
+                start,
+                part,
+                check,
+                name,
+            }) = &segment.target
+            {
+                let len = self.form.parts()[*part].form.trainable();
+                let directory = &mut self.directories[*part];
+                if !self.elements.check(*check, bytes, len, directory) {
                     return Err(check.failure(name).into());
                 }
                 sink.write(start + (self.position - segment.bytes.start), bytes)?;
@@ -382,6 +375,26 @@ impl Payload {
         }
         Ok(())
     }
+}
+
+/// Whether a tensor that no payload's form has is one that bodies may have anyway: PyTorch's counter of batches, or a tensor of
+/// the layout that the form leaves out.
+fn is_passed_over(form: &BodyForm, full_name: &str, info: &TensorInfo) -> bool {
+    if is_batch_counter(full_name) && info.dtype == Dtype::I64 {
+        return true;
+    }
+    for part in form.parts() {
+        let Some(name) = full_name.strip_prefix(&part.prefix()) else {
+            continue;
+        };
+        let left_out = part.form.layout().find(name);
+        if left_out
+            .is_some_and(|spec| spec.role == Role::Frozen && !part.form.roles().contains(spec.role))
+        {
+            return true;
+        }
+    }
+    false
 }
 
 impl Check {
@@ -402,6 +415,12 @@ impl Elements {
         // Without an early exit the loops vectorize.
         match check {
             Check::Any => true,
+            Check::Finite64 => self.each::<8>(bytes, |elements| {
+                const EXPONENT: u64 = 0x7ff0_0000_0000_0000;
+                !elements.iter().fold(false, |bad, element| {
+                    bad | (u64::from_le_bytes(*element) & EXPONENT == EXPONENT)
+                })
+            }),
             Check::Finite32 => self.each::<4>(bytes, |elements| {
                 !elements.iter().fold(false, |bad, element| {
                     bad | (u32::from_le_bytes(*element) & EXPONENT == EXPONENT)
@@ -454,13 +473,13 @@ impl Elements {
     }
 }
 
-/// A payload taken into memory.
+/// Payloads taken into memory.
 #[derive(Debug, Default)]
 pub struct MemorySink(Vec<u32>);
 
 impl BodySink for MemorySink {
-    fn begin(&mut self, form: &Form) -> Result<(), BlockError> {
-        self.0 = vec![0; (form.bytes() as usize).div_ceil(4)];
+    fn begin(&mut self, form: &BodyForm) -> Result<(), BlockError> {
+        self.0 = vec![0; (form.stored_bytes() as usize).div_ceil(4)];
         Ok(())
     }
 
@@ -472,19 +491,38 @@ impl BodySink for MemorySink {
 }
 
 impl MemorySink {
-    /// The payload, which the decoder says is of this form.
-    pub fn finish(self, form: Form) -> Encoded {
-        let bytes = form.bytes() as usize;
-        EncodedReader::new(form, Memory::words(self.0, bytes))
+    /// The payloads, which the decoder says are of this form.
+    pub fn finish(self, form: BodyForm) -> Payloads {
+        let words = Arc::new(self.0);
+        let mut payloads = Vec::with_capacity(form.parts().len());
+        for (part, base) in form.parts().iter().zip(form.bases()) {
+            let bytes = base as usize..(base + part.form.bytes()) as usize;
+            let encoded = EncodedReader::new(part.form.clone(), Memory::part(words.clone(), bytes));
+            payloads.push((part.name.clone(), encoded));
+        }
+        Payloads::new(payloads)
     }
 
-    /// The values, where they are f32.
+    /// The values of a body with one payload, decoded; without a copy, if they are a whole model as it is.
     ///
     /// # Errors
     ///
-    /// [`LayoutError::Length`] for another encoding.
-    pub(crate) fn into_parameters(self, form: &Form) -> Result<Parameters, LayoutError> {
-        Parameters::new(form.layout().clone(), bytemuck::cast_vec(self.0))
+    /// [`LayoutError::Length`] if the body has no payload.
+    pub(crate) fn into_parameters(self, form: BodyForm) -> Result<Parameters, LayoutError> {
+        let empty = LayoutError::Length {
+            expected: 1,
+            found: 0,
+        };
+        let only = form.parts().first().ok_or_else(|| empty.clone())?;
+        if only.form.is_plain() {
+            return Parameters::new(only.form.layout().clone(), bytemuck::cast_vec(self.0));
+        }
+        let payloads = self.finish(form);
+        let (_, encoded) = payloads.iter().next().ok_or(empty)?;
+        let mut values = Parameters::zeros(encoded.layout().clone());
+        // Memory does not fail, and the form has been checked.
+        let _ = encoded.read(0, values.values_mut());
+        Ok(values)
     }
 }
 

@@ -1,53 +1,163 @@
 //! Makes encoded payloads out of values.
 
-use std::sync::Arc;
+use std::{ops::Range, sync::Arc};
 
 use half::{bf16, f16, slice::HalfFloatSliceExt};
 
-use super::{Encoded, EncodedReader, Encoding, EncodingError, Form, GROUP, Memory};
-use crate::parameters::{Parameters, safetensors::SafetensorsError};
+use super::{
+    Encoded, EncodedReader, Encoding, EncodingError, Form, GROUP, Memory,
+    form::{Directory, Kind},
+};
+use crate::parameters::{
+    BlockError, Parameters,
+    safetensors::{SafetensorsError, check_finite},
+};
 
 /// How many values are encoded at once.
 const BLOCK: usize = 64 * GROUP;
 
-/// The values of a model or a delta, encoded. A sparse payload is made by [`encode_top_k`].
+/// The covered values of a model or a delta, encoded. A sparse payload is made by [`encode_top_k`].
 ///
 /// # Errors
 ///
 /// [`SafetensorsError::NotFinite`] names the first tensor with a value that is not finite once it is encoded: one
-/// above 65504 has no form in f16.
-pub fn encode(encoding: Encoding, parameters: &Arc<Parameters>) -> Result<Encoded, EncodingError> {
-    let layout = parameters.layout();
-    match encoding {
-        Encoding::F32 => return Ok(Encoded::plain(parameters.clone())),
-        Encoding::TopK { .. } => {
-            return encode_top_k(encoding, &mut Parameters::clone(parameters));
-        }
-        _ => {}
+/// above 65504 has no form in f16. [`SafetensorsError::Layout`] if the form is of another layout.
+pub fn encode(form: &Form, parameters: &Arc<Parameters>) -> Result<Encoded, EncodingError> {
+    form.layout().check_same(parameters.layout())?;
+    if form.is_sparse() {
+        return encode_top_k(form, &mut Parameters::clone(parameters));
     }
-    let form = Form::new(encoding, layout.clone());
+    if form.is_plain() {
+        // Without a pass over all values: whoever takes them checks them.
+        return Ok(EncodedReader::new(
+            form.clone(),
+            Memory::plain(parameters.clone()),
+        ));
+    }
     let bytes = form.bytes() as usize;
     let mut words = vec![0u32; bytes.div_ceil(4)];
     let payload: &mut [u8] = &mut bytemuck::cast_slice_mut(&mut words)[..bytes];
-    let (scales, values) = payload.split_at_mut(match encoding {
-        Encoding::Int8 => form.scales_bytes() as usize,
-        _ => 0,
-    });
-    let size = values.len() / layout.len().max(1);
-    for (index, block) in parameters.values().chunks(BLOCK).enumerate() {
-        let start = index * BLOCK;
-        let out = &mut values[size * start..size * (start + block.len())];
-        let groups = start / GROUP..(start + block.len()).div_ceil(GROUP);
-        let scales = match encoding {
-            Encoding::Int8 => &mut scales[4 * groups.start..4 * groups.end],
-            _ => &mut [],
-        };
-        if !encode_block(encoding, block, scales, out) {
-            let name = layout.name_at(start, block, |value| !fits(encoding, value));
-            return Err(SafetensorsError::NotFinite { name }.into());
+    for section in form.sections() {
+        let mut start = section.values.start;
+        while start < section.values.end {
+            let range = start..section.values.end.min(start + BLOCK);
+            encode_range(
+                form,
+                range.clone(),
+                &parameters.values()[range.clone()],
+                payload,
+            )?;
+            start = range.end;
         }
     }
-    Ok(EncodedReader::new(form, Memory::words(words, bytes)))
+    Ok(EncodedReader::new(
+        form.clone(),
+        Memory::words(words, bytes),
+    ))
+}
+
+/// Encodes values that are stored in one way into their place of the payload.
+fn encode_range(
+    form: &Form,
+    range: Range<usize>,
+    values: &[f32],
+    payload: &mut [u8],
+) -> Result<(), EncodingError> {
+    let encoder = RangeEncoder::new(form, range)?;
+    let Some(places) = encoder.places() else {
+        return Ok(());
+    };
+    // Scales are before the values.
+    let (front, back) = payload.split_at_mut(places.values as usize);
+    let scales = &mut front[places.scales as usize..][..places.scales_len];
+    if encoder.encode(values, scales, &mut back[..places.values_len]) {
+        return Ok(());
+    }
+    let name = encoder.unfit(values);
+    Err(SafetensorsError::NotFinite { name }.into())
+}
+
+/// Encodes the values of a range that are stored in one way.
+pub(crate) struct RangeEncoder<'a> {
+    form: &'a Form,
+    range: Range<usize>,
+    encoding: Encoding,
+    places: Option<RangePlaces>,
+}
+
+/// Where the bytes of a range belong.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct RangePlaces {
+    /// Whether the bytes are those of the values as they are.
+    pub is_plain: bool,
+    pub values: u64,
+    pub values_len: usize,
+    /// Of int8.
+    pub scales: u64,
+    pub scales_len: usize,
+}
+
+impl<'a> RangeEncoder<'a> {
+    /// For the longest part of a range, from its beginning, that is stored in one way.
+    pub fn new(form: &'a Form, range: Range<usize>) -> Result<Self, BlockError> {
+        let end = form.uniform_end(range.start).min(range.end);
+        let range = range.start..end;
+        let mut encoder = Self {
+            form,
+            range: range.clone(),
+            encoding: Encoding::F32,
+            places: None,
+        };
+        let Some(places) = form.places(&range)? else {
+            return Ok(encoder);
+        };
+        let (values, scales) = match places.kind {
+            Kind::Int8 => (places.second, places.first),
+            _ => (places.first, 0..0),
+        };
+        encoder.encoding = match places.kind {
+            Kind::Int8 => Encoding::Int8,
+            Kind::F16 => Encoding::F16,
+            Kind::Bf16 => Encoding::Bf16,
+            _ => Encoding::F32,
+        };
+        let is_cut = !range.len().is_multiple_of(GROUP) && end != form.uniform_end(range.start);
+        if encoder.encoding == Encoding::Int8 && (places.skip > 0 || is_cut) {
+            let detail = format!("a block of {range:?} cuts a group of {GROUP} values");
+            return Err(BlockError::Unwritable(detail));
+        }
+        encoder.places = Some(RangePlaces {
+            is_plain: encoder.encoding == Encoding::F32,
+            values: values.start,
+            values_len: (values.end - values.start) as usize,
+            scales: scales.start,
+            scales_len: (scales.end - scales.start) as usize,
+        });
+        Ok(encoder)
+    }
+
+    /// The values that it encodes.
+    pub fn range(&self) -> Range<usize> {
+        self.range.clone()
+    }
+
+    /// Where their bytes belong; none if the form does not have them.
+    pub fn places(&self) -> Option<RangePlaces> {
+        self.places
+    }
+
+    /// Encodes the values of the range. Whether every encoded value is finite.
+    pub fn encode(&self, values: &[f32], scales: &mut [u8], out: &mut [u8]) -> bool {
+        encode_block(self.encoding, values, scales, out)
+    }
+
+    /// The tensor of the first value that is not finite once it is encoded.
+    pub fn unfit(&self, values: &[f32]) -> String {
+        let layout = self.form.layout();
+        layout.name_at(self.range.start, values, |value| {
+            !fits(self.encoding, value)
+        })
+    }
 }
 
 /// Encodes a block that begins at a multiple of [`GROUP`] values: its bytes, and for int8 the bytes of its scales.
@@ -115,62 +225,75 @@ fn rounded_up(scale: f32) -> f32 {
     f32::from_bits((scale.to_bits().saturating_add(0xff)) & !0xff)
 }
 
-/// Takes the values that are largest in absolute value out of `values`, as many as the encoding's fraction says; what
-/// is left there is what the client keeps for its next delta. Of equal ones the first are taken; zeros never are.
+/// Takes the trainable values that are largest in absolute value out of `values`, as many as the form's fraction says, and all
+/// buffers; what is left there is what the client keeps for its next delta. Of equal ones the first are taken; zeros never are.
 ///
 /// # Errors
 ///
 /// [`SafetensorsError::NotFinite`], and [`EncodingError::TooLong`] for a model whose indices don't fit 32 bits.
-pub fn encode_top_k(encoding: Encoding, values: &mut Parameters) -> Result<Encoded, EncodingError> {
-    let layout = values.layout().clone();
-    let form = Form::new(encoding, layout.clone());
-    if u32::try_from(layout.len()).is_err() {
+pub fn encode_top_k(form: &Form, values: &mut Parameters) -> Result<Encoded, EncodingError> {
+    form.layout().check_same(values.layout())?;
+    if u32::try_from(form.trainable()).is_err() {
         return Err(EncodingError::TooLong);
     }
+    let layout = values.layout().clone();
+    check_finite(&layout, values.values())?;
     let values = values.values_mut();
-    let not_finite = |value: f32| !value.is_finite();
-    if values
-        .iter()
-        .fold(false, |any, value| any | not_finite(*value))
-    {
-        let name = layout.name_at(0, values, not_finite);
-        return Err(SafetensorsError::NotFinite { name }.into());
-    }
-    let size = |value: &f32| value.to_bits() & 0x7fff_ffff;
     let most = form.entries();
     // The size of the last one that is taken; how many of exactly that size are taken follows from those above it.
-    let threshold = match most < values.len() && most > 0 {
-        true => {
-            let mut sizes: Vec<u32> = values.iter().map(size).collect();
-            let (_, threshold, _) = sizes.select_nth_unstable_by(most - 1, |a, b| b.cmp(a));
-            *threshold
-        }
-        false => 0,
-    };
-    let above = values
-        .iter()
-        .filter(|value| size(value) > threshold)
-        .count();
+    let mut sizes: Vec<u32> = Vec::with_capacity(form.trainable());
+    for section in sparse_sections(form) {
+        sizes.extend(values[section].iter().map(|value| size_of_value(*value)));
+    }
+    let mut threshold = 0;
+    if most < sizes.len() && most > 0 {
+        let (_, found, _) = sizes.select_nth_unstable_by(most - 1, |a, b| b.cmp(a));
+        threshold = *found;
+    }
+    let above = sizes.iter().filter(|size| **size > threshold).count();
+    drop(sizes);
     let mut equal = most - above;
     let (mut found, mut indices) = (Vec::with_capacity(most), Vec::with_capacity(most));
-    for (index, value) in values.iter_mut().enumerate() {
-        let size = size(value);
-        if size < threshold || size == 0 || (size == threshold && equal == 0) {
-            continue;
+    let mut directory = Directory::default();
+    let mut index = 0u32;
+    for section in sparse_sections(form) {
+        for value in &mut values[section] {
+            let size = size_of_value(*value);
+            let is_taken = size > threshold || (size == threshold && equal > 0);
+            if is_taken && size > 0 {
+                if size == threshold {
+                    equal -= 1;
+                }
+                found.push(value.to_bits());
+                indices.push(index);
+                directory.take(index, form.trainable());
+                *value = 0.0;
+            }
+            index += 1;
         }
-        if size == threshold {
-            equal -= 1;
-        }
-        found.push(value.to_bits());
-        indices.push(index as u32);
-        *value = 0.0;
-    }
-    let mut directory = super::form::Directory::default();
-    for index in &indices {
-        directory.take(*index, layout.len());
     }
     let entries = indices.len();
     found.extend_from_slice(&indices);
-    let form = form.sparse(entries, directory.finish());
-    Ok(EncodedReader::new(form, Memory::words(found, 8 * entries)))
+    // Then the buffers, dense and as they are; nothing of them is left for later.
+    for section in form.sections() {
+        if section.kind == Kind::F32 {
+            let dense = &mut values[section.values.clone()];
+            found.extend(dense.iter().map(|value| value.to_bits()));
+            dense.fill(0.0);
+        }
+    }
+    let form = form.clone().sparse(entries, directory.finish());
+    let bytes = form.bytes() as usize;
+    Ok(EncodedReader::new(form, Memory::words(found, bytes)))
+}
+
+fn sparse_sections(form: &Form) -> impl Iterator<Item = Range<usize>> + '_ {
+    let sections = form.sections().iter();
+    let sparse = sections.filter(|section| section.kind == Kind::Sparse);
+    sparse.map(|section| section.values.clone())
+}
+
+/// A number that grows with the absolute value.
+fn size_of_value(value: f32) -> u32 {
+    value.to_bits() & 0x7fff_ffff
 }

@@ -7,15 +7,18 @@
 mod body;
 mod encode;
 mod form;
+mod payloads;
 mod reader;
 mod stored;
 
 use std::{fmt, str::FromStr};
 
 pub use body::{BodyDecoder, BodySink, EncodingError, MemorySink};
+pub(crate) use encode::RangeEncoder;
 pub use encode::{encode, encode_block, encode_top_k};
 pub use form::Form;
-pub use reader::{Encoded, EncodedReader, Memory, PayloadSource};
+pub use payloads::{BodyForm, Part, Payloads};
+pub use reader::{Encoded, EncodedReader, Memory, PayloadSource, Values};
 use serde::{Deserialize, Serialize};
 pub use stored::{MemoryBody, StoredBody};
 use thiserror::Error;

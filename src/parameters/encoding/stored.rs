@@ -4,7 +4,7 @@ use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 
-use super::{Encoded, Encoding};
+use super::{Encoded, Encoding, payloads::prefix_of};
 use crate::parameters::{BlockError, Digest, Digesting};
 
 /// A safetensors body that does not change any more: header and payload, in a file or in memory.
@@ -25,8 +25,13 @@ pub trait StoredBody: Send + Sync {
     /// [`BlockError::Unreadable`] where the storage fails or the body ends before.
     fn read(&self, offset: u64, bytes: &mut [u8]) -> Result<(), BlockError>;
 
-    /// The model itself, where it is in memory.
+    /// The payload itself, if it is in memory.
     fn in_memory(&self) -> Option<&Encoded> {
+        None
+    }
+
+    /// The whole body as pieces that share its memory, if it is in memory.
+    fn in_pieces(&self) -> Option<[Bytes; 2]> {
         None
     }
 }
@@ -42,7 +47,12 @@ pub struct MemoryBody {
 impl MemoryBody {
     /// The body of a model.
     pub fn new(encoded: Encoded) -> Arc<Self> {
-        let pieces = encoded.pieces("");
+        Self::named("", encoded)
+    }
+
+    /// The body of a payload with this name.
+    pub fn named(payload: &str, encoded: Encoded) -> Arc<Self> {
+        let pieces = encoded.pieces(&prefix_of(payload));
         Arc::new(Self {
             encoded,
             pieces,
@@ -86,6 +96,10 @@ impl StoredBody for MemoryBody {
 
     fn in_memory(&self) -> Option<&Encoded> {
         Some(&self.encoded)
+    }
+
+    fn in_pieces(&self) -> Option<[Bytes; 2]> {
+        Some(self.pieces.clone())
     }
 }
 

@@ -5,8 +5,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::parameters::{
-    Block, BlockBuffer, BlockReader, Digest, Layout, Parameters, Role,
-    safetensors::SafetensorsError,
+    Block, BlockBuffer, BlockReader, DType, Digest, Layout, LayoutError, Parameters, PayloadSpec,
+    Role, Roles, safetensors::SafetensorsError,
 };
 
 const DENSE: [Encoding; 4] = [Encoding::F32, Encoding::F16, Encoding::Bf16, Encoding::Int8];
@@ -28,8 +28,16 @@ fn parameters(values: &[f32]) -> Arc<Parameters> {
     Arc::new(Parameters::new(layout, values.to_vec()).unwrap())
 }
 
+fn form(encoding: Encoding, layout: &Arc<Layout>) -> Form {
+    Form::new(encoding, layout.clone(), Roles::TRAINED)
+}
+
+fn encoded(encoding: Encoding, parameters: &Arc<Parameters>) -> Encoded {
+    encode(&form(encoding, parameters.layout()), parameters).unwrap()
+}
+
 fn body(encoded: &Encoded) -> Vec<u8> {
-    encoded.pieces("delta/").concat()
+    Payloads::delta(encoded.clone()).pieces().concat()
 }
 
 /// What a coordinator makes of a body that comes in pieces of this size.
@@ -39,7 +47,13 @@ fn take(
     body: &[u8],
     piece: usize,
 ) -> Result<Encoded, EncodingError> {
-    let mut decoder = BodyDecoder::new(encoding, Some(layout.clone()), "delta/");
+    let form = BodyForm::one("delta", form(encoding, layout));
+    let payloads = take_all(form, body, piece)?;
+    Ok(payloads.find("delta").unwrap().clone())
+}
+
+fn take_all(form: BodyForm, body: &[u8], piece: usize) -> Result<Payloads, EncodingError> {
+    let mut decoder = BodyDecoder::new(Arc::new(form));
     let mut sink = MemorySink::default();
     for piece in body.chunks(piece) {
         decoder.push(piece, &mut sink)?;
@@ -76,12 +90,16 @@ proptest! {
     fn every_dense_encoding_comes_back_within_its_bound(values in values()) {
         let parameters = parameters(&values);
         for encoding in DENSE {
-            let decoded = encode(encoding, &parameters).unwrap().decode().unwrap();
+            let decoded = encoded(encoding, &parameters).decode().unwrap();
             for (index, (found, value)) in decoded.values().iter().zip(&values).enumerate() {
-                let start = index / GROUP * GROUP;
-                let group = &values[start..values.len().min(start + GROUP)];
+                let tensors = parameters.layout().tensors();
+                let tensor = tensors.iter().find(|spec| spec.range().contains(&index)).unwrap();
+                // A group is within a tensor.
+                let start = tensor.range().start + (index - tensor.range().start) / GROUP * GROUP;
+                let group = &values[start..tensor.range().end.min(start + GROUP)];
                 let error = (found - value).abs();
-                prop_assert!(error <= bound(encoding, *value, group), "{encoding} {index}: {value} {found}");
+                let bound = if tensor.role == Role::Buffer { 0.0 } else { bound(encoding, *value, group) };
+                prop_assert!(error <= bound, "{encoding} {index}: {value} {found}");
             }
         }
     }
@@ -90,7 +108,7 @@ proptest! {
     fn a_body_in_any_pieces_is_the_payload_it_was_made_of(values in values(), piece in prop_oneof![1usize..9, 100usize..3000]) {
         let parameters = parameters(&values);
         for encoding in DENSE.into_iter().chain([SPARSE]) {
-            let encoded = encode(encoding, &parameters).unwrap();
+            let encoded = encoded(encoding, &parameters);
             let taken = take(encoding, parameters.layout(), &body(&encoded), piece).unwrap();
             prop_assert_eq!(taken.form(), encoded.form());
             prop_assert_eq!(taken.source().as_ref(), encoded.source().as_ref());
@@ -104,11 +122,18 @@ proptest! {
         let (a, b) = (cut.0 % (values.len() + 1), cut.1 % (values.len() + 1));
         let range = a.min(b)..a.max(b);
         for encoding in DENSE.into_iter().chain([SPARSE]) {
-            let encoded = encode(encoding, &parameters).unwrap();
+            let encoded = encoded(encoding, &parameters);
             let whole = encoded.decode().unwrap();
             let mut buffer = BlockBuffer::default();
             let mut part = vec![f32::NAN; range.len()];
-            encoded.block(range.clone(), &mut buffer).unwrap().decode(&mut part);
+            let mut start = range.start;
+            while start < range.end {
+                let end = encoded.uniform_end(start).min(range.end);
+                prop_assert!(end > start);
+                let out = &mut part[start - range.start..end - range.start];
+                encoded.block(start..end, &mut buffer).unwrap().decode(out);
+                start = end;
+            }
             prop_assert_eq!(&part, &whole.values()[range.clone()]);
             part.fill(f32::NAN);
             encoded.read(range.start, &mut part).unwrap();
@@ -122,17 +147,24 @@ proptest! {
         let encoding = Encoding::TopK { fraction };
         let parameters = parameters(&values);
         let mut rest = (*parameters).clone();
-        let encoded = encode_top_k(encoding, &mut rest).unwrap();
+        let encoded = encode_top_k(&form(encoding, parameters.layout()), &mut rest).unwrap();
         let sent = encoded.decode().unwrap();
-        let most = (fraction * values.len() as f64).ceil() as usize;
-        let nonzero = values.iter().filter(|value| **value != 0.0).count();
+        let buffer = parameters.layout().find("b").unwrap().range().start;
+        let is_trainable = |index: &usize| *index != buffer;
+        let trainable: Vec<usize> = (0..values.len()).filter(is_trainable).collect();
+        let most = (fraction * trainable.len() as f64).ceil() as usize;
+        let nonzero = trainable.iter().filter(|index| values[**index] != 0.0).count();
         prop_assert_eq!(encoded.form().entries(), most.min(nonzero));
-        let smallest = sent.values().iter().filter(|value| **value != 0.0).fold(f32::INFINITY, |least, value| least.min(value.abs()));
-        for ((value, sent), rest) in values.iter().zip(sent.values()).zip(rest.values()) {
-            prop_assert_eq!(sent + rest, *value);
-            prop_assert!(*sent == 0.0 || *rest == 0.0);
-            prop_assert!(rest.abs() <= smallest);
+        let (sent, rest) = (sent.values(), rest.values());
+        let taken = trainable.iter().filter(|index| sent[**index] != 0.0);
+        let smallest = taken.fold(f32::INFINITY, |least, index| least.min(sent[*index].abs()));
+        for index in trainable {
+            prop_assert_eq!(sent[index] + rest[index], values[index]);
+            prop_assert!(sent[index] == 0.0 || rest[index] == 0.0);
+            prop_assert!(rest[index].abs() <= smallest);
         }
+        // A buffer is sent as it is, whatever its size, and leaves nothing.
+        prop_assert_eq!((sent[buffer], rest[buffer]), (values[buffer], 0.0));
     }
 }
 
@@ -151,7 +183,8 @@ fn error_feedback_loses_nothing_over_time() {
             *value += delta;
             total[index] += f64::from(delta);
         }
-        let report = encode_top_k(encoding, &mut owed).unwrap().decode().unwrap();
+        let form = form(encoding, owed.layout());
+        let report = encode_top_k(&form, &mut owed).unwrap().decode().unwrap();
         let largest = owed
             .values()
             .iter()
@@ -171,15 +204,20 @@ fn error_feedback_loses_nothing_over_time() {
 fn of_equal_values_the_first_are_sent_and_zeros_never() {
     let values = [0.0, 1.0, -1.0, 1.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0];
     let entries = |fraction| {
-        let encoded = encode(Encoding::TopK { fraction }, &parameters(&values)).unwrap();
+        let encoded = encoded(Encoding::TopK { fraction }, &parameters(&values));
         let mut buffer = BlockBuffer::default();
-        match encoded.block(0..values.len(), &mut buffer).unwrap() {
-            Block::Sparse { indices, .. } => indices.to_vec(),
-            other => panic!("{other:?}"),
+        let mut found = Vec::new();
+        for range in [0..3, 4..values.len()] {
+            match encoded.block(range, &mut buffer).unwrap() {
+                Block::Sparse { indices, .. } => found.extend_from_slice(indices),
+                other => panic!("{other:?}"),
+            }
         }
+        found
     };
+    // Value 3 is the buffer: indices count trainable values alone.
     assert_eq!(entries(0.2), [1, 2]);
-    assert_eq!(entries(0.9), [1, 2, 3, 5]);
+    assert_eq!(entries(0.9), [1, 2, 4]);
 }
 
 #[test]
@@ -191,16 +229,15 @@ fn halves_are_rounded_as_the_standard_says() {
         2f32.powi(-26),
         -0.1,
     ];
-    let decoded = encode(Encoding::F16, &parameters(&values)).unwrap();
-    assert_eq!(
-        decoded.decode().unwrap().values(),
-        values.map(|value| f16::from_f32(value).to_f32())
-    );
-    let decoded = encode(Encoding::Bf16, &parameters(&values)).unwrap();
-    assert_eq!(
-        decoded.decode().unwrap().values(),
-        values.map(|value| bf16::from_f32(value).to_f32())
-    );
+    let rounded = |encoding, round: fn(f32) -> f32| {
+        let decoded = encoded(encoding, &parameters(&values)).decode().unwrap();
+        let mut expected = values.map(round);
+        // The buffer.
+        expected[1] = values[1];
+        assert_eq!(decoded.values(), expected);
+    };
+    rounded(Encoding::F16, |value| f16::from_f32(value).to_f32());
+    rounded(Encoding::Bf16, |value| bf16::from_f32(value).to_f32());
 }
 
 #[test]
@@ -208,7 +245,8 @@ fn values_without_a_form_are_named_errors() {
     let not_finite = |encoding, value| {
         let mut values = vec![1.0; 900];
         values[899] = value;
-        match encode(encoding, &parameters(&values)) {
+        let parameters = parameters(&values);
+        match encode(&form(encoding, parameters.layout()), &parameters) {
             Err(EncodingError::Malformed(SafetensorsError::NotFinite { name })) => name,
             other => panic!("{encoding}: {other:?}"),
         }
@@ -226,7 +264,7 @@ fn a_body_that_is_not_what_the_job_asks_for_is_a_typed_error() {
     let values: Vec<_> = (0..600).map(|value| value as f32 - 300.0).collect();
     let parameters = parameters(&values);
     let layout = parameters.layout();
-    let of = |encoding| body(&encode(encoding, &parameters).unwrap());
+    let of = |encoding| body(&encoded(encoding, &parameters));
     let error = |encoding, body: &[u8]| match take(encoding, layout, body, 512) {
         Err(EncodingError::Malformed(error)) => error,
         other => panic!("{other:?}"),
@@ -248,7 +286,7 @@ fn a_body_that_is_not_what_the_job_asks_for_is_a_typed_error() {
         let mut bytes = of(encoding);
         let end = bytes.len();
         bytes[end - 2..].copy_from_slice(&infinity.to_le_bytes());
-        let name = "c".to_string();
+        let name = "delta/c".to_string();
         assert_eq!(
             error(encoding, &bytes),
             SafetensorsError::NotFinite { name }
@@ -259,18 +297,18 @@ fn a_body_that_is_not_what_the_job_asks_for_is_a_typed_error() {
         let mut bytes = of(Encoding::Int8);
         let start = payload(&bytes);
         bytes[start..start + 4].copy_from_slice(&scale.to_le_bytes());
-        let name = "@scales".to_string();
+        let name = "delta/@scales".to_string();
         assert_eq!(
             error(Encoding::Int8, &bytes),
             SafetensorsError::Scale { name }
         );
     }
     // The first index is past the end, and then the same as the second.
-    for index in [600u32, 1] {
+    for index in [599u32, 1] {
         let mut bytes = of(Encoding::TopK { fraction: 1.0 });
-        let start = payload(&bytes) + 4 * 599;
+        let start = payload(&bytes) + 4 * 598;
         bytes[start..start + 4].copy_from_slice(&index.to_le_bytes());
-        let name = "@indices".to_string();
+        let name = "delta/@indices".to_string();
         let found = error(Encoding::TopK { fraction: 1.0 }, &bytes);
         assert_eq!(found, SafetensorsError::Index { name });
     }
@@ -285,13 +323,14 @@ fn a_body_that_is_not_what_the_job_asks_for_is_a_typed_error() {
 #[test]
 fn a_body_with_another_digest_is_refused() {
     let parameters = parameters(&[1.0, 2.0, 3.0]);
-    let encoded = encode(Encoding::F32, &parameters).unwrap();
+    let encoded = encoded(Encoding::F32, &parameters);
     let mut bytes = body(&encoded);
     let announced = Digest::of(&bytes);
     // Another value that is as good, as far as anybody can see.
     let last = bytes.len() - 1;
     bytes[last] ^= 1;
-    let mut decoder = BodyDecoder::new(Encoding::F32, Some(parameters.layout().clone()), "delta/");
+    let form = BodyForm::one("delta", form(Encoding::F32, parameters.layout()));
+    let mut decoder = BodyDecoder::new(Arc::new(form));
     decoder.push(&bytes, &mut MemorySink::default()).unwrap();
     let found = Digest::of(&bytes);
     let expected = SafetensorsError::Digest { announced, found };
@@ -318,4 +357,169 @@ fn names_read_back_and_others_are_refused() {
         let error = text.parse::<Encoding>().unwrap_err();
         assert_eq!(error, UnknownEncoding(text.to_string()));
     }
+}
+
+/// Roles that alternate, frozen tensors among them, and tensors that are longer than a group, empty, and scalars.
+fn mixed(seed: u32) -> Arc<Parameters> {
+    let tensors = [
+        ("a", vec![300], Role::Trainable),
+        ("b", vec![7], Role::Buffer),
+        ("c", vec![5, 9], Role::Frozen),
+        ("d", vec![1], Role::Trainable),
+        ("e", vec![0, 3], Role::Trainable),
+        ("f", vec![2, 400], Role::Trainable),
+        ("g", vec![], Role::Buffer),
+        ("h", vec![3], Role::Frozen),
+    ];
+    let tensors = tensors.map(|(name, shape, role)| (name.to_string(), shape, role));
+    let layout = Layout::new(tensors).unwrap();
+    let value = |index: u32| ((index * 37 + seed * 11) % 257) as f32 / 128.0 - 1.0;
+    let values = (0..layout.len() as u32).map(value).collect();
+    Arc::new(Parameters::new(layout, values).unwrap())
+}
+
+/// The values that a payload of these roles has, zeros for others.
+fn masked(parameters: &Parameters, roles: Roles) -> Vec<f32> {
+    let mut values = parameters.values().to_vec();
+    for spec in parameters.layout().tensors() {
+        if !roles.contains(spec.role) {
+            values[spec.range()].fill(0.0);
+        }
+    }
+    values
+}
+
+#[test]
+fn three_payloads_of_three_types_come_back_from_one_body() {
+    let parameters = mixed(1);
+    let layout = parameters.layout();
+    let specs = [
+        PayloadSpec::model("delta", Roles::TRAINED).with_encoding(Encoding::Int8),
+        PayloadSpec::model("masked", Roles::TRAINABLE).with_dtype(DType::U64),
+        PayloadSpec::vector("counts", 5, DType::F64),
+    ];
+    let form = BodyForm::of(&specs, layout);
+    let forms = form.parts();
+    let integers = Values::U64(
+        (0..forms[1].form.trainable() as u64)
+            .map(|value| value << 40)
+            .collect(),
+    );
+    let counts = Values::F64(vec![0.1, -2.0, 1e300, 0.0, 5.5]);
+    let payloads = Payloads::new(vec![
+        (
+            "delta".to_string(),
+            encode(&forms[0].form, &parameters).unwrap(),
+        ),
+        (
+            "masked".to_string(),
+            Encoded::values(forms[1].form.clone(), integers.clone()).unwrap(),
+        ),
+        (
+            "counts".to_string(),
+            Encoded::values(forms[2].form.clone(), counts).unwrap(),
+        ),
+    ]);
+    let body = payloads.pieces().concat();
+    assert_eq!(payloads.digest(), Digest::of(&body));
+    for piece in [1, 7, 1000, body.len()] {
+        let taken = take_all(form.clone(), &body, piece).unwrap();
+        let delta = taken.find("delta").unwrap();
+        let sent = payloads.find("delta").unwrap();
+        assert_eq!(delta.decode().unwrap(), sent.decode().unwrap());
+        let mut buffer = BlockBuffer::default();
+        let masked = taken.find("masked").unwrap();
+        let mut found = Vec::new();
+        let mut start = 0;
+        while start < layout.len() {
+            let end = masked.uniform_end(start);
+            if let Block::U64(values) = masked.block(start..end, &mut buffer).unwrap() {
+                found.extend_from_slice(values);
+            }
+            start = end;
+        }
+        assert_eq!(Values::U64(found), integers);
+        let counts = taken.find("counts").unwrap();
+        match counts.block(1..4, &mut buffer).unwrap() {
+            Block::F64(values) => assert_eq!(values, [-2.0, 1e300, 0.0]),
+            other => panic!("{other:?}"),
+        }
+    }
+    // One payload less, one more, and one of another type.
+    let fewer = BodyForm::of(&specs[..2], layout);
+    let error = take_all(fewer, &body, 512).unwrap_err();
+    let name = "counts/vector".to_string();
+    assert_eq!(error, LayoutError::Unexpected { name: name.clone() }.into());
+    let two = Payloads::new(
+        payloads
+            .iter()
+            .take(2)
+            .map(|(name, one)| (name.to_string(), one.clone()))
+            .collect(),
+    );
+    let error = take_all(form, &two.pieces().concat(), 512).unwrap_err();
+    assert_eq!(error, LayoutError::Missing { name }.into());
+    let other = BodyForm::of(
+        &[
+            specs[0].clone(),
+            specs[1].clone().with_dtype(DType::U32),
+            specs[2].clone(),
+        ],
+        layout,
+    );
+    let error = take_all(other, &body, 512).unwrap_err();
+    assert!(
+        matches!(&error, EncodingError::Malformed(SafetensorsError::Dtype { name, .. }) if name == "masked/a"),
+        "{error}"
+    );
+}
+
+#[test]
+fn each_role_travels_in_its_own_way() {
+    let parameters = mixed(3);
+    let layout = parameters.layout();
+    for encoding in DENSE.into_iter().chain([Encoding::TopK { fraction: 1.0 }]) {
+        let sent = encoded(encoding, &parameters);
+        let taken = take(encoding, layout, &body(&sent), 100).unwrap();
+        let decoded = taken.decode().unwrap();
+        let expected = masked(&parameters, Roles::TRAINED);
+        for spec in layout.tensors() {
+            let (found, expected) = (&decoded.values()[spec.range()], &expected[spec.range()]);
+            if spec.role == Role::Trainable && encoding != Encoding::F32 {
+                let error = found.iter().zip(expected).map(|(a, b)| (a - b).abs());
+                assert!(error.fold(0.0, f32::max) < 0.01, "{encoding} {}", spec.name);
+            } else {
+                assert_eq!(found, expected, "{encoding} {}", spec.name);
+            }
+        }
+    }
+    // A body of protocol 1 has the frozen tensors, too.
+    let whole = encode(&Form::file(layout.clone()), &parameters).unwrap();
+    let taken = take(Encoding::F32, layout, &body(&whole), 64).unwrap();
+    assert_eq!(
+        taken.decode().unwrap().values(),
+        masked(&parameters, Roles::TRAINED)
+    );
+}
+
+#[test]
+fn a_number_that_is_not_finite_is_found_in_every_float_type() {
+    let layout = mixed(0).layout().clone();
+    let spec = [PayloadSpec::vector("v", 2, DType::F64)];
+    let form = BodyForm::of(&spec, &layout);
+    let values =
+        Encoded::values(form.parts()[0].form.clone(), Values::F64(vec![1.0, 2.0])).unwrap();
+    let mut body = Payloads::new(vec![("v".to_string(), values)])
+        .pieces()
+        .concat();
+    let end = body.len();
+    body[end - 8..].copy_from_slice(&f64::NAN.to_le_bytes());
+    let error = take_all(form.clone(), &body, 3).unwrap_err();
+    let name = "v/vector".to_string();
+    assert_eq!(error, SafetensorsError::NotFinite { name }.into());
+    let made = Encoded::values(
+        form.parts()[0].form.clone(),
+        Values::F64(vec![1.0, f64::INFINITY]),
+    );
+    assert!(made.is_err());
 }

@@ -1,6 +1,7 @@
 //! The files of a version: written in any order, read for as long as somebody holds them.
 
 use std::{
+    collections::BTreeMap,
     fs::File,
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
@@ -22,11 +23,19 @@ pub(super) struct NewFile {
     form: Form,
     header: u64,
     digest: Digest,
+    /// What has been written of the payload: the digest and the length of each stretch, by its beginning.
+    written: BTreeMap<u64, (Digest, u64)>,
 }
 
 impl NewFile {
-    pub fn create(folder: &DataFolder, path: PathBuf, form: Form) -> Result<Self, StoreError> {
-        let header = form.header("");
+    /// A new file of one payload. `prefix` goes in front of the names of its tensors.
+    pub fn create(
+        folder: &DataFolder,
+        path: PathBuf,
+        form: Form,
+        prefix: &str,
+    ) -> Result<Self, StoreError> {
+        let header = form.header(prefix);
         let created = File::options()
             .read(true)
             .write(true)
@@ -39,6 +48,7 @@ impl NewFile {
             form,
             header: header.len() as u64,
             digest: Digest::of(&header),
+            written: BTreeMap::new(),
         })
     }
 
@@ -46,23 +56,45 @@ impl NewFile {
         &self.form
     }
 
-    /// Writes bytes at a place of the payload.
-    pub fn write(&self, folder: &DataFolder, offset: u64, bytes: &[u8]) -> Result<(), BlockError> {
+    /// Writes bytes at a place of the payload, which nothing has been written to before.
+    pub fn write(
+        &mut self,
+        folder: &DataFolder,
+        offset: u64,
+        bytes: &[u8],
+    ) -> Result<(), BlockError> {
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        let length = bytes.len() as u64;
+        let before = self.written.range(..offset + length).next_back();
+        if before.is_some_and(|(start, (_, length))| start + length > offset) {
+            let detail = format!("bytes from {offset} on are written more than once");
+            return Err(BlockError::Unwritable(detail));
+        }
         folder
             .write_at(&self.file, bytes, self.header + offset)
-            .map_err(|error| unwritable(&self.path, &error))
+            .map_err(|error| unwritable(&self.path, &error))?;
+        self.written.insert(offset, (Digest::of(bytes), length));
+        Ok(())
     }
 
-    /// Brings it to the disk. `payload` are the digests and lengths of the payload's stretches, in order.
-    pub fn finish(
-        self,
-        payload: impl Iterator<Item = (Digest, u64)>,
-    ) -> Result<UnplacedFile, StoreError> {
+    /// Brings it to the disk, once every byte has been written.
+    pub fn finish(self) -> Result<UnplacedFile, StoreError> {
+        let written: u64 = self.written.values().map(|(_, length)| length).sum();
+        let bytes = self.form.bytes();
+        if written < bytes {
+            return Err(StoreError::Incomplete {
+                missing: (bytes - written) as usize,
+                len: bytes as usize,
+            });
+        }
         let synced = self.file.sync_data();
         synced.map_err(|error| failed(&self.path, &error))?;
-        let digest = payload.fold(self.digest, |digest, (next, length)| {
-            digest.then(next, length)
-        });
+        let mut digest = self.digest;
+        for (next, length) in self.written.values() {
+            digest = digest.then(*next, *length);
+        }
         Ok(UnplacedFile { file: self, digest })
     }
 }

@@ -1,6 +1,6 @@
 //! A published version, read from its files.
 
-use std::{ops::Range, sync::Arc};
+use std::{collections::BTreeMap, ops::Range, sync::Arc};
 
 use super::files::BodyFile;
 use crate::{
@@ -10,15 +10,19 @@ use crate::{
 
 /// Keeps its files open, so that it stays readable after its removal.
 pub(super) struct FileModel {
-    plain: Arc<BodyFile>,
-    /// The same, where the job's encoding is f32.
-    sent: Arc<BodyFile>,
+    pub plain: Arc<BodyFile>,
+    /// What workers get; the same file, if that is the whole model as it is.
+    pub sent: Arc<BodyFile>,
+    pub frozen: Option<Arc<BodyFile>>,
+    pub states: Vec<FileState>,
+    pub numbers: BTreeMap<String, f64>,
 }
 
-impl FileModel {
-    pub fn new(plain: Arc<BodyFile>, sent: Arc<BodyFile>) -> Self {
-        Self { plain, sent }
-    }
+/// One tensor of the strategy's state.
+pub(super) struct FileState {
+    pub name: String,
+    pub offered: bool,
+    pub file: Arc<BodyFile>,
 }
 
 impl BlockReader for FileModel {
@@ -46,6 +50,28 @@ impl StoredModel for FileModel {
 
     fn body(&self) -> Arc<dyn StoredBody> {
         self.sent.clone()
+    }
+
+    fn frozen(&self) -> Option<Arc<dyn StoredBody>> {
+        let frozen = self.frozen.clone()?;
+        Some(frozen)
+    }
+
+    fn payload(&self, name: &str) -> Option<Arc<dyn StoredBody>> {
+        let state = self
+            .states
+            .iter()
+            .find(|state| state.offered && state.name == name)?;
+        Some(state.file.clone())
+    }
+
+    fn state(&self, name: &str) -> Option<&(dyn BlockReader + Send + Sync)> {
+        let state = self.states.iter().find(|state| state.name == name)?;
+        Some(state.file.reader())
+    }
+
+    fn numbers(&self) -> &BTreeMap<String, f64> {
+        &self.numbers
     }
 
     fn parameters(&self) -> Result<Arc<Parameters>, BlockError> {

@@ -5,11 +5,11 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    parameters::{Digest, Form},
+    parameters::{BodyForm, DType, Digest, Roles},
     report::{ReportMetadata, SpoolKey},
 };
 
-const MAGIC: &[u8; 8] = b"fedavgR1";
+const MAGIC: &[u8; 8] = b"fedavgR2";
 
 /// All of a report but its payload.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
@@ -19,26 +19,49 @@ pub(in crate::store) struct Trailer {
     pub client: u32,
     pub upload: u64,
     pub metadata: ReportMetadata,
-    pub encoding: String,
-    /// Values of a sparse payload.
-    pub entries: usize,
-    /// Bytes of the payload, which the file begins with.
+    pub payloads: Vec<PayloadTrailer>,
+    /// Bytes of all payloads with the gaps between them, which the file begins with.
     pub bytes: u64,
-    /// Of the payload.
+    /// Of the payloads, one after the other, without the gaps.
     pub digest: String,
 }
 
+/// What one payload is.
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+pub(in crate::store) struct PayloadTrailer {
+    pub name: String,
+    pub dtype: DType,
+    pub roles: Roles,
+    pub encoding: String,
+    /// Values of a sparse payload.
+    pub entries: usize,
+    /// Where it begins in the file, and its length, in bytes.
+    pub start: u64,
+    pub bytes: u64,
+}
+
 impl Trailer {
-    pub fn new(key: SpoolKey, metadata: &ReportMetadata, form: &Form, digest: Digest) -> Self {
+    pub fn new(key: SpoolKey, metadata: &ReportMetadata, form: &BodyForm, digest: Digest) -> Self {
+        let mut payloads = Vec::with_capacity(form.parts().len());
+        for (part, start) in form.parts().iter().zip(form.bases()) {
+            payloads.push(PayloadTrailer {
+                name: part.name.clone(),
+                dtype: part.form.dtype(),
+                roles: part.form.roles(),
+                encoding: part.form.encoding().to_string(),
+                entries: part.form.entries(),
+                start,
+                bytes: part.form.bytes(),
+            });
+        }
         Self {
             job: key.job.0,
             round: key.round.0,
             client: key.client.0,
             upload: key.upload.0,
             metadata: metadata.clone(),
-            encoding: form.encoding().to_string(),
-            entries: form.entries(),
-            bytes: form.bytes(),
+            payloads,
+            bytes: form.stored_bytes(),
             digest: digest.to_string(),
         }
     }

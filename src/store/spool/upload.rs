@@ -4,10 +4,8 @@ use std::{fs::File, path::PathBuf, sync::Arc};
 
 use super::{Inner, Place, Stored, spooled::SpooledFile, trailer::Trailer};
 use crate::{
-    parameters::{
-        BlockError, BodyDecoder, BodySink, Digest, Digesting, EncodedReader, Encoding, Form, Layout,
-    },
-    report::{DELTA_PREFIX, ReportMetadata, SpoolError, SpoolKey, SpoolWriter},
+    parameters::{BlockError, BodyDecoder, BodyForm, BodySink, Digest, Digesting, EncodedReader},
+    report::{ReportMetadata, SpoolError, SpoolKey, SpoolWriter},
     store::folder::{storage, unwritable},
 };
 
@@ -27,13 +25,12 @@ impl Upload {
     pub fn begin(
         spool: Arc<Inner>,
         key: SpoolKey,
-        encoding: Encoding,
-        layout: &Arc<Layout>,
+        form: &Arc<BodyForm>,
     ) -> Result<Self, SpoolError> {
         let part = Part::create(spool.place.clone(), key)?;
         Ok(Self {
             spool,
-            decoder: BodyDecoder::new(encoding, Some(layout.clone()), DELTA_PREFIX),
+            decoder: BodyDecoder::new(form.clone()),
             part,
         })
     }
@@ -56,8 +53,8 @@ impl SpoolWriter for Upload {
         } = *self;
         let form = decoder.finish(digest)?;
         let key = part.key;
-        let delta = part.keep(form, &metadata)?;
-        spool.stored().insert(key, Stored { metadata, delta });
+        let payloads = part.keep(form, &metadata)?;
+        spool.stored().insert(key, Stored { metadata, payloads });
         Ok(())
     }
 }
@@ -104,9 +101,9 @@ impl Part {
     /// Makes it a stored report, of which every byte has been taken.
     fn keep(
         mut self,
-        form: Form,
+        form: BodyForm,
         metadata: &ReportMetadata,
-    ) -> Result<EncodedReader<SpooledFile>, SpoolError> {
+    ) -> Result<Vec<(String, EncodedReader<SpooledFile>)>, SpoolError> {
         let failed = |error: BlockError| SpoolError::Storage(error.to_string());
         self.write_gathered().map_err(failed)?;
         let trailer = Trailer::new(self.key, metadata, &form, self.digest());
@@ -116,13 +113,18 @@ impl Part {
         let rounds = &self.place.rounds;
         rounds
             .folder()
-            .write_at(&self.file, &trailer, form.bytes())
+            .write_at(&self.file, &trailer, form.stored_bytes())
             .and_then(|()| self.file.sync_data())
             .and_then(|()| rounds.keep(self.key, &mut self.path))
             .map_err(|error| storage(&self.path, &error))?;
         self.kept = true;
         let file = SpooledFile::new(self.place.clone(), self.key, self.path.clone());
-        Ok(EncodedReader::new(form, file))
+        let mut payloads = Vec::with_capacity(form.parts().len());
+        for (part, base) in form.parts().iter().zip(form.bases()) {
+            let reader = EncodedReader::at(part.form.clone(), file.clone(), base);
+            payloads.push((part.name.clone(), reader));
+        }
+        Ok(payloads)
     }
 
     fn digest(&mut self) -> Digest {
@@ -184,7 +186,7 @@ impl Part {
 }
 
 impl BodySink for Part {
-    fn begin(&mut self, _form: &Form) -> Result<(), BlockError> {
+    fn begin(&mut self, _form: &BodyForm) -> Result<(), BlockError> {
         Ok(())
     }
 

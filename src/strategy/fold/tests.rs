@@ -8,7 +8,10 @@ use proptest::prelude::*;
 use super::*;
 use crate::{
     ids::{ClientId, ModelVersion, RoundId},
-    parameters::{BlockReader, BlockWriter, Encoded, Encoding, FOLD_BLOCK, Layout, Parameters, Roles, encode},
+    parameters::{
+        BlockReader, BlockWriter, Encoded, Encoding, FOLD_BLOCK, Form, Layout, Parameters, Roles,
+        encode,
+    },
     report::{DELTA, Executor, Report, ReportError, ReportMetadata, Serial},
     settings::TrainingSettings,
     strategy::{RoundPlan, StateValues, Version},
@@ -30,7 +33,9 @@ impl Executor for Threads {
 }
 
 fn report(client: u32, payloads: &[(&str, Arc<dyn BlockReader + Send + Sync>)]) -> Report {
-    let payloads = payloads.iter().map(|(name, reader)| (name.to_string(), reader.clone()));
+    let payloads = payloads
+        .iter()
+        .map(|(name, reader)| (name.to_string(), reader.clone()));
     let metadata = ReportMetadata::default();
     Report::new(ClientId(client), RoundId(1), metadata, payloads.collect())
 }
@@ -88,7 +93,12 @@ struct Round<'a> {
 
 impl<'a> Round<'a> {
     fn new(layout: &'a Arc<Layout>, reports: &'a [Report], executor: &'a dyn Executor) -> Self {
-        Self { layout, reports, executor, cancelled: AtomicBool::new(false) }
+        Self {
+            layout,
+            reports,
+            executor,
+            cancelled: AtomicBool::new(false),
+        }
     }
 
     fn with<T>(
@@ -97,14 +107,27 @@ impl<'a> Round<'a> {
     ) -> Result<(T, Memory, BTreeMap<String, f64>), StrategyError> {
         let (global, state) = (parameters(self.layout, 0), parameters(self.layout, 999));
         let numbers = BTreeMap::from([("step".to_string(), 3.0)]);
-        let states = [StateValues { name: "s", roles: Roles::TRAINABLE, values: &state }];
-        let version = Version { number: ModelVersion(0), model: &global, states: &states, numbers: &numbers };
+        let states = [StateValues {
+            name: "s",
+            roles: Roles::TRAINABLE,
+            values: &state,
+        }];
+        let version = Version {
+            number: ModelVersion(0),
+            model: &global,
+            states: &states,
+            numbers: &numbers,
+        };
         let clients = self.reports.iter().map(|report| report.client);
         let plan = RoundPlan::new(clients, TrainingSettings::default());
-        let context = AggregateContext::new(RoundId(1), &plan, self.reports, version, self.executor)?
-            .cancelled_by(&self.cancelled);
+        let context =
+            AggregateContext::new(RoundId(1), &plan, self.reports, version, self.executor)?
+                .cancelled_by(&self.cancelled);
         let zeros = || Parameters::zeros(self.layout.clone());
-        let mut memory = Memory { model: zeros(), state: zeros() };
+        let mut memory = Memory {
+            model: zeros(),
+            state: zeros(),
+        };
         let mut next = NextVersion::new(context, &mut memory);
         let result = work(&context, &mut next)?;
         let numbers = next.finish()?;
@@ -126,7 +149,9 @@ fn reference(layout: &Arc<Layout>, weights: &[f64]) -> Vec<f32> {
     let total: f64 = weights.iter().sum();
     let mean = |index: usize| {
         let terms = weights.iter().enumerate();
-        terms.fold(0.0, |sum, (client, weight)| sum + weight * f64::from(noise(client + 1, index))) / total
+        terms.fold(0.0, |sum, (client, weight)| {
+            sum + weight * f64::from(noise(client + 1, index))
+        }) / total
     };
     let frozen = layout.find("b").unwrap().range();
     let value = |index: usize| {
@@ -140,11 +165,15 @@ fn reference(layout: &Arc<Layout>, weights: &[f64]) -> Vec<f32> {
 }
 
 fn deltas(layout: &Arc<Layout>, count: usize) -> Vec<Report> {
-    (0..count).map(|client| delta(client as u32, parameters(layout, client + 1))).collect()
+    (0..count)
+        .map(|client| delta(client as u32, parameters(layout, client + 1)))
+        .collect()
 }
 
 fn same_bits(left: &[f32], right: &[f32]) -> bool {
-    left.iter().map(|value| value.to_bits()).eq(right.iter().map(|value| value.to_bits()))
+    left.iter()
+        .map(|value| value.to_bits())
+        .eq(right.iter().map(|value| value.to_bits()))
 }
 
 proptest! {
@@ -191,7 +220,8 @@ proptest! {
                     for (index, value) in delta.values_mut().iter_mut().enumerate() {
                         *value *= 2f32.powi(-((index * 7 % 31) as i32));
                     }
-                    encode(encoding, &Arc::new(delta)).unwrap()
+                    let form = Form::new(encoding, layout.clone(), Roles::TRAINED);
+                    encode(&form, &Arc::new(delta)).unwrap()
                 })
                 .collect();
             let plain: Vec<_> = encoded.iter().map(|delta| delta.decode().unwrap()).collect();
@@ -235,10 +265,16 @@ fn inputs_that_make_no_mean_are_errors() {
     ];
     for inputs in cases {
         let result = round.mean(&inputs).map(drop);
-        assert!(matches!(result, Err(StrategyError::Aggregate(_))), "{inputs:?}: {result:?}");
+        assert!(
+            matches!(result, Err(StrategyError::Aggregate(_))),
+            "{inputs:?}: {result:?}"
+        );
     }
     let missing = round.mean(&Inputs::new("control", [(ClientId(0), 1.0)]));
-    assert!(matches!(missing, Err(StrategyError::Report(ReportError::NoPayload { .. }))));
+    assert!(matches!(
+        missing,
+        Err(StrategyError::Report(ReportError::NoPayload { .. }))
+    ));
 }
 
 #[test]
@@ -246,7 +282,9 @@ fn coefficients_have_signs_a_denominator_of_their_own_and_differ_for_buffers() {
     let layout = layout(9);
     let reports = deltas(&layout, 2);
     let inputs = weighted(&[3.0, -1.0]).over(4.0).with_buffers([1.0, 1.0]);
-    let next = Round::new(&layout, &reports, &Serial).mean(&inputs).unwrap();
+    let next = Round::new(&layout, &reports, &Serial)
+        .mean(&inputs)
+        .unwrap();
     let value = |index: usize, a: f64, b: f64, by: f64| {
         let (one, two) = (f64::from(noise(1, index)), f64::from(noise(2, index)));
         (f64::from(noise(0, index)) + (a * one + b * two) / by) as f32
@@ -300,7 +338,9 @@ fn state_is_read_and_written_beside_the_model() {
         assert_eq!(numbers["step"], 4.0);
         for index in [0, 1, FOLD_BLOCK - 1] {
             let terms = [(1, 1.0), (2, 1.0), (3, 2.0)];
-            let sum = terms.iter().fold(0.0, |sum, (seed, by)| sum + by * f64::from(noise(*seed, index)));
+            let sum = terms.iter().fold(0.0, |sum, (seed, by)| {
+                sum + by * f64::from(noise(*seed, index))
+            });
             let state = 0.5 * noise(999, index) + (sum / 4.0) as f32;
             assert_eq!(memory.state.values()[index], state);
             assert_eq!(memory.model.values()[index], noise(0, index) + state);
@@ -318,13 +358,18 @@ fn exactly_one_fold_makes_a_version() {
     let fold = |next: &mut NextVersion<'_>| next.fold(&weighted(&[1.0]), &|_, _| {});
     let none = round.with(|_, _| Ok(())).map(drop);
     assert_eq!(none, Err(StrategyError::Folds { calls: 0 }));
-    let two = round.with(|_, next| fold(next).and_then(|()| fold(next))).map(drop);
+    let two = round
+        .with(|_, next| fold(next).and_then(|()| fold(next)))
+        .map(drop);
     assert_eq!(two, Err(StrategyError::Folds { calls: 2 }));
     let two_in_silence = round.with(|_, next| {
         let _ = (fold(next), fold(next));
         Ok(())
     });
-    assert_eq!(two_in_silence.map(drop), Err(StrategyError::Folds { calls: 2 }));
+    assert_eq!(
+        two_in_silence.map(drop),
+        Err(StrategyError::Folds { calls: 2 })
+    );
 }
 
 #[test]
@@ -336,7 +381,10 @@ fn numbers_are_those_of_the_state_and_finite() {
             next.set(name, value);
             next.fold(&weighted(&[1.0]), &|_, _| {})
         });
-        assert!(matches!(set.map(drop), Err(StrategyError::State(_))), "{name}");
+        assert!(
+            matches!(set.map(drop), Err(StrategyError::State(_))),
+            "{name}"
+        );
     }
 }
 
@@ -346,13 +394,16 @@ fn a_panic_in_a_block_is_an_error_with_its_message() {
     let reports = deltas(&layout, 1);
     for executor in [&Serial as &dyn Executor, &Threads(3)] {
         let round = Round::new(&layout, &reports, executor);
-        let folded = round.with(|_, next| next.fold(&weighted(&[1.0]), &|_, out| out.state("m").fill(0.0)));
+        let folded =
+            round.with(|_, next| next.fold(&weighted(&[1.0]), &|_, out| out.state("m").fill(0.0)));
         let text = "the strategy's state has no tensor \"m\"".to_string();
         assert_eq!(folded.map(drop), Err(StrategyError::Panicked(text)));
-        let scanned = round.with(|context, _| {
-            context.scan(&weighted(&[1.0]), 1, &|_, _| panic!("block {}", 7))
-        });
-        assert_eq!(scanned.map(drop), Err(StrategyError::Panicked("block 7".to_string())));
+        let scanned = round
+            .with(|context, _| context.scan(&weighted(&[1.0]), 1, &|_, _| panic!("block {}", 7)));
+        assert_eq!(
+            scanned.map(drop),
+            Err(StrategyError::Panicked("block 7".to_string()))
+        );
     }
 }
 
@@ -382,8 +433,13 @@ fn a_scan_has_the_same_bits_on_any_number_of_threads() {
     let frozen = layout.find("b").unwrap().range();
     for (seed, norm) in (1..).zip(&alone) {
         let kept = (0..layout.len()).filter(|index| !frozen.contains(index));
-        let expected: f64 = kept.map(|index| f64::from(noise(seed, index)).powi(2)).sum();
-        assert!((norm / expected - 1.0).abs() < 1e-9, "{norm}, not {expected}");
+        let expected: f64 = kept
+            .map(|index| f64::from(noise(seed, index)).powi(2))
+            .sum();
+        assert!(
+            (norm / expected - 1.0).abs() < 1e-9,
+            "{norm}, not {expected}"
+        );
     }
 }
 
@@ -412,7 +468,11 @@ fn order_statistics_are_those_of_each_value() {
             column.sort_by(f32::total_cmp);
             let (low, high) = (column[(clients - 1) / 2], column[clients / 2]);
             let median = f64::midpoint(f64::from(low), f64::from(high)) as f32;
-            assert_eq!(memory.model.values()[index], median, "{clients} clients, value {index}");
+            assert_eq!(
+                memory.model.values()[index],
+                median,
+                "{clients} clients, value {index}"
+            );
         }
     }
 }
@@ -438,7 +498,10 @@ impl BlockReader for Broken {
 fn an_unreadable_block_names_its_client() {
     let layout = layout(20 * FOLD_BLOCK);
     let good = Parameters::zeros(layout.clone());
-    let reports = [delta(0, good), delta(4, Broken(layout.clone(), 17 * FOLD_BLOCK))];
+    let reports = [
+        delta(0, good),
+        delta(4, Broken(layout.clone(), 17 * FOLD_BLOCK)),
+    ];
     let inputs = Inputs::new(DELTA, [(ClientId(0), 1.0), (ClientId(4), 1.0)]);
     let expected = ReportError::Block {
         client: ClientId(4),
@@ -447,9 +510,8 @@ fn an_unreadable_block_names_its_client() {
     let round = Round::new(&layout, &reports, &Serial);
     let result = round.mean(&inputs).map(drop);
     assert_eq!(result, Err(StrategyError::Report(expected.clone())));
-    let read = round.with(|_, next| {
-        next.fold(&inputs, &|rows, out| rows.read(DELTA, 1, out.model()))
-    });
+    let read =
+        round.with(|_, next| next.fold(&inputs, &|rows, out| rows.read(DELTA, 1, out.model())));
     assert_eq!(read.map(drop), Err(StrategyError::Report(expected)));
 }
 
@@ -460,7 +522,9 @@ fn a_cancelled_round_gives_up() {
     let round = Round::new(&layout, &reports, &Serial);
     let folded = round.with(|_, next| {
         next.fold(&weighted(&[1.0]), &|_, _| {
-            round.cancelled.store(true, std::sync::atomic::Ordering::Relaxed);
+            round
+                .cancelled
+                .store(true, std::sync::atomic::Ordering::Relaxed);
         })
     });
     assert_eq!(folded.map(drop), Err(StrategyError::Cancelled));

@@ -1,6 +1,7 @@
 //! A body that goes out: pieces in memory, sent without a copy, or a stream of them.
 
 use std::{
+    collections::VecDeque,
     ops::Range,
     pin::Pin,
     sync::{
@@ -16,7 +17,6 @@ use tokio::sync::Semaphore;
 
 use crate::{
     parameters::{Encoded, StoredBody},
-    report::DELTA_PREFIX,
     transport::{BodyError, ByteStream, ReportBody, body::bounded_bytes},
 };
 
@@ -32,7 +32,7 @@ pub(super) struct Outbound {
 
 enum Content {
     Nothing,
-    Pieces([Bytes; 2]),
+    Pieces(VecDeque<Bytes>),
     Stream {
         bytes: ByteStream,
         left: Option<u64>,
@@ -50,7 +50,7 @@ impl Outbound {
     }
 
     pub(super) fn whole(bytes: Bytes) -> Self {
-        Self::new(Content::Pieces([bytes, Bytes::new()]))
+        Self::new(Content::Pieces(VecDeque::from([bytes])))
     }
 
     fn new(content: Content) -> Self {
@@ -66,14 +66,16 @@ impl Outbound {
     }
 
     /// The bytes in these pieces that a range selects.
-    fn part(pieces: [Bytes; 2], range: &Range<u64>) -> Self {
+    fn part(pieces: impl IntoIterator<Item = Bytes>, range: &Range<u64>) -> Self {
         let mut start = 0;
-        Self::new(Content::Pieces(pieces.map(|piece| {
+        let mut selected = VecDeque::new();
+        for piece in pieces {
             let within = |place: u64| place.clamp(start, start + piece.len() as u64) - start;
             let bytes = within(range.start) as usize..within(range.end) as usize;
             start += piece.len() as u64;
-            piece.slice(bytes)
-        })))
+            selected.push_back(piece.slice(bytes));
+        }
+        Self::new(Content::Pieces(selected))
     }
 
     /// A range of a stored model. One in memory is not copied; one that isn't is read as it is taken, with a permit for
@@ -83,8 +85,8 @@ impl Outbound {
         range: Range<u64>,
         permits: &Arc<Semaphore>,
     ) -> Self {
-        match body.in_memory() {
-            Some(model) => Self::part(model.pieces(""), &range),
+        match body.in_pieces() {
+            Some(pieces) => Self::part(pieces, &range),
             None => Self::new(Content::Stream {
                 left: Some(range.end - range.start),
                 bytes: bounded_bytes(body, range, permits.clone()),
@@ -93,7 +95,7 @@ impl Outbound {
     }
 
     pub(super) fn model(model: &Encoded) -> Self {
-        Self::new(Content::Pieces(model.pieces("")))
+        Self::new(Content::Pieces(VecDeque::from(model.pieces(""))))
     }
 
     pub(super) fn stream(bytes: ByteStream, length: Option<u64>) -> Self {
@@ -107,7 +109,7 @@ impl Outbound {
 impl From<ReportBody> for Outbound {
     fn from(report: ReportBody) -> Self {
         Self::new(match report {
-            ReportBody::Memory(delta) => Content::Pieces(delta.pieces(DELTA_PREFIX)),
+            ReportBody::Memory(payloads) => Content::Pieces(payloads.pieces().into()),
             ReportBody::Stream { bytes, length, .. } => Content::Stream {
                 bytes,
                 left: length,
@@ -127,10 +129,13 @@ impl Body for Outbound {
         let this = &mut *self;
         let slice = match &mut this.content {
             Content::Nothing => None,
-            Content::Pieces(pieces) => pieces
-                .iter_mut()
-                .find(|piece| !piece.is_empty())
-                .map(|piece| Ok(piece.split_to(piece.len().min(SLICE)))),
+            Content::Pieces(pieces) => {
+                while pieces.front().is_some_and(Bytes::is_empty) {
+                    pieces.pop_front();
+                }
+                let piece = pieces.front_mut();
+                piece.map(|piece| Ok(piece.split_to(piece.len().min(SLICE))))
+            }
             Content::Stream { bytes, left } => {
                 let item = std::task::ready!(bytes.as_mut().poll_next(context));
                 if let (Some(Ok(piece)), Some(left)) = (&item, left) {
@@ -154,8 +159,9 @@ impl Body for Outbound {
     fn size_hint(&self) -> SizeHint {
         match &self.content {
             Content::Nothing => SizeHint::default(),
-            Content::Pieces([first, second]) => {
-                SizeHint::with_exact(first.len() as u64 + second.len() as u64)
+            Content::Pieces(pieces) => {
+                let length = pieces.iter().map(|piece| piece.len() as u64).sum();
+                SizeHint::with_exact(length)
             }
             Content::Stream { left, .. } => {
                 left.map_or_else(SizeHint::default, SizeHint::with_exact)

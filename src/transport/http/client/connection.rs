@@ -21,7 +21,7 @@ use tokio::time::sleep;
 
 use super::{AddressError, address::Address};
 use crate::{
-    parameters::{Digest, Encoded},
+    parameters::{Digest, Payloads},
     report::Refusal,
     transport::{
         BodyError, Token, TransportError,
@@ -241,13 +241,13 @@ impl Connection {
 }
 
 /// The digest of a body in memory; that of a large one is taken where it holds nobody up.
-pub(super) async fn digest_of(encoded: Encoded, prefix: &'static str) -> Option<Digest> {
-    match encoded.form().bytes() <= LARGE {
-        true => Some(encoded.digest(prefix)),
-        false => tokio::task::spawn_blocking(move || encoded.digest(prefix))
-            .await
-            .ok(),
+pub(super) async fn digest_of(payloads: Payloads) -> Option<Digest> {
+    if payloads.bytes() <= LARGE {
+        return Some(payloads.digest());
     }
+    tokio::task::spawn_blocking(move || payloads.digest())
+        .await
+        .ok()
 }
 
 /// An answer whose body has not been read.

@@ -15,7 +15,7 @@ use super::{
 use crate::{
     ids::{JobId, ModelVersion},
     job::JobSpec,
-    parameters::{Digesting, Encoded, Parameters, safetensors::SafetensorsError},
+    parameters::{Digesting, Encoded, Parameters, Payloads, safetensors::SafetensorsError},
     report::Refusal,
     telemetry::{Health, JobSummary, RoundRecord, WorkerSummary},
     transport::{
@@ -89,7 +89,7 @@ impl OperatorClient {
                 let initial = Encoded::plain(parameters);
                 let body = Outbound::model(&initial);
                 call.header(HeaderName::from_static(JOB_HEADER), spec)?
-                    .upload(body, digest_of(initial, "").await)?
+                    .upload(body, digest_of(Payloads::model(initial)).await)?
             }
         };
         self.json(call).await

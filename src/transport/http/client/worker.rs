@@ -11,7 +11,6 @@ use super::{
 };
 use crate::{
     parameters::Digest,
-    report::DELTA_PREFIX,
     transport::{
         Credentials, ReportBody, Request, Response, Transport, TransportError,
         http::{
@@ -56,16 +55,12 @@ enum Success {
 
 impl Transport for HttpTransport {
     async fn send(&self, request: Request) -> Result<Response, TransportError> {
-        let (delta, told) = match &request {
+        let digest = match &request {
             Request::Report { body, .. } => match body {
-                ReportBody::Memory(delta) => (Some(delta.clone()), None),
-                ReportBody::Stream { digest, .. } => (None, *digest),
+                ReportBody::Memory(payloads) => digest_of(payloads.clone()).await,
+                ReportBody::Stream { digest, .. } => *digest,
             },
-            _ => (None, None),
-        };
-        let digest = match delta {
-            Some(delta) => digest_of(delta, DELTA_PREFIX).await,
-            None => told,
+            _ => None,
         };
         let (call, success) = call(request, digest)?;
         match self.0.send(call).await?.granted().await? {
@@ -121,8 +116,13 @@ fn call(request: Request, digest: Option<Digest>) -> Result<(Call, Success), Tra
             credentials,
             job,
             version,
+            payload,
         } => {
-            let call = Call::get(format!("/jobs/{job}/models/{version}"));
+            let path = format!("/jobs/{job}/models/{version}");
+            let call = Call::get(match payload {
+                Some(name) => format!("{path}/payloads/{name}"),
+                None => path,
+            });
             let call = by(&credentials, call)?;
             (call.again(), Success::Model(Box::new(call)))
         }

@@ -54,6 +54,7 @@ fn documented() -> (Router<App>, OpenApi) {
         .routes(routes!(training::description))
         .routes(routes!(training::partition))
         .routes(routes!(models::model))
+        .routes(routes!(models::payload))
         .routes(routes!(training::report))
         .routes(routes!(training::failure))
         .routes(routes!(training::evaluation))

@@ -100,6 +100,7 @@ pub(super) async fn model(
                 credentials,
                 job,
                 version,
+                payload: None,
             };
             match app.endpoint.handle(request).await {
                 transport::Response::Model(ModelBody::Stored(body)) => (version, body),
@@ -111,6 +112,51 @@ pub(super) async fn model(
                 other => return Ok(plain(other)),
             }
         }
+    };
+    let known = Known::of(job, version, &body).await?;
+    Ok(known.answer(body, &app, &method, &headers))
+}
+
+/// A payload that a model version offers beside the model, or a part of one: a safetensors file whose names begin with the
+/// payload's and `/`. `frozen` has the model's frozen tensors, under their own names. Digest, entity tag and ranges are as for
+/// the model.
+#[utoipa::path(get, path = "/jobs/{job}/models/{version}/payloads/{payload}", tag = "training",
+    security(("worker_token" = [])),
+    params(
+        ("job" = JobId, Path, description = "The job."),
+        ("version" = ModelVersion, Path, description = "The version."),
+        ("payload" = String, Path, description = "`frozen`, or a name that a task's `sends` has."),
+        ("Fedavg-Worker" = WorkerId, Header, description = "The worker that asks."),
+        ("If-None-Match" = Option<String>, Header, description = "Entity tags of payloads that are there already, or `*`."),
+        ("Range" = Option<String>, Header, description = "One range of bytes."),
+        ("If-Range" = Option<String>, Header, description = "The entity tag of the payload that `Range` is a part of.")),
+    responses(
+        (status = 200, description = "Safetensors.", body = Safetensors, content_type = "application/octet-stream"),
+        (status = 206, description = "The range that was asked for.", body = Safetensors, content_type = "application/octet-stream"),
+        (status = 304, description = "The payload is the one of an entity tag in `If-None-Match`."),
+        (status = 416, description = "The file has none of the bytes that were asked for.", body = Problem,
+            content_type = "application/problem+json")))]
+pub(super) async fn payload(
+    SharedWorker(credentials): SharedWorker,
+    Ids((job, version, payload)): Ids<(JobId, ModelVersion, String)>,
+    State(app): State<App>,
+    method: Method,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let request = Request::Model {
+        credentials,
+        job,
+        version,
+        payload: Some(payload),
+    };
+    let body = match app.endpoint.handle(request).await {
+        transport::Response::Model(ModelBody::Stored(body)) => body,
+        transport::Response::Model(ModelBody::Stream {
+            bytes,
+            length,
+            digest,
+        }) => return Ok(passed_on(version, Outbound::stream(bytes, length), digest)),
+        other => return Ok(plain(other)),
     };
     let known = Known::of(job, version, &body).await?;
     Ok(known.answer(body, &app, &method, &headers))

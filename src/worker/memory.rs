@@ -1,0 +1,164 @@
+//! What a client keeps between rounds, and which of it counts.
+//!
+//! A worker can't know whether a report that it sent was folded: its round may be abandoned, the report excluded, the answer
+//! lost. So it keeps two states of a client: the committed one, and the one that its last report leads to. The next task says
+//! which is the right one: its `basis` is the last round whose commit folded the client. Nothing here knows a network.
+
+use std::collections::BTreeMap;
+
+use crate::{ids::RoundId, parameters::Parameters};
+
+/// What is kept of a client: the trainer's own state, and what sparse payloads left out.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(super) struct Kept {
+    /// The trainer's, by name.
+    pub state: BTreeMap<String, Parameters>,
+    /// By payload.
+    pub residuals: BTreeMap<String, Parameters>,
+}
+
+impl Kept {
+    fn is_empty(&self) -> bool {
+        self.state.is_empty() && self.residuals.is_empty()
+    }
+}
+
+/// The states of one client, each with the round whose report leads to it.
+#[derive(Debug, Default)]
+pub(super) struct ClientMemory {
+    committed: Option<(RoundId, Kept)>,
+    prepared: Option<(RoundId, Kept)>,
+}
+
+/// The state that a task starts from.
+#[derive(Debug, PartialEq)]
+pub(super) struct Choice {
+    pub kept: Kept,
+    /// Whether the client was folded before, and its state of then is not here.
+    pub is_unknown: bool,
+}
+
+impl ClientMemory {
+    /// The state that a task with this basis starts from. It stays as it is, so that a task that is cancelled, fails or is
+    /// done again changes nothing.
+    pub fn choose(&mut self, basis: Option<RoundId>) -> Choice {
+        let is_basis = |state: &Option<(RoundId, Kept)>| {
+            let round = state.as_ref().map(|(round, _)| *round);
+            basis.is_some() && round == basis
+        };
+        if is_basis(&self.prepared) {
+            self.committed = self.prepared.take();
+        }
+        if !is_basis(&self.committed) {
+            self.committed = None;
+        }
+        let kept = self.committed.as_ref().map(|(_, kept)| kept.clone());
+        Choice {
+            is_unknown: kept.is_none() && basis.is_some(),
+            kept: kept.unwrap_or_default(),
+        }
+    }
+
+    /// Keeps the state that a report of this round leads to, if it is folded. Whether there is something to keep.
+    pub fn prepare(&mut self, round: RoundId, kept: Kept) -> bool {
+        let is_kept = !kept.is_empty();
+        // An empty state is kept beside one that is not: the client may have cleared it.
+        self.prepared = (is_kept || self.committed.is_some()).then_some((round, kept));
+        is_kept
+    }
+
+    /// The trainer's state as of the last commit that this worker knows of, for evaluations.
+    pub fn state(&self) -> BTreeMap<String, Parameters> {
+        let committed = self.committed.as_ref();
+        committed
+            .map(|(_, kept)| kept.state.clone())
+            .unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::parameters::{Layout, Role};
+
+    /// A state that is a number.
+    fn kept(value: f32) -> Kept {
+        let layout = Layout::new([("n".to_string(), vec![1], Role::Trainable)]).unwrap();
+        let number = Parameters::new(layout, vec![value]).unwrap();
+        Kept {
+            state: BTreeMap::from([("n".to_string(), number)]),
+            residuals: BTreeMap::new(),
+        }
+    }
+
+    /// A round as a worker does it: the state that it starts from, or none if it is the initial one, and whether it is unknown.
+    fn train(memory: &mut ClientMemory, round: u64, basis: u64) -> (Option<f32>, bool) {
+        let choice = memory.choose((basis > 0).then_some(RoundId(basis)));
+        let number = choice.kept.state.get("n").map(|number| number.values()[0]);
+        memory.prepare(RoundId(round), kept(number.unwrap_or(0.0) + 1.0));
+        (number, choice.is_unknown)
+    }
+
+    #[test]
+    fn folded_reports_lead_from_state_to_state() {
+        let mut memory = ClientMemory::default();
+        assert_eq!(train(&mut memory, 1, 0), (None, false));
+        assert_eq!(train(&mut memory, 2, 1), (Some(1.0), false));
+        // Not in the cohort of rounds 3 to 6.
+        assert_eq!(train(&mut memory, 7, 2), (Some(2.0), false));
+    }
+
+    #[test]
+    fn a_round_that_is_abandoned_or_excludes_the_report_counts_for_nothing() {
+        let mut memory = ClientMemory::default();
+        train(&mut memory, 1, 0);
+        assert_eq!(train(&mut memory, 2, 0), (None, false));
+        assert_eq!(train(&mut memory, 3, 2), (Some(1.0), false));
+        assert_eq!(train(&mut memory, 4, 2), (Some(1.0), false));
+        assert_eq!(train(&mut memory, 5, 2), (Some(1.0), false));
+        assert_eq!(train(&mut memory, 6, 5), (Some(2.0), false));
+    }
+
+    #[test]
+    fn a_task_that_is_done_again_starts_from_the_same_state() {
+        let mut memory = ClientMemory::default();
+        train(&mut memory, 1, 0);
+        assert_eq!(train(&mut memory, 2, 1), (Some(1.0), false));
+        assert_eq!(train(&mut memory, 2, 1), (Some(1.0), false));
+        assert_eq!(train(&mut memory, 3, 2), (Some(2.0), false));
+    }
+
+    #[test]
+    fn a_task_that_came_to_nothing_changes_nothing() {
+        let mut memory = ClientMemory::default();
+        train(&mut memory, 1, 0);
+        memory.choose(Some(RoundId(1)));
+        memory.choose(Some(RoundId(1)));
+        assert_eq!(train(&mut memory, 3, 1), (Some(1.0), false));
+    }
+
+    #[test]
+    fn a_worker_without_the_state_says_so() {
+        // The worker was killed, or the lease came from another one.
+        let mut memory = ClientMemory::default();
+        assert_eq!(train(&mut memory, 5, 4), (None, true));
+        assert_eq!(train(&mut memory, 6, 5), (Some(1.0), false));
+        // The lease was away for rounds 7 and 8, and another worker's report was folded.
+        assert_eq!(train(&mut memory, 9, 8), (None, true));
+        // Its own report of round 9 was not folded: the state of round 8 is still not here.
+        assert_eq!(train(&mut memory, 10, 8), (None, true));
+    }
+
+    #[test]
+    fn a_client_without_a_state_keeps_nothing() {
+        let mut memory = ClientMemory::default();
+        assert!(!memory.prepare(RoundId(1), Kept::default()));
+        assert!(memory.prepared.is_none());
+        assert!(memory.choose(Some(RoundId(1))).is_unknown);
+        // One that clears its state keeps that.
+        train(&mut memory, 2, 1);
+        memory.choose(Some(RoundId(2)));
+        memory.prepare(RoundId(3), Kept::default());
+        assert_eq!(train(&mut memory, 4, 3), (None, false));
+    }
+}
