@@ -91,7 +91,7 @@ impl Simulation {
         self
     }
 
-    /// Repeats a recorded run: each round folds the clients that its record names.
+    /// Repeats a recorded run: each round accepts the reports that its record names.
     pub fn replay(mut self, rounds: Vec<RoundRecord>) -> Self {
         self.replay = Some(rounds);
         self
@@ -212,10 +212,14 @@ impl Simulation {
             self.spec.rounds = self.spec.rounds.min(committed as u32);
             let attempts = records.len() as u32 + 1;
             self.spec.limits.max_attempts = self.spec.limits.max_attempts.max(attempts);
-            let folded: Vec<_> = records
-                .into_iter()
-                .map(|record| (record.round, record.clients))
-                .collect();
+            let mut accepted = Vec::new();
+            for record in records {
+                let clients = match record.abandoned {
+                    Some(_) => None,
+                    None => Some(record.accepted),
+                };
+                accepted.push((record.round, clients));
+            }
             let (own, original) = (self.strategy.take(), self.spec.strategy.clone());
             if own.is_none() && original.build().is_none() {
                 return Err(SimulationError::NoStrategy);
@@ -227,7 +231,7 @@ impl Simulation {
                         .build()
                         .unwrap_or_else(|| Box::new(crate::strategy::FedAvg::default())),
                 };
-                Box::new(Replay::new(inner, folded.clone()))
+                Box::new(Replay::new(inner, accepted.clone()))
             }));
         }
         if self.strategy.is_some() {

@@ -124,18 +124,25 @@ impl JobProgress {
             JobEvent::RoundCommitted {
                 round,
                 version,
-                clients,
+                folded,
+                excluded,
                 train_loss,
+                ..
             } => {
                 let loss =
                     train_loss.map_or(String::new(), |loss| format!(", train loss {loss:.4}"));
+                let left_out = if excluded.is_empty() {
+                    String::new()
+                } else {
+                    format!(" ({} excluded)", excluded.len())
+                };
                 format!(
-                    "round {round}: version {version} of {} from {} clients{loss}",
+                    "round {round}: version {version} of {} from {} clients{left_out}{loss}",
                     self.rounds,
-                    clients.len()
+                    folded.len()
                 )
             }
-            JobEvent::RoundAbandoned { round, reason } => {
+            JobEvent::RoundAbandoned { round, reason, .. } => {
                 format!("round {round} abandoned: {reason}")
             }
             JobEvent::Evaluated {
@@ -197,7 +204,10 @@ fn is_unusual(event: &JobEvent) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ids::{ClientId, ModelVersion};
+    use crate::{
+        ids::{ClientId, ModelVersion},
+        round::Excluded,
+    };
 
     fn line(event: JobEvent) -> Option<String> {
         let screen = Screen::new();
@@ -224,15 +234,26 @@ mod tests {
             line(moved).unwrap(),
             "client 3 moved from worker 1 to worker 2"
         );
-        let committed = JobEvent::RoundCommitted {
+        let committed = |excluded| JobEvent::RoundCommitted {
             round: RoundId(4),
             version: ModelVersion(3),
-            clients: vec![ClientId(0)],
+            accepted: vec![ClientId(0), ClientId(1)],
+            folded: vec![ClientId(0)],
+            excluded,
             train_loss: Some(0.5),
+            metrics: Default::default(),
         };
         assert_eq!(
-            line(committed).unwrap(),
+            line(committed(Vec::new())).unwrap(),
             "round 4: version 3 of 20 from 1 clients, train loss 0.5000"
+        );
+        let far = Excluded {
+            client: ClientId(1),
+            reason: "too far".to_string(),
+        };
+        assert_eq!(
+            line(committed(vec![far])).unwrap(),
+            "round 4: version 3 of 20 from 1 clients (1 excluded), train loss 0.5000"
         );
         let first = JobEvent::Leased {
             client: ClientId(3),

@@ -137,7 +137,9 @@ impl Coordinator {
                 let mut next = next.map_err(|error| error.to_string())?;
                 let (aggregation, said) =
                     coordinator.fold(id, round, &accepted, &mut *strategy, &*global, &mut *next)?;
-                let account = Account::new(&said, &senders, local_epochs);
+                let limit = coordinator.0.config.client_metrics;
+                let folded = &aggregation.folded;
+                let account = Account::new(&said, folded, &senders, local_epochs, limit);
                 Ok((aggregation, next, account))
             });
             coordinator.give_back(id, strategy, folded.is_ok());
@@ -148,7 +150,7 @@ impl Coordinator {
                 let State { jobs, .. } = &mut *state;
                 if let Some(job) = jobs.get_mut(&id).filter(|job| job.ended.is_none()) {
                     job.next = unwanted.take();
-                    job.contributions = Some((round, account.contributions));
+                    job.said = Some((round, account.said));
                     let (model, dataset) = (job.spec.model.clone(), job.spec.dataset.clone());
                     state.note_speeds(&model, &dataset, account.measured);
                 }

@@ -1,23 +1,28 @@
 //! One job's control plane.
 //!
 //! A round goes through planning, collecting, aggregating and publishing. It *commits* when its goal is met, or when
-//! nobody is left to wait for or its deadline comes and the quorum is there; else it is *abandoned* with its reason and
-//! tried again, a bounded number of times. Every state that waits has a deadline or a command under way.
+//! nobody is left to wait for or its deadline comes, if the strategy folds at least the quorum; else it is *abandoned*
+//! with its reason and tried again, a bounded number of times. Every state that waits has a deadline or a command under
+//! way.
 //!
 //! This file takes events in and hands commands out; what follows from an event stands beside it: [`workers`] (leases
-//! and tasks), [`reports`] (verdicts), [`rounds`] (when a round begins and how it ends), [`evaluations`], and
+//! and tasks), [`reports`] (verdicts), [`rounds`] (when a round begins), [`commits`] (how it ends), [`evaluations`], and
 //! [`status`] (the same in words).
 
+mod commits;
 mod evaluations;
 mod reports;
 mod rounds;
 mod status;
 mod workers;
 
-use std::{collections::VecDeque, time::Duration};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    time::Duration,
+};
 
 #[cfg(test)]
-pub(super) use rounds::REMEMBERED_ROUNDS;
+pub(super) use commits::REMEMBERED_ROUNDS;
 pub use status::RoundStatus;
 
 use super::{
@@ -28,6 +33,7 @@ use crate::{
     ids::{ClientId, ModelVersion, RequestId, RoundId, Timestamp, WorkerId},
     report::{Refusal, RefusalKind},
     settings::RoundLimits,
+    strategy::Aggregation,
 };
 
 /// What a round machine needs to know of its job.
@@ -66,6 +72,8 @@ pub struct RoundMachine {
     version: ModelVersion,
     /// Attempts at the next version that were abandoned.
     abandoned: u32,
+    /// The last round whose commit folded each client; a client that no commit has folded is not in it.
+    basis: BTreeMap<ClientId, RoundId>,
     /// The round that is open or being closed.
     current: Option<Collection>,
     /// Rounds that ended, the latest last.
@@ -91,7 +99,8 @@ enum Phase {
     Collecting,
     Aggregating,
     Publishing {
-        train_loss: Option<f64>,
+        /// What was folded, and checked.
+        aggregation: Aggregation,
     },
     /// All rounds are committed; versions are still being evaluated.
     Finishing,
@@ -110,6 +119,7 @@ impl RoundMachine {
             round: RoundId(0),
             version: ModelVersion(0),
             abandoned: 0,
+            basis: BTreeMap::new(),
             current: None,
             closed: VecDeque::new(),
             evaluations: Vec::new(),

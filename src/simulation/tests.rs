@@ -92,11 +92,11 @@ fn partial_participation_folds_only_the_cohort() {
         weighting: Weighting::Examples,
     };
     let result = Simulation::new(spec, trainers).workers(3).run().unwrap();
-    assert!(result.rounds.iter().all(|record| record.clients.len() == 3));
+    assert!(result.rounds.iter().all(|record| record.folded.len() == 3));
     let seen: BTreeSet<_> = result
         .rounds
         .iter()
-        .flat_map(|record| record.clients.clone())
+        .flat_map(|record| record.folded.clone())
         .collect();
     assert!(
         seen.len() > 3,
@@ -126,7 +126,7 @@ fn a_replay_folds_the_recorded_clients_and_ends_at_the_same_bits() {
         result
             .rounds
             .iter()
-            .map(|record| record.clients.clone())
+            .map(|record| record.folded.clone())
             .collect()
     };
     assert_eq!(folded(&again), folded(&recorded));

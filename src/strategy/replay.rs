@@ -12,24 +12,25 @@ use crate::{
     report::Reports,
 };
 
-/// A strategy whose rounds fold exactly the clients that a record says.
+/// A strategy whose rounds accept exactly the clients that a record says.
 ///
 /// A round that the record has as abandoned is abandoned again, so that round numbers, and with them every random draw,
 /// stay the same.
 pub struct Replay {
     inner: Box<dyn FederatedStrategy>,
-    folded: BTreeMap<RoundId, Vec<ClientId>>,
+    /// The clients of each round; none for a round that was abandoned.
+    accepted: BTreeMap<RoundId, Option<Vec<ClientId>>>,
 }
 
 impl Replay {
-    /// Repeats rounds with this strategy; `folded` has the clients of each round, none for an abandoned one.
+    /// Repeats rounds with this strategy. `accepted` has the clients of each round, none for one that was abandoned.
     pub fn new(
         inner: Box<dyn FederatedStrategy>,
-        folded: impl IntoIterator<Item = (RoundId, Vec<ClientId>)>,
+        accepted: impl IntoIterator<Item = (RoundId, Option<Vec<ClientId>>)>,
     ) -> Self {
         Self {
             inner,
-            folded: folded.into_iter().collect(),
+            accepted: accepted.into_iter().collect(),
         }
     }
 }
@@ -41,17 +42,20 @@ impl FederatedStrategy for Replay {
         rng: &mut RoundRng,
     ) -> Result<RoundPlan, StrategyError> {
         let planned = self.inner.plan(round, rng)?;
-        match self.folded.get(&round.round) {
-            Some(cohort) if !cohort.is_empty() => {
-                let count = cohort.len();
-                Ok(RoundPlan {
-                    members: cohort.iter().copied().map(Member::new).collect(),
-                    goal: count,
-                    quorum: count,
-                    ..planned
-                })
+        match self.accepted.get(&round.round) {
+            Some(Some(clients)) => {
+                let mut plan = planned;
+                let mut members = Vec::new();
+                for client in clients {
+                    let found = plan.members.iter().find(|member| member.client == *client);
+                    members.push(found.cloned().unwrap_or_else(|| Member::new(*client)));
+                }
+                plan.goal = members.len();
+                plan.quorum = plan.quorum.min(members.len());
+                plan.members = members;
+                Ok(plan)
             }
-            Some(_) => Err(StrategyError::Plan(
+            Some(None) => Err(StrategyError::Plan(
                 "the record has this round as abandoned".to_string(),
             )),
             None => Err(StrategyError::Plan(format!(
@@ -67,6 +71,17 @@ impl FederatedStrategy for Replay {
         reports: &Reports<'_>,
         next: &mut dyn BlockWriter,
     ) -> Result<Aggregation, StrategyError> {
+        // The quorum may be below the accepted reports of the record: it counts what is folded.
+        if let Some(first) = reports.iter().next()
+            && let Some(Some(recorded)) = self.accepted.get(&first.round)
+            && recorded.len() != reports.len()
+        {
+            return Err(StrategyError::Aggregate(format!(
+                "the record has {} accepted reports of this round, and {} came",
+                recorded.len(),
+                reports.len()
+            )));
+        }
         self.inner.aggregate(global, reports, next)
     }
 

@@ -454,7 +454,7 @@ async fn a_report_in_another_encoding_than_the_jobs_is_malformed() {
     assert_eq!(answer.0, 204, "{answer:?}");
     let (summary, rounds, model) = lab.finished(job).await;
     assert_eq!(summary.phase, "completed");
-    assert_eq!(rounds[0].clients, [good.client]);
+    assert_eq!(rounds[0].folded, [good.client]);
     assert!(
         model
             .values()
