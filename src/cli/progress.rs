@@ -56,7 +56,10 @@ impl JobProgress {
                 evaluation: Some(evaluation),
                 ..
             } => {
-                self.measured = format!(", test accuracy {}", percent(evaluation.accuracy));
+                self.measured = match evaluation.accuracy {
+                    Some(accuracy) => format!(", test accuracy {}", percent(accuracy)),
+                    None => format!(", test loss {:.4}", evaluation.loss),
+                };
             }
             _ => {}
         }
@@ -149,11 +152,16 @@ impl JobProgress {
                 version,
                 evaluation: Some(evaluation),
                 ..
-            } => format!(
-                "version {version}: test loss {:.4}, test accuracy {}",
-                evaluation.loss,
-                percent(evaluation.accuracy)
-            ),
+            } => {
+                let mut line = format!("version {version}: test loss {:.4}", evaluation.loss);
+                if let Some(accuracy) = evaluation.accuracy {
+                    line.push_str(&format!(", test accuracy {}", percent(accuracy)));
+                }
+                for (name, value) in &evaluation.metrics {
+                    line.push_str(&format!(", {} {value:.4}", name.escape_debug()));
+                }
+                line
+            }
             JobEvent::Evaluated {
                 version, reason, ..
             } => format!(
@@ -206,7 +214,7 @@ mod tests {
     use super::*;
     use crate::{
         ids::{ClientId, ModelVersion},
-        round::Excluded,
+        round::{Evaluation, Excluded},
     };
 
     fn line(event: JobEvent) -> Option<String> {
@@ -254,6 +262,21 @@ mod tests {
         assert_eq!(
             line(committed(vec![far])).unwrap(),
             "round 4: version 3 of 20 from 1 clients (1 excluded), train loss 0.5000"
+        );
+        let evaluated = |evaluation| JobEvent::Evaluated {
+            version: ModelVersion(3),
+            evaluation: Some(evaluation),
+            reason: None,
+        };
+        let regression = Evaluation::new(0.25, 10).with_metric("mae", 2.0);
+        assert_eq!(
+            line(evaluated(regression)).unwrap(),
+            "version 3: test loss 0.2500, mae 2.0000"
+        );
+        let classifier = Evaluation::new(0.25, 10).with_accuracy(0.5);
+        assert_eq!(
+            line(evaluated(classifier)).unwrap(),
+            "version 3: test loss 0.2500, test accuracy 50.00 %"
         );
         let first = JobEvent::Leased {
             client: ClientId(3),

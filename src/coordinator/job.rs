@@ -238,7 +238,8 @@ impl Job {
                 let of_version = |record: &&mut RoundRecord| record.version == Some(*version);
                 if let Some(record) = self.records.iter_mut().rev().find(of_version) {
                     record.test_loss = Some(evaluation.loss);
-                    record.test_accuracy = Some(evaluation.accuracy);
+                    record.test_accuracy = evaluation.accuracy;
+                    record.test_metrics.clone_from(&evaluation.metrics);
                 }
             }
             _ => {}

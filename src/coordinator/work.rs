@@ -294,12 +294,9 @@ impl Coordinator {
                     .map_err(|error| error.to_string())?;
                 Ok((evaluation, trainer))
             });
-            let evaluation = evaluated.and_then(|(evaluation, trainer)| {
+            let evaluation = evaluated.map(|(evaluation, trainer)| {
                 coordinator.keep_evaluator(id, trainer);
-                match evaluation.loss.is_finite() {
-                    true => Ok(evaluation),
-                    false => Err("the loss is not a finite number".to_string()),
-                }
+                evaluation
             });
             coordinator.complete(
                 id,

@@ -149,10 +149,7 @@ impl LocalTrainer for NoopTrainer {
         _context: &mut ClientContext<'_>,
     ) -> Result<Evaluation, TrainError> {
         let share = task.examples(self.examples as u32)?;
-        Ok(Evaluation {
-            loss: 1.0 / (1.0 + task.version.0 as f64),
-            accuracy: 0.5,
-            examples: share.len() as u64,
-        })
+        let loss = 1.0 / (1.0 + task.version.0 as f64);
+        Ok(Evaluation::new(loss, share.len() as u64).with_accuracy(0.5))
     }
 }

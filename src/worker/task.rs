@@ -423,7 +423,7 @@ impl<T: Transport> Session<T> {
             job: message.job,
             version: message.version,
             client: message.client,
-            evaluation: Ok(evaluation),
+            evaluation: Ok(evaluation.clone()),
         };
         match persist(&*self.transport, &self.config, request).await? {
             Response::Accepted => Ok(()),

@@ -120,7 +120,13 @@ impl RoundMachine {
             return;
         };
         self.evaluations.remove(position);
-        let (evaluation, reason) = match evaluation {
+        let checked = evaluation.and_then(|evaluation| {
+            if evaluation.examples == 0 {
+                return Err("the test split has no examples".to_string());
+            }
+            evaluation.checked()
+        });
+        let (evaluation, reason) = match checked {
             Ok(evaluation) => (Some(evaluation), None),
             Err(reason) => (None, Some(reason)),
         };

@@ -46,11 +46,7 @@ pub const R1: RoundId = RoundId(1);
 pub const R2: RoundId = RoundId(2);
 
 pub fn measured(loss: f64) -> Evaluation {
-    Evaluation {
-        loss,
-        accuracy: 0.5,
-        examples: 10,
-    }
+    Evaluation::new(loss, 10).with_accuracy(0.5)
 }
 
 pub fn metadata(version: u64) -> ReportMetadata {

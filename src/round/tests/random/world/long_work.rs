@@ -50,11 +50,7 @@ impl World {
                 Event::Published { version, published }
             }
             Flight::Evaluate(version) => {
-                let measured = Evaluation {
-                    loss: 1.0,
-                    accuracy: 0.5,
-                    examples: 10,
-                };
+                let measured = Evaluation::new(1.0, 10).with_accuracy(0.5);
                 let evaluation = if fails { Err(failure()) } else { Ok(measured) };
                 Event::Evaluated {
                     version,
