@@ -1,5 +1,8 @@
 //! What an operator may ask for: the specification of a job, with its validation.
 
+mod description;
+
+pub use description::JobDescription;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -8,8 +11,15 @@ pub use crate::settings::{OptimizerKind, RoundLimits, TrainingSettings};
 use crate::{
     parameters::Encoding,
     partition::PartitionSpec,
+    settings::StrictTrainingSettings,
     strategy::{FedAvg, FederatedStrategy, UniformSampler, Weighting},
 };
+
+/// Free-form settings: names with JSON values, which whoever they are for reads.
+pub type Settings = serde_json::Map<String, serde_json::Value>;
+
+/// The most that settings may have, in bytes as JSON.
+const MOST_SETTINGS: usize = 64 << 10;
 
 /// One training run. Every field has a default, so `{}` is a job: `mlp` on `digits`.
 ///
@@ -27,6 +37,9 @@ use crate::{
 /// [training]
 /// local_epochs = 1
 /// lr = 0.01
+///
+/// [settings] # for the trainer: whatever it understands
+/// hidden = [64, 32]
 /// ```
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "http", derive(utoipa::ToSchema))]
@@ -46,6 +59,7 @@ pub struct JobSpec {
     /// Seeds every random draw of the job.
     pub seed: u64,
     /// How clients train.
+    #[serde(deserialize_with = "StrictTrainingSettings::deserialize")]
     pub training: TrainingSettings,
     /// The algorithm.
     pub strategy: StrategySpec,
@@ -54,7 +68,12 @@ pub struct JobSpec {
     /// When rounds begin and end.
     pub limits: RoundLimits,
     /// How reports and models travel.
+    #[serde(deserialize_with = "StrictEncodings::deserialize")]
     pub encoding: Encodings,
+    /// Settings for the trainers, which get them as they are; at most 64 KiB as JSON. Left out if there are none.
+    #[serde(skip_serializing_if = "Settings::is_empty")]
+    #[cfg_attr(feature = "http", schema(value_type = Object))]
+    pub settings: Settings,
 }
 
 impl Default for JobSpec {
@@ -71,6 +90,7 @@ impl Default for JobSpec {
             evaluation: EvaluationMode::default(),
             limits: RoundLimits::default(),
             encoding: Encodings::default(),
+            settings: Settings::new(),
         }
     }
 }
@@ -98,6 +118,10 @@ pub enum StrategySpec {
     Custom {
         /// The name.
         name: String,
+        /// Settings that the strategy reads; at most 64 KiB as JSON. Left out if there are none.
+        #[serde(default, skip_serializing_if = "Settings::is_empty")]
+        #[cfg_attr(feature = "http", schema(value_type = Object))]
+        settings: Settings,
     },
 }
 
@@ -154,7 +178,7 @@ pub enum EvaluationMode {
 /// How parameters travel, each as text: `f32`, `f16`, `bf16`, `int8`, `top_k:FRACTION`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "http", derive(utoipa::ToSchema))]
-#[serde(default, deny_unknown_fields)]
+#[serde(default)]
 pub struct Encodings {
     /// The deltas in reports.
     #[cfg_attr(feature = "http", schema(value_type = String))]
@@ -162,6 +186,18 @@ pub struct Encodings {
     /// The global models that workers download; `top_k` is for reports alone. The coordinator's own model stays f32.
     #[cfg_attr(feature = "http", schema(value_type = String))]
     pub models: Encoding,
+}
+
+/// [`Encodings`] in a job, where a field that is not known is misspelt.
+#[derive(Deserialize)]
+#[serde(
+    remote = "Encodings",
+    default = "Encodings::default",
+    deny_unknown_fields
+)]
+struct StrictEncodings {
+    reports: Encoding,
+    models: Encoding,
 }
 
 impl JobSpec {
@@ -210,6 +246,10 @@ impl JobSpec {
                 ));
             }
         }
+        check_size("settings", &self.settings)?;
+        if let StrategySpec::Custom { settings, .. } = &self.strategy {
+            check_size("strategy.settings", settings)?;
+        }
         if !self.encoding.models.is_dense() {
             return Err(JobError::new(
                 "encoding.models",
@@ -231,6 +271,19 @@ impl JobSpec {
         }
         Ok(())
     }
+}
+
+fn check_size(field: &'static str, settings: &Settings) -> Result<(), JobError> {
+    let text = serde_json::to_string(settings)
+        .map_err(|error| JobError::new(field, format!("can't be written as JSON: {error}")))?;
+    if text.len() > MOST_SETTINGS {
+        let problem = format!(
+            "has {} bytes as JSON, and {MOST_SETTINGS} is the most",
+            text.len()
+        );
+        return Err(JobError::new(field, problem));
+    }
+    Ok(())
 }
 
 /// What is wrong with a job's specification.
@@ -279,9 +332,21 @@ mod tests {
 
     #[test]
     fn a_misspelt_field_is_refused() {
-        let error =
-            serde_json::from_str::<JobSpec>(r#"{"training":{"learning_rate":1}}"#).unwrap_err();
-        assert!(error.to_string().contains("learning_rate"), "{error}");
+        for text in [
+            r#"{"learning_rate":1}"#,
+            r#"{"training":{"learning_rate":1}}"#,
+            r#"{"encoding":{"learning_rate":"f32"}}"#,
+            r#"{"limits":{"learning_rate":1}}"#,
+            r#"{"strategy":{"kind":"custom","name":"a","learning_rate":1}}"#,
+        ] {
+            let error = serde_json::from_str::<JobSpec>(text).unwrap_err();
+            assert!(error.to_string().contains("learning_rate"), "{error}");
+        }
+        let task: TrainingSettings =
+            serde_json::from_str(r#"{"learning_rate":1,"lr":0.5}"#).unwrap();
+        assert_eq!(task.lr, 0.5, "a task of a newer coordinator is read");
+        let spec: JobSpec = serde_json::from_str(r#"{"training":{"lr":0.5}}"#).unwrap();
+        assert_eq!((spec.training.batch_size, spec.training.lr), (64, 0.5));
     }
 
     #[test]
@@ -297,6 +362,35 @@ mod tests {
         assert_eq!(again, spec);
         let error = read(r#"{"encoding":{"reports":"int4"}}"#).unwrap_err();
         assert!(error.to_string().contains("int4"), "{error}");
+    }
+
+    #[test]
+    fn settings_travel_as_they_are_and_have_a_bound() {
+        let text = r#"{"settings":{"depth":3},"strategy":{"kind":"custom","name":"adam","settings":{"betas":[0.9,0.99]}}}"#;
+        let mut spec: JobSpec = serde_json::from_str(text).unwrap();
+        assert_eq!(spec.settings["depth"], 3);
+        let StrategySpec::Custom { name, settings } = &spec.strategy else {
+            panic!("{spec:?}");
+        };
+        assert_eq!(
+            (name.as_str(), &settings["betas"][1]),
+            ("adam", &0.99.into())
+        );
+        let again: JobSpec = serde_json::from_str(&serde_json::to_string(&spec).unwrap()).unwrap();
+        assert_eq!(again, spec);
+        assert_eq!(spec.validate(), Ok(()));
+        // With the name, the quotes, the colon and the braces: one byte more than the most.
+        let long = "x".repeat(MOST_SETTINGS - 7);
+        spec.settings = Settings::from_iter([("a".to_string(), long.into())]);
+        let error = spec.validate().unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "settings has 65537 bytes as JSON, and 65536 is the most"
+        );
+        let settings = std::mem::take(&mut spec.settings);
+        let name = "adam".to_string();
+        spec.strategy = StrategySpec::Custom { name, settings };
+        assert_eq!(spec.validate().unwrap_err().field, "strategy.settings");
     }
 
     #[test]

@@ -9,7 +9,7 @@ use tokio::{sync::watch, task::JoinSet};
 
 use crate::{
     coordinator::{Coordinator, CoordinatorConfig, StrategyFactory},
-    job::{JobSpec, StrategySpec},
+    job::{JobSpec, Settings, StrategySpec},
     parameters::{Encoding, Parameters},
     report::Refusal,
     round::Outcome,
@@ -235,8 +235,14 @@ impl Simulation {
             }));
         }
         if self.strategy.is_some() {
+            // The settings of a job's own strategy stay where its factory looks for them.
+            let settings = match &mut self.spec.strategy {
+                StrategySpec::Custom { settings, .. } => std::mem::take(settings),
+                _ => Settings::new(),
+            };
             self.spec.strategy = StrategySpec::Custom {
                 name: STRATEGY.to_string(),
+                settings,
             };
         }
         Ok(())

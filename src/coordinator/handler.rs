@@ -20,8 +20,8 @@ use crate::{
     report::{Refusal, RefusalKind, ReportMetadata, SpoolKey},
     round::{self, Event, RoundMachine, Task, TaskKind},
     transport::{
-        Credentials, Handler, JobDescription, ModelBody, Operator, PROTOCOL, Registered,
-        Registration, ReportBody, Request, Response, TaskMessage, TaskWork, Token,
+        Credentials, Handler, JobMessage, ModelBody, Operator, PROTOCOL, Registered, Registration,
+        ReportBody, Request, Response, TaskMessage, TaskWork, Token,
     },
 };
 
@@ -315,9 +315,9 @@ impl Coordinator {
     fn describe(&self, credentials: &Credentials, job: JobId) -> Result<Response, Refusal> {
         let state = self.state();
         state.authenticate(credentials)?;
-        Ok(Response::Job(JobDescription {
+        Ok(Response::Job(JobMessage {
             job,
-            spec: state.job(job)?.spec.clone(),
+            spec: state.job(job)?.spec.description(),
         }))
     }
 

@@ -20,7 +20,7 @@ impl Coordinator {
         spec: &JobSpec,
         given: Option<Parameters>,
     ) -> Result<Parameters, Refusal> {
-        match (self.0.trainers.initial(spec), given) {
+        match (self.0.trainers.initial(&spec.description()), given) {
             (Ok(drawn), None) => Ok(drawn),
             (Ok(drawn), Some(given)) => {
                 let differs = drawn.layout().check_same(given.layout());
@@ -97,7 +97,7 @@ impl Coordinator {
         if let Some(strategy) = spec.strategy.build() {
             return Ok(strategy);
         }
-        let StrategySpec::Custom { name } = &spec.strategy else {
+        let StrategySpec::Custom { name, .. } = &spec.strategy else {
             return Err(invalid(&JobError::new("strategy", "is not known here")));
         };
         match self.0.strategies.get(name) {
@@ -118,7 +118,7 @@ impl Coordinator {
             true => self
                 .0
                 .trainers
-                .trainer(spec)
+                .trainer(&spec.description())
                 .map(drop)
                 .map_err(|error| error.to_string()),
             false => Err(format!("the coordinator has no dataset {:?}", spec.dataset)),

@@ -197,7 +197,7 @@ impl Lab {
     fn body(&self, value: f32) -> Vec<u8> {
         let layout = self
             .trainers
-            .initial(&self.trainers.job())
+            .initial(&self.trainers.job().description())
             .unwrap()
             .layout()
             .clone();

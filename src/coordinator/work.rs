@@ -274,7 +274,7 @@ impl Coordinator {
             let evaluated = caught(|| {
                 let trainer = match idle {
                     Some(trainer) => Ok(trainer),
-                    None => coordinator.0.trainers.trainer(&spec),
+                    None => coordinator.0.trainers.trainer(&spec.description()),
                 };
                 let mut trainer = trainer.map_err(|error| error.to_string())?;
                 let mut context = ClientContext {

@@ -9,7 +9,7 @@ use crate::{
     backend::Hardware,
     data::DatasetInfo,
     ids::{ClientId, JobId, ModelVersion, RoundId, WorkerId},
-    job::{JobSpec, TrainingSettings},
+    job::{JobDescription, TrainingSettings},
     parameters::PayloadSpec,
     report::{Refusal, ReportMetadata},
     round::Evaluation,
@@ -132,7 +132,7 @@ pub enum Response {
     /// To `Poll`: none came within the wait. Poll again.
     Idle,
     /// To `Job`.
-    Job(JobDescription),
+    Job(JobMessage),
     /// To `Partition`.
     Partition(DatasetShare),
     /// To `Model`.
@@ -295,14 +295,14 @@ pub enum TaskWork {
     },
 }
 
-/// What a worker needs to know of a job.
+/// A job on its way to a worker.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "http", derive(utoipa::ToSchema))]
-pub struct JobDescription {
+pub struct JobMessage {
     /// The job.
     pub job: JobId,
-    /// What was asked for.
-    pub spec: JobSpec,
+    /// What a worker needs to know of it.
+    pub spec: JobDescription,
 }
 
 /// The examples of a client.

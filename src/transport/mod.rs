@@ -17,8 +17,8 @@ use std::future::Future;
 pub use body::{BodyError, ByteStream, ModelBody, ReportBody, stored_bytes};
 pub use in_process::InProcess;
 pub use message::{
-    Credentials, DatasetShare, JobDescription, PROTOCOL, Registered, Registration, Request,
-    Response, TaskMessage, TaskWork, Token,
+    Credentials, DatasetShare, JobMessage, PROTOCOL, Registered, Registration, Request, Response,
+    TaskMessage, TaskWork, Token,
 };
 pub use operator::Operator;
 use thiserror::Error;

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     data::DatasetInfo,
-    job::JobSpec,
+    job::{JobDescription, JobSpec},
     parameters::{Layout, LayoutError, Parameters, Role},
     round::Evaluation,
 };
@@ -68,14 +68,14 @@ impl NoopTrainers {
 }
 
 impl TrainerFactory for NoopTrainers {
-    fn trainer(&self, job: &JobSpec) -> Result<Box<dyn LocalTrainer>, TrainError> {
+    fn trainer(&self, job: &JobDescription) -> Result<Box<dyn LocalTrainer>, TrainError> {
         self.check(&job.model, &job.dataset)?;
         Ok(Box::new(NoopTrainer {
             examples: self.labels.len() as u64,
         }))
     }
 
-    fn initial(&self, job: &JobSpec) -> Result<Parameters, TrainError> {
+    fn initial(&self, job: &JobDescription) -> Result<Parameters, TrainError> {
         self.check(&job.model, &job.dataset)?;
         Ok(Parameters::zeros(self.layout.clone()))
     }

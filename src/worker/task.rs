@@ -22,7 +22,7 @@ use super::{
 use crate::{
     backend::Metered,
     ids::{ClientId, JobId, ModelVersion},
-    job::{JobSpec, TrainingSettings},
+    job::{JobDescription, TrainingSettings},
     panics,
     parameters::{Encoded, Encoding, Parameters, encode, encode_top_k},
     report::{Refusal, ReportMetadata},
@@ -38,7 +38,7 @@ pub(super) struct Desk {
 
 struct OpenJob {
     id: JobId,
-    spec: JobSpec,
+    spec: JobDescription,
     factory: Arc<dyn TrainerFactory>,
     /// Trainers that are idle; there are never more than slots.
     trainers: Mutex<Vec<Box<dyn LocalTrainer>>>,

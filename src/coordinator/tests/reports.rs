@@ -311,7 +311,7 @@ async fn in_process_bodies_are_checked_like_streams() {
     let layout = pair
         .lab
         .trainers
-        .initial(&pair.lab.trainers.job())
+        .initial(&pair.lab.trainers.job().description())
         .unwrap()
         .layout()
         .clone();

@@ -14,7 +14,7 @@ use crate::{
     backend::DeviceSpec,
     data::{Augmentation, Batch, Dataset, digits},
     ids::{ClientId, ModelVersion, RoundId},
-    job::{JobSpec, OptimizerKind, TrainingSettings},
+    job::{JobDescription, OptimizerKind, TrainingSettings},
     model::{Classifier, ClassifierShape, testing::distance, zoo::Mlp},
     parameters::Role,
     report::{DELTA, Report, ReportMetadata, Reports, Serial},
@@ -35,8 +35,8 @@ fn factories() -> Vec<BurnTrainers> {
         .collect()
 }
 
-fn job(model: &str) -> JobSpec {
-    JobSpec {
+fn job(model: &str) -> JobDescription {
+    JobDescription {
         model: model.to_string(),
         ..Default::default()
     }
@@ -146,7 +146,7 @@ fn varied_digits() -> Dataset {
 fn a_task_gives_the_same_bits_whatever_ran_before_or_beside_it() {
     for factory in factories() {
         let factory = factory.with_dataset("varied", varied_digits());
-        let job = JobSpec {
+        let job = JobDescription {
             dataset: "varied".to_string(),
             ..job("tiny_cnn")
         };
@@ -324,7 +324,7 @@ impl Learner for Line {
 fn a_learner_of_ones_own_is_trained_and_its_panics_are_caught() {
     for factory in factories() {
         let factory = factory.with_learner("line", "points", Line);
-        let job = JobSpec {
+        let job = JobDescription {
             dataset: "points".to_string(),
             ..job("line")
         };

@@ -22,7 +22,7 @@ use crate::{
         RoundRecord, WorkerSummary,
     },
     transport::{
-        Credentials, DatasetShare, Handler, JobDescription, ModelBody, Operator, Registered,
+        Credentials, DatasetShare, Handler, JobMessage, ModelBody, Operator, Registered,
         ReportBody, Request, Response, TaskMessage, TaskWork, Token,
     },
 };
@@ -230,9 +230,9 @@ impl Fake {
                 self.tasks.acquire().await.unwrap().forget();
                 Response::Task(task())
             }
-            Request::Job { job, .. } => Response::Job(JobDescription {
+            Request::Job { job, .. } => Response::Job(JobMessage {
                 job,
-                spec: JobSpec::default(),
+                spec: JobSpec::default().description(),
             }),
             Request::Partition { client, .. } => Response::Partition(DatasetShare {
                 dataset: "digits".to_string(),
