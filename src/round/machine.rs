@@ -27,7 +27,7 @@ pub use status::RoundStatus;
 
 use super::{
     ClientSpec, Command, Event, JobEvent, Outcome, Response, collection::Collection,
-    evaluation::Pending, leases::Leases,
+    leases::Leases, pending::Pending,
 };
 use crate::{
     ids::{ClientId, ModelVersion, RequestId, RoundId, Timestamp, WorkerId},

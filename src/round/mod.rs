@@ -12,6 +12,7 @@ mod evaluation;
 mod event;
 mod leases;
 mod machine;
+mod pending;
 mod planted;
 mod roster;
 #[cfg(test)]

@@ -7,8 +7,7 @@ use crate::{
     ids::{ClientId, ModelVersion, RequestId, RoundId, Timestamp, WorkerId},
     report::{Refusal, RefusalKind},
     round::{
-        Command, Evaluation, JobEvent, Outcome, Response, collection::not_leased,
-        evaluation::Pending,
+        Command, Evaluation, JobEvent, Outcome, Response, collection::not_leased, pending::Pending,
     },
 };
 
