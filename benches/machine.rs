@@ -106,7 +106,7 @@ impl Drive {
         }
         self.send(Event::Aggregated {
             round,
-            aggregation: Ok(Aggregation::default()),
+            aggregation: Ok(Aggregation::new((0..clients).map(ClientId), 1.0)),
         });
         self.send(Event::Published {
             version: ModelVersion(1),

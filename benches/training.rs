@@ -179,8 +179,8 @@ impl Ours {
         };
         let mut ours = Self {
             name: device.to_string(),
-            trainer: factory.trainer(&job).expect("a trainer"),
-            global: factory.initial(&job).expect("a model"),
+            trainer: factory.trainer(&job.description()).expect("a trainer"),
+            global: factory.initial(&job.description()).expect("a model"),
             images: 0,
             speeds: Vec::new(),
         };

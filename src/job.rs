@@ -1,7 +1,10 @@
 //! What an operator may ask for: the specification of a job, with its validation.
 
+mod description;
+
 use std::sync::Arc;
 
+pub use description::JobDescription;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -10,8 +13,15 @@ pub use crate::settings::{OptimizerKind, RoundLimits, TrainingSettings};
 use crate::{
     parameters::Encoding,
     partition::PartitionSpec,
+    settings::StrictTrainingSettings,
     strategy::{FedAvg, FederatedStrategy, UniformSampler, Weighting},
 };
+
+/// Free-form settings: names with JSON values, which whoever they are for reads.
+pub type Settings = serde_json::Map<String, serde_json::Value>;
+
+/// The most that settings may have, in bytes as JSON.
+const MOST_SETTINGS: usize = 64 << 10;
 
 /// One training run. Every field has a default, so `{}` is a job: `mlp` on `digits`.
 ///
@@ -29,6 +39,9 @@ use crate::{
 /// [training]
 /// local_epochs = 1
 /// lr = 0.01
+///
+/// [settings] # for the trainer: whatever it understands
+/// hidden = [64, 32]
 /// ```
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "http", derive(utoipa::ToSchema))]
@@ -48,6 +61,7 @@ pub struct JobSpec {
     /// Seeds every random draw of the job.
     pub seed: u64,
     /// How clients train.
+    #[serde(deserialize_with = "StrictTrainingSettings::deserialize")]
     pub training: TrainingSettings,
     /// The algorithm.
     pub strategy: StrategySpec,
@@ -56,7 +70,12 @@ pub struct JobSpec {
     /// When rounds begin and end.
     pub limits: RoundLimits,
     /// How reports and models travel.
+    #[serde(deserialize_with = "StrictEncodings::deserialize")]
     pub encoding: Encodings,
+    /// Settings for the trainers, which get them as they are; at most 64 KiB as JSON. Left out if there are none.
+    #[serde(skip_serializing_if = "Settings::is_empty")]
+    #[cfg_attr(feature = "http", schema(value_type = Object))]
+    pub settings: Settings,
 }
 
 impl Default for JobSpec {
@@ -73,12 +92,10 @@ impl Default for JobSpec {
             evaluation: EvaluationMode::default(),
             limits: RoundLimits::default(),
             encoding: Encodings::default(),
+            settings: Settings::new(),
         }
     }
 }
-
-/// Settings that this crate does not know: a strategy's or a trainer's own.
-pub type Settings = serde_json::Map<String, serde_json::Value>;
 
 /// The algorithm of a job.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -103,6 +120,10 @@ pub enum StrategySpec {
     Custom {
         /// The name.
         name: String,
+        /// Settings that the strategy reads; at most 64 KiB as JSON. Left out if there are none.
+        #[serde(default, skip_serializing_if = "Settings::is_empty")]
+        #[cfg_attr(feature = "http", schema(value_type = Object))]
+        settings: Settings,
     },
 }
 
@@ -159,7 +180,7 @@ pub enum EvaluationMode {
 /// How parameters travel, each as text: `f32`, `f16`, `bf16`, `int8`, `top_k:FRACTION`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "http", derive(utoipa::ToSchema))]
-#[serde(default, deny_unknown_fields)]
+#[serde(default)]
 pub struct Encodings {
     /// The deltas in reports.
     #[cfg_attr(feature = "http", schema(value_type = String))]
@@ -167,6 +188,18 @@ pub struct Encodings {
     /// The global models that workers download; `top_k` is for reports alone. The coordinator's own model stays f32.
     #[cfg_attr(feature = "http", schema(value_type = String))]
     pub models: Encoding,
+}
+
+/// [`Encodings`] in a job, where a field that is not known is misspelt.
+#[derive(Deserialize)]
+#[serde(
+    remote = "Encodings",
+    default = "Encodings::default",
+    deny_unknown_fields
+)]
+struct StrictEncodings {
+    reports: Encoding,
+    models: Encoding,
 }
 
 impl JobSpec {
@@ -215,6 +248,10 @@ impl JobSpec {
                 ));
             }
         }
+        check_size("settings", &self.settings)?;
+        if let StrategySpec::Custom { settings, .. } = &self.strategy {
+            check_size("strategy.settings", settings)?;
+        }
         if !self.encoding.models.is_dense() {
             return Err(JobError::new(
                 "encoding.models",
@@ -238,6 +275,19 @@ impl JobSpec {
     }
 }
 
+fn check_size(field: &'static str, settings: &Settings) -> Result<(), JobError> {
+    let text = serde_json::to_string(settings)
+        .map_err(|error| JobError::new(field, format!("can't be written as JSON: {error}")))?;
+    if text.len() > MOST_SETTINGS {
+        let problem = format!(
+            "has {} bytes as JSON, and {MOST_SETTINGS} is the most",
+            text.len()
+        );
+        return Err(JobError::new(field, problem));
+    }
+    Ok(())
+}
+
 /// What is wrong with a job's specification.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("{field} {problem}")]
@@ -259,89 +309,4 @@ impl JobError {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_empty_document_is_a_job_with_the_seeds_defaults() {
-        let spec: JobSpec = serde_json::from_str("{}").unwrap();
-        assert_eq!(spec, JobSpec::default());
-        assert!(spec.validate().is_ok());
-        let training = &spec.training;
-        assert_eq!(
-            (spec.rounds, training.local_epochs, training.batch_size),
-            (20, 1, 64)
-        );
-        assert_eq!(
-            (training.lr, training.momentum, training.weight_decay),
-            (0.01, 0.9, 1e-4)
-        );
-        assert_eq!(
-            (spec.limits.round_timeout, spec.limits.min_updates),
-            (900, 1)
-        );
-    }
-
-    #[test]
-    fn a_misspelt_field_is_refused() {
-        let error =
-            serde_json::from_str::<JobSpec>(r#"{"training":{"learning_rate":1}}"#).unwrap_err();
-        assert!(error.to_string().contains("learning_rate"), "{error}");
-    }
-
-    #[test]
-    fn encodings_are_named_and_an_unknown_one_is_refused() {
-        let read = |text: &str| serde_json::from_str::<JobSpec>(text);
-        let spec = read(r#"{"encoding":{"reports":"top_k:0.05","models":"bf16"}}"#).unwrap();
-        let expected = Encodings {
-            reports: Encoding::TopK { fraction: 0.05 },
-            models: Encoding::Bf16,
-        };
-        assert_eq!(spec.encoding, expected);
-        let again = read(&serde_json::to_string(&spec).unwrap()).unwrap();
-        assert_eq!(again, spec);
-        let error = read(r#"{"encoding":{"reports":"int4"}}"#).unwrap_err();
-        assert!(error.to_string().contains("int4"), "{error}");
-    }
-
-    #[test]
-    fn each_number_out_of_range_names_its_field() {
-        let problem = |change: fn(&mut JobSpec)| {
-            let mut spec = JobSpec::default();
-            change(&mut spec);
-            spec.validate().unwrap_err().field
-        };
-        assert_eq!(problem(|spec| spec.rounds = 0), "rounds");
-        assert_eq!(problem(|spec| spec.training.lr = f64::NAN), "training.lr");
-        assert_eq!(
-            problem(|spec| spec.encoding.models = Encoding::TopK { fraction: 0.1 }),
-            "encoding.models"
-        );
-        assert_eq!(
-            problem(|spec| spec.training.batch_size = 0),
-            "training.batch_size"
-        );
-        assert_eq!(
-            problem(|spec| spec.strategy = StrategySpec::FedAvg {
-                fraction: 0.0,
-                over_selection: 0.0,
-                weighting: Weighting::Examples
-            }),
-            "strategy.fraction"
-        );
-        assert_eq!(
-            problem(|spec| {
-                spec.limits.min_updates = 5;
-                spec.limits.goal = Some(4);
-            }),
-            "limits.goal"
-        );
-        assert_eq!(
-            problem(|spec| {
-                spec.limits.min_updates = 5;
-                spec.clients = Some(4);
-            }),
-            "clients"
-        );
-    }
-}
+mod tests;

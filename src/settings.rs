@@ -2,10 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
-/// How a client trains in a round.
+/// How a client trains in a round. Fields that are not known are passed over, since a newer coordinator may send them;
+/// in a job they are an error.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "http", derive(utoipa::ToSchema))]
-#[serde(default, deny_unknown_fields)]
+#[serde(default)]
 pub struct TrainingSettings {
     /// Passes over the partition.
     pub local_epochs: u32,
@@ -35,6 +36,23 @@ impl Default for TrainingSettings {
             augment: false,
         }
     }
+}
+
+/// [`TrainingSettings`] in a job, where a field that is not known is misspelt.
+#[derive(Deserialize)]
+#[serde(
+    remote = "TrainingSettings",
+    default = "TrainingSettings::default",
+    deny_unknown_fields
+)]
+pub(crate) struct StrictTrainingSettings {
+    local_epochs: u32,
+    batch_size: u32,
+    optimizer: OptimizerKind,
+    lr: f64,
+    momentum: f64,
+    weight_decay: f64,
+    augment: bool,
 }
 
 /// A local optimizer, as PyTorch defines it.

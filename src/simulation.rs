@@ -92,7 +92,7 @@ impl Simulation {
         self
     }
 
-    /// Repeats a recorded run: each round folds the clients that its record names.
+    /// Repeats a recorded run: each round accepts the reports that its record names.
     pub fn replay(mut self, rounds: Vec<RoundRecord>) -> Self {
         self.replay = Some(rounds);
         self
@@ -213,13 +213,14 @@ impl Simulation {
             self.spec.rounds = self.spec.rounds.min(committed as u32);
             let attempts = records.len() as u32 + 1;
             self.spec.limits.max_attempts = self.spec.limits.max_attempts.max(attempts);
-            let folded: Vec<_> = records
-                .into_iter()
-                .map(|record| {
-                    let is_committed = record.abandoned.is_none();
-                    (record.round, is_committed.then_some(record.clients))
-                })
-                .collect();
+            let mut accepted = Vec::new();
+            for record in records {
+                let clients = match record.abandoned {
+                    Some(_) => None,
+                    None => Some(record.accepted),
+                };
+                accepted.push((record.round, clients));
+            }
             let (own, original) = (self.strategy.take(), self.spec.strategy.clone());
             if own.is_none() && original.build().is_none() {
                 return Err(SimulationError::NoStrategy);
@@ -233,12 +234,18 @@ impl Simulation {
                         return Err(StrategyError::Settings(problem.to_string()));
                     }
                 };
-                Ok(Replay::new(inner, folded.clone()))
+                Ok(Replay::new(inner, accepted.clone()))
             }));
         }
         if self.strategy.is_some() {
+            // The settings of a job's own strategy stay where its factory looks for them.
+            let settings = match &mut self.spec.strategy {
+                StrategySpec::Custom { settings, .. } => std::mem::take(settings),
+                _ => Settings::new(),
+            };
             self.spec.strategy = StrategySpec::Custom {
                 name: STRATEGY.to_string(),
+                settings,
             };
         }
         Ok(())

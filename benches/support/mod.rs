@@ -130,7 +130,7 @@ impl Process {
         let operator =
             OperatorClient::new(&self.url, None, ClientConfig::default()).expect("its address");
         // The coordinator has no such model: it is given its first version.
-        let initial = self.trainers.initial(spec).expect("a model");
+        let initial = self.trainers.initial(&spec.description()).expect("a model");
         let submitted = operator.submit(spec, Some(Arc::new(initial))).await;
         let job = submitted.expect("a job").job;
         let events = operator.events(job, 0).await.expect("its events");
@@ -187,7 +187,9 @@ pub async fn generate_reports(url: String, trainers: Arc<NoopTrainers>, name: St
         worker: registered.worker,
         token: registered.token,
     };
-    let layout = trainers.initial(&trainers.job()).expect("a model");
+    let layout = trainers
+        .initial(&trainers.job().description())
+        .expect("a model");
     let form = Form::new(Encoding::F32, layout.layout().clone());
     drop(layout);
     let piece = Bytes::from(vec![0; 256 * 1024]);

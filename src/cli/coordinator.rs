@@ -265,6 +265,7 @@ impl LimitArgs {
             keep_jobs: self.keep_jobs,
             keep_events: self.keep_events,
             fold_threads: self.fold_threads,
+            ..CoordinatorConfig::default()
         })
     }
 

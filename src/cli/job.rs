@@ -278,6 +278,25 @@ mod tests {
     }
 
     #[test]
+    fn settings_of_strategy_and_trainer_come_from_the_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("job.toml");
+        let text = "strategy = { kind = 'custom', name = 'adam', settings = { betas = [0.9, 0.99] } }\n\
+                    [settings]\nhidden = [64, 32]\n[settings.head]\nbias = false\n";
+        fs::write(&file, text).unwrap();
+        let spec = parse(&[file.to_str().unwrap()]).spec().unwrap();
+        assert_eq!(spec.settings["hidden"][0], 64);
+        assert_eq!(spec.settings["head"]["bias"], false);
+        let StrategySpec::Custom { name, settings } = &spec.strategy else {
+            panic!("{spec:?}");
+        };
+        assert_eq!(
+            (name.as_str(), &settings["betas"][1]),
+            ("adam", &0.99.into())
+        );
+    }
+
+    #[test]
     fn a_file_that_is_no_job_is_named_with_its_line() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("job.toml");

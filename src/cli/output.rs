@@ -58,12 +58,13 @@ pub(super) fn last_line(summary: &RunSummary, output: Option<&Path>) -> String {
         .outcome
         .as_ref()
         .map_or("not ended".to_string(), ended);
-    let measured = match (summary.test_accuracy, summary.test_loss) {
-        (Some(accuracy), Some(loss)) => {
-            format!(", test accuracy {}, test loss {loss:.4}", percent(accuracy))
-        }
-        _ => String::new(),
-    };
+    let mut measured = String::new();
+    if let Some(accuracy) = summary.test_accuracy {
+        measured.push_str(&format!(", test accuracy {}", percent(accuracy)));
+    }
+    if let Some(loss) = summary.test_loss {
+        measured.push_str(&format!(", test loss {loss:.4}"));
+    }
     let files = output.map_or(String::new(), |folder| {
         format!("; written to {}", folder.display())
     });

@@ -56,7 +56,10 @@ impl JobProgress {
                 evaluation: Some(evaluation),
                 ..
             } => {
-                self.measured = format!(", test accuracy {}", percent(evaluation.accuracy));
+                self.measured = match evaluation.accuracy {
+                    Some(accuracy) => format!(", test accuracy {}", percent(accuracy)),
+                    None => format!(", test loss {:.4}", evaluation.loss),
+                };
             }
             _ => {}
         }
@@ -124,29 +127,41 @@ impl JobProgress {
             JobEvent::RoundCommitted {
                 round,
                 version,
-                clients,
+                folded,
+                excluded,
                 train_loss,
+                ..
             } => {
                 let loss =
                     train_loss.map_or(String::new(), |loss| format!(", train loss {loss:.4}"));
+                let left_out = if excluded.is_empty() {
+                    String::new()
+                } else {
+                    format!(" ({} excluded)", excluded.len())
+                };
                 format!(
-                    "round {round}: version {version} of {} from {} clients{loss}",
+                    "round {round}: version {version} of {} from {} clients{left_out}{loss}",
                     self.rounds,
-                    clients.len()
+                    folded.len()
                 )
             }
-            JobEvent::RoundAbandoned { round, reason } => {
+            JobEvent::RoundAbandoned { round, reason, .. } => {
                 format!("round {round} abandoned: {reason}")
             }
             JobEvent::Evaluated {
                 version,
                 evaluation: Some(evaluation),
                 ..
-            } => format!(
-                "version {version}: test loss {:.4}, test accuracy {}",
-                evaluation.loss,
-                percent(evaluation.accuracy)
-            ),
+            } => {
+                let mut line = format!("version {version}: test loss {:.4}", evaluation.loss);
+                if let Some(accuracy) = evaluation.accuracy {
+                    line.push_str(&format!(", test accuracy {}", percent(accuracy)));
+                }
+                for (name, value) in &evaluation.metrics {
+                    line.push_str(&format!(", {} {value:.4}", name.escape_debug()));
+                }
+                line
+            }
             JobEvent::Evaluated {
                 version, reason, ..
             } => format!(
@@ -197,7 +212,10 @@ fn is_unusual(event: &JobEvent) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ids::{ClientId, ModelVersion};
+    use crate::{
+        ids::{ClientId, ModelVersion},
+        round::{Evaluation, Excluded},
+    };
 
     fn line(event: JobEvent) -> Option<String> {
         let screen = Screen::new();
@@ -224,15 +242,41 @@ mod tests {
             line(moved).unwrap(),
             "client 3 moved from worker 1 to worker 2"
         );
-        let committed = JobEvent::RoundCommitted {
+        let committed = |excluded| JobEvent::RoundCommitted {
             round: RoundId(4),
             version: ModelVersion(3),
-            clients: vec![ClientId(0)],
+            accepted: vec![ClientId(0), ClientId(1)],
+            folded: vec![ClientId(0)],
+            excluded,
             train_loss: Some(0.5),
+            metrics: Default::default(),
         };
         assert_eq!(
-            line(committed).unwrap(),
+            line(committed(Vec::new())).unwrap(),
             "round 4: version 3 of 20 from 1 clients, train loss 0.5000"
+        );
+        let far = Excluded {
+            client: ClientId(1),
+            reason: "too far".to_string(),
+        };
+        assert_eq!(
+            line(committed(vec![far])).unwrap(),
+            "round 4: version 3 of 20 from 1 clients (1 excluded), train loss 0.5000"
+        );
+        let evaluated = |evaluation| JobEvent::Evaluated {
+            version: ModelVersion(3),
+            evaluation: Some(evaluation),
+            reason: None,
+        };
+        let regression = Evaluation::new(0.25, 10).with_metric("mae", 2.0);
+        assert_eq!(
+            line(evaluated(regression)).unwrap(),
+            "version 3: test loss 0.2500, mae 2.0000"
+        );
+        let classifier = Evaluation::new(0.25, 10).with_accuracy(0.5);
+        assert_eq!(
+            line(evaluated(classifier)).unwrap(),
+            "version 3: test loss 0.2500, test accuracy 50.00 %"
         );
         let first = JobEvent::Leased {
             client: ClientId(3),

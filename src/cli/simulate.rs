@@ -186,7 +186,7 @@ fn describe(spec: &JobSpec, workers: usize) -> String {
     let training = &spec.training;
     let strategy = match &spec.strategy {
         StrategySpec::FedAvg { fraction, .. } => format!("fedavg, fraction {fraction}"),
-        StrategySpec::Custom { name } => name.clone(),
+        StrategySpec::Custom { name, .. } => name.clone(),
     };
     let optimizer = match training.optimizer {
         OptimizerKind::Sgd => "sgd",

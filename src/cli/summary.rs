@@ -1,5 +1,7 @@
 //! `summary.json`: a run on one page.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -35,6 +37,9 @@ pub struct RunSummary {
     pub test_loss: Option<f64>,
     /// Accuracy on the test split, of the last version that was evaluated, from 0 to 1.
     pub test_accuracy: Option<f64>,
+    /// What else was measured on the test split, of the last version that was evaluated.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub test_metrics: BTreeMap<String, f64>,
     /// The highest accuracy of all versions.
     pub best_test_accuracy: Option<f64>,
     /// Seconds from submission to end, waiting included.
@@ -68,6 +73,7 @@ impl RunSummary {
             rounds_abandoned: rounds.len() - committed,
             test_loss: last.and_then(|record| record.test_loss),
             test_accuracy: last.and_then(|record| record.test_accuracy),
+            test_metrics: last.map_or(BTreeMap::new(), |record| record.test_metrics.clone()),
             best_test_accuracy: evaluated()
                 .filter_map(|record| record.test_accuracy)
                 .max_by(f64::total_cmp),

@@ -89,10 +89,9 @@ pub fn rounds_table(rounds: &[RoundRecord]) -> Table {
     let mut table = Table::new(&columns);
     let number = |value: Option<f64>| value.map_or("-".to_string(), |value| format!("{value:.4}"));
     for record in rounds {
-        let note = record.abandoned.as_ref();
         let mut cells = vec![
             record.round.to_string(),
-            record.clients.len().to_string(),
+            record.folded.len().to_string(),
             number(record.train_loss),
             number(record.test_loss),
             record.test_accuracy.map_or("-".to_string(), percent),
@@ -102,46 +101,47 @@ pub fn rounds_table(rounds: &[RoundRecord]) -> Table {
         if has_energy {
             cells.push(record.energy_joules.map_or("-".to_string(), human_joules));
         }
-        cells.push(note.map_or(String::new(), |reason| format!("abandoned: {reason}")));
+        cells.push(note(record));
         table.row(cells);
     }
     table
 }
 
+/// What is unusual about a round, in words.
+fn note(record: &RoundRecord) -> String {
+    if let Some(reason) = &record.abandoned {
+        return format!("abandoned: {reason}");
+    }
+    let mut notes = Vec::new();
+    if !record.excluded.is_empty() {
+        notes.push(format!("{} excluded", record.excluded.len()));
+    }
+    if !record.state_lost.is_empty() {
+        notes.push(format!("{} lost their state", record.state_lost.len()));
+    }
+    notes.join(", ")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ids::{ClientId, ModelVersion, RoundId};
+    use crate::{
+        ids::{ClientId, ModelVersion, RoundId},
+        round::Excluded,
+    };
 
     fn rounds() -> [RoundRecord; 2] {
-        [
-            RoundRecord {
-                round: RoundId(9),
-                version: Some(ModelVersion(9)),
-                abandoned: None,
-                test_loss: Some(0.25),
-                test_accuracy: Some(0.9528),
-                train_loss: Some(0.5),
-                seconds: 0.127,
-                bytes: 615_040,
-                clients: vec![ClientId(0), ClientId(1)],
-                contributions: vec![],
-                energy_joules: None,
-            },
-            RoundRecord {
-                round: RoundId(10),
-                version: None,
-                abandoned: Some("no report".to_string()),
-                test_loss: None,
-                test_accuracy: None,
-                train_loss: None,
-                seconds: 900.0,
-                bytes: 0,
-                clients: vec![],
-                contributions: vec![],
-                energy_joules: None,
-            },
-        ]
+        let mut committed = RoundRecord::committed(RoundId(9), ModelVersion(9));
+        committed.test_loss = Some(0.25);
+        committed.test_accuracy = Some(0.9528);
+        committed.train_loss = Some(0.5);
+        committed.seconds = 0.127;
+        committed.bytes = 615_040;
+        committed.accepted = vec![ClientId(0), ClientId(1)];
+        committed.folded = committed.accepted.clone();
+        let mut abandoned = RoundRecord::abandoned(RoundId(10), "no report");
+        abandoned.seconds = 900.0;
+        [committed, abandoned]
     }
 
     #[test]
@@ -166,5 +166,23 @@ mod tests {
             "   10        0           -          -              -   900.00       0 B        -  abandoned: no report",
         ];
         assert_eq!(text.lines().collect::<Vec<_>>(), expected);
+    }
+
+    #[test]
+    fn who_was_left_out_and_who_lost_its_state_is_noted() {
+        let [mut round, _] = rounds();
+        round.folded = vec![ClientId(0)];
+        round.excluded = vec![Excluded {
+            client: ClientId(1),
+            reason: "too far".to_string(),
+        }];
+        round.state_lost = vec![ClientId(0)];
+        let text = rounds_table(&[round]).to_string();
+        let row = text.lines().nth(1).unwrap();
+        assert!(row.starts_with("    9        1"), "{row}");
+        assert!(
+            row.ends_with("615.0 kB  1 excluded, 1 lost their state"),
+            "{row}"
+        );
     }
 }

@@ -1,4 +1,4 @@
-//! What the folded reports of a round say of their workers: who trained on what, and how fast.
+//! What the reports of a round say of their clients and workers, for the round's record and for dealing by speed.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -6,36 +6,63 @@ use super::speed::Measured;
 use crate::{
     ids::{ClientId, WorkerId},
     report::ReportMetadata,
-    telemetry::{Contribution, contributions},
+    telemetry::{ClientMetrics, ClientMetricsLimit, Contribution, contributions},
     transport::Registration,
 };
 
 /// A round's account.
 pub(super) struct Account {
-    pub contributions: Vec<Contribution>,
+    /// What the record of the round takes from it.
+    pub said: Said,
     /// What was measured of each worker.
     pub measured: BTreeMap<WorkerId, Measured>,
 }
 
+/// What the reports say, for the record.
+#[derive(Default)]
+pub(super) struct Said {
+    pub contributions: Vec<Contribution>,
+    pub metrics: ClientMetrics,
+    pub state_lost: Vec<ClientId>,
+}
+
 impl Account {
-    /// Of these reports, in client order, each sent by the worker that `senders` names.
+    /// Of a round's accepted reports, in client order, each sent by the worker that `senders` names. Contributions and
+    /// metrics are of those that were folded.
     pub fn new(
         reports: &[(ClientId, ReportMetadata)],
+        folded: &[ClientId],
         senders: &BTreeMap<ClientId, (WorkerId, Arc<Registration>)>,
         local_epochs: u32,
+        limit: ClientMetricsLimit,
     ) -> Self {
         let mut measured: BTreeMap<_, Measured> = BTreeMap::new();
-        let sent = reports.iter().filter_map(|(client, said)| {
-            let (worker, registration) = senders.get(client)?;
-            measured
-                .entry(*worker)
-                .or_default()
-                .add(said.examples, local_epochs, said.seconds);
-            Some((*client, *worker, registration.name.as_str(), said))
-        });
-        let contributions = contributions(sent);
+        let mut state_lost = Vec::new();
+        let mut of_folded = Vec::new();
+        let mut sent = Vec::new();
+        for (client, said) in reports {
+            if said.state_lost {
+                state_lost.push(*client);
+            }
+            let is_folded = folded.binary_search(client).is_ok();
+            if is_folded {
+                of_folded.push((*client, said));
+            }
+            let Some((worker, registration)) = senders.get(client) else {
+                continue;
+            };
+            let of_worker = measured.entry(*worker).or_default();
+            of_worker.add(said.examples, local_epochs, said.seconds);
+            if is_folded {
+                sent.push((*client, *worker, registration.name.as_str(), said));
+            }
+        }
         Self {
-            contributions,
+            said: Said {
+                contributions: contributions(sent),
+                metrics: ClientMetrics::new(of_folded, limit),
+                state_lost,
+            },
             measured,
         }
     }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::transport::Token;
+use crate::{telemetry::ClientMetricsLimit, transport::Token};
 
 /// How a coordinator treats its workers, and what it takes at most.
 #[derive(Debug, Clone)]
@@ -34,6 +34,8 @@ pub struct CoordinatorConfig {
     pub keep_jobs: usize,
     /// How many entries of a job's event log are kept.
     pub keep_events: usize,
+    /// How much of the clients' own metrics the record of a round keeps.
+    pub client_metrics: ClientMetricsLimit,
     /// Threads for the fold; 0: as many as there are cores.
     pub fold_threads: usize,
 }
@@ -54,6 +56,7 @@ impl Default for CoordinatorConfig {
             max_queued: 100,
             keep_jobs: 16,
             keep_events: 100_000,
+            client_metrics: ClientMetricsLimit::default(),
             fold_threads: 0,
         }
     }

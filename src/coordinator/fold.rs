@@ -40,7 +40,7 @@ pub(super) struct Folded {
     pub aggregation: Aggregation,
     /// The numbers of the strategy's state from now on.
     pub numbers: BTreeMap<String, f64>,
-    /// What the folded reports say of themselves, in client order.
+    /// What the accepted reports say of themselves, in client order.
     pub said: Vec<(ClientId, ReportMetadata)>,
 }
 
@@ -100,9 +100,7 @@ impl Fold {
         let (aggregation, numbers) = folded.map_err(|error| chain(&error))?;
         let mut said = Vec::with_capacity(reports.len());
         for report in &reports {
-            if aggregation.folded.binary_search(&report.client).is_ok() {
-                said.push((report.client, report.metadata.clone()));
-            }
+            said.push((report.client, report.metadata.clone()));
         }
         Ok(Folded {
             aggregation,

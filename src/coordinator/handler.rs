@@ -19,7 +19,7 @@ use crate::{
     report::{Refusal, RefusalKind, ReportMetadata, SpoolKey},
     round::{self, Event, RoundMachine, Task, TaskKind},
     transport::{
-        Credentials, DescribedJob, FROZEN, Handler, ModelBody, OLDEST_PROTOCOL, Operator, PROTOCOL,
+        Credentials, FROZEN, Handler, JobMessage, ModelBody, OLDEST_PROTOCOL, Operator, PROTOCOL,
         Registered, Registration, ReportBody, Request, Response, TaskMessage, TaskWork, Token,
     },
 };
@@ -318,9 +318,9 @@ impl Coordinator {
         let state = self.state();
         state.authenticate(credentials)?;
         let found = state.job(job)?;
-        Ok(Response::Job(DescribedJob {
+        Ok(Response::Job(JobMessage {
             job,
-            spec: found.spec.clone(),
+            spec: found.spec.description(),
             frozen: found.has_frozen(),
         }))
     }

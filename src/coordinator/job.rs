@@ -10,7 +10,7 @@ use std::{
 
 use tokio::sync::watch;
 
-use super::submission::PreparedStrategy;
+use super::{account::Said, submission::PreparedStrategy};
 use crate::{
     ids::{ClientId, JobId, ModelVersion, RoundId, Timestamp, WorkerId},
     job::{Encodings, JobSpec},
@@ -19,7 +19,7 @@ use crate::{
     round::{EvaluationBy, JobEvent, Outcome, RoundMachine},
     store::{ModelWriter, StoredModel},
     strategy::{ClientInfo, FederatedStrategy, RoundPlan, Seeds, StateSpec},
-    telemetry::{Contribution, JobSummary, LoggedEvent, RoundRecord},
+    telemetry::{JobSummary, LoggedEvent, RoundRecord},
     transport::{DatasetShare, Registration},
     worker::{LocalTrainer, Partition},
 };
@@ -55,8 +55,8 @@ pub(super) struct Job {
     pub local_epochs: u32,
     /// Who sent the reports that the current round has accepted.
     pub senders: BTreeMap<ClientId, (WorkerId, Arc<Registration>)>,
-    /// Who trained on what in the round that was folded last.
-    pub contributions: Option<(RoundId, Vec<Contribution>)>,
+    /// What the reports of the round that was folded last say.
+    pub said: Option<(RoundId, Said)>,
     pub records: Vec<RoundRecord>,
     pub log: VecDeque<LoggedEvent>,
     /// The place of the log's last entry, and whether the job has ended.
@@ -114,7 +114,7 @@ impl Job {
             partitions: Vec::new(),
             generation: 0,
             senders: BTreeMap::new(),
-            contributions: None,
+            said: None,
             records: Vec::new(),
             log: VecDeque::new(),
             progress: watch::Sender::default(),
@@ -227,20 +227,37 @@ impl Job {
             JobEvent::RoundCommitted {
                 round,
                 version,
-                clients,
+                accepted,
+                folded,
+                excluded,
                 train_loss,
+                metrics,
             } => {
-                self.push_record(
-                    *round,
-                    Some(*version),
-                    None,
-                    *train_loss,
-                    clients.clone(),
-                    now,
-                );
+                let mut record = RoundRecord::committed(*round, *version);
+                record.accepted.clone_from(accepted);
+                record.folded.clone_from(folded);
+                record.excluded.clone_from(excluded);
+                record.train_loss = *train_loss;
+                record.metrics.clone_from(metrics);
+                if let Some((of, said)) = self.said.take()
+                    && of == *round
+                {
+                    record.state_lost = said.state_lost;
+                    record = record
+                        .with_client_metrics(said.metrics)
+                        .with_contributions(said.contributions);
+                }
+                self.push_record(record, now);
             }
-            JobEvent::RoundAbandoned { round, reason } => {
-                self.push_record(*round, None, Some(reason.clone()), None, Vec::new(), now);
+            JobEvent::RoundAbandoned {
+                round,
+                accepted,
+                reason,
+            } => {
+                let mut record = RoundRecord::abandoned(*round, reason);
+                record.accepted.clone_from(accepted);
+                self.said = None;
+                self.push_record(record, now);
             }
             JobEvent::Evaluated {
                 version,
@@ -250,7 +267,8 @@ impl Job {
                 let of_version = |record: &&mut RoundRecord| record.version == Some(*version);
                 if let Some(record) = self.records.iter_mut().rev().find(of_version) {
                     record.test_loss = Some(evaluation.loss);
-                    record.test_accuracy = Some(evaluation.accuracy);
+                    record.test_accuracy = evaluation.accuracy;
+                    record.test_metrics.clone_from(&evaluation.metrics);
                 }
             }
             _ => {}
@@ -268,35 +286,10 @@ impl Job {
             .send_modify(|progress| progress.sequence = sequence);
     }
 
-    fn push_record(
-        &mut self,
-        round: RoundId,
-        version: Option<ModelVersion>,
-        abandoned: Option<String>,
-        train_loss: Option<f64>,
-        clients: Vec<ClientId>,
-        now: Timestamp,
-    ) {
-        let bytes = self.bytes.load(Ordering::Relaxed);
-        let seconds = now.since(self.round_started).as_secs_f64();
-        let folded = self.contributions.take();
-        let contributions = folded.filter(|(of, _)| *of == round && version.is_some());
-        let record = RoundRecord {
-            round,
-            version,
-            abandoned,
-            test_loss: None,
-            test_accuracy: None,
-            train_loss,
-            seconds,
-            bytes,
-            clients,
-            contributions: Vec::new(),
-            energy_joules: None,
-        };
-        let contributions = contributions.map(|(_, contributions)| contributions);
-        self.records
-            .push(record.with_contributions(contributions.unwrap_or_default()));
+    fn push_record(&mut self, mut record: RoundRecord, now: Timestamp) {
+        record.bytes = self.bytes.load(Ordering::Relaxed);
+        record.seconds = now.since(self.round_started).as_secs_f64();
+        self.records.push(record);
     }
 
     pub fn end(&mut self, now: Timestamp) {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{Coordinator, fold::model_form, job::Job, state::State};
 use crate::{
     ids::{JobId, ModelVersion},
-    job::{EvaluationMode, JobError, JobSpec, Settings, StrategySpec},
+    job::{EvaluationMode, JobError, JobSpec, StrategySpec},
     parameters::{BlockError, Layout, Parameters},
     report::{Refusal, RefusalKind},
     round::EvaluationBy,
@@ -20,7 +20,7 @@ impl Coordinator {
         spec: &JobSpec,
         given: Option<Parameters>,
     ) -> Result<Parameters, Refusal> {
-        match (self.0.trainers.initial(spec), given) {
+        match (self.0.trainers.initial(&spec.description()), given) {
             (Ok(drawn), None) => Ok(drawn),
             (Ok(drawn), Some(given)) => {
                 let differs = drawn.layout().check_same(given.layout());
@@ -95,7 +95,7 @@ impl Coordinator {
         let refuse = |problem: String| invalid(&JobError::new("strategy", problem));
         let strategy = match (&spec.strategy, spec.strategy.build()) {
             (_, Some(strategy)) => strategy,
-            (StrategySpec::Custom { name }, None) => {
+            (StrategySpec::Custom { name, settings }, None) => {
                 let Some(make) = self.0.strategies.get(name) else {
                     let known: Vec<_> = self.0.strategies.keys().map(String::as_str).collect();
                     return Err(refuse(format!(
@@ -103,7 +103,7 @@ impl Coordinator {
                         known.join(", ")
                     )));
                 };
-                let made = make(spec, &Settings::new());
+                let made = make(spec, settings);
                 made.map_err(|error| refuse(format!("{name:?} can't be made: {error}")))?
             }
             (_, None) => return Err(refuse("is not known here".to_string())),
@@ -136,7 +136,7 @@ impl Coordinator {
             true => self
                 .0
                 .trainers
-                .trainer(spec)
+                .trainer(&spec.description())
                 .map(drop)
                 .map_err(|error| error.to_string()),
             false => Err(format!("the coordinator has no dataset {:?}", spec.dataset)),

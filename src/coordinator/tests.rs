@@ -4,6 +4,7 @@
 mod capacity;
 mod data;
 mod jobs;
+mod records;
 mod reports;
 mod storage;
 mod unlike;
@@ -197,7 +198,7 @@ impl Lab {
     fn body(&self, value: f32) -> Vec<u8> {
         let layout = self
             .trainers
-            .initial(&self.trainers.job())
+            .initial(&self.trainers.job().description())
             .unwrap()
             .layout()
             .clone();

@@ -137,8 +137,11 @@ impl Coordinator {
             let folded = caught(|| {
                 let mut writer = coordinator.begin_version(&fold, encoding)?;
                 let folded = fold.run(&coordinator, &mut *writer)?;
-                let account = Account::new(&folded.said, &senders, local_epochs);
+                let limit = coordinator.0.config.client_metrics;
                 let (aggregation, numbers) = (folded.aggregation, folded.numbers);
+                let said = &folded.said;
+                let account =
+                    Account::new(said, &aggregation.folded, &senders, local_epochs, limit);
                 Ok((
                     aggregation,
                     Next {
@@ -156,7 +159,7 @@ impl Coordinator {
                 let State { jobs, .. } = &mut *state;
                 if let Some(job) = jobs.get_mut(&id).filter(|job| job.ended.is_none()) {
                     job.next = unwanted.take();
-                    job.contributions = Some((round, account.contributions));
+                    job.said = Some((round, account.said));
                     let (model, dataset) = (job.spec.model.clone(), job.spec.dataset.clone());
                     state.note_speeds(&model, &dataset, account.measured);
                 }
@@ -221,7 +224,7 @@ impl Coordinator {
             let evaluated = caught(|| {
                 let trainer = match idle {
                     Some(trainer) => Ok(trainer),
-                    None => coordinator.0.trainers.trainer(&spec),
+                    None => coordinator.0.trainers.trainer(&spec.description()),
                 };
                 let mut trainer = trainer.map_err(|error| error.to_string())?;
                 let mut context = ClientContext {
@@ -241,12 +244,9 @@ impl Coordinator {
                     .map_err(|error| error.to_string())?;
                 Ok((evaluation, trainer))
             });
-            let evaluation = evaluated.and_then(|(evaluation, trainer)| {
+            let evaluation = evaluated.map(|(evaluation, trainer)| {
                 coordinator.keep_evaluator(id, trainer);
-                match evaluation.loss.is_finite() {
-                    true => Ok(evaluation),
-                    false => Err("the loss is not a finite number".to_string()),
-                }
+                evaluation
             });
             coordinator.complete(
                 id,

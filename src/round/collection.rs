@@ -51,6 +51,7 @@ enum MemberState {
     Accepted {
         upload: RequestId,
         worker: WorkerId,
+        claim: Claim,
     },
     /// Takes no further part: this refusal is the verdict on whatever it sends.
     Failed(Refusal),
@@ -70,7 +71,14 @@ impl MemberState {
 struct Upload {
     client: ClientId,
     worker: WorkerId,
+    claim: Claim,
+}
+
+/// What a report says of itself that the round's event log needs.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Claim {
     examples: u64,
+    train_loss: Option<f64>,
 }
 
 /// What to say to an offered report.
@@ -142,6 +150,21 @@ impl Collection {
             _ => None,
         };
         self.members.iter().filter_map(accepted).collect()
+    }
+
+    /// The mean training loss of these clients' accepted reports, weighted by examples; none unless each of them has one.
+    pub fn train_loss(&self, clients: &[ClientId]) -> Option<f64> {
+        let (mut sum, mut examples) = (0.0, 0.0);
+        for client in clients {
+            let MemberState::Accepted { claim, .. } = &self.members.get(client)?.state else {
+                return None;
+            };
+            let weight = claim.examples as f64;
+            sum += claim.train_loss? * weight;
+            examples += weight;
+        }
+        let mean = sum / examples;
+        mean.is_finite().then_some(mean)
     }
 
     pub fn accepted_count(&self) -> usize {
@@ -223,7 +246,10 @@ impl Collection {
                 let upload = Upload {
                     client,
                     worker,
-                    examples: metadata.examples,
+                    claim: Claim {
+                        examples: metadata.examples,
+                        train_loss: metadata.train_loss(),
+                    },
                 };
                 self.uploads.insert(request, upload);
                 self.set(client, MemberState::Uploading(request));
@@ -240,9 +266,7 @@ impl Collection {
         stored: Result<(), Refusal>,
     ) -> Verdict {
         let ended = self.uploads.remove(&upload);
-        let Some(Upload {
-            worker, examples, ..
-        }) = ended.filter(|ended| ended.client == client)
+        let Some(Upload { worker, claim, .. }) = ended.filter(|ended| ended.client == client)
         else {
             let detail = format!("request {upload} uploads nothing for client {client}");
             return Verdict::Unknown(Refusal::new(RefusalKind::Conflict, detail));
@@ -263,8 +287,18 @@ impl Collection {
         }
         match stored {
             Ok(()) => {
-                self.set(client, MemberState::Accepted { upload, worker });
-                Verdict::Accept { worker, examples }
+                self.set(
+                    client,
+                    MemberState::Accepted {
+                        upload,
+                        worker,
+                        claim,
+                    },
+                );
+                Verdict::Accept {
+                    worker,
+                    examples: claim.examples,
+                }
             }
             Err(refusal) if refusal.kind.is_transient() => {
                 self.set(client, MemberState::Pending);

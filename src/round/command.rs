@@ -1,5 +1,7 @@
 //! What a round machine orders, and somebody else carries out.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use super::Evaluation;
@@ -159,6 +161,16 @@ pub enum Outcome {
     Cancelled,
 }
 
+/// A client whose accepted report a strategy left out of the next model.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "http", derive(utoipa::ToSchema))]
+pub struct Excluded {
+    /// The client.
+    pub client: ClientId,
+    /// Why, in the strategy's words.
+    pub reason: String,
+}
+
 /// An entry of a job's event log.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "http", derive(utoipa::ToSchema))]
@@ -250,15 +262,28 @@ pub enum JobEvent {
         round: RoundId,
         /// The version it made.
         version: ModelVersion,
-        /// The clients whose reports were folded, in order.
-        clients: Vec<ClientId>,
-        /// The clients' weighted mean training loss.
+        /// The clients whose reports were accepted, in order: those that were folded and those that were excluded.
+        #[serde(default)]
+        accepted: Vec<ClientId>,
+        /// The clients whose reports are in the version, in order.
+        #[serde(alias = "clients")]
+        folded: Vec<ClientId>,
+        /// The clients whose reports the strategy left out, in order; left out if there are none.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        excluded: Vec<Excluded>,
+        /// The mean of the folded reports' training losses, weighted by examples; none unless each of them has one.
         train_loss: Option<f64>,
+        /// What the strategy measured, as far as the values are finite; left out if there is nothing.
+        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+        metrics: BTreeMap<String, f64>,
     },
     /// A round made nothing.
     RoundAbandoned {
         /// The round.
         round: RoundId,
+        /// The clients whose reports had been accepted, in order.
+        #[serde(default)]
+        accepted: Vec<ClientId>,
         /// Why.
         reason: String,
     },

@@ -1,34 +1,39 @@
 //! One job's control plane.
 //!
 //! A round goes through planning, collecting, aggregating and publishing. It *commits* when its goal is met, or when
-//! nobody is left to wait for or its deadline comes and the quorum is there; else it is *abandoned* with its reason and
-//! tried again, a bounded number of times. Every state that waits has a deadline or a command under way.
+//! nobody is left to wait for or its deadline comes, if the strategy folds at least the quorum; else it is *abandoned*
+//! with its reason and tried again, a bounded number of times. Every state that waits has a deadline or a command under
+//! way.
 //!
 //! This file takes events in and hands commands out; what follows from an event stands beside it: [`workers`] (leases
-//! and tasks), [`reports`] (verdicts), [`rounds`] (when a round begins and how it ends), [`evaluations`], and
+//! and tasks), [`reports`] (verdicts), [`rounds`] (when a round begins), [`commits`] (how it ends), [`evaluations`], and
 //! [`status`] (the same in words).
 
+mod commits;
 mod evaluations;
 mod reports;
 mod rounds;
 mod status;
 mod workers;
 
-use std::{collections::VecDeque, time::Duration};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    time::Duration,
+};
 
 #[cfg(test)]
-pub(super) use rounds::REMEMBERED_ROUNDS;
+pub(super) use commits::REMEMBERED_ROUNDS;
 pub use status::RoundStatus;
 
 use super::{
     ClientSpec, Command, Event, JobEvent, Outcome, Response, collection::Collection,
-    evaluation::Pending, leases::Leases,
+    leases::Leases, pending::Pending,
 };
 use crate::{
     ids::{ClientId, ModelVersion, RequestId, RoundId, Timestamp, WorkerId},
     report::{Refusal, RefusalKind},
     settings::RoundLimits,
-    strategy::ClientInfo,
+    strategy::{Aggregation, ClientInfo},
 };
 
 /// What a round machine needs to know of its job.
@@ -67,6 +72,8 @@ pub struct RoundMachine {
     version: ModelVersion,
     /// Attempts at the next version that were abandoned.
     abandoned: u32,
+    /// The last round whose commit folded each client; a client that no commit has folded is not in it.
+    basis: BTreeMap<ClientId, RoundId>,
     /// The round that is open or being closed.
     current: Option<Collection>,
     /// Rounds that ended, the latest last.
@@ -92,7 +99,8 @@ enum Phase {
     Collecting,
     Aggregating,
     Publishing {
-        train_loss: Option<f64>,
+        /// What was folded, and checked.
+        aggregation: Aggregation,
     },
     /// All rounds are committed; versions are still being evaluated.
     Finishing,
@@ -111,6 +119,7 @@ impl RoundMachine {
             round: RoundId(0),
             version: ModelVersion(0),
             abandoned: 0,
+            basis: BTreeMap::new(),
             current: None,
             closed: VecDeque::new(),
             evaluations: Vec::new(),
@@ -274,11 +283,15 @@ impl RoundMachine {
             .filter(|(client, _)| self.leases.holder(*client).is_some())
     }
 
-    /// All clients of the job, in order.
+    /// All clients of the job, in order, each with its basis.
     pub fn population(&self) -> Vec<ClientInfo> {
-        self.numbered()
-            .map(|(id, spec)| ClientInfo::new(id, spec.examples))
-            .collect()
+        let mut population = Vec::with_capacity(self.clients.len());
+        for (id, spec) in self.numbered() {
+            let mut client = ClientInfo::new(id, spec.examples);
+            client.basis = self.basis.get(&id).copied();
+            population.push(client);
+        }
+        population
     }
 
     fn numbered(&self) -> impl Iterator<Item = (ClientId, ClientSpec)> + '_ {

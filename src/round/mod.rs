@@ -12,12 +12,13 @@ mod evaluation;
 mod event;
 mod leases;
 mod machine;
+mod pending;
 mod planted;
 mod roster;
 #[cfg(test)]
 mod tests;
 
-pub use command::{Command, JobEvent, Outcome, Response, Task, TaskKind};
+pub use command::{Command, Excluded, JobEvent, Outcome, Response, Task, TaskKind};
 pub use evaluation::Evaluation;
 pub use event::{ClientSpec, Event};
 pub use leases::first_holders;

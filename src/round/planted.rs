@@ -10,6 +10,10 @@ pub(super) enum Bug {
     LateAccepted,
     /// A report that starts from another version is admitted.
     StaleAdmitted,
+    /// A round commits whatever the strategy says of its aggregation.
+    ExclusionIgnored,
+    /// A commit moves the basis of the clients that it excluded, too.
+    BasisOfExcluded,
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 mod bench;
 mod ends;
 mod evaluations;
+mod folded;
 mod random;
 mod rounds;
 mod scale;

@@ -92,11 +92,11 @@ fn partial_participation_folds_only_the_cohort() {
         weighting: Weighting::Examples,
     };
     let result = Simulation::new(spec, trainers).workers(3).run().unwrap();
-    assert!(result.rounds.iter().all(|record| record.clients.len() == 3));
+    assert!(result.rounds.iter().all(|record| record.folded.len() == 3));
     let seen: BTreeSet<_> = result
         .rounds
         .iter()
-        .flat_map(|record| record.clients.clone())
+        .flat_map(|record| record.folded.clone())
         .collect();
     assert!(
         seen.len() > 3,
@@ -126,7 +126,7 @@ fn a_replay_folds_the_recorded_clients_and_ends_at_the_same_bits() {
         result
             .rounds
             .iter()
-            .map(|record| record.clients.clone())
+            .map(|record| record.folded.clone())
             .collect()
     };
     assert_eq!(folded(&again), folded(&recorded));
@@ -143,7 +143,7 @@ fn workers_evaluate_shares_where_the_job_says_so() {
         .iter()
         .filter_map(|entry| match &entry.event {
             JobEvent::Evaluated { evaluation, .. } => {
-                Some(evaluation.map(|evaluation| evaluation.examples))
+                Some(evaluation.as_ref().map(|evaluation| evaluation.examples))
             }
             _ => None,
         })
@@ -316,4 +316,89 @@ fn a_run_dealt_by_measured_speeds_ends_and_is_not_repeated() {
     }
     let again = Simulation::new(spec, trainers).replay(result.rounds).run();
     assert_eq!(again.unwrap_err(), SimulationError::MeasuredPartition);
+}
+
+/// Leaves one accepted report out in each round: that of the client with the round's number, counted around.
+struct Picky;
+
+impl FederatedStrategy for Picky {
+    fn plan(
+        &mut self,
+        round: &crate::strategy::RoundContext<'_>,
+        rng: &mut crate::strategy::RoundRng,
+    ) -> Result<crate::strategy::RoundPlan, crate::strategy::StrategyError> {
+        crate::strategy::FedAvg::default().plan(round, rng)
+    }
+
+    fn aggregate(
+        &mut self,
+        global: &dyn crate::parameters::BlockReader,
+        reports: &crate::report::Reports<'_>,
+        next: &mut dyn crate::parameters::BlockWriter,
+    ) -> Result<crate::strategy::Aggregation, crate::strategy::StrategyError> {
+        let mut aggregation = crate::strategy::Aggregation::new([], 0.0);
+        let mut weights = Vec::new();
+        for report in reports.iter() {
+            if u64::from(report.client.0) == report.round.0 % 4 {
+                aggregation
+                    .excluded
+                    .push((report.client, "its turn".to_string()));
+                weights.push(0.0);
+            } else {
+                aggregation.folded.push(report.client);
+                weights.push(report.metadata.examples as f64);
+            }
+        }
+        let delta = crate::report::DELTA;
+        aggregation.total_weight =
+            crate::strategy::weighted_mean(global, reports, delta, &weights, next)?;
+        let share = aggregation.excluded.len() as f64 / weights.len() as f64;
+        aggregation.metrics.insert("excluded".to_string(), share);
+        Ok(aggregation)
+    }
+
+    fn export_state(&self) -> crate::strategy::StrategyState {
+        Default::default()
+    }
+
+    fn import_state(
+        &mut self,
+        _state: crate::strategy::StrategyState,
+    ) -> Result<(), crate::strategy::StrategyError> {
+        Ok(())
+    }
+}
+
+#[test]
+fn the_record_tells_who_was_left_out_and_a_replay_leaves_out_the_same() {
+    let (mut spec, trainers) = job(3, 4);
+    spec.limits.min_updates = 3;
+    let run = || Simulation::new(spec.clone(), trainers.clone()).strategy(|_| Box::new(Picky));
+    let recorded = run().workers(2).run().unwrap();
+    let record = &recorded.rounds[1];
+    let all: Vec<_> = (0..4).map(ClientId).collect();
+    assert_eq!(record.accepted, all);
+    assert_eq!(record.folded, [ClientId(0), ClientId(1), ClientId(3)]);
+    assert_eq!(record.excluded[0].client, ClientId(2));
+    assert_eq!(record.excluded[0].reason, "its turn");
+    assert_eq!(record.metrics["excluded"], 0.25);
+    // What only the folded clients count for.
+    let clients: Vec<_> = record.by_client.iter().map(|one| one.client).collect();
+    assert_eq!(clients, record.folded);
+    let mean = record.client_metrics["train_loss"];
+    assert!((mean - 1.0 / 3.0).abs() < 1e-12, "{mean}");
+    assert_eq!(record.train_loss, Some(mean));
+    let examples: u64 = record.contributions.iter().map(|part| part.examples).sum();
+    assert_eq!(examples, 75);
+    let again = run().replay(recorded.rounds.clone()).run().unwrap();
+    assert_eq!(again.model.values(), recorded.model.values());
+    assert_eq!(canonical(&again.log), canonical(&recorded.log));
+
+    spec.limits.min_updates = 4;
+    let failed = Simulation::new(spec, trainers)
+        .strategy(|_| Box::new(Picky))
+        .run();
+    let reason = failed.unwrap_err().to_string();
+    let expected = "3 of 4 accepted reports were folded, and the quorum is 4";
+    assert!(reason.ends_with(expected), "{reason}");
 }

@@ -71,6 +71,16 @@ impl FederatedStrategy for Replay {
         round: &AggregateContext<'_>,
         next: &mut NextVersion<'_>,
     ) -> Result<Aggregation, StrategyError> {
+        // The quorum may be below the accepted reports of the record: it counts what is folded.
+        if let Some(Some(recorded)) = self.accepted.get(&round.round())
+            && recorded.len() != round.reports().len()
+        {
+            return Err(StrategyError::Aggregate(format!(
+                "the record has {} accepted reports of this round, and {} came",
+                recorded.len(),
+                round.reports().len()
+            )));
+        }
         self.inner.aggregate(round, next)
     }
 }

@@ -1,9 +1,11 @@
 //! What a job leaves behind for people: a record per round, an event log, and summaries.
 
+mod clients;
 mod contribution;
 mod record;
 mod summary;
 
+pub use clients::{ClientMetrics, ClientMetricsLimit, MeasuredClient};
 pub use contribution::{Contribution, contributions};
 pub use record::{RoundRecord, canonical, parse_rounds};
 use serde::{Deserialize, Serialize};

@@ -9,7 +9,7 @@ use crate::{
     backend::Hardware,
     data::DatasetInfo,
     ids::{ClientId, JobId, ModelVersion, RoundId, WorkerId},
-    job::{JobSpec, TrainingSettings},
+    job::{JobDescription, TrainingSettings},
     parameters::PayloadSpec,
     report::{Refusal, ReportMetadata},
     round::Evaluation,
@@ -141,7 +141,7 @@ pub enum Response {
     /// To `Poll`: none came within the wait. Poll again.
     Idle,
     /// To `Job`.
-    Job(DescribedJob),
+    Job(JobMessage),
     /// To `Partition`.
     Partition(DatasetShare),
     /// To `Model`.
@@ -311,14 +311,14 @@ pub enum TaskWork {
     },
 }
 
-/// What a worker needs to know of a job.
+/// A job on its way to a worker.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "http", derive(utoipa::ToSchema))]
-pub struct DescribedJob {
+pub struct JobMessage {
     /// The job.
     pub job: JobId,
-    /// What was asked for.
-    pub spec: JobSpec,
+    /// What a worker needs to know of it.
+    pub spec: JobDescription,
     /// Whether the model has frozen tensors, which are not sent with each version: a worker fetches them once.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub frozen: bool,

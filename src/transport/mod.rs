@@ -17,7 +17,7 @@ use std::future::Future;
 pub use body::{BodyError, ByteStream, ModelBody, ReportBody, stored_bytes};
 pub use in_process::InProcess;
 pub use message::{
-    Credentials, DatasetShare, DescribedJob, FROZEN, OLDEST_PROTOCOL, PROTOCOL, Registered,
+    Credentials, DatasetShare, FROZEN, JobMessage, OLDEST_PROTOCOL, PROTOCOL, Registered,
     Registration, Request, Response, TaskMessage, TaskWork, Token,
 };
 pub use operator::Operator;

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     data::DatasetInfo,
-    job::JobSpec,
+    job::{JobDescription, JobSpec},
     parameters::{Layout, LayoutError, Parameters, Role},
     round::Evaluation,
 };
@@ -68,14 +68,14 @@ impl NoopTrainers {
 }
 
 impl TrainerFactory for NoopTrainers {
-    fn trainer(&self, job: &JobSpec) -> Result<Box<dyn LocalTrainer>, TrainError> {
+    fn trainer(&self, job: &JobDescription) -> Result<Box<dyn LocalTrainer>, TrainError> {
         self.check(&job.model, &job.dataset)?;
         Ok(Box::new(NoopTrainer {
             examples: self.labels.len() as u64,
         }))
     }
 
-    fn initial(&self, job: &JobSpec) -> Result<Parameters, TrainError> {
+    fn initial(&self, job: &JobDescription) -> Result<Parameters, TrainError> {
         self.check(&job.model, &job.dataset)?;
         Ok(Parameters::zeros(self.layout.clone()))
     }
@@ -146,10 +146,7 @@ impl LocalTrainer for NoopTrainer {
         _context: &mut ClientContext<'_>,
     ) -> Result<Evaluation, TrainError> {
         let share = task.examples(self.examples as u32)?;
-        Ok(Evaluation {
-            loss: 1.0 / (1.0 + task.version.0 as f64),
-            accuracy: 0.5,
-            examples: share.len() as u64,
-        })
+        let loss = 1.0 / (1.0 + task.version.0 as f64);
+        Ok(Evaluation::new(loss, share.len() as u64).with_accuracy(0.5))
     }
 }

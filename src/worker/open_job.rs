@@ -17,14 +17,14 @@ use super::{
 use crate::{
     backend::Metered,
     ids::{ClientId, JobId, ModelVersion},
-    job::JobSpec,
+    job::JobDescription,
     panics,
     parameters::{
         BodyForm, Encoding, Form, Layout, LayoutError, Parameters, Payloads, Role, Roles,
     },
     report::ReportMetadata,
     round::Evaluation,
-    transport::{DescribedJob, FROZEN, ModelBody, Request, Response, Transport},
+    transport::{FROZEN, JobMessage, ModelBody, Request, Response, Transport},
 };
 
 /// The job that is open; one at a time.
@@ -35,7 +35,7 @@ pub(super) struct OpenJobs {
 
 pub(super) struct OpenJob {
     pub id: JobId,
-    pub spec: JobSpec,
+    pub spec: JobDescription,
     /// Whether the model has frozen tensors, which are fetched once.
     has_frozen: bool,
     factory: Arc<dyn TrainerFactory>,
@@ -65,7 +65,7 @@ impl OpenJobs {
             credentials: session.credentials(),
             job: id,
         };
-        let described: DescribedJob =
+        let described: JobMessage =
             match persist(&*session.transport, &session.config, request).await? {
                 Response::Job(described) => described,
                 other => return Err(refused(other)),

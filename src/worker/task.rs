@@ -122,6 +122,7 @@ impl OpenJobs {
                 task.seed = job.spec.seed;
                 task.training = training.clone();
                 task.basis = *basis;
+                task.settings = job.spec.settings.clone();
                 task.payloads = job
                     .payloads(session, message.version, sends, &layout)
                     .await?;
@@ -199,7 +200,7 @@ impl<T: Transport> Session<T> {
             job: message.job,
             version: message.version,
             client: message.client,
-            evaluation: Ok(evaluation),
+            evaluation: Ok(evaluation.clone()),
         };
         match persist(&*self.transport, &self.config, request).await? {
             Response::Accepted => Ok(()),

@@ -15,7 +15,7 @@ use crate::{
     backend::EnergyMeter,
     data::DatasetInfo,
     ids::{ClientId, ModelVersion, RoundId},
-    job::{JobSpec, TrainingSettings},
+    job::{JobDescription, Settings, TrainingSettings},
     parameters::{Parameters, PayloadSpec, Values},
     round::Evaluation,
 };
@@ -73,7 +73,7 @@ pub trait TrainerFactory: Send + Sync {
     /// # Errors
     ///
     /// [`TrainError::UnknownModel`] and [`TrainError::UnknownDataset`].
-    fn trainer(&self, job: &JobSpec) -> Result<Box<dyn LocalTrainer>, TrainError>;
+    fn trainer(&self, job: &JobDescription) -> Result<Box<dyn LocalTrainer>, TrainError>;
 
     /// The job's initial global model, drawn from its seed.
     ///
@@ -81,7 +81,7 @@ pub trait TrainerFactory: Send + Sync {
     ///
     /// [`TrainError::UnknownModel`]; [`TrainError::UnknownDataset`] where the model's shape depends on data that is not
     /// here and that is not one of the known ones.
-    fn initial(&self, job: &JobSpec) -> Result<Parameters, TrainError>;
+    fn initial(&self, job: &JobDescription) -> Result<Parameters, TrainError>;
 
     /// What is known of a dataset without the data itself being needed by the caller.
     ///
@@ -139,6 +139,8 @@ pub struct TrainTask {
     pub expects: Vec<PayloadSpec>,
     /// The last round whose commit folded this client's report, if any has: what [`ClientContext::state`] follows.
     pub basis: Option<RoundId>,
+    /// The job's free-form settings.
+    pub settings: Settings,
 }
 
 impl TrainTask {
@@ -154,6 +156,7 @@ impl TrainTask {
             payloads: BTreeMap::new(),
             expects: Vec::new(),
             basis: None,
+            settings: Settings::new(),
         }
     }
 }

@@ -191,7 +191,7 @@ pub fn nothing_was_lost(log: &[LoggedEvent], clients: u32) {
     let all: Vec<_> = (0..clients).map(ClientId).collect();
     for entry in log {
         match &entry.event {
-            JobEvent::RoundCommitted { clients, .. } => assert_eq!(clients, &all),
+            JobEvent::RoundCommitted { folded, .. } => assert_eq!(folded, &all),
             JobEvent::RoundAbandoned { .. } => panic!("a round was lost: {log:#?}"),
             _ => {}
         }

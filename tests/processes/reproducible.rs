@@ -76,7 +76,7 @@ fn a_record_of_rounds_repeats_a_run_whose_cohorts_were_drawn() {
         let rounds = parse_rounds(&text).unwrap();
         rounds
             .into_iter()
-            .map(|round| round.clients)
+            .map(|round| round.folded)
             .collect::<Vec<_>>()
     };
     let folded = clients(&first);

@@ -49,7 +49,7 @@ fn a_job_submitted_over_the_network_trains_and_its_results_can_be_fetched() {
     assert!(
         rounds
             .iter()
-            .all(|round| round.clients.len() == 4 && round.bytes > 0)
+            .all(|round| round.folded.len() == 4 && round.bytes > 0)
     );
     let device = DeviceSpec::Cpu.resolve().unwrap().to_string();
     for record in &rounds {

@@ -3,6 +3,7 @@
 use super::*;
 use crate::{
     data::DatasetInfo,
+    job::JobDescription,
     partition::{Capacity, PartitionSpec},
     round::{Evaluation, JobEvent},
     telemetry::WorkerSummary,
@@ -245,11 +246,11 @@ struct Slow(NoopTrainers, Duration);
 struct SlowTrainer(Box<dyn LocalTrainer>, Duration);
 
 impl TrainerFactory for Slow {
-    fn trainer(&self, job: &JobSpec) -> Result<Box<dyn LocalTrainer>, TrainError> {
+    fn trainer(&self, job: &JobDescription) -> Result<Box<dyn LocalTrainer>, TrainError> {
         Ok(Box::new(SlowTrainer(self.0.trainer(job)?, self.1)))
     }
 
-    fn initial(&self, job: &JobSpec) -> Result<Parameters, TrainError> {
+    fn initial(&self, job: &JobDescription) -> Result<Parameters, TrainError> {
         self.0.initial(job)
     }
 

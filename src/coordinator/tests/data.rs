@@ -137,7 +137,7 @@ async fn local_data_makes_a_client_of_each_worker_and_a_lost_one_a_dropout() {
     assert_eq!(answer.0, 204, "{answer:?}");
     let (summary, rounds, model) = lab.finished(job).await;
     assert_eq!(summary.phase, "completed", "{}", summary.detail);
-    assert_eq!(rounds[0].clients.len(), 2);
+    assert_eq!(rounds[0].folded.len(), 2);
     // 1000 examples count for 70: 8 * 70 / 80.
     assert_eq!(model.values(), [7.0; SIZE]);
 }

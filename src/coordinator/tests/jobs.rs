@@ -118,7 +118,7 @@ async fn leases_of_a_worker_that_left_move_within_the_round_and_the_tasks_with_t
     assert_eq!(lab.report(&stayer, &inherited).await.0, 204);
     let (_, rounds, _) = lab.finished(job).await;
     assert_eq!(rounds.len(), 1);
-    assert_eq!(rounds[0].clients.len(), 2);
+    assert_eq!(rounds[0].folded.len(), 2);
 }
 
 #[tokio::test]

@@ -48,7 +48,7 @@ impl Pair {
         assert_eq!(self.lab.report(&self.good, &self.good_task).await.0, 204);
         let (summary, rounds, model) = self.lab.finished(self.job).await;
         assert_eq!(summary.phase, "completed", "{}", summary.detail);
-        assert_eq!(rounds[0].clients, [self.good_task.client]);
+        assert_eq!(rounds[0].folded, [self.good_task.client]);
         assert_eq!(model.values(), [1.0; SIZE]);
     }
 
@@ -57,7 +57,7 @@ impl Pair {
         assert_eq!(self.lab.report(&self.bad, &self.bad_task).await.0, 204);
         assert_eq!(self.lab.report(&self.good, &self.good_task).await.0, 204);
         let (_, rounds, _) = self.lab.finished(self.job).await;
-        assert_eq!(rounds[0].clients.len(), 2);
+        assert_eq!(rounds[0].folded.len(), 2);
     }
 }
 
@@ -311,7 +311,7 @@ async fn in_process_bodies_are_checked_like_streams() {
     let layout = pair
         .lab
         .trainers
-        .initial(&pair.lab.trainers.job())
+        .initial(&pair.lab.trainers.job().description())
         .unwrap()
         .layout()
         .clone();

@@ -270,6 +270,7 @@ async fn run(parameters: usize, full: bool, broken: bool, unpublished: bool) -> 
         evaluation: EvaluationMode::Never,
         strategy: StrategySpec::Custom {
             name: "counting".to_string(),
+            settings: Default::default(),
         },
         ..trainers.job()
     };
@@ -444,7 +445,10 @@ async fn a_report_in_another_encoding_than_the_jobs_is_malformed() {
         .put_report(&worker, &task, &lab.metadata(&task), &lab.body(1.0))
         .await;
     assert_eq!(answer.0, 422, "{answer:?}");
-    let layout = lab.trainers.initial(&lab.trainers.job()).unwrap();
+    let layout = lab
+        .trainers
+        .initial(&lab.trainers.job().description())
+        .unwrap();
     let delta = Parameters::new(layout.layout().clone(), vec![1.0; SIZE]).unwrap();
     let encoded = encode(Encoding::Int8, &Arc::new(delta)).unwrap();
     let body = encoded.pieces(DELTA_PREFIX).concat();
@@ -454,7 +458,7 @@ async fn a_report_in_another_encoding_than_the_jobs_is_malformed() {
     assert_eq!(answer.0, 204, "{answer:?}");
     let (summary, rounds, model) = lab.finished(job).await;
     assert_eq!(summary.phase, "completed");
-    assert_eq!(rounds[0].clients, [good.client]);
+    assert_eq!(rounds[0].folded, [good.client]);
     assert!(
         model
             .values()

@@ -45,7 +45,7 @@ fn train(
         cancelled: &Default::default(),
         progress: &mut |_, _| {},
     };
-    let mut trainer = trainers.trainer(spec).unwrap();
+    let mut trainer = trainers.trainer(&spec.description()).unwrap();
     trainer.train(global, &task, &mut context).unwrap()
 }
 
@@ -75,7 +75,7 @@ async fn a_round_of_unlike_workers_is_the_mean_of_what_each_backend_trained() {
     spec.training.lr = 0.05;
     spec.limits.min_workers = 2;
     spec.limits.min_updates = 4;
-    let global = first.initial(&spec).unwrap();
+    let global = first.initial(&spec.description()).unwrap();
 
     let coordinator = Coordinator::builder(first).start();
     let job = coordinator

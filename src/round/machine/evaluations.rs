@@ -7,8 +7,7 @@ use crate::{
     ids::{ClientId, ModelVersion, RequestId, RoundId, Timestamp, WorkerId},
     report::{Refusal, RefusalKind},
     round::{
-        Command, Evaluation, JobEvent, Outcome, Response, collection::not_leased,
-        evaluation::Pending,
+        Command, Evaluation, JobEvent, Outcome, Response, collection::not_leased, pending::Pending,
     },
 };
 
@@ -120,7 +119,13 @@ impl RoundMachine {
             return;
         };
         self.evaluations.remove(position);
-        let (evaluation, reason) = match evaluation {
+        let checked = evaluation.and_then(|evaluation| {
+            if evaluation.examples == 0 {
+                return Err("the test split has no examples".to_string());
+            }
+            evaluation.checked()
+        });
+        let (evaluation, reason) = match checked {
             Ok(evaluation) => (Some(evaluation), None),
             Err(reason) => (None, Some(reason)),
         };

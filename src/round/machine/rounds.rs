@@ -1,20 +1,13 @@
-//! How rounds begin and end.
+//! How rounds begin. [`super::commits`] has how they end.
 
 use std::{collections::BTreeSet, time::Duration};
 
 use super::{Phase, RoundMachine};
 use crate::{
-    ids::{ClientId, ModelVersion, RoundId, Timestamp},
-    round::{
-        ClientSpec, Command, JobEvent,
-        collection::Collection,
-        planted::{Bug, planted},
-    },
-    strategy::{Aggregation, ClientInfo, RoundPlan},
+    ids::{ClientId, RoundId, Timestamp},
+    round::{ClientSpec, Command, JobEvent, collection::Collection},
+    strategy::{ClientInfo, RoundPlan},
 };
-
-/// Closed rounds whose verdicts are remembered, so that a report that is sent again gets the same answer.
-pub(in crate::round) const REMEMBERED_ROUNDS: usize = 8;
 
 impl RoundMachine {
     pub(super) fn prepared(&mut self, prepared: Result<Vec<ClientSpec>, String>, now: Timestamp) {
@@ -92,7 +85,11 @@ impl RoundMachine {
         self.phase = Phase::Planning;
         let clients = self
             .available()
-            .map(|(id, spec)| ClientInfo::new(id, spec.examples))
+            .map(|(id, spec)| {
+                let mut client = ClientInfo::new(id, spec.examples);
+                client.basis = self.basis.get(&id).copied();
+                client
+            })
             .collect();
         self.commands.push_back(Command::Plan {
             round: self.round,
@@ -171,7 +168,11 @@ impl RoundMachine {
             "the cohort has a client that the job has not"
         } else if plan.goal > plan.members.len() {
             "the goal is above the cohort"
-        } else if plan.quorum < self.quorum() {
+        } else if plan.members.is_empty() && plan.quorum > 0 {
+            "the cohort is empty, and only a plan with quorum 0 can do without reports"
+        } else if plan.goal == 0 && !plan.members.is_empty() {
+            "the goal is 0, so no client of the cohort could report"
+        } else if plan.quorum > 0 && plan.quorum < self.quorum() {
             "the quorum is below the job's"
         } else if plan.quorum > plan.goal {
             "the quorum is above the goal"
@@ -179,127 +180,5 @@ impl RoundMachine {
             return Ok(plan);
         };
         Err(format!("the strategy's plan is not valid: {problem}"))
-    }
-
-    /// Closes the round where there is nothing more to wait for.
-    pub(super) fn check_collection(&mut self, now: Timestamp) {
-        let Some(current) = &mut self.current else {
-            return;
-        };
-        let (accepted, outstanding) = (current.accepted_count(), current.outstanding());
-        let quorum = match planted(Bug::QuorumIgnored) {
-            true => 1,
-            false => current.plan.quorum,
-        };
-        let is_due = now >= current.deadline;
-        let is_full = accepted >= current.plan.goal || outstanding == 0;
-        let is_hopeless = accepted + outstanding < current.plan.quorum;
-        if !is_due && !is_full && !is_hopeless {
-            return;
-        }
-        current.closed = true;
-        if accepted >= quorum {
-            self.phase = Phase::Aggregating;
-            return self.commands.push_back(Command::Aggregate {
-                round: current.round,
-                base: current.version,
-                accepted: current.accepted(),
-            });
-        }
-        let why = match (outstanding, is_hopeless) {
-            (0, _) => "every client has answered or failed",
-            (_, true) => "too many clients have failed",
-            (_, false) => "the deadline has passed",
-        };
-        let reason = format!(
-            "{why} with {accepted} of {} accepted reports that the quorum needs",
-            current.plan.quorum
-        );
-        self.abandon(reason, now);
-    }
-
-    pub(super) fn aggregated(
-        &mut self,
-        round: RoundId,
-        aggregation: Result<Aggregation, String>,
-        now: Timestamp,
-    ) {
-        if self.phase != Phase::Aggregating || round != self.round {
-            return;
-        }
-        match aggregation {
-            Ok(aggregation) => {
-                let train_loss = aggregation.metrics.get("train_loss").copied();
-                self.phase = Phase::Publishing { train_loss };
-                self.commands.push_back(Command::Publish {
-                    round,
-                    version: self.version.next(),
-                });
-            }
-            Err(reason) => self.abandon(reason, now),
-        }
-    }
-
-    pub(super) fn published(
-        &mut self,
-        version: ModelVersion,
-        published: Result<(), String>,
-        now: Timestamp,
-    ) {
-        let Phase::Publishing { train_loss } = self.phase else {
-            return;
-        };
-        if version != self.version.next() {
-            return;
-        }
-        if let Err(reason) = published {
-            return self.abandon(reason, now);
-        }
-        self.version = version;
-        self.abandoned = 0;
-        let round = self.round;
-        let clients = self.close_current();
-        self.log(JobEvent::RoundCommitted {
-            round,
-            version,
-            clients,
-            train_loss,
-        });
-        self.begin_evaluation(version, round, now);
-        self.begin_round(now);
-    }
-
-    /// Ends the current round without a new version.
-    fn abandon(&mut self, reason: String, now: Timestamp) {
-        self.close_current();
-        self.log(JobEvent::RoundAbandoned {
-            round: self.round,
-            reason: reason.clone(),
-        });
-        self.abandoned += 1;
-        if self.abandoned >= self.config.limits.max_attempts {
-            return self.fail(format!(
-                "attempt {} of {} was abandoned: {reason}",
-                self.abandoned, self.config.limits.max_attempts
-            ));
-        }
-        self.begin_round(now);
-    }
-
-    /// Takes no more reports, has those that came forgotten, and names the clients of the accepted ones.
-    pub(super) fn close_current(&mut self) -> Vec<ClientId> {
-        let Some(mut current) = self.current.take() else {
-            return Vec::new();
-        };
-        current.closed = true;
-        self.commands.push_back(Command::Discard {
-            round: current.round,
-        });
-        let accepted = current.accepted();
-        self.closed.push_back(current);
-        if self.closed.len() > REMEMBERED_ROUNDS {
-            self.closed.pop_front();
-        }
-        accepted.into_iter().map(|(client, _)| client).collect()
     }
 }

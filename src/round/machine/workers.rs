@@ -146,7 +146,7 @@ impl RoundMachine {
             kind: TaskKind::Train {
                 training: current.plan.training_of(client).clone(),
                 deadline: current.deadline,
-                basis: None,
+                basis: self.basis.get(&client).copied(),
                 sends: current.plan.sends.clone(),
                 expects: current.plan.expects.clone(),
             },

@@ -46,11 +46,7 @@ pub const R1: RoundId = RoundId(1);
 pub const R2: RoundId = RoundId(2);
 
 pub fn measured(loss: f64) -> Evaluation {
-    Evaluation {
-        loss,
-        accuracy: 0.5,
-        examples: 10,
-    }
+    Evaluation::new(loss, 10).with_accuracy(0.5)
 }
 
 pub fn metadata(version: u64) -> ReportMetadata {
@@ -58,7 +54,7 @@ pub fn metadata(version: u64) -> ReportMetadata {
         base_version: ModelVersion(version),
         examples: 10,
         steps: 1,
-        metrics: BTreeMap::new(),
+        metrics: BTreeMap::from([("train_loss".to_string(), 0.25)]),
         ..ReportMetadata::default()
     }
 }
@@ -212,7 +208,18 @@ impl Bench {
     /// Offers a report, which must be admitted, and names the upload.
     pub fn begin(&mut self, worker: WorkerId, client: ClientId, round: RoundId) -> RequestId {
         let version = self.machine.status().version.0;
-        let response = self.offer_with(worker, client, round, metadata(version));
+        self.begin_with(worker, client, round, metadata(version))
+    }
+
+    /// The same with metadata of the test's own.
+    pub fn begin_with(
+        &mut self,
+        worker: WorkerId,
+        client: ClientId,
+        round: RoundId,
+        metadata: ReportMetadata,
+    ) -> RequestId {
+        let response = self.offer_with(worker, client, round, metadata);
         assert_eq!(response, Response::Admitted);
         RequestId(self.requests)
     }
@@ -292,9 +299,24 @@ impl Bench {
         })
     }
 
+    /// The strategy has folded clients 0 and 1, which must be the accepted ones.
     pub fn aggregated(&mut self, round: RoundId) -> Vec<Command> {
-        let mut aggregation = Aggregation::new([], 20.0);
-        aggregation.metrics = BTreeMap::from([("train_loss".to_string(), 0.25)]);
+        self.aggregated_as(round, &[C0, C1], &[])
+    }
+
+    /// The strategy has folded these clients, and excluded those.
+    pub fn aggregated_as(
+        &mut self,
+        round: RoundId,
+        folded: &[ClientId],
+        excluded: &[ClientId],
+    ) -> Vec<Command> {
+        let mut aggregation = Aggregation::new(folded.iter().copied(), 20.0);
+        for client in excluded {
+            let reason = format!("client {client} is too far");
+            aggregation.excluded.push((*client, reason));
+        }
+        aggregation.metrics = BTreeMap::from([("norm".to_string(), 0.25)]);
         let aggregation = Ok(aggregation);
         self.send(Event::Aggregated { round, aggregation })
     }

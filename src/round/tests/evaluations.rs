@@ -260,3 +260,27 @@ fn every_version_that_waits_is_handed_out() {
     assert_eq!(work, [(1, C0), (1, C1), (2, C0), (2, C1)]);
     assert_eq!(busy[2].round, RoundId(2));
 }
+
+#[test]
+fn what_the_driver_measures_is_checked_as_well() {
+    let cases = [
+        (
+            Evaluation::new(f64::NAN, 10),
+            "the loss is not a finite number",
+        ),
+        (Evaluation::new(1.0, 0), "the test split has no examples"),
+        (
+            measured(1.0).with_metric("mae", f64::INFINITY),
+            "the metric \"mae\" is not a finite number",
+        ),
+    ];
+    for (evaluation, problem) in cases {
+        let mut bench = Bench::collecting(by(EvaluationBy::Driver), 1, 2);
+        bench.commit(W1, R1);
+        let commands = bench.send(Event::Evaluated {
+            version: V1,
+            evaluation: Ok(evaluation),
+        });
+        assert_eq!(evaluated(&commands), Some((V1, Err(problem.to_string()))));
+    }
+}

@@ -1,5 +1,7 @@
 //! When a round begins, commits and is abandoned.
 
+use std::collections::BTreeMap;
+
 use super::bench::*;
 use crate::{
     ids::{ClientId, ModelVersion, RoundId, WorkerId},
@@ -35,8 +37,11 @@ fn a_job_goes_from_its_first_worker_to_its_last_version() {
         let committed = JobEvent::RoundCommitted {
             round,
             version,
-            clients: vec![C0, C1],
+            accepted: vec![C0, C1],
+            folded: vec![C0, C1],
+            excluded: Vec::new(),
             train_loss: Some(0.25),
+            metrics: BTreeMap::from([("norm".to_string(), 0.25)]),
         };
         assert!(logged(&commands).contains(&&committed));
         assert!(commands.contains(&Command::Discard { round }));
@@ -175,6 +180,18 @@ fn what_the_strategy_plans_is_checked() {
         (3, 4, 2, "the goal is above the cohort"),
         (3, 3, 1, "the quorum is below the job's"),
         (3, 2, 3, "the quorum is above the goal"),
+        (
+            0,
+            0,
+            2,
+            "the cohort is empty, and only a plan with quorum 0 can do without reports",
+        ),
+        (
+            3,
+            0,
+            0,
+            "the goal is 0, so no client of the cohort could report",
+        ),
     ] {
         let commands = Bench::planning(config(), 1, 3).plan(R1, cohort, goal, quorum);
         assert!(

@@ -58,7 +58,8 @@ fn ten_thousand_clients_of_one_worker_train_and_evaluate_task_by_task() {
         bench.report(W1, task.client, R1);
     }
     assert_eq!(bench.poll(W1, &[]), None);
-    bench.aggregated(R1);
+    let all: Vec<_> = (0..MANY).map(ClientId).collect();
+    bench.aggregated_as(R1, &all, &[]);
     bench.published(1);
     for client in 0..MANY {
         let task = bench.poll(W1, &[]).unwrap();

@@ -68,13 +68,18 @@ impl From<Result<Evaluation, String>> for ShareEvaluation {
     fn from(evaluation: Result<Evaluation, String>) -> Self {
         match evaluation {
             // JSON has no form for them.
-            Ok(found) if !(found.loss.is_finite() && found.accuracy.is_finite()) => {
-                Self::Failed("the loss or the accuracy is not a finite number".to_string())
-            }
+            Ok(found) if !is_finite(&found) => Self::Failed(
+                "the loss, the accuracy or a metric is not a finite number".to_string(),
+            ),
             Ok(found) => Self::Evaluation(found),
             Err(reason) => Self::Failed(reason),
         }
     }
+}
+
+fn is_finite(evaluation: &Evaluation) -> bool {
+    let values = evaluation.metrics.values().chain(&evaluation.accuracy);
+    evaluation.loss.is_finite() && values.copied().all(f64::is_finite)
 }
 
 impl From<ShareEvaluation> for Result<Evaluation, String> {
@@ -117,23 +122,25 @@ mod tests {
     #[test]
     fn an_evaluation_is_one_of_two_forms() {
         let read = |text| Result::from(serde_json::from_str::<ShareEvaluation>(text).unwrap());
-        let evaluation = Evaluation {
-            loss: 0.5,
-            accuracy: 1.0,
-            examples: 3,
-        };
+        let evaluation = Evaluation::new(0.5, 3).with_accuracy(1.0);
         assert_eq!(
             read(r#"{"evaluation":{"loss":0.5,"accuracy":1,"examples":3}}"#),
-            Ok(evaluation)
+            Ok(evaluation.clone())
         );
+        let regression = r#"{"evaluation":{"loss":0.5,"examples":3,"metrics":{"mae":2.5}}}"#;
+        let expected = Evaluation::new(0.5, 3).with_metric("mae", 2.5);
+        assert_eq!(read(regression), Ok(expected));
         assert_eq!(read(r#"{"failed":"no"}"#), Err("no".to_string()));
-        let diverged = Evaluation {
-            loss: f64::NAN,
-            ..evaluation
-        };
-        assert!(matches!(
-            ShareEvaluation::from(Ok(diverged)),
-            ShareEvaluation::Failed(_)
-        ));
+        let diverged = [
+            Evaluation::new(f64::NAN, 3),
+            evaluation.clone().with_accuracy(f64::NAN),
+            evaluation.with_metric("mae", f64::INFINITY),
+        ];
+        for diverged in diverged {
+            assert!(matches!(
+                ShareEvaluation::from(Ok(diverged)),
+                ShareEvaluation::Failed(_)
+            ));
+        }
     }
 }

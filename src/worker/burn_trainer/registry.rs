@@ -15,7 +15,7 @@ use super::{
 use crate::{
     backend::{DeviceError, DeviceSpec},
     data::{Dataset, DatasetInfo},
-    job::JobSpec,
+    job::JobDescription,
     model::{Classifier, ClassifierShape, zoo},
     parameters::Parameters,
     worker::{LocalTrainer, TrainError, TrainerFactory},
@@ -27,10 +27,10 @@ use crate::{
 /// are read when they are first needed and stay in memory.
 ///
 /// ```
-/// use fedavg::{backend::DeviceSpec, job::JobSpec, worker::{BurnTrainers, TrainerFactory}};
+/// use fedavg::{backend::DeviceSpec, job::JobDescription, worker::{BurnTrainers, TrainerFactory}};
 ///
 /// let trainers = BurnTrainers::new(DeviceSpec::Cpu)?;
-/// let initial = trainers.initial(&JobSpec::default())?;
+/// let initial = trainers.initial(&JobDescription::default())?;
 /// assert_eq!(initial.layout().tensors()[0].name, "fc1.bias");
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
@@ -141,11 +141,11 @@ impl BurnTrainers {
         self
     }
 
-    fn learner(&self, job: &JobSpec) -> Option<&Arc<dyn AnyLearner>> {
+    fn learner(&self, job: &JobDescription) -> Option<&Arc<dyn AnyLearner>> {
         self.learners.get(&job.dataset)?.get(&job.model)
     }
 
-    fn family(&self, job: &JobSpec) -> Result<&Arc<dyn AnyFamily>, TrainError> {
+    fn family(&self, job: &JobDescription) -> Result<&Arc<dyn AnyFamily>, TrainError> {
         self.models.get(&job.model).ok_or_else(|| {
             let of_learners = self.learners.iter().flat_map(|(dataset, models)| {
                 models
@@ -167,7 +167,7 @@ impl BurnTrainers {
 }
 
 impl TrainerFactory for BurnTrainers {
-    fn trainer(&self, job: &JobSpec) -> Result<Box<dyn LocalTrainer>, TrainError> {
+    fn trainer(&self, job: &JobDescription) -> Result<Box<dyn LocalTrainer>, TrainError> {
         match self.learner(job) {
             Some(learner) => self.seats.seated(|device| learner.trainer(device)),
             None => {
@@ -178,7 +178,7 @@ impl TrainerFactory for BurnTrainers {
         }
     }
 
-    fn initial(&self, job: &JobSpec) -> Result<Parameters, TrainError> {
+    fn initial(&self, job: &JobDescription) -> Result<Parameters, TrainError> {
         guarded(|| match self.learner(job) {
             Some(learner) => learner.initial(self.seats.first(), job.seed),
             None => {

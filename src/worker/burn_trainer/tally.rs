@@ -117,10 +117,8 @@ impl Measured {
     }
 
     pub(super) fn evaluation(&self) -> Evaluation {
-        Evaluation {
-            loss: self.loss,
-            accuracy: self.accuracy.unwrap_or(0.0),
-            examples: self.examples,
-        }
+        let mut evaluation = Evaluation::new(self.loss, self.examples);
+        evaluation.accuracy = self.accuracy;
+        evaluation
     }
 }

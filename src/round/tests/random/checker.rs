@@ -14,7 +14,7 @@ use crate::{
         ClientSpec, Command, EvaluationBy, Event, JobEvent, MachineConfig, Outcome, Response,
         RoundMachine, Task, TaskKind, machine::REMEMBERED_ROUNDS,
     },
-    strategy::RoundPlan,
+    strategy::{Aggregation, RoundPlan},
 };
 
 type Check = Result<(), String>;
@@ -92,7 +92,10 @@ struct Round {
     told: BTreeMap<ClientId, (RequestId, WorkerId)>,
     failed: BTreeSet<ClientId>,
     uploading: BTreeMap<ClientId, RequestId>,
-    folded: Option<Vec<(ClientId, RequestId)>>,
+    /// The clients whose reports were handed to the strategy.
+    accepted: Option<Vec<ClientId>>,
+    /// What the strategy said of them, once it was published.
+    aggregation: Option<Aggregation>,
 }
 
 impl Round {
@@ -103,6 +106,34 @@ impl Round {
             && !self.told.contains_key(&client)
             && !self.failed.contains(&client)
             && !self.uploading.contains_key(&client)
+    }
+
+    /// An aggregation that may be published names each accepted client once, and folds the quorum.
+    fn check_aggregation(&self, said: &Aggregation) -> Check {
+        let folded: BTreeSet<_> = said.folded.iter().copied().collect();
+        let excluded: BTreeSet<_> = said.excluded.iter().map(|(client, _)| *client).collect();
+        let accepted: BTreeSet<_> = self.accepted.iter().flatten().copied().collect();
+        ensure!(
+            folded.is_subset(&accepted),
+            "publishes {folded:?} of {accepted:?} accepted"
+        );
+        ensure!(folded.is_disjoint(&excluded), "folds what it excludes");
+        ensure!(
+            folded.union(&excluded).eq(&accepted),
+            "an accepted report is neither folded nor excluded, or one excluded that was not accepted"
+        );
+        ensure!(
+            (folded.len(), excluded.len()) == (said.folded.len(), said.excluded.len()),
+            "a client counts twice"
+        );
+        ensure!(said.folded.is_sorted(), "folds out of order");
+        ensure!(
+            folded.len() >= self.plan.quorum,
+            "publishes {} folded reports, below the quorum of {}",
+            folded.len(),
+            self.plan.quorum
+        );
+        Ok(())
     }
 }
 
@@ -128,7 +159,9 @@ pub struct Checker {
     /// New sizes that are still to be logged.
     dealt: Option<Vec<u64>>,
     plan: Option<(RoundId, RoundPlan)>,
-    aggregated: Option<RoundId>,
+    aggregated: Option<(RoundId, Aggregation)>,
+    /// The last round whose commit folded each client.
+    basis: BTreeMap<ClientId, RoundId>,
     published: Option<ModelVersion>,
     version: ModelVersion,
     evaluating: BTreeSet<ModelVersion>,
@@ -163,6 +196,7 @@ impl Checker {
             dealt: None,
             plan: None,
             aggregated: None,
+            basis: BTreeMap::new(),
             published: None,
             version: ModelVersion(0),
             evaluating: BTreeSet::new(),
@@ -210,7 +244,7 @@ impl Checker {
                 self.plan = plan.clone().ok().map(|plan| (*round, plan));
             }
             Event::Aggregated { round, aggregation } => {
-                self.aggregated = aggregation.is_ok().then_some(*round);
+                self.aggregated = aggregation.clone().ok().map(|said| (*round, said));
             }
             Event::Published { version, published } => {
                 self.published = published.is_ok().then_some(*version);
@@ -258,6 +292,12 @@ impl Checker {
                     ensure!(
                         self.size(client.id) == client.examples,
                         "plans with other sizes than were dealt"
+                    );
+                    ensure!(
+                        self.basis.get(&client.id) == client.basis.as_ref(),
+                        "plans with basis {:?} of client {}",
+                        client.basis,
+                        client.id
                     );
                 }
                 ensure!(
@@ -310,16 +350,19 @@ impl Checker {
                 self.aggregate(*round, *base, accepted)?;
             }
             Command::Publish { round, version } => {
-                ensure!(
-                    self.aggregated == Some(*round),
-                    "publishes what was not aggregated"
-                );
+                let said = self.aggregated.take().filter(|(of, _)| of == round);
+                let (Some((_, said)), Some(ended)) = (said, self.rounds.get_mut(round)) else {
+                    return Err("publishes what was not aggregated".to_string());
+                };
+                let is_right = ended.check_aggregation(&said);
+                is_right
+                    .map_err(|problem| format!("a wrong aggregation is published: {problem}"))?;
+                ended.aggregation = Some(said);
                 ensure!(
                     *version == self.version.next(),
                     "version {version} after {}",
                     self.version
                 );
-                self.aggregated = None;
             }
             Command::Evaluate { version } => {
                 ensure!(
@@ -397,7 +440,7 @@ impl Checker {
         let all_answered = folded.told.len() + folded.failed.len() == folded.plan.members.len();
         let is_due = accepted.len() >= folded.plan.goal || now >= folded.deadline;
         ensure!(is_due || all_answered, "round {round} closed for no reason");
-        folded.folded = Some(accepted.to_vec());
+        folded.accepted = Some(accepted.iter().map(|(client, _)| *client).collect());
         Ok(())
     }
 
@@ -494,6 +537,11 @@ impl Checker {
 
     fn quorum(&self) -> usize {
         self.config.limits.min_updates as usize
+    }
+
+    /// The quorum of a round that was planned.
+    pub fn quorum_of(&self, round: RoundId) -> usize {
+        self.rounds.get(&round).map_or(0, |round| round.plan.quorum)
     }
 
     fn no_round_is_open(&self) -> bool {

@@ -49,7 +49,7 @@ enum Flight {
     Prepare(Vec<(WorkerId, u32)>),
     Deal(RoundId),
     Plan(RoundId, Vec<ClientId>),
-    Aggregate(RoundId),
+    Aggregate(RoundId, Vec<ClientId>),
     Publish(ModelVersion),
     Evaluate(ModelVersion),
 }
@@ -74,6 +74,8 @@ pub struct World {
     offered: Vec<Offered>,
     /// The tasks each worker believes it has.
     tasks: BTreeMap<WorkerId, Vec<Task>>,
+    /// Whether the driver does all that it should from here on.
+    is_fair: bool,
     tracing: bool,
     pub trace: Vec<String>,
 }
@@ -129,6 +131,7 @@ impl World {
             uploads: Vec::new(),
             offered: Vec::new(),
             tasks: BTreeMap::new(),
+            is_fair: false,
             tracing,
             trace: Vec::new(),
         }
@@ -256,7 +259,12 @@ impl World {
                     let clients = clients.iter().map(|client| client.id).collect();
                     self.flights.push(Flight::Plan(round, clients));
                 }
-                Command::Aggregate { round, .. } => self.flights.push(Flight::Aggregate(round)),
+                Command::Aggregate {
+                    round, accepted, ..
+                } => {
+                    let clients = accepted.iter().map(|(client, _)| *client).collect();
+                    self.flights.push(Flight::Aggregate(round, clients));
+                }
                 Command::Publish { version, .. } => self.flights.push(Flight::Publish(version)),
                 Command::Evaluate { version } => self.flights.push(Flight::Evaluate(version)),
                 Command::Respond { request, response } => answers.push((request, response)),
@@ -278,7 +286,7 @@ impl World {
         let is_on_its_way = |flight: &Flight| match (status.phase, flight) {
             ("preparing", Flight::Prepare(_)) | ("finishing", Flight::Evaluate(_)) => true,
             ("dealing", Flight::Deal(of)) => *of == round.next(),
-            ("planning", Flight::Plan(of, _)) | ("aggregating", Flight::Aggregate(of)) => {
+            ("planning", Flight::Plan(of, _)) | ("aggregating", Flight::Aggregate(of, _)) => {
                 *of == round
             }
             ("publishing", Flight::Publish(of)) => *of == next,

@@ -15,7 +15,7 @@ use crate::{
     parameters::{Digest, DigestError},
     report::{RefusalKind, ReportMetadata},
     transport::{
-        self, BodyError, DatasetShare, DescribedJob, ReportBody, Request,
+        self, BodyError, DatasetShare, JobMessage, ReportBody, Request,
         body::ByteStream,
         http::{
             api::{DIGEST_HEADER, Failure, REPORT_HEADER, SAFETENSORS, ShareEvaluation},
@@ -31,7 +31,7 @@ use crate::{
     params(
         ("job" = JobId, Path, description = "The job."),
         ("Fedavg-Worker" = WorkerId, Header, description = "The worker that asks.")),
-    responses((status = 200, description = "The job's description.", body = DescribedJob)))]
+    responses((status = 200, description = "The job's description.", body = JobMessage)))]
 pub(super) async fn description(
     SharedWorker(credentials): SharedWorker,
     Ids(job): Ids<JobId>,

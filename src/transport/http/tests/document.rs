@@ -166,6 +166,9 @@ fn hardware_contributions_and_measures_have_schemas_of_their_own() {
         ("Gpu", "compute_capability"),
         ("ReportMetadata", "energy_joules"),
         ("RoundRecord", "contributions"),
+        ("RoundRecord", "by_client"),
+        ("Excluded", "reason"),
+        ("MeasuredClient", "metrics"),
         ("Contribution", "device"),
         ("WorkerSummary", "examples_per_second"),
     ] {

@@ -15,11 +15,14 @@ use crate::{
         BlockError, BodyDecoder, Digest, Encoded, Encoding, Layout, MemoryBody, MemorySink,
         Parameters, Role, StoredBody, safetensors,
     },
-    report::{DELTA_PREFIX, Refusal, RefusalKind},
-    round::{JobEvent, Outcome},
-    telemetry::{Contribution, Health, JobSummary, LoggedEvent, RoundRecord, WorkerSummary},
+    report::{DELTA_PREFIX, Refusal, RefusalKind, ReportMetadata},
+    round::{Excluded, JobEvent, Outcome},
+    telemetry::{
+        ClientMetrics, ClientMetricsLimit, Contribution, Health, JobSummary, LoggedEvent,
+        RoundRecord, WorkerSummary,
+    },
     transport::{
-        Credentials, DatasetShare, Handler, JobDescription, ModelBody, Operator, Registered,
+        Credentials, DatasetShare, Handler, JobMessage, ModelBody, Operator, Registered,
         ReportBody, Request, Response, TaskMessage, TaskWork, Token,
     },
 };
@@ -136,8 +139,14 @@ pub(super) fn events() -> Vec<LoggedEvent> {
         JobEvent::RoundCommitted {
             round: RoundId(1),
             version: ModelVersion(1),
-            clients: vec![ClientId(0), ClientId(2)],
+            accepted: vec![ClientId(0), ClientId(1), ClientId(2)],
+            folded: vec![ClientId(0), ClientId(2)],
+            excluded: vec![Excluded {
+                client: ClientId(1),
+                reason: "too far".to_string(),
+            }],
             train_loss: Some(0.1 + 0.2),
+            metrics: [("norm".to_string(), 0.1 + 0.2)].into(),
         },
         JobEvent::Ended(Outcome::Failed {
             reason: "line one\nline two".to_string(),
@@ -221,9 +230,9 @@ impl Fake {
                 self.tasks.acquire().await.unwrap().forget();
                 Response::Task(task())
             }
-            Request::Job { job, .. } => Response::Job(JobDescription {
+            Request::Job { job, .. } => Response::Job(JobMessage {
                 job,
-                spec: JobSpec::default(),
+                spec: JobSpec::default().description(),
             }),
             Request::Partition { client, .. } => Response::Partition(DatasetShare {
                 dataset: "digits".to_string(),
@@ -341,30 +350,36 @@ impl Operator for Fake {
 
     fn rounds(&self, job: JobId) -> Result<Vec<RoundRecord>, Refusal> {
         known(job)?;
-        Ok(vec![
-            RoundRecord {
-                round: RoundId(1),
-                version: Some(ModelVersion(1)),
-                abandoned: None,
-                test_loss: Some(0.5),
-                test_accuracy: None,
-                train_loss: Some(1.25),
-                seconds: 0.125,
-                bytes: 77,
-                clients: vec![ClientId(0)],
-                contributions: Vec::new(),
-                energy_joules: None,
-            }
-            .with_contributions(vec![Contribution {
-                worker: WorkerId(7),
-                name: "lab".to_string(),
-                device: Some("libtorch:cuda:0".to_string()),
-                clients: vec![ClientId(0)],
-                examples: 12,
-                seconds: Some(0.1 + 0.2),
-                energy_joules: Some(4.5),
-            }]),
-        ])
+        let mut record = RoundRecord::committed(RoundId(1), ModelVersion(1));
+        record.test_loss = Some(0.5);
+        record.train_loss = Some(1.25);
+        record.seconds = 0.125;
+        record.bytes = 77;
+        record.accepted = vec![ClientId(0), ClientId(3)];
+        record.folded = vec![ClientId(0)];
+        record.excluded = vec![Excluded {
+            client: ClientId(3),
+            reason: "too far".to_string(),
+        }];
+        record.metrics.insert("norm".to_string(), 0.1 + 0.2);
+        record.state_lost = vec![ClientId(0)];
+        let metadata = ReportMetadata {
+            examples: 12,
+            metrics: [("train_loss".to_string(), 1.25)].into(),
+            ..ReportMetadata::default()
+        };
+        let said = [(ClientId(0), &metadata)];
+        let measured = ClientMetrics::new(said, ClientMetricsLimit::default());
+        let record = record.with_client_metrics(measured);
+        Ok(vec![record.with_contributions(vec![Contribution {
+            worker: WorkerId(7),
+            name: "lab".to_string(),
+            device: Some("libtorch:cuda:0".to_string()),
+            clients: vec![ClientId(0)],
+            examples: 12,
+            seconds: Some(0.1 + 0.2),
+            energy_joules: Some(4.5),
+        }])])
     }
 
     async fn cancel(&self, job: JobId) -> Result<JobSummary, Refusal> {

@@ -57,11 +57,9 @@ fn model(credentials: Credentials, version: u64) -> Request {
 fn requests(credentials: &Credentials) -> Vec<Request> {
     let credentials = || credentials.clone();
     let (job, client) = (JobId(1), ClientId(2));
-    let evaluation = Evaluation {
-        loss: 0.25,
-        accuracy: 0.5,
-        examples: 9,
-    };
+    let evaluation = Evaluation::new(0.25, 9)
+        .with_accuracy(0.5)
+        .with_metric("mae", 0.1 + 0.2);
     let evaluated = |evaluation| Request::Evaluation {
         credentials: credentials(),
         job,
@@ -206,11 +204,7 @@ async fn floats_come_through_to_the_bit() {
         state ^= state >> 7;
         state ^= state << 17;
         let unit = (state >> 11) as f64 / (1u64 << 53) as f64;
-        let evaluation = Evaluation {
-            loss: unit * 4.0,
-            accuracy: unit,
-            examples: 1,
-        };
+        let evaluation = Evaluation::new(unit * 4.0, 1).with_accuracy(unit);
         let request = Request::Evaluation {
             credentials: credentials(1),
             job: JobId(1),

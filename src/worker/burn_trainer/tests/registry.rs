@@ -26,7 +26,7 @@ fn a_job_that_names_something_unknown_is_told_what_is_known() {
 #[test]
 fn the_initial_model_follows_from_the_seed_and_needs_no_data_of_a_known_dataset() {
     let nowhere = tempfile::tempdir().unwrap();
-    let cifar10 = JobSpec {
+    let cifar10 = JobDescription {
         dataset: "cifar10".to_string(),
         ..job("cifar_cnn")
     };
@@ -43,7 +43,7 @@ fn the_initial_model_follows_from_the_seed_and_needs_no_data_of_a_known_dataset(
             first.get_or_insert(initial.clone()),
             "the same on every device"
         );
-        let other = JobSpec {
+        let other = JobDescription {
             seed: 1,
             ..cifar10.clone()
         };
@@ -69,7 +69,7 @@ fn the_initial_model_follows_from_the_seed_and_needs_no_data_of_a_known_dataset(
 fn a_module_that_draws_its_own_initial_values_draws_them_from_the_seed() {
     for factory in factories() {
         let factory = factory.with_learner("line", "points", Line);
-        let job = |seed| JobSpec {
+        let job = |seed| JobDescription {
             dataset: "points".to_string(),
             seed,
             ..job("line")

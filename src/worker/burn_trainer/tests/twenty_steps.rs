@@ -51,7 +51,7 @@ fn twenty_steps(factory: BurnTrainers, training: &TrainingSettings) -> LocalUpda
         next: AtomicUsize::new(0),
     };
     let factory = factory.with_learner("tiny_cnn", "in order", learner);
-    let job = JobSpec {
+    let job = JobDescription {
         dataset: "in order".to_string(),
         ..job("tiny_cnn")
     };

@@ -43,7 +43,12 @@ impl Checker {
                     "a task for a stranger's client"
                 );
                 match task.kind {
-                    TaskKind::Train { deadline, .. } => {
+                    TaskKind::Train {
+                        deadline, basis, ..
+                    } => {
+                        let known = self.basis.get(&task.client).copied();
+                        ensure!(basis == known, "a task with basis {basis:?}, not {known:?}");
+                        self.seen.on_a_basis |= basis.is_some();
                         let round = self.rounds.get(&task.round);
                         let is_right = round.is_some_and(|round| {
                             round.is_pending(task.client)

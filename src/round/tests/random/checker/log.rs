@@ -49,8 +49,14 @@ impl Checker {
                     "a cohort of {cohort:?}"
                 );
                 ensure!(
-                    *quorum >= self.quorum() && quorum <= goal && *goal <= cohort.len(),
+                    (*quorum == 0 || *quorum >= self.quorum())
+                        && quorum <= goal
+                        && *goal <= cohort.len(),
                     "an invalid plan"
+                );
+                ensure!(
+                    *quorum == 0 || !cohort.is_empty(),
+                    "nobody is asked, and somebody must report"
                 );
                 self.planning = false;
                 let deadline = self.now + Duration::from_secs(self.config.limits.round_timeout);
@@ -63,7 +69,8 @@ impl Checker {
                     told: BTreeMap::new(),
                     failed: BTreeSet::new(),
                     uploading: BTreeMap::new(),
-                    folded: None,
+                    accepted: None,
+                    aggregation: None,
                 };
                 self.rounds.insert(*round, began);
             }
@@ -100,8 +107,11 @@ impl Checker {
             JobEvent::RoundCommitted {
                 round,
                 version,
-                clients,
-                ..
+                accepted,
+                folded,
+                excluded,
+                train_loss,
+                metrics,
             } => {
                 ensure!(
                     self.published.take() == Some(*version),
@@ -116,16 +126,33 @@ impl Checker {
                     self.discarded.last() == Some(round),
                     "the reports were not discarded"
                 );
-                let folded = self
-                    .rounds
-                    .get(round)
-                    .and_then(|round| round.folded.as_ref());
-                let folded = folded
-                    .map(|folded| folded.iter().map(|(client, _)| *client).collect::<Vec<_>>());
+                let ended = self.rounds.get(round);
+                let Some(said) = ended.and_then(|ended| ended.aggregation.as_ref()) else {
+                    return Err(format!("commits round {round}, which was not aggregated"));
+                };
                 ensure!(
-                    folded.as_ref() == Some(clients),
-                    "records {clients:?}, folded {folded:?}"
+                    ended.and_then(|ended| ended.accepted.as_ref()) == Some(accepted),
+                    "records {accepted:?} as accepted"
                 );
+                let recorded = excluded
+                    .iter()
+                    .map(|excluded| (excluded.client, excluded.reason.clone()));
+                ensure!(
+                    *folded == said.folded && recorded.eq(said.excluded.iter().cloned()),
+                    "records {folded:?} and {excluded:?}, and the strategy says {said:?}"
+                );
+                ensure!(
+                    *metrics == said.metrics,
+                    "records other metrics: {metrics:?}"
+                );
+                // All reports say the same.
+                let loss = (!folded.is_empty()).then_some(0.5);
+                ensure!(*train_loss == loss, "records train loss {train_loss:?}");
+                for client in folded {
+                    self.basis.insert(*client, *round);
+                }
+                self.seen.excluded |= !excluded.is_empty();
+                self.seen.without_reports |= accepted.is_empty();
                 self.version = *version;
                 self.abandoned = 0;
                 self.seen.committed = true;
@@ -133,8 +160,17 @@ impl Checker {
                     self.evaluating.insert(*version);
                 }
             }
-            JobEvent::RoundAbandoned { round, reason } => {
+            JobEvent::RoundAbandoned {
+                round,
+                accepted,
+                reason,
+            } => {
                 ensure!(!reason.is_empty(), "abandoned without a reason");
+                let told = self.rounds.get(round).into_iter();
+                let told = told.flat_map(|round| round.told.keys());
+                ensure!(told.eq(accepted), "records {accepted:?} as accepted");
+                self.seen.not_folded |= reason.contains("accepted reports were folded");
+                self.seen.nonsense |= reason.contains("aggregation is not valid");
                 ensure!(
                     *round == self.last_round,
                     "abandons round {round} out of turn"

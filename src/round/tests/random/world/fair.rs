@@ -6,6 +6,7 @@ impl World {
     /// From wherever the run has got to: long work ends well, time passes, and the workers either do what they are
     /// told or are never heard of again. The job must come to its end.
     pub(super) fn finish(&mut self) -> Step {
+        self.is_fair = true;
         let is_silent = self.chance(30);
         let must_complete = !is_silent && self.is_promising();
         for _ in 0..200 {

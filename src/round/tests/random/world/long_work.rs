@@ -37,15 +37,11 @@ impl World {
                 let plan = Ok(self.plan(&clients, fails));
                 Event::Planned { round, plan }
             }
-            Flight::Aggregate(round) => {
-                let aggregation = match fails {
-                    true => Err(failure()),
-                    false => {
-                        let mut aggregation = Aggregation::new([], 1.0);
-                        let loss = ("train_loss".to_string(), 0.5);
-                        aggregation.metrics = BTreeMap::from([loss]);
-                        Ok(aggregation)
-                    }
+            Flight::Aggregate(round, accepted) => {
+                let aggregation = if fails && self.chance(40) {
+                    Err(failure())
+                } else {
+                    Ok(self.aggregation(round, &accepted, fails))
                 };
                 Event::Aggregated { round, aggregation }
             }
@@ -54,11 +50,7 @@ impl World {
                 Event::Published { version, published }
             }
             Flight::Evaluate(version) => {
-                let measured = Evaluation {
-                    loss: 1.0,
-                    accuracy: 0.5,
-                    examples: 10,
-                };
+                let measured = Evaluation::new(1.0, 10).with_accuracy(0.5);
                 let evaluation = if fails { Err(failure()) } else { Ok(measured) };
                 Event::Evaluated {
                     version,
@@ -107,6 +99,9 @@ impl World {
     }
 
     pub(super) fn plan(&mut self, clients: &[ClientId], fails: bool) -> RoundPlan {
+        if self.chance(15) {
+            return self.plan_without_quorum(clients);
+        }
         let least = self.limits.min_updates as usize;
         let chosen = self.rng.random_range(least..=clients.len());
         let mut cohort: Vec<_> = clients.sample(&mut self.rng, chosen).copied().collect();
@@ -125,6 +120,46 @@ impl World {
             }
         }
         plan
+    }
+
+    /// A plan that commits with whatever came; sometimes nobody is asked at all.
+    fn plan_without_quorum(&mut self, clients: &[ClientId]) -> RoundPlan {
+        let chosen = self.rng.random_range(0..=clients.len());
+        let mut cohort: Vec<_> = clients.sample(&mut self.rng, chosen).copied().collect();
+        cohort.sort();
+        let mut plan = RoundPlan::new(cohort, TrainingSettings::default());
+        plan.quorum = 0;
+        plan
+    }
+
+    /// Folds some of the accepted clients and excludes the others; a fair driver folds at least the quorum. An
+    /// aggregation that fails has nonsense in it.
+    fn aggregation(&mut self, round: RoundId, accepted: &[ClientId], fails: bool) -> Aggregation {
+        let mut aggregation = Aggregation::new([], 1.0);
+        let mut spare = accepted.len();
+        if self.is_fair || self.chance(60) {
+            spare = spare.saturating_sub(self.checker.quorum_of(round));
+        }
+        let excludes = self.chance(60);
+        for client in accepted {
+            if excludes && aggregation.excluded.len() < spare && self.chance(50) {
+                let reason = "too far from the others".to_string();
+                aggregation.excluded.push((*client, reason));
+            } else {
+                aggregation.folded.push(*client);
+            }
+        }
+        aggregation.metrics = BTreeMap::from([("norm".to_string(), 0.5)]);
+        if fails {
+            let stranger = ClientId(self.rng.random_range(0..10));
+            match self.rng.random_range(0..4) {
+                0 => drop(aggregation.folded.pop()),
+                1 => aggregation.folded.push(stranger),
+                2 => aggregation.excluded.push((stranger, "unknown".to_string())),
+                _ => aggregation.folded.reverse(),
+            }
+        }
+        aggregation
     }
 
     /// The end of some long work is told a second time.

@@ -135,11 +135,7 @@ impl World {
         task: &Task,
         fails: bool,
     ) -> Result<Response, String> {
-        let measured = Evaluation {
-            loss: 1.0,
-            accuracy: 0.5,
-            examples: 10,
-        };
+        let measured = Evaluation::new(1.0, 10).with_accuracy(0.5);
         let request = self.request(Asked::Other);
         let event = Event::ShareEvaluated {
             request,

@@ -1,0 +1,124 @@
+use super::*;
+
+#[test]
+fn an_empty_document_is_a_job_with_the_seeds_defaults() {
+    let spec: JobSpec = serde_json::from_str("{}").unwrap();
+    assert_eq!(spec, JobSpec::default());
+    assert!(spec.validate().is_ok());
+    let training = &spec.training;
+    assert_eq!(
+        (spec.rounds, training.local_epochs, training.batch_size),
+        (20, 1, 64)
+    );
+    assert_eq!(
+        (training.lr, training.momentum, training.weight_decay),
+        (0.01, 0.9, 1e-4)
+    );
+    assert_eq!(
+        (spec.limits.round_timeout, spec.limits.min_updates),
+        (900, 1)
+    );
+}
+
+#[test]
+fn a_misspelt_field_is_refused() {
+    for text in [
+        r#"{"learning_rate":1}"#,
+        r#"{"training":{"learning_rate":1}}"#,
+        r#"{"encoding":{"learning_rate":"f32"}}"#,
+        r#"{"limits":{"learning_rate":1}}"#,
+        r#"{"strategy":{"kind":"custom","name":"a","learning_rate":1}}"#,
+    ] {
+        let error = serde_json::from_str::<JobSpec>(text).unwrap_err();
+        assert!(error.to_string().contains("learning_rate"), "{error}");
+    }
+    let task: TrainingSettings = serde_json::from_str(r#"{"learning_rate":1,"lr":0.5}"#).unwrap();
+    assert_eq!(task.lr, 0.5, "a task of a newer coordinator is read");
+    let spec: JobSpec = serde_json::from_str(r#"{"training":{"lr":0.5}}"#).unwrap();
+    assert_eq!((spec.training.batch_size, spec.training.lr), (64, 0.5));
+}
+
+#[test]
+fn encodings_are_named_and_an_unknown_one_is_refused() {
+    let read = |text: &str| serde_json::from_str::<JobSpec>(text);
+    let spec = read(r#"{"encoding":{"reports":"top_k:0.05","models":"bf16"}}"#).unwrap();
+    let expected = Encodings {
+        reports: Encoding::TopK { fraction: 0.05 },
+        models: Encoding::Bf16,
+    };
+    assert_eq!(spec.encoding, expected);
+    let again = read(&serde_json::to_string(&spec).unwrap()).unwrap();
+    assert_eq!(again, spec);
+    let error = read(r#"{"encoding":{"reports":"int4"}}"#).unwrap_err();
+    assert!(error.to_string().contains("int4"), "{error}");
+}
+
+#[test]
+fn settings_travel_as_they_are_and_have_a_bound() {
+    let text = r#"{"settings":{"depth":3},"strategy":{"kind":"custom","name":"adam","settings":{"betas":[0.9,0.99]}}}"#;
+    let mut spec: JobSpec = serde_json::from_str(text).unwrap();
+    assert_eq!(spec.settings["depth"], 3);
+    let StrategySpec::Custom { name, settings } = &spec.strategy else {
+        panic!("{spec:?}");
+    };
+    assert_eq!(
+        (name.as_str(), &settings["betas"][1]),
+        ("adam", &0.99.into())
+    );
+    let again: JobSpec = serde_json::from_str(&serde_json::to_string(&spec).unwrap()).unwrap();
+    assert_eq!(again, spec);
+    assert_eq!(spec.validate(), Ok(()));
+    // With the name, the quotes, the colon and the braces: one byte more than the most.
+    let long = "x".repeat(MOST_SETTINGS - 7);
+    spec.settings = Settings::from_iter([("a".to_string(), long.into())]);
+    let error = spec.validate().unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "settings has 65537 bytes as JSON, and 65536 is the most"
+    );
+    let settings = std::mem::take(&mut spec.settings);
+    let name = "adam".to_string();
+    spec.strategy = StrategySpec::Custom { name, settings };
+    assert_eq!(spec.validate().unwrap_err().field, "strategy.settings");
+}
+
+#[test]
+fn each_number_out_of_range_names_its_field() {
+    let problem = |change: fn(&mut JobSpec)| {
+        let mut spec = JobSpec::default();
+        change(&mut spec);
+        spec.validate().unwrap_err().field
+    };
+    assert_eq!(problem(|spec| spec.rounds = 0), "rounds");
+    assert_eq!(problem(|spec| spec.training.lr = f64::NAN), "training.lr");
+    assert_eq!(
+        problem(|spec| spec.encoding.models = Encoding::TopK { fraction: 0.1 }),
+        "encoding.models"
+    );
+    assert_eq!(
+        problem(|spec| spec.training.batch_size = 0),
+        "training.batch_size"
+    );
+    assert_eq!(
+        problem(|spec| spec.strategy = StrategySpec::FedAvg {
+            fraction: 0.0,
+            over_selection: 0.0,
+            weighting: Weighting::Examples
+        }),
+        "strategy.fraction"
+    );
+    assert_eq!(
+        problem(|spec| {
+            spec.limits.min_updates = 5;
+            spec.limits.goal = Some(4);
+        }),
+        "limits.goal"
+    );
+    assert_eq!(
+        problem(|spec| {
+            spec.limits.min_updates = 5;
+            spec.clients = Some(4);
+        }),
+        "clients"
+    );
+}

@@ -1,0 +1,222 @@
+//! How rounds end: they commit what the strategy folded, or they are abandoned.
+
+use super::{Phase, RoundMachine};
+use crate::{
+    ids::{ClientId, ModelVersion, RoundId, Timestamp},
+    round::{
+        Command, Excluded, JobEvent,
+        collection::Collection,
+        planted::{Bug, planted},
+    },
+    strategy::Aggregation,
+};
+
+/// Closed rounds whose verdicts are remembered, so that a report that is sent again gets the same answer.
+pub(in crate::round) const REMEMBERED_ROUNDS: usize = 8;
+
+impl RoundMachine {
+    /// Closes the round if there is nothing more to wait for.
+    pub(super) fn check_collection(&mut self, now: Timestamp) {
+        let Some(current) = &mut self.current else {
+            return;
+        };
+        let (accepted, outstanding) = (current.accepted_count(), current.outstanding());
+        let mut quorum = current.plan.quorum;
+        if planted(Bug::QuorumIgnored) {
+            quorum = quorum.min(1);
+        }
+        let is_due = now >= current.deadline;
+        let is_full = accepted >= current.plan.goal || outstanding == 0;
+        let is_hopeless = accepted + outstanding < current.plan.quorum;
+        if !is_due && !is_full && !is_hopeless {
+            return;
+        }
+        current.closed = true;
+        if accepted >= quorum {
+            self.phase = Phase::Aggregating;
+            return self.commands.push_back(Command::Aggregate {
+                round: current.round,
+                base: current.version,
+                accepted: current.accepted(),
+            });
+        }
+        let why = if outstanding == 0 {
+            "every client has answered or failed"
+        } else if is_hopeless {
+            "too many clients have failed"
+        } else {
+            "the deadline has passed"
+        };
+        let reason = format!(
+            "{why} with {accepted} of {} accepted reports that the quorum needs",
+            current.plan.quorum
+        );
+        self.abandon(reason, now);
+    }
+
+    pub(super) fn aggregated(
+        &mut self,
+        round: RoundId,
+        aggregation: Result<Aggregation, String>,
+        now: Timestamp,
+    ) {
+        if self.phase != Phase::Aggregating || round != self.round {
+            return;
+        }
+        let checked = aggregation.and_then(|aggregation| {
+            match &self.current {
+                Some(current) if !planted(Bug::ExclusionIgnored) => check(current, &aggregation)?,
+                _ => {}
+            }
+            Ok(aggregation)
+        });
+        match checked {
+            Ok(aggregation) => {
+                self.phase = Phase::Publishing { aggregation };
+                self.commands.push_back(Command::Publish {
+                    round,
+                    version: self.version.next(),
+                });
+            }
+            Err(reason) => self.abandon(reason, now),
+        }
+    }
+
+    pub(super) fn published(
+        &mut self,
+        version: ModelVersion,
+        published: Result<(), String>,
+        now: Timestamp,
+    ) {
+        let Phase::Publishing { aggregation } = &mut self.phase else {
+            return;
+        };
+        if version != self.version.next() {
+            return;
+        }
+        if let Err(reason) = published {
+            return self.abandon(reason, now);
+        }
+        let aggregation = std::mem::take(aggregation);
+        self.version = version;
+        self.abandoned = 0;
+        let round = self.round;
+        let folded = &aggregation.folded;
+        let train_loss = self
+            .current
+            .as_ref()
+            .and_then(|current| current.train_loss(folded));
+        let accepted = self.close_current();
+        let moved = if planted(Bug::BasisOfExcluded) {
+            &accepted
+        } else {
+            folded
+        };
+        self.basis
+            .extend(moved.iter().map(|client| (*client, round)));
+        let mut metrics = aggregation.metrics;
+        // JSON has no other numbers: a log with one could not be read back.
+        metrics.retain(|_, value| value.is_finite());
+        let mut excluded = Vec::new();
+        for (client, reason) in aggregation.excluded {
+            excluded.push(Excluded { client, reason });
+        }
+        self.log(JobEvent::RoundCommitted {
+            round,
+            version,
+            accepted,
+            folded: aggregation.folded,
+            excluded,
+            train_loss,
+            metrics,
+        });
+        self.begin_evaluation(version, round, now);
+        self.begin_round(now);
+    }
+
+    /// Ends the current round without a new version.
+    pub(super) fn abandon(&mut self, reason: String, now: Timestamp) {
+        let accepted = self.close_current();
+        self.log(JobEvent::RoundAbandoned {
+            round: self.round,
+            accepted,
+            reason: reason.clone(),
+        });
+        self.abandoned += 1;
+        if self.abandoned >= self.config.limits.max_attempts {
+            return self.fail(format!(
+                "attempt {} of {} was abandoned: {reason}",
+                self.abandoned, self.config.limits.max_attempts
+            ));
+        }
+        self.begin_round(now);
+    }
+
+    /// Takes no more reports, orders the accepted ones to be discarded, and returns the clients that sent them.
+    pub(super) fn close_current(&mut self) -> Vec<ClientId> {
+        let Some(mut current) = self.current.take() else {
+            return Vec::new();
+        };
+        current.closed = true;
+        self.commands.push_back(Command::Discard {
+            round: current.round,
+        });
+        let accepted = current.accepted();
+        self.closed.push_back(current);
+        if self.closed.len() > REMEMBERED_ROUNDS {
+            self.closed.pop_front();
+        }
+        accepted.into_iter().map(|(client, _)| client).collect()
+    }
+}
+
+/// Checks that an aggregation accounts for each accepted report once, and folded as many as the quorum.
+fn check(round: &Collection, aggregation: &Aggregation) -> Result<(), String> {
+    let invalid = |problem: String| {
+        Err(format!(
+            "the strategy's aggregation is not valid: {problem}"
+        ))
+    };
+    let folded = &aggregation.folded;
+    let excluded: Vec<_> = aggregation
+        .excluded
+        .iter()
+        .map(|(client, _)| *client)
+        .collect();
+    if !folded.is_sorted() || !excluded.is_sorted() {
+        return invalid("its clients are not in rising order".to_string());
+    }
+    let mut named = folded.clone();
+    named.extend(&excluded);
+    named.sort_unstable();
+    if let Some(pair) = named.windows(2).find(|pair| pair[0] == pair[1]) {
+        return invalid(format!("it names client {} more than once", pair[0]));
+    }
+    let mut accepted = Vec::new();
+    for (client, _) in round.accepted() {
+        accepted.push(client);
+    }
+    if let Some(stranger) = named
+        .iter()
+        .find(|client| accepted.binary_search(client).is_err())
+    {
+        return invalid(format!("no report of client {stranger} was accepted"));
+    }
+    if let Some(missing) = accepted
+        .iter()
+        .find(|client| named.binary_search(client).is_err())
+    {
+        return invalid(format!(
+            "it neither folds nor excludes client {missing}, whose report was accepted"
+        ));
+    }
+    if folded.len() < round.plan.quorum {
+        return Err(format!(
+            "{} of {} accepted reports were folded, and the quorum is {}",
+            folded.len(),
+            accepted.len(),
+            round.plan.quorum
+        ));
+    }
+    Ok(())
+}

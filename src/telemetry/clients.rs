@@ -1,0 +1,192 @@
+//! What the folded clients of a round measured: the means over all of them, and a bounded list by client.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{ids::ClientId, report::ReportMetadata};
+
+/// The longest name of a metric that a record keeps, in bytes.
+const LONGEST_NAME: usize = 64;
+
+/// How much of the clients' own metrics a round's record keeps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ClientMetricsLimit {
+    /// The most clients that are listed.
+    pub clients: usize,
+    /// The most metrics of each of them, and the most means.
+    pub metrics: usize,
+}
+
+impl Default for ClientMetricsLimit {
+    fn default() -> Self {
+        Self {
+            clients: 1000,
+            metrics: 16,
+        }
+    }
+}
+
+/// What the folded clients of a round measured while they trained. Whatever a limit cuts is counted.
+#[derive(Debug, Clone, Default, PartialEq)]
+#[non_exhaustive]
+pub struct ClientMetrics {
+    /// The mean of each metric over the clients that have it, weighted by their examples. If a limit cuts, the metrics
+    /// that the most clients have are kept.
+    pub means: BTreeMap<String, f64>,
+    /// How many more metrics have no mean here.
+    pub means_left_out: u64,
+    /// The clients one by one, in order. If a limit cuts, the first clients are kept.
+    pub clients: Vec<MeasuredClient>,
+    /// How many more clients are not listed.
+    pub clients_left_out: u64,
+}
+
+/// What one client measured.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "http", derive(utoipa::ToSchema))]
+#[non_exhaustive]
+pub struct MeasuredClient {
+    /// The client.
+    pub client: ClientId,
+    /// Number of examples that it trained on.
+    pub examples: u64,
+    /// What it measured, by name. If a limit cuts, the first names are kept.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub metrics: BTreeMap<String, f64>,
+    /// How many more metrics it reported.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub metrics_left_out: u64,
+}
+
+/// A mean in the making.
+#[derive(Default)]
+struct Sum {
+    clients: usize,
+    value: f64,
+    examples: f64,
+}
+
+impl ClientMetrics {
+    /// Of these folded reports, in client order.
+    pub fn new<'a>(
+        reports: impl IntoIterator<Item = (ClientId, &'a ReportMetadata)>,
+        limit: ClientMetricsLimit,
+    ) -> Self {
+        let mut measured = Self::default();
+        let mut sums: BTreeMap<&str, Sum> = BTreeMap::new();
+        for (client, said) in reports {
+            for (name, value) in &said.metrics {
+                let sum = sums.entry(name).or_default();
+                let weight = said.examples as f64;
+                sum.clients += 1;
+                sum.value += value * weight;
+                sum.examples += weight;
+            }
+            if measured.clients.len() < limit.clients {
+                let one = MeasuredClient::new(client, said, limit.metrics);
+                measured.clients.push(one);
+            } else {
+                measured.clients_left_out += 1;
+            }
+        }
+        let mut means: Vec<_> = sums.into_iter().collect();
+        // Stable: metrics that equally many clients have stay in the order of their names.
+        means.sort_by_key(|(_, sum)| std::cmp::Reverse(sum.clients));
+        for (name, sum) in means {
+            let mean = sum.value / sum.examples;
+            let has_room = measured.means.len() < limit.metrics;
+            if has_room && name.len() <= LONGEST_NAME && mean.is_finite() {
+                measured.means.insert(name.to_string(), mean);
+            } else {
+                measured.means_left_out += 1;
+            }
+        }
+        measured
+    }
+}
+
+impl MeasuredClient {
+    fn new(client: ClientId, said: &ReportMetadata, limit: usize) -> Self {
+        let mut metrics = BTreeMap::new();
+        for (name, value) in &said.metrics {
+            if metrics.len() < limit && name.len() <= LONGEST_NAME {
+                metrics.insert(name.clone(), *value);
+            }
+        }
+        Self {
+            client,
+            examples: said.examples,
+            metrics_left_out: (said.metrics.len() - metrics.len()) as u64,
+            metrics,
+        }
+    }
+}
+
+pub(super) fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn said(examples: u64, metrics: &[(&str, f64)]) -> ReportMetadata {
+        let mut said = ReportMetadata {
+            examples,
+            ..ReportMetadata::default()
+        };
+        for (name, value) in metrics {
+            said.metrics.insert(name.to_string(), *value);
+        }
+        said
+    }
+
+    fn measured(reports: &[ReportMetadata], clients: usize, metrics: usize) -> ClientMetrics {
+        let reports = (0..).map(ClientId).zip(reports);
+        ClientMetrics::new(reports, ClientMetricsLimit { clients, metrics })
+    }
+
+    #[test]
+    fn a_mean_is_weighted_by_the_examples_of_those_that_have_the_metric() {
+        let reports = [
+            said(30, &[("loss", 1.0), ("mae", 4.0)]),
+            said(10, &[("loss", 3.0)]),
+            said(60, &[("mae", 1.0)]),
+        ];
+        let measured = measured(&reports, 1000, 16);
+        let means: Vec<_> = measured.means.into_iter().collect();
+        assert_eq!(means, [("loss".to_string(), 1.5), ("mae".to_string(), 2.0)]);
+        assert_eq!(measured.clients.len(), 3);
+        assert_eq!(measured.clients[1].metrics["loss"], 3.0);
+        assert_eq!(measured.clients[2].examples, 60);
+        assert_eq!((measured.clients_left_out, measured.means_left_out), (0, 0));
+    }
+
+    #[test]
+    fn what_a_limit_cuts_is_counted_and_what_most_clients_have_stays() {
+        let reports = [
+            said(1, &[("a", 1.0), ("b", 1.0), ("z", 5.0)]),
+            said(1, &[("z", 7.0)]),
+            said(1, &[("z", 9.0)]),
+        ];
+        let measured = measured(&reports, 2, 2);
+        let names: Vec<_> = measured.means.keys().collect();
+        assert_eq!(names, ["a", "z"]);
+        assert_eq!(measured.means["z"], 7.0);
+        assert_eq!(measured.means_left_out, 1);
+        assert_eq!((measured.clients.len(), measured.clients_left_out), (2, 1));
+        let first = &measured.clients[0];
+        assert_eq!((first.metrics.len(), first.metrics_left_out), (2, 1));
+    }
+
+    #[test]
+    fn names_without_end_and_sums_beyond_counting_are_left_out() {
+        let long = "x".repeat(LONGEST_NAME + 1);
+        let reports = [said(u64::MAX, &[(long.as_str(), 1.0), ("huge", f64::MAX)])];
+        let measured = measured(&reports, 10, 10);
+        assert!(measured.means.is_empty(), "{measured:?}");
+        assert_eq!(measured.means_left_out, 2);
+        assert_eq!(measured.clients[0].metrics_left_out, 1);
+    }
+}
