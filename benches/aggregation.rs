@@ -15,7 +15,9 @@ use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_m
 use fedavg::{
     coordinator::Threads,
     ids::{ClientId, ModelVersion, RoundId},
-    parameters::{BlockError, BlockWriter, Encoded, Encoding, Layout, Parameters, Role, encode},
+    parameters::{
+        BlockError, BlockWriter, Encoded, Encoding, Form, Layout, Parameters, Role, Roles, encode,
+    },
     report::{DELTA, Executor, Report, ReportMetadata},
     settings::TrainingSettings,
     strategy::{AggregateContext, FedAvg, RoundPlan, Version, VersionSink, aggregate},
@@ -56,7 +58,11 @@ fn reports(deltas: &[Arc<Parameters>], encoding: Encoding) -> Vec<Report> {
             metrics: BTreeMap::new(),
             ..ReportMetadata::default()
         };
-        let delta: Encoded = encode(encoding, delta).expect("finite values");
+        let delta: Encoded = encode(
+            &Form::new(encoding, delta.layout().clone(), Roles::TRAINED),
+            delta,
+        )
+        .expect("finite values");
         let payloads: Vec<(
             String,
             Arc<dyn fedavg::parameters::BlockReader + Send + Sync>,

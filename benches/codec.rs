@@ -8,8 +8,8 @@ use std::{hint::black_box, sync::Arc, time::Duration};
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use fedavg::parameters::{
-    BlockBuffer, BlockReader, BodyDecoder, Digest, Encoding, Layout, MemorySink, Parameters, Role,
-    encode,
+    BlockBuffer, BlockReader, BodyDecoder, BodyForm, Digest, Encoding, Form, Layout, MemorySink,
+    Parameters, Role, Roles, encode,
 };
 
 const PARAMETERS: usize = 4_000_000;
@@ -43,15 +43,17 @@ fn codec(criterion: &mut Criterion) {
     });
     for encoding in ENCODINGS {
         let name = encoding.name();
+        let form = Form::new(encoding, layout.clone(), Roles::TRAINED);
+        let expected = Arc::new(BodyForm::one("delta", form.clone()));
         group.bench_function(BenchmarkId::new("encode", name), |bencher| {
-            bencher.iter(|| encode(encoding, &delta).expect("finite values"));
+            bencher.iter(|| encode(&form, &delta).expect("finite values"));
         });
-        let encoded = encode(encoding, &delta).expect("finite values");
+        let encoded = encode(&form, &delta).expect("finite values");
         let body = encoded.pieces("delta/").concat();
         let digest = Digest::of(&body);
         group.bench_function(BenchmarkId::new("take", name), |bencher| {
             bencher.iter(|| {
-                let mut decoder = BodyDecoder::new(encoding, Some(layout.clone()), "delta/");
+                let mut decoder = BodyDecoder::new(expected.clone());
                 let mut sink = MemorySink::default();
                 for piece in body.chunks(BLOCK) {
                     decoder.push(piece, &mut sink).expect("a good body");

@@ -27,7 +27,7 @@ use std::{
 use fedavg::{
     backend::DeviceSpec,
     data::{Augmentation, Batch, Dataset, ImageSet, ImageShape, Normalization},
-    ids::{ClientId, ModelVersion, RoundId},
+    ids::{ClientId, RoundId},
     job::{JobSpec, TrainingSettings},
     parameters::Parameters,
     rng::{Purpose, keyed},
@@ -195,17 +195,13 @@ impl Ours {
 
     fn train(&mut self, images: usize) -> Duration {
         let indices: Arc<[u32]> = (0..images).map(|at| (at % EXAMPLES) as u32).collect();
-        let task = TrainTask {
-            round: RoundId(1),
-            client: ClientId(0),
-            version: ModelVersion(0),
-            seed: 1,
-            training: TrainingSettings {
-                batch_size: BATCH as u32,
-                augment: true,
-                ..Default::default()
-            },
-            partition: Partition::Indices(indices),
+        let partition = Partition::Indices(indices);
+        let mut task = TrainTask::new(RoundId(1), ClientId(0), partition);
+        task.seed = 1;
+        task.training = TrainingSettings {
+            batch_size: BATCH as u32,
+            augment: true,
+            ..Default::default()
         };
         let (mut state, cancelled) = (BTreeMap::new(), AtomicBool::new(false));
         let mut context = ClientContext {

@@ -142,6 +142,12 @@ impl Default for StrategySpec {
 }
 
 impl StrategySpec {
+    /// A strategy that an embedder registered under this name, with these settings.
+    pub fn custom(name: impl Into<String>, settings: Settings) -> Self {
+        let name = name.into();
+        Self::Custom { name, settings }
+    }
+
     /// The strategy, where it is one of this crate's; `None` for an embedder's own.
     pub fn build(&self) -> Option<Arc<dyn FederatedStrategy>> {
         match *self {

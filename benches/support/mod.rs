@@ -15,7 +15,7 @@ use std::{
 use bytes::Bytes;
 use fedavg::{
     job::JobSpec,
-    parameters::{Digest, Encoding, Form, Layout, Role},
+    parameters::{Digest, Encoding, Form, Layout, Role, Roles},
     report::{DELTA_PREFIX, ReportMetadata},
     round::JobEvent,
     transport::{
@@ -190,7 +190,7 @@ pub async fn generate_reports(url: String, trainers: Arc<NoopTrainers>, name: St
     let layout = trainers
         .initial(&trainers.job().description())
         .expect("a model");
-    let form = Form::new(Encoding::F32, layout.layout().clone());
+    let form = Form::new(Encoding::F32, layout.layout().clone(), Roles::TRAINED);
     drop(layout);
     let piece = Bytes::from(vec![0; 256 * 1024]);
     loop {
@@ -221,6 +221,7 @@ async fn act(
         credentials: credentials.clone(),
         job: task.job,
         version: task.version,
+        payload: None,
     };
     let Ok(Response::Model(ModelBody::Stream { mut bytes, .. })) = transport.send(request).await
     else {

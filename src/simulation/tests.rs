@@ -4,8 +4,12 @@ use super::*;
 use crate::{
     ids::{ClientId, ModelVersion, RoundId},
     job::EvaluationMode,
+    report::DELTA,
     round::JobEvent,
-    strategy::Weighting,
+    strategy::{
+        AggregateContext, Aggregation, FedAvg, Inputs, NextVersion, RoundContext, RoundPlan,
+        Weighting,
+    },
     telemetry::canonical,
     worker::NoopTrainers,
 };
@@ -155,34 +159,20 @@ fn workers_evaluate_shares_where_the_job_says_so() {
 fn a_strategy_that_panics_fails_the_job_with_its_message() {
     struct Broken;
     impl FederatedStrategy for Broken {
-        fn plan(
-            &mut self,
-            round: &crate::strategy::RoundContext<'_>,
-            rng: &mut crate::strategy::RoundRng,
-        ) -> Result<crate::strategy::RoundPlan, crate::strategy::StrategyError> {
-            crate::strategy::FedAvg::default().plan(round, rng)
+        fn plan(&self, round: &RoundContext<'_>) -> Result<RoundPlan, StrategyError> {
+            FedAvg::default().plan(round)
         }
         fn aggregate(
-            &mut self,
-            _global: &dyn crate::parameters::BlockReader,
-            _reports: &crate::report::Reports<'_>,
-            _next: &mut dyn crate::parameters::BlockWriter,
-        ) -> Result<crate::strategy::Aggregation, crate::strategy::StrategyError> {
+            &self,
+            _round: &AggregateContext<'_>,
+            _next: &mut NextVersion<'_>,
+        ) -> Result<Aggregation, StrategyError> {
             panic!("no idea how")
-        }
-        fn export_state(&self) -> crate::strategy::StrategyState {
-            Default::default()
-        }
-        fn import_state(
-            &mut self,
-            _state: crate::strategy::StrategyState,
-        ) -> Result<(), crate::strategy::StrategyError> {
-            Ok(())
         }
     }
     let (spec, trainers) = job(2, 2);
     let result = Simulation::new(spec, trainers)
-        .strategy(|_| Box::new(Broken))
+        .strategy(|_, _| Ok(Broken))
         .run();
     let reason = result.unwrap_err().to_string();
     assert!(
@@ -221,43 +211,25 @@ fn a_job_that_can_not_run_is_refused_with_its_field() {
 #[test]
 fn round_numbers_go_on_after_an_abandoned_round() {
     /// Plans every second round only.
-    struct Moody(crate::strategy::FedAvg);
+    struct Moody;
     impl FederatedStrategy for Moody {
-        fn plan(
-            &mut self,
-            round: &crate::strategy::RoundContext<'_>,
-            rng: &mut crate::strategy::RoundRng,
-        ) -> Result<crate::strategy::RoundPlan, crate::strategy::StrategyError> {
-            match round.round.0 % 2 {
-                0 => self.0.plan(round, rng),
-                _ => Err(crate::strategy::StrategyError::Plan(
-                    "not today".to_string(),
-                )),
+        fn plan(&self, round: &RoundContext<'_>) -> Result<RoundPlan, StrategyError> {
+            if round.round.0.is_multiple_of(2) {
+                FedAvg::default().plan(round)
+            } else {
+                Err(StrategyError::Plan("not today".to_string()))
             }
         }
         fn aggregate(
-            &mut self,
-            global: &dyn crate::parameters::BlockReader,
-            reports: &crate::report::Reports<'_>,
-            next: &mut dyn crate::parameters::BlockWriter,
-        ) -> Result<crate::strategy::Aggregation, crate::strategy::StrategyError> {
-            self.0.aggregate(global, reports, next)
-        }
-        fn export_state(&self) -> crate::strategy::StrategyState {
-            self.0.export_state()
-        }
-        fn import_state(
-            &mut self,
-            state: crate::strategy::StrategyState,
-        ) -> Result<(), crate::strategy::StrategyError> {
-            self.0.import_state(state)
+            &self,
+            round: &AggregateContext<'_>,
+            next: &mut NextVersion<'_>,
+        ) -> Result<Aggregation, StrategyError> {
+            FedAvg::default().aggregate(round, next)
         }
     }
     let (spec, trainers) = job(2, 2);
-    let run = || {
-        Simulation::new(spec.clone(), trainers.clone())
-            .strategy(|_| Box::new(Moody(crate::strategy::FedAvg::default())))
-    };
+    let run = || Simulation::new(spec.clone(), trainers.clone()).strategy(|_, _| Ok(Moody));
     let result = run().run().unwrap();
     let rounds: Vec<_> = result
         .rounds
@@ -322,50 +294,31 @@ fn a_run_dealt_by_measured_speeds_ends_and_is_not_repeated() {
 struct Picky;
 
 impl FederatedStrategy for Picky {
-    fn plan(
-        &mut self,
-        round: &crate::strategy::RoundContext<'_>,
-        rng: &mut crate::strategy::RoundRng,
-    ) -> Result<crate::strategy::RoundPlan, crate::strategy::StrategyError> {
-        crate::strategy::FedAvg::default().plan(round, rng)
+    fn plan(&self, round: &RoundContext<'_>) -> Result<RoundPlan, StrategyError> {
+        FedAvg::default().plan(round)
     }
 
     fn aggregate(
-        &mut self,
-        global: &dyn crate::parameters::BlockReader,
-        reports: &crate::report::Reports<'_>,
-        next: &mut dyn crate::parameters::BlockWriter,
-    ) -> Result<crate::strategy::Aggregation, crate::strategy::StrategyError> {
-        let mut aggregation = crate::strategy::Aggregation::new([], 0.0);
-        let mut weights = Vec::new();
-        for report in reports.iter() {
-            if u64::from(report.client.0) == report.round.0 % 4 {
-                aggregation
-                    .excluded
-                    .push((report.client, "its turn".to_string()));
-                weights.push(0.0);
+        &self,
+        round: &AggregateContext<'_>,
+        next: &mut NextVersion<'_>,
+    ) -> Result<Aggregation, StrategyError> {
+        let mut rows = Vec::new();
+        let mut excluded = Vec::new();
+        for report in round.reports() {
+            if u64::from(report.client.0) == round.round().0 % 4 {
+                excluded.push((report.client, "its turn".to_string()));
             } else {
-                aggregation.folded.push(report.client);
-                weights.push(report.metadata.examples as f64);
+                rows.push((report.client, report.metadata.examples as f64));
             }
         }
-        let delta = crate::report::DELTA;
-        aggregation.total_weight =
-            crate::strategy::weighted_mean(global, reports, delta, &weights, next)?;
-        let share = aggregation.excluded.len() as f64 / weights.len() as f64;
+        let inputs = Inputs::new(DELTA, rows);
+        next.fold(&inputs, &|rows, out| out.add_mean(rows, DELTA))?;
+        let mut aggregation = Aggregation::new(inputs.clients(), inputs.total());
+        let share = excluded.len() as f64 / round.reports().len() as f64;
         aggregation.metrics.insert("excluded".to_string(), share);
+        aggregation.excluded = excluded;
         Ok(aggregation)
-    }
-
-    fn export_state(&self) -> crate::strategy::StrategyState {
-        Default::default()
-    }
-
-    fn import_state(
-        &mut self,
-        _state: crate::strategy::StrategyState,
-    ) -> Result<(), crate::strategy::StrategyError> {
-        Ok(())
     }
 }
 
@@ -373,7 +326,7 @@ impl FederatedStrategy for Picky {
 fn the_record_tells_who_was_left_out_and_a_replay_leaves_out_the_same() {
     let (mut spec, trainers) = job(3, 4);
     spec.limits.min_updates = 3;
-    let run = || Simulation::new(spec.clone(), trainers.clone()).strategy(|_| Box::new(Picky));
+    let run = || Simulation::new(spec.clone(), trainers.clone()).strategy(|_, _| Ok(Picky));
     let recorded = run().workers(2).run().unwrap();
     let record = &recorded.rounds[1];
     let all: Vec<_> = (0..4).map(ClientId).collect();
@@ -396,7 +349,7 @@ fn the_record_tells_who_was_left_out_and_a_replay_leaves_out_the_same() {
 
     spec.limits.min_updates = 4;
     let failed = Simulation::new(spec, trainers)
-        .strategy(|_| Box::new(Picky))
+        .strategy(|_, _| Ok(Picky))
         .run();
     let reason = failed.unwrap_err().to_string();
     let expected = "3 of 4 accepted reports were folded, and the quorum is 4";

@@ -2,13 +2,14 @@
 //!
 //! Call [`everything`] from a test. A broken promise panics with its name. Each property uses a job of its own.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
-use super::{ModelStore, ModelWriter, StoreError, StoredModel};
+use super::{ModelForm, ModelStore, ModelWriter, StateForm, StoreError, StoredModel};
 use crate::{
     ids::{JobId, ModelVersion},
-    parameters::{Digest, Encoded, Encoding, Layout, Parameters, Role, StoredBody, encode},
-    strategy::StrategyState,
+    parameters::{
+        Digest, Encoded, Encoding, Form, Layout, Parameters, Role, Roles, StoredBody, encode,
+    },
 };
 
 const BLOCK: usize = 64 * 1024;
@@ -23,6 +24,7 @@ pub fn everything(models: &dyn ModelStore) {
     keeps_readable_what_is_held(models);
     replaces_a_version_that_is_published_again(models);
     refuses_what_has_no_form(models);
+    keeps_the_state_with_its_version(models);
 }
 
 /// Values, file and body are those that the encodings make of the same model, in every encoding and order of blocks.
@@ -44,8 +46,8 @@ pub fn gives_back_what_was_written(models: &dyn ModelStore) {
             assert_eq!(part, expected.values()[65_000..66_000]);
             assert!(model.read(expected.layout().len(), &mut part).is_err());
             assert_body(&*model.file(), &Encoded::plain(expected.clone()));
-            let sent = encode(encoding, &expected).expect("finite values");
-            assert_body(&*model.body(), &sent);
+            assert_body(&*model.body(), &sent(encoding, &expected));
+            assert!(model.frozen().is_none(), "no tensor is frozen");
             version = version.next();
         }
     }
@@ -71,8 +73,7 @@ pub fn keeps_readable_what_is_held(models: &dyn ModelStore) {
         let model = model.expect("a whole model");
         models.remove(JobId(2), version);
         assert_eq!(*model.parameters().expect("values"), *expected);
-        let sent = encode(Encoding::F16, &expected).expect("finite values");
-        assert_body(&*model.body(), &sent);
+        assert_body(&*model.body(), &sent(Encoding::F16, &expected));
     }
 }
 
@@ -83,7 +84,8 @@ pub fn keeps_readable_what_is_held(models: &dyn ModelStore) {
 /// Where that is not so.
 pub fn replaces_a_version_that_is_published_again(models: &dyn ModelStore) {
     let (job, version) = (JobId(3), ModelVersion(4));
-    let begin = || models.begin(job, version, &layout(), Encoding::Int8);
+    let form = ModelForm::new(layout(), Encoding::Int8);
+    let begin = || models.begin(job, version, &form);
     let mut dropped = begin().expect("a version begins");
     let first = publish(models, job, version, Encoding::Int8, &parameters(1), true);
     dropped.write(0, &[9.0; 256]).expect("a block");
@@ -131,6 +133,81 @@ pub fn refuses_what_has_no_form(models: &dyn ModelStore) {
     models.remove(JobId(4), None);
 }
 
+/// State tensors and numbers are those of their version, whatever is written later; offered ones are bodies; frozen tensors are
+/// apart.
+///
+/// # Panics
+///
+/// If they aren't.
+pub fn keeps_the_state_with_its_version(models: &dyn ModelStore) {
+    let tensors = [
+        ("a", vec![300], Role::Trainable),
+        ("b", vec![40], Role::Frozen),
+        ("c.running_var", vec![5], Role::Buffer),
+    ];
+    let tensors = tensors.map(|(name, shape, role)| (name.to_string(), shape, role));
+    let layout = Layout::new(tensors).expect("a layout");
+    let values = |seed: u64| {
+        let value = |index: u64| ((index * 31 + seed * 7) % 97) as f32 / 97.0;
+        let values = (0..layout.len() as u64).map(value).collect();
+        Arc::new(Parameters::new(layout.clone(), values).expect("values of the layout"))
+    };
+    let mut form = ModelForm::new(layout.clone(), Encoding::Int8);
+    form.states.push(StateForm::new("m", Roles::TRAINABLE));
+    form.states
+        .push(StateForm::new("control", Roles::TRAINED).offered());
+    let mut held = Vec::new();
+    for version in 0..2u64 {
+        let writer = models.begin(JobId(5), ModelVersion(version), &form);
+        let mut writer = writer.expect("a version begins");
+        for block in layout.blocks() {
+            let range = block.range.clone();
+            let part = |seed| values(seed).values()[range.clone()].to_vec();
+            writer.write(range.start, &part(version)).expect("a block");
+            for (index, state) in form.states.iter().enumerate() {
+                if state.roles.contains(block.role) {
+                    let seed = 10 * (index as u64 + 1) + version;
+                    let written = writer.write_state(index, range.start, &part(seed));
+                    written.expect("a block of the state");
+                }
+            }
+        }
+        assert!(
+            writer.write_state(2, 0, &[0.0]).is_err(),
+            "a state that there is not"
+        );
+        let numbers = BTreeMap::from([("step".to_string(), version as f64)]);
+        held.push(writer.publish(&numbers).expect("a whole version"));
+    }
+    models.remove(JobId(5), None);
+    for (version, model) in (0..).zip(&held) {
+        assert_eq!(model.numbers()["step"], version as f64);
+        assert_eq!(*model.parameters().expect("values"), *values(version));
+        for (index, state) in form.states.iter().enumerate() {
+            let expected = values(10 * (index as u64 + 1) + version);
+            let form = Form::new(Encoding::F32, layout.clone(), state.roles);
+            let expected = encode(&form, &expected).expect("finite values");
+            let mut found = vec![0.0; layout.len()];
+            let read = model.state(&state.name).expect("a state");
+            read.read(0, &mut found).expect("values of the state");
+            assert_eq!(found, expected.decode().expect("memory").values());
+            let body = model.payload(&state.name);
+            assert_eq!(
+                body.is_some(),
+                state.offered,
+                "only what is offered is a payload"
+            );
+            if let Some(body) = body {
+                assert_named_body(&*body, &format!("{}/", state.name), &expected);
+            }
+        }
+        let frozen = Form::new(Encoding::F32, layout.clone(), Roles::FROZEN);
+        let frozen = encode(&frozen, &values(version)).expect("finite values");
+        assert_body(&*model.frozen().expect("a frozen tensor"), &frozen);
+        assert!(model.state("other").is_none() && model.payload("other").is_none());
+    }
+}
+
 /// Two whole blocks in the first tensor, and a block of the other two.
 fn layout() -> Arc<Layout> {
     let tensors = [
@@ -160,24 +237,35 @@ fn publish(
     parameters: &Parameters,
     forwards: bool,
 ) -> Result<Arc<dyn StoredModel>, StoreError> {
-    let mut writer = models.begin(job, version, parameters.layout(), encoding)?;
+    let form = ModelForm::new(parameters.layout().clone(), encoding);
+    let mut writer = models.begin(job, version, &form)?;
     write(&mut *writer, parameters, forwards);
-    writer.publish(&StrategyState::default())
+    writer.publish(&BTreeMap::new())
+}
+
+/// What workers get of a model.
+fn sent(encoding: Encoding, parameters: &Arc<Parameters>) -> Encoded {
+    let form = Form::new(encoding, parameters.layout().clone(), Roles::TRAINED);
+    encode(&form, parameters).expect("finite values")
 }
 
 fn write(writer: &mut dyn ModelWriter, parameters: &Parameters, forwards: bool) {
-    let blocks = parameters.values().chunks(BLOCK).enumerate();
-    let mut blocks: Vec<_> = blocks.collect();
+    let mut blocks = parameters.layout().blocks();
     if !forwards {
         blocks.reverse();
     }
-    for (index, block) in blocks {
-        writer.write(index * BLOCK, block).expect("a block");
+    for block in blocks {
+        let values = &parameters.values()[block.range.clone()];
+        writer.write(block.range.start, values).expect("a block");
     }
 }
 
 fn assert_body(body: &dyn StoredBody, expected: &Encoded) {
-    let bytes = expected.pieces("").concat();
+    assert_named_body(body, "", expected);
+}
+
+fn assert_named_body(body: &dyn StoredBody, prefix: &str, expected: &Encoded) {
+    let bytes = expected.pieces(prefix).concat();
     assert_eq!(body.encoding(), expected.form().encoding());
     assert_eq!(body.length(), bytes.len() as u64);
     assert_eq!(body.digest(), Digest::of(&bytes), "the digest of all bytes");

@@ -20,7 +20,7 @@ use handles::Handles;
 use rounds::Rounds;
 use spooled::SpooledFile;
 #[cfg(test)]
-pub(super) use trailer::Trailer;
+pub(super) use trailer::{PayloadTrailer, Trailer};
 use upload::Upload;
 
 use super::DataFolder;

@@ -14,11 +14,13 @@ use std::{
 
 use tempfile::TempDir;
 
-use super::{DataFolder, FileSpool, FileSpoolConfig};
+use super::{DataFolder, FileSpool, FileSpoolConfig, ModelForm};
 use crate::{
     ids::{ClientId, JobId, ModelVersion, RequestId, RoundId},
-    parameters::{Digest, Encoded, Encoding, Layout, Parameters, Role, encode},
-    report::{DELTA_PREFIX, ReportMetadata, Spool, SpoolError, SpoolKey},
+    parameters::{
+        BodyForm, Digest, Encoding, Form, Layout, Parameters, Payloads, Role, Roles, encode,
+    },
+    report::{DELTA, ReportMetadata, Spool, SpoolError, SpoolKey},
 };
 
 const JOB: JobId = JobId(1);
@@ -87,8 +89,19 @@ fn parameters(layout: &Arc<Layout>, seed: u32) -> Arc<Parameters> {
     Arc::new(Parameters::new(layout.clone(), values).unwrap())
 }
 
-fn delta(layout: &Arc<Layout>, encoding: Encoding, client: u32) -> Encoded {
-    encode(encoding, &parameters(layout, client)).unwrap()
+fn delta(layout: &Arc<Layout>, encoding: Encoding, client: u32) -> Payloads {
+    let form = Form::new(encoding, layout.clone(), Roles::TRAINED);
+    Payloads::delta(encode(&form, &parameters(layout, client)).unwrap())
+}
+
+fn report_form(layout: &Arc<Layout>, encoding: Encoding) -> Arc<BodyForm> {
+    let form = Form::new(encoding, layout.clone(), Roles::TRAINED);
+    Arc::new(BodyForm::one(DELTA, form))
+}
+
+/// A model without a state.
+fn form(layout: &Arc<Layout>, encoding: Encoding) -> ModelForm {
+    ModelForm::new(layout.clone(), encoding)
 }
 
 fn key(client: u32) -> SpoolKey {
@@ -119,10 +132,11 @@ fn metadata() -> ReportMetadata {
     }
 }
 
-fn upload(spool: &dyn Spool, client: u32, delta: &Encoded) -> Result<(), SpoolError> {
-    let form = delta.form();
-    let mut writer = spool.begin(key(client), form.encoding(), form.layout())?;
-    let body = delta.pieces(DELTA_PREFIX).concat();
+fn upload(spool: &dyn Spool, client: u32, delta: &Payloads) -> Result<(), SpoolError> {
+    let form = delta.find(DELTA).unwrap().form();
+    let form = report_form(form.layout(), form.encoding());
+    let mut writer = spool.begin(key(client), &form)?;
+    let body = delta.pieces().concat();
     for piece in body.chunks(50_000) {
         writer.push(piece)?;
     }

@@ -44,6 +44,8 @@ mod replay;
 mod rows;
 mod sampler;
 mod state;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 mod weighting;
 
 use std::{collections::BTreeMap, sync::Arc};

@@ -3,7 +3,7 @@
 use super::*;
 use crate::{
     ids::{ModelVersion, RoundId},
-    parameters::Encoded,
+    parameters::{Encoded, Payloads},
 };
 
 /// Two workers with a client each: `bad` is about to send something, `good` sends an honest report afterwards.
@@ -322,7 +322,7 @@ async fn in_process_bodies_are_checked_like_streams() {
         round: pair.bad_task.round,
         client: pair.bad_task.client,
         metadata: pair.metadata(),
-        body: ReportBody::Memory(Encoded::plain(Arc::new(delta))),
+        body: ReportBody::Memory(Payloads::delta(Encoded::plain(Arc::new(delta)))),
     };
     let answer = pair.lab.coordinator.handle(request).await;
     assert!(

@@ -12,15 +12,19 @@ use super::*;
 use crate::{
     ids::{ModelVersion, RequestId, RoundId},
     job::{Encodings, StrategySpec},
-    parameters::{BlockError, BlockReader, BlockWriter, Digest, Layout, encode},
+    parameters::{
+        BlockError, BlockReader, BlockWriter, BodyForm, Digest, Form, Layout, Payloads, Roles,
+        encode,
+    },
     report::{DELTA, Report, SpoolError, SpoolKey, SpoolWriter},
     simulation::Simulation,
     store::{
-        DataFolder, FileModels, FileSpool, FileSpoolConfig, ModelStore, ModelWriter, StoreError,
-        StoredModel,
+        DataFolder, FileModels, FileSpool, FileSpoolConfig, ModelForm, ModelStore, ModelWriter,
+        StoreError, StoredModel,
     },
     strategy::{
-        Aggregation, FedAvg, RoundContext, RoundPlan, RoundRng, StrategyError, StrategyState,
+        AggregateContext, Aggregation, FedAvg, FederatedStrategy, NextVersion, RoundContext,
+        RoundPlan, StateSpec, StrategyError,
     },
     telemetry::canonical,
     transport::http::{ClientConfig, HttpTransport},
@@ -75,12 +79,11 @@ impl Spool for Failing {
     fn begin(
         &self,
         key: SpoolKey,
-        encoding: Encoding,
-        layout: &Arc<Layout>,
+        form: &Arc<BodyForm>,
     ) -> Result<Box<dyn SpoolWriter>, SpoolError> {
         match self.full.swap(false, Ordering::SeqCst) {
             true => Ok(Box::new(FullWriter)),
-            false => self.inner.begin(key, encoding, layout),
+            false => self.inner.begin(key, form),
         }
     }
 
@@ -111,44 +114,31 @@ impl Spool for Failing {
     }
 }
 
-/// FedAvg that counts its aggregations, successful or not, and tells what state each plan found.
+/// FedAvg that counts its aggregations, of which those of failed rounds don't last, and tells what state each plan found.
 struct Counting {
-    inner: FedAvg,
-    aggregations: f64,
     planned: Arc<Mutex<Vec<f64>>>,
 }
 
 impl FederatedStrategy for Counting {
-    fn plan(
-        &mut self,
-        round: &RoundContext<'_>,
-        rng: &mut RoundRng,
-    ) -> Result<RoundPlan, StrategyError> {
-        self.planned.lock().unwrap().push(self.aggregations);
-        self.inner.plan(round, rng)
+    fn state(&self) -> StateSpec {
+        StateSpec::default().number("aggregations", 0.0)
+    }
+
+    fn plan(&self, round: &RoundContext<'_>) -> Result<RoundPlan, StrategyError> {
+        self.planned
+            .lock()
+            .unwrap()
+            .push(round.numbers["aggregations"]);
+        FedAvg::default().plan(round)
     }
 
     fn aggregate(
-        &mut self,
-        global: &dyn BlockReader,
-        reports: &crate::report::Reports<'_>,
-        next: &mut dyn BlockWriter,
+        &self,
+        round: &AggregateContext<'_>,
+        next: &mut NextVersion<'_>,
     ) -> Result<Aggregation, StrategyError> {
-        self.aggregations += 1.0;
-        self.inner.aggregate(global, reports, next)
-    }
-
-    fn export_state(&self) -> StrategyState {
-        let numbers = BTreeMap::from([("aggregations".to_string(), self.aggregations)]);
-        StrategyState {
-            numbers,
-            parameters: BTreeMap::new(),
-        }
-    }
-
-    fn import_state(&mut self, state: StrategyState) -> Result<(), StrategyError> {
-        self.aggregations = state.numbers["aggregations"];
-        Ok(())
+        next.set("aggregations", round.number("aggregations").unwrap() + 1.0);
+        FedAvg::default().aggregate(round, next)
     }
 }
 
@@ -172,12 +162,11 @@ impl ModelStore for Watched {
         &self,
         job: JobId,
         version: ModelVersion,
-        layout: &Arc<Layout>,
-        encoding: Encoding,
+        form: &ModelForm,
     ) -> Result<Box<dyn ModelWriter>, StoreError> {
         self.begun.fetch_add(1, Ordering::SeqCst);
         Ok(Box::new(WatchedWriter {
-            inner: MemoryModels.begin(job, version, layout, encoding)?,
+            inner: MemoryModels.begin(job, version, form)?,
             version,
             published: self.published.clone(),
             fail: self.fail_publishing.clone(),
@@ -194,7 +183,19 @@ impl BlockWriter for WatchedWriter {
 }
 
 impl ModelWriter for WatchedWriter {
-    fn publish(self: Box<Self>, state: &StrategyState) -> Result<Arc<dyn StoredModel>, StoreError> {
+    fn write_state(
+        &mut self,
+        state: usize,
+        offset: usize,
+        values: &[f32],
+    ) -> Result<(), BlockError> {
+        self.inner.write_state(state, offset, values)
+    }
+
+    fn publish(
+        self: Box<Self>,
+        numbers: &BTreeMap<String, f64>,
+    ) -> Result<Arc<dyn StoredModel>, StoreError> {
         if self.version > ModelVersion(0) && self.fail.swap(false, Ordering::SeqCst) {
             return Err(StoreError::Io {
                 path: "v1".to_string(),
@@ -202,7 +203,7 @@ impl ModelWriter for WatchedWriter {
             });
         }
         self.published.lock().unwrap().push(self.version);
-        self.inner.publish(state)
+        self.inner.publish(numbers)
     }
 }
 
@@ -239,16 +240,10 @@ async fn run(parameters: usize, full: bool, broken: bool, unpublished: bool) -> 
     let coordinator = Coordinator::builder(trainers.clone())
         .spool(Arc::new(spool))
         .models(models.clone())
-        .strategy(
-            "counting",
-            Arc::new(move |_| {
-                Box::new(Counting {
-                    inner: FedAvg::default(),
-                    aggregations: 0.0,
-                    planned: log.clone(),
-                })
-            }),
-        )
+        .strategy("counting", move |_, _| {
+            let planned = log.clone();
+            Ok(Counting { planned })
+        })
         .start();
     let (url, serving) = serve(&coordinator).await;
     for name in ["one", "two"] {
@@ -450,8 +445,9 @@ async fn a_report_in_another_encoding_than_the_jobs_is_malformed() {
         .initial(&lab.trainers.job().description())
         .unwrap();
     let delta = Parameters::new(layout.layout().clone(), vec![1.0; SIZE]).unwrap();
-    let encoded = encode(Encoding::Int8, &Arc::new(delta)).unwrap();
-    let body = encoded.pieces(DELTA_PREFIX).concat();
+    let form = Form::new(Encoding::Int8, layout.layout().clone(), Roles::TRAINED);
+    let encoded = encode(&form, &Arc::new(delta)).unwrap();
+    let body = Payloads::delta(encoded).pieces().concat();
     let answer = lab
         .put_report(&other, &good, &lab.metadata(&good), &body)
         .await;

@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use super::*;
 use crate::{
     backend::DeviceSpec,
-    ids::{ModelVersion, RoundId},
-    report::{DELTA, Report, Reports, Serial},
-    strategy::{FedAvg, FederatedStrategy},
+    ids::RoundId,
+    report::{DELTA, Report},
+    strategy::{FedAvg, testing::next_model},
     transport::InProcess,
     worker::{
         BurnTrainers, ClientContext, LocalUpdate, Partition, TrainTask, TrainerFactory, Worker,
@@ -31,14 +31,9 @@ fn train(
     client: ClientId,
     partition: Partition,
 ) -> LocalUpdate {
-    let task = TrainTask {
-        round: RoundId(1),
-        client,
-        version: ModelVersion(0),
-        seed: spec.seed,
-        training: spec.training.clone(),
-        partition,
-    };
+    let mut task = TrainTask::new(RoundId(1), client, partition);
+    task.seed = spec.seed;
+    task.training = spec.training.clone();
     let mut context = ClientContext {
         client,
         state: &mut BTreeMap::new(),
@@ -129,11 +124,7 @@ async fn a_round_of_unlike_workers_is_the_mean_of_what_each_backend_trained() {
     assert_eq!(reports.len(), 4);
 
     let reports: Vec<Report> = reports.into_values().collect();
-    let reports = Reports::new(global.layout(), &reports, &Serial).unwrap();
-    let mut expected = Parameters::zeros(global.layout().clone());
-    FedAvg::default()
-        .aggregate(&global, &reports, &mut expected)
-        .unwrap();
+    let expected = next_model(&FedAvg::default(), &global, &reports).unwrap();
     let body = ModelBody::Stored(coordinator.model(job, None).unwrap().1);
     let model = body.collect(Encoding::F32, None).await.unwrap();
     assert_eq!(model.values(), expected.values());

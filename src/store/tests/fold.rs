@@ -1,28 +1,71 @@
 use super::*;
 use crate::{
     coordinator::Threads,
-    parameters::BlockReader,
-    report::{DELTA, MemorySpool, ReportError, Reports},
+    parameters::{BlockError, BlockReader},
+    report::{DELTA, MemorySpool, ReportError},
+    settings::TrainingSettings,
     store::{FileModels, MemoryModels, ModelStore, ModelWriter, StoredModel},
-    strategy::{StrategyError, StrategyState, weighted_mean},
+    strategy::{
+        AggregateContext, Aggregation, FederatedStrategy, Inputs, NextVersion, RoundContext,
+        RoundPlan, StrategyError, Version, VersionSink, aggregate,
+    },
 };
 
 const CLIENTS: u32 = 5;
 const VERSION: ModelVersion = ModelVersion(1);
+
+struct Sink<'a>(&'a mut dyn ModelWriter);
+
+impl VersionSink for Sink<'_> {
+    fn write(&mut self, offset: usize, values: &[f32]) -> Result<(), BlockError> {
+        self.0.write(offset, values)
+    }
+
+    fn write_state(&mut self, at: usize, offset: usize, values: &[f32]) -> Result<(), BlockError> {
+        self.0.write_state(at, offset, values)
+    }
+}
+
+/// The weighted mean, with rising weights.
+struct Mean;
+
+impl FederatedStrategy for Mean {
+    fn plan(&self, _: &RoundContext<'_>) -> Result<RoundPlan, StrategyError> {
+        unreachable!("nothing is planned here")
+    }
+
+    fn aggregate(
+        &self,
+        round: &AggregateContext<'_>,
+        next: &mut NextVersion<'_>,
+    ) -> Result<Aggregation, StrategyError> {
+        let rows = round.reports().iter().map(|report| report.client);
+        let inputs = Inputs::new(DELTA, rows.zip((1..).map(f64::from)));
+        next.fold(&inputs, &|rows, out| out.add_mean(rows, DELTA))?;
+        Ok(Aggregation::new(inputs.clients(), inputs.total()))
+    }
+}
 
 /// Folds the reports of so many clients into a writer.
 fn fold(
     spool: &dyn Spool,
     clients: u32,
     threads: usize,
-    global: &dyn BlockReader,
+    global: &(dyn BlockReader + Send + Sync),
     next: &mut dyn ModelWriter,
-) -> Result<f64, StrategyError> {
+) -> Result<(), StrategyError> {
     let executor = Threads::new(threads);
     let reports = spool.reports(JOB, ROUND, &accepted(clients)).unwrap();
-    let reports = Reports::new(global.layout(), &reports, &executor)?;
-    let weights: Vec<_> = (1..=clients).map(f64::from).collect();
-    weighted_mean(global, &reports, DELTA, &weights, next)
+    let numbers = BTreeMap::new();
+    let version = Version {
+        number: ModelVersion(0),
+        model: global,
+        states: &[],
+        numbers: &numbers,
+    };
+    let plan = RoundPlan::new((0..clients).map(ClientId), TrainingSettings::default());
+    let context = AggregateContext::new(ROUND, &plan, &reports, version, &executor)?;
+    aggregate(&Mean, context, &mut Sink(next)).map(drop)
 }
 
 fn next_model(
@@ -33,10 +76,10 @@ fn next_model(
     encoding: Encoding,
 ) -> Arc<dyn StoredModel> {
     let mut next = models
-        .begin(JOB, VERSION, global.layout(), encoding)
+        .begin(JOB, VERSION, &form(global.layout(), encoding))
         .unwrap();
     fold(spool, CLIENTS, threads, global, &mut *next).unwrap();
-    next.publish(&StrategyState::default()).unwrap()
+    next.publish(&BTreeMap::new()).unwrap()
 }
 
 #[test]
@@ -109,10 +152,10 @@ fn two_handles_are_enough_for_many_reports_on_several_threads() {
     let global = parameters(&layout, 77);
     let models: [Arc<dyn StoredModel>; 2] = [&files as &dyn Spool, &memory].map(|spool| {
         let mut next = MemoryModels
-            .begin(JOB, VERSION, &layout, Encoding::F32)
+            .begin(JOB, VERSION, &form(&layout, Encoding::F32))
             .unwrap();
         fold(spool, 10, 3, &*global, &mut *next).unwrap();
-        next.publish(&StrategyState::default()).unwrap()
+        next.publish(&BTreeMap::new()).unwrap()
     });
     assert_eq!(models[0].parameters(), models[1].parameters());
     assert!(files.open() <= 2, "{} files are open", files.open());
@@ -129,17 +172,19 @@ fn an_unreadable_report_fails_the_fold_and_leaves_the_old_model() {
     let models = FileModels::new(disk.folder.clone());
     let values = parameters(&layout, 77);
     let mut first = models
-        .begin(JOB, ModelVersion(0), &layout, Encoding::F32)
+        .begin(JOB, ModelVersion(0), &form(&layout, Encoding::F32))
         .unwrap();
     first.write(0, values.values()).unwrap();
-    let global = first.publish(&StrategyState::default()).unwrap();
+    let global = first.publish(&BTreeMap::new()).unwrap();
     let before = below(&disk.path().join("models"));
 
     let broken = disk.path().join("spool/job-1/round-1/client-3-103.report");
     let file = fs::File::options().write(true).open(broken).unwrap();
     file.set_len((17 * BLOCK * 4 + 10) as u64).unwrap();
     for threads in [1, 3] {
-        let mut next = models.begin(JOB, VERSION, &layout, Encoding::F32).unwrap();
+        let mut next = models
+            .begin(JOB, VERSION, &form(&layout, Encoding::F32))
+            .unwrap();
         let error = fold(&spool, CLIENTS, threads, &*global, &mut *next).unwrap_err();
         let client = ClientId(3);
         assert!(

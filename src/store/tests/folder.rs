@@ -23,10 +23,12 @@ fn what_an_earlier_coordinator_left_is_removed_and_nothing_else() {
     let layout = layout(1000);
     let spool = FileSpool::new(folder.clone(), FileSpoolConfig::default());
     upload(&spool, 0, &delta(&layout, Encoding::F32, 0)).unwrap();
-    let writer = spool.begin(key(1), Encoding::F32, &layout).unwrap();
+    let writer = spool
+        .begin(key(1), &report_form(&layout, Encoding::F32))
+        .unwrap();
     let models = FileModels::new(folder.clone());
     let model = models
-        .begin(JOB, ModelVersion(0), &layout, Encoding::F16)
+        .begin(JOB, ModelVersion(0), &form(&layout, Encoding::F16))
         .unwrap();
     // As after kill -9: nobody tidies up.
     std::mem::forget((writer, model));

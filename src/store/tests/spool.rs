@@ -1,5 +1,10 @@
 use super::*;
-use crate::{coordinator::Threads, report::conformance, store::spool::Trailer};
+use crate::{
+    coordinator::Threads,
+    parameters::DType,
+    report::conformance,
+    store::spool::{PayloadTrailer, Trailer},
+};
 
 #[test]
 fn the_file_spool_conforms() {
@@ -27,8 +32,10 @@ fn a_broken_upload_leaves_no_file() {
     let (disk, layout) = (Disk::new(), layout(10_000));
     let spool = disk.spool(FileSpoolConfig::default());
     let delta = delta(&layout, Encoding::Int8, 0);
-    let body = delta.pieces(DELTA_PREFIX).concat();
-    let mut writer = spool.begin(key(0), Encoding::Int8, &layout).unwrap();
+    let body = delta.pieces().concat();
+    let mut writer = spool
+        .begin(key(0), &report_form(&layout, Encoding::Int8))
+        .unwrap();
     writer.push(&body[..body.len() / 2]).unwrap();
     assert_eq!(
         below(&disk.path().join("spool")),
@@ -55,7 +62,7 @@ fn the_file_alone_says_what_it_is() {
     upload(&spool, 4, &delta).unwrap();
     let path = "spool/job-1/round-1/client-4-104.report";
     let mut file = fs::read(disk.path().join(path)).unwrap();
-    let payload = delta.pieces(DELTA_PREFIX)[1].clone();
+    let payload = delta.pieces()[1].clone();
     assert_eq!(file[..payload.len()], payload);
     let expected = Trailer {
         job: 1,
@@ -63,15 +70,23 @@ fn the_file_alone_says_what_it_is() {
         client: 4,
         upload: 104,
         metadata: metadata(),
-        encoding: "top_k:0.1".to_string(),
-        entries: 1000,
-        bytes: 8000,
+        payloads: vec![PayloadTrailer {
+            name: DELTA.to_string(),
+            dtype: DType::F32,
+            roles: Roles::TRAINED,
+            encoding: "top_k:0.1".to_string(),
+            entries: 666,
+            start: 0,
+            bytes: 8 * 666 + 4 * 7,
+        }],
+        bytes: 8 * 666 + 4 * 7,
         digest: Digest::of(&payload).to_string(),
     };
     assert_eq!(Trailer::decode(&file), Some(expected));
     assert_eq!(Trailer::decode(&file[..file.len() - 1]), None);
     assert_eq!(Trailer::decode(&file[4..]), None);
-    file[8001] ^= 1;
+    let end = payload.len() + 1;
+    file[end] ^= 1;
     assert_eq!(Trailer::decode(&file), None);
 }
 
@@ -94,7 +109,7 @@ fn the_digest_is_the_payloads_whatever_the_order_of_the_body() {
     let disk = Disk::new();
     let spool = disk.spool(FileSpoolConfig::default());
     let mut writer = spool
-        .begin(key(0), Encoding::F32, &layout.unwrap())
+        .begin(key(0), &report_form(&layout.unwrap(), Encoding::F32))
         .unwrap();
     writer.push(&(header.len() as u64).to_le_bytes()).unwrap();
     for piece in [
@@ -119,8 +134,11 @@ fn a_full_disk_refuses_one_report_and_harms_no_other() {
     let spool = disk.spool(FileSpoolConfig::default());
     let deltas = [0, 1, 2].map(|client| delta(&layout, Encoding::F32, client));
     upload(&spool, 0, &deltas[0]).unwrap();
-    let mut under_way = spool.begin(key(2), Encoding::F32, &layout).unwrap();
-    let [header, payload] = deltas[2].pieces(DELTA_PREFIX);
+    let mut under_way = spool
+        .begin(key(2), &report_form(&layout, Encoding::F32))
+        .unwrap();
+    let pieces = deltas[2].pieces();
+    let (header, payload) = (pieces[0].clone(), pieces[1].clone());
     under_way.push(&header).unwrap();
     under_way.push(&payload[..200_000]).unwrap();
 
@@ -145,9 +163,12 @@ fn a_full_disk_refuses_one_report_and_harms_no_other() {
         .zip([&deltas[0], &deltas[2]])
     {
         let mut values = vec![0.0; layout.len()];
-        let payload = report.payload(crate::report::DELTA).unwrap();
+        let payload = report.payload(DELTA).unwrap();
         payload.read(0, &mut values).unwrap();
-        assert_eq!(values, delta.decode().unwrap().values());
+        assert_eq!(
+            values,
+            delta.find(DELTA).unwrap().decode().unwrap().values()
+        );
     }
     assert_eq!(below(&disk.path().join("spool")).len(), 4);
     upload(&spool, 1, &deltas[1]).unwrap();
@@ -176,7 +197,11 @@ fn many_uploads_at_once_begin_and_break_off_in_one_folder() {
             let (spool, delta, layout) = (&spool, &delta, &layout);
             scope.spawn(move || {
                 for _ in 0..10 {
-                    drop(spool.begin(key(client), Encoding::F32, layout).unwrap());
+                    drop(
+                        spool
+                            .begin(key(client), &report_form(layout, Encoding::F32))
+                            .unwrap(),
+                    );
                     upload(spool, client, delta).unwrap();
                     spool.forget(key(client));
                 }

@@ -17,8 +17,8 @@ use crate::{
     job::{JobDescription, OptimizerKind, TrainingSettings},
     model::{Classifier, ClassifierShape, testing::distance, zoo::Mlp},
     parameters::Role,
-    report::{DELTA, Report, ReportMetadata, Reports, Serial},
-    strategy::{FedAvg, FederatedStrategy},
+    report::{DELTA, Report, ReportMetadata},
+    strategy::{FedAvg, testing::next_model},
     worker::TrainerFactory,
 };
 
@@ -43,18 +43,13 @@ fn job(model: &str) -> JobDescription {
 }
 
 fn task(round: u64, client: u32, examples: impl IntoIterator<Item = u32>) -> TrainTask {
-    TrainTask {
-        round: RoundId(round),
-        client: ClientId(client),
-        version: ModelVersion(round - 1),
-        seed: 1337,
-        training: TrainingSettings {
-            batch_size: 16,
-            lr: 0.05,
-            ..Default::default()
-        },
-        partition: Partition::Indices(examples.into_iter().collect()),
-    }
+    let partition = Partition::Indices(examples.into_iter().collect());
+    let mut task = TrainTask::new(RoundId(round), ClientId(client), partition);
+    task.version = ModelVersion(round - 1);
+    task.seed = 1337;
+    task.training.batch_size = 16;
+    task.training.lr = 0.05;
+    task
 }
 
 /// Calls with a context of its own.

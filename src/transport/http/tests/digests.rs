@@ -9,7 +9,7 @@ use super::{
 use crate::{
     ids::{ClientId, JobId, ModelVersion, RoundId},
     job::JobSpec,
-    parameters::{Digest, Encoded, Encoding, safetensors},
+    parameters::{Digest, Encoded, Encoding, Payloads, safetensors},
     report::{RefusalKind, ReportMetadata},
     transport::{
         BodyError, ReportBody, Request, Response, Transport, TransportError,
@@ -56,7 +56,7 @@ async fn a_report_says_its_digest_and_a_wrong_one_is_refused() {
         let bytes = delta.pieces("delta/").concat();
         let right = Some(Digest::of(&bytes));
         for (body, said) in [
-            (ReportBody::Memory(delta), right),
+            (ReportBody::Memory(Payloads::delta(delta)), right),
             (stream(&bytes, right), right),
             (stream(&bytes, None), None),
         ] {
@@ -109,6 +109,7 @@ async fn a_model_whose_digest_is_wrong_is_not_taken() {
         credentials: credentials(1),
         job: JobId(1),
         version: ModelVersion(3),
+        payload: None,
     };
     let Response::Model(body) = running.worker().send(request).await.unwrap() else {
         panic!("not a model");

@@ -12,10 +12,10 @@ use crate::{
     ids::{ClientId, JobId, ModelVersion, RoundId, Timestamp, WorkerId},
     job::{JobSpec, TrainingSettings},
     parameters::{
-        BlockError, BodyDecoder, Digest, Encoded, Encoding, Layout, MemoryBody, MemorySink,
-        Parameters, Role, StoredBody, safetensors,
+        BlockError, BodyDecoder, BodyForm, Digest, Encoded, Encoding, Form, Layout, MemoryBody,
+        MemorySink, Parameters, Role, Roles, StoredBody, safetensors,
     },
-    report::{DELTA_PREFIX, Refusal, RefusalKind, ReportMetadata},
+    report::{DELTA, Refusal, RefusalKind, ReportMetadata},
     round::{Excluded, JobEvent, Outcome},
     telemetry::{
         ClientMetrics, ClientMetricsLimit, Contribution, Health, JobSummary, LoggedEvent,
@@ -233,6 +233,7 @@ impl Fake {
             Request::Job { job, .. } => Response::Job(JobMessage {
                 job,
                 spec: JobSpec::default().description(),
+                frozen: false,
             }),
             Request::Partition { client, .. } => Response::Partition(DatasetShare {
                 dataset: "digits".to_string(),
@@ -268,15 +269,18 @@ impl Fake {
 
     async fn take(&self, body: ReportBody) -> Result<Parameters, Refusal> {
         let (mut bytes, digest) = match body {
-            ReportBody::Memory(delta) => return Ok((*delta.decode().unwrap()).clone()),
+            ReportBody::Memory(payloads) => {
+                let delta = payloads.find(DELTA).unwrap();
+                return Ok((*delta.decode().unwrap()).clone());
+            }
             ReportBody::Stream { bytes, digest, .. } => (bytes, digest),
         };
         self.digests.lock().unwrap().push(digest);
         let refuse = |kind| move |text: String| Refusal::new(kind, text);
         let truncated = refuse(RefusalKind::Truncated);
         let malformed = refuse(RefusalKind::Malformed);
-        let layout = Some(self.model.layout().clone());
-        let mut decoder = BodyDecoder::new(Encoding::F32, layout, DELTA_PREFIX);
+        let form = Form::new(Encoding::F32, self.model.layout().clone(), Roles::TRAINED);
+        let mut decoder = BodyDecoder::new(Arc::new(BodyForm::one(DELTA, form)));
         let mut sink = MemorySink::default();
         while let Some(piece) = bytes
             .try_next()
@@ -289,7 +293,7 @@ impl Fake {
         }
         let form = decoder.finish(digest);
         let form = form.map_err(|error| malformed(error.to_string()))?;
-        Ok(sink.into_parameters(&form).unwrap())
+        Ok(sink.into_parameters(form).unwrap())
     }
 
     pub fn summary(&self, job: JobId, spec: JobSpec) -> JobSummary {

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     ids::{ClientId, JobId, ModelVersion, RoundId},
-    parameters::Encoded,
+    parameters::{Encoded, Payloads},
     report::ReportMetadata,
     transport::{
         ReportBody, Request, Response, Transport,
@@ -63,7 +63,11 @@ async fn polls_that_wait_hold_nothing_up() {
             tokio::spawn(async move { worker.send(poll()).await.unwrap() })
         })
         .collect();
-    let delta = |seed| ReportBody::Memory(Encoded::plain(Arc::new(parameters(1000, seed))));
+    let delta = |seed| {
+        ReportBody::Memory(Payloads::delta(Encoded::plain(Arc::new(parameters(
+            1000, seed,
+        )))))
+    };
     let accepted = join_all((0..100).map(|seed| worker.send(report(delta(seed))))).await;
     assert!(
         accepted

@@ -213,6 +213,7 @@ async fn download(worker: &HttpTransport) -> Result<Arc<Parameters>, BodyError> 
         credentials: credentials(1),
         job: JobId(1),
         version: ModelVersion(3),
+        payload: None,
     };
     match worker.send(request).await.unwrap() {
         Response::Model(body @ ModelBody::Stream { .. }) => body.collect(Encoding::F32, None).await,

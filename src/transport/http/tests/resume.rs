@@ -90,6 +90,7 @@ async fn download(address: SocketAddr) -> Result<Arc<Parameters>, BodyError> {
         credentials: credentials(1),
         job: JobId(1),
         version: ModelVersion(3),
+        payload: None,
     };
     match worker.send(request).await.unwrap() {
         Response::Model(body) => body.collect(Encoding::F32, None).await,

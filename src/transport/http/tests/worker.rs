@@ -12,7 +12,7 @@ use crate::{
     backend::Hardware,
     data::DatasetInfo,
     ids::{ClientId, JobId, ModelVersion, RoundId},
-    parameters::{Encoded, Encoding},
+    parameters::{BodyForm, Encoded, Encoding, Form, Payloads, Roles},
     report::{Refusal, RefusalKind, ReportMetadata},
     round::Evaluation,
     transport::{
@@ -50,6 +50,7 @@ fn model(credentials: Credentials, version: u64) -> Request {
         credentials,
         job: JobId(1),
         version: ModelVersion(version),
+        payload: None,
     }
 }
 
@@ -163,13 +164,11 @@ async fn models_and_reports_come_through_to_the_bit() {
         panic!("not a stream");
     };
     assert!(length.is_some_and(|length| length > 12_000_000));
-    let layout = Some(parameters.layout().clone());
-    assert_eq!(
-        body.collect(Encoding::F32, layout).await.unwrap(),
-        parameters
-    );
+    let form = Form::new(Encoding::F32, parameters.layout().clone(), Roles::ALL);
+    let form = Some(Arc::new(BodyForm::one("", form)));
+    assert_eq!(body.collect(Encoding::F32, form).await.unwrap(), parameters);
 
-    let memory = ReportBody::Memory(Encoded::plain(parameters.clone()));
+    let memory = ReportBody::Memory(Payloads::delta(Encoded::plain(parameters.clone())));
     let response = worker.send(report(credentials(1), memory)).await.unwrap();
     assert!(matches!(response, Response::Accepted), "{response:?}");
     // The same as a stream in pieces of odd sizes, of unknown length and of known length.
@@ -256,7 +255,7 @@ async fn a_report_that_is_refused_before_it_is_read_gets_its_refusal() {
     let running = Running::start(fake, ServerConfig::default()).await;
     let worker = running.worker();
     for _ in 0..3 {
-        let body = ReportBody::Memory(Encoded::plain(running.fake.model.clone()));
+        let body = ReportBody::Memory(Payloads::delta(Encoded::plain(running.fake.model.clone())));
         let refused = refusal(&worker, report(credentials(1), body)).await;
         assert_eq!(refused, expected);
     }

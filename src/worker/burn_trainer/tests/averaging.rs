@@ -28,11 +28,7 @@ fn round(
             Report::new(task.client, task.round, metadata, payloads)
         })
         .collect();
-    let reports = Reports::new(global.layout(), &reports, &Serial).unwrap();
-    let mut next = Parameters::zeros(global.layout().clone());
-    FedAvg::default()
-        .aggregate(global, &reports, &mut next)
-        .unwrap();
+    let next = next_model(&FedAvg::default(), global, &reports).unwrap();
     (next, updates)
 }
 
