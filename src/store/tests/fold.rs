@@ -180,7 +180,7 @@ fn an_unreadable_report_fails_the_fold_and_leaves_the_old_model() {
 
     let broken = disk.path().join("spool/job-1/round-1/client-3-103.report");
     let file = fs::File::options().write(true).open(broken).unwrap();
-    file.set_len((17 * BLOCK * 4 + 10) as u64).unwrap();
+    file.set_len((10 * BLOCK * 4 + 10) as u64).unwrap();
     for threads in [1, 3] {
         let mut next = models
             .begin(JOB, VERSION, &form(&layout, Encoding::F32))

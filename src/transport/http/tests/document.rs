@@ -64,6 +64,7 @@ fn the_document_has_what_the_protocol_promises() {
         "get /jobs/{job}/description",
         "get /jobs/{job}/events",
         "get /jobs/{job}/models/{version}",
+        "get /jobs/{job}/models/{version}/payloads/{payload}",
         "get /jobs/{job}/partitions/{client}",
         "get /jobs/{job}/rounds",
         "get /openapi.json",
