@@ -97,6 +97,9 @@ impl JobProgress {
     fn line(&self, event: &JobEvent) -> Option<String> {
         Some(match event {
             JobEvent::Waiting { reason } => reason.clone(),
+            JobEvent::WorkerPassedOver { worker, lacks } => {
+                format!("worker {worker} gets no tasks: it lacks {lacks}")
+            }
             JobEvent::Started { clients } => format!("started with {clients} clients"),
             JobEvent::Dealt { round, examples } => format!(
                 "before round {round}: the data was dealt anew, {} to {} examples for a client",

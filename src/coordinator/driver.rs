@@ -3,18 +3,24 @@
 //! Everything here is called with the lock held and returns at once. Work that takes longer goes to a blocking thread
 //! ([`super::work`]), and [`Coordinator::complete`] brings its end back as an event.
 
-use std::{collections::VecDeque, sync::atomic::Ordering};
+use std::{
+    collections::VecDeque,
+    sync::{Arc, atomic::Ordering},
+};
 
 use super::{
     Coordinator,
     deal::{Deal, Host},
     job::Job,
+    needs::Needs,
     state::State,
 };
 use crate::{
     ids::{JobId, Timestamp, WorkerId},
+    parameters::BodyForm,
     report::Refusal,
     round::{Command, Event, JobEvent, MachineConfig, Response, RoundMachine},
+    strategy::RoundPlan,
 };
 
 impl Coordinator {
@@ -112,7 +118,13 @@ impl Coordinator {
         let Some(record) = state.roster.find(worker) else {
             return;
         };
-        if job.can_be_trained_by(&record.info.registration) {
+        if !job.has_its_data(&record.info.registration) {
+            return;
+        }
+        if let Some(lacks) = job.needs.lacks(&record.info.registration) {
+            let id = job.id;
+            self.pass_over(state, id, worker, lacks);
+        } else {
             let (id, slots) = (job.id, record.info.registration.slots);
             self.drive(
                 state,
@@ -123,6 +135,56 @@ impl Coordinator {
                     replaces,
                 },
             );
+        }
+    }
+
+    /// Says that a worker gets no tasks of a job.
+    fn pass_over(&self, state: &mut State, id: JobId, worker: WorkerId, lacks: String) {
+        let now = self.now();
+        if let Some(job) = state.jobs.get_mut(&id) {
+            tracing::warn!(job = %id, %worker, lacks, "a worker gets no tasks of this job");
+            job.record(JobEvent::WorkerPassedOver { worker, lacks }, now);
+        }
+    }
+
+    /// Takes up the plan of the round that begins. Workers that lack what it needs give their clients to those that do not.
+    pub(super) fn adopt(&self, state: &mut State, id: JobId, plan: &RoundPlan) {
+        let Some(job) = state.jobs.get_mut(&id) else {
+            return;
+        };
+        job.local_epochs = plan.training.local_epochs;
+        job.report_form = Arc::new(BodyForm::of(&plan.expects, &job.layout));
+        job.plan = Some(Arc::new(plan.clone()));
+        let needs = Needs::of_plan(job.spec.encoding, plan);
+        if needs == job.needs {
+            return;
+        }
+        let before = std::mem::replace(&mut job.needs, needs);
+        let (mut able, mut unable) = (Vec::new(), Vec::new());
+        for (worker, record) in state.roster.live() {
+            let registration = &record.info.registration;
+            if !job.has_its_data(registration) {
+                continue;
+            }
+            let was_able = before.lacks(registration).is_none();
+            match job.needs.lacks(registration) {
+                None if !was_able => able.push((worker, registration.slots)),
+                Some(lacks) if was_able => unable.push((worker, lacks)),
+                _ => {}
+            }
+        }
+        for (worker, slots) in able {
+            let replaces = None;
+            let joined = Event::WorkerJoined {
+                worker,
+                slots,
+                replaces,
+            };
+            self.drive(state, id, joined);
+        }
+        for (worker, lacks) in unable {
+            self.pass_over(state, id, worker, lacks);
+            self.drive(state, id, Event::WorkerLost { worker });
         }
     }
 

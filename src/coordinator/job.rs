@@ -10,10 +10,10 @@ use std::{
 
 use tokio::sync::watch;
 
-use super::{account::Said, submission::PreparedStrategy};
+use super::{account::Said, needs::Needs, submission::PreparedStrategy};
 use crate::{
     ids::{ClientId, JobId, ModelVersion, RoundId, Timestamp, WorkerId},
-    job::{Encodings, JobSpec},
+    job::JobSpec,
     parameters::{BodyForm, Layout, Role},
     report::{Refusal, RefusalKind},
     round::{EvaluationBy, JobEvent, Outcome, RoundMachine},
@@ -38,6 +38,8 @@ pub(super) struct Job {
     pub seeds: Seeds,
     /// What was planned for the round that is open.
     pub plan: Option<Arc<RoundPlan>>,
+    /// What its workers must be able to do.
+    pub needs: Needs,
     /// The form of its reports.
     pub report_form: Arc<BodyForm>,
     pub models: BTreeMap<ModelVersion, Arc<dyn StoredModel>>,
@@ -95,6 +97,7 @@ impl Job {
         keep_events: usize,
         now: Timestamp,
     ) -> Self {
+        let needs = Needs::of(spec.encoding);
         Self {
             id,
             local_epochs: spec.training.local_epochs,
@@ -106,6 +109,7 @@ impl Job {
             state: strategy.state,
             seeds: strategy.seeds,
             plan: None,
+            needs,
             report_form: Arc::new(BodyForm::of(&[], initial.layout())),
             models: BTreeMap::from([(ModelVersion(0), initial)]),
             next: None,
@@ -127,9 +131,9 @@ impl Job {
         }
     }
 
-    /// Whether a worker has what this job needs: the encodings, and the dataset in the copy that the examples are of.
+    /// Whether a worker has the dataset in the copy that the examples are of, and is able to do what the job needs.
     pub fn can_be_trained_by(&self, registration: &Registration) -> bool {
-        knows(registration, self.spec.encoding) && self.has_its_data(registration)
+        self.has_its_data(registration) && self.needs.lacks(registration).is_none()
     }
 
     /// Whether a worker has the dataset in the copy that the examples are of.
@@ -326,10 +330,4 @@ impl Job {
             ended: self.ended,
         }
     }
-}
-
-/// Whether a worker knows both encodings.
-fn knows(registration: &Registration, encodings: Encodings) -> bool {
-    let known = |name: &str| registration.encodings.iter().any(|known| known == name);
-    known(encodings.reports.name()) && known(encodings.models.name())
 }

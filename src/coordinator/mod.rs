@@ -15,6 +15,7 @@ mod fold;
 mod former;
 mod handler;
 mod job;
+mod needs;
 mod operator;
 mod prepare;
 mod speed;

@@ -199,14 +199,20 @@ pub(super) fn check_encodings(state: &State, job: &Job) -> Result<(), Refusal> {
         .roster
         .live()
         .map(|(_, record)| &record.info.registration);
-    let mut able = registrations
-        .filter(|registration| job.has_its_data(registration))
-        .peekable();
-    if able.peek().is_none() || able.any(|registration| job.can_be_trained_by(registration)) {
-        return Ok(());
+    let mut lacks = None;
+    for registration in registrations {
+        if job.has_its_data(registration) {
+            match job.needs.lacks(registration) {
+                None => return Ok(()),
+                Some(what) => lacks = Some((what, &registration.name)),
+            }
+        }
     }
+    let Some((what, name)) = lacks else {
+        return Ok(());
+    };
     let problem = format!(
-        "no worker that has the dataset knows both {} and {}",
+        "no worker that has the dataset knows both {} and {}: {name:?} lacks {what}",
         job.spec.encoding.reports, job.spec.encoding.models
     );
     Err(invalid(&JobError::new("encoding", problem)))

@@ -4,6 +4,7 @@
 mod capacity;
 mod data;
 mod jobs;
+mod payloads;
 mod records;
 mod reports;
 mod storage;

@@ -2,7 +2,7 @@
 //!
 //! Panics of strategies and trainers end here, as the reason why a round is abandoned or a version not evaluated.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::collections::BTreeMap;
 
 use super::{
     Coordinator,
@@ -10,6 +10,7 @@ use super::{
     deal::{Deal, Host, sizes},
     fold::{Fold, delta_of},
     job::{Job, Next},
+    needs::check_plan,
     prepare::{Prepared, prepare},
     state::State,
 };
@@ -17,7 +18,6 @@ use crate::{
     ids::{ClientId, JobId, ModelVersion, RequestId, RoundId},
     job::JobSpec,
     panics,
-    parameters::BodyForm,
     round::Event,
     strategy::{ClientInfo, RoundContext},
     worker::{ClientContext, EvalTask, LocalTrainer},
@@ -90,7 +90,7 @@ impl Coordinator {
     ) -> Result<(), String> {
         let model = job.models.get(&version).cloned().ok_or(NO_MODEL)?;
         let (coordinator, id, spec) = (self.clone(), job.id, job.spec.clone());
-        let (strategy, seeds) = (job.strategy.clone(), job.seeds);
+        let (strategy, offered, seeds) = (job.strategy.clone(), job.state.clone(), job.seeds);
         self.0.runtime.spawn_blocking(move || {
             let delta = delta_of(&spec);
             let mut context = RoundContext::new(round, &clients, &spec.training, &delta);
@@ -99,13 +99,16 @@ impl Coordinator {
             context.goal = spec.limits.goal.map(|goal| goal as usize);
             context.numbers = model.numbers();
             context.seeds = seeds;
-            let plan = caught(|| strategy.plan(&context).map_err(|error| chain(&error)));
-            if let (Ok(plan), Some(job)) = (&plan, coordinator.state().jobs.get_mut(&id)) {
-                job.local_epochs = plan.training.local_epochs;
-                job.report_form = Arc::new(BodyForm::of(&plan.expects, &job.layout));
-                job.plan = Some(Arc::new(plan.clone()));
+            let plan = caught(|| {
+                let plan = strategy.plan(&context).map_err(|error| chain(&error))?;
+                check_plan(&plan, &offered)?;
+                Ok(plan)
+            });
+            let mut state = coordinator.state();
+            if let Ok(plan) = &plan {
+                coordinator.adopt(&mut state, id, plan);
             }
-            coordinator.complete(id, Event::Planned { round, plan });
+            coordinator.drive(&mut state, id, Event::Planned { round, plan });
         });
         Ok(())
     }

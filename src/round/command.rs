@@ -203,6 +203,13 @@ pub enum JobEvent {
         /// Who has it.
         to: Option<WorkerId>,
     },
+    /// A worker that has the data gets no tasks: it is not able to do what the round's plan needs.
+    WorkerPassedOver {
+        /// The worker.
+        worker: WorkerId,
+        /// What it lacks, in words.
+        lacks: String,
+    },
     /// A round began.
     RoundStarted {
         /// The round.

@@ -19,9 +19,10 @@ pub(super) fn add(sums: &mut [f64], weights: &[f64], blocks: &[Block<'_>]) {
     let alike = blocks
         .windows(2)
         .all(|pair| std::mem::discriminant(&pair[0]) == std::mem::discriminant(&pair[1]));
-    let at_once = match blocks.len() == PASS && alike {
-        true => PASS,
-        false => 1,
+    let at_once = if blocks.len() == PASS && alike {
+        PASS
+    } else {
+        1
     };
     for (weights, blocks) in weights.chunks(at_once).zip(blocks.chunks(at_once)) {
         dispatch(Pass {

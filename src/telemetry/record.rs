@@ -162,7 +162,10 @@ pub fn canonical(log: &[LoggedEvent]) -> Vec<JobEvent> {
     let mut evaluations: Vec<JobEvent> = Vec::new();
     for LoggedEvent { event, .. } in log {
         match event {
-            JobEvent::Waiting { .. } | JobEvent::Leased { .. } | JobEvent::TaskIssued { .. } => {}
+            JobEvent::Waiting { .. }
+            | JobEvent::Leased { .. }
+            | JobEvent::TaskIssued { .. }
+            | JobEvent::WorkerPassedOver { .. } => {}
             JobEvent::ReportAccepted {
                 round,
                 client,

@@ -11,7 +11,7 @@ use tokio::{
 };
 
 use crate::parameters::{
-    BlockError, BodyDecoder, BodyForm, Digest, Encoding, MemorySink, Parameters, Payloads,
+    BlockError, BodyDecoder, BodyForm, Digest, Encoded, Encoding, MemorySink, Parameters, Payloads,
     StoredBody,
 };
 
@@ -67,7 +67,7 @@ impl fmt::Debug for ModelBody {
 }
 
 impl ModelBody {
-    /// The whole model or payload, decoded, in memory. Names are without a payload's prefix.
+    /// The whole model, decoded, in memory.
     ///
     /// # Errors
     ///
@@ -77,15 +77,42 @@ impl ModelBody {
         encoding: Encoding,
         form: Option<Arc<BodyForm>>,
     ) -> Result<Arc<Parameters>, BodyError> {
+        if let (Some(form), Some(model)) = (&form, self.in_memory()) {
+            for expected in form.parts() {
+                let same = expected.form.layout().check_same(model.form().layout());
+                same.map_err(malformed)?;
+            }
+        }
+        let decoder = match form {
+            Some(form) => BodyDecoder::new(form),
+            None => BodyDecoder::any_model(encoding),
+        };
+        self.decode(decoder).await
+    }
+
+    /// The whole payload with this name, in f32, of any layout, in memory. Names are without the payload's prefix.
+    ///
+    /// # Errors
+    ///
+    /// As [`ModelBody::collect`].
+    pub async fn collect_payload(self, name: &str) -> Result<Arc<Parameters>, BodyError> {
+        let decoder = BodyDecoder::any_payload(name, Encoding::F32);
+        self.decode(decoder).await
+    }
+
+    fn in_memory(&self) -> Option<&Encoded> {
+        match self {
+            Self::Stored(body) => body.in_memory(),
+            Self::Stream { .. } => None,
+        }
+    }
+
+    async fn decode(self, decoder: BodyDecoder) -> Result<Arc<Parameters>, BodyError> {
+        if let Some(model) = self.in_memory() {
+            return model.decode().map_err(malformed);
+        }
         let (mut bytes, length, digest) = match self {
             Self::Stored(body) => {
-                if let Some(model) = body.in_memory() {
-                    if let Some(expected) = form.as_ref().and_then(|form| form.parts().first()) {
-                        let same = expected.form.layout().check_same(model.form().layout());
-                        same.map_err(malformed)?;
-                    }
-                    return model.decode().map_err(malformed);
-                }
                 let (length, digest) = (body.length(), body.digest());
                 (stored_bytes(body, 0..length), Some(length), Some(digest))
             }
@@ -94,10 +121,6 @@ impl ModelBody {
                 length,
                 digest,
             } => (bytes, length, digest),
-        };
-        let decoder = match form {
-            Some(form) => BodyDecoder::new(form),
-            None => BodyDecoder::any_model(encoding),
         };
         let mut decoder = decoder.with_limit(length.unwrap_or(u64::MAX));
         let mut sink = MemorySink::default();

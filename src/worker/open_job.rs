@@ -196,7 +196,11 @@ impl OpenJob {
                     Response::Model(body) => body,
                     other => return Err(refused(other)),
                 };
-            match body.collect(encoding, known.clone()).await {
+            let collected = match payload {
+                Some(name) if name != FROZEN => body.collect_payload(name).await,
+                _ => body.collect(encoding, known.clone()).await,
+            };
+            match collected {
                 Ok(model) => return Ok(model),
                 Err(error) if tries < 5 => {
                     tracing::warn!(%error, "the model did not come whole: trying again");

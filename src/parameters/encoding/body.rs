@@ -8,6 +8,7 @@ use thiserror::Error;
 use super::{
     BodyForm, EncodedReader, Encoding, Form, Memory, Payloads,
     form::{Directory, Entry, INDICES, Kind, SCALES, VALUES},
+    payloads::prefix_of,
 };
 use crate::parameters::{
     BlockError, BlockReader, Digest, Digesting, Layout, LayoutError, Parameters, Role, Roles,
@@ -46,8 +47,8 @@ pub struct BodyDecoder {
 #[derive(Debug)]
 enum Expected {
     Body(Arc<BodyForm>),
-    /// A model of any layout, whose trainable tensors are in this encoding.
-    AnyModel(Encoding),
+    /// A payload with this name, or a model without one, of any layout, whose trainable tensors are in this encoding.
+    Any(String, Encoding),
 }
 
 #[derive(Debug)]
@@ -139,7 +140,14 @@ impl BodyDecoder {
     /// For a model of any layout, in this encoding. Roles are those that the file names; without them, BatchNorm's
     /// `running_mean` and `running_var` are buffers and all else is trainable. A sparse model can't be taken.
     pub fn any_model(encoding: Encoding) -> Self {
-        Self::with(Expected::AnyModel(encoding), HeaderReader::new([]))
+        Self::any_payload("", encoding)
+    }
+
+    /// For one payload with this name, of any layout, in this encoding, as a version offers it beside the model. Roles are as in
+    /// [`BodyDecoder::any_model`].
+    pub fn any_payload(name: &str, encoding: Encoding) -> Self {
+        let expected = Expected::Any(name.to_string(), encoding);
+        Self::with(expected, HeaderReader::new([]))
     }
 
     fn with(expected: Expected, header: HeaderReader) -> Self {
@@ -188,8 +196,8 @@ impl BodyDecoder {
             }
             let form = match &self.expected {
                 Expected::Body(form) => with_entries(form, &metadata)?,
-                Expected::AnyModel(encoding) => {
-                    BodyForm::one("", model_form(*encoding, &metadata)?)
+                Expected::Any(name, encoding) => {
+                    BodyForm::one(name, any_form(name, *encoding, &metadata)?)
                 }
             };
             let payload = Payload::new(form, &metadata)?;
@@ -257,16 +265,21 @@ fn with_entries(expected: &BodyForm, metadata: &Metadata) -> Result<BodyForm, En
     Ok(BodyForm::new(parts))
 }
 
-/// The form of a model whose layout only its own header says.
-fn model_form(encoding: Encoding, metadata: &Metadata) -> Result<Form, EncodingError> {
+/// The form of a payload whose layout only its own header says.
+fn any_form(payload: &str, encoding: Encoding, metadata: &Metadata) -> Result<Form, EncodingError> {
     if !encoding.is_dense() {
         let detail = "a sparse body has no layout".to_string();
         return Err(SafetensorsError::Malformed(detail).into());
     }
     let roles = roles_of(metadata);
     let mut tensors = Vec::new();
-    for name in metadata.offset_keys() {
-        let info = info(metadata, &name)?;
+    let prefix = prefix_of(payload);
+    for full_name in metadata.offset_keys() {
+        let info = info(metadata, &full_name)?;
+        let Some(name) = full_name.strip_prefix(&prefix) else {
+            return Err(LayoutError::Unexpected { name: full_name }.into());
+        };
+        let name = name.to_string();
         let is_scales = encoding == Encoding::Int8 && name == SCALES;
         if is_scales || (is_batch_counter(&name) && info.dtype == Dtype::I64) {
             continue;

@@ -6,6 +6,7 @@ impl Checker {
     pub(super) fn log(&mut self, event: &JobEvent) -> Check {
         match event {
             JobEvent::Waiting { .. }
+            | JobEvent::WorkerPassedOver { .. }
             | JobEvent::Started { .. }
             | JobEvent::ReportRefused { .. } => {}
             JobEvent::Dealt { round, examples } => {

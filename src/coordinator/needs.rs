@@ -1,0 +1,194 @@
+//! What a worker must be able to do for a job, beside having its data: the encodings, the payloads and the protocol.
+
+use std::collections::BTreeSet;
+
+use crate::{
+    job::Encodings,
+    parameters::{PayloadSpec, Roles},
+    report::DELTA,
+    strategy::{RoundPlan, StateSpec, StateTensor},
+    transport::Registration,
+};
+
+/// The first version of the protocol that has payloads other than `delta`, and the encodings by role.
+const PAYLOADS: u32 = 2;
+
+/// What a job asks of its workers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Needs {
+    /// The names of encodings.
+    encodings: BTreeSet<&'static str>,
+    /// The payloads beside `delta` that a report has.
+    payloads: Vec<String>,
+    /// The oldest version of the protocol that will do.
+    protocol: u32,
+}
+
+impl Needs {
+    /// Of a job that has no plan yet.
+    pub fn of(encodings: Encodings) -> Self {
+        let is_plain = encodings == Encodings::default();
+        Self {
+            encodings: BTreeSet::from([encodings.reports.name(), encodings.models.name()]),
+            payloads: Vec::new(),
+            protocol: if is_plain { 1 } else { PAYLOADS },
+        }
+    }
+
+    /// Of a job with this plan for its round.
+    pub fn of_plan(encodings: Encodings, plan: &RoundPlan) -> Self {
+        let mut needs = Self::of(encodings);
+        let delta = PayloadSpec::model(DELTA, Roles::TRAINED);
+        for payload in &plan.expects {
+            needs.encodings.insert(payload.encoding.name());
+            if payload.name != DELTA {
+                needs.payloads.push(payload.name.clone());
+            }
+        }
+        if plan.expects != [delta] || !plan.sends.is_empty() {
+            needs.protocol = PAYLOADS;
+        }
+        needs
+    }
+
+    /// What this worker lacks, in words; none if it can train the job.
+    pub fn lacks(&self, registration: &Registration) -> Option<String> {
+        if registration.protocol < self.protocol {
+            return Some(format!("protocol {}", self.protocol));
+        }
+        for encoding in &self.encodings {
+            if !registration.encodings.iter().any(|known| known == encoding) {
+                return Some(format!("the encoding {encoding}"));
+            }
+        }
+        for payload in &self.payloads {
+            let capability = format!("payload:{payload}");
+            if !registration.capabilities.contains(&capability) {
+                return Some(format!("the capability {capability}"));
+            }
+        }
+        None
+    }
+}
+
+/// Checks the payloads of a plan: each has a name of its own that can stand in a body, and each that is sent is offered.
+///
+/// # Errors
+///
+/// What is wrong, in words.
+pub(super) fn check_plan(plan: &RoundPlan, state: &StateSpec) -> Result<(), String> {
+    let mut names = BTreeSet::new();
+    for payload in &plan.expects {
+        payload.check()?;
+        if !names.insert(&payload.name) {
+            return Err(format!(
+                "the plan expects the payload {:?} twice",
+                payload.name
+            ));
+        }
+        if payload.name == DELTA && payload.shape != PayloadSpec::model(DELTA, Roles::TRAINED).shape
+        {
+            return Err(
+                "the payload \"delta\" has the trainable tensors and the buffers".to_string(),
+            );
+        }
+    }
+    for name in &plan.sends {
+        let is_offered = |tensor: &StateTensor| tensor.offered && tensor.name == *name;
+        if !state.tensors.iter().any(is_offered) {
+            return Err(format!(
+                "the plan sends {name:?}, which is no state tensor that the strategy offers to clients"
+            ));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        ids::ClientId,
+        parameters::{DType, Encoding},
+        settings::TrainingSettings,
+    };
+
+    fn plan(expects: Vec<PayloadSpec>) -> RoundPlan {
+        let mut plan = RoundPlan::new([ClientId(0)], TrainingSettings::default());
+        plan.expects = expects;
+        plan
+    }
+
+    fn worker(protocol: u32, capabilities: &[&str]) -> Registration {
+        let text =
+            format!(r#"{{"protocol": {protocol}, "name": "w", "encodings": ["f32", "int8"]}}"#);
+        let mut registration: Registration = serde_json::from_str(&text).unwrap();
+        registration.capabilities = capabilities.iter().map(|name| name.to_string()).collect();
+        registration
+    }
+
+    #[test]
+    fn a_worker_of_protocol_1_trains_plain_deltas_alone() {
+        let plain = plan(vec![PayloadSpec::model(DELTA, Roles::TRAINED)]);
+        let needs = Needs::of_plan(Encodings::default(), &plain);
+        assert_eq!(needs.lacks(&worker(1, &[])), None);
+        let int8 = Encodings {
+            reports: Encoding::Int8,
+            ..Encodings::default()
+        };
+        assert_eq!(
+            Needs::of(int8).lacks(&worker(1, &[])).unwrap(),
+            "protocol 2"
+        );
+        assert_eq!(Needs::of(int8).lacks(&worker(2, &[])), None);
+        let mut sends = plain.clone();
+        sends.sends.push("control".to_string());
+        let needs = Needs::of_plan(Encodings::default(), &sends);
+        assert_eq!(needs.lacks(&worker(1, &[])).unwrap(), "protocol 2");
+    }
+
+    #[test]
+    fn a_worker_lacks_the_encoding_or_the_payload_that_it_does_not_name() {
+        let counts = PayloadSpec::vector("counts", 3, DType::U64);
+        let control = PayloadSpec::model("control", Roles::TRAINABLE).with_encoding(Encoding::F16);
+        let needs = Needs::of_plan(Encodings::default(), &plan(vec![counts.clone()]));
+        let lacks = needs.lacks(&worker(2, &["payload:control"]));
+        assert_eq!(lacks.unwrap(), "the capability payload:counts");
+        assert_eq!(needs.lacks(&worker(2, &["payload:counts"])), None);
+        let needs = Needs::of_plan(Encodings::default(), &plan(vec![control]));
+        assert_eq!(
+            needs.lacks(&worker(2, &["payload:control"])).unwrap(),
+            "the encoding f16"
+        );
+    }
+
+    #[test]
+    fn a_plan_whose_payloads_can_not_be_is_told() {
+        let state = StateSpec {
+            tensors: vec![StateTensor::new("kept")],
+            ..StateSpec::default()
+        };
+        let counts = PayloadSpec::vector("counts", 3, DType::U64);
+        assert!(check_plan(&plan(vec![counts.clone()]), &state).is_ok());
+        assert!(check_plan(&plan(vec![counts.clone(), counts]), &state).is_err());
+        assert!(
+            check_plan(
+                &plan(vec![PayloadSpec::vector("a/b", 3, DType::U64)]),
+                &state
+            )
+            .is_err()
+        );
+        assert!(
+            check_plan(
+                &plan(vec![PayloadSpec::vector(DELTA, 3, DType::F32)]),
+                &state
+            )
+            .is_err()
+        );
+        for name in ["kept", "unknown"] {
+            let mut sends = plan(Vec::new());
+            sends.sends.push(name.to_string());
+            assert!(check_plan(&sends, &state).unwrap_err().contains(name));
+        }
+    }
+}
