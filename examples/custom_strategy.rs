@@ -66,13 +66,15 @@ impl FederatedStrategy for FedAdam {
 
 fn main() -> Result<(), Box<dyn Error>> {
     let trainers = Arc::new(BurnTrainers::new(DeviceSpec::Cpu)?);
-    let mut job = JobSpec::default();
-    job.clients = Some(8);
-    job.rounds = 10;
     // In a job file: strategy = { kind = "custom", name = "fedadam", settings = { server_lr = 0.02, tau = 0.001 } }
     let settings = json!({ "server_lr": 0.02, "tau": 0.001 });
-    job.strategy =
-        StrategySpec::custom("fedadam", settings.as_object().cloned().unwrap_or_default());
+    let settings = settings.as_object().cloned().unwrap_or_default();
+    let job = JobSpec {
+        clients: Some(8),
+        rounds: 10,
+        strategy: StrategySpec::custom("fedadam", settings),
+        ..JobSpec::default()
+    };
     let result = Simulation::new(job, trainers)
         .workers(2)
         .strategy(|_, settings| {

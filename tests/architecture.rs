@@ -30,7 +30,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("data", &[]),
     ("backend", &["panics"]),
     ("model", &["ids", "parameters", "rng"]),
-    ("store", &["ids", "parameters", "report", "strategy"]),
+    ("store", &["ids", "parameters", "report"]),
     ("telemetry", &["ids", "job", "report", "round", "transport"]),
     (
         "transport",

@@ -40,7 +40,7 @@ fn report(client: u32, payloads: &[(&str, Arc<dyn BlockReader + Send + Sync>)]) 
     Report::new(ClientId(client), RoundId(1), metadata, payloads.collect())
 }
 
-fn delta(client: u32, delta: impl BlockReader + Send + Sync + 'static) -> Report {
+fn delta(client: u32, delta: impl BlockReader + Send + 'static) -> Report {
     report(client, &[(DELTA, Arc::new(delta))])
 }
 
@@ -417,10 +417,10 @@ fn a_scan_has_the_same_bits_on_any_number_of_threads() {
             next.fold(&weighted(&[1.0; 3]), &|_, _| {})?;
             context.scan(&weighted(&[1.0; 3]), 3, &|rows, sums| {
                 let mut values = vec![0.0; rows.len()];
-                for row in 0..rows.count() {
+                for (row, sum) in sums.iter_mut().enumerate() {
                     rows.read(DELTA, row, &mut values);
                     for value in &values {
-                        sums[row] += f64::from(*value) * f64::from(*value);
+                        *sum += f64::from(*value) * f64::from(*value);
                     }
                 }
             })
