@@ -51,13 +51,7 @@ fn deltas(clients: usize, layout: &Arc<Layout>) -> Vec<Arc<Parameters>> {
 
 fn reports(deltas: &[Arc<Parameters>], encoding: Encoding) -> Vec<Report> {
     let report = |(client, delta): (usize, &Arc<Parameters>)| {
-        let metadata = ReportMetadata {
-            base_version: ModelVersion(0),
-            examples: 100 + client as u64,
-            steps: 1,
-            metrics: BTreeMap::new(),
-            ..ReportMetadata::default()
-        };
+        let metadata = ReportMetadata::new(ModelVersion(0), 100 + client as u64);
         let delta: Encoded = encode(
             &Form::new(encoding, delta.layout().clone(), Roles::TRAINED),
             delta,

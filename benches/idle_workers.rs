@@ -39,14 +39,13 @@ use std::{
 };
 
 use fedavg::{
-    backend::Hardware,
     coordinator::Coordinator,
-    data::DatasetInfo,
-    job::{EvaluationMode, JobSpec},
+    job::EvaluationMode,
+    protocol::{DatasetInfo, Hardware, Registered, Registration},
     round::JobEvent,
     transport::{
-        PROTOCOL, Registered, Registration,
-        http::{ClientConfig, OperatorClient, Server, ServerConfig},
+        Caller, Operator,
+        http::{ClientConfig, OperatorClient, RouterConfig, ServerConfig, listen, router, serve},
     },
     worker::{NoopTrainers, TrainerFactory},
 };
@@ -151,14 +150,14 @@ fn coordinate(workers: usize) -> Result<(), Failure> {
     Runtime::new()?.block_on(async {
         let coordinator = Coordinator::builder(trainers).start();
         let address = ([127, 0, 0, 1], 0).into();
-        let server = Server::bind(address, ServerConfig::default(), Arc::new(coordinator)).await?;
-        println!("{}", server.local_addr());
+        let listener = listen(address, None).await?;
+        println!("{}", listener.local_addr()?);
         let parent_is_gone = tokio::task::spawn_blocking(|| io::stdin().read(&mut [0]));
-        server
-            .serve(async {
-                let _ = parent_is_gone.await;
-            })
-            .await;
+        let router = router(Arc::new(coordinator), RouterConfig::default());
+        serve(listener, router, ServerConfig::default(), async {
+            let _ = parent_is_gone.await;
+        })
+        .await;
         Ok(())
     })
 }
@@ -346,18 +345,10 @@ impl Fleet {
     }
 
     async fn register(&self, index: usize, line: &mut Line) -> Result<Registered, Failure> {
-        let registration = Registration {
-            protocol: PROTOCOL,
-            protocol_min: None,
-            capabilities: Vec::new(),
-            name: format!("worker-{index}"),
-            slots: 1,
-            hardware: self.hardware.clone(),
-            device: "cpu".to_string(),
-            datasets: self.datasets.clone(),
-            encodings: vec!["f32".to_string()],
-            local: false,
-        };
+        let mut registration = Registration::new(format!("worker-{index}"));
+        registration.hardware = self.hardware.clone();
+        registration.device = "cpu".to_string();
+        registration.datasets = self.datasets.clone();
         let body = serde_json::to_string(&registration)?;
         match line.ask("/workers", None, &body).await? {
             (201, answer) => Ok(serde_json::from_slice(answer)?),
@@ -534,21 +525,20 @@ async fn wake(
         None,
         ClientConfig::default(),
     )?;
+    let here = Caller::in_process();
     let live = operator.health().await?.workers;
     if live != workers {
         return Err(format!("{live} of {workers} workers are live").into());
     }
-    let mut spec = JobSpec {
-        rounds: 1,
-        clients: Some(workers as u32),
-        evaluation: EvaluationMode::Never,
-        ..trainers.job()
-    };
+    let mut spec = trainers.job();
+    spec.rounds = 1;
+    spec.clients = Some(workers as u32);
+    spec.evaluation = EvaluationMode::Never;
     spec.limits.min_workers = workers as u32;
 
     let probe = Probe::start(coordinator.address);
     let submitted = SystemTime::now().duration_since(UNIX_EPOCH)?;
-    let job = operator.submit(&spec, None).await?.job;
+    let job = operator.submit(&here, spec, None).await?.job;
     let mut woken = Vec::with_capacity(workers);
     while woken.len() < workers {
         match next(news).await? {
@@ -560,7 +550,7 @@ async fn wake(
     let busy = probe.stop()?;
     woken.sort_unstable();
 
-    let mut events = operator.events(job, 0).await?;
+    let mut events = operator.events(&here, job, 0).await?;
     let started = loop {
         let event = events.next().await.ok_or("the round never began")??;
         if let JobEvent::RoundStarted { .. } = event.event {
@@ -568,7 +558,7 @@ async fn wake(
         }
     };
     drop(events);
-    operator.cancel(job).await?;
+    operator.cancel(&here, job).await?;
 
     let at = |part: f64| woken[((workers - 1) as f64 * part) as usize];
     let ms = |from: Duration, to: Duration| to.saturating_sub(from).as_millis();

@@ -4,7 +4,7 @@
 //! An event counts with everything that a driver does for it: `handle`, the commands drained to `None`, and a look at the
 //! next deadline. Throughput is in events, so a machine whose every step costs O(log n) has about the same in each row.
 
-use std::{collections::BTreeMap, hint::black_box, time::Duration};
+use std::{hint::black_box, time::Duration};
 
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use fedavg::{
@@ -32,13 +32,12 @@ struct Drive {
 impl Drive {
     /// Its workers are there, its clients are dealt, and its first round waits for a plan.
     fn planning(workers: u64, clients: u32) -> Self {
+        let mut limits = RoundLimits::default();
+        limits.min_workers = workers as u32;
         let config = MachineConfig {
             deals: false,
             rounds: 1,
-            limits: RoundLimits {
-                min_workers: workers as u32,
-                ..RoundLimits::default()
-            },
+            limits,
             evaluation: EvaluationBy::Nobody,
         };
         let mut drive = Self {
@@ -130,13 +129,7 @@ impl Drive {
 
     fn report(&mut self, worker: WorkerId, client: ClientId, round: RoundId) {
         let upload = self.request();
-        let metadata = ReportMetadata {
-            base_version: ModelVersion(0),
-            examples: 10,
-            steps: 1,
-            metrics: BTreeMap::new(),
-            ..ReportMetadata::default()
-        };
+        let metadata = ReportMetadata::new(ModelVersion(0), 10);
         self.send(Event::ReportOffered {
             request: upload,
             worker,

@@ -84,12 +84,10 @@ fn folder() -> tempfile::TempDir {
 }
 
 fn job(trainers: &NoopTrainers, workers: usize, rounds: u32) -> JobSpec {
-    let mut spec = JobSpec {
-        rounds,
-        clients: Some(workers as u32),
-        evaluation: EvaluationMode::Never,
-        ..trainers.job()
-    };
+    let mut spec = trainers.job();
+    spec.rounds = rounds;
+    spec.clients = Some(workers as u32);
+    spec.evaluation = EvaluationMode::Never;
     spec.limits.min_workers = workers as u32;
     spec
 }
@@ -108,10 +106,7 @@ fn time_rounds(
     for index in 0..workers {
         let transport =
             HttpTransport::new(&process.url, ClientConfig::default()).expect("an address");
-        let config = WorkerConfig {
-            name: format!("worker-{index}"),
-            ..WorkerConfig::default()
-        };
+        let config = WorkerConfig::new(format!("worker-{index}"));
         let worker = Worker::new(transport, process.trainers.clone(), config);
         runtime.spawn(worker.run(std::future::pending()));
     }

@@ -7,11 +7,7 @@
 use std::{hint::black_box, sync::Arc, thread, time::Duration};
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use fedavg::{
-    job::{EvaluationMode, JobSpec},
-    simulation::Simulation,
-    worker::NoopTrainers,
-};
+use fedavg::{job::EvaluationMode, simulation::Simulation, worker::NoopTrainers};
 
 /// (clients, bytes of the model).
 const TABLE: [(usize, usize); 3] = [(10, 1_000_000), (100, 1_000_000), (1000, 1_000_000)];
@@ -46,12 +42,10 @@ fn simulation(criterion: &mut Criterion) {
 
 fn time(clients: usize, bytes: usize, workers: usize, rounds: u64) -> Duration {
     let trainers = Arc::new(NoopTrainers::new(bytes / 4, 10 * clients).expect("a layout"));
-    let spec = JobSpec {
-        rounds: rounds as u32,
-        clients: Some(clients as u32),
-        evaluation: EvaluationMode::Never,
-        ..trainers.job()
-    };
+    let mut spec = trainers.job();
+    spec.rounds = rounds as u32;
+    spec.clients = Some(clients as u32);
+    spec.evaluation = EvaluationMode::Never;
     let start = std::time::Instant::now();
     let result = Simulation::new(spec, trainers).workers(workers).run();
     let elapsed = start.elapsed();

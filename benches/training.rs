@@ -28,7 +28,7 @@ use fedavg::{
     backend::DeviceSpec,
     data::{Augmentation, Batch, Dataset, ImageSet, ImageShape, Normalization},
     ids::{ClientId, RoundId},
-    job::{JobSpec, TrainingSettings},
+    job::JobSpec,
     parameters::Parameters,
     rng::{Purpose, keyed},
     worker::{BurnTrainers, ClientContext, LocalTrainer, Partition, TrainTask, TrainerFactory},
@@ -172,11 +172,7 @@ impl Ours {
         let factory = BurnTrainers::new(device)
             .expect("a device that is here")
             .with_dataset(DATASET, dataset);
-        let job = JobSpec {
-            model: model.to_string(),
-            dataset: DATASET.to_string(),
-            ..Default::default()
-        };
+        let job = JobSpec::new(model, DATASET);
         let mut ours = Self {
             name: device.to_string(),
             trainer: factory.trainer(&job.description()).expect("a trainer"),
@@ -198,11 +194,8 @@ impl Ours {
         let partition = Partition::Indices(indices);
         let mut task = TrainTask::new(RoundId(1), ClientId(0), partition);
         task.seed = 1;
-        task.training = TrainingSettings {
-            batch_size: BATCH as u32,
-            augment: true,
-            ..Default::default()
-        };
+        task.training.batch_size = BATCH as u32;
+        task.training.augment = true;
         let (mut state, cancelled) = (BTreeMap::new(), AtomicBool::new(false));
         let mut context = ClientContext {
             client: task.client,

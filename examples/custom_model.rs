@@ -74,14 +74,10 @@ impl Learner for Spirals {
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let trainers =
         BurnTrainers::new(DeviceSpec::Cpu)?.with_learner("spiral_net", "spirals", Spirals);
-    let mut job = JobSpec {
-        model: "spiral_net".into(),
-        dataset: "spirals".into(),
-        clients: Some(8),
-        partition: PartitionSpec::QuantitySkew { alpha: 1.0 },
-        rounds: 30,
-        ..JobSpec::default()
-    };
+    let mut job = JobSpec::new("spiral_net", "spirals");
+    job.clients = Some(8);
+    job.partition = PartitionSpec::QuantitySkew { alpha: 1.0 };
+    job.rounds = 30;
     job.training.optimizer = OptimizerKind::Adam;
     job.training.local_epochs = 3;
     let result = Simulation::new(job, Arc::new(trainers)).workers(2).run()?;

@@ -69,12 +69,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     // In a job file: strategy = { kind = "custom", name = "fedadam", settings = { server_lr = 0.02, tau = 0.001 } }
     let settings = json!({ "server_lr": 0.02, "tau": 0.001 });
     let settings = settings.as_object().cloned().unwrap_or_default();
-    let job = JobSpec {
-        clients: Some(8),
-        rounds: 10,
-        strategy: StrategySpec::custom("fedadam", settings),
-        ..JobSpec::default()
-    };
+    let mut job = JobSpec::new("mlp", "digits");
+    job.clients = Some(8);
+    job.rounds = 10;
+    job.strategy = StrategySpec::custom("fedadam", settings);
     let result = Simulation::new(job, trainers)
         .workers(2)
         .strategy(|_, settings| {

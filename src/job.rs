@@ -46,6 +46,7 @@ const MOST_SETTINGS: usize = 64 << 10;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "http", derive(utoipa::ToSchema))]
 #[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
 pub struct JobSpec {
     /// The name of a model that the coordinator and the workers have a factory for.
     pub model: String,
@@ -93,6 +94,17 @@ impl Default for JobSpec {
             limits: RoundLimits::default(),
             encoding: Encodings::default(),
             settings: Settings::new(),
+        }
+    }
+}
+
+impl JobSpec {
+    /// A job of this model on this dataset, with defaults for all else. The public fields change that.
+    pub fn new(model: impl Into<String>, dataset: impl Into<String>) -> Self {
+        Self {
+            model: model.into(),
+            dataset: dataset.into(),
+            ..Self::default()
         }
     }
 }
@@ -171,6 +183,7 @@ impl StrategySpec {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "http", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum EvaluationMode {
     /// The coordinator where it has the data, else the workers.
     #[default]
@@ -187,6 +200,7 @@ pub enum EvaluationMode {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "http", derive(utoipa::ToSchema))]
 #[serde(default)]
+#[non_exhaustive]
 pub struct Encodings {
     /// The deltas in reports.
     #[cfg_attr(feature = "http", schema(value_type = String))]

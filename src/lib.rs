@@ -1,12 +1,12 @@
 //! Federated averaging for Rust: several machines train one model without moving their data.
 //!
-//! A [`coordinator::Coordinator`] owns jobs: it hands out tasks, collects reports, folds them into the next global model and
-//! evaluates it. A [`worker::Worker`] trains clients for it, over a [`transport`]. [`simulation::Simulation`] is both in one process:
+//! A [`Coordinator`] owns jobs: it hands out tasks, collects reports, folds them into the next global model and evaluates it. A
+//! [`Worker`] trains clients for it, over a [`transport`]. [`Simulation`] is both in one process:
 //!
 //! ```
 //! use std::sync::Arc;
 //!
-//! use fedavg::{simulation::Simulation, worker::NoopTrainers};
+//! use fedavg::{Simulation, worker::NoopTrainers};
 //!
 //! // Trainers that don't train; `worker::BurnTrainers` has models and data.
 //! let trainers = Arc::new(NoopTrainers::new(1000, 100)?);
@@ -18,9 +18,12 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! What can be replaced: the algorithm ([`strategy::FederatedStrategy`]), whatever trains ([`worker::LocalTrainer`], and for burn
-//! modules [`worker::Learner`]), the way to reach a coordinator ([`transport::Transport`]), the place for reports ([`report::Spool`]).
-//! `ARCHITECTURE.md` has the layers and the words.
+//! What can be replaced: the algorithm ([`FederatedStrategy`]), whatever trains ([`LocalTrainer`], and for burn modules
+//! `worker::Learner`), the way to reach a coordinator ([`Transport`]), the place for reports ([`report::Spool`]) and for models
+//! ([`store::ModelStore`]). `docs/extending.md` tells how, step by step; `ARCHITECTURE.md` has the layers and the words.
+//!
+//! Programs ask a coordinator as [`Operator`], whether it is in the process or behind HTTP. burn is a feature, and re-exported: a
+//! coordinator with trainers of one's own needs `default-features = false, features = ["http"]` alone.
 
 pub mod backend;
 #[cfg(feature = "cli")]
@@ -29,10 +32,12 @@ pub mod coordinator;
 pub mod data;
 pub mod ids;
 pub mod job;
+#[cfg(feature = "burn")]
 pub mod model;
 mod panics;
 pub mod parameters;
 pub mod partition;
+pub mod protocol;
 pub mod report;
 pub mod rng;
 pub mod round;
@@ -43,6 +48,23 @@ pub mod strategy;
 pub mod telemetry;
 pub mod transport;
 pub mod worker;
+
+// What a first program needs.
+pub use backend::DeviceSpec;
+#[cfg(feature = "burn")]
+pub use burn;
+pub use coordinator::{Coordinator, CoordinatorConfig};
+pub use ids::{ClientId, JobId, ModelVersion, RoundId};
+pub use job::{JobSpec, Settings, StrategySpec};
+pub use parameters::{Layout, Parameters, Role};
+pub use partition::PartitionSpec;
+pub use protocol::{JobSummary, RoundRecord, Token};
+pub use simulation::{Simulation, SimulationResult};
+pub use strategy::{FedAvg, FederatedStrategy};
+pub use transport::{Caller, Handler, InProcess, Operator, Transport};
+#[cfg(feature = "burn")]
+pub use worker::BurnTrainers;
+pub use worker::{LocalTrainer, Worker, WorkerConfig};
 
 /// The README's code is compiled with the other examples.
 #[cfg(doctest)]

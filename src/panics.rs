@@ -1,14 +1,15 @@
 //! Where a panic of foreign code ends: strategies and trainers are an embedder's own, and burn panics on shapes.
 
+#[cfg(feature = "burn")]
+use std::cell::Cell;
 use std::{
     any::Any,
-    cell::Cell,
-    panic::{self, AssertUnwindSafe, catch_unwind},
-    sync::Once,
+    panic::{AssertUnwindSafe, catch_unwind},
 };
 
+#[cfg(feature = "burn")]
 thread_local! {
-    static IS_QUIET: Cell<bool> = const { Cell::new(false) };
+    static IS_EXPECTED: Cell<bool> = const { Cell::new(false) };
 }
 
 /// Runs `work`; a panic is its message as an error.
@@ -16,21 +17,19 @@ pub(crate) fn caught<T>(work: impl FnOnce() -> T) -> Result<T, String> {
     catch_unwind(AssertUnwindSafe(work)).map_err(|panic| message(&*panic))
 }
 
-/// The same, where a panic of this thread is an expected answer: nothing is printed of it.
+/// The same, if a panic of this thread is an expected answer: [`is_expected`] then says so to the program's panic hook.
+#[cfg(feature = "burn")]
 pub(crate) fn quietly<T>(work: impl FnOnce() -> T) -> Result<T, String> {
-    static HOOK: Once = Once::new();
-    HOOK.call_once(|| {
-        let before = panic::take_hook();
-        panic::set_hook(Box::new(move |info| {
-            if !IS_QUIET.get() {
-                before(info);
-            }
-        }));
-    });
-    let was_quiet = IS_QUIET.replace(true);
+    let was_expected = IS_EXPECTED.replace(true);
     let result = caught(work);
-    IS_QUIET.set(was_quiet);
+    IS_EXPECTED.set(was_expected);
     result
+}
+
+/// Whether a panic of this thread would be an expected answer, of which nothing need be printed.
+#[cfg(feature = "burn")]
+pub(crate) fn is_expected() -> bool {
+    IS_EXPECTED.get()
 }
 
 /// What a panic said.
@@ -40,7 +39,7 @@ fn message(panic: &(dyn Any + Send)) -> String {
         .unwrap_or_else(|| "without a message".to_string())
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "burn"))]
 mod tests {
     use super::*;
 
@@ -51,10 +50,11 @@ mod tests {
             caught(|| -> u8 { panic!("shape {}", 3) }),
             Err("shape 3".to_string())
         );
-        assert_eq!(
-            quietly(|| -> u8 { panic!("plain") }),
-            Err("plain".to_string())
-        );
-        assert!(!IS_QUIET.get());
+        let probed = quietly(|| -> u8 {
+            assert!(is_expected());
+            panic!("plain")
+        });
+        assert_eq!(probed, Err("plain".to_string()));
+        assert!(!is_expected());
     }
 }

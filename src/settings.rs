@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "http", derive(utoipa::ToSchema))]
 #[serde(default)]
+#[non_exhaustive]
 pub struct TrainingSettings {
     /// Passes over the partition.
     pub local_epochs: u32,
@@ -59,6 +60,7 @@ pub(crate) struct StrictTrainingSettings {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "http", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum OptimizerKind {
     /// `torch.optim.SGD(lr, momentum, weight_decay)`.
     #[default]
@@ -71,6 +73,7 @@ pub enum OptimizerKind {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "http", derive(utoipa::ToSchema))]
 #[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
 pub struct RoundLimits {
     /// Seconds from a round's beginning to its deadline.
     pub round_timeout: u64,

@@ -1,7 +1,7 @@
 //! A coordinator and many clients in one process: the same coordinator, round machine, worker loop and strategy as over
 //! a network, joined by the in-process transport.
 
-use std::{future::Future, pin::pin, sync::Arc};
+use std::{fmt, future::Future, io, pin::pin, sync::Arc};
 
 use futures_util::StreamExt;
 use thiserror::Error;
@@ -9,13 +9,14 @@ use tokio::{sync::watch, task::JoinSet};
 
 use crate::{
     coordinator::{Coordinator, CoordinatorConfig, StrategyFactory, strategy_factory},
+    ids::RoundId,
     job::{JobSpec, Settings, StrategySpec},
-    parameters::{Encoding, Parameters},
+    parameters::Parameters,
+    protocol::{JobSummary, LoggedEvent, RoundRecord},
     report::Refusal,
     round::Outcome,
     strategy::{FederatedStrategy, Replay, StrategyError},
-    telemetry::{JobSummary, LoggedEvent, RoundRecord},
-    transport::{InProcess, ModelBody, Operator},
+    transport::{Caller, InProcess, Operator, OperatorError},
     worker::{TrainerFactory, Worker, WorkerConfig, WorkerError},
 };
 
@@ -36,8 +37,20 @@ pub struct Simulation {
     observer: Option<Observer>,
 }
 
+impl fmt::Debug for Simulation {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("Simulation")
+            .field("spec", &self.spec)
+            .field("workers", &self.workers)
+            .field("config", &self.config)
+            .finish_non_exhaustive()
+    }
+}
+
 /// What a run left behind.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct SimulationResult {
     /// The job, ended.
     pub job: JobSummary,
@@ -113,7 +126,7 @@ impl Simulation {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .enable_time()
             .build()
-            .map_err(|error| SimulationError::Runtime(error.to_string()))?;
+            .map_err(SimulationError::Runtime)?;
         let result = runtime.block_on(self.run_until(std::future::pending()));
         // Work that nobody wants any more is not waited for.
         runtime.shutdown_background();
@@ -139,7 +152,9 @@ impl Simulation {
             builder = builder.strategy(STRATEGY, move |job, settings| factory(job, settings));
         }
         let coordinator = builder.start();
-        let job = coordinator.submit(self.spec, self.initial)?.job;
+        let here = Caller::in_process();
+        let initial = self.initial.map(Arc::new);
+        let job = coordinator.submit(&here, self.spec, initial).await?.job;
         let (stop, stopped) = watch::channel(false);
         let mut workers = JoinSet::new();
         for index in 0..self.workers {
@@ -159,13 +174,14 @@ impl Simulation {
             }));
         }
 
-        let mut events = pin!(coordinator.events(job, 0)?);
+        let mut events = coordinator.events(&here, job, 0).await?;
         let mut cancelled = pin!(cancelled);
         let mut asked_to_cancel = false;
         loop {
             tokio::select! {
                 event = events.next() => match event {
                     Some(event) => {
+                        let event = event?;
                         if let Some(observer) = &mut self.observer {
                             observer(&event);
                         }
@@ -175,7 +191,7 @@ impl Simulation {
                 () = &mut cancelled, if !asked_to_cancel => {
                     asked_to_cancel = true;
                     // A refusal means that the job has just ended by itself.
-                    let _ = coordinator.cancel(job).await;
+                    let _ = coordinator.cancel(&here, job).await;
                 }
                 Some(ended) = workers.join_next() => {
                     if let Ok(Err(error)) = ended {
@@ -185,17 +201,15 @@ impl Simulation {
             }
         }
         let _ = stop.send(true);
-        let summary = coordinator.job(job)?;
+        let summary = coordinator.job(&here, job).await?;
         if let Some(Outcome::Failed { reason }) = summary.outcome {
             return Err(SimulationError::Failed(reason));
         }
-        let (_, model) = coordinator.model(job, None)?;
-        let model = ModelBody::Stored(model).collect(Encoding::F32, None).await;
-        let model = model.map_err(|error| SimulationError::Model(error.to_string()))?;
+        let model = coordinator.model(&here, job, None).await?;
         Ok(SimulationResult {
             job: summary,
-            rounds: coordinator.rounds(job)?,
-            log: coordinator.log(job)?,
+            rounds: coordinator.rounds(&here, job, RoundId(0)).await?,
+            log: coordinator.log(job).map_err(OperatorError::Refused)?,
             model,
         })
     }
@@ -253,12 +267,12 @@ impl Simulation {
 }
 
 /// Why a run has no result.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum SimulationError {
     /// The coordinator does not take the job.
     #[error("the job is refused: {0}")]
-    Refused(Refusal),
+    Refused(#[source] Refusal),
     /// The job failed.
     #[error("the job failed: {0}")]
     Failed(String),
@@ -277,17 +291,20 @@ pub enum SimulationError {
          speeds, which the record of its rounds does not have"
     )]
     MeasuredPartition,
-    /// The final model can't be read.
-    #[error("the final model can't be read: {0}")]
-    Model(String),
+    /// What the run left behind can't be read.
+    #[error("the run's results can't be read")]
+    Results(#[source] OperatorError),
     /// No threads could be started.
-    #[error("no runtime: {0}")]
-    Runtime(String),
+    #[error("no runtime: are there threads to be had?")]
+    Runtime(#[source] io::Error),
 }
 
-impl From<Refusal> for SimulationError {
-    fn from(refusal: Refusal) -> Self {
-        Self::Refused(refusal)
+impl From<OperatorError> for SimulationError {
+    fn from(error: OperatorError) -> Self {
+        match error {
+            OperatorError::Refused(refusal) => Self::Refused(refusal),
+            error => Self::Results(error),
+        }
     }
 }
 

@@ -25,25 +25,20 @@ const ARROWS: &[(&str, &[&str])] = &[
         &["ids", "parameters", "report", "settings", "strategy"],
     ),
     ("job", &["parameters", "partition", "settings", "strategy"]),
+    (
+        "protocol",
+        &["ids", "job", "parameters", "round", "settings"],
+    ),
     // Edges.
     ("panics", &[]),
     ("data", &[]),
-    ("backend", &["panics"]),
+    ("backend", &["panics", "protocol"]),
     ("model", &["ids", "parameters", "rng"]),
     ("store", &["ids", "parameters", "report"]),
-    ("telemetry", &["ids", "job", "report", "round", "transport"]),
+    ("telemetry", &["ids", "protocol", "report", "round"]),
     (
         "transport",
-        &[
-            "backend",
-            "data",
-            "ids",
-            "job",
-            "parameters",
-            "report",
-            "round",
-            "telemetry",
-        ],
+        &["ids", "job", "parameters", "protocol", "report", "round"],
     ),
     // Drivers.
     (
@@ -56,6 +51,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "model",
             "panics",
             "parameters",
+            "protocol",
             "report",
             "rng",
             "round",
@@ -71,6 +67,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "panics",
             "parameters",
             "partition",
+            "protocol",
             "report",
             "rng",
             "round",
@@ -85,8 +82,10 @@ const ARROWS: &[(&str, &[&str])] = &[
         "simulation",
         &[
             "coordinator",
+            "ids",
             "job",
             "parameters",
+            "protocol",
             "report",
             "round",
             "strategy",
@@ -107,6 +106,7 @@ const PURE: &[&str] = &[
     "strategy",
     "round",
     "job",
+    "protocol",
 ];
 
 /// What the pure modules must not name. `Instant` and `SystemTime` are the clock, `getrandom` and `thread_rng` the

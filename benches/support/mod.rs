@@ -16,11 +16,11 @@ use bytes::Bytes;
 use fedavg::{
     job::JobSpec,
     parameters::{Digest, Encoding, Form, Layout, Role, Roles},
+    protocol::{Registration, TaskMessage},
     report::{DELTA_PREFIX, ReportMetadata},
     round::JobEvent,
     transport::{
-        Credentials, ModelBody, PROTOCOL, Registration, ReportBody, Request, Response, TaskMessage,
-        Transport,
+        Caller, Credentials, ModelBody, Operator, ReportBody, Request, Response, Transport,
         http::{ClientConfig, HttpTransport, OperatorClient},
     },
     worker::{NoopTrainers, TrainerFactory},
@@ -129,11 +129,14 @@ impl Process {
     pub async fn run(&self, spec: &JobSpec) -> Duration {
         let operator =
             OperatorClient::new(&self.url, None, ClientConfig::default()).expect("its address");
+        let here = Caller::in_process();
         // The coordinator has no such model: it is given its first version.
         let initial = self.trainers.initial(&spec.description()).expect("a model");
-        let submitted = operator.submit(spec, Some(Arc::new(initial))).await;
+        let submitted = operator
+            .submit(&here, spec.clone(), Some(Arc::new(initial)))
+            .await;
         let job = submitted.expect("a job").job;
-        let events = operator.events(job, 0).await.expect("its events");
+        let events = operator.events(&here, job, 0).await.expect("its events");
         let mut events = std::pin::pin!(events);
         let (mut begun, mut commits) = (None, Vec::new());
         while let Some(event) = events.next().await {
@@ -144,7 +147,7 @@ impl Process {
                 _ => {}
             }
         }
-        let ended = operator.job(job).await.expect("the job");
+        let ended = operator.job(&here, job).await.expect("the job");
         assert_eq!(ended.version.0, u64::from(spec.rounds), "{}", ended.detail);
         let last = *commits.last().expect("a commit");
         match commits.len() {
@@ -164,18 +167,9 @@ impl Drop for Process {
 /// A worker that downloads each model without keeping it, and generates its report while it sends it.
 pub async fn generate_reports(url: String, trainers: Arc<NoopTrainers>, name: String) {
     let transport = HttpTransport::new(&url, ClientConfig::default()).expect("an address");
-    let registration = Registration {
-        protocol: PROTOCOL,
-        protocol_min: None,
-        capabilities: Vec::new(),
-        name,
-        slots: 1,
-        hardware: Default::default(),
-        device: "none".to_string(),
-        datasets: trainers.datasets(),
-        encodings: Encoding::NAMES.map(str::to_string).to_vec(),
-        local: false,
-    };
+    let mut registration = Registration::new(name);
+    registration.datasets = trainers.datasets();
+    registration.encodings = Encoding::NAMES.map(str::to_string).to_vec();
     let register = Request::Register {
         join_token: None,
         registration,
@@ -240,13 +234,7 @@ async fn act(
         left -= count;
         (count > 0).then(|| Ok(piece.slice(..count)))
     }));
-    let metadata = ReportMetadata {
-        base_version: task.version,
-        examples: 1,
-        steps: 1,
-        metrics: Default::default(),
-        ..ReportMetadata::default()
-    };
+    let metadata = ReportMetadata::new(task.version, 1);
     let request = Request::Report {
         credentials: credentials.clone(),
         job: task.job,

@@ -2,7 +2,10 @@
 //!
 //! What is known of build, driver and GPUs comes in as [`Cuda`], so that each answer can be tested without a GPU.
 
-use super::{ComputeCapability, DeviceError, DeviceSpec, Gpu, Pin};
+#[cfg(any(feature = "libtorch", feature = "cuda"))]
+use super::hardware::detect_gpus;
+use super::{ComputeCapability, DeviceError, DeviceSpec, Pin};
+use crate::protocol::Gpu;
 
 /// What this program and this machine have of CUDA.
 #[derive(Debug, Clone, Default)]
@@ -52,7 +55,7 @@ impl Cuda {
     #[cfg(any(feature = "libtorch", feature = "cuda"))]
     fn of_driver() -> Self {
         Self {
-            driver: Gpu::detect(),
+            driver: detect_gpus(),
             restriction: std::env::var("CUDA_VISIBLE_DEVICES").ok(),
             ..Self::default()
         }

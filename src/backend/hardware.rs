@@ -1,111 +1,79 @@
-//! What hardware this machine offers, as a worker registers it.
+//! Finds out what hardware this machine offers.
+//!
+//! What an operating system or a driver must be asked for needs the feature `hardware`; what can't be found out is absent, and
+//! never an error.
 
-use nvml_wrapper::Nvml;
-use nvml_wrapper::error::NvmlError;
-use serde::{Deserialize, Serialize};
-use sysinfo::{CpuRefreshKind, MemoryRefreshKind, RefreshKind, System};
+use crate::protocol::{Gpu, Hardware};
 
-/// The LibTorch that this program is built against, such as `2.9.0+cu128`; none where it is built without.
+/// The LibTorch that this program is built against, such as `2.9.0+cu128`; none if it is built without.
 pub(super) const LIBTORCH: Option<&str> = option_env!("FEDAVG_LIBTORCH");
 
-/// The hardware of one machine. What could not be found out is `None`, or an empty list, and never an error.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[cfg_attr(feature = "http", derive(utoipa::ToSchema))]
-#[non_exhaustive]
-pub struct Hardware {
-    /// Operating system, as Rust names it: `linux`, `macos`, `windows`.
-    pub os: String,
-    /// Instruction set, as Rust names it: `x86_64`, `aarch64`.
-    pub arch: String,
-    /// The CPU's model name.
-    pub cpu: Option<String>,
-    /// Cores of the machine, hyper-threads not counted.
-    pub physical_cores: Option<u32>,
-    /// Threads that this process may run at once: affinity and container limits are counted in.
-    pub logical_cores: u32,
-    /// Main memory in bytes; a container's limit where there is one.
-    pub memory_bytes: u64,
-    /// NVIDIA GPUs, in NVML's order. Others are not found.
-    #[serde(default)]
-    pub gpus: Vec<Gpu>,
-    /// The build of LibTorch that trains, such as `2.9.0 (CUDA 12.6)`, where one does.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub libtorch: Option<String>,
-}
-
-/// One NVIDIA GPU.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "http", derive(utoipa::ToSchema))]
-#[non_exhaustive]
-pub struct Gpu {
-    /// Its model name.
-    pub name: String,
-    /// Its memory in bytes.
-    pub memory_bytes: Option<u64>,
-    /// Its compute capability, as in `6.1` for Pascal.
-    pub compute_capability: Option<String>,
-    /// The version of its driver.
-    pub driver: Option<String>,
-}
-
 impl Hardware {
-    /// Takes the inventory of this machine. It takes milliseconds, or a second where NVML starts a sleeping driver.
+    /// Takes the inventory of this machine. It takes milliseconds, or a second if NVML starts a sleeping driver.
     pub fn detect() -> Self {
-        let system = System::new_with_specifics(
-            RefreshKind::nothing()
-                .with_cpu(CpuRefreshKind::nothing())
-                .with_memory(MemoryRefreshKind::nothing().with_ram()),
-        );
-        let limit = system.cgroup_limits().map(|limits| limits.total_memory);
-        Self {
+        let mut hardware = Self {
             os: std::env::consts::OS.to_owned(),
             arch: std::env::consts::ARCH.to_owned(),
-            cpu: system
-                .cpus()
-                .first()
-                .map(|cpu| cpu.brand().trim().to_owned())
-                .filter(|brand| !brand.is_empty()),
-            physical_cores: System::physical_core_count().map(|cores| cores as u32),
             logical_cores: std::thread::available_parallelism()
                 .map_or(1, |cores| cores.get() as u32),
-            memory_bytes: limit.map_or(system.total_memory(), |limit| {
-                limit.min(system.total_memory())
-            }),
-            gpus: Gpu::detect().unwrap_or_default(),
+            gpus: detect_gpus().unwrap_or_default(),
             libtorch: LIBTORCH.map(str::to_string),
-        }
-    }
-
-    /// How many GPUs there are: what a `proportional` partition counts, unless it goes by measured speeds.
-    pub fn gpu_count(&self) -> u32 {
-        self.gpus.len() as u32
+            ..Self::default()
+        };
+        ask_system(&mut hardware);
+        hardware
     }
 }
 
-impl Gpu {
-    /// The NVIDIA GPUs of this machine; `None` where NVML, and so the driver, is absent or refuses.
-    pub(super) fn detect() -> Option<Vec<Self>> {
-        Self::read_all().ok()
-    }
+#[cfg(feature = "hardware")]
+fn ask_system(hardware: &mut Hardware) {
+    use sysinfo::{CpuRefreshKind, MemoryRefreshKind, RefreshKind, System};
 
-    fn read_all() -> Result<Vec<Self>, NvmlError> {
-        let nvml = Nvml::init()?;
-        let driver = nvml.sys_driver_version().ok();
-        let count = nvml.device_count()?;
-        Ok((0..count)
-            .filter_map(|index| {
-                let device = nvml.device_by_index(index).ok()?;
-                let capability = device.cuda_compute_capability().ok();
-                Some(Self {
-                    name: device.name().ok()?,
-                    memory_bytes: device.memory_info().ok().map(|memory| memory.total),
-                    compute_capability: capability
-                        .map(|version| format!("{}.{}", version.major, version.minor)),
-                    driver: driver.clone(),
-                })
-            })
-            .collect())
+    let system = System::new_with_specifics(
+        RefreshKind::nothing()
+            .with_cpu(CpuRefreshKind::nothing())
+            .with_memory(MemoryRefreshKind::nothing().with_ram()),
+    );
+    let brand = system
+        .cpus()
+        .first()
+        .map(|cpu| cpu.brand().trim().to_owned());
+    hardware.cpu = brand.filter(|brand| !brand.is_empty());
+    hardware.physical_cores = System::physical_core_count().map(|cores| cores as u32);
+    let total = system.total_memory();
+    let limit = system.cgroup_limits().map(|limits| limits.total_memory);
+    hardware.memory_bytes = limit.map_or(total, |limit| limit.min(total));
+}
+
+#[cfg(not(feature = "hardware"))]
+fn ask_system(_hardware: &mut Hardware) {}
+
+/// The NVIDIA GPUs of this machine; none if NVML, and so the driver, is absent or refuses.
+#[cfg(feature = "hardware")]
+pub(super) fn detect_gpus() -> Option<Vec<Gpu>> {
+    let nvml = nvml_wrapper::Nvml::init().ok()?;
+    let driver = nvml.sys_driver_version().ok();
+    let mut gpus = Vec::new();
+    for index in 0..nvml.device_count().ok()? {
+        let Ok(device) = nvml.device_by_index(index) else {
+            continue;
+        };
+        let Ok(name) = device.name() else { continue };
+        let capability = device.cuda_compute_capability().ok();
+        gpus.push(Gpu {
+            name,
+            memory_bytes: device.memory_info().ok().map(|memory| memory.total),
+            compute_capability: capability
+                .map(|version| format!("{}.{}", version.major, version.minor)),
+            driver: driver.clone(),
+        });
     }
+    Some(gpus)
+}
+
+#[cfg(not(feature = "hardware"))]
+pub(super) fn detect_gpus() -> Option<Vec<Gpu>> {
+    None
 }
 
 #[cfg(test)]

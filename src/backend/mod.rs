@@ -1,8 +1,8 @@
 //! Where a worker computes: names of devices, the burn device behind each, and what hardware there is.
 //!
 //! A [`DeviceSpec`] is a device as an operator writes it. [`DeviceSpec::device`] turns it into burn's
-//! [`Device`](burn::tensor::Device), or into an error that says what to do: a device that this binary was not built
-//! with names the Cargo feature that it lacks. [`Hardware::detect`] takes the inventory that a worker registers with, and
+//! `Device`, or into an error that says what to do: a device that this binary was not built
+//! with names the Cargo feature that it lacks. [`Hardware::detect`](crate::protocol::Hardware::detect) takes the inventory that a worker registers with, and
 //! [`EnergyMeter::of`] measures what a device spends on each training.
 //!
 //! | text | burn backend | Cargo feature | use it for |
@@ -24,29 +24,43 @@
 //! A device is given out once it has proven itself ([`DeviceSpec::device`]). LibTorch comes in two pinned builds
 //! ([`Pin`]), and a program checks that it runs with the one that it is built against.
 //!
+//! Without the feature `burn` only the names of devices, the inventory and the energy are here.
+//!
 //! This folder is the only place that names a backend. It must never panic where a device is missing, and never treat missing
 //! hardware as an error of the inventory.
 
+#[cfg(feature = "burn")]
 mod choose;
-#[cfg(any(feature = "libtorch", feature = "cuda", test))]
+#[cfg(all(feature = "burn", any(feature = "libtorch", feature = "cuda", test)))]
 mod cuda;
+#[cfg(feature = "burn")]
 mod device;
 mod energy;
 mod error;
 mod hardware;
-#[cfg(any(feature = "libtorch", test))]
+#[cfg(all(feature = "burn", any(feature = "libtorch", test)))]
 mod libtorch;
+#[cfg(feature = "hardware")]
+mod nvml;
 mod pin;
+#[cfg(feature = "burn")]
 mod proof;
 mod spec;
 #[cfg(any(feature = "libtorch", test))]
 mod version;
 
+#[cfg(feature = "burn")]
 pub use choose::Choice;
 #[cfg(any(feature = "libtorch", feature = "cuda"))]
 use cuda::Cuda;
 pub use energy::{EnergyMeter, EnergySource, Metered};
 pub use error::DeviceError;
-pub use hardware::{Gpu, Hardware};
 pub use pin::{ComputeCapability, Pin};
 pub use spec::{DeviceSpec, LibTorchTarget, WgpuTarget};
+
+/// Whether this thread is trying out a device, so that a panic is an answer: a device that is not there, or that can't compute.
+/// The panic is caught. A program whose panic hook asks this first prints nothing of it; this library sets no hook of its own.
+#[cfg(feature = "burn")]
+pub fn is_probing() -> bool {
+    crate::panics::is_expected()
+}

@@ -13,10 +13,10 @@ use super::{
 use crate::{
     backend::DeviceSpec,
     coordinator::{Coordinator, CoordinatorConfig},
+    protocol::Token,
     store::{DataFolder, FileModels, FileSpool, FileSpoolConfig},
-    transport::{
-        Token,
-        http::{BindError, Server, ServerConfig, check_bind},
+    transport::http::{
+        BindError, RouterConfig, ServerConfig, check_bind, listen, no_such_path, router, serve,
     },
 };
 
@@ -163,7 +163,7 @@ impl CoordinatorArgs {
         let advertise = self.advertise.as_ref();
         let advertise = advertise.map(|advertise| advertise.resolve(&local));
         let advertise = advertise.transpose()?;
-        let config = self.limits.coordinator(token)?;
+        let config = self.limits.coordinator(token.clone())?;
         let trainers = self.trainers.trainers(&[DeviceSpec::Cpu])?;
         let folder = self.storage.folder(bind)?;
         block_on(async {
@@ -180,9 +180,9 @@ impl CoordinatorArgs {
                 }
                 builder.start()
             });
-            let server = Server::bind(bind, self.limits.server(), Arc::new(coordinator));
-            let mut server = server.await.map_err(bind_failure)?;
-            let address = server.local_addr();
+            let listener = listen(bind, token.as_ref()).await.map_err(bind_failure)?;
+            let address = listener.local_addr();
+            let address = address.map_err(|error| Failure::because("can't serve", error))?;
             let advertised = advertise.map(|place| place.url(address.port()));
             // Who closed standard output doesn't want to know where it listens.
             let _ = screen.print(&format!("listening on http://{address}"));
@@ -195,10 +195,10 @@ impl CoordinatorArgs {
                     "--advertise names the address of this machine that workers are to use"
                 ),
             }
-            if let Some(url) = advertised {
-                server.advertise(url);
-            }
-            server.serve(interrupt.wait()).await;
+            let mut limits = self.limits.router();
+            limits.advertised = advertised;
+            let router = router(Arc::new(coordinator), limits).fallback(no_such_path);
+            serve(listener, router, self.limits.server(), interrupt.wait()).await;
             tracing::info!("stopped");
             Ok(())
         })
@@ -272,6 +272,11 @@ impl LimitArgs {
     fn server(&self) -> ServerConfig {
         let mut config = ServerConfig::default();
         config.max_connections = self.max_connections;
+        config
+    }
+
+    fn router(&self) -> RouterConfig {
+        let mut config = RouterConfig::default();
         config.max_body = self.max_body;
         config.max_wait = config.max_wait.max(self.poll_wait);
         config
@@ -315,6 +320,10 @@ mod tests {
         assert_eq!(
             format!("{:?}", limits.server()),
             format!("{:?}", ServerConfig::default())
+        );
+        assert_eq!(
+            format!("{:?}", limits.router()),
+            format!("{:?}", RouterConfig::default())
         );
     }
 

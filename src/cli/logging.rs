@@ -1,11 +1,12 @@
 //! Log lines, to standard error.
 
-use std::{env, str::FromStr};
+use std::{env, panic, str::FromStr};
 
 use clap::Args;
 use tracing_subscriber::EnvFilter;
 
 use super::Screen;
+use crate::backend::is_probing;
 
 /// What is logged.
 #[derive(Debug, Clone, Args)]
@@ -30,8 +31,10 @@ impl FromStr for LogFilter {
 }
 
 impl LogArgs {
-    /// Starts logging; `usual` is the filter where none was asked for.
+    /// Starts logging; `usual` is the filter if none was asked for. Panics that only say that a device is not there are not shown
+    /// from here on.
     pub fn start(&self, usual: &str, screen: &Screen) {
+        silence_probes();
         let filter = self.log.as_ref().map_or(usual, |filter| &filter.0);
         let is_plain = env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
         // An error means that a subscriber is there already, which then is the one to use.
@@ -42,6 +45,15 @@ impl LogArgs {
             .with_writer(screen.clone())
             .try_init();
     }
+}
+
+fn silence_probes() {
+    let before = panic::take_hook();
+    panic::set_hook(Box::new(move |info| {
+        if !is_probing() {
+            before(info);
+        }
+    }));
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ use super::{
 use crate::{
     ids::{JobId, ModelVersion},
     parameters::{Parameters, Role, TensorSpec},
+    transport::Operator,
 };
 
 /// Download models, and look into them.
@@ -69,7 +70,10 @@ impl DownloadArgs {
         let client = self.connect.client()?;
         let mut file = WholeFile::create(&self.output)?;
         let (version, length) = block_on(async {
-            let download = client.operator.download(self.job, self.version, &mut file);
+            let download =
+                client
+                    .operator
+                    .download(&client.caller, self.job, self.version, &mut file);
             download.await.map_err(|error| client.failure(error))
         })?;
         file.put_in_place()?;

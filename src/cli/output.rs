@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     parameters::{Parameters, safetensors},
-    telemetry::{LoggedEvent, RoundRecord},
+    protocol::{LoggedEvent, RoundRecord},
 };
 
 /// What a run leaves behind.

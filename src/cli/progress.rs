@@ -7,8 +7,8 @@ use indicatif::{ProgressBar, ProgressStyle};
 use super::{Screen, values::percent};
 use crate::{
     ids::{RoundId, WorkerId},
+    protocol::LoggedEvent,
     round::{JobEvent, Outcome},
-    telemetry::LoggedEvent,
 };
 
 /// Follows a job's event log.

@@ -20,8 +20,9 @@ use super::{
 use crate::{
     backend::DeviceSpec,
     job::{JobSpec, OptimizerKind, StrategySpec},
+    protocol::{LoggedEvent, RoundRecord},
     simulation::{Simulation, SimulationError, SimulationResult},
-    telemetry::{LoggedEvent, RoundRecord, parse_rounds},
+    telemetry::parse_rounds,
     worker::NOOP,
 };
 

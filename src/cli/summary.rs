@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 use crate::{
     ids::{JobId, ModelVersion},
     job::JobSpec,
+    protocol::{JobSummary, RoundRecord},
     round::Outcome,
-    telemetry::{JobSummary, RoundRecord},
 };
 
 /// A run that has ended: what was asked for, and what came of it.

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::values::{human_bytes, human_joules, percent};
-use crate::telemetry::RoundRecord;
+use crate::protocol::RoundRecord;
 
 /// On which side of a column its cells stand.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -5,7 +5,7 @@ use std::{fs, path::PathBuf};
 use clap::Args;
 
 use super::Failure;
-use crate::transport::Token;
+use crate::protocol::Token;
 
 /// The join token.
 #[derive(Debug, Clone, Default, Args)]

@@ -10,7 +10,7 @@ use super::{
     operator::DEFAULT_COORDINATOR, values::seconds,
 };
 use crate::{
-    backend::Hardware,
+    protocol::Hardware,
     transport::http::{ClientConfig, HttpTransport},
     worker::{TrainerFactory, Worker, WorkerConfig, WorkerError},
 };

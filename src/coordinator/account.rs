@@ -5,9 +5,9 @@ use std::{collections::BTreeMap, sync::Arc};
 use super::speed::Measured;
 use crate::{
     ids::{ClientId, WorkerId},
+    protocol::{Contribution, Registration},
     report::ReportMetadata,
-    telemetry::{ClientMetrics, ClientMetricsLimit, Contribution, contributions},
-    transport::Registration,
+    telemetry::{ClientMetrics, ClientMetricsLimit, contributions},
 };
 
 /// A round's account.

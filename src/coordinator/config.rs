@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use crate::{telemetry::ClientMetricsLimit, transport::Token};
+use crate::{protocol::Token, telemetry::ClientMetricsLimit};
 
 /// How a coordinator treats its workers, and what it takes at most.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct CoordinatorConfig {
     /// What workers show to register and operators show with every request; none: everybody may.
     pub join_token: Option<Token>,

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::{data::DatasetInfo, transport::Registration};
+use crate::protocol::{DatasetInfo, Registration};
 
 /// The copies of the live workers' datasets. Workers whose data is their own don't count: no two have the same.
 #[derive(Debug, Default)]
@@ -68,7 +68,7 @@ fn shared(registration: &Registration) -> &[DatasetInfo] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::transport::PROTOCOL;
+    use crate::protocol::PROTOCOL;
 
     fn dataset(name: &str, fingerprint: &str) -> DatasetInfo {
         DatasetInfo {

@@ -11,9 +11,9 @@ use crate::{
     ids::{ClientId, JobId, RoundId, WorkerId},
     job::JobSpec,
     partition::{Examples, Proportional, partition},
+    protocol::Registration,
     rng::{Purpose, keyed},
     round::first_holders,
-    transport::Registration,
     worker::Partition,
 };
 

@@ -5,6 +5,7 @@ use std::{
     time::Duration,
 };
 
+use futures_util::future::BoxFuture;
 use tokio::{sync::Notify, time::Instant};
 
 use super::{
@@ -14,14 +15,14 @@ use super::{
     upload::Upload,
 };
 use crate::{
-    data::DatasetInfo,
     ids::{ClientId, JobId, ModelVersion, RoundId, Timestamp},
+    protocol::{
+        DatasetInfo, FROZEN, JobMessage, OLDEST_PROTOCOL, PROTOCOL, Registered, Registration,
+        TaskMessage, TaskWork, Token,
+    },
     report::{Refusal, RefusalKind, ReportMetadata, SpoolKey},
     round::{self, Event, RoundMachine, Task, TaskKind},
-    transport::{
-        Credentials, FROZEN, Handler, JobMessage, ModelBody, OLDEST_PROTOCOL, Operator, PROTOCOL,
-        Registered, Registration, ReportBody, Request, Response, TaskMessage, TaskWork, Token,
-    },
+    transport::{Caller, Credentials, Handler, ModelBody, Peer, ReportBody, Request, Response},
 };
 
 /// The longest name of a worker, in bytes, and the most datasets that it may name.
@@ -31,12 +32,18 @@ const MOST_SLOTS: u32 = 1024;
 const MOST_CAPABILITIES: usize = 64;
 
 impl Handler for Coordinator {
-    async fn handle(&self, request: Request) -> Response {
+    fn handle(&self, peer: Peer, request: Request) -> BoxFuture<'_, Response> {
+        Box::pin(self.answer(peer, request))
+    }
+}
+
+impl Coordinator {
+    async fn answer(&self, peer: Peer, request: Request) -> Response {
         let answer = match request {
             Request::Register {
                 join_token,
                 registration,
-            } => self.register(join_token, registration),
+            } => self.register(peer, join_token, registration),
             Request::Heartbeat { credentials, busy } => self.heartbeat(&credentials, busy),
             Request::Leave { credentials } => self.leave(&credentials),
             Request::Poll {
@@ -104,15 +111,14 @@ impl Handler for Coordinator {
         };
         answer.unwrap_or_else(Response::Refused)
     }
-}
 
-impl Coordinator {
     fn register(
         &self,
+        peer: Peer,
         join_token: Option<Token>,
         registration: Registration,
     ) -> Result<Response, Refusal> {
-        self.authorize(join_token.as_ref())?;
+        self.admit(&Caller::new(peer, join_token))?;
         let protocol = check_registration(&registration)?;
         let token = draw_token()?;
         let now = self.now();
@@ -127,6 +133,7 @@ impl Coordinator {
         self.check_datasets(&state, &registration)?;
         tracing::info!(
             name = registration.name,
+            ?peer,
             device = registration.device,
             "worker registered"
         );

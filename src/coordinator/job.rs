@@ -15,12 +15,11 @@ use crate::{
     ids::{ClientId, JobId, ModelVersion, RoundId, Timestamp, WorkerId},
     job::JobSpec,
     parameters::{BodyForm, Layout, Role},
+    protocol::{DatasetShare, JobSummary, LoggedEvent, Registration, RoundRecord},
     report::{Refusal, RefusalKind},
     round::{EvaluationBy, JobEvent, Outcome, RoundMachine},
     store::{ModelWriter, StoredModel},
     strategy::{ClientInfo, FederatedStrategy, RoundPlan, Seeds, StateSpec},
-    telemetry::{JobSummary, LoggedEvent, RoundRecord},
-    transport::{DatasetShare, Registration},
     worker::{LocalTrainer, Partition},
 };
 
@@ -247,9 +246,9 @@ impl Job {
                     && of == *round
                 {
                     record.state_lost = said.state_lost;
-                    record = record
-                        .with_client_metrics(said.metrics)
-                        .with_contributions(said.contributions);
+                    record = said
+                        .metrics
+                        .add_to(record.with_contributions(said.contributions));
                 }
                 self.push_record(record, now);
             }

@@ -28,6 +28,7 @@ mod work;
 
 use std::{
     collections::BTreeMap,
+    fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
@@ -41,9 +42,9 @@ use tokio::{
 };
 
 use crate::{
-    data::DatasetInfo,
     ids::Timestamp,
     job::{JobSpec, Settings},
+    protocol::DatasetInfo,
     report::{MemorySpool, Spool},
     store::{MemoryModels, ModelStore},
     strategy::{FederatedStrategy, StrategyError},
@@ -65,6 +66,15 @@ pub(crate) fn strategy_factory<S: FederatedStrategy + 'static>(
 /// Owns jobs: hands out work, collects reports, folds them. A handle: clones are the same coordinator.
 #[derive(Clone)]
 pub struct Coordinator(Arc<Shared>);
+
+impl fmt::Debug for Coordinator {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("Coordinator")
+            .field("config", &self.0.config)
+            .finish_non_exhaustive()
+    }
+}
 
 struct Shared {
     config: CoordinatorConfig,
@@ -92,6 +102,16 @@ pub struct CoordinatorBuilder {
     strategies: BTreeMap<String, StrategyFactory>,
     spool: Option<Arc<dyn Spool>>,
     models: Arc<dyn ModelStore>,
+}
+
+impl fmt::Debug for CoordinatorBuilder {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("CoordinatorBuilder")
+            .field("config", &self.config)
+            .field("strategies", &self.strategies.keys())
+            .finish_non_exhaustive()
+    }
 }
 
 impl CoordinatorBuilder {

@@ -5,9 +5,9 @@ use std::collections::BTreeSet;
 use crate::{
     job::Encodings,
     parameters::{PayloadSpec, Roles},
+    protocol::Registration,
     report::DELTA,
     strategy::{RoundPlan, StateSpec, StateTensor},
-    transport::Registration,
 };
 
 /// The first version of the protocol that has payloads other than `delta`, and the encodings by role.

@@ -2,7 +2,7 @@
 
 use std::{collections::VecDeque, sync::Arc};
 
-use futures_util::{Stream, stream};
+use futures_util::stream;
 
 use super::{
     Coordinator,
@@ -10,50 +10,143 @@ use super::{
     submission::{check_encodings, invalid},
 };
 use crate::{
-    ids::{JobId, ModelVersion},
+    ids::{JobId, ModelVersion, RoundId},
     job::{JobError, JobSpec},
     panics,
-    parameters::{Parameters, StoredBody},
+    parameters::Parameters,
+    protocol::{
+        Health, JobSummary, LoggedEvent, PROTOCOL, Registration, RoundRecord, WorkerSummary,
+    },
     report::{Refusal, RefusalKind},
     round::{Event, Response},
-    telemetry::{Health, JobSummary, LoggedEvent, RoundRecord, WorkerSummary},
-    transport::{Operator, PROTOCOL, Registration, Token},
+    transport::{Answer, Caller, Events, ModelBody, Operator, OperatorError, Peer},
 };
 
 impl Operator for Coordinator {
-    fn authorize(&self, token: Option<&Token>) -> Result<(), Refusal> {
-        match (&self.0.config.join_token, token) {
-            (None, _) => Ok(()),
-            (Some(expected), Some(token)) if expected.matches(token) => Ok(()),
-            (Some(_), _) => Err(Refusal::new(
+    fn authorize<'a>(&'a self, caller: &'a Caller) -> Answer<'a, ()> {
+        now(self.admit(caller))
+    }
+
+    fn submit<'a>(
+        &'a self,
+        caller: &'a Caller,
+        spec: JobSpec,
+        initial: Option<Arc<Parameters>>,
+    ) -> Answer<'a, JobSummary> {
+        Box::pin(async move {
+            self.admit(caller)?;
+            let coordinator = self.clone();
+            // Drawing and keeping the initial model can take seconds, and factories are an embedder's own code, which may panic.
+            let submitted = self
+                .0
+                .runtime
+                .spawn_blocking(move || panics::caught(|| coordinator.try_submit(spec, initial)));
+            match submitted.await {
+                Ok(Ok(submitted)) => Ok(submitted?),
+                Ok(Err(panic)) => {
+                    let detail = format!("the job can't be prepared: a panic: {panic}");
+                    Err(Refusal::new(RefusalKind::InvalidJob, detail).into())
+                }
+                Err(error) => Err(Refusal::new(RefusalKind::Busy, error.to_string()).into()),
+            }
+        })
+    }
+
+    fn jobs<'a>(&'a self, caller: &'a Caller) -> Answer<'a, Vec<JobSummary>> {
+        let jobs = || self.state().jobs.values().map(Job::summary).collect();
+        now(self.admit(caller).map(|()| jobs()))
+    }
+
+    fn job<'a>(&'a self, caller: &'a Caller, job: JobId) -> Answer<'a, JobSummary> {
+        let found = self.admit(caller).and_then(|()| self.summary(job));
+        now(found)
+    }
+
+    fn rounds<'a>(
+        &'a self,
+        caller: &'a Caller,
+        job: JobId,
+        after: RoundId,
+    ) -> Answer<'a, Vec<RoundRecord>> {
+        let found = self.admit(caller).and_then(|()| {
+            let state = self.state();
+            let records = &state.job(job)?.records;
+            let start = records.partition_point(|record| record.round <= after);
+            Ok(records[start..].to_vec())
+        });
+        now(found)
+    }
+
+    fn cancel<'a>(&'a self, caller: &'a Caller, job: JobId) -> Answer<'a, JobSummary> {
+        let cancelled = self.admit(caller).and_then(|()| self.end(job));
+        now(cancelled)
+    }
+
+    fn events<'a>(&'a self, caller: &'a Caller, job: JobId, after: u64) -> Answer<'a, Events> {
+        let events = self.admit(caller).and_then(|()| self.follow(job, after));
+        now(events)
+    }
+
+    fn workers<'a>(&'a self, caller: &'a Caller) -> Answer<'a, Vec<WorkerSummary>> {
+        let workers = self.admit(caller).map(|()| self.worker_summaries());
+        now(workers)
+    }
+
+    fn model_body<'a>(
+        &'a self,
+        caller: &'a Caller,
+        job: JobId,
+        version: Option<ModelVersion>,
+    ) -> Answer<'a, (ModelVersion, ModelBody)> {
+        let found = self.admit(caller).and_then(|()| {
+            let (version, model) = self.state().job(job)?.model(version)?;
+            Ok((version, ModelBody::Stored(model.file())))
+        });
+        now(found)
+    }
+
+    fn health<'a>(&'a self) -> Answer<'a, Health> {
+        let state = self.state();
+        now(Ok(Health {
+            version: env!("CARGO_PKG_VERSION").to_string(),
+            protocol: PROTOCOL,
+            workers: state.roster.live_count(),
+            running: state.running,
+            queued: state.queue.len(),
+        }))
+    }
+}
+
+/// An answer that is there already.
+fn now<'a, T: Send + 'a>(answer: Result<T, Refusal>) -> Answer<'a, T> {
+    Box::pin(std::future::ready(answer.map_err(OperatorError::Refused)))
+}
+
+impl Coordinator {
+    /// Whether this caller may act as an operator, or register a worker. Code in this process may; all others show the join
+    /// token or, if there is none, are on this machine.
+    pub(super) fn admit(&self, caller: &Caller) -> Result<(), Refusal> {
+        let shown = caller.token.as_ref();
+        match &self.0.config.join_token {
+            _ if caller.peer == Peer::InProcess && shown.is_none() => Ok(()),
+            Some(expected) if shown.is_some_and(|shown| expected.matches(shown)) => Ok(()),
+            Some(_) => Err(Refusal::new(
                 RefusalKind::Unauthorized,
                 "the join token is missing or wrong",
+            )),
+            None if caller.peer.is_here() => Ok(()),
+            None => Err(Refusal::new(
+                RefusalKind::Forbidden,
+                "this coordinator has no join token, and so answers its own machine alone; give it one",
             )),
         }
     }
 
-    fn submit(&self, spec: JobSpec, initial: Option<Parameters>) -> Result<JobSummary, Refusal> {
-        // Factories are an embedder's own code, which may panic.
-        let submitted = panics::caught(|| self.try_submit(spec, initial));
-        submitted.unwrap_or_else(|panic| {
-            let detail = format!("the job can't be prepared: a panic: {panic}");
-            Err(Refusal::new(RefusalKind::InvalidJob, detail))
-        })
-    }
-
-    fn jobs(&self) -> Vec<JobSummary> {
-        self.state().jobs.values().map(Job::summary).collect()
-    }
-
-    fn job(&self, job: JobId) -> Result<JobSummary, Refusal> {
+    fn summary(&self, job: JobId) -> Result<JobSummary, Refusal> {
         Ok(self.state().job(job)?.summary())
     }
 
-    fn rounds(&self, job: JobId) -> Result<Vec<RoundRecord>, Refusal> {
-        Ok(self.state().job(job)?.records.clone())
-    }
-
-    async fn cancel(&self, job: JobId) -> Result<JobSummary, Refusal> {
+    fn end(&self, job: JobId) -> Result<JobSummary, Refusal> {
         let mut state = self.state();
         self.give_machine(&mut state, job)?;
         let request = state.next_request();
@@ -65,22 +158,18 @@ impl Operator for Coordinator {
         Ok(state.job(job)?.summary())
     }
 
-    fn events(
-        &self,
-        job: JobId,
-        after: u64,
-    ) -> Result<impl Stream<Item = LoggedEvent> + Send + 'static, Refusal> {
+    fn follow(&self, job: JobId, after: u64) -> Result<Events, Refusal> {
         const AT_ONCE: usize = 256;
         let progress = self.state().job(job)?.progress.subscribe();
         let start = (self.clone(), progress, after, VecDeque::new());
-        Ok(stream::unfold(
+        let events = stream::unfold(
             start,
             move |(coordinator, mut progress, mut after, mut ready)| async move {
                 loop {
                     if let Some(event) = ready.pop_front() {
                         let event: LoggedEvent = event;
                         after = event.sequence;
-                        return Some((event, (coordinator, progress, after, ready)));
+                        return Some((Ok(event), (coordinator, progress, after, ready)));
                     }
                     let seen = *progress.borrow_and_update();
                     ready = coordinator.log_after(job, after, AT_ONCE);
@@ -89,58 +178,37 @@ impl Operator for Coordinator {
                     }
                 }
             },
-        ))
+        );
+        Ok(Box::pin(events))
     }
 
-    fn workers(&self) -> Vec<WorkerSummary> {
+    fn worker_summaries(&self) -> Vec<WorkerSummary> {
         let state = self.state();
         let job = state.running.and_then(|job| state.jobs.get(&job));
         let machine = job.and_then(|job| job.machine.as_ref());
-        let summary =
-            |(worker, record): (_, &crate::round::WorkerRecord<super::state::WorkerInfo>)| {
-                let speeds = &record.info.speeds;
-                WorkerSummary {
-                    worker,
-                    registration: Registration::clone(&record.info.registration),
-                    state: record.state,
-                    registered: record.registered,
-                    last_seen: record.last_seen,
-                    clients: machine.map_or(0, |machine| machine.clients_of(worker)),
-                    examples_per_second: match job {
-                        Some(job) => speeds.of(&job.spec.model, &job.spec.dataset),
-                        None => speeds.latest(),
-                    },
-                }
-            };
-        state.roster.iter().map(summary).collect()
-    }
-
-    fn model(
-        &self,
-        job: JobId,
-        version: Option<ModelVersion>,
-    ) -> Result<(ModelVersion, Arc<dyn StoredBody>), Refusal> {
-        let (version, model) = self.state().job(job)?.model(version)?;
-        Ok((version, model.file()))
-    }
-
-    fn health(&self) -> Health {
-        let state = self.state();
-        Health {
-            version: env!("CARGO_PKG_VERSION").to_string(),
-            protocol: PROTOCOL,
-            workers: state.roster.live_count(),
-            running: state.running,
-            queued: state.queue.len(),
+        let mut summaries = Vec::new();
+        for (worker, record) in state.roster.iter() {
+            let speeds = &record.info.speeds;
+            summaries.push(WorkerSummary {
+                worker,
+                registration: Registration::clone(&record.info.registration),
+                state: record.state,
+                registered: record.registered,
+                last_seen: record.last_seen,
+                clients: machine.map_or(0, |machine| machine.clients_of(worker)),
+                examples_per_second: match job {
+                    Some(job) => speeds.of(&job.spec.model, &job.spec.dataset),
+                    None => speeds.latest(),
+                },
+            });
         }
+        summaries
     }
-}
 
-impl Coordinator {
     fn try_submit(
         &self,
         spec: JobSpec,
-        initial: Option<Parameters>,
+        initial: Option<Arc<Parameters>>,
     ) -> Result<JobSummary, Refusal> {
         spec.validate().map_err(|error| invalid(&error))?;
         spec.partition
@@ -191,18 +259,6 @@ impl Coordinator {
         state.queue.push_back(id);
         self.start_next(&mut state);
         Ok(state.job(id)?.summary())
-    }
-
-    /// Waits for a job's end.
-    ///
-    /// # Errors
-    ///
-    /// [`RefusalKind::UnknownJob`].
-    pub async fn finished(&self, job: JobId) -> Result<JobSummary, Refusal> {
-        let mut progress = self.state().job(job)?.progress.subscribe();
-        // An error means that the job is not remembered any more, which the next line says.
-        let _ = progress.wait_for(|progress| progress.ended).await;
-        self.job(job)
     }
 
     /// The whole log that is kept of a job.

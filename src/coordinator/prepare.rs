@@ -2,11 +2,10 @@
 
 use super::deal::{Host, deal, first_capacities, sizes};
 use crate::{
-    data::DatasetInfo,
     job::JobSpec,
     partition::Examples,
+    protocol::{DatasetInfo, Registration},
     round::ClientSpec,
-    transport::Registration,
     worker::{Partition, TrainerFactory},
 };
 

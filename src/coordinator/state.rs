@@ -16,9 +16,10 @@ use super::{
 };
 use crate::{
     ids::{JobId, RequestId, Timestamp, WorkerId},
+    protocol::{Registration, Token},
     report::{Refusal, RefusalKind},
     round::{Roster, WorkerRecord, WorkerState},
-    transport::{Credentials, Registration, Token},
+    transport::Credentials,
 };
 
 pub(super) struct State {

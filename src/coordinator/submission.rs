@@ -18,10 +18,10 @@ impl Coordinator {
     pub(super) fn initial(
         &self,
         spec: &JobSpec,
-        given: Option<Parameters>,
-    ) -> Result<Parameters, Refusal> {
+        given: Option<Arc<Parameters>>,
+    ) -> Result<Arc<Parameters>, Refusal> {
         match (self.0.trainers.initial(&spec.description()), given) {
-            (Ok(drawn), None) => Ok(drawn),
+            (Ok(drawn), None) => Ok(Arc::new(drawn)),
             (Ok(drawn), Some(given)) => {
                 let differs = drawn.layout().check_same(given.layout());
                 differs.map_err(|error| {
@@ -31,7 +31,9 @@ impl Coordinator {
                     ))
                 })?;
                 // Roles are the factory's to say.
-                Parameters::new(drawn.layout().clone(), given.into_values())
+                let values = Arc::unwrap_or_clone(given).into_values();
+                Parameters::new(drawn.layout().clone(), values)
+                    .map(Arc::new)
                     .map_err(|error| invalid(&JobError::new("initial", error.to_string())))
             }
             (Err(TrainError::UnknownModel { .. }), Some(given)) => Ok(given),

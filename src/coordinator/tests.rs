@@ -21,19 +21,23 @@ use tokio::task::JoinHandle;
 
 use super::*;
 use crate::{
-    ids::{ClientId, JobId},
+    ids::{ClientId, JobId, RoundId},
     job::EvaluationMode,
     parameters::{Encoding, Parameters, safetensors::header},
+    protocol::{JobSummary, PROTOCOL, Registration, RoundRecord, TaskMessage, Token},
     report::{DELTA_PREFIX, Refusal, RefusalKind, ReportMetadata},
-    telemetry::{JobSummary, RoundRecord},
     transport::{
-        Credentials, Handler, ModelBody, Operator, PROTOCOL, Registration, ReportBody, Request,
-        Response, TaskMessage, Token,
-        http::{Server, ServerConfig},
+        Caller, Credentials, Handler, Operator, OperatorError, Peer, ReportBody, Request, Response,
+        http::{RouterConfig, ServerConfig, listen, router, serve},
     },
     worker::NoopTrainers,
 };
 
+/// Who asks in these tests, unless they ask over HTTP.
+const HERE: Caller = Caller {
+    peer: Peer::InProcess,
+    token: None,
+};
 /// Number of parameters of the model.
 const SIZE: usize = 8;
 /// No wait is longer.
@@ -56,16 +60,7 @@ impl Lab {
             .config(config)
             .spool(Arc::new(spool.clone()))
             .start();
-        let local = ([127, 0, 0, 1], 0).into();
-        let server = Server::bind(
-            local,
-            ServerConfig::default(),
-            Arc::new(coordinator.clone()),
-        )
-        .await
-        .unwrap();
-        let address = server.local_addr();
-        let server = tokio::spawn(server.serve(std::future::pending()));
+        let (address, server) = serve_here(&coordinator).await;
         Self {
             coordinator,
             address,
@@ -91,11 +86,30 @@ impl Lab {
     }
 
     async fn register(&self, registration: Registration) -> Result<Credentials, Refusal> {
+        self.ask_to_register(Peer::InProcess, None, registration)
+            .await
+    }
+
+    async fn register_from(
+        &self,
+        peer: Peer,
+        join_token: Option<Token>,
+    ) -> Result<Credentials, Refusal> {
+        let registration = self.registration("stranger");
+        self.ask_to_register(peer, join_token, registration).await
+    }
+
+    async fn ask_to_register(
+        &self,
+        peer: Peer,
+        join_token: Option<Token>,
+        registration: Registration,
+    ) -> Result<Credentials, Refusal> {
         let request = Request::Register {
-            join_token: None,
+            join_token,
             registration,
         };
-        match self.coordinator.handle(request).await {
+        match self.coordinator.handle(peer, request).await {
             Response::Registered(registered) => Ok(Credentials {
                 worker: registered.worker,
                 token: registered.token,
@@ -110,7 +124,7 @@ impl Lab {
     }
 
     /// A job of one round with two clients, both waited for.
-    fn submit(&self, change: impl FnOnce(&mut JobSpec)) -> JobId {
+    async fn submit(&self, change: impl FnOnce(&mut JobSpec)) -> JobId {
         let mut spec = JobSpec {
             rounds: 1,
             clients: Some(2),
@@ -119,7 +133,11 @@ impl Lab {
         };
         spec.limits.min_updates = 1;
         change(&mut spec);
-        self.coordinator.submit(spec, None).unwrap().job
+        self.coordinator
+            .submit(&HERE, spec, None)
+            .await
+            .unwrap()
+            .job
     }
 
     async fn poll(&self, credentials: &Credentials, busy: Vec<TaskMessage>) -> TaskMessage {
@@ -128,7 +146,7 @@ impl Lab {
             busy,
             wait: LIMIT,
         };
-        match self.coordinator.handle(request).await {
+        match self.coordinator.handle(Peer::InProcess, request).await {
             Response::Task(task) => task,
             other => panic!("{other:?}"),
         }
@@ -209,12 +227,33 @@ impl Lab {
     }
 
     async fn finished(&self, job: JobId) -> (JobSummary, Vec<RoundRecord>, Arc<Parameters>) {
-        let ended = tokio::time::timeout(LIMIT, self.coordinator.finished(job)).await;
+        let ended = tokio::time::timeout(LIMIT, self.coordinator.wait(&HERE, job)).await;
         let summary = ended.expect("an end in time").unwrap();
-        let rounds = self.coordinator.rounds(job).unwrap();
-        let body = ModelBody::Stored(self.coordinator.model(job, None).unwrap().1);
-        let model = body.collect(Encoding::F32, None).await.unwrap();
+        let rounds = self
+            .coordinator
+            .rounds(&HERE, job, RoundId(0))
+            .await
+            .unwrap();
+        let model = self.coordinator.model(&HERE, job, None).await.unwrap();
         (summary, rounds, model)
+    }
+}
+
+/// A server of this coordinator at a free port of this machine.
+async fn serve_here(coordinator: &Coordinator) -> (std::net::SocketAddr, JoinHandle<()>) {
+    let listener = listen(([127, 0, 0, 1], 0).into(), None).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let router = router(Arc::new(coordinator.clone()), RouterConfig::default());
+    let never = std::future::pending();
+    let serving = tokio::spawn(serve(listener, router, ServerConfig::default(), never));
+    (address, serving)
+}
+
+/// The refusal that the answer is.
+fn refusal<T: std::fmt::Debug>(answer: Result<T, OperatorError>) -> Refusal {
+    match answer {
+        Err(OperatorError::Refused(refusal)) => refusal,
+        other => panic!("{other:?}"),
     }
 }
 

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 
+#[cfg(feature = "burn")]
 use burn_dataset::DatasetError;
 use sha2::{Digest, Sha256};
 
@@ -10,7 +11,7 @@ use super::DataError;
 
 /// Labelled images of one shape, decoded and in memory. Cloning shares them.
 ///
-/// It is also a [`burn_dataset::Dataset`] of [`LabelledImage`], so that burn's own tools (`SelectionDataset`,
+/// It is also a `burn_dataset::Dataset` of [`LabelledImage`], so that burn's own tools (`SelectionDataset`,
 /// `DataLoaderBuilder`) take it.
 #[derive(Clone)]
 pub struct ImageSet(Arc<Inner>);
@@ -179,6 +180,7 @@ pub struct LabelledImage {
     pub label: u16,
 }
 
+#[cfg(feature = "burn")]
 impl burn_dataset::Dataset<LabelledImage> for ImageSet {
     fn get(&self, index: usize) -> Result<LabelledImage, DatasetError> {
         Ok(LabelledImage {

@@ -20,7 +20,7 @@
 //! # Ok::<(), fedavg::data::DataError>(())
 //! ```
 //!
-//! An [`ImageSet`] is a [`burn_dataset::Dataset`], so that burn's tools take it. Nothing here makes a tensor, knows a
+//! An [`ImageSet`] is a `burn_dataset::Dataset`, so that burn's tools take it. Nothing here makes a tensor, knows a
 //! backend, or draws from a generator that the caller did not seed. Nothing here panics on a damaged file.
 
 mod cifar10;
@@ -31,7 +31,6 @@ mod error;
 #[cfg(feature = "vision")]
 mod folder;
 mod image_set;
-mod info;
 mod location;
 mod source;
 mod transform;
@@ -42,7 +41,6 @@ pub use error::DataError;
 #[cfg(feature = "vision")]
 pub use folder::folder;
 pub use image_set::{ImageSet, ImageShape, LabelledImage};
-pub use info::DatasetInfo;
 pub use location::{DATA_DIR_VARIABLE, data_dir};
 pub use source::{Source, open};
 pub use transform::{Augmentation, Batch, Normalization, Transform};

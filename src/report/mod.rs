@@ -37,6 +37,7 @@ pub const LONGEST_DEVICE: usize = 64;
 /// report by them.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "http", derive(utoipa::ToSchema))]
+#[non_exhaustive]
 pub struct ReportMetadata {
     /// The version of the global model that training started from.
     pub base_version: ModelVersion,
@@ -64,6 +65,16 @@ pub struct ReportMetadata {
 }
 
 impl ReportMetadata {
+    /// A report on training from this version on so many examples, in one step. The public fields say more.
+    pub fn new(base_version: ModelVersion, examples: u64) -> Self {
+        Self {
+            base_version,
+            examples,
+            steps: 1,
+            ..Self::default()
+        }
+    }
+
     /// Whether every number is one, and the device a name for people.
     ///
     /// # Errors

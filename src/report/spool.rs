@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    fmt,
     ops::RangeInclusive,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -177,6 +178,14 @@ impl From<LayoutError> for SpoolError {
 /// Reports in memory, with a limit on their bytes.
 #[derive(Clone)]
 pub struct MemorySpool(Arc<Inner>);
+
+impl fmt::Debug for MemorySpool {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("MemorySpool")
+            .finish_non_exhaustive()
+    }
+}
 
 struct Inner {
     limit: u64,

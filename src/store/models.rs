@@ -17,7 +17,7 @@ mod writer;
 
 use std::{
     collections::BTreeSet,
-    fs, io,
+    fmt, fs, io,
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -36,6 +36,12 @@ use crate::ids::{JobId, ModelVersion};
 /// Global models in files of a [`DataFolder`]. Every method may wait for the disk.
 #[derive(Clone)]
 pub struct FileModels(Arc<Inner>);
+
+impl fmt::Debug for FileModels {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("FileModels").finish_non_exhaustive()
+    }
+}
 
 struct Inner {
     folder: Arc<DataFolder>,

@@ -13,6 +13,7 @@ mod upload;
 
 use std::{
     collections::BTreeMap,
+    fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -32,6 +33,7 @@ use crate::{
 
 /// What a [`FileSpool`] may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct FileSpoolConfig {
     /// How many stored reports are open at once, at most, whatever their number; at least 1. Uploads are open beside them.
     pub max_open: usize,
@@ -57,6 +59,12 @@ impl Default for FileSpoolConfig {
 /// A report that somebody holds stays readable after it has been forgotten: its file goes with the last of its readers.
 #[derive(Clone)]
 pub struct FileSpool(Arc<Inner>);
+
+impl fmt::Debug for FileSpool {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("FileSpool").finish_non_exhaustive()
+    }
+}
 
 struct Inner {
     place: Arc<Place>,

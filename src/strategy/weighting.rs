@@ -8,6 +8,7 @@ use crate::report::ReportMetadata;
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[cfg_attr(feature = "http", derive(utoipa::ToSchema))]
+#[non_exhaustive]
 pub enum Weighting {
     /// The number of examples it trained on: FedAvg as published.
     #[default]

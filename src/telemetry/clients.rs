@@ -2,15 +2,18 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
-
-use crate::{ids::ClientId, report::ReportMetadata};
+use crate::{
+    ids::ClientId,
+    protocol::{MeasuredClient, RoundRecord},
+    report::ReportMetadata,
+};
 
 /// The longest name of a metric that a record keeps, in bytes.
 const LONGEST_NAME: usize = 64;
 
 /// How much of the clients' own metrics a round's record keeps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct ClientMetricsLimit {
     /// The most clients that are listed.
     pub clients: usize,
@@ -40,23 +43,6 @@ pub struct ClientMetrics {
     pub clients: Vec<MeasuredClient>,
     /// How many more clients are not listed.
     pub clients_left_out: u64,
-}
-
-/// What one client measured.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[cfg_attr(feature = "http", derive(utoipa::ToSchema))]
-#[non_exhaustive]
-pub struct MeasuredClient {
-    /// The client.
-    pub client: ClientId,
-    /// Number of examples that it trained on.
-    pub examples: u64,
-    /// What it measured, by name. If a limit cuts, the first names are kept.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub metrics: BTreeMap<String, f64>,
-    /// How many more metrics it reported.
-    #[serde(default, skip_serializing_if = "is_zero")]
-    pub metrics_left_out: u64,
 }
 
 /// A mean in the making.
@@ -104,6 +90,15 @@ impl ClientMetrics {
         }
         measured
     }
+
+    /// The record with what the folded clients of its round measured.
+    pub fn add_to(self, mut record: RoundRecord) -> RoundRecord {
+        record.client_metrics = self.means;
+        record.client_metrics_left_out = self.means_left_out;
+        record.by_client = self.clients;
+        record.clients_left_out = self.clients_left_out;
+        record
+    }
 }
 
 impl MeasuredClient {
@@ -121,10 +116,6 @@ impl MeasuredClient {
             metrics,
         }
     }
-}
-
-pub(super) fn is_zero(number: &u64) -> bool {
-    *number == 0
 }
 
 #[cfg(test)]

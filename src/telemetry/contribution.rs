@@ -2,38 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
-
 use crate::{
     ids::{ClientId, WorkerId},
+    protocol::Contribution,
     report::ReportMetadata,
 };
-
-/// What one device of one worker did in a round that was committed.
-///
-/// There is one for each worker and device, however many clients they trained.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[cfg_attr(feature = "http", derive(utoipa::ToSchema))]
-pub struct Contribution {
-    /// The worker.
-    pub worker: WorkerId,
-    /// Its name.
-    pub name: String,
-    /// What trained, such as `flex` or `libtorch:cuda:0`; none where the reports do not say.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub device: Option<String>,
-    /// The clients whose reports were folded, in order.
-    pub clients: Vec<ClientId>,
-    /// Number of examples in their partitions, added up.
-    pub examples: u64,
-    /// Seconds that the local trainings took, added up: two that run beside each other for a second are two seconds.
-    /// So `examples` times the local epochs by `seconds` is the speed of one slot. None where no report says.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub seconds: Option<f64>,
-    /// Joules that the device spent on them, added up over those that measured; none where none did.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub energy_joules: Option<f64>,
-}
 
 /// Puts the folded reports together by worker and device, in that order. Each comes with the number and the name of the
 /// worker that sent it, in client order.

@@ -1,141 +1,10 @@
 //! A round's record, and the comparison of two runs' event logs.
 
-use std::{collections::BTreeMap, time::Duration};
-
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
-
-use super::{
-    ClientMetrics, Contribution, LoggedEvent, MeasuredClient, clients::is_zero, contribution::sum,
-};
 use crate::{
-    ids::{ClientId, ModelVersion, RoundId},
-    round::{Excluded, JobEvent},
+    ids::{ClientId, ModelVersion},
+    protocol::{LoggedEvent, RoundRecord},
+    round::JobEvent,
 };
-
-/// One line of `rounds.jsonl`: a round that ended.
-///
-/// Of what can be missing, `abandoned` tells whether the round made a version. Lines of earlier versions of this crate,
-/// which have `clients` instead of `accepted` and `folded`, are read as rounds without exclusions.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[cfg_attr(feature = "http", derive(utoipa::ToSchema))]
-#[serde(remote = "Self")]
-#[non_exhaustive]
-pub struct RoundRecord {
-    /// The round.
-    pub round: RoundId,
-    /// The version that it made; none if it was abandoned.
-    pub version: Option<ModelVersion>,
-    /// Why it was abandoned; none if it made a version.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub abandoned: Option<String>,
-    /// Mean loss of that version on the test split; none before it is evaluated.
-    pub test_loss: Option<f64>,
-    /// Accuracy of that version on the test split, from 0 to 1; none before it is evaluated, or if nobody measures it.
-    pub test_accuracy: Option<f64>,
-    /// What else was measured of that version on the test split.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub test_metrics: BTreeMap<String, f64>,
-    /// Mean loss of the folded clients while they trained, weighted by examples; none unless each of them measured it.
-    pub train_loss: Option<f64>,
-    /// Seconds from the round's beginning to its end, without the evaluation of what it made.
-    pub seconds: f64,
-    /// Bytes of parameters that were sent and received for it.
-    pub bytes: u64,
-    /// The clients whose reports were accepted, in order.
-    #[serde(default)]
-    pub accepted: Vec<ClientId>,
-    /// The clients whose reports are in the version, in order.
-    #[serde(default, alias = "clients")]
-    pub folded: Vec<ClientId>,
-    /// The clients whose accepted reports the strategy left out, in order, each with the reason.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub excluded: Vec<Excluded>,
-    /// What the strategy measured while it aggregated.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub metrics: BTreeMap<String, f64>,
-    /// The mean of each of the folded clients' own metrics, over those that have it, weighted by their examples. If a
-    /// limit cuts, the metrics that the most clients have are kept.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub client_metrics: BTreeMap<String, f64>,
-    /// How many more metrics have no mean here.
-    #[serde(default, skip_serializing_if = "is_zero")]
-    pub client_metrics_left_out: u64,
-    /// What the folded clients measured, one by one, in order. If a limit cuts, the first clients are kept.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub by_client: Vec<MeasuredClient>,
-    /// How many more clients are not listed.
-    #[serde(default, skip_serializing_if = "is_zero")]
-    pub clients_left_out: u64,
-    /// The clients that started from their initial state, since their worker did not have the state that their task named.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub state_lost: Vec<ClientId>,
-    /// Who trained on what, by worker and device; empty if the round was abandoned.
-    #[serde(default)]
-    pub contributions: Vec<Contribution>,
-    /// Joules that the devices spent on the folded reports, as far as they were measured: at least this much was spent.
-    /// None if no device was measured.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub energy_joules: Option<f64>,
-}
-
-impl Serialize for RoundRecord {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        // The inherent method, which the derive makes for `remote`.
-        RoundRecord::serialize(self, serializer)
-    }
-}
-
-impl<'de> Deserialize<'de> for RoundRecord {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let mut record = RoundRecord::deserialize(deserializer)?;
-        if record.accepted.is_empty() {
-            // An old line: without exclusions, what was folded is what was accepted.
-            record.accepted.clone_from(&record.folded);
-        }
-        Ok(record)
-    }
-}
-
-impl RoundRecord {
-    /// A round that made this version.
-    pub fn committed(round: RoundId, version: ModelVersion) -> Self {
-        Self {
-            round,
-            version: Some(version),
-            ..Self::default()
-        }
-    }
-
-    /// A round that made no version, and why.
-    pub fn abandoned(round: RoundId, reason: impl Into<String>) -> Self {
-        Self {
-            round,
-            abandoned: Some(reason.into()),
-            ..Self::default()
-        }
-    }
-
-    /// The same with who trained on what.
-    pub fn with_contributions(mut self, contributions: Vec<Contribution>) -> Self {
-        self.energy_joules = sum(contributions.iter().map(|part| part.energy_joules));
-        self.contributions = contributions;
-        self
-    }
-
-    /// The same with what the folded clients measured.
-    pub fn with_client_metrics(mut self, measured: ClientMetrics) -> Self {
-        self.client_metrics = measured.means;
-        self.client_metrics_left_out = measured.means_left_out;
-        self.by_client = measured.clients;
-        self.clients_left_out = measured.clients_left_out;
-        self
-    }
-
-    /// The round's length.
-    pub fn duration(&self) -> Duration {
-        Duration::try_from_secs_f64(self.seconds).unwrap_or_default()
-    }
-}
 
 /// The records of a `rounds.jsonl`.
 ///
@@ -198,7 +67,10 @@ pub fn canonical(log: &[LoggedEvent]) -> Vec<JobEvent> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
+    use crate::{ids::RoundId, round::Excluded, telemetry::ClientMetrics};
 
     #[test]
     fn a_line_of_an_earlier_version_is_a_round_that_folded_all_it_accepted() {
@@ -233,7 +105,7 @@ mod tests {
             ..Default::default()
         };
         let measured = ClientMetrics::new([(ClientId(2), &said)], Default::default());
-        let record = record.with_client_metrics(measured);
+        let record = measured.add_to(record);
         let empty_fold = RoundRecord::committed(RoundId(8), ModelVersion(7));
         let mut lost = RoundRecord::abandoned(RoundId(9), "the quorum");
         lost.accepted = vec![ClientId(3)];

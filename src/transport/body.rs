@@ -1,6 +1,6 @@
 //! Parameters on their way: streams of safetensors bytes, or values in memory where both sides share one.
 
-use std::{fmt, ops::Range, pin::Pin, sync::Arc};
+use std::{error::Error, fmt, ops::Range, pin::Pin, sync::Arc};
 
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt, stream};
@@ -10,15 +10,17 @@ use tokio::{
     task::JoinHandle,
 };
 
+use super::Cause;
 use crate::parameters::{
-    BlockError, BodyDecoder, BodyForm, Digest, Encoded, Encoding, MemorySink, Parameters, Payloads,
-    StoredBody,
+    BlockError, BodyDecoder, BodyForm, Digest, Digesting, Encoded, Encoding, MemorySink,
+    Parameters, Payloads, StoredBody, safetensors::SafetensorsError,
 };
 
 /// A stream of safetensors bytes.
 pub type ByteStream = Pin<Box<dyn Stream<Item = Result<Bytes, BodyError>> + Send>>;
 
 /// The body of a report.
+#[non_exhaustive]
 pub enum ReportBody {
     /// The encoded payloads in memory.
     Memory(Payloads),
@@ -34,6 +36,7 @@ pub enum ReportBody {
 }
 
 /// The body of a model.
+#[non_exhaustive]
 pub enum ModelBody {
     /// The model where it is kept.
     Stored(Arc<dyn StoredBody>),
@@ -100,6 +103,36 @@ impl ModelBody {
         self.decode(decoder).await
     }
 
+    /// The safetensors bytes as they are, in pieces. The last item is an error if the bytes are not those of the digest.
+    pub fn checked_bytes(self) -> ByteStream {
+        let (bytes, digest) = match self {
+            Self::Stored(body) => {
+                let (length, digest) = (body.length(), body.digest());
+                (stored_bytes(body, 0..length), Some(digest))
+            }
+            Self::Stream { bytes, digest, .. } => (bytes, digest),
+        };
+        let Some(announced) = digest else {
+            return bytes;
+        };
+        let start = Some((bytes, Digesting::default()));
+        Box::pin(stream::unfold(start, move |state| async move {
+            let (mut bytes, mut digest) = state?;
+            match bytes.next().await {
+                Some(Ok(piece)) => {
+                    digest.update(&piece);
+                    Some((Ok(piece), Some((bytes, digest))))
+                }
+                Some(Err(error)) => Some((Err(error), None)),
+                None => {
+                    let found = digest.finish();
+                    let mismatch = SafetensorsError::Digest { announced, found };
+                    (found != announced).then(|| (Err(malformed(mismatch)), None))
+                }
+            }
+        }))
+    }
+
     fn in_memory(&self) -> Option<&Encoded> {
         match self {
             Self::Stored(body) => body.in_memory(),
@@ -132,8 +165,8 @@ impl ModelBody {
     }
 }
 
-fn malformed(error: impl fmt::Display) -> BodyError {
-    BodyError::Malformed(error.to_string())
+fn malformed(error: impl Error + Send + Sync + 'static) -> BodyError {
+    BodyError::Malformed(Cause::of(error))
 }
 
 /// How many bytes of a stored body are read at once.
@@ -169,8 +202,8 @@ pub(crate) fn bounded_bytes(
                 }
             };
             let read = match reading.await {
-                Ok(read) => read.map_err(|error| BodyError::Broken(error.to_string())),
-                Err(error) => Err(BodyError::Broken(error.to_string())),
+                Ok(read) => read.map_err(|error| BodyError::Broken(Cause::of(error))),
+                Err(error) => Err(BodyError::Broken(Cause::of(error))),
             };
             let Ok(piece) = read else {
                 return Some((read, (source, 0..0, None)));
@@ -241,7 +274,7 @@ impl AsRef<[u8]> for Piece {
 pub enum BodyError {
     /// The connection broke, or the sender stopped.
     #[error("the body broke off: {0}")]
-    Broken(String),
+    Broken(#[source] Cause),
     /// It broke off, and what it was a part of is not there any more.
     #[error("the body broke off, and is another one by now")]
     Changed,
@@ -253,7 +286,7 @@ pub enum BodyError {
     },
     /// It is not what it should be.
     #[error("the body is malformed: {0}")]
-    Malformed(String),
+    Malformed(#[source] Cause),
 }
 
 #[cfg(test)]

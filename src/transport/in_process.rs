@@ -2,27 +2,27 @@
 
 use std::sync::Arc;
 
-use super::{Handler, Request, Response, Transport, TransportError};
+use super::{Handler, Peer, Request, Response, Transport, TransportError};
 
 /// The transport to a handler in the same process.
 #[derive(Debug)]
-pub struct InProcess<H>(Arc<H>);
+pub struct InProcess<H: ?Sized>(Arc<H>);
 
-impl<H> InProcess<H> {
+impl<H: ?Sized> InProcess<H> {
     /// The transport to this handler.
     pub fn new(handler: Arc<H>) -> Self {
         Self(handler)
     }
 }
 
-impl<H> Clone for InProcess<H> {
+impl<H: ?Sized> Clone for InProcess<H> {
     fn clone(&self) -> Self {
         Self(self.0.clone())
     }
 }
 
-impl<H: Handler> Transport for InProcess<H> {
+impl<H: Handler + ?Sized> Transport for InProcess<H> {
     async fn send(&self, request: Request) -> Result<Response, TransportError> {
-        Ok(self.0.handle(request).await)
+        Ok(self.0.handle(Peer::InProcess, request).await)
     }
 }

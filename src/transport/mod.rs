@@ -1,26 +1,31 @@
-//! How workers and the coordinator talk: [`Transport`] on the worker's side, [`Handler`] on the coordinator's.
+//! How workers, operators and the coordinator talk: [`Transport`] on the worker's side, [`Handler`] and [`Operator`] on the
+//! coordinator's.
 //!
-//! Both have the same shape, request in and response out, so that middleware is written once and every transport shows
-//! both sides the same values. Bodies are streams, or values in memory where both sides share one: no layer has to hold
-//! a whole model. A refusal is a response, not an error; an error means that no answer was got, and the request may be
+//! [`Transport`] and [`Handler`] have the same shape, request in and response out, so that middleware is written once and every
+//! transport shows both sides the same values. Bodies are streams, or values in memory if both sides share one: no layer has to
+//! hold a whole model. A refusal is a response, not an error; an error means that no answer was got, and the request may be
 //! sent again: requests are idempotent.
 
 mod body;
+mod cause;
+#[cfg(feature = "testing")]
+pub mod conformance;
 #[cfg(feature = "http")]
 pub mod http;
 mod in_process;
 mod message;
 mod operator;
+mod peer;
 
 use std::future::Future;
 
 pub use body::{BodyError, ByteStream, ModelBody, ReportBody, stored_bytes};
+pub use cause::Cause;
+use futures_util::future::BoxFuture;
 pub use in_process::InProcess;
-pub use message::{
-    Credentials, DatasetShare, FROZEN, JobMessage, OLDEST_PROTOCOL, PROTOCOL, Registered,
-    Registration, Request, Response, TaskMessage, TaskWork, Token,
-};
-pub use operator::Operator;
+pub use message::{Credentials, Request, Response};
+pub use operator::{Answer, Events, Operator, OperatorError, Records};
+pub use peer::{Caller, Peer};
 use thiserror::Error;
 
 /// The worker's end: sends requests to a coordinator.
@@ -31,7 +36,7 @@ pub trait Transport: Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// [`TransportError`] where there is no answer.
+    /// [`TransportError`] if there is no answer.
     fn send(
         &self,
         request: Request,
@@ -40,8 +45,8 @@ pub trait Transport: Send + Sync + 'static {
 
 /// The coordinator's end: answers requests.
 pub trait Handler: Send + Sync + 'static {
-    /// Answers one request. What can't be granted is [`Response::Refused`].
-    fn handle(&self, request: Request) -> impl Future<Output = Response> + Send;
+    /// Answers one request of this peer. What can't be granted is [`Response::Refused`].
+    fn handle(&self, peer: Peer, request: Request) -> BoxFuture<'_, Response>;
 }
 
 /// No answer was got.
@@ -49,17 +54,17 @@ pub trait Handler: Send + Sync + 'static {
 #[non_exhaustive]
 pub enum TransportError {
     /// The coordinator can't be reached, or the connection broke: try again.
-    #[error("the coordinator can't be reached: {0}")]
-    Unreachable(String),
+    #[error("the coordinator can't be reached (is it running, and is the address right?): {0}")]
+    Unreachable(#[source] Cause),
     /// No answer within the time limit: try again.
     #[error("no answer within {0} s")]
     TimedOut(u64),
     /// What came is not an answer of this protocol.
     #[error("not an answer of this protocol: {0}")]
-    Protocol(String),
+    Protocol(#[source] Cause),
     /// The body of a model is not what the job's layout says.
     #[error("the body of the answer is broken: {0}")]
-    Body(String),
+    Body(#[source] Cause),
 }
 
 impl TransportError {

@@ -1,93 +1,337 @@
-//! What a coordinator offers to operators: the seam that a transport's operator routes call.
+//! What a coordinator offers to operators, in its own process and from afar.
 
-use std::{future::Future, sync::Arc};
-
-use futures_util::Stream;
-
-use super::Token;
-use crate::{
-    ids::{JobId, ModelVersion},
-    job::JobSpec,
-    parameters::{Parameters, StoredBody},
-    report::Refusal,
-    telemetry::{Health, JobSummary, LoggedEvent, RoundRecord, WorkerSummary},
+use std::{
+    collections::VecDeque,
+    io::{self, Write},
+    sync::Arc,
+    time::Duration,
 };
 
-/// The operator's side of a coordinator.
+use futures_util::{
+    StreamExt,
+    future::BoxFuture,
+    stream::{self, BoxStream},
+};
+use thiserror::Error;
+use tokio::time::sleep;
+
+use super::{BodyError, Caller, ModelBody, TransportError};
+use crate::{
+    ids::{JobId, ModelVersion, RoundId},
+    job::{EvaluationMode, JobSpec},
+    parameters::{Encoding, Parameters},
+    protocol::{Health, JobSummary, LoggedEvent, RoundRecord, WorkerSummary},
+    report::Refusal,
+    round::JobEvent,
+};
+
+/// What an operator's question comes to.
+pub type Answer<'a, T> = BoxFuture<'a, Result<T, OperatorError>>;
+
+/// A job's events, the past ones and the coming ones. An error ends them.
+pub type Events = BoxStream<'static, Result<LoggedEvent, OperatorError>>;
+
+/// The records of a job's rounds, as they come. An error ends them.
+pub type Records<'a> = BoxStream<'a, Result<RoundRecord, OperatorError>>;
+
+/// How long to wait before a job is looked at again whose events ended before it.
+const PAUSE: Duration = Duration::from_millis(200);
+
+/// The operator's side of a coordinator: [`Coordinator`](crate::coordinator::Coordinator) itself, or a client of one. Object-safe,
+/// so that a program holds an `Arc<dyn Operator>` and need not know which.
 ///
 /// # Contract
 ///
-/// A transport calls [`Operator::authorize`] first, with what the operator showed, and no other method unless it is
-/// granted; [`Operator::health`] alone is for everybody. What can't be granted is a [`Refusal`]. No method waits for
-/// long: what takes long goes on after the answer, and is seen in the job's summary and events.
+/// Each method checks whether its caller may ask, and answers [`OperatorError::Refused`] if not, before it does anything;
+/// [`Operator::health`] alone is for everybody. No method waits for long, but for the streams and [`Operator::wait`]: what takes
+/// long goes on after the answer, and is seen in the job's summary and events.
 pub trait Operator: Send + Sync + 'static {
-    /// Whether one who shows this token may act as an operator. A worker's token is not enough; where `None` is,
-    /// everybody is an operator.
+    /// Whether the caller may act as an operator. A worker's token is not enough.
     ///
     /// # Errors
     ///
-    /// [`crate::report::RefusalKind::Unauthorized`] without a token or with an unknown one,
-    /// [`crate::report::RefusalKind::Forbidden`] with a worker's.
-    fn authorize(&self, token: Option<&Token>) -> Result<(), Refusal>;
+    /// [`Unauthorized`](crate::report::RefusalKind::Unauthorized) without a token or with an unknown one,
+    /// [`Forbidden`](crate::report::RefusalKind::Forbidden) with a worker's.
+    fn authorize<'a>(&'a self, caller: &'a Caller) -> Answer<'a, ()>;
 
-    /// Queues a job, which starts from `initial` where it is given.
+    /// Queues a job, which starts from `initial` if it is given.
     ///
     /// # Errors
     ///
-    /// [`crate::report::RefusalKind::InvalidJob`] and [`crate::report::RefusalKind::Busy`].
-    fn submit(&self, spec: JobSpec, initial: Option<Parameters>) -> Result<JobSummary, Refusal>;
+    /// [`InvalidJob`](crate::report::RefusalKind::InvalidJob) and [`Busy`](crate::report::RefusalKind::Busy).
+    fn submit<'a>(
+        &'a self,
+        caller: &'a Caller,
+        spec: JobSpec,
+        initial: Option<Arc<Parameters>>,
+    ) -> Answer<'a, JobSummary>;
 
     /// The jobs that are remembered, in order of their numbers.
-    fn jobs(&self) -> Vec<JobSummary>;
+    ///
+    /// # Errors
+    ///
+    /// [`OperatorError`], as for every method.
+    fn jobs<'a>(&'a self, caller: &'a Caller) -> Answer<'a, Vec<JobSummary>>;
 
     /// One job.
     ///
     /// # Errors
     ///
-    /// [`crate::report::RefusalKind::UnknownJob`].
-    fn job(&self, job: JobId) -> Result<JobSummary, Refusal>;
+    /// [`UnknownJob`](crate::report::RefusalKind::UnknownJob), here and below.
+    fn job<'a>(&'a self, caller: &'a Caller, job: JobId) -> Answer<'a, JobSummary>;
 
-    /// The records of a job's rounds that have ended.
+    /// The records of a job's rounds that have ended, in order, of those after this one; round 0 is before the first.
     ///
     /// # Errors
     ///
-    /// [`crate::report::RefusalKind::UnknownJob`].
-    fn rounds(&self, job: JobId) -> Result<Vec<RoundRecord>, Refusal>;
+    /// As [`Operator::job`].
+    fn rounds<'a>(
+        &'a self,
+        caller: &'a Caller,
+        job: JobId,
+        after: RoundId,
+    ) -> Answer<'a, Vec<RoundRecord>>;
 
     /// Ends a job.
     ///
     /// # Errors
     ///
-    /// [`crate::report::RefusalKind::UnknownJob`], and [`crate::report::RefusalKind::Conflict`] where it has ended.
-    fn cancel(&self, job: JobId) -> impl Future<Output = Result<JobSummary, Refusal>> + Send;
+    /// As [`Operator::job`], and [`Conflict`](crate::report::RefusalKind::Conflict) if it has ended.
+    fn cancel<'a>(&'a self, caller: &'a Caller, job: JobId) -> Answer<'a, JobSummary>;
 
     /// The entries of a job's event log after the one with this number: those that are there, then new ones as they
-    /// come. The stream ends after the job's last.
+    /// come. The stream ends after the job's last, or if the coordinator stops.
     ///
     /// # Errors
     ///
-    /// [`crate::report::RefusalKind::UnknownJob`].
-    fn events(
-        &self,
-        job: JobId,
-        after: u64,
-    ) -> Result<impl Stream<Item = LoggedEvent> + Send + 'static, Refusal>;
+    /// As [`Operator::job`].
+    fn events<'a>(&'a self, caller: &'a Caller, job: JobId, after: u64) -> Answer<'a, Events>;
 
     /// The workers, live and gone, in order of their numbers.
-    fn workers(&self) -> Vec<WorkerSummary>;
-
-    /// The global model of this version as it is (f32), whatever the job sends; of the latest, where none is named.
     ///
     /// # Errors
     ///
-    /// [`crate::report::RefusalKind::UnknownJob`]; [`crate::report::RefusalKind::NotFound`] for a version that never
-    /// was, and [`crate::report::RefusalKind::Gone`] for one that is not kept.
-    fn model(
-        &self,
+    /// [`OperatorError`], as for every method.
+    fn workers<'a>(&'a self, caller: &'a Caller) -> Answer<'a, Vec<WorkerSummary>>;
+
+    /// The global model of this version as it is kept (f32, whatever the job sends); the latest, if none is named.
+    ///
+    /// # Errors
+    ///
+    /// As [`Operator::job`]; [`NotFound`](crate::report::RefusalKind::NotFound) for a version that never was, and
+    /// [`Gone`](crate::report::RefusalKind::Gone) for one that is not kept.
+    fn model_body<'a>(
+        &'a self,
+        caller: &'a Caller,
         job: JobId,
         version: Option<ModelVersion>,
-    ) -> Result<(ModelVersion, Arc<dyn StoredBody>), Refusal>;
+    ) -> Answer<'a, (ModelVersion, ModelBody)>;
 
     /// Whether the coordinator is well. Anybody may ask, so that it names nobody.
-    fn health(&self) -> Health;
+    ///
+    /// # Errors
+    ///
+    /// [`OperatorError::Transport`] if there is no answer.
+    fn health<'a>(&'a self) -> Answer<'a, Health>;
+
+    /// Waits until a job has ended, however it does: [`JobSummary::outcome`] says.
+    ///
+    /// # Errors
+    ///
+    /// As [`Operator::job`]; [`OperatorError::Transport`] if the coordinator can't be reached any more. The job then goes on, and
+    /// may be waited for again.
+    fn wait<'a>(&'a self, caller: &'a Caller, job: JobId) -> Answer<'a, JobSummary> {
+        Box::pin(async move {
+            let mut last = 0;
+            loop {
+                let summary = self.job(caller, job).await?;
+                if summary.outcome.is_some() {
+                    return Ok(summary);
+                }
+                let before = last;
+                let mut events = self.events(caller, job, last).await?;
+                while let Some(event) = events.next().await {
+                    last = event?.sequence;
+                }
+                if last == before {
+                    sleep(PAUSE).await;
+                }
+            }
+        })
+    }
+
+    /// The global model of this version, or the latest, in memory.
+    ///
+    /// # Errors
+    ///
+    /// As [`Operator::model_body`], and [`OperatorError::Body`] if it does not come whole.
+    fn model<'a>(
+        &'a self,
+        caller: &'a Caller,
+        job: JobId,
+        version: Option<ModelVersion>,
+    ) -> Answer<'a, Arc<Parameters>> {
+        Box::pin(async move {
+            let (_, body) = self.model_body(caller, job, version).await?;
+            Ok(body.collect(Encoding::F32, None).await?)
+        })
+    }
+
+    /// Writes the global model of this version, or the latest, as the safetensors file that it is. Returns its version and its
+    /// length in bytes. What is written before an error is not a model.
+    ///
+    /// # Errors
+    ///
+    /// As [`Operator::model`], and [`OperatorError::Write`].
+    fn download<'a>(
+        &'a self,
+        caller: &'a Caller,
+        job: JobId,
+        version: Option<ModelVersion>,
+        file: &'a mut (dyn Write + Send),
+    ) -> Answer<'a, (ModelVersion, u64)> {
+        Box::pin(async move {
+            let (version, body) = self.model_body(caller, job, version).await?;
+            let mut length = 0;
+            let mut pieces = body.checked_bytes();
+            while let Some(piece) = pieces.next().await {
+                let piece = piece?;
+                file.write_all(&piece).map_err(OperatorError::Write)?;
+                length += piece.len() as u64;
+            }
+            file.flush().map_err(OperatorError::Write)?;
+            Ok((version, length))
+        })
+    }
+
+    /// The records of a job's rounds after this one, each once and in order, as soon as nothing more will be added to it: when its
+    /// version is evaluated, or a later one is, or nobody evaluates, or the job has ended. Ends with the job.
+    fn records<'a>(&'a self, caller: &'a Caller, job: JobId, after: RoundId) -> Records<'a> {
+        let reader = Reader {
+            operator: self,
+            caller,
+            job,
+            after,
+            last_event: 0,
+            events: None,
+            ready: VecDeque::new(),
+            is_done: false,
+        };
+        Box::pin(stream::unfold(reader, Reader::next))
+    }
+}
+
+/// Why an operator got no answer.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum OperatorError {
+    /// The coordinator says no, and why.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// There was no answer.
+    #[error(transparent)]
+    Transport(#[from] TransportError),
+    /// A model did not come whole.
+    #[error("the model did not come whole: try again")]
+    Body(#[from] BodyError),
+    /// What was read could not be written.
+    #[error("the model can't be written: is the disk full?")]
+    Write(#[source] io::Error),
+}
+
+/// Reads the records of a job's rounds as they are complete.
+struct Reader<'a, O: ?Sized> {
+    operator: &'a O,
+    caller: &'a Caller,
+    job: JobId,
+    /// The round of the last record that was handed out.
+    after: RoundId,
+    last_event: u64,
+    events: Option<Events>,
+    ready: VecDeque<RoundRecord>,
+    is_done: bool,
+}
+
+impl<O: Operator + ?Sized> Reader<'_, O> {
+    async fn next(mut self) -> Option<(Result<RoundRecord, OperatorError>, Self)> {
+        loop {
+            if let Some(record) = self.ready.pop_front() {
+                return Some((Ok(record), self));
+            }
+            if self.is_done {
+                return None;
+            }
+            if let Err(error) = self.advance().await {
+                self.is_done = true;
+                return Some((Err(error), self));
+            }
+        }
+    }
+
+    /// Takes the records that are complete; if there are none, waits for something to happen.
+    async fn advance(&mut self) -> Result<(), OperatorError> {
+        // Asked for before the records: if the job had ended by then, they are all there.
+        let summary = self.operator.job(self.caller, self.job).await?;
+        let is_evaluated = summary.spec.evaluation != EvaluationMode::Never;
+        let is_open = summary.outcome.is_none() && is_evaluated;
+        let rounds = self.operator.rounds(self.caller, self.job, self.after);
+        let mut records = rounds.await?;
+        if is_open {
+            records.truncate(complete(&records));
+        }
+        if let Some(last) = records.last() {
+            self.after = last.round;
+        }
+        self.is_done = summary.outcome.is_some();
+        self.ready.extend(records);
+        if self.ready.is_empty() && !self.is_done {
+            self.wait().await?;
+        }
+        Ok(())
+    }
+
+    /// Waits until a round has ended, a version was evaluated, or the events have ended.
+    async fn wait(&mut self) -> Result<(), OperatorError> {
+        if self.events.is_none() {
+            let events = self.operator.events(self.caller, self.job, self.last_event);
+            self.events = Some(events.await?);
+        }
+        while let Some(events) = &mut self.events {
+            let Some(event) = events.next().await else {
+                self.events = None;
+                sleep(PAUSE).await;
+                break;
+            };
+            let LoggedEvent {
+                sequence, event, ..
+            } = event?;
+            self.last_event = sequence;
+            if matches!(
+                event,
+                JobEvent::RoundCommitted { .. }
+                    | JobEvent::RoundAbandoned { .. }
+                    | JobEvent::Evaluated { .. }
+                    | JobEvent::Ended(_)
+            ) {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// How many of these records nothing more will be added to, in a job that is evaluated: those up to the last that is evaluated
+/// or abandoned, but none that waits for its own evaluation behind all others.
+fn complete(records: &[RoundRecord]) -> usize {
+    let evaluated = records
+        .iter()
+        .rposition(|record| record.test_loss.is_some());
+    let mut count = evaluated.map_or(0, |index| index + 1);
+    while records
+        .get(count)
+        .is_some_and(|record| record.abandoned.is_some())
+    {
+        count += 1;
+    }
+    count
 }

@@ -14,6 +14,7 @@ mod seats;
 mod tally;
 
 use std::{
+    fmt,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, Mutex},
 };
@@ -46,6 +47,14 @@ pub struct BurnTrainer<L: Learner> {
     learner: Arc<L>,
     device: Device,
     layout: Arc<Layout>,
+}
+
+impl<L: Learner> fmt::Debug for BurnTrainer<L> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("BurnTrainer")
+            .finish_non_exhaustive()
+    }
 }
 
 impl<L: Learner> BurnTrainer<L> {

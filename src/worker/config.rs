@@ -5,13 +5,14 @@ use std::time::Duration;
 use thiserror::Error;
 
 use crate::{
-    backend::Hardware,
+    protocol::{Hardware, Token},
     report::Refusal,
-    transport::{Token, TransportError},
+    transport::TransportError,
 };
 
 /// How a worker behaves.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct WorkerConfig {
     /// A name for people.
     pub name: String,
@@ -42,6 +43,16 @@ impl Default for WorkerConfig {
             local: false,
             backoff: Backoff::default(),
             patience: None,
+        }
+    }
+}
+
+impl WorkerConfig {
+    /// A worker of this name, with defaults for all else. The public fields change that.
+    pub fn new(name: impl Into<String>) -> Self {
+        Self {
+            name: name.into(),
+            ..Self::default()
         }
     }
 }

@@ -3,6 +3,7 @@
 //! [`LocalTrainer`] is the seam to whatever trains; [`Worker`] is the loop around it. The loop decides nothing about
 //! rounds: it does the tasks that it is given, and the coordinator says what a report is worth.
 
+#[cfg(feature = "burn")]
 mod burn_trainer;
 mod config;
 mod memory;
@@ -13,6 +14,7 @@ mod runner;
 mod task;
 mod trainer;
 
+#[cfg(feature = "burn")]
 pub use burn_trainer::{
     BatchLoss, BurnTrainer, BurnTrainers, Learner, Minibatch, Randomness, Split,
 };

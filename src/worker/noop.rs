@@ -7,9 +7,9 @@ use super::{
     TrainerFactory,
 };
 use crate::{
-    data::DatasetInfo,
     job::{JobDescription, JobSpec},
     parameters::{Layout, LayoutError, Parameters, Role},
+    protocol::DatasetInfo,
     round::Evaluation,
 };
 

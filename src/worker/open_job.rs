@@ -22,9 +22,10 @@ use crate::{
     parameters::{
         BodyForm, Encoding, Form, Layout, LayoutError, Parameters, Payloads, Role, Roles,
     },
+    protocol::{FROZEN, JobMessage},
     report::ReportMetadata,
     round::Evaluation,
-    transport::{FROZEN, JobMessage, ModelBody, Request, Response, Transport},
+    transport::{ModelBody, Request, Response, Transport},
 };
 
 /// The job that is open; one at a time.

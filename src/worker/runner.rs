@@ -1,6 +1,7 @@
 //! The worker's loop: register, poll, work, repeat, through whatever happens to the coordinator.
 
 use std::{
+    fmt,
     future::Future,
     pin::pin,
     sync::{
@@ -18,11 +19,9 @@ use tokio::{
 use super::{TrainerFactory, WorkerConfig, WorkerError, open_job::OpenJobs};
 use crate::{
     parameters::Encoding,
+    protocol::{OLDEST_PROTOCOL, PROTOCOL, Registered, Registration, TaskMessage},
     report::{Refusal, RefusalKind},
-    transport::{
-        Credentials, OLDEST_PROTOCOL, PROTOCOL, Registered, Registration, Request, Response,
-        TaskMessage, Transport, TransportError,
-    },
+    transport::{Cause, Credentials, Request, Response, Transport, TransportError},
 };
 
 /// Hosts clients for a coordinator.
@@ -32,8 +31,18 @@ pub struct Worker<T> {
     config: WorkerConfig,
 }
 
+impl<T> fmt::Debug for Worker<T> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("Worker")
+            .field("config", &self.config)
+            .finish_non_exhaustive()
+    }
+}
+
 /// What a worker did in its life.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct WorkerTotals {
     /// Reports that were accepted.
     pub reports: u64,
@@ -309,7 +318,7 @@ pub(super) async fn persist<T: Transport>(
     for tries in 1.. {
         let error = match transport.send(request()).await {
             Ok(Response::Refused(refusal)) if refusal.kind == RefusalKind::Busy => {
-                TransportError::Unreachable(refusal.to_string())
+                TransportError::Unreachable(Cause::of(refusal))
             }
             Ok(response) => return Ok(response),
             Err(error) if error.is_transient() => error,
@@ -337,7 +346,7 @@ fn end_of(refusal: Refusal) -> End {
 }
 
 pub(super) fn unexpected(response: &Response) -> TransportError {
-    TransportError::Protocol(format!(
-        "an answer that does not belong to the question: {response:?}"
-    ))
+    TransportError::Protocol(
+        format!("an answer that does not belong to the question: {response:?}").into(),
+    )
 }

@@ -18,9 +18,10 @@ use super::{
 };
 use crate::{
     parameters::Payloads,
+    protocol::{TaskMessage, TaskWork},
     report::{Refusal, ReportMetadata},
     round::Evaluation,
-    transport::{ReportBody, Request, Response, TaskMessage, TaskWork, Transport},
+    transport::{ReportBody, Request, Response, Transport},
 };
 
 /// Why a task came to nothing.

@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    fmt,
     ops::Range,
     sync::{
         Arc,
@@ -13,10 +14,10 @@ use thiserror::Error;
 
 use crate::{
     backend::EnergyMeter,
-    data::DatasetInfo,
     ids::{ClientId, ModelVersion, RoundId},
     job::{JobDescription, Settings, TrainingSettings},
     parameters::{Parameters, PayloadSpec, Values},
+    protocol::DatasetInfo,
     round::Evaluation,
 };
 
@@ -243,6 +244,16 @@ pub struct ClientContext<'a> {
     pub cancelled: &'a AtomicBool,
     /// Told after each batch how many of how many examples are done.
     pub progress: &'a mut dyn FnMut(u64, u64),
+}
+
+impl fmt::Debug for ClientContext<'_> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("ClientContext")
+            .field("client", &self.client)
+            .field("state", &self.state.keys())
+            .finish_non_exhaustive()
+    }
 }
 
 impl ClientContext<'_> {

@@ -4,8 +4,8 @@ use std::process::Command;
 
 use fedavg::{
     ids::{ClientId, JobId, WorkerId},
+    protocol::{JobSummary, LoggedEvent, WorkerSummary},
     round::{JobEvent, Outcome},
-    telemetry::{JobSummary, LoggedEvent, WorkerSummary},
 };
 use serde::de::DeserializeOwned;
 use tempfile::TempDir;

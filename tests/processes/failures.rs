@@ -4,8 +4,8 @@ use std::fs;
 
 use fedavg::{
     ids::{ClientId, RoundId, WorkerId},
+    protocol::LoggedEvent,
     round::{JobEvent, Outcome},
-    telemetry::LoggedEvent,
 };
 
 use super::{

@@ -2,7 +2,10 @@
 
 use std::{fs, path::Path};
 
-use fedavg::telemetry::{LoggedEvent, canonical, parse_rounds};
+use fedavg::{
+    protocol::LoggedEvent,
+    telemetry::{canonical, parse_rounds},
+};
 
 use super::deployment::{Deployment, fedavg};
 

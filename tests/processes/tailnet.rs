@@ -9,8 +9,8 @@ use std::{
 
 use fedavg::{
     ids::{RoundId, WorkerId},
+    protocol::LoggedEvent,
     round::JobEvent,
-    telemetry::LoggedEvent,
 };
 
 use super::{

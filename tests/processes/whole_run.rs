@@ -3,10 +3,8 @@
 use std::fs;
 
 use fedavg::{
-    backend::DeviceSpec,
-    cli::RunSummary,
-    round::Outcome,
-    telemetry::{WorkerSummary, parse_rounds},
+    backend::DeviceSpec, cli::RunSummary, protocol::WorkerSummary, round::Outcome,
+    telemetry::parse_rounds,
 };
 
 use super::deployment::{Deployment, fedavg};

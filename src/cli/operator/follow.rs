@@ -9,9 +9,9 @@ use super::Client;
 use crate::{
     cli::{Failure, JobProgress, Screen},
     ids::JobId,
+    protocol::LoggedEvent,
     round::{JobEvent, Outcome},
-    telemetry::LoggedEvent,
-    transport::http::OperatorError,
+    transport::{Operator, OperatorError},
 };
 
 /// The pauses between tries to connect again.
@@ -36,7 +36,12 @@ impl Follower<'_> {
         let mut pause = FIRST_PAUSE;
         let mut heard = Instant::now();
         loop {
-            match self.client.operator.events(self.job, last).await {
+            match self
+                .client
+                .operator
+                .events(&self.client.caller, self.job, last)
+                .await
+            {
                 Ok(mut events) => {
                     while let Some(Ok(entry)) = events.next().await {
                         (heard, pause, last) = (Instant::now(), FIRST_PAUSE, entry.sequence);
@@ -46,7 +51,12 @@ impl Follower<'_> {
                         }
                     }
                     // Where the log no longer has the end, the job still does.
-                    if let Ok(summary) = self.client.operator.job(self.job).await {
+                    if let Ok(summary) = self
+                        .client
+                        .operator
+                        .job(&self.client.caller, self.job)
+                        .await
+                    {
                         heard = Instant::now();
                         if let Some(outcome) = summary.outcome {
                             return Ok(outcome);

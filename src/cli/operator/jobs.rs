@@ -11,9 +11,9 @@ use crate::{
         Align, Failure, Interrupt, Results, RunSummary, Screen, Table, block_on, output::last_line,
         rounds_table, values::seconds,
     },
-    ids::JobId,
-    parameters::Encoding,
-    telemetry::JobSummary,
+    ids::{JobId, RoundId},
+    protocol::JobSummary,
+    transport::Operator,
 };
 
 /// Show where the jobs stand, or one of them.
@@ -40,7 +40,7 @@ impl StatusArgs {
         let client = self.connect.client()?;
         let Some(job) = self.job else {
             let jobs = block_on(async {
-                let jobs = client.operator.jobs().await;
+                let jobs = client.operator.jobs(&client.caller).await;
                 jobs.map_err(|error| client.failure(error))
             })?;
             return match self.json {
@@ -157,7 +157,7 @@ impl CancelArgs {
     pub fn run(&self, screen: &Screen) -> Result<(), Failure> {
         let client = self.connect.client()?;
         let summary = block_on(async {
-            let cancelled = client.operator.cancel(self.job).await;
+            let cancelled = client.operator.cancel(&client.caller, self.job).await;
             cancelled.map_err(|error| client.failure(error))
         })?;
         match self.json {
@@ -169,7 +169,7 @@ impl CancelArgs {
 
 impl Client {
     async fn job(&self, job: JobId) -> Result<JobSummary, Failure> {
-        let summary = self.operator.job(job).await;
+        let summary = self.operator.job(&self.caller, job).await;
         summary.map_err(|error| self.failure(error))
     }
 
@@ -182,17 +182,15 @@ impl Client {
                 format!("{}: {}", summary.phase, summary.detail),
             ));
         }
-        let operator = &self.operator;
-        let rounds = operator.rounds(job).await;
+        let (operator, caller) = (&self.operator, &self.caller);
+        let rounds = operator.rounds(caller, job, RoundId(0)).await;
         let rounds = rounds.map_err(|error| self.failure(error))?;
-        let events = operator.events(job, 0).await;
+        let events = operator.events(caller, job, 0).await;
         let events = events.map_err(|error| self.failure(error))?;
         let events = events.try_collect().await;
-        let events = events.map_err(|error| self.failure(error.into()))?;
-        let model = operator.model(job, None).await;
-        let (_, body) = model.map_err(|error| self.failure(error))?;
-        let model = body.collect(Encoding::F32, None).await;
-        let model = model.map_err(|error| Failure::because("the model is broken", error))?;
+        let events = events.map_err(|error| self.failure(error))?;
+        let model = operator.model(caller, job, None).await;
+        let model = model.map_err(|error| self.failure(error))?;
         Ok(Results {
             summary: RunSummary::new(&summary, &rounds),
             rounds,
@@ -210,7 +208,10 @@ pub(super) async fn print_results(
     as_json: bool,
 ) -> Result<(), Failure> {
     let summary = client.job(job).await?;
-    let rounds = client.operator.rounds(job).await;
+    let rounds = client
+        .operator
+        .rounds(&client.caller, job, RoundId(0))
+        .await;
     let rounds = rounds.map_err(|error| client.failure(error))?;
     let run = RunSummary::new(&summary, &rounds);
     if as_json {

@@ -13,8 +13,8 @@ pub use workers::{HealthArgs, WorkersArgs};
 
 use super::{Failure, TokenArgs};
 use crate::transport::{
-    TransportError,
-    http::{ClientConfig, OperatorClient, OperatorError},
+    Caller, OperatorError, TransportError,
+    http::{ClientConfig, OperatorClient},
 };
 
 /// Where a coordinator is, unless told otherwise.
@@ -36,6 +36,8 @@ pub struct ConnectArgs {
 #[derive(Debug, Clone)]
 pub(super) struct Client {
     pub operator: OperatorClient,
+    /// Whose token is the client's.
+    pub caller: Caller,
     address: String,
 }
 
@@ -46,6 +48,7 @@ impl ConnectArgs {
         let operator = OperatorClient::new(&self.coordinator, token, ClientConfig::default());
         Ok(Client {
             operator: operator.map_err(|error| Failure::Usage(error.to_string()))?,
+            caller: Caller::in_process(),
             address: self.coordinator.clone(),
         })
     }

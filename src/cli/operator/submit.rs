@@ -7,7 +7,8 @@ use clap::Args;
 use super::{ConnectArgs, follow::Follower, jobs::print_results};
 use crate::{
     cli::{Failure, Interrupt, JobArgs, Screen, block_on, job::read_model, values::seconds},
-    telemetry::JobSummary,
+    protocol::JobSummary,
+    transport::Operator,
 };
 
 /// Queue a job at the coordinator.
@@ -44,7 +45,10 @@ impl SubmitArgs {
         let initial = self.initial.as_deref().map(read_model).transpose()?;
         let client = self.connect.client()?;
         block_on(async {
-            let submitted = client.operator.submit(&spec, initial.map(Arc::new)).await;
+            let submitted = client
+                .operator
+                .submit(&client.caller, spec.clone(), initial.map(Arc::new))
+                .await;
             let summary = submitted.map_err(|error| client.failure(error))?;
             if self.json {
                 screen.print_json(&summary)?;
@@ -66,7 +70,7 @@ impl SubmitArgs {
                 outcome = &mut following => outcome,
                 () = interrupt.wait() => {
                     // A refusal means that it has just ended by itself, which the events say.
-                    let _ = client.operator.cancel(job).await;
+                    let _ = client.operator.cancel(&client.caller, job).await;
                     following.await
                 }
             }?;

@@ -6,11 +6,11 @@ use clap::Args;
 
 use super::ConnectArgs;
 use crate::{
-    backend::{Gpu, Hardware},
     cli::{Align, Failure, Screen, Table, block_on},
     ids::Timestamp,
+    protocol::{Gpu, Hardware, WorkerSummary},
     round::WorkerState,
-    telemetry::WorkerSummary,
+    transport::Operator,
 };
 
 /// Show the workers, live and gone.
@@ -33,7 +33,7 @@ impl WorkersArgs {
     pub fn run(&self, screen: &Screen) -> Result<(), Failure> {
         let client = self.connect.client()?;
         let workers = block_on(async {
-            let workers = client.operator.workers().await;
+            let workers = client.operator.workers(&client.caller).await;
             workers.map_err(|error| client.failure(error))
         })?;
         match self.json {

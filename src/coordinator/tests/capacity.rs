@@ -2,12 +2,11 @@
 
 use super::*;
 use crate::{
-    data::DatasetInfo,
     job::JobDescription,
     partition::{Capacity, PartitionSpec},
+    protocol::{DatasetInfo, TaskWork, WorkerSummary},
     round::{Evaluation, JobEvent},
-    telemetry::WorkerSummary,
-    transport::{InProcess, TaskWork},
+    transport::InProcess,
     worker::{
         ClientContext, EvalTask, LocalTrainer, LocalUpdate, Partition, TrainError, TrainTask,
         Worker, WorkerConfig,
@@ -26,7 +25,7 @@ impl Lab {
             job: task.job,
             client: task.client,
         };
-        match self.coordinator.handle(request).await {
+        match self.coordinator.handle(Peer::InProcess, request).await {
             Response::Partition(share) => share.indices.unwrap().len() as u64,
             other => panic!("{other:?}"),
         }
@@ -52,18 +51,25 @@ impl Lab {
     }
 
     /// A job of two clients, both of which each round waits for.
-    fn submit_measured(&self, rounds: u32) -> JobId {
+    async fn submit_measured(&self, rounds: u32) -> JobId {
         self.submit(|spec| {
             spec.rounds = rounds;
             spec.partition = MEASURED;
             spec.limits.min_workers = 2;
             spec.limits.min_updates = 2;
         })
+        .await
     }
 
-    fn speeds(&self) -> Vec<Option<f64>> {
+    async fn speeds(&self) -> Vec<Option<f64>> {
         let speed = |worker: &WorkerSummary| worker.examples_per_second;
-        self.coordinator.workers().iter().map(speed).collect()
+        self.coordinator
+            .workers(&HERE)
+            .await
+            .unwrap()
+            .iter()
+            .map(speed)
+            .collect()
     }
 }
 
@@ -71,7 +77,7 @@ impl Lab {
 async fn a_committed_round_says_who_trained_on_what_and_an_abandoned_one_nothing() {
     let lab = Lab::open(CoordinatorConfig::default()).await;
     let (first, second) = (lab.worker("first").await, lab.worker("second").await);
-    let job = lab.submit(|spec| spec.clients = Some(3));
+    let job = lab.submit(|spec| spec.clients = Some(3)).await;
     let mut tasks = Vec::new();
     for worker in [&first, &second, &first] {
         let of_worker = |(who, _): &&(Credentials, _)| who == worker;
@@ -117,25 +123,34 @@ async fn a_committed_round_says_who_trained_on_what_and_an_abandoned_one_nothing
     );
     assert_eq!(rounds[0].energy_joules, Some(12.5));
 
-    let job = lab.submit(|spec| {
-        spec.limits.min_updates = 2;
-        spec.limits.max_attempts = 1;
-    });
+    let job = lab
+        .submit(|spec| {
+            spec.limits.min_updates = 2;
+            spec.limits.max_attempts = 1;
+        })
+        .await;
     let task = lab.poll(&first, Vec::new()).await;
     lab.report(&first, &task).await;
     let task = lab.poll(&second, Vec::new()).await;
     lab.coordinator
-        .handle(Request::TaskFailed {
-            credentials: second,
-            job,
-            round: task.round,
-            client: task.client,
-            reason: "out of memory".to_string(),
-        })
+        .handle(
+            Peer::InProcess,
+            Request::TaskFailed {
+                credentials: second,
+                job,
+                round: task.round,
+                client: task.client,
+                reason: "out of memory".to_string(),
+            },
+        )
         .await;
-    let ended = tokio::time::timeout(LIMIT, lab.coordinator.finished(job)).await;
+    let ended = tokio::time::timeout(LIMIT, lab.coordinator.wait(&HERE, job)).await;
     assert_eq!(ended.unwrap().unwrap().phase, "failed");
-    let rounds = lab.coordinator.rounds(job).unwrap();
+    let rounds = lab
+        .coordinator
+        .rounds(&HERE, job, RoundId(0))
+        .await
+        .unwrap();
     assert!(rounds[0].abandoned.is_some() && rounds[0].contributions.is_empty());
     assert_eq!(rounds[0].energy_joules, None);
 }
@@ -144,13 +159,13 @@ async fn a_committed_round_says_who_trained_on_what_and_an_abandoned_one_nothing
 async fn data_is_dealt_by_measured_speeds_between_rounds_and_at_the_next_jobs_start() {
     let lab = Lab::open(CoordinatorConfig::default()).await;
     let (fast, slow) = (lab.worker("fast").await, lab.worker("slow").await);
-    let job = lab.submit_measured(4);
+    let job = lab.submit_measured(4).await;
     // Nobody has been measured: by GPUs, of which nobody has one.
     assert_eq!(lab.train(&fast, 400.0).await, (50, 0));
     assert_eq!(lab.train(&slow, 100.0).await, (50, 0));
     // Before the second round, the data is dealt anew.
     assert_eq!(lab.train(&fast, 400.0).await, (80, 1));
-    assert_eq!(lab.speeds(), [Some(400.0), Some(100.0)]);
+    assert_eq!(lab.speeds().await, [Some(400.0), Some(100.0)]);
     // Within its speed's usual ups and downs: not worth it.
     assert_eq!(lab.train(&slow, 110.0).await, (20, 1));
     assert_eq!(lab.train(&fast, 400.0).await, (80, 1));
@@ -172,7 +187,7 @@ async fn data_is_dealt_by_measured_speeds_between_rounds_and_at_the_next_jobs_st
         .collect();
     assert_eq!(dealt, [(2, vec![80, 20]), (4, vec![50, 50])]);
     // The next job on the same model and dataset begins with what is known: 400 and (400 + 100) / 2.
-    let job = lab.submit_measured(1);
+    let job = lab.submit_measured(1).await;
     assert_eq!(lab.train(&fast, 400.0).await, (61, 0));
     assert_eq!(lab.train(&slow, 250.0).await, (39, 0));
     lab.finished(job).await;
@@ -182,14 +197,14 @@ async fn data_is_dealt_by_measured_speeds_between_rounds_and_at_the_next_jobs_st
 async fn while_a_worker_has_not_been_measured_the_data_stays_as_it_was_dealt() {
     let lab = Lab::open(CoordinatorConfig::default()).await;
     let (fast, silent) = (lab.worker("fast").await, lab.worker("silent").await);
-    let job = lab.submit_measured(2);
+    let job = lab.submit_measured(2).await;
     for _ in 0..2 {
         assert_eq!(lab.train(&fast, 400.0).await, (50, 0));
         let task = lab.poll(&silent, Vec::new()).await;
         assert_eq!(lab.report(&silent, &task).await.0, 204);
     }
     lab.finished(job).await;
-    assert_eq!(lab.speeds(), [Some(400.0), None]);
+    assert_eq!(lab.speeds().await, [Some(400.0), None]);
 }
 
 #[tokio::test]
@@ -210,11 +225,13 @@ async fn a_worker_with_many_clients_for_each_slot_gets_less_for_each() {
         }
     }
     // Of five clients, four go to the two slots and one to the other: 100 / 2 for each of the four, and 300.
-    let job = lab.submit(|spec| {
-        spec.clients = Some(5);
-        spec.partition = MEASURED;
-        spec.limits.min_workers = 2;
-    });
+    let job = lab
+        .submit(|spec| {
+            spec.clients = Some(5);
+            spec.partition = MEASURED;
+            spec.limits.min_workers = 2;
+        })
+        .await;
     let state = || lab.coordinator.state();
     let started = async {
         while state().job(job).unwrap().partitions.is_empty() {
@@ -306,7 +323,7 @@ async fn workers_of_unlike_speed_are_soon_ready_together_and_read_their_new_part
     };
     let mut spec = spec;
     (spec.limits.min_workers, spec.limits.min_updates) = (2, 2);
-    let job = coordinator.submit(spec, None).unwrap().job;
+    let job = coordinator.submit(&HERE, spec, None).await.unwrap().job;
     let mut workers = tokio::task::JoinSet::new();
     for micros in [20, 400] {
         let slow = Slow(trainers.clone(), Duration::from_micros(micros));
@@ -314,9 +331,9 @@ async fn workers_of_unlike_speed_are_soon_ready_together_and_read_their_new_part
         let worker = Worker::new(transport, Arc::new(slow), WorkerConfig::default());
         workers.spawn(worker.run(std::future::pending()));
     }
-    let ended = tokio::time::timeout(LIMIT, coordinator.finished(job)).await;
+    let ended = tokio::time::timeout(LIMIT, coordinator.wait(&HERE, job)).await;
     assert_eq!(ended.unwrap().unwrap().phase, "completed");
-    let rounds = coordinator.rounds(job).unwrap();
+    let rounds = coordinator.rounds(&HERE, job, RoundId(0)).await.unwrap();
     for record in &rounds {
         let examples: Vec<_> = record
             .contributions
@@ -333,7 +350,7 @@ async fn workers_of_unlike_speed_are_soon_ready_together_and_read_their_new_part
     }
     let last = &rounds[3].contributions;
     let of = |device: &str| {
-        let is_it = |part: &&crate::telemetry::Contribution| part.device.as_deref() == Some(device);
+        let is_it = |part: &&crate::protocol::Contribution| part.device.as_deref() == Some(device);
         last.iter().find(is_it).unwrap().examples
     };
     let (fast, slow) = (of("20µs an example"), of("400µs an example"));

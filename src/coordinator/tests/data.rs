@@ -44,7 +44,9 @@ async fn the_copy_of_workers_that_left_binds_nobody() {
     for credentials in [first, second] {
         let refused = lab.register(with("b")).await.unwrap_err().kind;
         assert_eq!(refused, RefusalKind::DatasetMismatch);
-        lab.coordinator.handle(Request::Leave { credentials }).await;
+        lab.coordinator
+            .handle(Peer::InProcess, Request::Leave { credentials })
+            .await;
     }
     lab.register(with("b")).await.unwrap();
     assert_eq!(
@@ -56,7 +58,7 @@ async fn the_copy_of_workers_that_left_binds_nobody() {
 #[tokio::test]
 async fn a_worker_that_was_there_first_with_another_copy_gets_no_client_of_the_job() {
     let lab = Lab::open(CoordinatorConfig::default()).await;
-    let job = lab.submit(|_| {});
+    let job = lab.submit(|_| {}).await;
     let fingerprint = lab
         .coordinator
         .state()
@@ -85,7 +87,7 @@ async fn a_partition_by_label_needs_the_labels_here() {
         partition: PartitionSpec::Dirichlet { alpha: 0.5 },
         ..lab.trainers.job()
     };
-    let refusal = lab.coordinator.submit(spec, None).unwrap_err();
+    let refusal = refusal(lab.coordinator.submit(&HERE, spec, None).await);
     assert_eq!(refusal.kind, RefusalKind::InvalidJob);
     assert!(
         refusal.detail.contains("partition") && refusal.detail.contains("labels"),
@@ -110,18 +112,20 @@ async fn local_data_makes_a_client_of_each_worker_and_a_lost_one_a_dropout() {
     let small = lab.register(local("small", 10)).await.unwrap();
     let large = lab.register(local("large", 1000)).await.unwrap();
     let gone = lab.register(local("gone", 10)).await.unwrap();
-    let job = lab.submit(|spec| {
-        spec.partition = PartitionSpec::Local;
-        spec.clients = Some(3);
-        spec.evaluation = EvaluationMode::Never;
-    });
+    let job = lab
+        .submit(|spec| {
+            spec.partition = PartitionSpec::Local;
+            spec.clients = Some(3);
+            spec.evaluation = EvaluationMode::Never;
+        })
+        .await;
     let tasks = [
         lab.poll(&small, Vec::new()).await,
         lab.poll(&large, Vec::new()).await,
     ];
     lab.poll(&gone, Vec::new()).await;
     lab.coordinator
-        .handle(Request::Leave { credentials: gone })
+        .handle(Peer::InProcess, Request::Leave { credentials: gone })
         .await;
     let claim = |task: &TaskMessage, examples| ReportMetadata {
         examples,

@@ -4,9 +4,9 @@
 
 use super::*;
 use crate::{
-    data::DatasetInfo,
     job::{Encodings, JobDescription, StrategySpec},
     parameters::{Block, DType, Layout, PayloadSpec, Role, Roles, Values},
+    protocol::DatasetInfo,
     report::DELTA,
     round::JobEvent,
     store::{DataFolder, FileModels, FileSpool, FileSpoolConfig},
@@ -223,15 +223,8 @@ async fn run(http: bool, files: bool) -> Ended {
             .models(Arc::new(FileModels::new(folder)));
     }
     let coordinator = builder.start();
-    let config = ServerConfig::default();
-    let server = Server::bind(
-        ([127, 0, 0, 1], 0).into(),
-        config,
-        Arc::new(coordinator.clone()),
-    );
-    let server = server.await.unwrap();
-    let url = format!("http://{}", server.local_addr());
-    let serving = tokio::spawn(server.serve(std::future::pending()));
+    let (address, serving) = serve_here(&coordinator).await;
+    let url = format!("http://{address}");
     for name in ["one", "two"] {
         let config = WorkerConfig {
             name: name.to_string(),
@@ -246,12 +239,16 @@ async fn run(http: bool, files: bool) -> Ended {
             tokio::spawn(Worker::new(transport, trainers, config).run(forever));
         }
     }
-    let job = coordinator.submit(spec(&trainers), None).unwrap().job;
-    let ended = tokio::time::timeout(LIMIT, coordinator.finished(job)).await;
+    let job = coordinator
+        .submit(&HERE, spec(&trainers), None)
+        .await
+        .unwrap()
+        .job;
+    let ended = tokio::time::timeout(LIMIT, coordinator.wait(&HERE, job)).await;
     let summary = ended.expect("an end in time").unwrap();
     let log = &coordinator.state().jobs[&job].log.clone();
     assert_eq!(summary.phase, "completed", "{log:?}");
-    let (_, model) = coordinator.model(job, None).unwrap();
+    let model = coordinator.model(&HERE, job, None).await.unwrap();
     let stored = coordinator.state().jobs[&job]
         .models
         .values()
@@ -269,13 +266,10 @@ async fn run(http: bool, files: bool) -> Ended {
     }
     serving.abort();
     Ended {
-        model: ModelBody::Stored(model)
-            .collect(Encoding::F32, None)
-            .await
-            .unwrap(),
+        model,
         center: Arc::new(Parameters::new(layout, center).unwrap()),
         counted: stored.numbers()["counted"],
-        rounds: coordinator.rounds(job).unwrap(),
+        rounds: coordinator.rounds(&HERE, job, RoundId(0)).await.unwrap(),
     }
 }
 
@@ -330,17 +324,23 @@ async fn a_worker_that_can_not_produce_a_payload_is_passed_over_in_words() {
     };
     start("able", able.clone());
     start("unable", unable);
-    let job = coordinator.submit(spec, None).unwrap().job;
-    let ended = tokio::time::timeout(LIMIT, coordinator.finished(job)).await;
+    let job = coordinator.submit(&HERE, spec, None).await.unwrap().job;
+    let ended = tokio::time::timeout(LIMIT, coordinator.wait(&HERE, job)).await;
     let summary = ended.expect("an end in time").unwrap();
     assert_eq!(summary.phase, "completed", "{}", summary.detail);
-    for round in coordinator.rounds(job).unwrap() {
+    for round in coordinator.rounds(&HERE, job, RoundId(0)).await.unwrap() {
         assert!(round.abandoned.is_none(), "{round:?}");
         let names: Vec<_> = round.contributions.iter().map(|part| &part.name).collect();
         assert_eq!(names, ["able"]);
     }
     use futures_util::StreamExt;
-    let log: Vec<_> = coordinator.events(job, 0).unwrap().collect().await;
+    let log: Vec<_> = coordinator
+        .events(&HERE, job, 0)
+        .await
+        .unwrap()
+        .map(Result::unwrap)
+        .collect()
+        .await;
     let lacks: Vec<_> = log
         .iter()
         .filter_map(|logged| match &logged.event {

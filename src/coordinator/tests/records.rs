@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::{
-    ids::RoundId, job::Settings, round::Evaluation, telemetry::ClientMetricsLimit,
-    transport::TaskWork,
+    ids::RoundId, job::Settings, protocol::TaskWork, round::Evaluation,
+    telemetry::ClientMetricsLimit,
 };
 
 fn basis(task: &TaskMessage) -> Option<RoundId> {
@@ -24,7 +24,7 @@ async fn the_record_has_what_clients_measured_within_its_limit_and_who_lost_its_
     };
     let lab = Lab::open(config).await;
     let worker = lab.worker("one").await;
-    let job = lab.submit(|spec| spec.rounds = 2);
+    let job = lab.submit(|spec| spec.rounds = 2).await;
     let body = lab.body(1.0);
     for round in 1..=2 {
         let first = lab.poll(&worker, Vec::new()).await;
@@ -60,7 +60,9 @@ async fn the_record_has_what_clients_measured_within_its_limit_and_who_lost_its_
 async fn workers_measure_what_they_like_and_the_record_has_the_mean() {
     let lab = Lab::open(CoordinatorConfig::default()).await;
     let worker = lab.worker("one").await;
-    let job = lab.submit(|spec| spec.evaluation = EvaluationMode::Workers);
+    let job = lab
+        .submit(|spec| spec.evaluation = EvaluationMode::Workers)
+        .await;
     let first = lab.poll(&worker, Vec::new()).await;
     let second = lab.poll(&worker, vec![first.clone()]).await;
     for task in [first, second] {
@@ -76,7 +78,7 @@ async fn workers_measure_what_they_like_and_the_record_has_the_mean() {
             client: task.client,
             evaluation: Ok(evaluation),
         };
-        let response = lab.coordinator.handle(request).await;
+        let response = lab.coordinator.handle(Peer::InProcess, request).await;
         assert!(matches!(response, Response::Accepted), "{response:?}");
     }
     let (_, rounds, _) = lab.finished(job).await;
@@ -90,12 +92,12 @@ async fn a_jobs_own_settings_reach_its_workers() {
     let lab = Lab::open(CoordinatorConfig::default()).await;
     let worker = lab.worker("one").await;
     let settings = Settings::from_iter([("hidden".to_string(), vec![64, 32].into())]);
-    let job = lab.submit(|spec| spec.settings = settings.clone());
+    let job = lab.submit(|spec| spec.settings = settings.clone()).await;
     let request = Request::Job {
         credentials: worker,
         job,
     };
-    let Response::Job(message) = lab.coordinator.handle(request).await else {
+    let Response::Job(message) = lab.coordinator.handle(Peer::InProcess, request).await else {
         panic!("no description");
     };
     assert_eq!(message.spec.settings, settings);

@@ -20,7 +20,7 @@ impl Pair {
     async fn open() -> Self {
         let lab = Lab::open(CoordinatorConfig::default()).await;
         let (bad, good) = (lab.worker("bad").await, lab.worker("good").await);
-        let job = lab.submit(|_| {});
+        let job = lab.submit(|_| {}).await;
         let bad_task = lab.poll(&bad, Vec::new()).await;
         let good_task = lab.poll(&good, Vec::new()).await;
         Self {
@@ -292,7 +292,7 @@ async fn a_full_spool_is_a_transient_refusal() {
     };
     let lab = Lab::open(config).await;
     let (first, second) = (lab.worker("first").await, lab.worker("second").await);
-    let job = lab.submit(|_| {});
+    let job = lab.submit(|_| {}).await;
     let (one, two) = (
         lab.poll(&first, Vec::new()).await,
         lab.poll(&second, Vec::new()).await,
@@ -302,7 +302,7 @@ async fn a_full_spool_is_a_transient_refusal() {
         lab.report(&second, &two).await,
         refused(503, RefusalKind::Busy)
     );
-    lab.coordinator.cancel(job).await.unwrap();
+    lab.coordinator.cancel(&HERE, job).await.unwrap();
 }
 
 #[tokio::test]
@@ -324,7 +324,7 @@ async fn in_process_bodies_are_checked_like_streams() {
         metadata: pair.metadata(),
         body: ReportBody::Memory(Payloads::delta(Encoded::plain(Arc::new(delta)))),
     };
-    let answer = pair.lab.coordinator.handle(request).await;
+    let answer = pair.lab.coordinator.handle(Peer::InProcess, request).await;
     assert!(
         matches!(
             answer,
@@ -342,7 +342,7 @@ async fn in_process_bodies_are_checked_like_streams() {
 async fn an_upload_that_outlives_its_round_is_late_and_leaves_nothing_behind() {
     let pair = Pair::open().await;
     let (mut stream, rest) = pair.begin_upload().await;
-    pair.lab.coordinator.cancel(pair.job).await.unwrap();
+    pair.lab.coordinator.cancel(&HERE, pair.job).await.unwrap();
     stream.write_all(&rest).unwrap();
     let answer = tokio::task::spawn_blocking(move || {
         let mut answer = String::new();

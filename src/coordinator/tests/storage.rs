@@ -215,16 +215,6 @@ struct Run {
     models: Arc<Watched>,
 }
 
-/// Serves a coordinator on loopback: its address, and what ends it.
-async fn serve(coordinator: &Coordinator) -> (String, JoinHandle<()>) {
-    let address = ([127, 0, 0, 1], 0).into();
-    let config = ServerConfig::default();
-    let server = Server::bind(address, config, Arc::new(coordinator.clone())).await;
-    let server = server.unwrap();
-    let url = format!("http://{}", server.local_addr());
-    (url, tokio::spawn(server.serve(std::future::pending())))
-}
-
 /// A job of two rounds with two clients, over HTTP, by workers that do nothing; and what is wrong at its beginning.
 async fn run(parameters: usize, full: bool, broken: bool, unpublished: bool) -> Run {
     let trainers = Arc::new(NoopTrainers::new(parameters, 100).unwrap());
@@ -245,7 +235,8 @@ async fn run(parameters: usize, full: bool, broken: bool, unpublished: bool) -> 
             Ok(Counting { planned })
         })
         .start();
-    let (url, serving) = serve(&coordinator).await;
+    let (address, serving) = serve_here(&coordinator).await;
+    let url = format!("http://{address}");
     for name in ["one", "two"] {
         let transport = HttpTransport::new(&url, ClientConfig::default()).unwrap();
         let config = WorkerConfig {
@@ -271,14 +262,13 @@ async fn run(parameters: usize, full: bool, broken: bool, unpublished: bool) -> 
     };
     spec.limits.min_workers = 2;
     spec.limits.min_updates = 2;
-    let job = coordinator.submit(spec, None).unwrap().job;
-    let ended = tokio::time::timeout(LIMIT, coordinator.finished(job)).await;
+    let job = coordinator.submit(&HERE, spec, None).await.unwrap().job;
+    let ended = tokio::time::timeout(LIMIT, coordinator.wait(&HERE, job)).await;
     let summary = ended.expect("an end in time").unwrap();
-    let body = ModelBody::Stored(coordinator.model(job, None).unwrap().1);
     let run = Run {
-        rounds: coordinator.rounds(job).unwrap(),
+        rounds: coordinator.rounds(&HERE, job, RoundId(0)).await.unwrap(),
         summary,
-        model: body.collect(Encoding::F32, None).await.unwrap(),
+        model: coordinator.model(&HERE, job, None).await.unwrap(),
         planned: planned.lock().unwrap().clone(),
         models,
     };
@@ -369,16 +359,16 @@ async fn every_encoding_trains_to_the_same_bits_whatever_carries_it() {
             .spool(Arc::new(spool))
             .models(Arc::new(FileModels::new(folder.clone())))
             .start();
-        let (url, serving) = serve(&coordinator).await;
+        let (address, serving) = serve_here(&coordinator).await;
+        let url = format!("http://{address}");
         let transport = HttpTransport::new(&url, ClientConfig::default()).unwrap();
         let worker = Worker::new(transport, trainers.clone(), WorkerConfig::default());
         tokio::spawn(worker.run(std::future::pending()));
-        let job = coordinator.submit(spec, None).unwrap().job;
-        let ended = tokio::time::timeout(LIMIT, coordinator.finished(job)).await;
+        let job = coordinator.submit(&HERE, spec, None).await.unwrap().job;
+        let ended = tokio::time::timeout(LIMIT, coordinator.wait(&HERE, job)).await;
         let summary = ended.expect("an end in time").unwrap();
         assert_eq!(summary.phase, "completed", "{reports}: {}", summary.detail);
-        let body = ModelBody::Stored(coordinator.model(job, None).unwrap().1);
-        let model = body.collect(Encoding::F32, None).await.unwrap();
+        let model = coordinator.model(&HERE, job, None).await.unwrap();
         assert_eq!(model.values(), simulated.model.values(), "{reports}");
         let log = coordinator.log(job).unwrap();
         assert_eq!(canonical(&log), canonical(&simulated.log), "{reports}");
@@ -387,7 +377,7 @@ async fn every_encoding_trains_to_the_same_bits_whatever_carries_it() {
         let brought = model.values().iter().filter(|value| **value != 0.0);
         assert_eq!(brought.count(), 1000, "{reports}");
         // Everything that was sent is smaller than f32 where it should be.
-        let bytes = coordinator.rounds(job).unwrap()[1].bytes;
+        let bytes = coordinator.rounds(&HERE, job, RoundId(0)).await.unwrap()[1].bytes;
         assert_eq!(
             bytes < 3 * 4000 + 4000,
             reports != "f32",
@@ -408,16 +398,26 @@ async fn an_encoding_that_no_worker_knows_is_refused_at_submission() {
         ..lab.trainers.job()
     };
     // Nobody is there: somebody may come who knows it.
-    let waiting = lab.coordinator.submit(int8(&lab), None).unwrap().job;
-    lab.coordinator.cancel(waiting).await.unwrap();
+    let waiting = lab
+        .coordinator
+        .submit(&HERE, int8(&lab), None)
+        .await
+        .unwrap()
+        .job;
+    lab.coordinator.cancel(&HERE, waiting).await.unwrap();
     let mut plain = lab.registration("plain");
     plain.encodings = vec!["f32".to_string()];
     lab.register(plain).await.unwrap();
-    let refused = lab.coordinator.submit(int8(&lab), None).unwrap_err();
+    let refused = refusal(lab.coordinator.submit(&HERE, int8(&lab), None).await);
     assert_eq!(refused.kind, RefusalKind::InvalidJob);
     assert!(refused.detail.contains("int8"), "{refused}");
     lab.worker("able").await;
-    assert!(lab.coordinator.submit(int8(&lab), None).is_ok());
+    assert!(
+        lab.coordinator
+            .submit(&HERE, int8(&lab), None)
+            .await
+            .is_ok()
+    );
     let body = r#"{"model":"noop","dataset":"noop","encoding":{"reports":"int4"}}"#;
     let headers = "content-type: application/json\r\n";
     let (status, code) = lab
@@ -430,7 +430,9 @@ async fn an_encoding_that_no_worker_knows_is_refused_at_submission() {
 async fn a_report_in_another_encoding_than_the_jobs_is_malformed() {
     let lab = Lab::open(CoordinatorConfig::default()).await;
     let (worker, other) = (lab.worker("one").await, lab.worker("two").await);
-    let job = lab.submit(|spec| spec.encoding.reports = Encoding::Int8);
+    let job = lab
+        .submit(|spec| spec.encoding.reports = Encoding::Int8)
+        .await;
     let (task, good) = (
         lab.poll(&worker, Vec::new()).await,
         lab.poll(&other, Vec::new()).await,

@@ -74,7 +74,8 @@ async fn a_round_of_unlike_workers_is_the_mean_of_what_each_backend_trained() {
 
     let coordinator = Coordinator::builder(first).start();
     let job = coordinator
-        .submit(spec.clone(), Some(global.clone()))
+        .submit(&HERE, spec.clone(), Some(Arc::new(global.clone())))
+        .await
         .unwrap()
         .job;
     for (name, factory) in &factories {
@@ -87,7 +88,7 @@ async fn a_round_of_unlike_workers_is_the_mean_of_what_each_backend_trained() {
         let worker = Worker::new(transport, factory.clone(), config);
         tokio::spawn(worker.run(std::future::pending()));
     }
-    let ended = tokio::time::timeout(LIMIT, coordinator.finished(job)).await;
+    let ended = tokio::time::timeout(LIMIT, coordinator.wait(&HERE, job)).await;
     let summary = ended.expect("an end in time").unwrap();
     assert_eq!(
         summary.outcome,
@@ -95,7 +96,11 @@ async fn a_round_of_unlike_workers_is_the_mean_of_what_each_backend_trained() {
         "{summary:?}"
     );
 
-    let record = coordinator.rounds(job).unwrap().remove(0);
+    let record = coordinator
+        .rounds(&HERE, job, RoundId(0))
+        .await
+        .unwrap()
+        .remove(0);
     assert_eq!(record.contributions.len(), 2, "{record:?}");
     let mut reports = BTreeMap::new();
     for part in &record.contributions {
@@ -125,8 +130,7 @@ async fn a_round_of_unlike_workers_is_the_mean_of_what_each_backend_trained() {
 
     let reports: Vec<Report> = reports.into_values().collect();
     let expected = next_model(&FedAvg::default(), &global, &reports).unwrap();
-    let body = ModelBody::Stored(coordinator.model(job, None).unwrap().1);
-    let model = body.collect(Encoding::F32, None).await.unwrap();
+    let model = coordinator.model(&HERE, job, None).await.unwrap();
     assert_eq!(model.values(), expected.values());
     assert_ne!(model.values(), global.values());
 }

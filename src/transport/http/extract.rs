@@ -1,19 +1,22 @@
 //! What the routes read from a request. What is ill-formed is a [`Problem`] here, before a route sees it.
 
+use std::{convert::Infallible, net::SocketAddr};
+
 use axum::{
     body::Body,
-    extract::{FromRequest, FromRequestParts, Path},
+    extract::{ConnectInfo, FromRequest, FromRequestParts, Path},
     http::{HeaderMap, Request, StatusCode, header, request::Parts},
 };
 use http_body::Body as _;
 use serde::de::DeserializeOwned;
 use tokio::time::timeout;
 
-use super::{api::WORKER_HEADER, problem::Problem, routes::App};
+use super::{api::WORKER_HEADER, problem::Problem, routes::App, server::Connection};
 use crate::{
     ids::WorkerId,
+    protocol::Token,
     report::RefusalKind,
-    transport::{BodyError, Credentials, Token},
+    transport::{self, BodyError, Caller, Credentials, Operator, Peer},
 };
 
 /// The token that was shown, if one was.
@@ -84,21 +87,77 @@ impl<S: Sync> FromRequestParts<S> for SharedWorker {
     }
 }
 
+/// The coordinator, as a request sees it.
+pub(super) struct Exchange {
+    pub app: App,
+    connection: Option<Connection>,
+    pub peer: Peer,
+}
+
+impl FromRequestParts<App> for Exchange {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Infallible> {
+        let connection = parts.extensions.get::<Connection>().cloned();
+        // Of a server of the user's own.
+        let foreign = parts.extensions.get::<ConnectInfo<SocketAddr>>();
+        let address = match (&connection, foreign) {
+            (Some(connection), _) => Some(connection.peer),
+            (None, Some(ConnectInfo(address))) => Some(*address),
+            (None, None) => None,
+        };
+        Ok(Self {
+            app: app.clone(),
+            connection,
+            peer: address.map_or(Peer::Unknown, Peer::Address),
+        })
+    }
+}
+
+impl Exchange {
+    /// Has a worker's request answered.
+    pub(super) async fn handle(&self, request: transport::Request) -> transport::Response {
+        self.app.handler.handle(self.peer, request).await
+    }
+
+    /// Done once the server is to stop, if it says so.
+    pub(super) fn stopped(&self) -> impl Future<Output = ()> + Send + use<> {
+        let stopped = self.connection.as_ref().map(Connection::stopped);
+        async {
+            match stopped {
+                Some(stopped) => stopped.await,
+                None => std::future::pending().await,
+            }
+        }
+    }
+}
+
 /// One who may act as an operator.
-pub(super) struct AsOperator;
+pub(super) struct AsOperator {
+    pub exchange: Exchange,
+    pub caller: Caller,
+}
+
+impl AsOperator {
+    pub(super) fn operator(&self) -> &dyn Operator {
+        &*self.exchange.app.operator
+    }
+}
 
 impl FromRequestParts<App> for AsOperator {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
         let Bearer(token) = Bearer::from_request_parts(parts, app).await?;
-        app.endpoint.authorize(token.as_ref())?;
-        if token.is_none() && parts.headers.contains_key(header::ORIGIN) {
+        let Ok(exchange) = Exchange::from_request_parts(parts, app).await;
+        let caller = Caller::new(exchange.peer, token);
+        app.operator.authorize(&caller).await?;
+        if caller.token.is_none() && parts.headers.contains_key(header::ORIGIN) {
             // Where no token is needed, any page in a browser on this machine could act as the operator.
             let detail = "a web page can't be the operator of a coordinator without a join token";
             return Err(Problem::new(RefusalKind::Forbidden, detail));
         }
-        Ok(Self)
+        Ok(Self { exchange, caller })
     }
 }
 
@@ -172,7 +231,7 @@ pub(super) fn body_error(error: Box<dyn std::error::Error + Send + Sync>) -> Bod
     };
     match error.downcast::<BodyError>() {
         Ok(error) => *error,
-        Err(error) => BodyError::Broken(error.to_string()),
+        Err(error) => BodyError::Broken(error.to_string().into()),
     }
 }
 

@@ -1,6 +1,8 @@
-//! A body that comes in: it never waits for ever on a sender that stalls, and hears a refused sender out for a while.
+//! A body that comes in: [`Inbound`] never waits for ever on a sender that stalls, [`Lingering`] hears a refused sender out for a
+//! while.
 
 use std::{
+    error::Error,
     pin::Pin,
     task::{Context, Poll, ready},
     time::Duration,
@@ -12,7 +14,7 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep, sleep, timeout};
 
-use crate::transport::{BodyError, body::ByteStream};
+use crate::transport::{BodyError, Cause, body::ByteStream};
 
 /// How long, and for how many bytes, a sender is heard that was answered before its end. Closing at once would reset
 /// the connection, and many clients would then lose the answer.
@@ -23,35 +25,22 @@ pub(super) struct Linger {
 }
 
 /// A body of which each piece comes within `stall`, or it ends with [`BodyError::Broken`].
-pub(super) struct Inbound {
-    body: Option<Incoming>,
+pub(super) struct Inbound<B> {
+    body: Option<B>,
     stall: Duration,
     /// Runs while nothing comes.
     timer: Option<Pin<Box<Sleep>>>,
     waiting: bool,
-    linger: Option<Linger>,
 }
 
-impl Inbound {
-    pub(super) fn new(body: Incoming, stall: Duration) -> Self {
+impl<B> Inbound<B> {
+    pub(super) fn new(body: B, stall: Duration) -> Self {
         Self {
             body: Some(body),
             stall,
             timer: None,
             waiting: false,
-            linger: None,
         }
-    }
-
-    /// Dropped before its end, the rest is read and thrown away, within these limits.
-    pub(super) fn with_linger(mut self, linger: Linger) -> Self {
-        self.linger = Some(linger);
-        self
-    }
-
-    /// The pieces alone.
-    pub(super) fn into_stream(self) -> ByteStream {
-        Box::pin(self.into_data_stream())
     }
 
     fn poll_stalled(&mut self, context: &mut Context<'_>) -> Poll<BodyError> {
@@ -63,11 +52,21 @@ impl Inbound {
         }
         ready!(timer.as_mut().poll(context));
         let text = format!("nothing came for {} s", stall.as_secs_f64());
-        Poll::Ready(BodyError::Broken(text))
+        Poll::Ready(BodyError::Broken(text.into()))
     }
 }
 
-impl Body for Inbound {
+impl Inbound<Incoming> {
+    /// The pieces alone.
+    pub(super) fn into_stream(self) -> ByteStream {
+        Box::pin(self.into_data_stream())
+    }
+}
+
+impl<B> Body for Inbound<B>
+where
+    B: Body<Data = Bytes, Error: Error + Send + Sync + 'static> + Unpin,
+{
     type Data = Bytes;
     type Error = BodyError;
 
@@ -87,7 +86,51 @@ impl Body for Inbound {
             }
         };
         self.waiting = false;
-        let item = item.map(|frame| frame.map_err(|error| BodyError::Broken(chain(&error))));
+        let item = item.map(|frame| frame.map_err(|error| BodyError::Broken(Cause::of(error))));
+        if !matches!(item, Some(Ok(_))) {
+            self.body = None;
+        }
+        Poll::Ready(item)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.as_ref().is_none_or(B::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body
+            .as_ref()
+            .map_or(SizeHint::with_exact(0), B::size_hint)
+    }
+}
+
+/// A body that, dropped before its end, is read on and thrown away, within limits.
+pub(super) struct Lingering {
+    body: Option<Incoming>,
+    linger: Linger,
+}
+
+impl Lingering {
+    pub(super) fn new(body: Incoming, linger: Linger) -> Self {
+        Self {
+            body: Some(body),
+            linger,
+        }
+    }
+}
+
+impl Body for Lingering {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let Some(body) = &mut self.body else {
+            return Poll::Ready(None);
+        };
+        let item = ready!(Pin::new(body).poll_frame(context));
         if !matches!(item, Some(Ok(_))) {
             self.body = None;
         }
@@ -105,9 +148,9 @@ impl Body for Inbound {
     }
 }
 
-impl Drop for Inbound {
+impl Drop for Lingering {
     fn drop(&mut self) {
-        let Some(linger) = self.linger else { return };
+        let linger = self.linger;
         let rest = self.body.take().filter(|body| !body.is_end_stream());
         let (Some(rest), Ok(runtime)) = (rest, tokio::runtime::Handle::try_current()) else {
             return;
@@ -125,18 +168,4 @@ async fn discard(mut body: Incoming, limit: u64) {
         };
         left = rest;
     }
-}
-
-/// An error and its causes in one line, since what is of interest is mostly the innermost.
-pub(super) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        let cause_text = cause.to_string();
-        if !text.ends_with(&cause_text) {
-            text = format!("{text}: {cause_text}");
-        }
-        next = cause.source();
-    }
-    text
 }

@@ -1,7 +1,21 @@
 //! The transport over HTTP: REST with JSON for control, safetensors for parameters. `docs/protocol.md` tells it all.
 //!
-//! [`Server`] stands in front of a [`Handler`](super::Handler) and [`Operator`](super::Operator). [`HttpTransport`] is a
-//! worker's end and [`OperatorClient`] an operator's. Both sides see the values that they would see in one process.
+//! [`router`] stands in front of a [`Handler`](super::Handler) and [`Operator`](super::Operator), and [`serve`] has the limits
+//! that live on connections. [`HttpTransport`] is a worker's end and [`OperatorClient`] an operator's. Both sides see the values
+//! that they would see in one process.
+//!
+//! ```no_run
+//! # async fn example(coordinator: fedavg::coordinator::Coordinator) -> Result<(), Box<dyn std::error::Error>> {
+//! use std::sync::Arc;
+//!
+//! use fedavg::transport::http::{RouterConfig, ServerConfig, listen, router, serve};
+//!
+//! let listener = listen("127.0.0.1:8000".parse()?, None).await?;
+//! let router = router(Arc::new(coordinator), RouterConfig::default());
+//! serve(listener, router, ServerConfig::default(), std::future::pending()).await;
+//! # Ok(())
+//! # }
+//! ```
 //!
 //! Nothing here decides anything: whether a request is granted is the coordinator's business. But what comes from
 //! outside is checked here for its form and held to limits, so that no peer makes this side panic, grow or wait for
@@ -9,7 +23,6 @@
 
 mod api;
 mod client;
-mod endpoint;
 mod etag;
 mod extract;
 mod guard;
@@ -23,11 +36,11 @@ mod server;
 #[cfg(test)]
 mod tests;
 
-pub use client::{
-    AddressError, ClientConfig, EventStream, HttpTransport, OperatorClient, OperatorError,
-};
+pub use axum;
+pub use client::{AddressError, ClientConfig, HttpTransport, OperatorClient};
 pub use problem::Problem;
-pub use server::{BindError, Server, ServerConfig, check_bind};
+pub use routes::{RouterConfig, no_such_path, router};
+pub use server::{BindError, ServerConfig, check_bind, listen, serve};
 
 /// The OpenAPI document of every route, as the coordinator serves it.
 pub fn openapi() -> utoipa::openapi::OpenApi {

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     report::{Refusal, RefusalKind},
-    transport::BodyError,
+    transport::{BodyError, OperatorError},
 };
 
 /// The media type of a problem document.
@@ -84,6 +84,17 @@ impl From<BodyError> for Problem {
             BodyError::Malformed(_) => RefusalKind::Malformed,
         };
         Self::new(kind, error.to_string())
+    }
+}
+
+impl From<OperatorError> for Problem {
+    /// What is not a refusal comes of an operator that asks another coordinator, or of storage.
+    fn from(error: OperatorError) -> Self {
+        match error {
+            OperatorError::Refused(refusal) => refusal.into(),
+            OperatorError::Body(error) => error.into(),
+            error => Self::of_http(StatusCode::BAD_GATEWAY, "internal", error.to_string()),
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 
 use std::{future::Future, io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
-use axum::{Router, http::header};
+use axum::{Router, body::Body, http::header};
 use hyper::{Request, body::Incoming, server::conn::http1, service::Service, service::service_fn};
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
@@ -20,35 +20,23 @@ use tracing::{debug, warn};
 
 use super::{
     guard::Guarded,
-    inbound::{Inbound, Linger},
-    routes::{self, App},
+    inbound::{Linger, Lingering},
 };
-use crate::transport::{Handler, Operator, Token};
+use crate::{protocol::Token, transport::peer::is_loopback};
 
-/// The limits of a server. Each has a default.
+/// The limits that live on connections. Each has a default.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct ServerConfig {
     /// The most connections at once; further ones wait in the operating system's queue. A worker has up to three.
     pub max_connections: usize,
-    /// The largest JSON body, in bytes.
-    pub max_json: usize,
-    /// The largest body with parameters, in bytes. The coordinator has limits of its own that know the model.
-    pub max_body: u64,
     /// The most bytes of a connection that are read ahead of whoever takes them, at least 8 KiB; the head of a request
     /// must fit. Answers are put together in pieces until there are so many.
     pub read_buffer: usize,
-    /// The most pieces (of 256 KiB) of models on disk that are in memory at once, over all downloads. Where so many are
-    /// on their way, the next ones wait for their turn.
-    pub pieces: usize,
     /// How long a connection may take to send the head of a request, and how long it may be idle.
     pub header_timeout: Duration,
-    /// A body of which nothing arrives for so long is broken off, and so is an answer of which nothing is read. A JSON
-    /// body must be whole within this time.
+    /// An answer of which nothing is read for so long is broken off.
     pub stall_timeout: Duration,
-    /// The longest that a poll may ask to wait.
-    pub max_wait: Duration,
-    /// How often a silent stream of events gets a comment.
-    pub keep_alive: Duration,
     /// How long a sender is heard on that was refused before its end, so that it gets the answer.
     pub linger_timeout: Duration,
     /// How many bytes a sender is heard on that was refused before its end.
@@ -61,14 +49,9 @@ impl Default for ServerConfig {
     fn default() -> Self {
         Self {
             max_connections: 32_768,
-            max_json: 1 << 20,
-            max_body: 8 << 30,
             read_buffer: 128 << 10,
-            pieces: 32,
             header_timeout: Duration::from_secs(30),
             stall_timeout: Duration::from_secs(60),
-            max_wait: Duration::from_secs(300),
-            keep_alive: Duration::from_secs(15),
             linger_timeout: Duration::from_secs(10),
             linger_bytes: 64 << 20,
             drain_timeout: Duration::from_secs(5),
@@ -103,95 +86,85 @@ pub enum BindError {
 /// [`BindError::NeedsJoinToken`].
 pub fn check_bind(address: SocketAddr, join_token: Option<&Token>) -> Result<(), BindError> {
     let is_open = join_token.is_none_or(|token| token.0.is_empty());
-    match is_open && !address.ip().to_canonical().is_loopback() {
-        true => Err(BindError::NeedsJoinToken(address)),
-        false => Ok(()),
+    if is_open && !is_loopback(address.ip()) {
+        return Err(BindError::NeedsJoinToken(address));
     }
+    Ok(())
 }
 
-/// A server that listens and does not serve yet.
-pub struct Server {
-    listener: TcpListener,
+/// Listens on this address for a coordinator with this join token; port 0 is any free one. Must be called within a tokio runtime.
+///
+/// # Errors
+///
+/// [`BindError`].
+pub async fn listen(
     address: SocketAddr,
-    app: App,
-    stop: watch::Sender<bool>,
+    join_token: Option<&Token>,
+) -> Result<TcpListener, BindError> {
+    check_bind(address, join_token)?;
+    let listener = TcpListener::bind(address).await;
+    listener.map_err(|source| BindError::Listen { address, source })
 }
 
-impl Server {
-    /// Listens on this address; port 0 is any free one. Must be called within a tokio runtime.
-    ///
-    /// # Errors
-    ///
-    /// [`BindError::NeedsJoinToken`] for an address other than loopback where the coordinator takes everybody for an
-    /// operator, and [`BindError::Listen`].
-    pub async fn bind<C: Handler + Operator>(
-        address: SocketAddr,
-        config: ServerConfig,
-        coordinator: Arc<C>,
-    ) -> Result<Self, BindError> {
-        if Operator::authorize(&*coordinator, None).is_ok() {
-            check_bind(address, None)?;
-        }
-        let listen = |source| BindError::Listen { address, source };
-        let listener = TcpListener::bind(address).await.map_err(listen)?;
-        let address = listener.local_addr().map_err(listen)?;
-        let (stop, stopping) = watch::channel(false);
-        let app = App {
-            endpoint: coordinator,
-            pieces: Arc::new(Semaphore::new(
-                config.pieces.clamp(1, Semaphore::MAX_PERMITS),
-            )),
-            config: Arc::new(config),
-            advertised: None,
-            stopping,
+/// Serves a router to every connection of a listener until `shutdown` is done. Polls and streams of events of
+/// [`router`](super::router) then end at once, and what else is under way has [`ServerConfig::drain_timeout`] to end.
+///
+/// The router may have other routes, too: yours beside those of a coordinator. A coordinator without a join token answers its own
+/// machine alone; [`check_bind`] says beforehand whether an address fits.
+pub async fn serve(
+    listener: TcpListener,
+    router: Router,
+    config: ServerConfig,
+    shutdown: impl Future<Output = ()>,
+) {
+    let (stop, stopping) = watch::channel(false);
+    let permits = Arc::new(Semaphore::new(
+        config.max_connections.clamp(1, Semaphore::MAX_PERMITS),
+    ));
+    let config = Arc::new(config);
+    let mut connections = JoinSet::new();
+    let mut shutdown = pin!(shutdown);
+    loop {
+        let accept = accept(&listener, &permits);
+        let (stream, peer, permit) = tokio::select! {
+            accepted = accept => accepted,
+            () = &mut shutdown => break,
+            Some(_) = connections.join_next(), if !connections.is_empty() => continue,
         };
-        Ok(Self {
-            listener,
-            address,
-            app,
-            stop,
-        })
+        let service = TowerToHyperService::new(router.clone());
+        let connection = Connection {
+            peer,
+            stopping: stopping.clone(),
+        };
+        let config = config.clone();
+        connections.spawn(async move {
+            serve_connection(stream, service, &config, connection).await;
+            drop(permit);
+        });
     }
-
-    /// Where it listens.
-    pub fn local_addr(&self) -> SocketAddr {
-        self.address
+    drop(listener);
+    stop.send_replace(true);
+    let ended = async { while connections.join_next().await.is_some() {} };
+    if timeout(config.drain_timeout, ended).await.is_err() {
+        connections.shutdown().await;
     }
+}
 
-    /// Has the OpenAPI document name this URL as its server: `http://HOST:PORT`, by which others reach this one where it
-    /// is not the address that they ask. Must be called before [`Server::serve`].
-    pub fn advertise(&mut self, url: impl Into<String>) {
-        self.app.advertised = Some(url.into());
-    }
+/// What a request is told of its connection, as an extension.
+#[derive(Debug, Clone)]
+pub(super) struct Connection {
+    pub peer: SocketAddr,
+    /// Turns true when the server is to stop.
+    pub stopping: watch::Receiver<bool>,
+}
 
-    /// Serves until `shutdown` is done. Polls and streams of events then end at once, and what else is under way has
-    /// [`ServerConfig::drain_timeout`] to end.
-    pub async fn serve(self, shutdown: impl Future<Output = ()>) {
-        let config = self.app.config.clone();
-        let router = routes::router(self.app.clone());
-        let permits = Arc::new(Semaphore::new(config.max_connections));
-        let mut connections = JoinSet::new();
-        let mut shutdown = pin!(shutdown);
-        loop {
-            let accept = accept(&self.listener, &permits);
-            let (stream, permit) = tokio::select! {
-                accepted = accept => accepted,
-                () = &mut shutdown => break,
-                Some(_) = connections.join_next(), if !connections.is_empty() => continue,
-            };
-            let service = TowerToHyperService::new(router.clone());
-            let stopped = self.app.stopped();
-            let config = config.clone();
-            connections.spawn(async move {
-                serve_connection(stream, service, &config, stopped).await;
-                drop(permit);
-            });
-        }
-        drop(self.listener);
-        self.stop.send_replace(true);
-        let ended = async { while connections.join_next().await.is_some() {} };
-        if timeout(config.drain_timeout, ended).await.is_err() {
-            connections.shutdown().await;
+impl Connection {
+    /// Done once the server is to stop.
+    pub(super) fn stopped(&self) -> impl Future<Output = ()> + Send + use<> {
+        let mut stopping = self.stopping.clone();
+        async move {
+            // An error means that the server is gone, and that comes to the same.
+            let _ = stopping.wait_for(|stopping| *stopping).await;
         }
     }
 }
@@ -200,12 +173,12 @@ impl Server {
 async fn accept(
     listener: &TcpListener,
     permits: &Arc<Semaphore>,
-) -> (TcpStream, Option<OwnedSemaphorePermit>) {
+) -> (TcpStream, SocketAddr, Option<OwnedSemaphorePermit>) {
     // The semaphore is never closed.
     let permit = permits.clone().acquire_owned().await.ok();
     loop {
         match listener.accept().await {
-            Ok((stream, _)) => return (stream, permit),
+            Ok((stream, peer)) => return (stream, peer, permit),
             Err(error) => {
                 // Too many open files, mostly: the listener stays readable, so that trying at once would spin.
                 warn!(%error, "can't accept a connection");
@@ -219,23 +192,25 @@ async fn serve_connection(
     stream: TcpStream,
     router: TowerToHyperService<Router>,
     config: &ServerConfig,
-    stopped: impl Future<Output = ()>,
+    connection: Connection,
 ) {
     // A failure here is one of the connection, which shows below.
     let _ = stream.set_nodelay(true);
     let io = TokioIo::new(Guarded::new(stream, config.stall_timeout));
-    let stall = config.stall_timeout;
+    let stopped = connection.stopped();
     let linger = Linger {
         time: config.linger_timeout,
         bytes: config.linger_bytes,
     };
-    let service = service_fn(move |request: Request<Incoming>| {
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(connection.clone());
         // Who asks before sending stops by itself when refused.
         let asks_first = request.headers().contains_key(header::EXPECT);
-        router.call(request.map(|body| match Inbound::new(body, stall) {
-            body if asks_first => body,
-            body => body.with_linger(linger),
-        }))
+        let body = |body| match asks_first {
+            true => Body::new(body),
+            false => Body::new(Lingering::new(body, linger)),
+        };
+        router.call(request.map(body))
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())

@@ -9,9 +9,10 @@ use super::{
     images::{Family, ImageLearner},
 };
 use crate::{
-    data::{Dataset, DatasetInfo},
+    data::Dataset,
     model::{Classifier, ClassifierShape},
     parameters::Parameters,
+    protocol::DatasetInfo,
     worker::{LocalTrainer, TrainError},
 };
 

@@ -1,6 +1,6 @@
 //! Models and datasets by name: what makes a job's `model` and `dataset` into a trainer.
 
-use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
+use std::{collections::BTreeMap, fmt, path::PathBuf, sync::Arc};
 
 use burn::tensor::Device;
 
@@ -14,10 +14,11 @@ use super::{
 };
 use crate::{
     backend::{DeviceError, DeviceSpec},
-    data::{Dataset, DatasetInfo},
+    data::Dataset,
     job::JobDescription,
     model::{Classifier, ClassifierShape, zoo},
     parameters::Parameters,
+    protocol::DatasetInfo,
     worker::{LocalTrainer, TrainError, TrainerFactory},
 };
 
@@ -39,6 +40,14 @@ pub struct BurnTrainers {
     models: BTreeMap<String, Arc<dyn AnyFamily>>,
     learners: BTreeMap<String, BTreeMap<String, Arc<dyn AnyLearner>>>,
     datasets: Datasets,
+}
+
+impl fmt::Debug for BurnTrainers {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("BurnTrainers")
+            .finish_non_exhaustive()
+    }
 }
 
 impl BurnTrainers {

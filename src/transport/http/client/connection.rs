@@ -22,12 +22,13 @@ use tokio::time::sleep;
 use super::{AddressError, address::Address};
 use crate::{
     parameters::{Digest, Payloads},
+    protocol::Token,
     report::Refusal,
     transport::{
-        BodyError, Token, TransportError,
+        BodyError, Cause, TransportError,
         http::{
             api::{DIGEST_HEADER, SAFETENSORS},
-            inbound::{Inbound, chain},
+            inbound::Inbound,
             outbound::Outbound,
             problem::Problem,
             server::LEAST_BUFFER,
@@ -40,6 +41,7 @@ const LARGE: u64 = 1 << 20;
 
 /// The limits of a client. Each has a default.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct ClientConfig {
     /// How long connecting may take.
     pub connect_timeout: Duration,
@@ -139,7 +141,7 @@ impl Call {
         value: impl TryInto<HeaderValue>,
     ) -> Result<Self, TransportError> {
         let value = value.try_into().map_err(|_| {
-            TransportError::Protocol(format!("the header {name} can't have that value"))
+            TransportError::Protocol(format!("the header {name} can't have that value").into())
         })?;
         self.headers.insert(name, value);
         Ok(self)
@@ -168,7 +170,7 @@ impl Call {
 
     pub(super) fn json<T: Serialize>(self, value: &T) -> Result<Self, TransportError> {
         let bytes = serde_json::to_vec(value)
-            .map_err(|error| TransportError::Protocol(error.to_string()))?;
+            .map_err(|error| TransportError::Protocol(Cause::of(error)))?;
         Ok(self.body("application/json", Outbound::whole(bytes.into())))
     }
 
@@ -210,7 +212,7 @@ impl Connection {
     /// Sends a request and waits for the head of its answer.
     pub(super) async fn send(&self, call: Call) -> Result<Answer, TransportError> {
         let uri = self.address.uri(&call.path);
-        let uri = uri.map_err(|error| TransportError::Protocol(error.to_string()))?;
+        let uri = uri.map_err(|error| TransportError::Protocol(Cause::of(error)))?;
         let patience = call.patience(&self.config);
         let progress = call.body.progress();
         let mut request = Request::new(call.body);
@@ -224,7 +226,7 @@ impl Connection {
             // While the body goes out, each slice of it begins the wait anew.
             tokio::select! {
                 response = &mut response => {
-                    let unreachable = |error| TransportError::Unreachable(chain(&error));
+                    let unreachable = |error| TransportError::Unreachable(Cause::of(error));
                     let response = response.map_err(unreachable)?;
                     return Ok(Answer::new(response, &self.config));
                 }
@@ -254,7 +256,7 @@ pub(super) async fn digest_of(payloads: Payloads) -> Option<Digest> {
 pub(super) struct Answer {
     pub status: StatusCode,
     pub headers: HeaderMap,
-    body: Inbound,
+    body: Inbound<Incoming>,
     max_json: usize,
 }
 
@@ -270,7 +272,7 @@ impl Answer {
     }
 
     /// The body as it comes.
-    pub(super) fn into_body(self) -> Inbound {
+    pub(super) fn into_body(self) -> Inbound<Incoming> {
         self.body
     }
 
@@ -295,15 +297,15 @@ impl Answer {
             // Somebody in between says so.
             StatusCode::BAD_GATEWAY
             | StatusCode::SERVICE_UNAVAILABLE
-            | StatusCode::GATEWAY_TIMEOUT => TransportError::Unreachable(text),
-            _ => TransportError::Protocol(text),
+            | StatusCode::GATEWAY_TIMEOUT => TransportError::Unreachable(text.into()),
+            _ => TransportError::Protocol(text.into()),
         })
     }
 
     /// The whole body, as JSON.
     pub(super) async fn json<T: DeserializeOwned>(self) -> Result<T, TransportError> {
         let bytes = self.read().await?;
-        serde_json::from_slice(&bytes).map_err(|error| TransportError::Protocol(error.to_string()))
+        serde_json::from_slice(&bytes).map_err(|error| TransportError::Protocol(Cause::of(error)))
     }
 
     async fn read(self) -> Result<Bytes, TransportError> {
@@ -311,10 +313,10 @@ impl Answer {
         limited
             .map(|collected| collected.to_bytes())
             .map_err(|error| match error.is::<LengthLimitError>() {
-                true => TransportError::Protocol("the answer is too large".to_string()),
+                true => TransportError::Protocol("the answer is too large".into()),
                 false => match error.downcast::<BodyError>() {
-                    Ok(error) => TransportError::Unreachable(error.to_string()),
-                    Err(error) => TransportError::Unreachable(error.to_string()),
+                    Ok(error) => TransportError::Unreachable(Cause::of(error)),
+                    Err(error) => TransportError::Unreachable(error.to_string().into()),
                 },
             })
     }

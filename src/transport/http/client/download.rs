@@ -8,13 +8,14 @@ use futures_util::stream;
 use http_body_util::BodyExt;
 use hyper::{
     HeaderMap, StatusCode,
+    body::Incoming,
     header::{CONTENT_LENGTH, CONTENT_RANGE, ETAG, HeaderName, HeaderValue, IF_RANGE, RANGE},
 };
 use tokio::time::sleep;
 
 use super::connection::{Answer, Call, Connection};
 use crate::transport::{
-    BodyError, ModelBody, TransportError,
+    BodyError, Cause, ModelBody, TransportError,
     http::{api::DIGEST_HEADER, etag::is_strong, inbound::Inbound, range::ContentRange},
 };
 
@@ -64,7 +65,7 @@ struct Download {
     position: u64,
     /// How often the rest was asked for since a byte has come.
     tries: u32,
-    body: Inbound,
+    body: Inbound<Incoming>,
 }
 
 /// Why the rest did not come.
@@ -89,7 +90,7 @@ impl Download {
                 None if self.length.is_none_or(|length| self.position >= length) => {
                     return Ok(None);
                 }
-                None => BodyError::Broken(format!("it ended after {} bytes", self.position)),
+                None => BodyError::Broken(format!("it ended after {} bytes", self.position).into()),
                 Some(Err(error)) => error,
             };
             self.resume(broken).await?;
@@ -120,11 +121,14 @@ impl Download {
         Err(reason)
     }
 
-    async fn rest(&mut self, tag: &HeaderValue) -> Result<Inbound, Failure> {
-        let broken = |error: String| BodyError::Broken(error);
-        let failed = |error: TransportError| match error.is_transient() {
-            true => Failure::Transient(broken(error.to_string())),
-            false => Failure::Final(broken(error.to_string())),
+    async fn rest(&mut self, tag: &HeaderValue) -> Result<Inbound<Incoming>, Failure> {
+        let failed = |error: TransportError| {
+            let is_transient = error.is_transient();
+            let broken = BodyError::Broken(Cause::of(error));
+            if is_transient {
+                return Failure::Transient(broken);
+            }
+            Failure::Final(broken)
         };
         let call = self.call.again();
         let call = call
@@ -141,10 +145,13 @@ impl Download {
             _ => {
                 return Err(match answer.granted().await.map_err(failed)? {
                     Err(refusal) if refusal.kind.is_transient() => {
-                        Failure::Transient(broken(refusal.to_string()))
+                        Failure::Transient(BodyError::Broken(Cause::of(refusal)))
                     }
-                    Err(refusal) => Failure::Final(broken(refusal.to_string())),
-                    Ok(answer) => Failure::Final(broken(format!("answer {}", answer.status))),
+                    Err(refusal) => Failure::Final(BodyError::Broken(Cause::of(refusal))),
+                    Ok(answer) => {
+                        let detail = format!("answer {}", answer.status);
+                        Failure::Final(BodyError::Broken(detail.into()))
+                    }
                 });
             }
         }
@@ -152,7 +159,7 @@ impl Download {
         let range: Option<ContentRange> = parsed(&answer.headers, &CONTENT_RANGE);
         let Some((bytes, whole)) = range.and_then(|range| Some((range.bytes?, range.whole))) else {
             let detail = "a part without Content-Range".to_string();
-            return Err(Failure::Final(BodyError::Malformed(detail)));
+            return Err(Failure::Final(BodyError::Malformed(detail.into())));
         };
         let is_longer = whole.is_some_and(|whole| self.length.is_some_and(|known| known != whole));
         if is_other || is_longer {
@@ -160,7 +167,7 @@ impl Download {
         }
         if bytes.start != self.position {
             let detail = format!("bytes from {} on, not {}", bytes.start, self.position);
-            return Err(Failure::Final(BodyError::Malformed(detail)));
+            return Err(Failure::Final(BodyError::Malformed(detail.into())));
         }
         self.length = self.length.or(whole);
         Ok(answer.into_body())

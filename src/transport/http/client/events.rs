@@ -2,7 +2,6 @@
 
 use std::{
     collections::VecDeque,
-    fmt,
     pin::Pin,
     task::{Context, Poll, ready},
 };
@@ -10,21 +9,15 @@ use std::{
 use futures_util::Stream;
 
 use crate::{
-    telemetry::LoggedEvent,
-    transport::{ByteStream, TransportError},
+    protocol::LoggedEvent,
+    transport::{ByteStream, Cause, TransportError},
 };
 
 /// A job's events as they come. Ends after an error.
-pub struct EventStream {
+pub(super) struct EventStream {
     bytes: Option<ByteStream>,
     parser: Parser,
     ready: VecDeque<LoggedEvent>,
-}
-
-impl fmt::Debug for EventStream {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("EventStream")
-    }
 }
 
 impl EventStream {
@@ -44,7 +37,7 @@ impl EventStream {
     fn take(&mut self, piece: &[u8]) -> Result<(), TransportError> {
         for data in self.parser.push(piece)? {
             let event = serde_json::from_slice(&data)
-                .map_err(|error| TransportError::Protocol(format!("an event: {error}")))?;
+                .map_err(|error| TransportError::Protocol(Cause::of(error)))?;
             self.ready.push_back(event);
         }
         Ok(())
@@ -68,7 +61,7 @@ impl Stream for EventStream {
                     continue;
                 }
                 Some(Ok(piece)) => self.take(&piece),
-                Some(Err(error)) => Err(TransportError::Unreachable(error.to_string())),
+                Some(Err(error)) => Err(TransportError::Unreachable(Cause::of(error))),
             };
             if let Err(error) = taken {
                 self.bytes = None;
@@ -92,7 +85,7 @@ impl Parser {
         for part in piece.split_inclusive(|byte| *byte == b'\n') {
             self.line.extend_from_slice(part);
             if self.line.len() + self.data.len() > self.limit {
-                let text = "an event is too large".to_string();
+                let text = "an event is too large".into();
                 return Err(TransportError::Protocol(text));
             }
             if part.ends_with(b"\n") {

@@ -9,6 +9,5 @@ mod worker;
 
 pub use address::AddressError;
 pub use connection::ClientConfig;
-pub use events::EventStream;
-pub use operator::{OperatorClient, OperatorError};
+pub use operator::OperatorClient;
 pub use worker::HttpTransport;

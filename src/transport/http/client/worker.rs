@@ -11,10 +11,11 @@ use super::{
 };
 use crate::{
     parameters::Digest,
+    protocol::{Alive, Failure, Heartbeat, Poll, ShareEvaluation},
     transport::{
-        Credentials, ReportBody, Request, Response, Transport, TransportError,
+        Cause, Credentials, ReportBody, Request, Response, Transport, TransportError,
         http::{
-            api::{self, Alive, Failure, Heartbeat, REPORT_HEADER, ShareEvaluation, WORKER_HEADER},
+            api::{REPORT_HEADER, WORKER_HEADER, ascii_json},
             outbound::Outbound,
         },
     },
@@ -98,7 +99,7 @@ fn call(request: Request, digest: Option<Digest>) -> Result<(Call, Success), Tra
             let path = format!("/workers/{}/poll", credentials.worker);
             let wait_ms = Some(u64::try_from(wait.as_millis()).unwrap_or(u64::MAX));
             let call = by(&credentials, Call::post(path))?.extra(wait);
-            (call.json(&api::Poll { busy, wait_ms })?, Success::Polled)
+            (call.json(&Poll { busy, wait_ms })?, Success::Polled)
         }
         Request::Job { credentials, job } => {
             let call = Call::get(format!("/jobs/{job}/description"));
@@ -136,8 +137,8 @@ fn call(request: Request, digest: Option<Digest>) -> Result<(Call, Success), Tra
         } => {
             // JSON has no form for them.
             metadata.metrics.retain(|_, value| value.is_finite());
-            let metadata = api::ascii_json(&metadata)
-                .map_err(|error| TransportError::Protocol(error.to_string()))?;
+            let metadata = ascii_json(&metadata)
+                .map_err(|error| TransportError::Protocol(Cause::of(error)))?;
             let call = Call::put(format!("/jobs/{job}/rounds/{round}/reports/{client}"));
             let call = by(&credentials, call)?
                 .header(HeaderName::from_static(REPORT_HEADER), metadata)?

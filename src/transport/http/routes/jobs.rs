@@ -1,10 +1,10 @@
 //! Jobs, for operators.
 
-use std::convert::Infallible;
+use std::{convert::Infallible, sync::Arc};
 
 use axum::{
     body::Body,
-    extract::{FromRequest, Query, State, rejection::QueryRejection},
+    extract::{FromRequest, Query, rejection::QueryRejection},
     http::{HeaderMap, Request, StatusCode, header},
     response::{
         IntoResponse, Response,
@@ -14,21 +14,18 @@ use axum::{
 use futures_util::{StreamExt, TryStreamExt};
 use serde::Deserialize;
 
-use super::{
-    App,
-    training::{digest, parameters},
-};
+use super::training::{digest, parameters};
 use crate::{
-    ids::JobId,
+    ids::{JobId, RoundId},
     job::JobSpec,
     parameters::{
         Digest, Digesting, Parameters,
         safetensors::{Decoder, SafetensorsError},
     },
+    protocol::{JobSummary, LoggedEvent, RoundRecord},
     report::RefusalKind,
-    telemetry::{JobSummary, LoggedEvent, RoundRecord},
     transport::{
-        BodyError,
+        BodyError, Cause,
         body::ByteStream,
         http::{
             api::{BASE, JOB_HEADER, SAFETENSORS},
@@ -48,11 +45,8 @@ use crate::{
             description = "`crc32=` and eight hexadecimal digits: of the initial model.")),
     request_body(content((JobSpec = "application/json"), (Safetensors = "application/octet-stream"))),
     responses((status = 201, description = "It is queued.", body = JobSummary)))]
-pub(super) async fn submit(
-    _: AsOperator,
-    State(app): State<App>,
-    request: Request<Body>,
-) -> Result<Response, Problem> {
+pub(super) async fn submit(asked: AsOperator, request: Request<Body>) -> Result<Response, Problem> {
+    let app = &asked.exchange.app;
     let has_model =
         media_type(request.headers()).is_some_and(|found| found.eq_ignore_ascii_case(SAFETENSORS));
     let (spec, initial) = match has_model {
@@ -63,18 +57,16 @@ pub(super) async fn submit(
             let announced = digest(&parts.headers)?;
             let (bytes, length) = parameters(&parts.headers, body, limit)?;
             let initial = decode(bytes, length.unwrap_or(limit), announced).await?;
-            (spec, Some(initial))
+            (spec, Some(Arc::new(initial)))
         }
         false => {
-            let read = Json::<JobSpec>::from_request(request, &app).await;
+            let read = Json::<JobSpec>::from_request(request, app).await;
             let Json(spec) = read.map_err(as_invalid_job)?;
             (spec, None)
         }
     };
-    // Drawing and keeping the initial model can take seconds.
-    let submitted = tokio::task::spawn_blocking(move || app.endpoint.submit(spec, initial)).await;
-    let summary =
-        submitted.map_err(|error| Problem::new(RefusalKind::Busy, error.to_string()))??;
+    let submitted = asked.operator().submit(&asked.caller, spec, initial);
+    let summary = submitted.await?;
     let location = [(header::LOCATION, format!("{BASE}/jobs/{}", summary.job))];
     Ok((StatusCode::CREATED, location, axum::Json(summary)).into_response())
 }
@@ -92,7 +84,7 @@ async fn decode(
     limit: u64,
     announced: Option<Digest>,
 ) -> Result<Parameters, Problem> {
-    let malformed = |error| Problem::from(BodyError::Malformed(format!("{error}")));
+    let malformed = |error| Problem::from(BodyError::Malformed(Cause::of(error)));
     let mut decoder = Decoder::any().with_limit(limit);
     let mut digest = Digesting::default();
     while let Some(piece) = bytes.try_next().await? {
@@ -110,8 +102,8 @@ async fn decode(
 /// The jobs that are remembered.
 #[utoipa::path(get, path = "/jobs", tag = "operator", security(("join_token" = [])),
     responses((status = 200, description = "In order of their numbers.", body = Vec<JobSummary>)))]
-pub(super) async fn jobs(_: AsOperator, State(app): State<App>) -> axum::Json<Vec<JobSummary>> {
-    axum::Json(app.endpoint.jobs())
+pub(super) async fn jobs(asked: AsOperator) -> Result<axum::Json<Vec<JobSummary>>, Problem> {
+    Ok(axum::Json(asked.operator().jobs(&asked.caller).await?))
 }
 
 /// A job, and where it stands.
@@ -119,23 +111,27 @@ pub(super) async fn jobs(_: AsOperator, State(app): State<App>) -> axum::Json<Ve
     params(("job" = JobId, Path, description = "The job.")),
     responses((status = 200, description = "Its summary.", body = JobSummary)))]
 pub(super) async fn job(
-    _: AsOperator,
+    asked: AsOperator,
     Ids(job): Ids<JobId>,
-    State(app): State<App>,
 ) -> Result<axum::Json<JobSummary>, Problem> {
-    Ok(axum::Json(app.endpoint.job(job)?))
+    Ok(axum::Json(asked.operator().job(&asked.caller, job).await?))
 }
 
 /// The records of a job's rounds that have ended.
 #[utoipa::path(get, path = "/jobs/{job}/rounds", tag = "operator", security(("join_token" = [])),
-    params(("job" = JobId, Path, description = "The job.")),
+    params(
+        ("job" = JobId, Path, description = "The job."),
+        ("after" = Option<u64>, Query, description = "Only those of rounds after the one with this number.")),
     responses((status = 200, description = "In order.", body = Vec<RoundRecord>)))]
 pub(super) async fn rounds(
-    _: AsOperator,
+    asked: AsOperator,
     Ids(job): Ids<JobId>,
-    State(app): State<App>,
+    query: Result<Query<After>, QueryRejection>,
 ) -> Result<axum::Json<Vec<RoundRecord>>, Problem> {
-    Ok(axum::Json(app.endpoint.rounds(job)?))
+    let Query(After { after }) = query.map_err(|error| malformed(error.body_text()))?;
+    let after = RoundId(after.unwrap_or(0));
+    let rounds = asked.operator().rounds(&asked.caller, job, after);
+    Ok(axum::Json(rounds.await?))
 }
 
 /// Ends a job.
@@ -143,11 +139,16 @@ pub(super) async fn rounds(
     params(("job" = JobId, Path, description = "The job.")),
     responses((status = 200, description = "Its summary.", body = JobSummary)))]
 pub(super) async fn cancel(
-    _: AsOperator,
+    asked: AsOperator,
     Ids(job): Ids<JobId>,
-    State(app): State<App>,
 ) -> Result<axum::Json<JobSummary>, Problem> {
-    Ok(axum::Json(app.endpoint.cancel(job).await?))
+    Ok(axum::Json(
+        asked.operator().cancel(&asked.caller, job).await?,
+    ))
+}
+
+fn malformed(detail: String) -> Problem {
+    Problem::new(RefusalKind::Malformed, detail).with_status(StatusCode::BAD_REQUEST)
 }
 
 #[derive(Debug, Deserialize)]
@@ -164,15 +165,11 @@ pub(super) struct After {
     responses((status = 200, description = "Each has its number as `id` and is JSON.",
         body = LoggedEvent, content_type = "text/event-stream")))]
 pub(super) async fn events(
-    _: AsOperator,
+    asked: AsOperator,
     Ids(job): Ids<JobId>,
-    State(app): State<App>,
     query: Result<Query<After>, QueryRejection>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let malformed = |detail: String| {
-        Problem::new(RefusalKind::Malformed, detail).with_status(StatusCode::BAD_REQUEST)
-    };
     let Query(After { after }) = query.map_err(|error| malformed(error.body_text()))?;
     let last = match headers.get("last-event-id").map(|value| value.to_str()) {
         None => 0,
@@ -181,14 +178,19 @@ pub(super) async fn events(
             .and_then(|text| text.parse().ok())
             .ok_or_else(|| malformed("Last-Event-ID must be a number".to_string()))?,
     };
-    let events = app.endpoint.events(job, after.unwrap_or(last))?;
-    let events = events.take_until(Box::pin(app.stopped()));
+    let events = asked
+        .operator()
+        .events(&asked.caller, job, after.unwrap_or(last));
+    let events = events.await?.take_until(Box::pin(asked.exchange.stopped()));
     let events = events.filter_map(|event| {
-        // An event without a JSON form is none of this crate's; passing it over keeps the others coming.
-        let id = event.sequence.to_string();
-        let sent = Event::default().id(id).json_data(&event).ok();
+        // An event that is not to be had ends the stream of a coordinator; whoever asks again gets the reason.
+        let event = event.ok();
+        let sent = event.and_then(|event| {
+            let id = event.sequence.to_string();
+            Event::default().id(id).json_data(&event).ok()
+        });
         std::future::ready(sent.map(Ok::<_, Infallible>))
     });
-    let keep_alive = KeepAlive::new().interval(app.config.keep_alive);
+    let keep_alive = KeepAlive::new().interval(asked.exchange.app.config.keep_alive);
     Ok(Sse::new(events).keep_alive(keep_alive).into_response())
 }

@@ -6,43 +6,72 @@ mod models;
 mod training;
 mod workers;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     Router,
-    extract::State,
+    body::Body,
+    extract::{Request, State},
     http::{StatusCode, Uri},
+    middleware::map_request,
     response::{IntoResponse, Response},
+    routing::any,
 };
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::Semaphore;
 use utoipa::openapi::{OpenApi, Server};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::{ServerConfig, api::BASE, endpoint::Endpoint, openapi, problem::Problem};
-use crate::{report::RefusalKind, telemetry::Health, transport};
+use super::{api::BASE, inbound::Inbound, openapi, problem::Problem};
+use crate::{
+    protocol::Health,
+    report::RefusalKind,
+    transport::{self, Handler, Operator},
+};
+
+/// The limits of the routes. Each has a default.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct RouterConfig {
+    /// The largest JSON body, in bytes.
+    pub max_json: usize,
+    /// The largest body with parameters, in bytes. The coordinator has limits of its own that know the model.
+    pub max_body: u64,
+    /// The most pieces (of 256 KiB) of models on disk that are in memory at once, over all downloads. Where so many are
+    /// on their way, the next ones wait for their turn.
+    pub pieces: usize,
+    /// A body of which nothing arrives for so long is broken off. A JSON body must be whole within this time.
+    pub stall_timeout: Duration,
+    /// The longest that a poll may ask to wait.
+    pub max_wait: Duration,
+    /// How often a silent stream of events gets a comment.
+    pub keep_alive: Duration,
+    /// The URL that the OpenAPI document names as its server, `http://HOST:PORT`, if others reach this server by another than
+    /// the one that they ask.
+    pub advertised: Option<String>,
+}
+
+impl Default for RouterConfig {
+    fn default() -> Self {
+        Self {
+            max_json: 1 << 20,
+            max_body: 8 << 30,
+            pieces: 32,
+            stall_timeout: Duration::from_secs(60),
+            max_wait: Duration::from_secs(300),
+            keep_alive: Duration::from_secs(15),
+            advertised: None,
+        }
+    }
+}
 
 /// What every route has at hand.
 #[derive(Clone)]
 pub(super) struct App {
-    pub endpoint: Arc<dyn Endpoint>,
-    pub config: Arc<ServerConfig>,
-    /// The URL by which others reach this server, where it is to be named.
-    pub advertised: Option<String>,
+    pub handler: Arc<dyn Handler>,
+    pub operator: Arc<dyn Operator>,
+    pub config: Arc<RouterConfig>,
     /// A permit for each piece of a stored model that may be in memory.
     pub pieces: Arc<Semaphore>,
-    /// Turns true when the server is to stop.
-    pub stopping: watch::Receiver<bool>,
-}
-
-impl App {
-    /// Done once the server is to stop.
-    pub(super) fn stopped(&self) -> impl Future<Output = ()> + Send + use<> {
-        let mut stopping = self.stopping.clone();
-        async move {
-            // An error means that the server is gone, and that comes to the same.
-            let _ = stopping.wait_for(|stopping| *stopping).await;
-        }
-    }
 }
 
 fn documented() -> (Router<App>, OpenApi) {
@@ -70,12 +99,39 @@ fn documented() -> (Router<App>, OpenApi) {
         .split_for_parts()
 }
 
-/// The router of everything.
-pub(super) fn router(app: App) -> Router {
+/// The routes of a coordinator, below `/api/v1`, as a router to mount in an axum application or to [`serve`](super::serve). It has
+/// no fallback, so that it can be merged with other routers; [`no_such_path`] is one.
+///
+/// What is on the routes is within [`RouterConfig`]'s limits wherever they are mounted. What lives on connections is the server's
+/// to do, and [`serve`](super::serve) does it. Another server must by itself:
+///
+/// - limit the number of connections, and the time that the head of a request may take;
+/// - break off an answer of which nothing is read: a model in memory is held by whoever reads it, and
+///   [`RouterConfig::pieces`] of models on disk, which others wait for;
+/// - say who asks, by axum's `into_make_service_with_connect_info::<SocketAddr>()`: a coordinator without a join token answers
+///   its own machine alone, and nobody if it can't know;
+/// - end polls and streams of events when it stops; they otherwise go on for [`RouterConfig::max_wait`], or as long as the job;
+/// - hear out a sender that was refused before the end of its body, so that it gets the answer instead of a reset.
+pub fn router<C: Handler + Operator>(coordinator: Arc<C>, config: RouterConfig) -> Router {
+    let pieces = config.pieces.clamp(1, Semaphore::MAX_PERMITS);
+    let stall = config.stall_timeout;
+    let app = App {
+        handler: coordinator.clone(),
+        operator: coordinator,
+        pieces: Arc::new(Semaphore::new(pieces)),
+        config: Arc::new(config),
+    };
     let (router, _) = documented();
+    let guard = move |request: Request<Body>| {
+        let guarded = request.map(|body| Body::new(Inbound::new(body, stall)));
+        std::future::ready(guarded)
+    };
     router
-        .fallback(no_such_path)
+        .route(BASE, any(no_such_path))
+        .route(&format!("{BASE}/"), any(no_such_path))
+        .route(&format!("{BASE}/{{*path}}"), any(no_such_path))
         .method_not_allowed_fallback(no_such_method)
+        .layer(map_request(guard))
         .with_state(app)
 }
 
@@ -94,8 +150,8 @@ pub(super) fn openapi_document() -> OpenApi {
 /// Whether the coordinator is well. Anybody may ask.
 #[utoipa::path(get, path = "/health", tag = "service", security(()),
     responses((status = 200, description = "It is.", body = Health)))]
-async fn health(State(app): State<App>) -> axum::Json<Health> {
-    axum::Json(app.endpoint.health())
+async fn health(State(app): State<App>) -> Result<axum::Json<Health>, Problem> {
+    Ok(axum::Json(app.operator.health().await?))
 }
 
 /// This document. Anybody may ask.
@@ -103,11 +159,13 @@ async fn health(State(app): State<App>) -> axum::Json<Health> {
     responses((status = 200, description = "OpenAPI 3.1.", body = Object)))]
 async fn document(State(app): State<App>) -> axum::Json<OpenApi> {
     let mut document = openapi_document();
-    document.servers = app.advertised.map(|url| vec![Server::new(url)]);
+    let advertised = app.config.advertised.as_ref();
+    document.servers = advertised.map(|url| vec![Server::new(url)]);
     axum::Json(document)
 }
 
-async fn no_such_path(uri: Uri) -> Problem {
+/// The answer to a path that is none of a coordinator's: a fallback for routers that have none of their own.
+pub async fn no_such_path(uri: Uri) -> Problem {
     Problem::new(RefusalKind::NotFound, format!("no path {:?}", uri.path()))
 }
 

@@ -4,7 +4,7 @@ use std::{ops::Range, sync::Arc};
 
 use axum::{
     body::Body,
-    extract::{FromRequestParts, State},
+    extract::FromRequestParts,
     http::{HeaderMap, HeaderValue, Method, StatusCode, header, request::Parts},
     response::{IntoResponse, Response},
 };
@@ -19,7 +19,7 @@ use crate::{
         http::{
             api::{DIGEST_HEADER, SAFETENSORS, VERSION_HEADER, WORKER_HEADER},
             etag::EntityTag,
-            extract::{AsOperator, Ids, SharedWorker},
+            extract::{AsOperator, Exchange, Ids, SharedWorker},
             openapi::Safetensors,
             outbound::Outbound,
             problem::Problem,
@@ -34,7 +34,7 @@ const LARGE: u64 = 1 << 20;
 /// Who asks: a worker says its number, an operator doesn't.
 pub(super) enum Reader {
     Worker(SharedWorker),
-    Operator,
+    Operator(Box<AsOperator>),
 }
 
 impl FromRequestParts<App> for Reader {
@@ -45,8 +45,8 @@ impl FromRequestParts<App> for Reader {
             let worker = SharedWorker::from_request_parts(parts, app).await?;
             return Ok(Self::Worker(worker));
         }
-        AsOperator::from_request_parts(parts, app).await?;
-        Ok(Self::Operator)
+        let operator = AsOperator::from_request_parts(parts, app).await?;
+        Ok(Self::Operator(Box::new(operator)))
     }
 }
 
@@ -84,7 +84,7 @@ impl FromRequestParts<App> for Reader {
 pub(super) async fn model(
     reader: Reader,
     Ids((job, version)): Ids<(JobId, String)>,
-    State(app): State<App>,
+    exchange: Exchange,
     method: Method,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
@@ -93,7 +93,10 @@ pub(super) async fn model(
         number => Some(number.parse().map_err(|_| no_version(&version))?),
     };
     let (version, body) = match reader {
-        Reader::Operator => app.endpoint.model(job, named)?,
+        Reader::Operator(asked) => {
+            let model = asked.operator().model_body(&asked.caller, job, named);
+            model.await?
+        }
         Reader::Worker(SharedWorker(credentials)) => {
             let version = named.ok_or_else(|| no_version("latest, of a worker"))?;
             let request = Request::Model {
@@ -102,19 +105,13 @@ pub(super) async fn model(
                 version,
                 payload: None,
             };
-            match app.endpoint.handle(request).await {
-                transport::Response::Model(ModelBody::Stored(body)) => (version, body),
-                transport::Response::Model(ModelBody::Stream {
-                    bytes,
-                    length,
-                    digest,
-                }) => return Ok(passed_on(version, Outbound::stream(bytes, length), digest)),
+            match exchange.handle(request).await {
+                transport::Response::Model(body) => (version, body),
                 other => return Ok(plain(other)),
             }
         }
     };
-    let known = Known::of(job, version, &body).await?;
-    Ok(known.answer(body, &app, &method, &headers))
+    answer(body, job, version, &exchange, &method, &headers).await
 }
 
 /// A payload that a model version offers beside the model, or a part of one: a safetensors file whose names begin with the
@@ -139,7 +136,7 @@ pub(super) async fn model(
 pub(super) async fn payload(
     SharedWorker(credentials): SharedWorker,
     Ids((job, version, payload)): Ids<(JobId, ModelVersion, String)>,
-    State(app): State<App>,
+    exchange: Exchange,
     method: Method,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
@@ -149,17 +146,34 @@ pub(super) async fn payload(
         version,
         payload: Some(payload),
     };
-    let body = match app.endpoint.handle(request).await {
-        transport::Response::Model(ModelBody::Stored(body)) => body,
-        transport::Response::Model(ModelBody::Stream {
+    match exchange.handle(request).await {
+        transport::Response::Model(body) => {
+            answer(body, job, version, &exchange, &method, &headers).await
+        }
+        other => Ok(plain(other)),
+    }
+}
+
+/// A stored body, or the part of it that was asked for; or a stream, whole as it comes.
+async fn answer(
+    body: ModelBody,
+    job: JobId,
+    version: ModelVersion,
+    exchange: &Exchange,
+    method: &Method,
+    headers: &HeaderMap,
+) -> Result<Response, Problem> {
+    match body {
+        ModelBody::Stored(body) => {
+            let known = Known::of(job, version, &body).await?;
+            Ok(known.answer(body, &exchange.app, method, headers))
+        }
+        ModelBody::Stream {
             bytes,
             length,
             digest,
-        }) => return Ok(passed_on(version, Outbound::stream(bytes, length), digest)),
-        other => return Ok(plain(other)),
-    };
-    let known = Known::of(job, version, &body).await?;
-    Ok(known.answer(body, &app, &method, &headers))
+        } => Ok(passed_on(version, Outbound::stream(bytes, length), digest)),
+    }
 }
 
 fn no_version(found: &str) -> Problem {

@@ -2,24 +2,26 @@
 
 use axum::{
     body::Body,
-    extract::State,
     http::HeaderMap,
     response::{IntoResponse, Response},
 };
 use futures_util::TryStreamExt;
 use http_body::Body as _;
 
-use super::{App, plain};
+use super::plain;
 use crate::{
     ids::{ClientId, JobId, ModelVersion, RoundId, WorkerId},
     parameters::{Digest, DigestError},
+    protocol::{DatasetShare, Failure, JobMessage, ShareEvaluation},
     report::{RefusalKind, ReportMetadata},
     transport::{
-        self, BodyError, DatasetShare, JobMessage, ReportBody, Request,
+        self, BodyError, ReportBody, Request,
         body::ByteStream,
         http::{
-            api::{DIGEST_HEADER, Failure, REPORT_HEADER, SAFETENSORS, ShareEvaluation},
-            extract::{Ids, Json, SharedWorker, body_error, json_header, media_type, unsupported},
+            api::{DIGEST_HEADER, REPORT_HEADER, SAFETENSORS},
+            extract::{
+                Exchange, Ids, Json, SharedWorker, body_error, json_header, media_type, unsupported,
+            },
             openapi::Safetensors,
             problem::Problem,
         },
@@ -35,9 +37,9 @@ use crate::{
 pub(super) async fn description(
     SharedWorker(credentials): SharedWorker,
     Ids(job): Ids<JobId>,
-    State(app): State<App>,
+    exchange: Exchange,
 ) -> Response {
-    match app.endpoint.handle(Request::Job { credentials, job }).await {
+    match exchange.handle(Request::Job { credentials, job }).await {
         transport::Response::Job(description) => axum::Json(description).into_response(),
         other => plain(other),
     }
@@ -53,14 +55,14 @@ pub(super) async fn description(
 pub(super) async fn partition(
     SharedWorker(credentials): SharedWorker,
     Ids((job, client)): Ids<(JobId, ClientId)>,
-    State(app): State<App>,
+    exchange: Exchange,
 ) -> Response {
     let request = Request::Partition {
         credentials,
         job,
         client,
     };
-    match app.endpoint.handle(request).await {
+    match exchange.handle(request).await {
         transport::Response::Partition(share) => axum::Json(share).into_response(),
         other => plain(other),
     }
@@ -80,12 +82,12 @@ pub(super) async fn partition(
 pub(super) async fn report(
     SharedWorker(credentials): SharedWorker,
     Ids((job, round, client)): Ids<(JobId, RoundId, ClientId)>,
-    State(app): State<App>,
+    exchange: Exchange,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
     let metadata: ReportMetadata = json_header(&headers, REPORT_HEADER)?;
-    let (bytes, length) = parameters(&headers, body, app.config.max_body)?;
+    let (bytes, length) = parameters(&headers, body, exchange.app.config.max_body)?;
     let request = Request::Report {
         credentials,
         job,
@@ -98,7 +100,7 @@ pub(super) async fn report(
             digest: digest(&headers)?,
         },
     };
-    Ok(plain(app.endpoint.handle(request).await))
+    Ok(plain(exchange.handle(request).await))
 }
 
 /// The body's digest, where the sender says it.
@@ -128,7 +130,7 @@ pub(super) fn digest(headers: &HeaderMap) -> Result<Option<Digest>, Problem> {
 pub(super) async fn failure(
     SharedWorker(credentials): SharedWorker,
     Ids((job, round, client)): Ids<(JobId, RoundId, ClientId)>,
-    State(app): State<App>,
+    exchange: Exchange,
     Json(Failure { reason }): Json<Failure>,
 ) -> Response {
     let request = Request::TaskFailed {
@@ -138,7 +140,7 @@ pub(super) async fn failure(
         client,
         reason,
     };
-    plain(app.endpoint.handle(request).await)
+    plain(exchange.handle(request).await)
 }
 
 /// What a client measured on its share of the test split.
@@ -153,7 +155,7 @@ pub(super) async fn failure(
 pub(super) async fn evaluation(
     SharedWorker(credentials): SharedWorker,
     Ids((job, version, client)): Ids<(JobId, ModelVersion, ClientId)>,
-    State(app): State<App>,
+    exchange: Exchange,
     Json(evaluation): Json<ShareEvaluation>,
 ) -> Response {
     let request = Request::Evaluation {
@@ -163,7 +165,7 @@ pub(super) async fn evaluation(
         client,
         evaluation: evaluation.into(),
     };
-    plain(app.endpoint.handle(request).await)
+    plain(exchange.handle(request).await)
 }
 
 /// The body as a stream of safetensors bytes within the limit, and its length where that is said.

@@ -3,20 +3,19 @@
 use std::time::Duration;
 
 use axum::{
-    extract::State,
     http::StatusCode,
     response::{IntoResponse, Response},
 };
 
-use super::{App, plain};
+use super::plain;
 use crate::{
     ids::WorkerId,
-    telemetry::WorkerSummary,
+    protocol::{Alive, Heartbeat, Poll, Registered, Registration, TaskMessage, WorkerSummary},
     transport::{
-        self, Registered, Registration, Request, TaskMessage,
+        self, Request,
         http::{
-            api::{Alive, Heartbeat, Poll},
-            extract::{AsOperator, Bearer, Ids, Json, WorkerToken},
+            extract::{AsOperator, Bearer, Exchange, Ids, Json, WorkerToken},
+            problem::Problem,
         },
     },
 };
@@ -26,7 +25,7 @@ use crate::{
     request_body = Registration,
     responses((status = 201, description = "Its number, its token and its intervals.", body = Registered)))]
 pub(super) async fn register(
-    State(app): State<App>,
+    exchange: Exchange,
     Bearer(join_token): Bearer,
     Json(registration): Json<Registration>,
 ) -> Response {
@@ -34,7 +33,7 @@ pub(super) async fn register(
         join_token,
         registration,
     };
-    match app.endpoint.handle(request).await {
+    match exchange.handle(request).await {
         transport::Response::Registered(registered) => {
             (StatusCode::CREATED, axum::Json(registered)).into_response()
         }
@@ -45,11 +44,8 @@ pub(super) async fn register(
 /// The workers, live and gone.
 #[utoipa::path(get, path = "/workers", tag = "operator", security(("join_token" = [])),
     responses((status = 200, description = "In order of their numbers.", body = Vec<WorkerSummary>)))]
-pub(super) async fn workers(
-    _: AsOperator,
-    State(app): State<App>,
-) -> axum::Json<Vec<WorkerSummary>> {
-    axum::Json(app.endpoint.workers())
+pub(super) async fn workers(asked: AsOperator) -> Result<axum::Json<Vec<WorkerSummary>>, Problem> {
+    Ok(axum::Json(asked.operator().workers(&asked.caller).await?))
 }
 
 /// The worker leaves: its clients go to others at once.
@@ -59,10 +55,10 @@ pub(super) async fn workers(
 pub(super) async fn leave(
     token: WorkerToken,
     Ids(worker): Ids<WorkerId>,
-    State(app): State<App>,
+    exchange: Exchange,
 ) -> Response {
     let credentials = token.of(worker);
-    plain(app.endpoint.handle(Request::Leave { credentials }).await)
+    plain(exchange.handle(Request::Leave { credentials }).await)
 }
 
 /// The worker is alive, and works on these tasks.
@@ -73,12 +69,11 @@ pub(super) async fn leave(
 pub(super) async fn heartbeat(
     token: WorkerToken,
     Ids(worker): Ids<WorkerId>,
-    State(app): State<App>,
+    exchange: Exchange,
     Json(Heartbeat { busy }): Json<Heartbeat>,
 ) -> Response {
     let credentials = token.of(worker);
-    match app
-        .endpoint
+    match exchange
         .handle(Request::Heartbeat { credentials, busy })
         .await
     {
@@ -97,10 +92,10 @@ pub(super) async fn heartbeat(
 pub(super) async fn poll(
     token: WorkerToken,
     Ids(worker): Ids<WorkerId>,
-    State(app): State<App>,
+    exchange: Exchange,
     Json(Poll { busy, wait_ms }): Json<Poll>,
 ) -> Response {
-    let longest = app.config.max_wait;
+    let longest = exchange.app.config.max_wait;
     let wait = wait_ms.map_or(longest, |wait| Duration::from_millis(wait).min(longest));
     let request = Request::Poll {
         credentials: token.of(worker),
@@ -108,8 +103,8 @@ pub(super) async fn poll(
         wait,
     };
     let response = tokio::select! {
-        response = app.endpoint.handle(request) => response,
-        () = app.stopped() => transport::Response::Idle,
+        response = exchange.handle(request) => response,
+        () = exchange.stopped() => transport::Response::Idle,
     };
     match response {
         transport::Response::Task(task) => axum::Json(task).into_response(),

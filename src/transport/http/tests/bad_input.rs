@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::{Running, fake::Fake};
-use crate::transport::http::ServerConfig;
+use super::{Limits, Running, fake::Fake};
+use crate::transport::Operator;
 
 const WORKER: &str = "authorization: Bearer token-1\r\nfedavg-worker: 1\r\n";
 const JSON: &str = "content-type: application/json\r\n";
@@ -297,11 +297,10 @@ async fn what_is_not_http_is_no_danger() {
 
 #[tokio::test]
 async fn what_is_too_large_is_refused_before_it_is_read() {
-    let config = ServerConfig {
-        max_body: 1000,
-        max_json: 100,
-        ..ServerConfig::default()
-    };
+    let config = Limits::with(|limits| {
+        limits.router.max_body = 1000;
+        limits.router.max_json = 100;
+    });
     let running = Running::start(Fake::open(), config).await;
     for (line, headers) in [
         (
@@ -361,11 +360,11 @@ async fn a_model_that_announces_more_than_it_has_takes_no_memory() {
 
 #[tokio::test]
 async fn who_sends_half_of_something_is_not_waited_for() {
-    let config = ServerConfig {
-        header_timeout: Duration::from_millis(50),
-        stall_timeout: Duration::from_millis(50),
-        ..ServerConfig::default()
-    };
+    let config = Limits::with(|limits| {
+        limits.server.header_timeout = Duration::from_millis(50);
+        limits.router.stall_timeout = Duration::from_millis(50);
+        limits.server.stall_timeout = Duration::from_millis(50);
+    });
     let running = Running::start(Fake::open(), config).await;
     // Nothing at all, half of a head, and a connection that is idle after its request: closed without an answer.
     assert_eq!(running.raw("").await, "");

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{
-    Running, credentials,
+    HERE, Limits, Running, credentials,
     fake::{Fake, OnDisk, parameters},
 };
 use crate::{
@@ -11,10 +11,7 @@ use crate::{
     job::JobSpec,
     parameters::{Digest, Encoded, Encoding, Payloads, safetensors},
     report::{RefusalKind, ReportMetadata},
-    transport::{
-        BodyError, ReportBody, Request, Response, Transport, TransportError,
-        http::{OperatorError, ServerConfig},
-    },
+    transport::{BodyError, Operator, OperatorError, ReportBody, Request, Response, Transport},
 };
 
 const WRONG: &str = "crc32=01234567";
@@ -50,7 +47,7 @@ async fn a_report_says_its_digest_and_a_wrong_one_is_refused() {
     // One whose digest is taken at once, and one whose digest is taken elsewhere.
     for values in [1000, 500_000] {
         let delta = Arc::new(parameters(values, 3));
-        let running = Running::start(Fake::with_model((*delta).clone()), ServerConfig::default());
+        let running = Running::start(Fake::with_model((*delta).clone()), Limits::default());
         let (running, delta) = (running.await, Encoded::plain(delta));
         let worker = running.worker();
         let bytes = delta.pieces("delta/").concat();
@@ -104,7 +101,7 @@ async fn a_model_whose_digest_is_wrong_is_not_taken() {
         digest: WRONG.parse().unwrap(),
         ..OnDisk::new(&model)
     }));
-    let running = Running::start(fake, ServerConfig::default()).await;
+    let running = Running::start(fake, Limits::default()).await;
     let request = Request::Model {
         credentials: credentials(1),
         job: JobId(1),
@@ -118,8 +115,10 @@ async fn a_model_whose_digest_is_wrong_is_not_taken() {
     assert!(matches!(error, BodyError::Malformed(_)), "{error:?}");
 
     let operator = running.operator(None);
-    let error = operator.download(JobId(1), None, &mut Vec::new()).await;
-    let body = |error: &OperatorError| matches!(error, OperatorError::Transport(TransportError::Body(text)) if text.contains(WRONG));
+    let error = operator
+        .download(&HERE, JobId(1), None, &mut Vec::new())
+        .await;
+    let body = |error: &OperatorError| matches!(error, OperatorError::Body(BodyError::Malformed(cause)) if cause.to_string().contains(WRONG));
     assert!(error.as_ref().is_err_and(body), "{error:?}");
 }
 
@@ -130,11 +129,11 @@ async fn an_initial_model_says_its_digest_and_a_wrong_one_is_refused() {
     let operator = running.operator(None);
     let spec = JobSpec::default();
     let submitted = operator
-        .submit(&spec, Some(Arc::new(initial.clone())))
+        .submit(&HERE, spec.clone(), Some(Arc::new(initial.clone())))
         .await;
     assert!(submitted.is_ok(), "{submitted:?}");
     let found = running.fake.submitted.lock().unwrap().pop().unwrap();
-    assert!(found.1.as_ref() == Some(&initial));
+    assert!(found.1 == Some(Arc::new(initial)));
 
     let file = safetensors::encode(&parameters(10, 3));
     let head = format!(

@@ -5,7 +5,7 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering},
 };
 
-use futures_util::{Stream, StreamExt, TryStreamExt, stream};
+use futures_util::{StreamExt, TryStreamExt, future::BoxFuture, stream};
 use tokio::sync::Semaphore;
 
 use crate::{
@@ -15,15 +15,16 @@ use crate::{
         BlockError, BodyDecoder, BodyForm, Digest, Encoded, Encoding, Form, Layout, MemoryBody,
         MemorySink, Parameters, Role, Roles, StoredBody, safetensors,
     },
+    protocol::{
+        Contribution, DatasetShare, Health, JobMessage, JobSummary, LoggedEvent, Registered,
+        RoundRecord, TaskMessage, TaskWork, Token, WorkerSummary,
+    },
     report::{DELTA, Refusal, RefusalKind, ReportMetadata},
     round::{Excluded, JobEvent, Outcome},
-    telemetry::{
-        ClientMetrics, ClientMetricsLimit, Contribution, Health, JobSummary, LoggedEvent,
-        RoundRecord, WorkerSummary,
-    },
+    telemetry::{ClientMetrics, ClientMetricsLimit},
     transport::{
-        Credentials, DatasetShare, Handler, JobMessage, ModelBody, Operator, Registered,
-        ReportBody, Request, Response, TaskMessage, TaskWork, Token,
+        Answer, Caller, Credentials, Events, Handler, ModelBody, Operator, OperatorError, Peer,
+        ReportBody, Request, Response,
     },
 };
 
@@ -34,11 +35,13 @@ pub(super) struct Fake {
     pub stored: Option<Arc<dyn StoredBody>>,
     /// What was asked, as `Debug` shows it.
     pub asked: Mutex<Vec<String>>,
+    /// Who asked.
+    pub peers: Mutex<Vec<Peer>>,
     /// The deltas that came whole.
     pub reports: Mutex<Vec<Parameters>>,
     /// The digests that were said of reports.
     pub digests: Mutex<Vec<Option<Digest>>>,
-    pub submitted: Mutex<Vec<(JobSpec, Option<Parameters>)>>,
+    pub submitted: Mutex<Vec<(JobSpec, Option<Arc<Parameters>>)>>,
     /// Reports are refused with this before they are read.
     pub refuse_reports: Option<Refusal>,
     /// Uploads that began and have not ended.
@@ -171,6 +174,7 @@ impl Fake {
             model: Arc::new(model),
             stored: None,
             asked: Mutex::default(),
+            peers: Mutex::default(),
             reports: Mutex::default(),
             digests: Mutex::default(),
             submitted: Mutex::default(),
@@ -215,9 +219,9 @@ impl Fake {
         credentials.map_or(Ok(()), |credentials| self.check(credentials))?;
         Ok(match request {
             Request::Register { join_token, .. } => {
-                self.authorize(join_token.as_ref())?;
+                self.admit(join_token.as_ref())?;
                 Response::Registered(Registered {
-                    protocol: crate::transport::PROTOCOL,
+                    protocol: crate::protocol::PROTOCOL,
                     worker: WorkerId(1),
                     token: Token("token-1".to_string()),
                     heartbeat_ms: 5,
@@ -316,9 +320,10 @@ impl Fake {
 }
 
 impl Handler for Fake {
-    async fn handle(&self, request: Request) -> Response {
+    fn handle(&self, peer: Peer, request: Request) -> BoxFuture<'_, Response> {
         self.asked.lock().unwrap().push(format!("{request:?}"));
-        self.answer(request).await.unwrap_or_else(Response::Refused)
+        self.peers.lock().unwrap().push(peer);
+        Box::pin(async { self.answer(request).await.unwrap_or_else(Response::Refused) })
     }
 }
 
@@ -329,8 +334,9 @@ fn known(job: JobId) -> Result<(), Refusal> {
     }
 }
 
-impl Operator for Fake {
-    fn authorize(&self, token: Option<&Token>) -> Result<(), Refusal> {
+/// What it answers to operators.
+impl Fake {
+    fn admit(&self, token: Option<&Token>) -> Result<(), Refusal> {
         match (&self.join_token, token) {
             (None, _) => Ok(()),
             (Some(join), Some(token)) if join.matches(token) => Ok(()),
@@ -338,21 +344,25 @@ impl Operator for Fake {
         }
     }
 
-    fn submit(&self, spec: JobSpec, initial: Option<Parameters>) -> Result<JobSummary, Refusal> {
+    fn queue(
+        &self,
+        spec: JobSpec,
+        initial: Option<Arc<Parameters>>,
+    ) -> Result<JobSummary, Refusal> {
         self.submitted.lock().unwrap().push((spec.clone(), initial));
         Ok(self.summary(JobId(1), spec))
     }
 
-    fn jobs(&self) -> Vec<JobSummary> {
+    pub fn job_list(&self) -> Vec<JobSummary> {
         vec![self.summary(JobId(1), JobSpec::default())]
     }
 
-    fn job(&self, job: JobId) -> Result<JobSummary, Refusal> {
+    pub fn one(&self, job: JobId) -> Result<JobSummary, Refusal> {
         known(job)?;
         Ok(self.summary(job, JobSpec::default()))
     }
 
-    fn rounds(&self, job: JobId) -> Result<Vec<RoundRecord>, Refusal> {
+    pub fn records(&self, job: JobId) -> Result<Vec<RoundRecord>, Refusal> {
         known(job)?;
         let mut record = RoundRecord::committed(RoundId(1), ModelVersion(1));
         record.test_loss = Some(0.5);
@@ -374,7 +384,7 @@ impl Operator for Fake {
         };
         let said = [(ClientId(0), &metadata)];
         let measured = ClientMetrics::new(said, ClientMetricsLimit::default());
-        let record = record.with_client_metrics(measured);
+        let record = measured.add_to(record);
         Ok(vec![record.with_contributions(vec![Contribution {
             worker: WorkerId(7),
             name: "lab".to_string(),
@@ -386,16 +396,12 @@ impl Operator for Fake {
         }])])
     }
 
-    async fn cancel(&self, job: JobId) -> Result<JobSummary, Refusal> {
+    fn end(&self, job: JobId) -> Result<JobSummary, Refusal> {
         known(job)?;
         Err(Refusal::new(RefusalKind::Conflict, "it has ended"))
     }
 
-    fn events(
-        &self,
-        job: JobId,
-        after: u64,
-    ) -> Result<impl Stream<Item = LoggedEvent> + Send + 'static, Refusal> {
+    fn follow(&self, job: JobId, after: u64) -> Result<Events, Refusal> {
         known(job)?;
         let past = events()
             .into_iter()
@@ -405,27 +411,23 @@ impl Operator for Fake {
             100 => stream::pending().left_stream(),
             _ => stream::empty().right_stream(),
         };
-        Ok(stream::iter(past).chain(more))
+        Ok(Box::pin(stream::iter(past).map(Ok).chain(more)))
     }
 
-    fn workers(&self) -> Vec<WorkerSummary> {
-        Vec::new()
-    }
-
-    fn model(
+    fn find(
         &self,
         job: JobId,
         version: Option<ModelVersion>,
-    ) -> Result<(ModelVersion, Arc<dyn StoredBody>), Refusal> {
+    ) -> Result<(ModelVersion, ModelBody), Refusal> {
         known(job)?;
         let version = version.unwrap_or(ModelVersion(3));
         match version.0 {
-            3 => Ok((version, self.body())),
+            3 => Ok((version, ModelBody::Stored(self.body()))),
             _ => Err(Refusal::new(RefusalKind::Gone, "not kept")),
         }
     }
 
-    fn health(&self) -> Health {
+    pub fn state(&self) -> Health {
         Health {
             version: "0.1.0".to_string(),
             protocol: 1,
@@ -433,5 +435,77 @@ impl Operator for Fake {
             running: None,
             queued: 0,
         }
+    }
+}
+
+fn now<'a, T: Send + 'a>(answer: Result<T, Refusal>) -> Answer<'a, T> {
+    Box::pin(std::future::ready(answer.map_err(OperatorError::Refused)))
+}
+
+impl Operator for Fake {
+    fn authorize<'a>(&'a self, caller: &'a Caller) -> Answer<'a, ()> {
+        now(self.admit(caller.token.as_ref()))
+    }
+
+    fn submit<'a>(
+        &'a self,
+        caller: &'a Caller,
+        spec: JobSpec,
+        initial: Option<Arc<Parameters>>,
+    ) -> Answer<'a, JobSummary> {
+        let admitted = self.admit(caller.token.as_ref());
+        now(admitted.and_then(|()| self.queue(spec, initial)))
+    }
+
+    fn jobs<'a>(&'a self, caller: &'a Caller) -> Answer<'a, Vec<JobSummary>> {
+        let admitted = self.admit(caller.token.as_ref());
+        now(admitted.map(|()| self.job_list()))
+    }
+
+    fn job<'a>(&'a self, caller: &'a Caller, job: JobId) -> Answer<'a, JobSummary> {
+        let admitted = self.admit(caller.token.as_ref());
+        now(admitted.and_then(|()| self.one(job)))
+    }
+
+    fn rounds<'a>(
+        &'a self,
+        caller: &'a Caller,
+        job: JobId,
+        after: RoundId,
+    ) -> Answer<'a, Vec<RoundRecord>> {
+        let admitted = self.admit(caller.token.as_ref());
+        now(admitted.and_then(|()| {
+            let mut records = self.records(job)?;
+            records.retain(|record| record.round > after);
+            Ok(records)
+        }))
+    }
+
+    fn cancel<'a>(&'a self, caller: &'a Caller, job: JobId) -> Answer<'a, JobSummary> {
+        let admitted = self.admit(caller.token.as_ref());
+        now(admitted.and_then(|()| self.end(job)))
+    }
+
+    fn events<'a>(&'a self, caller: &'a Caller, job: JobId, after: u64) -> Answer<'a, Events> {
+        let admitted = self.admit(caller.token.as_ref());
+        now(admitted.and_then(|()| self.follow(job, after)))
+    }
+
+    fn workers<'a>(&'a self, caller: &'a Caller) -> Answer<'a, Vec<WorkerSummary>> {
+        now(self.admit(caller.token.as_ref()).map(|()| Vec::new()))
+    }
+
+    fn model_body<'a>(
+        &'a self,
+        caller: &'a Caller,
+        job: JobId,
+        version: Option<ModelVersion>,
+    ) -> Answer<'a, (ModelVersion, ModelBody)> {
+        let admitted = self.admit(caller.token.as_ref());
+        now(admitted.and_then(|()| self.find(job, version)))
+    }
+
+    fn health<'a>(&'a self) -> Answer<'a, Health> {
+        now(Ok(self.state()))
     }
 }

@@ -5,16 +5,17 @@ use std::{sync::Arc, sync::atomic::Ordering, time::Duration};
 use futures_util::{StreamExt, future::join_all, stream};
 
 use super::{
-    Running, credentials,
+    HERE, Limits, Running, credentials,
     fake::{Fake, parameters},
 };
 use crate::{
     ids::{ClientId, JobId, ModelVersion, RoundId},
     parameters::{Encoded, Payloads},
+    protocol::Token,
     report::ReportMetadata,
     transport::{
-        ReportBody, Request, Response, Transport,
-        http::{BindError, ClientConfig, Server, ServerConfig},
+        Operator, ReportBody, Request, Response, Transport,
+        http::{BindError, ClientConfig, listen},
     },
 };
 
@@ -92,10 +93,9 @@ async fn polls_that_wait_hold_nothing_up() {
 
 #[tokio::test]
 async fn more_connections_than_allowed_wait_for_their_turn() {
-    let config = ServerConfig {
-        max_connections: 2,
-        ..ServerConfig::default()
-    };
+    let config = Limits::with(|limits| {
+        limits.server.max_connections = 2;
+    });
     let running = Running::start(Fake::open(), config).await;
     // Each client has a connection of its own, and gives it back at the end.
     let ask = |_| {
@@ -150,17 +150,20 @@ async fn an_upload_whose_sender_is_gone_is_broken_off() {
 
 #[tokio::test]
 async fn stopping_answers_polls_ends_events_and_cuts_off_the_rest() {
-    let config = ServerConfig {
-        drain_timeout: Duration::from_millis(100),
-        ..ServerConfig::default()
-    };
+    let config = Limits::with(|limits| {
+        limits.server.drain_timeout = Duration::from_millis(100);
+    });
     let running = Running::start(Fake::open(), config).await;
     let worker = running.worker();
     let polling = tokio::spawn({
         let worker = worker.clone();
         async move { worker.send(poll()).await }
     });
-    let events = running.operator(None).events(JobId(1), 100).await.unwrap();
+    let events = running
+        .operator(None)
+        .events(&HERE, JobId(1), 100)
+        .await
+        .unwrap();
     let uploading = tokio::spawn({
         let worker = running.worker_with(ClientConfig::default());
         async move { worker.send(half_a_report(None)).await }
@@ -180,12 +183,8 @@ async fn stopping_answers_polls_ends_events_and_cuts_off_the_rest() {
 #[tokio::test]
 async fn an_open_coordinator_listens_on_loopback_alone() {
     let everywhere = "0.0.0.0:0".parse().unwrap();
-    let refused = Server::bind(everywhere, ServerConfig::default(), Arc::new(Fake::open())).await;
+    let refused = listen(everywhere, None).await;
     assert!(matches!(refused.err(), Some(BindError::NeedsJoinToken(_))));
-    let closed = Arc::new(Fake::closed());
-    assert!(
-        Server::bind(everywhere, ServerConfig::default(), closed)
-            .await
-            .is_ok()
-    );
+    let token = Token("secret".to_string());
+    assert!(listen(everywhere, Some(&token)).await.is_ok());
 }

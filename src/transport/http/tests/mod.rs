@@ -19,12 +19,36 @@ use std::{
 
 use tokio::{sync::oneshot, task::JoinHandle};
 
-use super::{ClientConfig, HttpTransport, OperatorClient, Server, ServerConfig};
+use super::{
+    ClientConfig, HttpTransport, OperatorClient, RouterConfig, ServerConfig, listen, no_such_path,
+    router, serve,
+};
 use crate::{
     ids::WorkerId,
-    transport::{Credentials, Token},
+    protocol::Token,
+    transport::{Caller, Credentials, Peer},
 };
 use fake::Fake;
+
+/// Who asks as an operator; the client shows its own token.
+const HERE: Caller = Caller {
+    peer: Peer::InProcess,
+    token: None,
+};
+
+#[derive(Default)]
+struct Limits {
+    router: RouterConfig,
+    server: ServerConfig,
+}
+
+impl Limits {
+    fn with(change: impl FnOnce(&mut Self)) -> Self {
+        let mut limits = Self::default();
+        change(&mut limits);
+        limits
+    }
+}
 
 /// A server on a free port.
 struct Running {
@@ -35,13 +59,14 @@ struct Running {
 }
 
 impl Running {
-    async fn start(fake: Fake, config: ServerConfig) -> Self {
+    async fn start(fake: Fake, limits: Limits) -> Self {
         let fake = Arc::new(fake);
         let any = "127.0.0.1:0".parse().unwrap();
-        let server = Server::bind(any, config, fake.clone()).await.unwrap();
+        let listener = listen(any, None).await.unwrap();
         let (stop, stopped) = oneshot::channel::<()>();
-        let address = server.local_addr();
-        let ended = tokio::spawn(server.serve(async {
+        let address = listener.local_addr().unwrap();
+        let router = router(fake.clone(), limits.router).fallback(no_such_path);
+        let ended = tokio::spawn(serve(listener, router, limits.server, async {
             let _ = stopped.await;
         }));
         Self {
@@ -53,7 +78,7 @@ impl Running {
     }
 
     async fn open() -> Self {
-        Self::start(Fake::open(), ServerConfig::default()).await
+        Self::start(Fake::open(), Limits::default()).await
     }
 
     fn worker(&self) -> HttpTransport {

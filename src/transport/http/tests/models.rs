@@ -9,15 +9,15 @@ use std::{
 use futures_util::future::join_all;
 
 use super::{
-    Running, credentials,
+    Limits, Running, credentials,
     fake::{Fake, OnDisk, parameters},
 };
 use crate::{
     ids::{JobId, ModelVersion},
     parameters::{Digest, Encoding, Parameters, safetensors},
     transport::{
-        BodyError, ModelBody, Request, Response, Transport,
-        http::{ClientConfig, HttpTransport, ServerConfig},
+        BodyError, ModelBody, Operator, Request, Response, Transport,
+        http::{ClientConfig, HttpTransport},
     },
 };
 
@@ -40,14 +40,10 @@ impl Answer {
 
 impl Running {
     async fn with_model_on_disk(model: Parameters) -> (Self, Arc<OnDisk>) {
-        Self::with_stored(OnDisk::new(&model), model, ServerConfig::default()).await
+        Self::with_stored(OnDisk::new(&model), model, Limits::default()).await
     }
 
-    async fn with_stored(
-        disk: OnDisk,
-        model: Parameters,
-        config: ServerConfig,
-    ) -> (Self, Arc<OnDisk>) {
+    async fn with_stored(disk: OnDisk, model: Parameters, config: Limits) -> (Self, Arc<OnDisk>) {
         let disk = Arc::new(disk);
         let mut fake = Fake::with_model(model);
         fake.stored = Some(disk.clone());
@@ -76,7 +72,7 @@ impl Running {
 async fn both() -> [(Running, Vec<u8>); 2] {
     let model = parameters(VALUES, 3);
     let file = safetensors::encode(&model);
-    let memory = Running::start(Fake::with_model(model.clone()), ServerConfig::default()).await;
+    let memory = Running::start(Fake::with_model(model.clone()), Limits::default()).await;
     let (disk, _) = Running::with_model_on_disk(model).await;
     [(memory, file.clone()), (disk, file)]
 }
@@ -224,10 +220,9 @@ async fn download(worker: &HttpTransport) -> Result<Arc<Parameters>, BodyError> 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_piece_at_a_time_serves_everybody() {
     let model = parameters(VALUES, 3);
-    let config = ServerConfig {
-        pieces: 1,
-        ..ServerConfig::default()
-    };
+    let config = Limits::with(|limits| {
+        limits.router.pieces = 1;
+    });
     let (running, _) = Running::with_stored(OnDisk::new(&model), model, config).await;
     let worker = running.worker();
     for found in join_all((0..20).map(|_| download(&worker))).await {
@@ -250,7 +245,7 @@ async fn storage_that_fails_for_good_breaks_the_download_and_nothing_else() {
         hole: Some(1_000_000),
         ..OnDisk::new(&model)
     };
-    let (running, _) = Running::with_stored(disk, model, ServerConfig::default()).await;
+    let (running, _) = Running::with_stored(disk, model, Limits::default()).await;
     let error = download(&running.worker_with(impatient()))
         .await
         .unwrap_err();
@@ -266,7 +261,7 @@ async fn storage_that_fails_now_and_then_only_breaks_it_off() {
         failures: AtomicUsize::new(2),
         ..OnDisk::new(&model)
     };
-    let (running, disk) = Running::with_stored(disk, model, ServerConfig::default()).await;
+    let (running, disk) = Running::with_stored(disk, model, Limits::default()).await;
     let found = download(&running.worker_with(impatient())).await;
     assert_eq!(found.unwrap(), running.fake.model);
     assert_eq!(disk.failures.load(Ordering::SeqCst), 0);

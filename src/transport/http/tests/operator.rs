@@ -5,21 +5,15 @@ use std::sync::Arc;
 use futures_util::TryStreamExt;
 
 use super::{
-    Running,
+    HERE, Limits, Running,
     fake::{Fake, events, parameters},
 };
 use crate::{
-    ids::{JobId, ModelVersion},
+    ids::{JobId, ModelVersion, RoundId},
     job::JobSpec,
-    parameters::{
-        Encoding,
-        safetensors::{decode, encode},
-    },
+    parameters::safetensors::{decode, encode},
     report::RefusalKind,
-    transport::{
-        Operator,
-        http::{OperatorError, ServerConfig},
-    },
+    transport::{Operator, OperatorError},
 };
 
 const JOB: JobId = JobId(1);
@@ -36,22 +30,31 @@ fn kind<T>(result: Result<T, OperatorError>) -> RefusalKind {
 async fn summaries_come_through() {
     let running = Running::open().await;
     let (operator, fake) = (running.operator(None), &running.fake);
-    assert_eq!(operator.jobs().await.unwrap(), fake.jobs());
-    assert_eq!(operator.job(JOB).await.unwrap(), fake.job(JOB).unwrap());
+    assert_eq!(operator.jobs(&HERE).await.unwrap(), fake.job_list());
     assert_eq!(
-        operator.rounds(JOB).await.unwrap(),
-        fake.rounds(JOB).unwrap()
+        operator.job(&HERE, JOB).await.unwrap(),
+        fake.one(JOB).unwrap()
     );
-    assert_eq!(operator.workers().await.unwrap(), fake.workers());
-    assert_eq!(operator.health().await.unwrap(), fake.health());
-    assert_eq!(kind(operator.cancel(JOB).await), RefusalKind::Conflict);
-    assert_eq!(kind(operator.job(JobId(2)).await), RefusalKind::UnknownJob);
     assert_eq!(
-        kind(operator.rounds(JobId(2)).await),
+        operator.rounds(&HERE, JOB, RoundId(0)).await.unwrap(),
+        fake.records(JOB).unwrap()
+    );
+    assert_eq!(operator.workers(&HERE).await.unwrap(), []);
+    assert_eq!(operator.health().await.unwrap(), fake.state());
+    assert_eq!(
+        kind(operator.cancel(&HERE, JOB).await),
+        RefusalKind::Conflict
+    );
+    assert_eq!(
+        kind(operator.job(&HERE, JobId(2)).await),
         RefusalKind::UnknownJob
     );
     assert_eq!(
-        kind(operator.events(JobId(2), 0).await),
+        kind(operator.rounds(&HERE, JobId(2), RoundId(0)).await),
+        RefusalKind::UnknownJob
+    );
+    assert_eq!(
+        kind(operator.events(&HERE, JobId(2), 0).await),
         RefusalKind::UnknownJob
     );
 }
@@ -66,12 +69,15 @@ async fn a_job_is_submitted_with_a_model_and_without() {
         ..JobSpec::default()
     };
     let initial = Arc::new(parameters(500_000, 3));
-    let summary = operator.submit(&spec, None).await.unwrap();
+    let summary = operator.submit(&HERE, spec.clone(), None).await.unwrap();
     assert_eq!(summary.spec, spec);
-    operator.submit(&spec, Some(initial.clone())).await.unwrap();
+    operator
+        .submit(&HERE, spec.clone(), Some(initial.clone()))
+        .await
+        .unwrap();
     let submitted = running.fake.submitted.lock().unwrap();
     assert_eq!(submitted[0], (spec.clone(), None));
-    assert_eq!(submitted[1], (spec, Some((*initial).clone())));
+    assert_eq!(submitted[1], (spec, Some(initial)));
 }
 
 #[tokio::test]
@@ -79,7 +85,7 @@ async fn events_come_in_order_from_where_one_wants() {
     let running = Running::open().await;
     let operator = running.operator(None);
     let all: Vec<_> = operator
-        .events(JOB, 0)
+        .events(&HERE, JOB, 0)
         .await
         .unwrap()
         .try_collect()
@@ -87,7 +93,7 @@ async fn events_come_in_order_from_where_one_wants() {
         .unwrap();
     assert_eq!(all, events());
     let rest: Vec<_> = operator
-        .events(JOB, 2)
+        .events(&HERE, JOB, 2)
         .await
         .unwrap()
         .try_collect()
@@ -112,45 +118,45 @@ async fn a_model_is_downloaded_as_the_file_that_it_is() {
     let running = Running::open().await;
     let operator = running.operator(None);
     let mut file = Vec::new();
-    let (version, length) = operator.download(JOB, None, &mut file).await.unwrap();
+    let (version, length) = operator
+        .download(&HERE, JOB, None, &mut file)
+        .await
+        .unwrap();
     assert_eq!((version, length), (ModelVersion(3), file.len() as u64));
     assert_eq!(file, encode(&running.fake.model));
-    let (_, body) = operator.model(JOB, Some(ModelVersion(3))).await.unwrap();
-    assert_eq!(
-        body.collect(Encoding::F32, None).await.unwrap(),
-        running.fake.model
-    );
+    let model = operator.model(&HERE, JOB, Some(ModelVersion(3))).await;
+    assert_eq!(model.unwrap(), running.fake.model);
     assert_eq!(decode(&file).unwrap(), *running.fake.model);
-    let gone = operator.model(JOB, Some(ModelVersion(1))).await;
+    let gone = operator.model(&HERE, JOB, Some(ModelVersion(1))).await;
     assert_eq!(kind(gone), RefusalKind::Gone);
 }
 
 #[tokio::test]
 async fn with_a_join_token_nothing_but_health_is_open() {
-    let running = Running::start(Fake::closed(), ServerConfig::default()).await;
+    let running = Running::start(Fake::closed(), Limits::default()).await;
     for token in [None, Some("token-1"), Some("joi"), Some("joinx")] {
         let operator = running.operator(token);
         let spec = JobSpec::default();
         let refused = [
-            kind(operator.submit(&spec, None).await),
+            kind(operator.submit(&HERE, spec.clone(), None).await),
             kind(
                 operator
-                    .submit(&spec, Some(running.fake.model.clone()))
+                    .submit(&HERE, spec.clone(), Some(running.fake.model.clone()))
                     .await,
             ),
-            kind(operator.jobs().await),
-            kind(operator.job(JOB).await),
-            kind(operator.rounds(JOB).await),
-            kind(operator.cancel(JOB).await),
-            kind(operator.events(JOB, 0).await),
-            kind(operator.workers().await),
-            kind(operator.model(JOB, None).await),
+            kind(operator.jobs(&HERE).await),
+            kind(operator.job(&HERE, JOB).await),
+            kind(operator.rounds(&HERE, JOB, RoundId(0)).await),
+            kind(operator.cancel(&HERE, JOB).await),
+            kind(operator.events(&HERE, JOB, 0).await),
+            kind(operator.workers(&HERE).await),
+            kind(operator.model(&HERE, JOB, None).await),
         ];
         assert_eq!(refused, [RefusalKind::Unauthorized; 9], "{token:?}");
         assert!(operator.health().await.is_ok());
     }
     assert!(running.fake.submitted.lock().unwrap().is_empty());
-    assert!(running.operator(Some("join")).jobs().await.is_ok());
+    assert!(running.operator(Some("join")).jobs(&HERE).await.is_ok());
 }
 
 #[tokio::test]

@@ -8,12 +8,12 @@ use std::{
     time::Duration,
 };
 
-use super::{credentials, fake::parameters};
+use super::{HERE, credentials, fake::parameters};
 use crate::{
     ids::{JobId, ModelVersion},
     parameters::{Digest, Encoding, Parameters, safetensors},
     transport::{
-        BodyError, Request, Response, Transport,
+        BodyError, Operator, Request, Response, Transport,
         http::{ClientConfig, HttpTransport, OperatorClient},
     },
 };
@@ -136,7 +136,7 @@ async fn a_download_that_breaks_off_goes_on_where_it_broke() {
     let (address, serving) = serve(answers());
     let operator = OperatorClient::new(&address.to_string(), None, config()).unwrap();
     let mut written = Vec::new();
-    let downloaded = operator.download(JobId(1), None, &mut written).await;
+    let downloaded = operator.download(&HERE, JobId(1), None, &mut written).await;
     assert_eq!(downloaded.unwrap(), (ModelVersion(3), file.len() as u64));
     assert!(written == file);
     check(serving.join().unwrap());
@@ -194,7 +194,7 @@ async fn a_refusal_that_stays_ends_the_download() {
         let (address, serving) = serve(answers);
         let error = download(address).await.unwrap_err();
         assert!(
-            matches!(&error, BodyError::Broken(text) if text.contains(code)),
+            matches!(&error, BodyError::Broken(cause) if cause.to_string().contains(code)),
             "{error:?}"
         );
         serving.join().unwrap();

@@ -5,20 +5,19 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use futures_util::StreamExt;
 
 use super::{
-    Running, credentials,
+    Limits, Running, credentials,
     fake::{Fake, parameters, task},
 };
 use crate::{
-    backend::Hardware,
-    data::DatasetInfo,
     ids::{ClientId, JobId, ModelVersion, RoundId},
     parameters::{BodyForm, Encoded, Encoding, Form, Payloads, Roles},
+    protocol::{DatasetInfo, Hardware, PROTOCOL, Registration, Token},
     report::{Refusal, RefusalKind, ReportMetadata},
     round::Evaluation,
     transport::{
-        Credentials, InProcess, ModelBody, PROTOCOL, Registration, ReportBody, Request, Response,
-        Token, Transport, TransportError,
-        http::{ClientConfig, HttpTransport, ServerConfig},
+        Credentials, InProcess, ModelBody, ReportBody, Request, Response, Transport,
+        TransportError,
+        http::{ClientConfig, HttpTransport},
     },
 };
 
@@ -154,7 +153,7 @@ async fn http_and_in_process_show_both_sides_the_same_values() {
 async fn models_and_reports_come_through_to_the_bit() {
     let parameters = Arc::new(parameters(3_000_000, 1));
     let fake = Fake::with_model((*parameters).clone());
-    let running = Running::start(fake, ServerConfig::default()).await;
+    let running = Running::start(fake, Limits::default()).await;
     let worker = running.worker();
 
     let Response::Model(body) = worker.send(model(credentials(1), 3)).await.unwrap() else {
@@ -226,7 +225,7 @@ async fn refusal(transport: &HttpTransport, request: Request) -> Refusal {
 
 #[tokio::test]
 async fn each_worker_acts_for_itself_alone() {
-    let running = Running::start(Fake::closed(), ServerConfig::default()).await;
+    let running = Running::start(Fake::closed(), Limits::default()).await;
     let worker = running.worker();
     for stolen in requests(&Credentials {
         token: Token("token-2".to_string()),
@@ -252,7 +251,7 @@ async fn a_report_that_is_refused_before_it_is_read_gets_its_refusal() {
     let expected = Refusal::new(RefusalKind::Late, "round 4 has closed");
     let mut fake = Fake::with_model(parameters(6_000_000, 1));
     fake.refuse_reports = Some(expected.clone());
-    let running = Running::start(fake, ServerConfig::default()).await;
+    let running = Running::start(fake, Limits::default()).await;
     let worker = running.worker();
     for _ in 0..3 {
         let body = ReportBody::Memory(Payloads::delta(Encoded::plain(running.fake.model.clone())));
@@ -263,10 +262,10 @@ async fn a_report_that_is_refused_before_it_is_read_gets_its_refusal() {
 
 #[tokio::test]
 async fn an_upload_that_stalls_is_told_so() {
-    let config = ServerConfig {
-        stall_timeout: Duration::from_millis(50),
-        ..ServerConfig::default()
-    };
+    let config = Limits::with(|limits| {
+        limits.router.stall_timeout = Duration::from_millis(50);
+        limits.server.stall_timeout = Duration::from_millis(50);
+    });
     let running = Running::start(Fake::open(), config).await;
     let body = ReportBody::Stream {
         bytes: Box::pin(

@@ -2,16 +2,17 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::Registration;
 use crate::{
     ids::{JobId, ModelVersion, RoundId, Timestamp, WorkerId},
     job::JobSpec,
     round::{Outcome, WorkerState},
-    transport::Registration,
 };
 
 /// A job, and where it stands.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "http", derive(utoipa::ToSchema))]
+#[non_exhaustive]
 pub struct JobSummary {
     /// Its number.
     pub job: JobId,
@@ -45,6 +46,7 @@ pub struct JobSummary {
 /// A worker, and whether it is there.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "http", derive(utoipa::ToSchema))]
+#[non_exhaustive]
 pub struct WorkerSummary {
     /// Its number.
     pub worker: WorkerId,
@@ -67,10 +69,11 @@ pub struct WorkerSummary {
 /// Whether the coordinator is well.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "http", derive(utoipa::ToSchema))]
+#[non_exhaustive]
 pub struct Health {
     /// The crate's version.
     pub version: String,
-    /// [`crate::transport::PROTOCOL`].
+    /// [`crate::protocol::PROTOCOL`].
     pub protocol: u32,
     /// Number of live workers.
     pub workers: usize,

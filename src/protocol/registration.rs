@@ -1,0 +1,121 @@
+//! How a worker joins.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use super::{DatasetInfo, Hardware, OLDEST_PROTOCOL, PROTOCOL};
+use crate::ids::WorkerId;
+
+/// What a worker says about itself.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "http", derive(utoipa::ToSchema))]
+#[non_exhaustive]
+pub struct Registration {
+    /// The newest version of the protocol that it speaks: [`PROTOCOL`].
+    pub protocol: u32,
+    /// The oldest version that it speaks; left out if it speaks no other than `protocol`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub protocol_min: Option<u32>,
+    /// A name for people; a worker with data of its own is known by it when it comes back.
+    pub name: String,
+    /// How many clients it trains at once, at least 1.
+    #[serde(default = "one")]
+    pub slots: u32,
+    /// What it runs on.
+    #[serde(default)]
+    pub hardware: Hardware,
+    /// What it trains with: `flex`, `libtorch:cuda:0`, `numpy`.
+    #[serde(default)]
+    pub device: String,
+    /// The datasets that it has.
+    #[serde(default)]
+    pub datasets: Vec<DatasetInfo>,
+    /// The names of the encodings that it knows: [`crate::parameters::Encoding::NAMES`] are all there are.
+    #[serde(default = "plain")]
+    pub encodings: Vec<String>,
+    /// What it can do beyond training a delta: `payload:NAME` for each further payload that it can send.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub capabilities: Vec<String>,
+    /// Whether the data is its own: it then takes part in jobs with `local` data only, as one client.
+    #[serde(default)]
+    pub local: bool,
+}
+
+impl Registration {
+    /// A worker of this name that speaks this crate's versions of the protocol, has one slot and no data, and knows no encoding
+    /// but f32. The public fields change that.
+    pub fn new(name: impl Into<String>) -> Self {
+        Self {
+            protocol: PROTOCOL,
+            protocol_min: Some(OLDEST_PROTOCOL),
+            name: name.into(),
+            slots: one(),
+            hardware: Hardware::default(),
+            device: String::new(),
+            datasets: Vec::new(),
+            encodings: plain(),
+            capabilities: Vec::new(),
+            local: false,
+        }
+    }
+
+    /// The oldest version of the protocol that the worker speaks.
+    pub fn protocol_min(&self) -> u32 {
+        self.protocol_min.unwrap_or(self.protocol)
+    }
+}
+
+/// What a worker is told at registration.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "http", derive(utoipa::ToSchema))]
+#[non_exhaustive]
+pub struct Registered {
+    /// Its identity.
+    pub worker: WorkerId,
+    /// The version of the protocol that both speak from now on: the newest that both know.
+    #[serde(default = "first_protocol")]
+    pub protocol: u32,
+    /// What it shows from now on.
+    pub token: Token,
+    /// How often to send a heartbeat, in milliseconds.
+    pub heartbeat_ms: u64,
+    /// How long to let a poll wait, in milliseconds.
+    pub poll_ms: u64,
+}
+
+fn one() -> u32 {
+    1
+}
+
+fn first_protocol() -> u32 {
+    1
+}
+
+fn plain() -> Vec<String> {
+    vec!["f32".to_string()]
+}
+
+/// A secret. `Debug` doesn't show it.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "http", derive(utoipa::ToSchema))]
+#[serde(transparent)]
+pub struct Token(pub String);
+
+impl Token {
+    /// Whether the two are equal, in a time that depends on the length alone.
+    pub fn matches(&self, other: &Token) -> bool {
+        let (a, b) = (self.0.as_bytes(), other.0.as_bytes());
+        a.len() == b.len()
+            && a.iter()
+                .zip(b)
+                .fold(0, |difference, (a, b)| difference | (a ^ b))
+                == 0
+    }
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("Token(..)")
+    }
+}

@@ -1,0 +1,194 @@
+//! What a worker is asked to do, and what it answers.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    ids::{ClientId, JobId, ModelVersion, RoundId},
+    job::JobDescription,
+    parameters::PayloadSpec,
+    round::Evaluation,
+    settings::TrainingSettings,
+};
+
+/// A task on its way.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "http", derive(utoipa::ToSchema))]
+#[non_exhaustive]
+pub struct TaskMessage {
+    /// The job.
+    pub job: JobId,
+    /// The round; for an evaluation, the round that made the version.
+    pub round: RoundId,
+    /// The client to act for.
+    pub client: ClientId,
+    /// The version to start from, or to evaluate.
+    pub version: ModelVersion,
+    /// What to do.
+    #[serde(flatten)]
+    pub work: TaskWork,
+}
+
+/// What to do.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "http", derive(utoipa::ToSchema))]
+#[serde(tag = "kind", rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum TaskWork {
+    /// Train on the client's partition, then report.
+    Train {
+        /// How.
+        training: TrainingSettings,
+        /// Milliseconds from the sending of this message to the round's deadline.
+        remaining_ms: u64,
+        /// The generation of the client's partition. A partition that was read for an earlier one is to be read anew;
+        /// left out where it is 0, as it is unless the data is dealt anew between rounds.
+        #[serde(default, skip_serializing_if = "is_zero")]
+        generation: u64,
+        /// The last round whose commit folded this client's report; left out if none has. A worker that keeps state of the
+        /// client between rounds takes the state that its report of that round led to.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        basis: Option<RoundId>,
+        /// The payloads of the model version that the training needs beside the model, by name.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        sends: Vec<String>,
+        /// The payloads that the report must have; empty: `delta` alone, in f32.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        expects: Vec<PayloadSpec>,
+    },
+    /// Evaluate a share of the test split, then say so.
+    Evaluate {
+        /// Which share, from 0.
+        share: u32,
+        /// How many equal shares there are: share `i` of `n` examples is `n * i / shares .. n * (i + 1) / shares`.
+        shares: u32,
+    },
+}
+
+/// A job on its way to a worker.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "http", derive(utoipa::ToSchema))]
+#[non_exhaustive]
+pub struct JobMessage {
+    /// The job.
+    pub job: JobId,
+    /// What a worker needs to know of it.
+    pub spec: JobDescription,
+    /// Whether the model has frozen tensors, which are not sent with each version: a worker fetches them once.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub frozen: bool,
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
+/// A heartbeat.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "http", derive(utoipa::ToSchema))]
+#[non_exhaustive]
+pub struct Heartbeat {
+    /// The tasks that are being worked on.
+    #[serde(default)]
+    pub busy: Vec<TaskMessage>,
+}
+
+/// The answer to a heartbeat.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "http", derive(utoipa::ToSchema))]
+#[non_exhaustive]
+pub struct Alive {
+    /// Those of the tasks that are not wanted any more.
+    #[serde(default)]
+    pub unwanted: Vec<TaskMessage>,
+}
+
+/// A worker asks for a task.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "http", derive(utoipa::ToSchema))]
+#[non_exhaustive]
+pub struct Poll {
+    /// The tasks that are being worked on, which are not wanted again.
+    #[serde(default)]
+    pub busy: Vec<TaskMessage>,
+    /// How long to wait at most, in milliseconds; without it, as long as the coordinator allows.
+    #[serde(default)]
+    pub wait_ms: Option<u64>,
+}
+
+/// A client can't do its training task.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "http", derive(utoipa::ToSchema))]
+#[non_exhaustive]
+pub struct Failure {
+    /// Why.
+    pub reason: String,
+}
+
+/// What came of the evaluation of a share.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "http", derive(utoipa::ToSchema))]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum ShareEvaluation {
+    /// The measurements.
+    Evaluation(Evaluation),
+    /// Why there are none.
+    Failed(String),
+}
+
+impl From<Result<Evaluation, String>> for ShareEvaluation {
+    fn from(evaluation: Result<Evaluation, String>) -> Self {
+        match evaluation {
+            // JSON has no form for them.
+            Ok(found) if !is_finite(&found) => Self::Failed(
+                "the loss, the accuracy or a metric is not a finite number".to_string(),
+            ),
+            Ok(found) => Self::Evaluation(found),
+            Err(reason) => Self::Failed(reason),
+        }
+    }
+}
+
+fn is_finite(evaluation: &Evaluation) -> bool {
+    let values = evaluation.metrics.values().chain(&evaluation.accuracy);
+    evaluation.loss.is_finite() && values.copied().all(f64::is_finite)
+}
+
+impl From<ShareEvaluation> for Result<Evaluation, String> {
+    fn from(form: ShareEvaluation) -> Self {
+        match form {
+            ShareEvaluation::Evaluation(evaluation) => Ok(evaluation),
+            ShareEvaluation::Failed(reason) => Err(reason),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_evaluation_is_one_of_two_forms() {
+        let read = |text| Result::from(serde_json::from_str::<ShareEvaluation>(text).unwrap());
+        let evaluation = Evaluation::new(0.5, 3).with_accuracy(1.0);
+        assert_eq!(
+            read(r#"{"evaluation":{"loss":0.5,"accuracy":1,"examples":3}}"#),
+            Ok(evaluation.clone())
+        );
+        let regression = r#"{"evaluation":{"loss":0.5,"examples":3,"metrics":{"mae":2.5}}}"#;
+        let expected = Evaluation::new(0.5, 3).with_metric("mae", 2.5);
+        assert_eq!(read(regression), Ok(expected));
+        assert_eq!(read(r#"{"failed":"no"}"#), Err("no".to_string()));
+        let diverged = [
+            Evaluation::new(f64::NAN, 3),
+            evaluation.clone().with_accuracy(f64::NAN),
+            evaluation.with_metric("mae", f64::INFINITY),
+        ];
+        for diverged in diverged {
+            assert!(matches!(
+                ShareEvaluation::from(Ok(diverged)),
+                ShareEvaluation::Failed(_)
+            ));
+        }
+    }
+}

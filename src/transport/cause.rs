@@ -1,0 +1,101 @@
+//! What lies behind an error.
+
+use std::{error::Error, fmt, sync::Arc};
+
+/// What lies behind an error: a text for people and, if there is one, the error that it stands for as its source.
+///
+/// Two are equal if they say the same.
+#[derive(Clone)]
+pub struct Cause {
+    text: String,
+    source: Option<Arc<dyn Error + Send + Sync>>,
+}
+
+impl Cause {
+    /// An error, in words with all that lies behind it.
+    pub fn of(error: impl Error + Send + Sync + 'static) -> Self {
+        Self {
+            text: chain(&error),
+            source: Some(Arc::new(error)),
+        }
+    }
+}
+
+impl From<String> for Cause {
+    fn from(text: String) -> Self {
+        Self { text, source: None }
+    }
+}
+
+impl From<&str> for Cause {
+    fn from(text: &str) -> Self {
+        text.to_string().into()
+    }
+}
+
+impl PartialEq for Cause {
+    fn eq(&self, other: &Self) -> bool {
+        self.text == other.text
+    }
+}
+
+impl Eq for Cause {}
+
+impl fmt::Debug for Cause {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.text, formatter)
+    }
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.text)
+    }
+}
+
+impl Error for Cause {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        let source = self.source.as_ref()?;
+        Some(&**source)
+    }
+}
+
+/// An error and its causes in one line, since what is of interest is mostly the innermost.
+pub(crate) fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let cause_text = cause.to_string();
+        if !text.ends_with(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
+        next = cause.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+    use crate::transport::TransportError;
+
+    #[test]
+    fn the_error_behind_an_error_is_said_once_and_can_be_found() {
+        let refused = io::Error::new(io::ErrorKind::ConnectionRefused, "refused");
+        let error = TransportError::Unreachable(Cause::of(refused));
+        assert_eq!(chain(&error), error.to_string());
+        let mut next: Option<&dyn Error> = Some(&error);
+        let found = loop {
+            let Some(error) = next else {
+                panic!("the io error is lost")
+            };
+            if let Some(found) = error.downcast_ref::<io::Error>() {
+                break found;
+            }
+            next = error.source();
+        };
+        assert_eq!(found.kind(), io::ErrorKind::ConnectionRefused);
+    }
+}
