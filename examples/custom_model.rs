@@ -19,14 +19,15 @@ use fedavg::{
 
 /// Any burn module will do. Its values are averaged by their names: `hidden.weight` and so on.
 #[derive(Module, Debug)]
-struct SpiralNet {
+pub struct SpiralNet {
     hidden: Linear,
     deep: Linear,
     output: Linear,
 }
 
 /// The data: 1600 points to train on, 400 to evaluate the global model on.
-struct Spirals;
+#[derive(Debug)]
+pub struct Spirals;
 
 /// A point on the spiral of its label.
 fn example(split: Split, index: u32) -> ([f32; 2], i32) {

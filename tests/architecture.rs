@@ -61,7 +61,6 @@ const ARROWS: &[(&str, &[&str])] = &[
     (
         "coordinator",
         &[
-            "data",
             "ids",
             "job",
             "panics",
@@ -89,7 +88,6 @@ const ARROWS: &[(&str, &[&str])] = &[
             "report",
             "round",
             "strategy",
-            "telemetry",
             "transport",
             "worker",
         ],

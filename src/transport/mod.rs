@@ -8,7 +8,7 @@
 
 mod body;
 mod cause;
-#[cfg(feature = "testing")]
+#[cfg(any(test, feature = "testing"))]
 pub mod conformance;
 #[cfg(feature = "http")]
 pub mod http;

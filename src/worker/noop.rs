@@ -88,7 +88,7 @@ impl TrainerFactory for NoopTrainers {
         let reason = || format!("only {NOOP:?} is here");
         known.ok_or_else(|| TrainError::UnknownDataset {
             name: name.to_string(),
-            reason: reason(),
+            reason: reason().into(),
         })
     }
 

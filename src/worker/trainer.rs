@@ -19,6 +19,7 @@ use crate::{
     parameters::{Parameters, PayloadSpec, Values},
     protocol::DatasetInfo,
     round::Evaluation,
+    transport::Cause,
 };
 
 /// Trains and evaluates a model on one thread. Synchronous: it runs on a blocking thread, one client at a time.
@@ -281,7 +282,8 @@ pub enum TrainError {
         /// The name.
         name: String,
         /// Why, with what to do about it.
-        reason: String,
+        #[source]
+        reason: Cause,
     },
     /// The global model does not fit the model that the factory makes, or its numbers ran away.
     #[error("the model can't be trained: {0}")]

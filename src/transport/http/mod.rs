@@ -39,7 +39,7 @@ mod tests;
 pub use axum;
 pub use client::{AddressError, ClientConfig, HttpTransport, OperatorClient};
 pub use problem::Problem;
-pub use routes::{RouterConfig, no_such_path, router};
+pub use routes::{RouterConfig, no_such_path, router, router_of};
 pub use server::{BindError, ServerConfig, check_bind, listen, serve};
 
 /// The OpenAPI document of every route, as the coordinator serves it.

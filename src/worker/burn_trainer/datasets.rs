@@ -2,7 +2,6 @@
 
 use std::{
     collections::BTreeMap,
-    error::Error,
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
@@ -11,6 +10,7 @@ use super::{TrainError, images::shape_of};
 use crate::{
     data::{self, DATA_DIR_VARIABLE, Dataset},
     model::ClassifierShape,
+    transport::Cause,
 };
 
 /// What was read or handed in so far, and where to look for more.
@@ -36,7 +36,7 @@ impl Datasets {
             .and_then(|folder| data::open(name, &folder));
         let dataset = Arc::new(opened.map_err(|error| TrainError::UnknownDataset {
             name: name.to_string(),
-            reason: in_full(&error),
+            reason: Cause::of(error),
         })?);
         read.insert(name.to_string(), dataset.clone());
         Ok(dataset)
@@ -76,15 +76,4 @@ impl Datasets {
         // Whole datasets are inserted, so that a panic leaves nothing half done.
         self.read.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// An error with the errors below it, in one line.
-fn in_full(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut below = error.source();
-    while let Some(error) = below {
-        text.push_str(&format!(": {error}"));
-        below = error.source();
-    }
-    text
 }

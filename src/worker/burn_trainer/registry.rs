@@ -209,7 +209,7 @@ impl TrainerFactory for BurnTrainers {
         match self.examples(dataset) {
             Some(learner) => learner.labels().ok_or_else(|| TrainError::UnknownDataset {
                 name: dataset.to_string(),
-                reason: "its examples have no labels to deal by".to_string(),
+                reason: "its examples have no labels to deal by".into(),
             }),
             None => Ok(self.datasets.open(dataset)?.train.labels().into()),
         }

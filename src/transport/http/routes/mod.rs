@@ -113,11 +113,20 @@ fn documented() -> (Router<App>, OpenApi) {
 /// - end polls and streams of events when it stops; they otherwise go on for [`RouterConfig::max_wait`], or as long as the job;
 /// - hear out a sender that was refused before the end of its body, so that it gets the answer instead of a reset.
 pub fn router<C: Handler + Operator>(coordinator: Arc<C>, config: RouterConfig) -> Router {
+    router_of(coordinator.clone(), coordinator, config)
+}
+
+/// As [`router`], for a handler and an operator that are two: if something stands in front of a coordinator, for example.
+pub fn router_of(
+    handler: Arc<dyn Handler>,
+    operator: Arc<dyn Operator>,
+    config: RouterConfig,
+) -> Router {
     let pieces = config.pieces.clamp(1, Semaphore::MAX_PERMITS);
     let stall = config.stall_timeout;
     let app = App {
-        handler: coordinator.clone(),
-        operator: coordinator,
+        handler,
+        operator,
         pieces: Arc::new(Semaphore::new(pieces)),
         config: Arc::new(config),
     };

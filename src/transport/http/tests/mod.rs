@@ -1,6 +1,7 @@
 //! Both ends over loopback, with a coordinator that is made up.
 
 mod bad_input;
+mod conformance;
 mod digests;
 mod document;
 mod fake;

@@ -1,0 +1,59 @@
+//! A coordinator inside of an axum application of one's own: `cargo run --release --example own_server`.
+//!
+//! The application has a page of its own beside the coordinator's routes, and is served by axum. A worker joins it over HTTP,
+//! trains a small job, and the program ends; `own_server ADDRESS` serves until Ctrl-C instead.
+
+use std::{error::Error, net::SocketAddr, sync::Arc};
+
+use fedavg::{
+    BurnTrainers, Caller, Coordinator, DeviceSpec, JobSpec, Operator, Worker, WorkerConfig,
+    transport::http::{
+        ClientConfig, HttpTransport, RouterConfig,
+        axum::{self, Router, routing::get},
+        check_bind, router,
+    },
+};
+use tokio::net::TcpListener;
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn Error>> {
+    let trainers = Arc::new(BurnTrainers::new(DeviceSpec::Cpu)?);
+    let coordinator = Arc::new(Coordinator::builder(trainers.clone()).start());
+    let argument = std::env::args().nth(1);
+    let address: SocketAddr = argument.as_deref().unwrap_or("127.0.0.1:0").parse()?;
+    // Without a join token, the coordinator is for this machine alone.
+    check_bind(address, None)?;
+
+    let jobs = {
+        let coordinator = coordinator.clone();
+        move || async move {
+            let jobs = coordinator.jobs(&Caller::in_process()).await;
+            format!("{} jobs\n", jobs.unwrap_or_default().len())
+        }
+    };
+    let app = Router::new()
+        .route("/", get(jobs))
+        .merge(router(coordinator.clone(), RouterConfig::default()));
+    let listener = TcpListener::bind(address).await?;
+    let url = format!("http://{}", listener.local_addr()?);
+    println!("listening on {url}");
+    // The coordinator has to know who asks. `transport::http::serve` says that, too, and has limits that axum's server lacks:
+    // the documentation of `router` lists them.
+    let app = app.into_make_service_with_connect_info::<SocketAddr>();
+    let serving = tokio::spawn(async move { axum::serve(listener, app).await });
+    if argument.is_some() {
+        return Ok(serving.await??);
+    }
+
+    let transport = HttpTransport::new(&url, ClientConfig::default())?;
+    let worker = Worker::new(transport, trainers, WorkerConfig::new("over-http"));
+    tokio::spawn(worker.run(std::future::pending()));
+    let mut job = JobSpec::new("mlp", "digits");
+    job.clients = Some(4);
+    job.rounds = 3;
+    let here = Caller::in_process();
+    let job = coordinator.submit(&here, job, None).await?.job;
+    let ended = coordinator.wait(&here, job).await?;
+    println!("job {job}: {}, version {}", ended.phase, ended.version);
+    Ok(())
+}
