@@ -1,9 +1,12 @@
 //! What goes wrong between honest workers and a coordinator, over HTTP on loopback: each gets a refusal that says why, and
 //! the round is unharmed: it commits with the reports of the others, or with the next try.
 
+mod acting;
+mod basis;
 mod capacity;
 mod data;
 mod jobs;
+mod panics;
 mod payloads;
 mod records;
 mod reports;

@@ -331,6 +331,16 @@ impl Collection {
         }
     }
 
+    /// Why a client takes no further part: of the first in order, if there is one.
+    pub fn first_failure(&self) -> Option<&Refusal> {
+        self.members
+            .values()
+            .find_map(|member| match &member.state {
+                MemberState::Failed(refusal) => Some(refusal),
+                _ => None,
+            })
+    }
+
     /// The client takes no further part, unless its report is in; whether that changed anything.
     pub fn fail(&mut self, client: ClientId, refusal: Refusal) -> bool {
         let is_open = self.is_outstanding(client);

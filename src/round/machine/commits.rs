@@ -47,10 +47,13 @@ impl RoundMachine {
         } else {
             "the deadline has passed"
         };
-        let reason = format!(
+        let mut reason = format!(
             "{why} with {accepted} of {} accepted reports that the quorum needs",
             current.plan.quorum
         );
+        if let Some(failure) = current.first_failure() {
+            reason = format!("{reason}; {}", failure.detail);
+        }
         self.abandon(reason, now);
     }
 
