@@ -45,7 +45,8 @@ fn error(model: &[f32], index: u32) -> (f32, [f32; 4]) {
 }
 
 /// Makes the trainers, and knows the model and the data.
-struct Regression;
+#[derive(Debug)]
+pub struct Regression;
 
 impl TrainerFactory for Regression {
     fn trainer(&self, _: &JobDescription) -> Result<Box<dyn LocalTrainer>, TrainError> {

@@ -6,6 +6,7 @@ mod basis;
 mod capacity;
 mod data;
 mod jobs;
+mod operators;
 mod panics;
 mod payloads;
 mod records;

@@ -8,6 +8,7 @@
 #![cfg(unix)]
 
 mod deployment;
+mod digests;
 mod ends;
 mod failures;
 mod namespaces;
