@@ -20,9 +20,9 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 // The strategy: from here ...
-#[derive(Deserialize)]
+#[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct FedAdam {
+pub struct FedAdam {
     server_lr: f64,
     #[serde(default)]
     tau: f64,
