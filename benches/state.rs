@@ -9,6 +9,8 @@
 //!
 //! `cargo bench --bench state [-- BYTES]`. FEDAVG_BENCH_DIR is the folder for the files; `target`, unless it is set.
 
+// Its coordinator and its references are other benches'.
+#[allow(dead_code)]
 mod support;
 
 use std::{

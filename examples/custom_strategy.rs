@@ -20,6 +20,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 // The strategy: from here ...
+/// The settings of the job's strategy.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FedAdam {

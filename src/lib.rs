@@ -26,6 +26,7 @@
 //! coordinator with trainers of one's own needs `default-features = false, features = ["http"]` alone.
 
 pub mod backend;
+mod cause;
 #[cfg(feature = "cli")]
 pub mod cli;
 pub mod coordinator;
@@ -53,6 +54,7 @@ pub mod worker;
 pub use backend::DeviceSpec;
 #[cfg(feature = "burn")]
 pub use burn;
+pub use cause::Cause;
 pub use coordinator::{Coordinator, CoordinatorConfig};
 pub use ids::{ClientId, JobId, ModelVersion, RoundId};
 pub use job::{JobSpec, Settings, StrategySpec};
@@ -66,7 +68,11 @@ pub use transport::{Caller, Handler, InProcess, Operator, Transport};
 pub use worker::BurnTrainers;
 pub use worker::{LocalTrainer, Worker, WorkerConfig};
 
-/// The README's code is compiled with the other examples.
+/// The code of the README and of the guide is compiled with the other examples.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;
+
+#[cfg(doctest)]
+#[doc = include_str!("../docs/extending.md")]
+struct Extending;

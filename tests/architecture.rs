@@ -10,6 +10,7 @@ use std::{
 /// module or a new arrow is a decision.
 const ARROWS: &[(&str, &[&str])] = &[
     // Pure.
+    ("cause", &[]),
     ("ids", &[]),
     ("rng", &["ids"]),
     ("settings", &[]),

@@ -65,6 +65,9 @@ pub(super) fn last_line(summary: &RunSummary, output: Option<&Path>) -> String {
     if let Some(loss) = summary.test_loss {
         measured.push_str(&format!(", test loss {loss:.4}"));
     }
+    if let Some(version) = summary.test_version.filter(|of| *of != summary.version) {
+        measured.push_str(&format!(" (of version {version}, not {})", summary.version));
+    }
     let files = output.map_or(String::new(), |folder| {
         format!("; written to {}", folder.display())
     });

@@ -33,6 +33,9 @@ pub struct RunSummary {
     pub rounds_committed: usize,
     /// Rounds that made none.
     pub rounds_abandoned: usize,
+    /// The last version that was evaluated: what the figures below are of. Not the final one, if that could not be evaluated.
+    #[serde(default)]
+    pub test_version: Option<ModelVersion>,
     /// Mean loss on the test split, of the last version that was evaluated.
     pub test_loss: Option<f64>,
     /// Accuracy on the test split, of the last version that was evaluated, from 0 to 1.
@@ -71,6 +74,7 @@ impl RunSummary {
             version: job.version,
             rounds_committed: committed,
             rounds_abandoned: rounds.len() - committed,
+            test_version: last.and_then(|record| record.version),
             test_loss: last.and_then(|record| record.test_loss),
             test_accuracy: last.and_then(|record| record.test_accuracy),
             test_metrics: last.map_or(BTreeMap::new(), |record| record.test_metrics.clone()),

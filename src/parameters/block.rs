@@ -1,5 +1,6 @@
 //! Reading and writing parameters block by block, so that no layer has to hold a whole model.
 
+use crate::Cause;
 use std::{ops::Range, sync::Arc};
 
 use half::{bf16, f16, slice::HalfFloatSliceExt};
@@ -175,13 +176,13 @@ pub enum BlockError {
     },
     /// The storage under the reader failed.
     #[error("parameters are unreadable: {0}")]
-    Unreadable(String),
+    Unreadable(#[source] Cause),
     /// The storage under the writer failed.
     #[error("parameters are unwritable: {0}")]
-    Unwritable(String),
+    Unwritable(#[source] Cause),
     /// The storage under the writer has no room left.
     #[error("no room for parameters: {0}")]
-    Full(String),
+    Full(#[source] Cause),
 }
 
 /// The range of a block, where it is within `len` values.

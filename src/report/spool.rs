@@ -14,6 +14,7 @@ use thiserror::Error;
 
 use super::{Report, ReportMetadata};
 use crate::{
+    Cause,
     ids::{ClientId, JobId, RequestId, RoundId},
     parameters::{
         Block, BlockBuffer, BlockReader, BodyDecoder, BodyForm, Digest, EncodingError, LayoutError,
@@ -151,7 +152,7 @@ pub enum SpoolError {
     Malformed(#[from] SafetensorsError),
     /// The storage has no room or fails: this report is lost, others are not. Try again.
     #[error("the spool's storage fails: {0}")]
-    Storage(String),
+    Storage(#[source] Cause),
     /// A report that should be there is not.
     #[error("the report of client {client} is not in the spool")]
     Missing {
@@ -164,7 +165,7 @@ impl From<EncodingError> for SpoolError {
     fn from(error: EncodingError) -> Self {
         match error {
             EncodingError::Malformed(error) => Self::Malformed(error),
-            other => Self::Storage(other.to_string()),
+            other => Self::Storage(Cause::of(other)),
         }
     }
 }

@@ -1,3 +1,5 @@
+mod buffers;
+
 use std::collections::BTreeSet;
 
 use super::*;

@@ -17,7 +17,7 @@ use std::{
 };
 
 use super::StoreError;
-use crate::{ids::JobId, parameters::BlockError, report::SpoolError};
+use crate::{Cause, ids::JobId, parameters::BlockError, report::SpoolError};
 
 const SPOOL: &str = "spool";
 const MODELS: &str = "models";
@@ -45,11 +45,11 @@ impl DataFolder {
     /// [`StoreError::InUse`] where another coordinator has it, [`StoreError::Io`] where the operating system refuses.
     pub fn open(path: impl AsRef<Path>) -> Result<Arc<Self>, StoreError> {
         let path = path.as_ref();
-        fs::create_dir_all(path).map_err(|error| failed(path, &error))?;
+        fs::create_dir_all(path).map_err(|error| failed(path, error))?;
         let lock = lock(path)?;
         for part in [SPOOL, MODELS] {
             let part = path.join(part);
-            fs::create_dir_all(&part).map_err(|error| failed(&part, &error))?;
+            fs::create_dir_all(&part).map_err(|error| failed(&part, error))?;
             let removed = remove_jobs(&part)?;
             if removed > 0 {
                 tracing::info!(
@@ -59,7 +59,7 @@ impl DataFolder {
                 );
             }
         }
-        sync_folder(path).map_err(|error| failed(path, &error))?;
+        sync_folder(path).map_err(|error| failed(path, error))?;
         Ok(Arc::new(Self {
             path: path.to_path_buf(),
             _lock: lock,
@@ -104,25 +104,25 @@ fn lock(folder: &Path) -> Result<File, StoreError> {
         .truncate(false)
         .write(true)
         .open(&path)
-        .map_err(|error| failed(&path, &error))?;
+        .map_err(|error| failed(&path, error))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(StoreError::InUse {
             path: folder.display().to_string(),
         }),
-        Err(TryLockError::Error(error)) => Err(failed(&path, &error)),
+        Err(TryLockError::Error(error)) => Err(failed(&path, error)),
     }
 }
 
 /// Removes all jobs' folders; whatever else somebody put there stays.
 fn remove_jobs(part: &Path) -> Result<usize, StoreError> {
     let mut removed = 0;
-    for entry in fs::read_dir(part).map_err(|error| failed(part, &error))? {
-        let path = entry.map_err(|error| failed(part, &error))?.path();
+    for entry in fs::read_dir(part).map_err(|error| failed(part, error))? {
+        let path = entry.map_err(|error| failed(part, error))?.path();
         let name = path.file_name().and_then(|name| name.to_str());
         let job = name.and_then(|name| name.strip_prefix(JOB)?.parse::<JobId>().ok());
         if job.is_some() {
-            fs::remove_dir_all(&path).map_err(|error| failed(&path, &error))?;
+            fs::remove_dir_all(&path).map_err(|error| failed(&path, error))?;
             removed += 1;
         }
     }
@@ -154,30 +154,26 @@ pub(super) fn make_in<T>(folder: &Path, make: impl Fn() -> io::Result<T>) -> io:
 }
 
 /// What went wrong, with the path, as the error of each seam.
-pub(super) fn failed(path: &Path, error: &io::Error) -> StoreError {
+pub(super) fn failed(path: &Path, error: io::Error) -> StoreError {
     StoreError::Io {
         path: path.display().to_string(),
-        problem: error.to_string(),
+        problem: Cause::of(error),
     }
 }
 
-pub(super) fn storage(path: &Path, error: &io::Error) -> SpoolError {
-    SpoolError::Storage(named(path, error))
+pub(super) fn storage(path: &Path, error: io::Error) -> SpoolError {
+    SpoolError::Storage(Cause::about(path.display(), error))
 }
 
-pub(super) fn unreadable(path: &Path, error: &io::Error) -> BlockError {
-    BlockError::Unreadable(named(path, error))
+pub(super) fn unreadable(path: &Path, error: io::Error) -> BlockError {
+    BlockError::Unreadable(Cause::about(path.display(), error))
 }
 
-pub(super) fn unwritable(path: &Path, error: &io::Error) -> BlockError {
+pub(super) fn unwritable(path: &Path, error: io::Error) -> BlockError {
     match error.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-            BlockError::Full(named(path, error))
+            BlockError::Full(Cause::about(path.display(), error))
         }
-        _ => BlockError::Unwritable(named(path, error)),
+        _ => BlockError::Unwritable(Cause::about(path.display(), error)),
     }
-}
-
-fn named(path: &Path, error: &io::Error) -> String {
-    format!("{}: {error}", path.display())
 }

@@ -21,6 +21,7 @@ pub use spool::{FileSpool, FileSpoolConfig};
 use thiserror::Error;
 
 use crate::{
+    Cause,
     ids::{JobId, ModelVersion},
     parameters::{
         BlockError, BlockReader, BlockWriter, Encoding, Form, Layout, Parameters, Role, Roles,
@@ -195,7 +196,8 @@ pub enum StoreError {
         /// The file or folder.
         path: String,
         /// What went wrong.
-        problem: String,
+        #[source]
+        problem: Cause,
     },
     /// Another coordinator has the folder.
     #[error("{path} is another coordinator's")]

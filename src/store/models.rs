@@ -113,7 +113,7 @@ impl Unfinished {
         let attempt = models.next.fetch_add(1, Ordering::Relaxed);
         let folder = models.job(job);
         let path = folder.join(format!("v{version}.{attempt}.next"));
-        make_in(&folder, || fs::create_dir(&path)).map_err(|error| failed(&path, &error))?;
+        make_in(&folder, || fs::create_dir(&path)).map_err(|error| failed(&path, error))?;
         Ok(Self {
             models,
             job,
@@ -133,13 +133,13 @@ impl Unfinished {
         let folder = self.models.job(self.job);
         let place = folder.join(format!("v{}", self.version));
         let old = folder.join(format!("v{}.{}.old", self.version, self.attempt));
-        sync_folder(&self.path).map_err(|error| failed(&self.path, &error))?;
+        sync_folder(&self.path).map_err(|error| failed(&self.path, error))?;
         let models = self.models.clone();
         let mut durable = models.durable();
         let replaced = match fs::rename(&place, &old) {
             Ok(()) => true,
             Err(error) if error.kind() == io::ErrorKind::NotFound => false,
-            Err(error) => return Err(failed(&place, &error)),
+            Err(error) => return Err(failed(&place, error)),
         };
         let renamed = fs::rename(&self.path, &place);
         let is_there = renamed.is_ok();
@@ -156,7 +156,7 @@ impl Unfinished {
             if replaced && let Err(error) = fs::rename(&old, &place) {
                 tracing::warn!(folder = %old.display(), %error, "a model stays under another name");
             }
-            return Err(failed(&place, &error));
+            return Err(failed(&place, error));
         }
         durable.insert(self.job);
         drop(durable);

@@ -10,7 +10,7 @@ use tokio::{
     task::JoinHandle,
 };
 
-use super::Cause;
+use crate::Cause;
 use crate::parameters::{
     BlockError, BodyDecoder, BodyForm, Digest, Digesting, Encoded, Encoding, MemorySink,
     Parameters, Payloads, StoredBody, safetensors::SafetensorsError,
@@ -331,7 +331,7 @@ mod tests {
         fn read(&self, offset: u64, bytes: &mut [u8]) -> Result<(), BlockError> {
             self.reads.fetch_add(1, Ordering::SeqCst);
             if (offset..offset + bytes.len() as u64).contains(&self.hole) {
-                return Err(BlockError::Unreadable("a hole".to_string()));
+                return Err(BlockError::Unreadable("a hole".into()));
             }
             for (byte, place) in bytes.iter_mut().zip(offset..) {
                 *byte = place as u8;

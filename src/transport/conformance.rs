@@ -20,6 +20,7 @@ use super::{
 use crate::{
     ids::{ClientId, JobId, ModelVersion, RoundId, WorkerId},
     job::JobSpec,
+    job::TrainingSettings,
     parameters::{
         Digest, Encoded, Encoding, Form, Layout, MemoryBody, Parameters, Payloads, Role, Roles,
         StoredBody, encode,
@@ -30,7 +31,6 @@ use crate::{
     },
     report::{Refusal, RefusalKind, ReportMetadata},
     round::Evaluation,
-    settings::TrainingSettings,
 };
 
 /// No step of the suite waits longer.

@@ -7,7 +7,6 @@
 //! sent again: requests are idempotent.
 
 mod body;
-mod cause;
 #[cfg(any(test, feature = "testing"))]
 pub mod conformance;
 #[cfg(feature = "http")]
@@ -20,13 +19,14 @@ mod peer;
 use std::future::Future;
 
 pub use body::{BodyError, ByteStream, ModelBody, ReportBody, stored_bytes};
-pub use cause::Cause;
 use futures_util::future::BoxFuture;
 pub use in_process::InProcess;
 pub use message::{Credentials, Request, Response};
 pub use operator::{Answer, Events, Operator, OperatorError, Records};
 pub use peer::{Caller, Peer};
 use thiserror::Error;
+
+use crate::Cause;
 
 /// The worker's end: sends requests to a coordinator.
 ///

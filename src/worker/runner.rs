@@ -18,10 +18,11 @@ use tokio::{
 
 use super::{TrainerFactory, WorkerConfig, WorkerError, open_job::OpenJobs};
 use crate::{
+    Cause,
     parameters::Encoding,
     protocol::{OLDEST_PROTOCOL, PROTOCOL, Registered, Registration, TaskMessage},
     report::{Refusal, RefusalKind},
-    transport::{Cause, Credentials, Request, Response, Transport, TransportError},
+    transport::{Credentials, Request, Response, Transport, TransportError},
 };
 
 /// Hosts clients for a coordinator.

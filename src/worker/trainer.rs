@@ -13,13 +13,13 @@ use std::{
 use thiserror::Error;
 
 use crate::{
+    Cause,
     backend::EnergyMeter,
     ids::{ClientId, ModelVersion, RoundId},
     job::{JobDescription, Settings, TrainingSettings},
     parameters::{Parameters, PayloadSpec, Values},
     protocol::DatasetInfo,
     round::Evaluation,
-    transport::Cause,
 };
 
 /// Trains and evaluates a model on one thread. Synchronous: it runs on a blocking thread, one client at a time.

@@ -46,7 +46,7 @@ struct FullWriter;
 
 impl SpoolWriter for FullWriter {
     fn push(&mut self, _piece: &[u8]) -> Result<(), SpoolError> {
-        Err(SpoolError::Storage("no space left on device".to_string()))
+        Err(SpoolError::Storage("no space left on device".into()))
     }
 
     fn finish(
@@ -54,7 +54,7 @@ impl SpoolWriter for FullWriter {
         _metadata: ReportMetadata,
         _digest: Option<Digest>,
     ) -> Result<(), SpoolError> {
-        Err(SpoolError::Storage("no space left on device".to_string()))
+        Err(SpoolError::Storage("no space left on device".into()))
     }
 }
 
@@ -69,7 +69,7 @@ impl BlockReader for Broken {
     fn read(&self, offset: usize, block: &mut [f32]) -> Result<(), BlockError> {
         block.fill(1.0);
         match offset / BLOCK {
-            17 => Err(BlockError::Unreadable("a bad sector".to_string())),
+            17 => Err(BlockError::Unreadable("a bad sector".into())),
             _ => Ok(()),
         }
     }
@@ -199,7 +199,7 @@ impl ModelWriter for WatchedWriter {
         if self.version > ModelVersion(0) && self.fail.swap(false, Ordering::SeqCst) {
             return Err(StoreError::Io {
                 path: "v1".to_string(),
-                problem: "no space left on device".to_string(),
+                problem: "no space left on device".into(),
             });
         }
         self.published.lock().unwrap().push(self.version);

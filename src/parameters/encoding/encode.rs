@@ -124,7 +124,7 @@ impl<'a> RangeEncoder<'a> {
         let is_cut = !range.len().is_multiple_of(GROUP) && end != form.uniform_end(range.start);
         if encoder.encoding == Encoding::Int8 && (places.skip > 0 || is_cut) {
             let detail = format!("a block of {range:?} cuts a group of {GROUP} values");
-            return Err(BlockError::Unwritable(detail));
+            return Err(BlockError::Unwritable(detail.into()));
         }
         encoder.places = Some(RangePlaces {
             is_plain: encoder.encoding == Encoding::F32,

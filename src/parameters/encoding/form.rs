@@ -428,6 +428,11 @@ impl Form {
     }
 }
 
+/// Whether a place among the trainable values is one at which the directory of a sparse payload is exact.
+pub(super) fn is_stride(place: usize) -> bool {
+    place.is_multiple_of(STRIDE)
+}
+
 /// One tensor of a payload, as a header has it.
 #[derive(Debug, Clone)]
 pub(super) struct Entry {

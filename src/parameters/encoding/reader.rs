@@ -5,10 +5,16 @@ use std::{fmt, ops::Range, sync::Arc};
 use bytes::Bytes;
 
 use super::EncodingError;
-use super::{Form, form::Kind};
-use crate::parameters::{
-    Block, BlockBuffer, BlockError, BlockReader, DType, Digest, Digesting, Layout, Parameters,
-    checked, safetensors::SafetensorsError,
+use super::{
+    Form,
+    form::{Kind, is_stride},
+};
+use crate::{
+    Cause,
+    parameters::{
+        Block, BlockBuffer, BlockError, BlockReader, DType, Digest, Digesting, Layout, Parameters,
+        checked, safetensors::SafetensorsError,
+    },
 };
 
 /// Values of a payload, by type.
@@ -206,8 +212,15 @@ impl<S: PayloadSource> BlockReader for EncodedReader<S> {
                 let indices: &[u32] = bytemuck::cast_slice(second);
                 let values: &[f32] = bytemuck::cast_slice(first);
                 let wanted = places.trainable;
-                let from = indices.partition_point(|index| (*index as usize) < wanted.start);
-                let to = indices.partition_point(|index| (*index as usize) < wanted.end);
+                // The directory is exact at multiples of its stride, where blocks of the fold begin and end: searching there
+                // would cost more than the sum.
+                let (mut from, mut to) = (0, indices.len());
+                if !is_stride(wanted.start) {
+                    from = indices.partition_point(|index| (*index as usize) < wanted.start);
+                }
+                if !is_stride(wanted.end) {
+                    to = indices.partition_point(|index| (*index as usize) < wanted.end);
+                }
                 Block::Sparse {
                     indices: &indices[from..to],
                     values: &values[from..to],
@@ -258,7 +271,7 @@ impl Encoded {
         self.read(0, &mut values)?;
         Parameters::new(self.layout().clone(), values)
             .map(Arc::new)
-            .map_err(|error| BlockError::Unreadable(error.to_string()))
+            .map_err(|error| BlockError::Unreadable(Cause::of(error)))
     }
 
     /// The whole body as pieces, without a copy of the payload: header and payload.
@@ -327,7 +340,7 @@ impl PayloadSource for Memory {
         let range = offset..offset + bytes.len() as u64;
         let found = self
             .borrow(range)
-            .ok_or_else(|| BlockError::Unreadable("the payload is too short".to_string()))?;
+            .ok_or_else(|| BlockError::Unreadable("the payload is too short".into()))?;
         bytes.copy_from_slice(found);
         Ok(())
     }

@@ -90,7 +90,7 @@ impl StoredBody for MemoryBody {
         }
         match bytes.is_empty() {
             true => Ok(()),
-            false => Err(BlockError::Unreadable("the body ends before".to_string())),
+            false => Err(BlockError::Unreadable("the body ends before".into())),
         }
     }
 

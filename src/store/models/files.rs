@@ -43,7 +43,7 @@ impl NewFile {
             .open(&path)
             .and_then(|file| folder.write_at(&file, &header, 0).map(|()| file));
         Ok(Self {
-            file: created.map_err(|error| failed(&path, &error))?,
+            file: created.map_err(|error| failed(&path, error))?,
             path,
             form,
             header: header.len() as u64,
@@ -70,11 +70,11 @@ impl NewFile {
         let before = self.written.range(..offset + length).next_back();
         if before.is_some_and(|(start, (_, length))| start + length > offset) {
             let detail = format!("bytes from {offset} on are written more than once");
-            return Err(BlockError::Unwritable(detail));
+            return Err(BlockError::Unwritable(detail.into()));
         }
         folder
             .write_at(&self.file, bytes, self.header + offset)
-            .map_err(|error| unwritable(&self.path, &error))?;
+            .map_err(|error| unwritable(&self.path, error))?;
         self.written.insert(offset, (Digest::of(bytes), length));
         Ok(())
     }
@@ -90,7 +90,7 @@ impl NewFile {
             });
         }
         let synced = self.file.sync_data();
-        synced.map_err(|error| failed(&self.path, &error))?;
+        synced.map_err(|error| failed(&self.path, error))?;
         let mut digest = self.digest;
         for (next, length) in self.written.values() {
             digest = digest.then(*next, *length);
@@ -178,6 +178,6 @@ struct Open {
 impl Open {
     fn read(&self, offset: u64, bytes: &mut [u8]) -> Result<(), BlockError> {
         let read = self.file.read_exact_at(bytes, offset);
-        read.map_err(|error| unreadable(&self.path, &error))
+        read.map_err(|error| unreadable(&self.path, error))
     }
 }

@@ -35,7 +35,7 @@ pub(super) fn write(
         folder.write_at(&file, json.as_bytes(), 0)?;
         file.sync_data()
     };
-    write().map_err(|error| failed(&path, &error))
+    write().map_err(|error| failed(&path, error))
 }
 
 /// A state tensor's name as part of a file's: names have only letters, digits, `_`, `-` and `.`.

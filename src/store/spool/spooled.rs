@@ -56,7 +56,7 @@ impl PayloadSource for SpooledFile {
         place
             .handles
             .with(*handle, path, |file| file.read_exact_at(bytes, offset))
-            .map_err(|error| unreadable(path, &error))
+            .map_err(|error| unreadable(path, error))
     }
 }
 

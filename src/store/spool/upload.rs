@@ -4,6 +4,7 @@ use std::{fs::File, path::PathBuf, sync::Arc};
 
 use super::{Inner, Place, Stored, spooled::SpooledFile, trailer::Trailer};
 use crate::{
+    Cause,
     parameters::{BlockError, BodyDecoder, BodyForm, BodySink, Digest, Digesting, EncodedReader},
     report::{ReportMetadata, SpoolError, SpoolKey, SpoolWriter},
     store::folder::{storage, unwritable},
@@ -84,7 +85,7 @@ struct Stretch {
 impl Part {
     fn create(place: Arc<Place>, key: SpoolKey) -> Result<Self, SpoolError> {
         let (path, file) = place.rounds.create(key);
-        let file = file.map_err(|error| storage(&path, &error))?;
+        let file = file.map_err(|error| storage(&path, error))?;
         Ok(Self {
             place,
             key,
@@ -104,19 +105,19 @@ impl Part {
         form: BodyForm,
         metadata: &ReportMetadata,
     ) -> Result<Vec<(String, EncodedReader<SpooledFile>)>, SpoolError> {
-        let failed = |error: BlockError| SpoolError::Storage(error.to_string());
+        let failed = |error: BlockError| SpoolError::Storage(Cause::of(error));
         self.write_gathered().map_err(failed)?;
         let trailer = Trailer::new(self.key, metadata, &form, self.digest());
         let trailer = trailer
             .encode()
-            .map_err(|error| SpoolError::Storage(error.to_string()))?;
+            .map_err(|error| SpoolError::Storage(Cause::of(error)))?;
         let rounds = &self.place.rounds;
         rounds
             .folder()
             .write_at(&self.file, &trailer, form.stored_bytes())
             .and_then(|()| self.file.sync_data())
             .and_then(|()| rounds.keep(self.key, &mut self.path))
-            .map_err(|error| storage(&self.path, &error))?;
+            .map_err(|error| storage(&self.path, error))?;
         self.kept = true;
         let file = SpooledFile::new(self.place.clone(), self.key, self.path.clone());
         let mut payloads = Vec::with_capacity(form.parts().len());
@@ -157,7 +158,7 @@ impl Part {
         let folder = self.place.rounds.folder();
         folder
             .write_at(&self.file, bytes, offset)
-            .map_err(|error| unwritable(&self.path, &error))?;
+            .map_err(|error| unwritable(&self.path, error))?;
         let length = bytes.len() as u64;
         match self.stretches.last_mut() {
             Some(last) if last.end == offset => {
@@ -179,7 +180,7 @@ impl Part {
         if every > 0 && self.unsynced >= every {
             self.unsynced = 0;
             let synced = self.file.sync_data();
-            synced.map_err(|error| unwritable(&self.path, &error))?;
+            synced.map_err(|error| unwritable(&self.path, error))?;
         }
         Ok(())
     }

@@ -147,7 +147,7 @@ fn a_full_disk_refuses_one_report_and_harms_no_other() {
     let SpoolError::Storage(detail) = &refused else {
         panic!("{refused:?}");
     };
-    assert!(detail.contains("client-1-101.part"), "{detail}");
+    assert!(detail.to_string().contains("client-1-101.part"), "{detail}");
     disk.leave_room(None);
 
     under_way.push(&payload[200_000..]).unwrap();

@@ -487,7 +487,7 @@ impl BlockReader for Broken {
 
     fn read(&self, offset: usize, _block: &mut [f32]) -> Result<(), BlockError> {
         if offset >= self.1 {
-            Err(BlockError::Unreadable("broken".to_string()))
+            Err(BlockError::Unreadable("broken".into()))
         } else {
             Ok(())
         }
@@ -505,7 +505,7 @@ fn an_unreadable_block_names_its_client() {
     let inputs = Inputs::new(DELTA, [(ClientId(0), 1.0), (ClientId(4), 1.0)]);
     let expected = ReportError::Block {
         client: ClientId(4),
-        source: BlockError::Unreadable("broken".to_string()),
+        source: BlockError::Unreadable("broken".into()),
     };
     let round = Round::new(&layout, &reports, &Serial);
     let result = round.mean(&inputs).map(drop);

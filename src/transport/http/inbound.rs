@@ -14,7 +14,10 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep, sleep, timeout};
 
-use crate::transport::{BodyError, Cause, body::ByteStream};
+use crate::{
+    Cause,
+    transport::{BodyError, body::ByteStream},
+};
 
 /// How long, and for how many bytes, a sender is heard that was answered before its end. Closing at once would reset
 /// the connection, and many clients would then lose the answer.

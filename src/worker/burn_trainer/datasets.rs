@@ -8,9 +8,9 @@ use std::{
 
 use super::{TrainError, images::shape_of};
 use crate::{
+    Cause,
     data::{self, DATA_DIR_VARIABLE, Dataset},
     model::ClassifierShape,
-    transport::Cause,
 };
 
 /// What was read or handed in so far, and where to look for more.

@@ -21,11 +21,12 @@ use tokio::time::sleep;
 
 use super::{AddressError, address::Address};
 use crate::{
+    Cause,
     parameters::{Digest, Payloads},
     protocol::Token,
     report::Refusal,
     transport::{
-        BodyError, Cause, TransportError,
+        BodyError, TransportError,
         http::{
             api::{DIGEST_HEADER, SAFETENSORS},
             inbound::Inbound,

@@ -14,9 +14,12 @@ use hyper::{
 use tokio::time::sleep;
 
 use super::connection::{Answer, Call, Connection};
-use crate::transport::{
-    BodyError, Cause, ModelBody, TransportError,
-    http::{api::DIGEST_HEADER, etag::is_strong, inbound::Inbound, range::ContentRange},
+use crate::{
+    Cause,
+    transport::{
+        BodyError, ModelBody, TransportError,
+        http::{api::DIGEST_HEADER, etag::is_strong, inbound::Inbound, range::ContentRange},
+    },
 };
 
 /// The longest pause before the rest is asked for again.

@@ -9,8 +9,9 @@ use std::{
 use futures_util::Stream;
 
 use crate::{
+    Cause,
     protocol::LoggedEvent,
-    transport::{ByteStream, Cause, TransportError},
+    transport::{ByteStream, TransportError},
 };
 
 /// A job's events as they come. Ends after an error.

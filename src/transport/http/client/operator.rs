@@ -13,12 +13,13 @@ use super::{
     events::EventStream,
 };
 use crate::{
+    Cause,
     ids::{JobId, ModelVersion, RoundId},
     job::JobSpec,
     parameters::{Encoded, Parameters, Payloads},
     protocol::{Health, JobSummary, RoundRecord, Token, WorkerSummary},
     transport::{
-        Answer, Caller, Cause, Events, ModelBody, Operator, OperatorError, TransportError,
+        Answer, Caller, Events, ModelBody, Operator, OperatorError, TransportError,
         http::{
             api::{JOB_HEADER, VERSION_HEADER, ascii_json},
             outbound::Outbound,

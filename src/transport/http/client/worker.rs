@@ -10,10 +10,11 @@ use super::{
     download,
 };
 use crate::{
+    Cause,
     parameters::Digest,
     protocol::{Alive, Failure, Heartbeat, Poll, ShareEvaluation},
     transport::{
-        Cause, Credentials, ReportBody, Request, Response, Transport, TransportError,
+        Credentials, ReportBody, Request, Response, Transport, TransportError,
         http::{
             api::{REPORT_HEADER, WORKER_HEADER, ascii_json},
             outbound::Outbound,

@@ -16,6 +16,7 @@ use serde::Deserialize;
 
 use super::training::{digest, parameters};
 use crate::{
+    Cause,
     ids::{JobId, RoundId},
     job::JobSpec,
     parameters::{
@@ -25,7 +26,7 @@ use crate::{
     protocol::{JobSummary, LoggedEvent, RoundRecord},
     report::RefusalKind,
     transport::{
-        BodyError, Cause,
+        BodyError,
         body::ByteStream,
         http::{
             api::{BASE, JOB_HEADER, SAFETENSORS},

@@ -103,7 +103,7 @@ impl StoredBody for OnDisk {
             let failures = &self.failures;
             let left = failures.fetch_update(Ordering::SeqCst, Ordering::SeqCst, less);
             if left.is_ok() {
-                return Err(BlockError::Unreadable("a hole".to_string()));
+                return Err(BlockError::Unreadable("a hole".into()));
             }
         }
         bytes.copy_from_slice(&self.bytes[offset as usize..end as usize]);

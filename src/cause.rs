@@ -19,6 +19,14 @@ impl Cause {
             source: Some(Arc::new(error)),
         }
     }
+
+    /// An error, in words with all that lies behind it, after what it is about: a path, for example.
+    pub fn about(what: impl fmt::Display, error: impl Error + Send + Sync + 'static) -> Self {
+        Self {
+            text: format!("{what}: {}", chain(&error)),
+            source: Some(Arc::new(error)),
+        }
+    }
 }
 
 impl From<String> for Cause {
@@ -61,7 +69,7 @@ impl Error for Cause {
 }
 
 /// An error and its causes in one line, since what is of interest is mostly the innermost.
-pub(crate) fn chain(error: &dyn Error) -> String {
+fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
     while let Some(cause) = next {
