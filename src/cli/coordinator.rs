@@ -270,16 +270,19 @@ impl LimitArgs {
     }
 
     fn server(&self) -> ServerConfig {
-        let mut config = ServerConfig::default();
-        config.max_connections = self.max_connections;
-        config
+        ServerConfig {
+            max_connections: self.max_connections,
+            ..ServerConfig::default()
+        }
     }
 
     fn router(&self) -> RouterConfig {
-        let mut config = RouterConfig::default();
-        config.max_body = self.max_body;
-        config.max_wait = config.max_wait.max(self.poll_wait);
-        config
+        let config = RouterConfig::default();
+        RouterConfig {
+            max_body: self.max_body,
+            max_wait: config.max_wait.max(self.poll_wait),
+            ..config
+        }
     }
 }
 

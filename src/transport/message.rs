@@ -66,7 +66,7 @@ pub enum Request {
         job: JobId,
         /// The version.
         version: ModelVersion,
-        /// The payload beside the model, by name: [`FROZEN`], or one that the task names; none for the model itself.
+        /// The payload beside the model, by name: [`FROZEN`](crate::protocol::FROZEN), or one that the task names; none for the model itself.
         payload: Option<String>,
     },
     /// Take this report.
