@@ -4,8 +4,10 @@ use std::{
     collections::BTreeMap,
     fs::File,
     os::unix::fs::FileExt,
+    panic::resume_unwind,
     path::{Path, PathBuf},
     sync::Arc,
+    thread,
 };
 
 use crate::{
@@ -79,8 +81,27 @@ impl NewFile {
         Ok(())
     }
 
+    /// Finishes several files, all at the same time: the disk then orders what it writes, and one commit of its journal serves
+    /// several of them.
+    pub fn finish_all(mut files: Vec<Self>) -> Result<Vec<UnplacedFile>, StoreError> {
+        if files.len() == 1 {
+            return files.drain(..).map(Self::finish).collect();
+        }
+        thread::scope(|scope| {
+            let mut finishing = Vec::with_capacity(files.len());
+            for file in files {
+                finishing.push(scope.spawn(move || file.finish()));
+            }
+            let mut finished = Vec::with_capacity(finishing.len());
+            for file in finishing {
+                finished.push(file.join().unwrap_or_else(|panic| resume_unwind(panic)));
+            }
+            finished.into_iter().collect()
+        })
+    }
+
     /// Brings it to the disk, once every byte has been written.
-    pub fn finish(self) -> Result<UnplacedFile, StoreError> {
+    fn finish(self) -> Result<UnplacedFile, StoreError> {
         let written: u64 = self.written.values().map(|(_, length)| length).sum();
         let bytes = self.form.bytes();
         if written < bytes {

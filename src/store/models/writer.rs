@@ -170,23 +170,35 @@ impl ModelWriter for Writer {
             return Err(StoreError::Encoding(error.to_string()));
         }
         state::write(next.folder(), &next.path, numbers)?;
-        let plain = plain.file.finish()?;
-        let sent = sent.map(|sent| sent.file.finish()).transpose()?;
-        let frozen = frozen.map(|frozen| frozen.file.finish()).transpose()?;
-        let mut finished = Vec::with_capacity(states.len());
+        let (has_sent, has_frozen) = (sent.is_some(), frozen.is_some());
+        let mut files = vec![plain.file];
+        files.extend(sent.map(|sent| sent.file));
+        files.extend(frozen.map(|frozen| frozen.file));
+        let mut forms = Vec::with_capacity(states.len());
         for (state, target) in states {
-            finished.push((state, target.file.finish()?));
+            forms.push(state);
+            files.push(target.file);
         }
+        let finished = NewFile::finish_all(files)?;
         let place = next.publish()?;
-        let plain = Arc::new(plain.place(&place));
-        let sent = sent.map_or_else(|| plain.clone(), |sent| Arc::new(sent.place(&place)));
-        let frozen = frozen.map(|frozen| Arc::new(frozen.place(&place)));
-        let mut states = Vec::with_capacity(finished.len());
-        for (state, file) in finished {
+        let mut placed = finished
+            .into_iter()
+            .map(|file| Arc::new(file.place(&place)));
+        // As many as there were, in the same order.
+        let mut take = || {
+            placed
+                .next()
+                .ok_or(StoreError::Incomplete { missing: 0, len: 0 })
+        };
+        let plain = take()?;
+        let sent = if has_sent { take()? } else { plain.clone() };
+        let frozen = if has_frozen { Some(take()?) } else { None };
+        let mut states = Vec::with_capacity(forms.len());
+        for state in forms {
             states.push(FileState {
                 name: state.name,
                 offered: state.offered,
-                file: Arc::new(file.place(&place)),
+                file: take()?,
             });
         }
         Ok(Arc::new(FileModel {
