@@ -21,6 +21,11 @@ test:
 bench *ARGS:
     CARGO_INCREMENTAL=0 cargo bench {{ ARGS }}
 
+# Accuracy of tiny_cnn under every encoding against f32; CI runs one seed.
+encodings SEEDS="3":
+    cargo build --release
+    scripts/ci-encodings {{ SEEDS }}
+
 # The examples, each as CI runs it.
 examples:
     scripts/ci-examples
