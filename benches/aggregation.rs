@@ -160,7 +160,7 @@ fn axpy(global: &Parameters, deltas: &[Arc<Parameters>], sums: &mut [f64], next:
     rows.for_each(|((next, global), sum)| *next = (f64::from(*global) + *sum / total) as f32);
 }
 
-/// Bytes of memory that are free, where the system says.
+/// Bytes of memory that are free, if the system says.
 fn free_memory() -> u64 {
     let text = fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let line = text.lines().find(|line| line.starts_with("MemAvailable"));

@@ -119,9 +119,10 @@ impl Arguments {
             );
             arguments.workers = most;
         }
-        match arguments.workers == 0 || arguments.seconds == 0 {
-            true => Err("at least one worker and one second".into()),
-            false => Ok(arguments),
+        if arguments.workers == 0 || arguments.seconds == 0 {
+            Err("at least one worker and one second".into())
+        } else {
+            Ok(arguments)
         }
     }
 }

@@ -61,7 +61,7 @@ impl Drive {
         drive
     }
 
-    /// Hands an event over, drains the commands, and gives the answer, where the event is a request.
+    /// Hands an event over, drains the commands, and gives the answer, if the event is a request.
     fn send(&mut self, event: Event) -> Option<Response> {
         self.machine.handle(event, Timestamp(1));
         self.events += 1;

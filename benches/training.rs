@@ -11,7 +11,7 @@
 //!
 //! `FEDAVG_PYTHON` names a Python that has torch, safetensors and numpy; without it `python3` is tried, and without
 //! PyTorch the ratio is left out. `cargo bench --bench training -- cifar_cnn libtorch` runs a part: any of the models,
-//! any of the backends. `FEDAVG_BENCH_SECONDS` is how long a measurement takes, 2 seconds where it isn't set.
+//! any of the backends. `FEDAVG_BENCH_SECONDS` is how long a measurement takes, 2 seconds if it isn't set.
 
 use std::{
     collections::BTreeMap,
@@ -236,7 +236,7 @@ impl<'a> Reference<'a> {
     }
 }
 
-/// Whole batches that take about as long as a measurement should; one batch where that alone takes longer.
+/// Whole batches that take about as long as a measurement should; one batch if that alone takes longer.
 fn enough(mut train: impl FnMut(usize) -> Duration) -> usize {
     let window = env::var("FEDAVG_BENCH_SECONDS")
         .ok()

@@ -82,7 +82,7 @@ impl ModelVersion {
 pub struct Timestamp(pub u64);
 
 impl Timestamp {
-    /// The time from `earlier` to here; zero where `earlier` is in fact later.
+    /// The time from `earlier` to here; zero if `earlier` is in fact later.
     pub fn since(self, earlier: Timestamp) -> Duration {
         Duration::from_millis(self.0.saturating_sub(earlier.0))
     }

@@ -160,7 +160,7 @@ impl StrategySpec {
         Self::Custom { name, settings }
     }
 
-    /// The strategy, where it is one of this crate's; `None` for an embedder's own.
+    /// The strategy, if it is one of this crate's; `None` for an embedder's own.
     pub fn build(&self) -> Option<Arc<dyn FederatedStrategy>> {
         match *self {
             Self::FedAvg {
@@ -185,10 +185,10 @@ impl StrategySpec {
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum EvaluationMode {
-    /// The coordinator where it has the data, else the workers.
+    /// The coordinator if it has the data, else the workers.
     #[default]
     Auto,
-    /// The coordinator; a job is refused where it lacks the data.
+    /// The coordinator; a job is refused if it lacks the data.
     Coordinator,
     /// The workers: each client evaluates its share of the test split, weighted by examples.
     Workers,
@@ -210,7 +210,7 @@ pub struct Encodings {
     pub models: Encoding,
 }
 
-/// [`Encodings`] in a job, where a field that is not known is misspelt.
+/// [`Encodings`] in a job, if a field that is not known is misspelt.
 #[derive(Deserialize)]
 #[serde(
     remote = "Encodings",
@@ -244,12 +244,15 @@ impl JobSpec {
         at_least_one("limits.min_workers", self.limits.min_workers.into())?;
         at_least_one("limits.start_timeout", self.limits.start_timeout)?;
         at_least_one("limits.evaluation_timeout", self.limits.evaluation_timeout)?;
-        let not_negative = |field, value: f64| match value.is_finite() && value >= 0.0 {
-            true => Ok(()),
-            false => Err(JobError::new(
-                field,
-                "must be a finite number of at least 0",
-            )),
+        let not_negative = |field, value: f64| {
+            if value.is_finite() && value >= 0.0 {
+                Ok(())
+            } else {
+                Err(JobError::new(
+                    field,
+                    "must be a finite number of at least 0",
+                ))
+            }
         };
         not_negative("training.lr", self.training.lr)?;
         not_negative("training.momentum", self.training.momentum)?;

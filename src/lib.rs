@@ -47,6 +47,7 @@ pub mod simulation;
 pub mod store;
 pub mod strategy;
 pub mod telemetry;
+mod text;
 pub mod transport;
 pub mod worker;
 

@@ -39,7 +39,7 @@ impl Default for TrainingSettings {
     }
 }
 
-/// [`TrainingSettings`] in a job, where a field that is not known is misspelt.
+/// [`TrainingSettings`] in a job, if a field that is not known is misspelt.
 #[derive(Deserialize)]
 #[serde(
     remote = "TrainingSettings",

@@ -1,23 +1,33 @@
 //! A coordinator and many clients in one process: the same coordinator, round machine, worker loop and strategy as over
 //! a network, joined by the in-process transport.
 
-use std::{fmt, future::Future, io, pin::pin, sync::Arc};
+use std::{
+    fmt,
+    future::Future,
+    io,
+    pin::pin,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
 
 use futures_util::StreamExt;
 use thiserror::Error;
-use tokio::{sync::watch, task::JoinSet};
+use tokio::{
+    sync::watch,
+    task::{JoinHandle, JoinSet},
+};
 
 use crate::{
     coordinator::{Coordinator, CoordinatorConfig, StrategyFactory, strategy_factory},
-    ids::RoundId,
+    ids::{JobId, RoundId},
     job::{JobSpec, Settings, StrategySpec},
-    parameters::Parameters,
+    parameters::{Digest, Parameters},
     protocol::{JobSummary, LoggedEvent, RoundRecord},
     report::Refusal,
-    round::Outcome,
+    round::{JobEvent, Outcome},
     strategy::{FederatedStrategy, Replay, StrategyError},
     transport::{Caller, InProcess, Operator, OperatorError},
-    worker::{TrainerFactory, Worker, WorkerConfig, WorkerError},
+    worker::{TrainError, TrainerFactory, Worker, WorkerConfig, WorkerError},
 };
 
 /// The name under which the run's own strategy is registered.
@@ -35,6 +45,16 @@ pub struct Simulation {
     strategy: Option<StrategyFactory>,
     replay: Option<Vec<RoundRecord>>,
     observer: Option<Observer>,
+    checkpoints: Option<Checkpoints>,
+    expected_initial: Option<Digest>,
+}
+
+/// Saves what there is of a run from time to time.
+struct Checkpoints {
+    every: Duration,
+    save: Arc<Mutex<dyn FnMut(SimulationResult) + Send>>,
+    last: Instant,
+    saving: Option<JoinHandle<()>>,
 }
 
 impl fmt::Debug for Simulation {
@@ -74,6 +94,8 @@ impl Simulation {
             strategy: None,
             replay: None,
             observer: None,
+            checkpoints: None,
+            expected_initial: None,
         }
     }
 
@@ -117,6 +139,29 @@ impl Simulation {
         self
     }
 
+    /// Gives `save` what there is of the run, about every so often while rounds are committed, on a thread of its own.
+    /// A save that takes longer delays the next one, not the rounds.
+    pub fn checkpoints(
+        mut self,
+        every: Duration,
+        save: impl FnMut(SimulationResult) + Send + 'static,
+    ) -> Self {
+        self.checkpoints = Some(Checkpoints {
+            every,
+            save: Arc::new(Mutex::new(save)),
+            last: Instant::now(),
+            saving: None,
+        });
+        self
+    }
+
+    /// Fails at once, with [`SimulationError::Replay`], if the initial model is not the one with this digest
+    /// ([`JobSummary::initial_digest`]).
+    pub fn expect_initial(mut self, digest: Digest) -> Self {
+        self.expected_initial = Some(digest);
+        self
+    }
+
     /// Makes the run, on a runtime of its own.
     ///
     /// # Errors
@@ -147,6 +192,7 @@ impl Simulation {
             return Err(SimulationError::LocalData);
         }
         self.spec.limits.min_workers = self.workers as u32;
+        self.check_dataset().await?;
         let mut builder = Coordinator::builder(self.trainers.clone()).config(self.config);
         if let Some(factory) = self.strategy {
             builder = builder.strategy(STRATEGY, move |job, settings| factory(job, settings));
@@ -154,7 +200,16 @@ impl Simulation {
         let coordinator = builder.start();
         let here = Caller::in_process();
         let initial = self.initial.map(Arc::new);
-        let job = coordinator.submit(&here, self.spec, initial).await?.job;
+        let submitted = coordinator.submit(&here, self.spec, initial).await?;
+        let (job, found) = (submitted.job, submitted.initial_digest);
+        if let Some(expected) = self.expected_initial
+            && found != Some(expected)
+        {
+            return Err(SimulationError::Replay(format!(
+                "the initial model is another one than the recorded run's (digest {expected}): give the same with \
+                 --initial, and the same seed"
+            )));
+        }
         let (stop, stopped) = watch::channel(false);
         let mut workers = JoinSet::new();
         for index in 0..self.workers {
@@ -185,6 +240,11 @@ impl Simulation {
                         if let Some(observer) = &mut self.observer {
                             observer(&event);
                         }
+                        if let Some(checkpoints) = &mut self.checkpoints
+                            && checkpoints.is_due(&event)
+                        {
+                            checkpoints.save(collect(&coordinator, job).await?);
+                        }
                     }
                     None => break,
                 },
@@ -201,17 +261,31 @@ impl Simulation {
             }
         }
         let _ = stop.send(true);
-        let summary = coordinator.job(&here, job).await?;
-        if let Some(Outcome::Failed { reason }) = summary.outcome {
-            return Err(SimulationError::Failed(reason));
+        if let Some(Checkpoints {
+            saving: Some(saving),
+            ..
+        }) = self.checkpoints
+        {
+            // Whoever saves must be done before the end is saved.
+            let _ = saving.await;
         }
-        let model = coordinator.model(&here, job, None).await?;
-        Ok(SimulationResult {
-            job: summary,
-            rounds: coordinator.rounds(&here, job, RoundId(0)).await?,
-            log: coordinator.log(job).map_err(OperatorError::Refused)?,
-            model,
-        })
+        let result = collect(&coordinator, job).await?;
+        if let Some(Outcome::Failed { reason }) = &result.job.outcome {
+            let reason = reason.clone();
+            let result = Box::new(result);
+            return Err(SimulationError::Failed { reason, result });
+        }
+        Ok(result)
+    }
+
+    /// Whether the dataset is here: the workers are in this process, so that nobody else will bring it.
+    async fn check_dataset(&self) -> Result<(), SimulationError> {
+        let (trainers, name) = (self.trainers.clone(), self.spec.dataset.clone());
+        let found = tokio::task::spawn_blocking(move || trainers.dataset(&name).map(drop)).await;
+        match found {
+            Ok(found) => found.map_err(SimulationError::Dataset),
+            Err(error) => Err(SimulationError::Runtime(io::Error::other(error))),
+        }
     }
 
     /// Registers the run's own strategy, and the replay around it, under a name that the job then asks for.
@@ -220,6 +294,7 @@ impl Simulation {
             if self.spec.partition.is_measured() {
                 return Err(SimulationError::MeasuredPartition);
             }
+            check_records(&records)?;
             let committed = records
                 .iter()
                 .filter(|record| record.version.is_some())
@@ -266,6 +341,60 @@ impl Simulation {
     }
 }
 
+impl Checkpoints {
+    fn is_due(&self, event: &LoggedEvent) -> bool {
+        let is_commit = matches!(event.event, JobEvent::RoundCommitted { .. });
+        let is_idle = self.saving.as_ref().is_none_or(JoinHandle::is_finished);
+        is_commit && is_idle && self.last.elapsed() >= self.every
+    }
+
+    fn save(&mut self, result: SimulationResult) {
+        self.last = Instant::now();
+        let save = self.save.clone();
+        self.saving = Some(tokio::task::spawn_blocking(move || {
+            let mut save = save.lock().unwrap_or_else(PoisonError::into_inner);
+            save(result);
+        }));
+    }
+}
+
+/// What a job has come to.
+async fn collect(
+    coordinator: &Coordinator,
+    job: JobId,
+) -> Result<SimulationResult, SimulationError> {
+    let here = Caller::in_process();
+    Ok(SimulationResult {
+        job: coordinator.job(&here, job).await?,
+        rounds: coordinator.rounds(&here, job, RoundId(0)).await?,
+        log: coordinator.log(job).map_err(OperatorError::Refused)?,
+        model: coordinator.model(&here, job, None).await?,
+    })
+}
+
+/// Checks that a record has each round once, in order, from the first on.
+fn check_records(records: &[RoundRecord]) -> Result<(), SimulationError> {
+    let mut version = 0;
+    for (place, record) in records.iter().enumerate() {
+        let round = place as u64 + 1;
+        if record.round.0 != round {
+            return Err(SimulationError::Replay(format!(
+                "the record has round {} in place of round {round}: rounds are missing, or out of order",
+                record.round
+            )));
+        }
+        if let Some(made) = record.version {
+            version += 1;
+            if made.0 != version {
+                return Err(SimulationError::Replay(format!(
+                    "round {round} of the record made version {made}, and version {version} comes next"
+                )));
+            }
+        }
+    }
+    Ok(())
+}
+
 /// Why a run has no result.
 #[derive(Debug, Error)]
 #[non_exhaustive]
@@ -274,8 +403,19 @@ pub enum SimulationError {
     #[error("the job is refused: {0}")]
     Refused(#[source] Refusal),
     /// The job failed.
-    #[error("the job failed: {0}")]
-    Failed(String),
+    #[error("the job failed: {reason}")]
+    Failed {
+        /// Why.
+        reason: String,
+        /// What there is of the run: its rounds, its log and the last model.
+        result: Box<SimulationResult>,
+    },
+    /// The dataset can't be read.
+    #[error("the dataset can't be used")]
+    Dataset(#[source] TrainError),
+    /// A recorded run can't be repeated from what was given.
+    #[error("the run can't be repeated: {0}")]
+    Replay(String),
     /// A worker ended.
     #[error("a worker ended")]
     Worker(#[source] WorkerError),

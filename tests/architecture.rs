@@ -32,6 +32,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ),
     // Edges.
     ("panics", &[]),
+    ("text", &[]),
     ("data", &[]),
     ("backend", &["panics", "protocol"]),
     ("model", &["ids", "parameters", "rng"]),
@@ -74,6 +75,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "store",
             "strategy",
             "telemetry",
+            "text",
             "transport",
             "worker",
         ],

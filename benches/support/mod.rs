@@ -124,7 +124,7 @@ impl Process {
         kib.unwrap_or(0) << 10
     }
 
-    /// Runs a job to its end. How long a round took: the mean from commit to commit, where there are two and more, else
+    /// Runs a job to its end. How long a round took: the mean from commit to commit, if there are two and more, else
     /// from its beginning to its commit.
     pub async fn run(&self, spec: &JobSpec) -> Duration {
         let operator =

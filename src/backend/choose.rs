@@ -15,19 +15,19 @@ pub struct Choice {
 }
 
 impl DeviceSpec {
-    /// What `auto` stands for here: every CUDA GPU that proves itself, through LibTorch where that is compiled in, else
-    /// through burn's own backend; else the CPU; else, where no CPU backend is compiled in, the best GPU of `wgpu`.
+    /// What `auto` stands for here: every CUDA GPU that proves itself, through LibTorch if that is compiled in, else
+    /// through burn's own backend; else the CPU; else, if no CPU backend is compiled in, the best GPU of `wgpu`.
     ///
     /// # Errors
     ///
-    /// [`DeviceError`] where not even the last of these is to be had.
+    /// [`DeviceError`] if not even the last of these is to be had.
     pub fn choose() -> Result<Choice, DeviceError> {
         let (candidates, missing) = cuda_candidates();
         choose_from(candidates, missing, |device| device.device().map(drop))
     }
 }
 
-/// The CUDA devices to try, and why there is none where there is none.
+/// The CUDA devices to try, and why there is none if there is none.
 fn cuda_candidates() -> (Vec<DeviceSpec>, String) {
     #[cfg(any(feature = "libtorch", feature = "cuda"))]
     let indices = |count: usize| 0..u16::try_from(count).unwrap_or(u16::MAX);
@@ -65,9 +65,10 @@ fn choose_from(
         }
     }
     if devices.is_empty() {
-        let reason = match refused.is_empty() {
-            true => missing,
-            false => refused.join("; "),
+        let reason = if refused.is_empty() {
+            missing
+        } else {
+            refused.join("; ")
         };
         let why = format!("no GPU is used: {reason}");
         let devices = match DeviceSpec::Cpu.resolve() {
@@ -103,9 +104,12 @@ mod tests {
 
     #[test]
     fn all_gpus_that_work_are_taken_and_the_others_named() {
-        let second_is_broken = |device| match device == gpus(2)[1] {
-            true => Err(broken(device)),
-            false => Ok(()),
+        let second_is_broken = |device| {
+            if device == gpus(2)[1] {
+                Err(broken(device))
+            } else {
+                Ok(())
+            }
         };
         let choice = choose_from(gpus(3), String::new(), second_is_broken).unwrap();
         assert_eq!(choice.devices, [gpus(3)[0], gpus(3)[2]]);

@@ -16,7 +16,7 @@ pub(super) struct Cuda {
     pub has_gpu_part: bool,
     /// How many GPUs the CUDA runtime shows.
     pub visible: usize,
-    /// The GPUs that the driver shows; none where there is no driver.
+    /// The GPUs that the driver shows; none if there is no driver.
     pub driver: Option<Vec<Gpu>>,
     /// `CUDA_VISIBLE_DEVICES`.
     pub restriction: Option<String>,
@@ -61,7 +61,7 @@ impl Cuda {
         }
     }
 
-    /// Why there is no GPU of this index, where that is known before trying.
+    /// Why there is no GPU of this index, if that is known before trying.
     pub fn obstacle(&self, index: usize) -> Option<String> {
         if index < self.visible && self.has_gpu_part {
             return None;
@@ -145,9 +145,10 @@ impl Cuda {
         let alike = gpus.windows(2).all(|pair| {
             pair[0].name == pair[1].name && capability(&pair[0]) == capability(&pair[1])
         });
-        let found = match alike && self.restriction.is_none() {
-            true => gpus.get(index),
-            false => gpus.iter().find(unserved),
+        let found = if alike && self.restriction.is_none() {
+            gpus.get(index)
+        } else {
+            gpus.iter().find(unserved)
         };
         let Some(gpu) = found else {
             return (format!("GPU {index}"), None);

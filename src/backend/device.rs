@@ -12,7 +12,7 @@ impl DeviceSpec {
     ///
     /// # Errors
     ///
-    /// [`DeviceError::NotBuilt`] where no CPU backend is compiled in.
+    /// [`DeviceError::NotBuilt`] if no CPU backend is compiled in.
     pub fn resolve(self) -> Result<Self, DeviceError> {
         match self {
             Self::Auto => {
@@ -99,7 +99,7 @@ fn proven(spec: DeviceSpec, device: Device) -> Result<Device, DeviceError> {
     }
 }
 
-/// wgpu's thread ends where there is no adapter, and whoever waits for it learns that alone.
+/// wgpu's thread ends if there is no adapter, and whoever waits for it learns that alone.
 fn without_adapter(error: DeviceError) -> DeviceError {
     match error {
         DeviceError::Unavailable { device, reason } if reason.contains("RecvError") => {
@@ -261,12 +261,13 @@ mod tests {
         ] {
             let spec: DeviceSpec = text.parse().unwrap();
             let error = spec.device().unwrap_err();
-            match built {
-                true => assert!(
+            if built {
+                assert!(
                     matches!(error, DeviceError::Unavailable { device, .. } if device == spec),
                     "{error}"
-                ),
-                false => assert_eq!(error, not_built(spec, feature)),
+                )
+            } else {
+                assert_eq!(error, not_built(spec, feature))
             }
         }
     }

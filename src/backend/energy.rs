@@ -15,7 +15,7 @@ use super::DeviceSpec;
 
 /// Counts the energy of one device.
 pub trait EnergySource: Send {
-    /// Millijoules since some moment that stays the same; none where it can't be read now.
+    /// Millijoules since some moment that stays the same; none if it can't be read now.
     fn millijoules(&mut self) -> Option<u64>;
 }
 
@@ -37,7 +37,7 @@ impl fmt::Debug for EnergyMeter {
 struct State {
     source: Box<dyn EnergySource>,
     active: u32,
-    /// What the source said last; none where it could not be read.
+    /// What the source said last; none if it could not be read.
     last: Option<u64>,
     /// Millijoules for each of the trainings that run.
     clock: f64,
@@ -101,7 +101,7 @@ impl EnergyMeter {
 }
 
 impl Metered {
-    /// The training has ended: the joules that it spent, where they are known.
+    /// The training has ended: the joules that it spent, if they are known.
     ///
     /// A counter moves on some ten times a second, so that of trainings much shorter than that many have nothing and
     /// some more than theirs; in a sum they even out.

@@ -7,7 +7,7 @@ use super::{hardware::LIBTORCH, version::version};
 /// Checks that the libraries that this process runs with are of the version that it is built against. Others lack
 /// functions, or have them with other arguments.
 ///
-/// Nothing is checked where the system does not show which libraries those are (other than Linux), or where they do not
+/// Nothing is checked if the system does not show which libraries those are (other than Linux), or if they do not
 /// say their version.
 ///
 /// # Errors

@@ -26,7 +26,7 @@
 //!
 //! Without the feature `burn` only the names of devices, the inventory and the energy are here.
 //!
-//! This folder is the only place that names a backend. It must never panic where a device is missing, and never treat missing
+//! This folder is the only place that names a backend. It must never panic if a device is missing, and never treat missing
 //! hardware as an error of the inventory.
 
 #[cfg(feature = "burn")]

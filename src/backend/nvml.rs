@@ -21,7 +21,7 @@ impl NvmlEnergy {
         }
     }
 
-    /// The counter of the GPU that CUDA knows by this index, where it surely is and works.
+    /// The counter of the GPU that CUDA knows by this index, if it surely is and works.
     fn open(cuda: u16) -> Option<Self> {
         let nvml = Nvml::init().ok()?;
         let variable = |name| std::env::var(name).ok();
@@ -49,7 +49,7 @@ impl EnergySource for NvmlEnergy {
     }
 }
 
-/// The UUIDs of all GPUs, in NVML's order; none where one can't be read, since it could be the one looked for.
+/// The UUIDs of all GPUs, in NVML's order; none if one can't be read, since it could be the one looked for.
 fn uuids(nvml: &Nvml) -> Option<Vec<String>> {
     let count = nvml.device_count().ok()?;
     (0..count)
@@ -68,7 +68,7 @@ enum Name {
     Uuid(String),
 }
 
-/// What CUDA's device of this index is called, given `CUDA_VISIBLE_DEVICES` and `CUDA_DEVICE_ORDER`; none where they do
+/// What CUDA's device of this index is called, given `CUDA_VISIBLE_DEVICES` and `CUDA_DEVICE_ORDER`; none if they do
 /// not say it plainly.
 fn named(cuda: u16, visible: Option<&str>, order: Option<&str>) -> Option<Name> {
     let by_place = |place| match order {
@@ -102,7 +102,7 @@ fn named(cuda: u16, visible: Option<&str>, order: Option<&str>) -> Option<Name> 
 fn position(gpu: &Name, uuids: &[String]) -> Option<u32> {
     let index = match gpu {
         Name::Pci(place) => *place,
-        // Where there is one alone, no order can mistake it.
+        // If there is one alone, no order can mistake it.
         Name::Fastest(place) if uuids.len() == 1 => *place,
         Name::Fastest(_) => return None,
         Name::Uuid(beginning) => {

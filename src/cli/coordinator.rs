@@ -27,7 +27,7 @@ pub struct CoordinatorArgs {
     /// tailscale:PORT, this machine's Tailscale address. Other addresses than loopback need a join token. Port 0: any that is free
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8000")]
     pub bind: Bind,
-    /// By which address workers and operators reach it, where that is another: an address, a host or tailscale, each with
+    /// By which address workers and operators reach it, if that is another: an address, a host or tailscale, each with
     /// :PORT or without [default: where it listens]
     #[arg(long, value_name = "ADDRESS")]
     pub advertise: Option<Advertise>,
@@ -65,7 +65,7 @@ pub struct StorageArgs {
 }
 
 impl StorageArgs {
-    /// The folder, where files are wanted.
+    /// The folder, if files are wanted.
     fn folder(&self, bind: SocketAddr) -> Result<Option<Arc<DataFolder>>, Failure> {
         if self.in_memory {
             return Ok(None);
@@ -126,6 +126,9 @@ pub struct LimitArgs {
     /// The most workers at once
     #[arg(long, value_name = "N", default_value = "20000")]
     pub max_workers: usize,
+    /// The most clients of a job
+    #[arg(long, value_name = "N", default_value = "1000000", value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_clients: u32,
     /// The most jobs that wait in the queue
     #[arg(long, value_name = "N", default_value = "100")]
     pub max_queued: usize,
@@ -148,7 +151,7 @@ pub struct LimitArgs {
 
 impl CoordinatorArgs {
     /// Serves until Ctrl-C. Prints `listening on http://ADDRESS` to standard output once it listens, and in a second line
-    /// how workers join, where it knows by which address.
+    /// how workers join, if it knows by which address.
     ///
     /// # Errors
     ///
@@ -206,7 +209,7 @@ impl CoordinatorArgs {
 }
 
 impl CoordinatorArgs {
-    /// The addresses of this machine, where one of them is to be looked for.
+    /// The addresses of this machine, if one of them is to be looked for.
     fn local_addresses(&self) -> Vec<LocalAddress> {
         match (self.bind, &self.advertise) {
             (Bind::Tailscale { .. }, _) | (_, Some(Advertise::Tailscale { .. })) => {
@@ -219,25 +222,28 @@ impl CoordinatorArgs {
     /// Who is told an address of this coordinator to reach it by must be kept out by something, too.
     fn check_advertised(&self, has_token: bool) -> Result<(), Failure> {
         let is_for_others = |advertise: &Advertise| !advertise.is_loopback();
-        match self.advertise.as_ref().is_some_and(is_for_others) && !has_token {
-            true => Err(Failure::Usage(
+        if self.advertise.as_ref().is_some_and(is_for_others) && !has_token {
+            Err(Failure::Usage(
                 "--advertise names an address for other machines: that needs a join token (--join-token)"
                     .to_string(),
-            )),
-            false => Ok(()),
+            ))
+        } else {
+            Ok(())
         }
     }
 
     /// How workers join: a line to copy, which does not show the join token.
     fn invitation(&self, listening: SocketAddr, url: &str, has_token: bool) -> String {
         let is_local = self.advertise.is_none() && listening.ip().to_canonical().is_loopback();
-        let who = match is_local {
-            true => "workers on this machine join with",
-            false => "workers join with",
+        let who = if is_local {
+            "workers on this machine join with"
+        } else {
+            "workers join with"
         };
-        let token = match has_token {
-            true => " --join-token-file FILE",
-            false => "",
+        let token = if has_token {
+            " --join-token-file FILE"
+        } else {
+            ""
         };
         format!("{who}: fedavg-worker --coordinator {url}{token}")
     }
@@ -261,6 +267,7 @@ impl LimitArgs {
             upload_buffer: usize::try_from(self.upload_buffer).unwrap_or(usize::MAX),
             max_local_examples: self.max_local_examples,
             max_workers: self.max_workers,
+            max_clients: self.max_clients,
             max_queued: self.max_queued,
             keep_jobs: self.keep_jobs,
             keep_events: self.keep_events,

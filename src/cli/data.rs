@@ -37,7 +37,7 @@ pub enum DataCommand {
     List,
     /// Download a dataset, check it, and put it in place
     Download(DownloadArgs),
-    /// The fingerprint of a dataset: equal on two machines where they hold the same data
+    /// The fingerprint of a dataset: equal on two machines if they hold the same data
     Fingerprint {
         /// The dataset: digits, cifar10 or folder:PATH
         #[arg(value_name = "NAME")]
@@ -82,11 +82,12 @@ impl DataArgs {
             DataCommand::Download(arguments) => self.download(screen, arguments),
             DataCommand::Fingerprint { name } => {
                 let fingerprint = self.open(name)?.fingerprint();
-                match self.json {
-                    true => screen.print_json(&serde_json::json!({
+                if self.json {
+                    screen.print_json(&serde_json::json!({
                         "name": name, "fingerprint": fingerprint
-                    })),
-                    false => screen.print(&fingerprint),
+                    }))
+                } else {
+                    screen.print(&fingerprint)
                 }
             }
         }
@@ -152,11 +153,12 @@ impl DataArgs {
             DownloadError::NoChecksum { .. } => Failure::Usage(error.to_string()),
             error => Failure::because(format!("no {}", arguments.name), error),
         })?;
-        match self.json {
-            true => screen.print_json(&serde_json::json!({
+        if self.json {
+            screen.print_json(&serde_json::json!({
                 "name": arguments.name, "folder": place
-            })),
-            false => screen.print(&place.display().to_string()),
+            }))
+        } else {
+            screen.print(&place.display().to_string())
         }
     }
 }

@@ -8,7 +8,10 @@ use std::{
 
 use thiserror::Error;
 
-use crate::{report::Refusal, round::Outcome};
+use crate::{report::Refusal, round::Outcome, text::printable};
+
+/// The most characters of a message.
+const LONGEST: usize = 4000;
 
 /// The exit codes, as `--help` shows them.
 pub const EXIT_CODES: &str = "Exit codes:
@@ -88,7 +91,7 @@ impl Failure {
     ///
     /// # Errors
     ///
-    /// Where it did not complete.
+    /// If it did not complete.
     pub fn of_outcome(outcome: &Outcome) -> Result<(), Self> {
         match outcome {
             Outcome::Completed => Ok(()),
@@ -104,7 +107,7 @@ pub fn exit(result: Result<(), Failure>) -> ExitCode {
         return ExitCode::SUCCESS;
     };
     if !matches!(failure, Failure::OutputClosed) {
-        // Nobody is left to be told where standard error is closed, too.
+        // Nobody is left to be told if standard error is closed, too.
         let _ = writeln!(io::stderr(), "error: {}", in_full(&failure));
     }
     ExitCode::from(failure.code())
@@ -122,7 +125,8 @@ pub(super) fn in_full(error: &dyn Error) -> String {
         }
         cause = error.source();
     }
-    text.replace('\n', " ")
+    // Other machines' words can be in it.
+    printable(&text.replace('\n', " "), LONGEST).into_owned()
 }
 
 #[cfg(test)]

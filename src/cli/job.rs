@@ -7,12 +7,13 @@ use std::{
 
 use clap::{Args, builder::PossibleValuesParser, builder::TypedValueParser};
 
-use super::{Failure, values::by_name};
+use super::{Failure, Screen, values::by_name};
 use crate::{
     job::{EvaluationMode, JobSpec, OptimizerKind, StrategySpec},
-    parameters::{Encoding, Parameters, safetensors},
+    parameters::{Encoding, ModelFile, Parameters},
     partition::PartitionSpec,
     strategy::Weighting,
+    text::printable,
 };
 
 /// What a job is to be. What neither a flag nor the file names has the default shown.
@@ -79,7 +80,7 @@ pub struct JobArgs {
     /// How much each report counts [default: examples]
     #[arg(long, value_name = "NAME", value_parser = PossibleValuesParser::new(["examples", "uniform"]).try_map(by_name::<Weighting>))]
     pub weighting: Option<Weighting>,
-    /// Who evaluates the global model; auto: the coordinator where it has the data, else the workers [default: auto]
+    /// Who evaluates the global model; auto: the coordinator if it has the data, else the workers [default: auto]
     #[arg(long, value_name = "WHO", value_parser = PossibleValuesParser::new(["auto", "coordinator", "workers", "never"]).try_map(by_name::<EvaluationMode>))]
     pub evaluation: Option<EvaluationMode>,
     /// Seconds from a round's beginning to its deadline [default: 900]
@@ -203,15 +204,20 @@ pub fn read_job(file: &Path) -> Result<JobSpec, Failure> {
     })
 }
 
-/// Reads a model from a safetensors file.
+/// Reads a model from a safetensors file, and tells what had to be changed for it.
 ///
 /// # Errors
 ///
 /// [`Failure::Usage`] with the file's name.
-pub fn read_model(file: &Path) -> Result<Parameters, Failure> {
+pub fn read_model(screen: &Screen, file: &Path) -> Result<Parameters, Failure> {
     let problem = |problem: String| Failure::Usage(format!("{}: {problem}", file.display()));
     let bytes = fs::read(file).map_err(|error| problem(error.to_string()))?;
-    safetensors::decode(&bytes).map_err(|error| problem(error.to_string()))
+    let read = ModelFile::parse(&bytes).and_then(ModelFile::into_model);
+    let read = read.map_err(|error| problem(error.to_string()))?;
+    for change in read.changes {
+        screen.note(&printable(&format!("{}: {change}", file.display()), 1000));
+    }
+    Ok(read.model)
 }
 
 #[cfg(test)]

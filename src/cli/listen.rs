@@ -44,7 +44,7 @@ impl FromStr for Bind {
 }
 
 impl Bind {
-    /// The address, where these are the machine's.
+    /// The address, if these are the machine's.
     pub(super) fn resolve(self, addresses: &[LocalAddress]) -> Result<SocketAddr, Failure> {
         match self {
             Self::Address(address) => Ok(address),
@@ -97,16 +97,14 @@ impl FromStr for Advertise {
         };
         let is_usual =
             |letter: char| letter.is_ascii_alphanumeric() || matches!(letter, '-' | '.' | '_');
-        match host.contains(|letter: char| letter.is_ascii_alphabetic())
-            && host.chars().all(is_usual)
+        if host.contains(|letter: char| letter.is_ascii_alphabetic()) && host.chars().all(is_usual)
         {
-            true => Ok(Self::Host {
+            Ok(Self::Host {
                 host: host.to_string(),
                 port,
-            }),
-            false => Err(
-                "not a host, such as lab.tailnet.ts.net, 100.64.0.1:8000 or tailscale".to_string(),
-            ),
+            })
+        } else {
+            Err("not a host, such as lab.tailnet.ts.net, 100.64.0.1:8000 or tailscale".to_string())
         }
     }
 }
@@ -122,7 +120,7 @@ impl Advertise {
         Ok(Self::Host { host, port })
     }
 
-    /// The host and perhaps the port, where these are the machine's addresses.
+    /// The host and perhaps the port, if these are the machine's addresses.
     pub(super) fn resolve(&self, addresses: &[LocalAddress]) -> Result<Place, Failure> {
         let (host, port) = match self {
             Self::Host { host, port } => (host.clone(), *port),
@@ -165,9 +163,10 @@ impl Place {
 pub(super) fn reached_at(listening: SocketAddr) -> Option<String> {
     let needs_scope =
         matches!(listening.ip(), IpAddr::V6(address) if address.is_unicast_link_local());
-    match listening.ip().is_unspecified() || needs_scope {
-        true => None,
-        false => Some(format!("http://{listening}")),
+    if listening.ip().is_unspecified() || needs_scope {
+        None
+    } else {
+        Some(format!("http://{listening}"))
     }
 }
 
@@ -209,9 +208,10 @@ fn tailscale_address(flag: &str, addresses: &[LocalAddress]) -> Result<IpAddr, F
         return Err(Failure::Usage(format!("{flag} {TAILSCALE}: {problem}")));
     };
     let others: Vec<_> = others.iter().map(ToString::to_string).collect();
-    let others = match others.is_empty() {
-        true => "none".to_string(),
-        false => others.join(", "),
+    let others = if others.is_empty() {
+        "none".to_string()
+    } else {
+        others.join(", ")
     };
     let LocalAddress { interface, address } = taken;
     tracing::info!(%address, interface, others, "took this machine's Tailscale address");

@@ -1,17 +1,23 @@
 //! `fedavg model`: models as files.
 
-use std::path::{Path, PathBuf};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use clap::{Args, Subcommand};
+use serde::Serialize;
 use serde_json::json;
 
 use super::{
-    Align, Failure, Screen, Table, block_on, job::read_model, operator::ConnectArgs,
-    output::WholeFile, values::human_bytes,
+    Align, Failure, Screen, Table, block_on,
+    operator::ConnectArgs,
+    output::WholeFile,
+    values::{human_bytes, number},
 };
 use crate::{
     ids::{JobId, ModelVersion},
-    parameters::{Parameters, Role, TensorSpec},
+    parameters::{FileTensor, ModelFile, Role},
     transport::Operator,
 };
 
@@ -77,60 +83,99 @@ impl DownloadArgs {
             download.await.map_err(|error| client.failure(error))
         })?;
         file.put_in_place()?;
-        match self.json {
-            true => screen.print_json(&json!({
+        if self.json {
+            screen.print_json(&json!({
                 "job": self.job, "version": version, "bytes": length, "file": self.output
-            })),
-            false => screen.print(&format!(
+            }))
+        } else {
+            screen.print(&format!(
                 "version {version} of job {}: {}, written to {}",
                 self.job,
                 human_bytes(length),
                 self.output.display()
-            )),
+            ))
         }
     }
 }
 
 fn inspect(screen: &Screen, file: &Path, as_json: bool) -> Result<(), Failure> {
-    let model = read_model(file)?;
-    let layout = model.layout();
+    let problem = |problem: String| Failure::Usage(format!("{}: {problem}", file.display()));
+    let bytes = fs::read(file).map_err(|error| problem(error.to_string()))?;
+    let model = ModelFile::parse(&bytes).map_err(|error| problem(error.to_string()))?;
+    let mut lines = Vec::new();
+    for tensor in model.tensors() {
+        lines.push(Line::of(&model, tensor));
+    }
+    let count: usize = lines.iter().map(|line| line.values).sum();
     if as_json {
-        let tensors: Vec<_> = layout
-            .tensors()
-            .iter()
-            .map(|tensor| {
-                json!({
-                    "name": tensor.name, "shape": tensor.shape, "role": tensor.role,
-                    "values": tensor.range().len(), "norm": norm(&model, tensor)
-                })
-            })
-            .collect();
-        return screen.print_json(&json!({ "parameters": layout.len(), "tensors": tensors }));
+        return screen.print_json(&json!({ "parameters": count, "tensors": lines }));
     }
     let mut table = Table::new(&[
         ("tensor", Align::Left),
+        ("type", Align::Left),
         ("shape", Align::Left),
         ("role", Align::Left),
         ("values", Align::Right),
         ("norm", Align::Right),
     ]);
-    for tensor in layout.tensors() {
-        let shape: Vec<_> = tensor.shape.iter().map(usize::to_string).collect();
+    for line in &lines {
+        let shape: Vec<_> = line.shape.iter().map(usize::to_string).collect();
+        let norm = match line.norm {
+            _ if line.not_finite > 0 => format!("{} values are not finite", line.not_finite),
+            Some(norm) => number(norm),
+            None => "-".to_string(),
+        };
         table.row([
-            tensor.name.clone(),
+            line.name.clone(),
+            line.dtype.clone(),
             shape.join(" x "),
-            role(tensor.role).to_string(),
-            tensor.range().len().to_string(),
-            format!("{:.4}", norm(&model, tensor)),
+            role(line.role).to_string(),
+            line.values.to_string(),
+            norm,
         ]);
     }
     screen.print(&table.to_string())?;
     screen.print(&format!(
-        "{} tensors, {} parameters, {}",
-        layout.tensors().len(),
-        layout.len(),
-        human_bytes(layout.bytes() as u64)
+        "{} tensors, {count} parameters, {}",
+        lines.len(),
+        human_bytes(bytes.len() as u64)
     ))
+}
+
+/// What is shown of a tensor.
+#[derive(Serialize)]
+struct Line {
+    name: String,
+    dtype: String,
+    shape: Vec<usize>,
+    role: Role,
+    values: usize,
+    /// The Euclidean norm; none if the values are no floating-point numbers, or not finite.
+    norm: Option<f64>,
+    /// How many values are infinite or not a number.
+    not_finite: usize,
+}
+
+impl Line {
+    fn of(model: &ModelFile<'_>, tensor: &FileTensor<'_>) -> Self {
+        let mut squares = 0.0;
+        let mut not_finite = 0;
+        let values = tensor.values();
+        for value in values.iter().flatten() {
+            squares += f64::from(*value).powi(2);
+            not_finite += usize::from(!value.is_finite());
+        }
+        let is_number = values.is_some() && not_finite == 0;
+        Self {
+            name: tensor.name.clone(),
+            dtype: tensor.dtype.clone(),
+            shape: tensor.shape.clone(),
+            role: model.role(&tensor.name),
+            values: tensor.shape.iter().product(),
+            norm: is_number.then(|| squares.sqrt()),
+            not_finite,
+        }
+    }
 }
 
 fn role(role: Role) -> &'static str {
@@ -139,12 +184,4 @@ fn role(role: Role) -> &'static str {
         Role::Buffer => "buffer",
         Role::Frozen => "frozen",
     }
-}
-
-/// The Euclidean norm of a tensor.
-fn norm(model: &Parameters, tensor: &TensorSpec) -> f64 {
-    let squares = model.values()[tensor.range()]
-        .iter()
-        .map(|value| f64::from(*value).powi(2));
-    squares.sum::<f64>().sqrt()
 }

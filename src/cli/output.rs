@@ -8,12 +8,14 @@ use std::{
     sync::Arc,
 };
 
+use clap::Args;
 use serde::Serialize;
 
 use super::{
     Failure, RunSummary,
+    failure::in_full,
     progress::ended,
-    values::{human_bytes, human_joules, percent},
+    values::{human_bytes, human_joules, number, percent},
 };
 use crate::{
     parameters::{Parameters, safetensors},
@@ -33,15 +35,73 @@ pub struct Results {
     pub model: Arc<Parameters>,
 }
 
+/// Where a run's files go.
+#[derive(Debug, Clone, Default, Args)]
+pub struct OutputArgs {
+    /// Write model.safetensors, rounds.jsonl, events.jsonl and summary.json into this folder
+    #[arg(long, value_name = "FOLDER")]
+    pub output: Option<PathBuf>,
+    /// Replace the files of an earlier run in the folder of --output
+    #[arg(long, requires = "output")]
+    pub force: bool,
+}
+
+impl OutputArgs {
+    /// Checks, before there is anything to lose, that the files can be written.
+    ///
+    /// # Errors
+    ///
+    /// [`Failure::Usage`] if the folder can't be made or written to, or has an earlier run and there is no --force.
+    pub fn prepare(&self) -> Result<Option<OutputFolder>, Failure> {
+        let Some(folder) = &self.output else {
+            return Ok(None);
+        };
+        let refuse =
+            |problem: String| Failure::Usage(format!("--output {}: {problem}", folder.display()));
+        if folder.exists() && !folder.is_dir() {
+            return Err(refuse("is a file; give a folder".to_string()));
+        }
+        if let Some(file) = FILES.iter().find(|file| folder.join(file).exists())
+            && !self.force
+        {
+            return Err(refuse(format!(
+                "has an earlier run ({file}); give another folder, or --force to replace it"
+            )));
+        }
+        fs::create_dir_all(folder).map_err(|error| refuse(error.to_string()))?;
+        let probe = WholeFile::create(&folder.join("probe"));
+        probe.map_err(|failure| refuse(in_full(&failure)))?;
+        Ok(Some(OutputFolder(folder.clone())))
+    }
+}
+
+/// A folder that a run's files can be written into.
+#[derive(Debug, Clone)]
+pub struct OutputFolder(PathBuf);
+
+impl OutputFolder {
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+/// The names of a run's files.
+const FILES: [&str; 4] = [
+    "summary.json",
+    "rounds.jsonl",
+    "events.jsonl",
+    "model.safetensors",
+];
+
 impl Results {
-    /// Writes the files into a folder, which is made where it is missing. `summary.json` comes last: where it is, the
-    /// others are.
+    /// Writes the files. `summary.json` comes last: if it is there, the others are.
     ///
     /// # Errors
     ///
     /// The file that can't be written, and why.
-    pub fn write(&self, folder: &Path) -> Result<(), Failure> {
-        fs::create_dir_all(folder).map_err(|error| cannot_write(folder, error))?;
+    pub fn write(&self, folder: &OutputFolder) -> Result<(), Failure> {
+        let folder = folder.path();
         write_model(&folder.join("model.safetensors"), &self.model)?;
         write_lines(&folder.join("rounds.jsonl"), &self.rounds)?;
         write_lines(&folder.join("events.jsonl"), &self.events)?;
@@ -63,7 +123,7 @@ pub(super) fn last_line(summary: &RunSummary, output: Option<&Path>) -> String {
         measured.push_str(&format!(", test accuracy {}", percent(accuracy)));
     }
     if let Some(loss) = summary.test_loss {
-        measured.push_str(&format!(", test loss {loss:.4}"));
+        measured.push_str(&format!(", test loss {}", number(loss)));
     }
     if let Some(version) = summary.test_version.filter(|of| *of != summary.version) {
         measured.push_str(&format!(" (of version {version}, not {})", summary.version));
@@ -86,7 +146,7 @@ pub(super) fn last_line(summary: &RunSummary, output: Option<&Path>) -> String {
 ///
 /// # Errors
 ///
-/// Where it can't be written.
+/// If it can't be written.
 fn write_model(file: &Path, model: &Parameters) -> Result<(), Failure> {
     write_whole(file, |file| {
         file.write_all(&safetensors::header(model.layout(), ""))?;
@@ -98,7 +158,7 @@ fn write_model(file: &Path, model: &Parameters) -> Result<(), Failure> {
 ///
 /// # Errors
 ///
-/// Where it can't be written.
+/// If it can't be written.
 pub(super) fn write_lines<T: Serialize>(file: &Path, values: &[T]) -> Result<(), Failure> {
     write_whole(file, |file| {
         for value in values {
@@ -118,20 +178,28 @@ fn write_whole(
     file.put_in_place()
 }
 
-/// A file that is written beside its place, and appears there as a whole or not at all.
+/// A file that is written beside its place, and appears there as a whole or not at all. What is there and is no regular
+/// file (a pipe, a terminal, `/dev/null`) is written to instead: it can't be replaced.
 #[derive(Debug)]
 pub(super) struct WholeFile {
     path: PathBuf,
-    temporary: PathBuf,
+    /// None if `path` itself is written to.
+    temporary: Option<PathBuf>,
     /// None once the file is in its place.
     file: Option<BufWriter<File>>,
 }
 
 impl WholeFile {
     pub fn create(path: &Path) -> Result<Self, Failure> {
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        let temporary = path.with_file_name(format!(".{name}.{}.tmp", std::process::id()));
-        let file = File::create(&temporary).map_err(|error| cannot_write(path, error))?;
+        let is_special = fs::metadata(path).is_ok_and(|found| !found.is_file());
+        let (file, temporary) = if is_special {
+            (File::options().write(true).open(path), None)
+        } else {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            let temporary = path.with_file_name(format!(".{name}.{}.tmp", std::process::id()));
+            (File::create(&temporary), Some(temporary))
+        };
+        let file = file.map_err(|error| cannot_write(path, error))?;
         Ok(Self {
             path: path.to_owned(),
             temporary,
@@ -141,15 +209,19 @@ impl WholeFile {
 
     /// Gives the file its name; one that had it before is replaced.
     pub fn put_in_place(mut self) -> Result<(), Failure> {
-        let placed = self.buffer().and_then(|buffer| {
-            buffer.flush()?;
-            buffer.get_ref().sync_all()
-        });
-        placed
-            .and_then(|()| fs::rename(&self.temporary, &self.path))
-            .map_err(|error| cannot_write(&self.path, error))?;
+        let placed = self.place();
+        placed.map_err(|error| cannot_write(&self.path, error))?;
         self.file = None;
         Ok(())
+    }
+
+    fn place(&mut self) -> io::Result<()> {
+        self.buffer()?.flush()?;
+        let Some(temporary) = self.temporary.clone() else {
+            return Ok(());
+        };
+        self.buffer()?.get_ref().sync_all()?;
+        fs::rename(temporary, &self.path)
     }
 
     fn buffer(&mut self) -> io::Result<&mut BufWriter<File>> {
@@ -171,9 +243,11 @@ impl Write for WholeFile {
 
 impl Drop for WholeFile {
     fn drop(&mut self) {
-        if self.file.take().is_some() {
+        if self.file.take().is_some()
+            && let Some(temporary) = &self.temporary
+        {
             // It is of no use to anybody.
-            let _ = fs::remove_file(&self.temporary);
+            let _ = fs::remove_file(temporary);
         }
     }
 }

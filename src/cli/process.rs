@@ -28,7 +28,7 @@ pub fn block_on<T>(command: impl Future<Output = Result<T, Failure>>) -> Result<
     result
 }
 
-/// Ctrl-C, or SIGTERM: the first asks the command to end cleanly, the second ends the process at once.
+/// Ctrl-C, SIGTERM or SIGHUP (the terminal was closed): the first asks the command to end cleanly, the second ends the process at once.
 #[derive(Debug, Clone)]
 pub struct Interrupt(watch::Receiver<bool>);
 
@@ -37,7 +37,7 @@ impl Interrupt {
     ///
     /// # Errors
     ///
-    /// Where the operating system has no signals to give.
+    /// If the operating system has no signals to give.
     pub fn listen() -> Result<Self, Failure> {
         let mut signals =
             Signals::new().map_err(|error| Failure::because("can't listen for Ctrl-C", error))?;
@@ -70,6 +70,7 @@ impl Interrupt {
 struct Signals {
     interrupt: tokio::signal::unix::Signal,
     terminate: tokio::signal::unix::Signal,
+    hang_up: tokio::signal::unix::Signal,
 }
 
 #[cfg(unix)]
@@ -79,6 +80,7 @@ impl Signals {
         Ok(Self {
             interrupt: signal(SignalKind::interrupt())?,
             terminate: signal(SignalKind::terminate())?,
+            hang_up: signal(SignalKind::hangup())?,
         })
     }
 
@@ -86,6 +88,7 @@ impl Signals {
         tokio::select! {
             _ = self.interrupt.recv() => {}
             _ = self.terminate.recv() => {}
+            _ = self.hang_up.recv() => {}
         }
     }
 }

@@ -4,12 +4,20 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::{Screen, values::percent};
+use super::{
+    Screen,
+    summary::divergence,
+    values::{number, percent},
+};
 use crate::{
     ids::{RoundId, WorkerId},
     protocol::LoggedEvent,
     round::{JobEvent, Outcome},
+    text::printable,
 };
+
+/// The most characters of a line.
+const LONGEST_LINE: usize = 2000;
 
 /// Follows a job's event log.
 #[derive(Debug)]
@@ -21,6 +29,9 @@ pub struct JobProgress {
     accepted: usize,
     goal: usize,
     measured: String,
+    /// The training losses of the first and the last round, for a warning if they diverge.
+    losses: Vec<f64>,
+    warned: bool,
 }
 
 impl JobProgress {
@@ -42,6 +53,8 @@ impl JobProgress {
             accepted: 0,
             goal: 0,
             measured: String::new(),
+            losses: Vec::new(),
+            warned: false,
         }
     }
 
@@ -52,13 +65,20 @@ impl JobProgress {
                 (self.round, self.accepted, self.goal) = (*round, 0, *goal);
             }
             JobEvent::ReportAccepted { .. } => self.accepted += 1,
+            JobEvent::RoundCommitted {
+                train_loss: Some(loss),
+                ..
+            } => {
+                self.losses.truncate(1);
+                self.losses.push(*loss);
+            }
             JobEvent::Evaluated {
                 evaluation: Some(evaluation),
                 ..
             } => {
                 self.measured = match evaluation.accuracy {
                     Some(accuracy) => format!(", test accuracy {}", percent(accuracy)),
-                    None => format!(", test loss {:.4}", evaluation.loss),
+                    None => format!(", test loss {}", number(evaluation.loss)),
                 };
             }
             _ => {}
@@ -69,17 +89,28 @@ impl JobProgress {
                     bar.set_position(version.0);
                 }
                 bar.set_message(self.message());
-                if is_unusual(&entry.event)
-                    && let Some(line) = self.line(&entry.event)
-                {
-                    self.screen.note(&line);
+                if is_unusual(&entry.event) {
+                    self.note(&entry.event);
                 }
             }
-            None => {
-                if let Some(line) = self.line(&entry.event) {
-                    self.screen.note(&line);
-                }
-            }
+            None => self.note(&entry.event),
+        }
+        self.warn_of_divergence();
+    }
+
+    fn note(&self, event: &JobEvent) {
+        if let Some(line) = self.line(event) {
+            // Reasons and names are from other machines.
+            self.screen.note(&printable(&line, LONGEST_LINE));
+        }
+    }
+
+    fn warn_of_divergence(&mut self) {
+        if !self.warned
+            && let Some(warning) = divergence(self.losses.iter().copied())
+        {
+            self.warned = true;
+            self.screen.note(&format!("warning: {warning}"));
         }
     }
 
@@ -93,7 +124,7 @@ impl JobProgress {
         }
     }
 
-    /// An event in words, where it is worth a line.
+    /// An event in words, if it is worth a line.
     fn line(&self, event: &JobEvent) -> Option<String> {
         Some(match event {
             JobEvent::Waiting { reason } => reason.clone(),
@@ -135,8 +166,9 @@ impl JobProgress {
                 train_loss,
                 ..
             } => {
-                let loss =
-                    train_loss.map_or(String::new(), |loss| format!(", train loss {loss:.4}"));
+                let loss = train_loss.map_or(String::new(), |loss| {
+                    format!(", train loss {}", number(loss))
+                });
                 let left_out = if excluded.is_empty() {
                     String::new()
                 } else {
@@ -156,12 +188,12 @@ impl JobProgress {
                 evaluation: Some(evaluation),
                 ..
             } => {
-                let mut line = format!("version {version}: test loss {:.4}", evaluation.loss);
+                let mut line = format!("version {version}: test loss {}", number(evaluation.loss));
                 if let Some(accuracy) = evaluation.accuracy {
                     line.push_str(&format!(", test accuracy {}", percent(accuracy)));
                 }
                 for (name, value) in &evaluation.metrics {
-                    line.push_str(&format!(", {} {value:.4}", name.escape_debug()));
+                    line.push_str(&format!(", {name} {}", number(*value)));
                 }
                 line
             }
@@ -198,7 +230,7 @@ fn holder(worker: Option<WorkerId>) -> String {
     worker.map_or("nobody".to_string(), |worker| format!("worker {worker}"))
 }
 
-/// Whether an event is worth a line even where there is a bar.
+/// Whether an event is worth a line even if there is a bar.
 fn is_unusual(event: &JobEvent) -> bool {
     !matches!(
         event,
@@ -230,6 +262,8 @@ mod tests {
             accepted: 0,
             goal: 0,
             measured: String::new(),
+            losses: Vec::new(),
+            warned: false,
         };
         progress.line(&event)
     }

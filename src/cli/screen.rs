@@ -19,9 +19,10 @@ impl Screen {
     /// This process's.
     pub fn new() -> Self {
         let is_terminal = io::stderr().is_terminal();
-        let target = match is_terminal {
-            true => ProgressDrawTarget::stderr(),
-            false => ProgressDrawTarget::hidden(),
+        let target = if is_terminal {
+            ProgressDrawTarget::stderr()
+        } else {
+            ProgressDrawTarget::hidden()
         };
         Self {
             bars: MultiProgress::with_draw_target(target),
@@ -51,7 +52,7 @@ impl Screen {
     ///
     /// # Errors
     ///
-    /// [`Failure::OutputClosed`] where nobody reads it any more.
+    /// [`Failure::OutputClosed`] if nobody reads it any more.
     pub fn print(&self, text: &str) -> Result<(), Failure> {
         let write = || {
             let mut output = io::stdout().lock();

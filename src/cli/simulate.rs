@@ -4,8 +4,8 @@ use std::{
     fs,
     num::NonZero,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
     thread,
+    time::Duration,
 };
 
 use clap::Args;
@@ -13,23 +13,27 @@ use clap::Args;
 use super::{
     DeviceArgs, Failure, Interrupt, JobArgs, JobProgress, Results, RunSummary, Screen, TrainerArgs,
     block_on,
+    failure::in_full,
     job::read_model,
-    output::{last_line, write_lines},
+    output::{OutputArgs, OutputFolder, last_line},
     rounds_table,
+    values::seconds,
 };
 use crate::{
     backend::DeviceSpec,
     job::{JobSpec, OptimizerKind, StrategySpec},
+    parameters::Digest,
     protocol::{LoggedEvent, RoundRecord},
+    round::JobEvent,
     simulation::{Simulation, SimulationError, SimulationResult},
     telemetry::parse_rounds,
     worker::NOOP,
 };
 
-/// Clients of a simulation, where neither the file nor a flag says: a number of its own, so that the result doesn't
+/// Clients of a simulation, if neither the file nor a flag says: a number of its own, so that the result doesn't
 /// depend on how many train at once.
 const CLIENTS: u32 = 8;
-/// Settings with which a simulation of `digits` ends well within its rounds, where no file and no flag says otherwise.
+/// Settings with which a simulation of `digits` ends well within its rounds, if no file and no flag says otherwise.
 const DIGITS_EPOCHS: u32 = 2;
 const DIGITS_LR: f64 = 0.1;
 
@@ -37,7 +41,7 @@ const DIGITS_LR: f64 = 0.1;
 ///
 /// Without arguments: 8 clients train `mlp` on the embedded `digits`, with --local-epochs 2 and --lr 0.1. Those
 /// three settings are this command's own, for `digits` without a job file; all others are a job's usual defaults.
-#[derive(Debug, Clone, Default, Args)]
+#[derive(Debug, Clone, Args)]
 pub struct SimulateArgs {
     /// The job.
     #[command(flatten)]
@@ -48,13 +52,16 @@ pub struct SimulateArgs {
     /// Start from this model instead of one drawn from the seed
     #[arg(long, value_name = "FILE.safetensors", help_heading = "Simulation")]
     pub initial: Option<PathBuf>,
-    /// Repeat a recorded run: each round folds the clients that its line names. Without a job file, the job is that of
-    /// the summary.json beside it
+    /// Repeat a recorded run: each round accepts the clients that its line names. The job is that of the summary.json
+    /// beside it, or of a job file
     #[arg(long, value_name = "ROUNDS.jsonl", help_heading = "Simulation")]
     pub replay: Option<PathBuf>,
-    /// Write model.safetensors, rounds.jsonl, events.jsonl and summary.json into this folder
-    #[arg(long, value_name = "FOLDER", help_heading = "Simulation")]
-    pub output: Option<PathBuf>,
+    /// Where the files of the run go.
+    #[command(flatten, next_help_heading = "Simulation")]
+    pub output: OutputArgs,
+    /// With --output: write what there is about this often while the run goes on
+    #[arg(long, value_name = "SECONDS", default_value = "60", value_parser = seconds, help_heading = "Simulation")]
+    pub checkpoint_every: Duration,
     /// Where to train.
     #[command(flatten, next_help_heading = "Simulation")]
     pub device: DeviceArgs,
@@ -73,91 +80,120 @@ impl SimulateArgs {
     ///
     /// [`Failure`]; a job that failed or was cancelled is one of them.
     pub fn run(&self, screen: &Screen) -> Result<(), Failure> {
-        let replay = self.replay.as_deref().map(read_rounds).transpose()?;
-        let spec = self.spec()?;
+        let recorded = self.recorded(screen)?;
+        let spec = self.spec(recorded.as_ref())?;
+        let output = self.output.prepare()?;
         let devices = self.device.resolve(screen)?;
         let workers = self.workers(&spec, &devices);
         let trainers = self.trainers.trainers(&devices)?;
         screen.note(&describe(&spec, workers));
 
-        let log = Arc::new(Mutex::new(Vec::new()));
         let mut simulation = Simulation::new(spec.clone(), trainers).workers(workers);
         if let Some(file) = &self.initial {
-            simulation = simulation.initial(read_model(file)?);
+            simulation = simulation.initial(read_model(screen, file)?);
         }
-        if let Some(rounds) = replay {
-            simulation = simulation.replay(rounds);
+        if let Some(recorded) = recorded {
+            simulation = simulation.replay(recorded.rounds);
+            if let Some(digest) = recorded.initial {
+                simulation = simulation.expect_initial(digest);
+            }
+        }
+        if let Some(folder) = output.clone() {
+            let (spec, screen) = (spec.clone(), screen.clone());
+            simulation = simulation.checkpoints(self.checkpoint_every, move |result| {
+                if let Err(failure) = results(&spec, result).write(&folder) {
+                    screen.note(&format!("no checkpoint: {}", in_full(&failure)));
+                }
+            });
         }
         let mut progress = JobProgress::new(screen, spec.rounds);
-        let seen = log.clone();
         let simulation = simulation.observer(move |entry: &LoggedEvent| {
-            progress.show(entry);
-            seen.lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .push(entry.clone());
+            // The workers are this process's own, and come without fail.
+            if !matches!(entry.event, JobEvent::Waiting { .. }) {
+                progress.show(entry);
+            }
         });
         let result = block_on(async {
             let interrupt = Interrupt::listen()?;
             Ok(simulation.run_until(interrupt.wait()).await)
         })?;
         match result {
-            Ok(result) => self.finish(screen, spec, result),
-            Err(error) => {
-                if let Some(folder) = &self.output {
-                    let log = log.lock().unwrap_or_else(PoisonError::into_inner);
-                    fs::create_dir_all(folder).map_err(|error| {
-                        Failure::because(format!("can't write {}", folder.display()), error)
-                    })?;
-                    write_lines(&folder.join("events.jsonl"), &log)?;
-                }
-                Err(failure(error))
+            Ok(result) => self.finish(screen, &spec, result, output),
+            Err(SimulationError::Failed { result, .. }) => {
+                self.finish(screen, &spec, *result, output)
             }
+            Err(error) => Err(failure(error)),
         }
     }
 
+    /// Writes and prints what there is of a run, however it ended.
     fn finish(
         &self,
         screen: &Screen,
-        spec: JobSpec,
+        spec: &JobSpec,
         result: SimulationResult,
+        output: Option<OutputFolder>,
     ) -> Result<(), Failure> {
-        let mut summary = RunSummary::new(&result.job, &result.rounds);
-        // What was asked for, not what the simulation made of it to run it.
-        summary.spec = spec;
-        let results = Results {
-            summary,
-            rounds: result.rounds,
-            events: result.log,
-            model: result.model,
-        };
-        if let Some(folder) = &self.output {
+        let results = results(spec, result);
+        if let Some(folder) = &output {
             results.write(folder)?;
         }
         let summary = &results.summary;
-        match self.json {
-            true => screen.print_json(summary)?,
-            false => {
-                screen.print(&rounds_table(&results.rounds).to_string())?;
-                screen.print(&last_line(summary, self.output.as_deref()))?;
-            }
+        if self.json {
+            screen.print_json(summary)?;
+        } else {
+            screen.print(&rounds_table(&results.rounds).to_string())?;
+            let folder = output.as_ref().map(OutputFolder::path);
+            screen.print(&last_line(summary, folder))?;
         }
-        result
-            .job
-            .outcome
-            .as_ref()
-            .map_or(Ok(()), Failure::of_outcome)
+        if let Some(warning) = &summary.warning {
+            screen.note(&format!("warning: {warning}"));
+        }
+        summary.outcome.as_ref().map_or(Ok(()), Failure::of_outcome)
     }
 
-    /// The job: a recorded run's where one is repeated, else the file's, else this command's defaults; then the flags.
-    fn spec(&self) -> Result<JobSpec, Failure> {
-        let recorded = self
-            .replay
-            .as_deref()
-            .map(|rounds| rounds.with_file_name("summary.json"))
-            .filter(|summary| self.job.file.is_none() && summary.exists());
-        let mut spec = match recorded {
-            Some(summary) => self.job.over(read_summary(&summary)?.spec)?,
-            None => self.job.spec()?,
+    /// What --replay repeats.
+    fn recorded(&self, screen: &Screen) -> Result<Option<Recorded>, Failure> {
+        let Some(file) = &self.replay else {
+            return Ok(None);
+        };
+        let rounds = read_rounds(file)?;
+        let summary = file.with_file_name("summary.json");
+        if !summary.exists() {
+            if self.job.file.is_none() {
+                return Err(Failure::Usage(format!(
+                    "--replay {}: {} is missing, which has the run's job; give a job file instead",
+                    file.display(),
+                    summary.display()
+                )));
+            }
+            screen.note(
+                "warning: there is no summary.json, so that the initial model is not checked",
+            );
+            return Ok(Some(Recorded {
+                rounds,
+                spec: None,
+                initial: None,
+            }));
+        }
+        let summary = read_summary(&summary)?;
+        if summary.initial_digest.is_none() {
+            screen.note(
+                "warning: the recorded run is of an earlier version, so that the initial model is not checked",
+            );
+        }
+        Ok(Some(Recorded {
+            rounds,
+            spec: Some(summary.spec),
+            initial: summary.initial_digest,
+        }))
+    }
+
+    /// The job: a recorded run's if one is repeated, else the file's, else this command's defaults; then the flags.
+    fn spec(&self, recorded: Option<&Recorded>) -> Result<JobSpec, Failure> {
+        let mut spec = match recorded.and_then(|recorded| recorded.spec.clone()) {
+            Some(spec) if self.job.file.is_none() => self.job.over(spec)?,
+            _ => self.job.spec()?,
         };
         let rehearsed = self.trainers.rehearse.is_some();
         if rehearsed && self.job.file.is_none() {
@@ -173,13 +209,37 @@ impl SimulateArgs {
     }
 
     fn workers(&self, spec: &JobSpec, devices: &[DeviceSpec]) -> usize {
-        let at_once = || match devices.iter().all(|device| device.is_gpu()) {
-            true => devices.len(),
-            false => thread::available_parallelism().map_or(1, NonZero::get),
+        let at_once = || {
+            if devices.iter().all(|device| device.is_gpu()) {
+                devices.len()
+            } else {
+                thread::available_parallelism().map_or(1, NonZero::get)
+            }
         };
         let clients = spec.clients.unwrap_or(CLIENTS) as usize;
         let workers = self.workers.unwrap_or_else(|| at_once().min(clients));
         workers.max(1)
+    }
+}
+
+/// A run that is to be repeated.
+struct Recorded {
+    rounds: Vec<RoundRecord>,
+    spec: Option<JobSpec>,
+    /// The digest of its initial model.
+    initial: Option<Digest>,
+}
+
+/// What a run leaves behind.
+fn results(spec: &JobSpec, result: SimulationResult) -> Results {
+    let mut summary = RunSummary::new(&result.job, &result.rounds);
+    // What was asked for, not what the simulation made of it to run it.
+    summary.spec = spec.clone();
+    Results {
+        summary,
+        rounds: result.rounds,
+        events: result.log,
+        model: result.model,
     }
 }
 
@@ -226,9 +286,11 @@ fn read_summary(file: &Path) -> Result<RunSummary, Failure> {
 fn failure(error: SimulationError) -> Failure {
     match error {
         SimulationError::Refused(refusal) => Failure::Refused(refusal),
-        SimulationError::Failed(reason) => Failure::JobFailed(reason),
+        SimulationError::Failed { reason, .. } => Failure::JobFailed(reason),
+        SimulationError::Dataset(error) => Failure::because("the dataset can't be used", error),
         SimulationError::LocalData
         | SimulationError::NoStrategy
+        | SimulationError::Replay(_)
         | SimulationError::MeasuredPartition => Failure::Usage(error.to_string()),
         error => Failure::because("the simulation broke", error),
     }

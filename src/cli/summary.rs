@@ -4,9 +4,11 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::values::number;
 use crate::{
     ids::{JobId, ModelVersion},
     job::JobSpec,
+    parameters::Digest,
     protocol::{JobSummary, RoundRecord},
     round::Outcome,
 };
@@ -27,6 +29,9 @@ pub struct RunSummary {
     pub clients: Option<u32>,
     /// Number of parameters of the model.
     pub parameters: u64,
+    /// The CRC-32 of the initial model's values: a run is repeated from the same. None in files of earlier versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub initial_digest: Option<Digest>,
     /// The version of the final global model.
     pub version: ModelVersion,
     /// Rounds that made a version.
@@ -43,13 +48,16 @@ pub struct RunSummary {
     /// What else was measured on the test split, of the last version that was evaluated.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub test_metrics: BTreeMap<String, f64>,
+    /// What an operator should know before the result is used: that training diverged, for example.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub warning: Option<String>,
     /// The highest accuracy of all versions.
     pub best_test_accuracy: Option<f64>,
     /// Seconds from submission to end, waiting included.
     pub seconds: f64,
     /// Bytes of parameters sent and received in all rounds.
     pub bytes: u64,
-    /// Joules that the devices spent on the folded reports of all rounds, where they were measured; none where nobody
+    /// Joules that the devices spent on the folded reports of all rounds, if they were measured; none if nobody
     /// measured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub energy_joules: Option<f64>,
@@ -71,6 +79,7 @@ impl RunSummary {
             spec: job.spec.clone(),
             clients: job.clients,
             parameters: job.parameters,
+            initial_digest: job.initial_digest,
             version: job.version,
             rounds_committed: committed,
             rounds_abandoned: rounds.len() - committed,
@@ -78,6 +87,7 @@ impl RunSummary {
             test_loss: last.and_then(|record| record.test_loss),
             test_accuracy: last.and_then(|record| record.test_accuracy),
             test_metrics: last.map_or(BTreeMap::new(), |record| record.test_metrics.clone()),
+            warning: divergence(rounds.iter().filter_map(|record| record.train_loss)),
             best_test_accuracy: evaluated()
                 .filter_map(|record| record.test_accuracy)
                 .max_by(f64::total_cmp),
@@ -90,5 +100,51 @@ impl RunSummary {
                 .filter_map(|record| record.energy_joules)
                 .reduce(|sum, joules| sum + joules),
         }
+    }
+}
+
+/// How many times its first value a training loss may have before it counts as diverging.
+const DIVERGED: f64 = 10.0;
+
+/// A mean loss that no training that learns has, whatever the loss.
+const ABSURD: f64 = 1e12;
+
+/// A warning if the last of these training losses is far above the first, or one of them beyond all reason.
+pub(super) fn divergence(losses: impl Iterator<Item = f64>) -> Option<String> {
+    let losses: Vec<f64> = losses.collect();
+    let (first, last) = (*losses.first()?, *losses.last()?);
+    let largest = losses.iter().copied().fold(f64::MIN, f64::max);
+    // Losses may be below zero, and then have no such measure.
+    let what = if largest > ABSURD {
+        format!("the training loss reached {}", number(largest))
+    } else if first > 0.0 && last > first * DIVERGED {
+        format!(
+            "the training loss went from {} to {}",
+            number(first),
+            number(last)
+        )
+    } else {
+        return None;
+    };
+    Some(format!(
+        "training diverges: {what}; a smaller learning rate (--lr) avoids that"
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_loss_that_grows_tenfold_is_a_warning() {
+        let of = |losses: &[f64]| divergence(losses.iter().copied());
+        assert_eq!(of(&[]), None);
+        assert_eq!(of(&[2.3]), None);
+        assert_eq!(of(&[2.3, 9.0, 1.0]), None);
+        assert_eq!(of(&[-1.0, 5.0]), None);
+        let warning = of(&[2.3, 1.0, 25.0]).unwrap();
+        assert!(warning.contains("from 2.3000 to 25.0000"), "{warning}");
+        let warning = of(&[3.07e27, 80.0]).unwrap();
+        assert!(warning.contains("reached 3.07e27"), "{warning}");
     }
 }

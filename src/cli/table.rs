@@ -2,8 +2,13 @@
 
 use std::fmt;
 
-use super::values::{human_bytes, human_joules, percent};
-use crate::protocol::RoundRecord;
+use comfy_table::{CellAlignment, presets::NOTHING};
+
+use super::values::{human_bytes, human_joules, number, percent};
+use crate::{protocol::RoundRecord, text::printable};
+
+/// The most characters of a cell.
+const WIDEST: usize = 300;
 
 /// On which side of a column its cells stand.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -14,64 +19,43 @@ pub enum Align {
     Right,
 }
 
-/// Rows under a heading, in columns as wide as their widest cell.
+/// Rows under a heading, in columns as wide as their widest cell. What others sent is escaped and cut.
 #[derive(Debug, Clone)]
-pub struct Table {
-    columns: Vec<(String, Align)>,
-    rows: Vec<Vec<String>>,
-}
+pub struct Table(comfy_table::Table);
 
 impl Table {
     /// A table of these columns.
     pub fn new(columns: &[(&str, Align)]) -> Self {
-        Self {
-            columns: columns
-                .iter()
-                .map(|(title, align)| (title.to_string(), *align))
-                .collect(),
-            rows: Vec::new(),
+        let mut table = comfy_table::Table::new();
+        table.load_preset(NOTHING);
+        table.set_header(columns.iter().map(|(title, _)| *title));
+        for (column, (_, align)) in table.column_iter_mut().zip(columns) {
+            column.set_padding((0, 2));
+            column.set_cell_alignment(match align {
+                Align::Left => CellAlignment::Left,
+                Align::Right => CellAlignment::Right,
+            });
         }
+        Self(table)
     }
 
     /// Adds a row; cells that are missing are empty.
     pub fn row(&mut self, cells: impl IntoIterator<Item = String>) {
-        self.rows.push(cells.into_iter().collect());
+        let mut row = Vec::new();
+        for cell in cells {
+            row.push(printable(&cell, WIDEST).into_owned());
+        }
+        self.0.add_row(row);
     }
 }
 
 impl fmt::Display for Table {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let cell = |row: &[String], index: usize| row.get(index).cloned().unwrap_or_default();
-        let width = |index: usize| {
-            let cells = self.rows.iter().map(|row| cell(row, index).chars().count());
-            cells
-                .chain([self.columns[index].0.chars().count()])
-                .max()
-                .unwrap_or(0)
-        };
-        let widths: Vec<_> = (0..self.columns.len()).map(width).collect();
-        let heading: Vec<_> = self
-            .columns
-            .iter()
-            .map(|(title, _)| title.clone())
-            .collect();
-        for row in [&heading].into_iter().chain(&self.rows) {
-            let mut line = String::new();
-            for (index, (_, align)) in self.columns.iter().enumerate() {
-                let (text, width) = (cell(row, index), widths[index]);
-                let gap = if index == 0 { "" } else { "  " };
-                match align {
-                    Align::Left => line.push_str(&format!("{gap}{text:<width$}")),
-                    Align::Right => line.push_str(&format!("{gap}{text:>width$}")),
-                }
-            }
-            writeln!(formatter, "{}", line.trim_end())?;
-        }
-        Ok(())
+        writeln!(formatter, "{}", self.0.trim_fmt())
     }
 }
 
-/// The table of a job's rounds. Energy has a column where some was measured.
+/// The table of a job's rounds. Energy has a column if some was measured.
 pub fn rounds_table(rounds: &[RoundRecord]) -> Table {
     use Align::{Left, Right};
     let has_energy = rounds.iter().any(|record| record.energy_joules.is_some());
@@ -87,13 +71,12 @@ pub fn rounds_table(rounds: &[RoundRecord]) -> Table {
     columns.extend(has_energy.then_some(("energy", Right)));
     columns.push(("", Left));
     let mut table = Table::new(&columns);
-    let number = |value: Option<f64>| value.map_or("-".to_string(), |value| format!("{value:.4}"));
     for record in rounds {
         let mut cells = vec![
             record.round.to_string(),
             record.folded.len().to_string(),
-            number(record.train_loss),
-            number(record.test_loss),
+            record.train_loss.map_or("-".to_string(), number),
+            record.test_loss.map_or("-".to_string(), number),
             record.test_accuracy.map_or("-".to_string(), percent),
             format!("{:.2}", record.seconds),
             human_bytes(record.bytes),
@@ -153,6 +136,16 @@ mod tests {
             "   10        0           -          -              -   900.00       0 B  abandoned: no report",
         ];
         assert_eq!(text.lines().collect::<Vec<_>>(), expected);
+    }
+
+    #[test]
+    fn a_cell_of_any_length_and_with_any_character_is_a_part_of_its_row() {
+        let mut table = Table::new(&[("device", Align::Left), ("reason", Align::Left)]);
+        table.row(["x".repeat(70_000), "a\nb\x1b[31m\u{202e}".to_string()]);
+        let text = table.to_string();
+        assert_eq!(text.lines().count(), 2);
+        assert!(text.ends_with("x…  a\\nb\\u{1b}[31m\\u{202e}\n"), "{text}");
+        assert!(text.chars().count() < 1000);
     }
 
     #[test]

@@ -46,7 +46,7 @@ pub(super) fn local_addresses() -> Vec<LocalAddress> {
 }
 
 /// The Tailscale addresses among these, the one to take first: one of an interface with Tailscale's name before those of
-/// others, where an internet provider may have assigned it; there IPv4 before IPv6; else in order.
+/// others, since an internet provider may have assigned it; there IPv4 before IPv6; else in order.
 pub(super) fn candidates(addresses: &[LocalAddress]) -> Vec<&LocalAddress> {
     let mut found: Vec<_> = addresses
         .iter()
@@ -67,9 +67,10 @@ pub(super) fn none_found(addresses: &[LocalAddress]) -> String {
         named.truncate(MOST_NAMED);
         named.push(format!("{more} more"));
     }
-    let has = match named.is_empty() {
-        true => "no addresses".to_string(),
-        false => named.join(", "),
+    let has = if named.is_empty() {
+        "no addresses".to_string()
+    } else {
+        named.join(", ")
     };
     format!(
         "this machine has no Tailscale address, which would be in {RANGES}. It has {has}. Is tailscaled running? \

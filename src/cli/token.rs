@@ -24,7 +24,7 @@ pub struct TokenArgs {
 }
 
 impl TokenArgs {
-    /// The token, where one was given.
+    /// The token, if one was given.
     ///
     /// # Errors
     ///
@@ -40,12 +40,13 @@ impl TokenArgs {
             None => self.join_token.clone(),
         };
         let Some(text) = text else { return Ok(None) };
-        match !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic()) {
-            true => Ok(Some(Token(text))),
-            false => Err(Failure::Usage(
+        if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic()) {
+            Ok(Some(Token(text)))
+        } else {
+            Err(Failure::Usage(
                 "a join token is one or more printable ASCII characters, without spaces"
                     .to_string(),
-            )),
+            ))
         }
     }
 }

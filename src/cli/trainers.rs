@@ -47,13 +47,13 @@ impl TrainerArgs {
     ///
     /// # Errors
     ///
-    /// Where there is none, not even by default.
+    /// If there is none, not even by default.
     pub fn data_folder(&self) -> Result<PathBuf, Failure> {
         folder(self.data_dir.clone()).map_err(|error| Failure::Usage(error.to_string()))
     }
 }
 
-/// The folder of datasets, where `argument` is what the user gave.
+/// The folder of datasets, if `argument` is what the user gave.
 pub(super) fn folder(argument: Option<PathBuf>) -> Result<PathBuf, DataError> {
     data_dir(argument.as_deref(), std::env::var_os(DATA_DIR_VARIABLE))
 }

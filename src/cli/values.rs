@@ -91,6 +91,16 @@ pub(super) fn human_joules(joules: f64) -> String {
     format!("{value:.1} {}", UNITS[unit])
 }
 
+/// A loss or a norm for people: `0.2500`, and `3.07e27` beyond the usual sizes.
+pub(super) fn number(value: f64) -> String {
+    let size = value.abs();
+    if size >= 1e6 || (size < 1e-4 && size > 0.0) {
+        format!("{value:.2e}")
+    } else {
+        format!("{value:.4}")
+    }
+}
+
 /// A share for people: `95.28 %`.
 pub(super) fn percent(share: f64) -> String {
     format!("{:.2} %", share * 100.0)
@@ -117,6 +127,22 @@ mod tests {
             [914, 39_440, 999_999, 2_200_000].map(human_bytes),
             ["914 B", "39.4 kB", "1.0 MB", "2.2 MB"]
         );
+    }
+
+    #[test]
+    fn numbers_of_any_size_are_short() {
+        let values = [0.25, -2.5, 0.0, 3.066e27, 1e-7, 999_999.0, f64::NAN];
+        let texts = values.map(number);
+        let expected = [
+            "0.2500",
+            "-2.5000",
+            "0.0000",
+            "3.07e27",
+            "1.00e-7",
+            "999999.0000",
+            "NaN",
+        ];
+        assert_eq!(texts, expected);
     }
 
     #[test]

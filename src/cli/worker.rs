@@ -43,7 +43,7 @@ pub struct WorkerArgs {
     /// The data here is this worker's own: take part as one client in jobs with `local` data, and in no others
     #[arg(long)]
     pub local: bool,
-    /// Give up where the coordinator can't be reached for so long [default: never]
+    /// Give up if the coordinator can't be reached for so long [default: never]
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     pub patience: Option<Duration>,
 }
@@ -61,6 +61,7 @@ impl WorkerArgs {
         let devices = self.device.resolve(screen)?;
         let trainers = self.trainers.trainers(&devices)?;
         self.read_datasets(&trainers)?;
+        self.tell_datasets(screen, &*trainers)?;
         let config = WorkerConfig {
             name: self.name(),
             slots: self.slots.saturating_mul(devices.len() as u32),
@@ -91,6 +92,27 @@ impl WorkerArgs {
             let read = trainers.dataset(name).map(drop);
             read.map_err(|error| Failure::because("--dataset", error))
         })
+    }
+
+    /// Says which datasets this worker offers, and where others would have been found.
+    fn tell_datasets(&self, screen: &Screen, trainers: &dyn TrainerFactory) -> Result<(), Failure> {
+        if self.trainers.rehearse.is_some() {
+            return Ok(());
+        }
+        let mut offered = Vec::new();
+        for dataset in trainers.datasets() {
+            offered.push(format!(
+                "{} ({} examples)",
+                dataset.name, dataset.train_examples
+            ));
+        }
+        let folder = self.trainers.data_folder()?;
+        screen.note(&format!(
+            "datasets here: {}; others would be in {}",
+            offered.join(", "),
+            folder.display()
+        ));
+        Ok(())
     }
 
     fn name(&self) -> String {

@@ -29,6 +29,8 @@ pub struct CoordinatorConfig {
     pub max_local_examples: u64,
     /// The most workers that may be registered and live at once.
     pub max_workers: usize,
+    /// The most clients of a job.
+    pub max_clients: u32,
     /// The most jobs that wait in the queue.
     pub max_queued: usize,
     /// How many ended jobs are remembered, each with its final model.
@@ -54,6 +56,7 @@ impl Default for CoordinatorConfig {
             upload_buffer: 8 << 20,
             max_local_examples: 1_000_000_000,
             max_workers: 20_000,
+            max_clients: 1_000_000,
             max_queued: 100,
             keep_jobs: 16,
             keep_events: 100_000,

@@ -49,7 +49,7 @@ impl Copies {
         }
     }
 
-    /// The fingerprint of a live worker's copy of this dataset that is not this one, where there is such a worker.
+    /// The fingerprint of a live worker's copy of this dataset that is not this one, if there is such a worker.
     pub fn other_than(&self, dataset: &DatasetInfo) -> Option<&str> {
         let copies = self.counts.get(&dataset.name)?;
         let mut fingerprints = copies.keys().map(String::as_str);
@@ -59,9 +59,10 @@ impl Copies {
 }
 
 fn shared(registration: &Registration) -> &[DatasetInfo] {
-    match registration.local {
-        true => &[],
-        false => &registration.datasets,
+    if registration.local {
+        &[]
+    } else {
+        &registration.datasets
     }
 }
 

@@ -29,7 +29,7 @@ const STARVED: u64 = 2;
 pub(super) struct Host {
     pub worker: WorkerId,
     pub registration: Arc<Registration>,
-    /// The examples that one of its slots trains in a second, on the job's model and dataset, where it was measured.
+    /// The examples that one of its slots trains in a second, on the job's model and dataset, if it was measured.
     pub speed: Option<f64>,
 }
 
@@ -47,7 +47,7 @@ impl Host {
     }
 }
 
-/// The capacity of each of `clients` clients of a job that is about to start: as measured, where that is asked for and
+/// The capacity of each of `clients` clients of a job that is about to start: as measured, if that is asked for and
 /// each worker that gets a client has been measured, else the number of the worker's GPUs, none counted as one.
 pub(super) fn first_capacities(spec: &JobSpec, hosts: &[Host], clients: usize) -> Vec<f64> {
     let slots: Vec<_> = hosts
@@ -88,7 +88,7 @@ pub(super) struct Deal {
 }
 
 impl Deal {
-    /// What is known of the job's workers; none where one that has a client was not measured yet, or a client has none.
+    /// What is known of the job's workers; none if one that has a client was not measured yet, or a client has none.
     pub fn of(state: &State, id: JobId) -> Option<Self> {
         let job = state.jobs.get(&id)?;
         let machine = job.machine.as_ref()?;
@@ -114,7 +114,7 @@ impl Deal {
         })
     }
 
-    /// New partitions, where the rounds are much shorter with them, or a client has much less than it is due.
+    /// New partitions, if the rounds are much shorter with them, or a client has much less than it is due.
     pub fn anew(&self) -> Result<Option<Vec<Partition>>, String> {
         let examples = self.sizes.iter().sum::<u64>() as usize;
         let proportional = Proportional::new(&self.capacities);
@@ -152,7 +152,7 @@ pub(super) fn deal(
         .collect())
 }
 
-/// The number of examples in each partition; 0 where it is not the coordinator's to know.
+/// The number of examples in each partition; 0 if it is not the coordinator's to know.
 pub(super) fn sizes(partitions: &[Partition]) -> Vec<u64> {
     let size = |partition: &Partition| match partition {
         Partition::Indices(indices) => indices.len() as u64,
@@ -187,7 +187,7 @@ mod tests {
     use super::*;
     use crate::partition::{Capacity, PartitionSpec};
 
-    /// The sizes after a job with these capacities was asked whether to deal anew; none where it stays as it is.
+    /// The sizes after a job with these capacities was asked whether to deal anew; none if it stays as it is.
     fn anew(capacities: &[f64], sizes: &[u64]) -> Option<Vec<u64>> {
         let spec = JobSpec {
             partition: PartitionSpec::Proportional {

@@ -4,7 +4,7 @@
 //! ([`super::work`]), and [`Coordinator::complete`] brings its end back as an event.
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeMap, VecDeque},
     sync::{Arc, atomic::Ordering},
 };
 
@@ -54,13 +54,14 @@ impl Coordinator {
         if let Some(job) = state.running
             && machine_deadline(&state, job).is_some_and(|deadline| deadline <= now)
         {
+            note_bystanders(&mut state, job);
             self.drive(&mut state, job, Event::Tick);
         }
         state.armed = next_deadline(&state);
         state.armed
     }
 
-    /// Starts the next job in the queue, where none runs.
+    /// Starts the next job in the queue, if none runs.
     pub(super) fn start_next(&self, state: &mut State) {
         while state.running.is_none() {
             let Some(id) = state.queue.pop_front() else {
@@ -73,21 +74,14 @@ impl Coordinator {
                 .eligible(job)
                 .map(|(worker, info)| (worker, info.slots))
                 .collect();
+            let bystanders = bystanders(state, job);
             let Some(job) = state.jobs.get_mut(&id) else {
                 continue;
             };
             let now = self.now();
             let mut machine = RoundMachine::new(machine_config(job), now);
-            for (worker, slots) in workers {
-                machine.handle(
-                    Event::WorkerJoined {
-                        worker,
-                        slots,
-                        replaces: None,
-                    },
-                    now,
-                );
-            }
+            machine.note_bystanders(bystanders);
+            machine.begin(&workers, now);
             job.machine = Some(machine);
             state.running = Some(id);
             self.drain(state, id);
@@ -298,6 +292,11 @@ impl Coordinator {
                     });
                 }
             }
+            Command::EndUpload { upload } => {
+                if let Some(end) = job.uploads.get(&upload) {
+                    end.notify_one();
+                }
+            }
             Command::Discard { round } => {
                 let next = job.next.take();
                 let spool = self.0.spool.clone();
@@ -307,7 +306,7 @@ impl Coordinator {
                 });
             }
             Command::Log(event) => {
-                tracing::debug!(job = %id, ?event);
+                log_event(id, &event);
                 if let JobEvent::ReportAccepted { client, worker, .. } = event
                     && let Some(record) = state.roster.find(worker)
                 {
@@ -397,4 +396,88 @@ fn machine_deadline(state: &State, job: JobId) -> Option<Timestamp> {
 fn next_deadline(state: &State) -> Option<Timestamp> {
     let machine = state.running.and_then(|job| machine_deadline(state, job));
     machine.into_iter().chain(state.roster.next_expiry()).min()
+}
+
+/// Brings what the job says of the workers that can't train it up to date, if it waits for workers.
+pub(super) fn note_bystanders(state: &mut State, id: JobId) {
+    let Some(job) = state.jobs.get(&id) else {
+        return;
+    };
+    if !job
+        .machine
+        .as_ref()
+        .is_some_and(RoundMachine::is_short_of_workers)
+    {
+        return;
+    }
+    let text = bystanders(state, job);
+    if let Some(machine) = state.jobs.get_mut(&id).and_then(|job| job.machine.as_mut()) {
+        machine.note_bystanders(text);
+    }
+}
+
+/// The live workers that can't train a job, with what each of them lacks, in words; empty if there are none.
+fn bystanders(state: &State, job: &Job) -> String {
+    /// How many different reasons are told.
+    const TOLD: usize = 3;
+    let mut reasons: BTreeMap<String, usize> = BTreeMap::new();
+    let mut count = 0;
+    for (_, record) in state.roster.live() {
+        if let Some(lacks) = job.lacks(&record.info.registration) {
+            *reasons.entry(lacks).or_default() += 1;
+            count += 1;
+        }
+    }
+    let mut told = Vec::new();
+    for (lacks, workers) in reasons.iter().take(TOLD) {
+        told.push(if *workers == count {
+            lacks.clone()
+        } else {
+            format!("{workers} with {lacks}")
+        });
+    }
+    if reasons.len() > TOLD {
+        told.push("others with other reasons".to_string());
+    }
+    match count {
+        0 => String::new(),
+        1 => format!(
+            "; 1 worker is connected that can't train this job: {}",
+            told.join(", ")
+        ),
+        _ => format!(
+            "; {count} workers are connected that can't train this job: {}",
+            told.join(", ")
+        ),
+    }
+}
+
+/// A line for each round and each measurement; all else is for debugging.
+fn log_event(job: JobId, event: &JobEvent) {
+    match event {
+        JobEvent::RoundCommitted {
+            round,
+            version,
+            folded,
+            train_loss,
+            ..
+        } => {
+            tracing::info!(%job, %round, %version, clients = folded.len(), train_loss, "round committed")
+        }
+        JobEvent::RoundAbandoned { round, reason, .. } => {
+            tracing::warn!(%job, %round, reason, "round abandoned");
+        }
+        JobEvent::Evaluated {
+            version,
+            evaluation: Some(evaluation),
+            ..
+        } => tracing::info!(
+            %job,
+            %version,
+            loss = evaluation.loss,
+            accuracy = evaluation.accuracy,
+            "version evaluated"
+        ),
+        other => tracing::debug!(%job, event = ?other),
+    }
 }

@@ -10,6 +10,7 @@ use tokio::{sync::Notify, time::Instant};
 
 use super::{
     Coordinator,
+    admission::check_registration,
     speed::Speeds,
     state::{State, WorkerInfo},
     upload::Upload,
@@ -17,19 +18,16 @@ use super::{
 use crate::{
     ids::{ClientId, JobId, ModelVersion, RoundId, Timestamp},
     protocol::{
-        DatasetInfo, FROZEN, JobMessage, OLDEST_PROTOCOL, PROTOCOL, Registered, Registration,
-        TaskMessage, TaskWork, Token,
+        DatasetInfo, FROZEN, JobMessage, Registered, Registration, TaskMessage, TaskWork, Token,
     },
     report::{Refusal, RefusalKind, ReportMetadata, SpoolKey},
     round::{self, Event, RoundMachine, Task, TaskKind},
+    text::printable,
     transport::{Caller, Credentials, Handler, ModelBody, Peer, ReportBody, Request, Response},
 };
 
-/// The longest name of a worker, in bytes, and the most datasets that it may name.
-const LONGEST_NAME: usize = 128;
-const MOST_DATASETS: usize = 64;
-const MOST_SLOTS: u32 = 1024;
-const MOST_CAPABILITIES: usize = 64;
+/// The most characters of a reason that a worker gives.
+const LONGEST_REASON: usize = 1000;
 
 impl Handler for Coordinator {
     fn handle(&self, peer: Peer, request: Request) -> BoxFuture<'_, Response> {
@@ -82,7 +80,7 @@ impl Coordinator {
                 reason,
             } => {
                 let worker = credentials.worker;
-                let reason = reason.chars().take(1000).collect();
+                let reason = printable(&reason, LONGEST_REASON).into_owned();
                 self.tell(&credentials, job, |request| Event::TaskFailed {
                     request,
                     worker,
@@ -99,6 +97,8 @@ impl Coordinator {
                 evaluation,
             } => {
                 let worker = credentials.worker;
+                let evaluation =
+                    evaluation.map_err(|reason| printable(&reason, LONGEST_REASON).into_owned());
                 let event = |request| Event::ShareEvaluated {
                     request,
                     worker,
@@ -415,14 +415,16 @@ impl Coordinator {
                 Some(round::Response::Accepted) => return Ok(Response::Accepted),
                 answer => return Err(refusal_of(answer)),
             }
-            let form = state.job(job)?.report_form.clone();
             let key = SpoolKey {
                 job,
                 round,
                 client,
                 upload: request,
             };
-            Upload::new(self.clone(), key, form)
+            let job = state.job_mut(job)?;
+            let end = Arc::new(Notify::new());
+            job.uploads.insert(request, end.clone());
+            Upload::new(self.clone(), key, job.report_form.clone(), end)
         };
         upload.take(metadata, body).await
     }
@@ -451,35 +453,6 @@ pub(super) fn refusal_of(answer: Option<round::Response>) -> Refusal {
         Some(round::Response::Refused(refusal)) => refusal,
         _ => Refusal::new(RefusalKind::Conflict, "the job has not started"),
     }
-}
-
-/// Checks what a worker says about itself, and gives the version of the protocol that both speak.
-fn check_registration(registration: &Registration) -> Result<u32, Refusal> {
-    let malformed = |detail: String| Err(Refusal::new(RefusalKind::Malformed, detail));
-    let (newest, oldest) = (registration.protocol, registration.protocol_min());
-    let protocol = newest.min(PROTOCOL);
-    if protocol < oldest.max(OLDEST_PROTOCOL) {
-        return malformed(format!(
-            "the worker speaks protocols {oldest} to {newest}, and the coordinator {OLDEST_PROTOCOL} to {PROTOCOL}"
-        ));
-    }
-    if registration.name.is_empty() || registration.name.len() > LONGEST_NAME {
-        return malformed(format!("a name has between 1 and {LONGEST_NAME} bytes"));
-    }
-    if registration.slots == 0 || registration.slots > MOST_SLOTS {
-        return malformed(format!("a worker has between 1 and {MOST_SLOTS} slots"));
-    }
-    if registration.datasets.len() > MOST_DATASETS {
-        return malformed(format!("a worker names at most {MOST_DATASETS} datasets"));
-    }
-    let capabilities = &registration.capabilities;
-    let is_long = |capability: &String| capability.len() > LONGEST_NAME;
-    if capabilities.len() > MOST_CAPABILITIES || capabilities.iter().any(is_long) {
-        return malformed(format!(
-            "a worker names at most {MOST_CAPABILITIES} capabilities of at most {LONGEST_NAME} bytes"
-        ));
-    }
-    Ok(protocol)
 }
 
 fn task_of(message: &TaskMessage) -> Task {

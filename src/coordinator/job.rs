@@ -8,13 +8,17 @@ use std::{
     },
 };
 
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
-use super::{account::Said, needs::Needs, submission::PreparedStrategy};
+use super::{
+    account::Said,
+    needs::Needs,
+    submission::{KeptInitial, PreparedStrategy},
+};
 use crate::{
-    ids::{ClientId, JobId, ModelVersion, RoundId, Timestamp, WorkerId},
+    ids::{ClientId, JobId, ModelVersion, RequestId, RoundId, Timestamp, WorkerId},
     job::JobSpec,
-    parameters::{BodyForm, Layout, Role},
+    parameters::{BodyForm, Digest, Layout, Role},
     protocol::{DatasetShare, JobSummary, LoggedEvent, Registration, RoundRecord},
     report::{Refusal, RefusalKind},
     round::{EvaluationBy, JobEvent, Outcome, RoundMachine},
@@ -27,6 +31,8 @@ pub(super) struct Job {
     pub id: JobId,
     pub spec: JobSpec,
     pub layout: Arc<Layout>,
+    /// Of the initial model's values.
+    pub initial_digest: Digest,
     pub evaluation: EvaluationBy,
     /// None while it waits in the queue.
     pub machine: Option<RoundMachine>,
@@ -44,7 +50,7 @@ pub(super) struct Job {
     pub models: BTreeMap<ModelVersion, Arc<dyn StoredModel>>,
     /// The aggregate of a round that is not published yet.
     pub next: Option<Next>,
-    /// A trainer for evaluations, where one has been made and is idle.
+    /// A trainer for evaluations, if one has been made and is idle.
     pub evaluator: Option<Box<dyn LocalTrainer>>,
     /// The copy of the dataset that the examples are of; empty before it is known, and for `local` data.
     pub fingerprint: String,
@@ -54,6 +60,8 @@ pub(super) struct Job {
     pub generation: u64,
     /// Local epochs of the round that is open.
     pub local_epochs: u32,
+    /// The uploads under way, each with what ends it.
+    pub uploads: BTreeMap<RequestId, Arc<Notify>>,
     /// Who sent the reports that the current round has accepted.
     pub senders: BTreeMap<ClientId, (WorkerId, Arc<Registration>)>,
     /// What the reports of the round that was folded last say.
@@ -90,7 +98,7 @@ impl Job {
     pub fn new(
         id: JobId,
         spec: JobSpec,
-        initial: Arc<dyn StoredModel>,
+        initial: KeptInitial,
         strategy: PreparedStrategy,
         evaluation: EvaluationBy,
         keep_events: usize,
@@ -101,7 +109,8 @@ impl Job {
             id,
             local_epochs: spec.training.local_epochs,
             spec,
-            layout: initial.layout().clone(),
+            layout: initial.model.layout().clone(),
+            initial_digest: initial.digest,
             evaluation,
             machine: None,
             strategy: strategy.strategy,
@@ -109,13 +118,14 @@ impl Job {
             seeds: strategy.seeds,
             plan: None,
             needs,
-            report_form: Arc::new(BodyForm::of(&[], initial.layout())),
-            models: BTreeMap::from([(ModelVersion(0), initial)]),
+            report_form: Arc::new(BodyForm::of(&[], initial.model.layout())),
+            models: BTreeMap::from([(ModelVersion(0), initial.model)]),
             next: None,
             evaluator: None,
             fingerprint: String::new(),
             partitions: Vec::new(),
             generation: 0,
+            uploads: BTreeMap::new(),
             senders: BTreeMap::new(),
             said: None,
             records: Vec::new(),
@@ -145,6 +155,37 @@ impl Job {
             })
     }
 
+    /// Why a worker can't train the job, in words; none if it can.
+    pub fn lacks(&self, registration: &Registration) -> Option<String> {
+        if self.has_its_data(registration) {
+            return self
+                .needs
+                .lacks(registration)
+                .map(|lacks| format!("without {lacks}"));
+        }
+        if registration.local && !self.spec.partition.is_local() {
+            return Some(
+                "data of its own, which only a job with partition local trains on".to_string(),
+            );
+        }
+        if self.spec.partition.is_local() && !registration.local {
+            return Some("no data of its own (--local)".to_string());
+        }
+        let mut names = Vec::new();
+        for dataset in registration.datasets.iter().take(8) {
+            if dataset.name == self.spec.dataset {
+                return Some(format!("another copy of dataset {:?}", dataset.name));
+            }
+            names.push(dataset.name.as_str());
+        }
+        let has = if names.is_empty() {
+            "no dataset at all".to_string()
+        } else {
+            format!("has: {}", names.join(", "))
+        };
+        Some(format!("no dataset {:?} ({has})", self.spec.dataset))
+    }
+
     pub fn outcome(&self) -> Option<&Outcome> {
         self.machine.as_ref().and_then(RoundMachine::outcome)
     }
@@ -169,7 +210,7 @@ impl Job {
             .unwrap_or_default()
     }
 
-    /// A model, the latest where no version is named.
+    /// A model, the latest if no version is named.
     pub fn model(
         &self,
         version: Option<ModelVersion>,
@@ -325,6 +366,7 @@ impl Job {
             accepted: status.as_ref().map_or(0, |status| status.accepted),
             goal: status.as_ref().map_or(0, |status| status.goal),
             parameters: self.layout.len() as u64,
+            initial_digest: Some(self.initial_digest),
             submitted: self.submitted,
             ended: self.ended,
         }

@@ -6,6 +6,7 @@
 //! heart-beats are answered meanwhile.
 
 mod account;
+mod admission;
 mod config;
 mod copies;
 mod deal;

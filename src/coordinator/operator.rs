@@ -6,6 +6,7 @@ use futures_util::stream;
 
 use super::{
     Coordinator,
+    driver::note_bystanders,
     job::Job,
     submission::{check_encodings, invalid},
 };
@@ -53,8 +54,14 @@ impl Operator for Coordinator {
     }
 
     fn jobs<'a>(&'a self, caller: &'a Caller) -> Answer<'a, Vec<JobSummary>> {
-        let jobs = || self.state().jobs.values().map(Job::summary).collect();
-        now(self.admit(caller).map(|()| jobs()))
+        let found = self.admit(caller).map(|()| {
+            let mut state = self.state();
+            if let Some(running) = state.running {
+                note_bystanders(&mut state, running);
+            }
+            state.jobs.values().map(Job::summary).collect()
+        });
+        now(found)
     }
 
     fn job<'a>(&'a self, caller: &'a Caller, job: JobId) -> Answer<'a, JobSummary> {
@@ -143,7 +150,9 @@ impl Coordinator {
     }
 
     fn summary(&self, job: JobId) -> Result<JobSummary, Refusal> {
-        Ok(self.state().job(job)?.summary())
+        let mut state = self.state();
+        note_bystanders(&mut state, job);
+        Ok(state.job(job)?.summary())
     }
 
     fn end(&self, job: JobId) -> Result<JobSummary, Refusal> {
@@ -215,13 +224,7 @@ impl Coordinator {
             .validate()
             .map_err(|error| invalid(&JobError::new("partition", error.to_string())))?;
         let has_data = self.0.trainers.dataset(&spec.dataset);
-        if spec.partition.needs_labels()
-            && let Err(error) = self.0.trainers.labels(&spec.dataset)
-        {
-            let problem =
-                format!("needs the labels of the training examples, which are not here: {error}");
-            return Err(invalid(&JobError::new("partition", problem)));
-        }
+        self.check_clients(&spec, has_data.as_ref().ok())?;
         let initial = self.initial(&spec, initial)?;
         let strategy = self.make_strategy(&spec, initial.layout())?;
         let evaluation = self.evaluation(&spec, has_data.is_ok())?;

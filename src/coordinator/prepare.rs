@@ -3,7 +3,7 @@
 use super::deal::{Host, deal, first_capacities, sizes};
 use crate::{
     job::JobSpec,
-    partition::Examples,
+    partition::{self, Examples},
     protocol::{DatasetInfo, Registration},
     round::ClientSpec,
     worker::{Partition, TrainerFactory},
@@ -51,6 +51,8 @@ pub(super) fn prepare(
     let count = spec
         .clients
         .map_or(workers.len(), |clients| clients as usize);
+    // Before anything of this size is made.
+    partition::check(&spec.partition, examples, count).map_err(|error| error.to_string())?;
     let partitions = deal(spec, examples, &first_capacities(spec, workers, count))?;
     Ok(Prepared {
         clients: sizes(&partitions)

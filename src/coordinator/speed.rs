@@ -43,7 +43,7 @@ impl Measured {
         }
     }
 
-    /// Examples in a second, where that is a positive, finite number.
+    /// Examples in a second, if that is a positive, finite number.
     fn speed(self) -> Option<f64> {
         let speed = self.examples / self.seconds;
         (speed.is_finite() && speed > 0.0).then_some(speed)
@@ -75,7 +75,7 @@ impl Speeds {
         }
     }
 
-    /// The speed on this model and dataset, where it has been measured.
+    /// The speed on this model and dataset, if it has been measured.
     pub fn of(&self, model: &str, dataset: &str) -> Option<f64> {
         let at = self.position(model, dataset)?;
         self.known.get(at).map(|speed| speed.examples_per_second)

@@ -92,11 +92,11 @@ impl State {
         let registration = info.registration.clone();
         let worker = self.roster.register(info, now);
         self.copies.add(&registration);
-        let replaces = match registration.local {
-            true => self
-                .former
-                .replace(&registration.name, worker, &self.roster),
-            false => None,
+        let replaces = if registration.local {
+            self.former
+                .replace(&registration.name, worker, &self.roster)
+        } else {
+            None
         };
         (worker, replaces)
     }
@@ -169,6 +169,19 @@ impl State {
             WorkerState::Left => Err(unknown()),
             _ => Ok(&record.info),
         }
+    }
+
+    /// The number of training examples in the largest copy of a dataset that a live worker has.
+    pub fn most_examples(&self, dataset: &str) -> Option<u64> {
+        let mut most = None;
+        for (_, record) in self.roster.live() {
+            for found in &record.info.registration.datasets {
+                if found.name == dataset {
+                    most = most.max(Some(found.train_examples));
+                }
+            }
+        }
+        most
     }
 
     /// The live workers that can train this job, in order of registration.

@@ -6,7 +6,9 @@ use super::{Coordinator, fold::model_form, job::Job, state::State};
 use crate::{
     ids::{JobId, ModelVersion},
     job::{EvaluationMode, JobError, JobSpec, StrategySpec},
-    parameters::{BlockError, Layout, Parameters},
+    parameters::{BlockError, Digest, Layout, Parameters},
+    partition::{self, Examples},
+    protocol::DatasetInfo,
     report::{Refusal, RefusalKind},
     round::EvaluationBy,
     store::{ModelWriter, StoreError, StoredModel},
@@ -57,7 +59,7 @@ impl Coordinator {
         spec: &JobSpec,
         initial: &Parameters,
         state: &StateSpec,
-    ) -> Result<Arc<dyn StoredModel>, Refusal> {
+    ) -> Result<KeptInitial, Refusal> {
         let layout = initial.layout();
         if !spec.encoding.reports.is_dense() && u32::try_from(layout.len()).is_err() {
             let problem = "can't be top_k: the model has more parameters than 32 bits can number";
@@ -71,20 +73,70 @@ impl Coordinator {
         let begun = self.0.models.begin(id, ModelVersion(0), &form);
         let mut writer = begun.map_err(|error| storage(&error))?;
         write_initial(&mut *writer, initial, state).map_err(|error| storage(&error))?;
-        writer.publish(&state.numbers).map_err(|error| match error {
-            StoreError::Encoding(problem) => invalid(&JobError::new("encoding.models", problem)),
-            error => storage(&error),
+        let published = writer.publish(&state.numbers);
+        Ok(KeptInitial {
+            model: published.map_err(|error| match error {
+                StoreError::Encoding(problem) => {
+                    invalid(&JobError::new("encoding.models", problem))
+                }
+                error => storage(&error),
+            })?,
+            digest: Digest::of(bytemuck::cast_slice(initial.values())),
         })
+    }
+
+    /// Whether the data can be dealt to so many clients, as far as it is known before the job starts. Costs no more for
+    /// many clients than for few.
+    pub(super) fn check_clients(
+        &self,
+        spec: &JobSpec,
+        dataset: Option<&DatasetInfo>,
+    ) -> Result<(), Refusal> {
+        let most = self.0.config.max_clients;
+        if let Some(clients) = spec.clients.filter(|clients| *clients > most) {
+            let problem = format!(
+                "is {clients}, and this coordinator takes {most} at most (--max-clients of the coordinator)"
+            );
+            return Err(invalid(&JobError::new("clients", problem)));
+        }
+        if spec.partition.is_local() {
+            return Ok(());
+        }
+        let mut labels = None;
+        if spec.partition.needs_labels() {
+            let found = self.0.trainers.labels(&spec.dataset);
+            labels = Some(found.map_err(|error| {
+                let problem = format!(
+                    "needs the labels of the training examples, which are not here: {error}"
+                );
+                invalid(&JobError::new("partition", problem))
+            })?);
+        }
+        let Some(clients) = spec.clients else {
+            return Ok(());
+        };
+        let count = match dataset {
+            Some(dataset) => Some(dataset.train_examples),
+            None => self.state().most_examples(&spec.dataset),
+        };
+        let examples = match (&labels, count) {
+            (Some(labels), _) => Examples::labelled(labels),
+            (None, Some(count)) => Examples::unlabelled(count as usize),
+            // Nobody has it yet: the first worker that does will tell.
+            (None, None) => return Ok(()),
+        };
+        let checked = partition::check(&spec.partition, examples, clients as usize);
+        checked
+            .map_err(|error| invalid(&JobError::new("clients", format!("is {clients}: {error}"))))
     }
 
     /// Whether one more job may wait.
     pub(super) fn check_queue(&self, state: &State) -> Result<(), Refusal> {
-        match state.queue.len() < self.0.config.max_queued {
-            true => Ok(()),
-            false => {
-                let detail = format!("{} jobs are waiting already", state.queue.len());
-                Err(Refusal::new(RefusalKind::Busy, detail))
-            }
+        if state.queue.len() < self.0.config.max_queued {
+            Ok(())
+        } else {
+            let detail = format!("{} jobs are waiting already", state.queue.len());
+            Err(Refusal::new(RefusalKind::Busy, detail))
         }
     }
 
@@ -134,14 +186,16 @@ impl Coordinator {
         spec: &JobSpec,
         has_data: bool,
     ) -> Result<EvaluationBy, Refusal> {
-        let here = || match has_data {
-            true => self
-                .0
-                .trainers
-                .trainer(&spec.description())
-                .map(drop)
-                .map_err(|error| error.to_string()),
-            false => Err(format!("the coordinator has no dataset {:?}", spec.dataset)),
+        let here = || {
+            if has_data {
+                self.0
+                    .trainers
+                    .trainer(&spec.description())
+                    .map(drop)
+                    .map_err(|error| error.to_string())
+            } else {
+                Err(format!("the coordinator has no dataset {:?}", spec.dataset))
+            }
         };
         Ok(match spec.evaluation {
             EvaluationMode::Never => EvaluationBy::Nobody,
@@ -158,6 +212,13 @@ impl Coordinator {
             },
         })
     }
+}
+
+/// A job's initial model, once it is kept.
+pub(super) struct KeptInitial {
+    pub model: Arc<dyn StoredModel>,
+    /// Of its values.
+    pub digest: Digest,
 }
 
 /// A job's strategy, before its first round.

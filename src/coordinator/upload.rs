@@ -4,22 +4,31 @@
 //! How many uploads there are at once, and how many batches wait for the spool, is bounded: beyond that nothing is read,
 //! so that senders wait, and nobody is refused for the others' sake.
 
-use std::sync::{Arc, atomic::Ordering};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use bytes::Bytes;
 use futures_util::{FutureExt, StreamExt};
-use tokio::task::JoinHandle;
+use tokio::{sync::Notify, task::JoinHandle, time::timeout};
 
 use super::{Coordinator, handler::refusal_of};
 use crate::{
     parameters::{BodyForm, Digest, Payloads, safetensors::SafetensorsError},
-    report::{Refusal, RefusalKind, ReportMetadata, SpoolError, SpoolKey, SpoolWriter},
+    report::{Refusal, RefusalKind, ReportMetadata, Spool, SpoolError, SpoolKey, SpoolWriter},
     round::{self, Event},
     transport::{BodyError, ByteStream, ReportBody, Response},
 };
 
 /// Bytes that are handed to the spool at once.
 pub(super) const BATCH: usize = 256 * 1024;
+
+/// How long an upload keeps its place among those that are taken at once while nothing of it comes.
+const IDLE: Duration = Duration::from_millis(50);
 
 /// Reports of more bytes are checked on a blocking thread, and all that may wait for a disk.
 const LARGE: u64 = 1 << 20;
@@ -29,18 +38,29 @@ pub(super) struct Upload {
     coordinator: Coordinator,
     key: SpoolKey,
     form: Arc<BodyForm>,
+    /// Notified when nobody needs the report any more.
+    end: Arc<Notify>,
     open: bool,
+    /// Set if nobody waits for the end of what is being stored: whoever stores it then forgets it.
+    abandoned: Arc<AtomicBool>,
 }
 
 type Written = (Box<dyn SpoolWriter>, Result<(), SpoolError>);
 
 impl Upload {
-    pub fn new(coordinator: Coordinator, key: SpoolKey, form: Arc<BodyForm>) -> Self {
+    pub fn new(
+        coordinator: Coordinator,
+        key: SpoolKey,
+        form: Arc<BodyForm>,
+        end: Arc<Notify>,
+    ) -> Self {
         Self {
             coordinator,
             key,
             form,
+            end,
             open: true,
+            abandoned: Arc::default(),
         }
     }
 
@@ -50,13 +70,13 @@ impl Upload {
         metadata: ReportMetadata,
         body: ReportBody,
     ) -> Result<Response, Refusal> {
-        let stored = match body {
-            ReportBody::Memory(payloads) => self.store(metadata, payloads).await,
-            ReportBody::Stream {
-                bytes,
-                length,
-                digest,
-            } => self.receive(metadata, bytes, length, digest).await,
+        let end = self.end.clone();
+        let stored = tokio::select! {
+            stored = self.read(metadata, body) => stored,
+            () = end.notified() => {
+                // The machine has the reason for its refusal.
+                Err(Refusal::new(RefusalKind::Late, "the report is not needed any more"))
+            }
         };
         if let Ok(bytes) = stored
             && let Ok(job) = self.coordinator.state().job(self.key.job)
@@ -66,15 +86,32 @@ impl Upload {
         self.close(stored.map(drop))
     }
 
+    async fn read(&self, metadata: ReportMetadata, body: ReportBody) -> Result<u64, Refusal> {
+        match body {
+            ReportBody::Memory(payloads) => self.store(metadata, payloads).await,
+            ReportBody::Stream {
+                bytes,
+                length,
+                digest,
+            } => self.receive(metadata, bytes, length, digest).await,
+        }
+    }
+
     /// Bytes of what was stored.
     async fn store(&self, metadata: ReportMetadata, payloads: Payloads) -> Result<u64, Refusal> {
         let bytes = payloads.bytes();
         let (spool, key) = (self.coordinator.0.spool.clone(), self.key);
         let form = self.form.clone();
-        let put = move || spool.put(key, &form, metadata, payloads);
-        match bytes <= LARGE && self.coordinator.0.spool.is_memory() {
-            true => put(),
-            false => blocking(put).await?,
+        let abandoned = self.abandoned.clone();
+        let put = move || {
+            spool.put(key, &form, metadata, payloads)?;
+            forget_if(&abandoned, &*spool, key);
+            Ok(())
+        };
+        if bytes <= LARGE && self.coordinator.0.spool.is_memory() {
+            put()
+        } else {
+            blocking(put).await?
         }
         .map_err(refuse)?;
         Ok(bytes)
@@ -98,14 +135,28 @@ impl Upload {
         }
         let shared = &self.coordinator.0;
         // The semaphores are never closed.
-        let _turn = shared.uploads.acquire().await;
+        let mut turn = shared.uploads.acquire().await.ok();
         let (spool, key) = (shared.spool.clone(), self.key);
         let form = self.form.clone();
         let begun = blocking(move || spool.begin(key, &form)).await?;
         let mut writer = Some(begun.map_err(refuse)?);
         let mut writing: Option<JoinHandle<Written>> = None;
         let mut received = 0;
-        while let Some(first) = bytes.next().await {
+        loop {
+            let first = match timeout(IDLE, bytes.next()).await {
+                Ok(first) => first,
+                Err(_) => {
+                    // Whoever is slow does not keep a place from whoever is fast.
+                    turn = None;
+                    bytes.next().await
+                }
+            };
+            let Some(first) = first else {
+                break;
+            };
+            if turn.is_none() {
+                turn = shared.uploads.acquire().await.ok();
+            }
             let permit = shared.batches.clone().acquire_owned().await;
             let mut batch = vec![first.map_err(broken)?];
             let mut size = batch[0].len();
@@ -136,15 +187,19 @@ impl Upload {
             writer = Some(written(writing).await?);
         }
         if let Some(writer) = writer {
-            let stored = blocking(move || writer.finish(metadata, digest)).await?;
-            stored.map_err(refuse)?;
+            let (spool, abandoned) = (shared.spool.clone(), self.abandoned.clone());
+            let finish = move || {
+                writer.finish(metadata, digest)?;
+                forget_if(&abandoned, &*spool, key);
+                Ok(())
+            };
+            blocking(finish).await?.map_err(refuse)?;
         }
         Ok(received)
     }
 
     fn close(&mut self, stored: Result<(), Refusal>) -> Result<Response, Refusal> {
         self.open = false;
-        let is_stored = stored.is_ok();
         let SpoolKey {
             job,
             round,
@@ -152,6 +207,9 @@ impl Upload {
             upload,
         } = self.key;
         let mut state = self.coordinator.state();
+        if let Ok(job) = state.job_mut(job) {
+            job.uploads.remove(&upload);
+        }
         let request = state.next_request();
         let event = Event::ReportStored {
             request,
@@ -165,11 +223,10 @@ impl Upload {
         if let Some(round::Response::Accepted) = answer {
             return Ok(Response::Accepted);
         }
-        if is_stored {
-            // Its round has closed, and was perhaps discarded before the report was there.
-            let (spool, key) = (self.coordinator.0.spool.clone(), self.key);
-            self.coordinator.later(move || spool.forget(key));
-        }
+        // What is stored, or is being stored at this moment, is of no use: its round has perhaps been discarded already.
+        self.abandoned.store(true, Ordering::SeqCst);
+        let (spool, key) = (self.coordinator.0.spool.clone(), self.key);
+        self.coordinator.later(move || spool.forget(key));
         Err(refusal_of(answer))
     }
 }
@@ -185,6 +242,14 @@ impl Drop for Upload {
     }
 }
 
+/// Forgets what has just been stored if nobody waits for it any more. Whoever gives it up says so first and forgets it
+/// then: so one of the two comes after the storing.
+fn forget_if(abandoned: &AtomicBool, spool: &dyn Spool, key: SpoolKey) {
+    if abandoned.load(Ordering::SeqCst) {
+        spool.forget(key);
+    }
+}
+
 fn push(mut writer: Box<dyn SpoolWriter>, batch: &[Bytes]) -> Written {
     let result = batch.iter().try_for_each(|piece| writer.push(piece));
     (writer, result)
@@ -196,7 +261,7 @@ async fn written(writing: JoinHandle<Written>) -> Result<Box<dyn SpoolWriter>, R
     Ok(writer)
 }
 
-/// Runs work that may wait for a disk where it holds nobody up.
+/// Runs work that may wait for a disk on a thread of its own.
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, Refusal> {

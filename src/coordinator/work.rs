@@ -53,7 +53,7 @@ impl Coordinator {
         });
     }
 
-    /// Deals the data anew, where that is worth it, and says so.
+    /// Deals the data anew, if that is worth it, and says so.
     pub(super) fn spawn_deal(&self, id: JobId, round: RoundId, deal: Deal) {
         let coordinator = self.clone();
         self.0.runtime.spawn_blocking(move || {

@@ -87,7 +87,7 @@ impl Default for Download {
 pub struct Progress {
     /// Bytes received.
     pub received: u64,
-    /// Bytes in all, where the other side says so.
+    /// Bytes in all, if the other side says so.
     pub total: Option<u64>,
 }
 
@@ -159,7 +159,7 @@ pub enum DownloadError {
 
 /// Gets CIFAR-10 into `data_dir` and returns the folder that holds the batches.
 ///
-/// Where it is already, whole, nothing is fetched. `progress` is called after every piece of the archive.
+/// If it is there already, whole, nothing is fetched. `progress` is called after every piece of the archive.
 pub fn cifar10(
     download: &Download,
     data_dir: &Path,

@@ -193,9 +193,10 @@ impl Transform {
                     continue;
                 };
                 let row = &image[from * width..][..width];
-                let shown = match place.right >= 0 {
-                    true => &row[shift..],
-                    false => &row[..width - shift],
+                let shown = if place.right >= 0 {
+                    &row[shift..]
+                } else {
+                    &row[..width - shift]
                 };
                 if !padded_right {
                     out.extend(repeat_n(table[0], shift));
@@ -210,9 +211,10 @@ impl Transform {
 }
 
 fn append_row(image: &[u8], mirrored: bool, table: &[f32; 256], out: &mut Vec<f32>) {
-    match mirrored {
-        false => out.extend(image.iter().map(|&raw| table[raw as usize])),
-        true => out.extend(image.iter().rev().map(|&raw| table[raw as usize])),
+    if mirrored {
+        out.extend(image.iter().rev().map(|&raw| table[raw as usize]))
+    } else {
+        out.extend(image.iter().map(|&raw| table[raw as usize]))
     }
 }
 

@@ -40,7 +40,7 @@ impl BatchNorm {
     ///
     /// # Panics
     ///
-    /// Where the input's second dimension is not the number of channels.
+    /// If the input's second dimension is not the number of channels.
     pub fn forward<const D: usize>(&self, input: Tensor<D>) -> Tensor<D> {
         let (weight, bias) = (self.weight.val(), self.bias.val());
         if !input.is_autodiff() {
@@ -74,7 +74,7 @@ fn follow(running: &RunningState<Tensor<1>>, batch: Tensor<1>, factor: f64) {
 ///
 /// # Panics
 ///
-/// Where the probability is not at least 0 and below 1.
+/// If the probability is not at least 0 and below 1.
 pub fn dropout<const D: usize>(
     input: Tensor<D>,
     probability: f64,
@@ -126,7 +126,7 @@ mod tests {
             );
             assert_eq!(&values, first.get_or_insert(values.clone()));
 
-            // The generator goes on, and where there is none nothing is dropped.
+            // The generator goes on, and if there is none nothing is dropped.
             let next = dropout(ones.clone(), 0.25, Some(&mut rng));
             assert_ne!(next.into_data().try_into_vec::<f32>().unwrap(), values);
             let kept = [

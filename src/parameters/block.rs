@@ -17,7 +17,7 @@ pub trait BlockReader: Sync {
     ///
     /// # Errors
     ///
-    /// [`BlockError::OutOfRange`] past the layout's end; [`BlockError::Unreadable`] where the storage fails.
+    /// [`BlockError::OutOfRange`] past the layout's end; [`BlockError::Unreadable`] if the storage fails.
     fn read(&self, offset: usize, block: &mut [f32]) -> Result<(), BlockError>;
 
     /// Where a [`Block`] that begins at `offset` must end at the latest: where values are stored in another way. Above
@@ -49,7 +49,7 @@ pub trait BlockWriter: Send {
     ///
     /// # Errors
     ///
-    /// [`BlockError::OutOfRange`] past the layout's end; [`BlockError::Unwritable`] where the storage fails.
+    /// [`BlockError::OutOfRange`] past the layout's end; [`BlockError::Unwritable`] if the storage fails.
     fn write(&mut self, offset: usize, block: &[f32]) -> Result<(), BlockError>;
 }
 
@@ -185,7 +185,7 @@ pub enum BlockError {
     Full(#[source] Cause),
 }
 
-/// The range of a block, where it is within `len` values.
+/// The range of a block, if it is within `len` values.
 pub(crate) fn checked(offset: usize, block: usize, len: usize) -> Result<Range<usize>, BlockError> {
     let range = offset..offset.saturating_add(block);
     if range.end > len {

@@ -3,6 +3,7 @@
 use std::{fmt, str::FromStr};
 
 use crc32fast::Hasher;
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use thiserror::Error;
 
 /// The CRC-32 of some bytes (ISO 3309, as `zlib.crc32` of Python): it finds what transport and disks break. It keeps
@@ -63,6 +64,19 @@ impl FromStr for Digest {
                 .map_err(|_| DigestError),
             _ => Err(DigestError),
         }
+    }
+}
+
+impl Serialize for Digest {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Digest {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        text.parse().map_err(de::Error::custom)
     }
 }
 

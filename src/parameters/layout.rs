@@ -59,7 +59,7 @@ impl Layout {
     ///
     /// # Errors
     ///
-    /// [`LayoutError::Duplicate`] for a name that stands twice, [`LayoutError::TooLarge`] where the number of values
+    /// [`LayoutError::Duplicate`] for a name that stands twice, [`LayoutError::TooLarge`] if the number of values
     /// does not fit in memory's address range, [`LayoutError::Empty`] for no tensor at all.
     pub fn new(
         tensors: impl IntoIterator<Item = (String, Vec<usize>, Role)>,
@@ -180,7 +180,7 @@ impl Layout {
         blocks
     }
 
-    /// The name of the first tensor with a value that is `wanted`, of those from `offset` on; empty where there is none.
+    /// The name of the first tensor with a value that is `wanted`, of those from `offset` on; empty if there is none.
     pub(super) fn name_at(
         &self,
         offset: usize,

@@ -7,6 +7,7 @@
 mod block;
 mod digest;
 mod encoding;
+mod file;
 mod layout;
 mod payload;
 pub mod safetensors;
@@ -22,6 +23,7 @@ pub use encoding::{
     EncodingError, Form, GROUP, Memory, MemoryBody, MemorySink, Part, PayloadSource, Payloads,
     StoredBody, UnknownEncoding, Values, encode, encode_block, encode_top_k,
 };
+pub use file::{FileTensor, ModelFile, ReadModel};
 pub use layout::{FOLD_BLOCK, FoldBlock, Layout, LayoutError, Role, TensorSpec};
 pub use payload::{DType, LONGEST_PAYLOAD_NAME, PayloadSpec, Roles, Shape, VECTOR};
 
@@ -37,7 +39,7 @@ impl Parameters {
     ///
     /// # Errors
     ///
-    /// [`LayoutError::Length`] where there are not exactly `layout.len()` values.
+    /// [`LayoutError::Length`] if there are not exactly `layout.len()` values.
     pub fn new(layout: Arc<Layout>, values: Vec<f32>) -> Result<Self, LayoutError> {
         if values.len() != layout.len() {
             return Err(LayoutError::Length {
@@ -74,7 +76,7 @@ impl Parameters {
         self.values
     }
 
-    /// The values of one tensor, row-major; `None` where the layout has no such name.
+    /// The values of one tensor, row-major; `None` if the layout has no such name.
     pub fn tensor(&self, name: &str) -> Option<&[f32]> {
         self.layout
             .find(name)

@@ -162,14 +162,15 @@ impl HeaderReader {
 /// [`SafetensorsError::NotFinite`] names the first tensor that has a NaN or an infinity.
 pub fn check_finite(layout: &Layout, values: &[f32]) -> Result<(), SafetensorsError> {
     // Without an early exit the loop vectorizes.
-    match values
+    if values
         .iter()
         .fold(false, |bad, value| bad | !value.is_finite())
     {
-        false => Ok(()),
-        true => Err(SafetensorsError::NotFinite {
+        Err(SafetensorsError::NotFinite {
             name: layout.name_at(0, values, |value| !value.is_finite()),
-        }),
+        })
+    } else {
+        Ok(())
     }
 }
 
@@ -177,7 +178,7 @@ pub(super) fn is_batch_counter(name: &str) -> bool {
     name.rsplit('.').next() == Some(BATCH_COUNTER)
 }
 
-/// The role of a tensor: what the file says, or what its name does where the file has no roles at all.
+/// The role of a tensor: what the file says, or what its name does if the file has no roles at all.
 pub(super) fn role_of(roles: Option<&BTreeMap<String, Role>>, full_name: &str, name: &str) -> Role {
     match roles {
         Some(roles) => roles.get(full_name).copied().unwrap_or_default(),

@@ -14,7 +14,7 @@ use super::{Examples, Partitioner};
 ///
 /// # Panics
 ///
-/// Where the contract is broken.
+/// If the contract is broken.
 pub fn deals_every_example_once(
     partitioner: &dyn Partitioner,
     examples: Examples<'_>,

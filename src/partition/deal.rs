@@ -28,6 +28,15 @@ pub(super) fn shuffled(examples: usize, rng: &mut ChaCha8Rng) -> Vec<u32> {
     indices
 }
 
+/// How many different labels there are.
+pub(super) fn count_labels(labels: &[u16]) -> usize {
+    let mut seen = vec![false; usize::from(u16::MAX) + 1];
+    for label in labels {
+        seen[usize::from(*label)] = true;
+    }
+    seen.into_iter().filter(|seen| *seen).count()
+}
+
 /// The indices of each label that occurs, in the order of labels, each list shuffled.
 pub(super) fn shuffled_by_label(
     examples: Examples<'_>,

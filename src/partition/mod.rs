@@ -89,9 +89,30 @@ impl<'a> Examples<'a> {
         self.count
     }
 
-    /// The label of each example, where known.
+    /// The label of each example, if known.
     pub fn labels(&self) -> Option<&'a [u16]> {
         self.labels
+    }
+}
+
+/// Checks that `examples` can be dealt to `clients` clients, in memory that does not grow with either.
+///
+/// # Errors
+///
+/// What [`partition`] would refuse, but for the capacities.
+pub fn check(
+    spec: &PartitionSpec,
+    examples: Examples<'_>,
+    clients: usize,
+) -> Result<(), PartitionError> {
+    spec.validate()?;
+    deal::check_counts(examples.count(), clients)?;
+    match (spec, examples.labels()) {
+        (PartitionSpec::Shard { labels_per_client }, Some(labels)) => {
+            let labels = deal::count_labels(labels);
+            Shard::new(*labels_per_client)?.check_labels(labels, clients)
+        }
+        _ => Ok(()),
     }
 }
 

@@ -8,7 +8,7 @@ use super::{Examples, PartitionError, Partitioner};
 /// Every client gets a random sample whose size follows its *capacity*: what its worker can do, in any unit, as long as
 /// it is the same for all. A client with four times the capacity gets four times as much.
 ///
-/// Sizes are within one example of their exact share, and at least 1; where the least makes a client larger than its
+/// Sizes are within one example of their exact share, and at least 1; if the least makes a client larger than its
 /// share, it is at the expense of the largest. Clients still differ in nothing but size. The random order of the
 /// examples does not depend on the capacities: others move the cuts, and most examples stay with their client.
 #[derive(Debug, Clone, PartialEq)]
@@ -21,7 +21,7 @@ impl Proportional {
     ///
     /// # Errors
     ///
-    /// [`PartitionError::Capacity`] where one is not a positive, finite number.
+    /// [`PartitionError::Capacity`] if one is not a positive, finite number.
     pub fn new(capacities: &[f64]) -> Result<Self, PartitionError> {
         let is_bad = |capacity: &f64| !(capacity.is_finite() && *capacity > 0.0);
         match capacities.iter().position(is_bad) {
@@ -39,7 +39,7 @@ impl Proportional {
     ///
     /// # Errors
     ///
-    /// [`PartitionError`] where there is nobody to deal to, or not an example for each.
+    /// [`PartitionError`] if there is nobody to deal to, or not an example for each.
     pub fn sizes(&self, examples: usize) -> Result<Vec<usize>, PartitionError> {
         check_counts(examples, self.capacities.len())?;
         // Relative to the largest, so that no sum is infinite.

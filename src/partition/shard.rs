@@ -17,7 +17,7 @@ use super::{Examples, PartitionError, Partitioner};
 /// for: with even labels all shards are the same size, as in the paper.
 ///
 /// Refused: more labels per client than the data has, and so few that a label would have no client. A client holds
-/// fewer labels than asked for only where a label has fewer examples than shards.
+/// fewer labels than asked for only if a label has fewer examples than shards.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Shard {
     labels_per_client: usize,
@@ -34,7 +34,7 @@ impl Shard {
         }
     }
 
-    fn check_labels(&self, labels: usize, clients: usize) -> Result<(), PartitionError> {
+    pub(super) fn check_labels(&self, labels: usize, clients: usize) -> Result<(), PartitionError> {
         let labels_per_client = self.labels_per_client;
         if labels_per_client > labels {
             return Err(PartitionError::TooManyLabelsPerClient {
@@ -89,7 +89,7 @@ impl Partitioner for Shard {
 /// How many shards each label is cut in: `total` in all, at least one for each label and at most one per client.
 ///
 /// One more shard goes, again and again, to the label whose shards are the largest (D'Hondt's method); the first such
-/// label where several are.
+/// label if several are.
 fn shards_per_label(counts: &[usize], clients: usize, total: usize) -> Vec<usize> {
     let mut shards = vec![1; counts.len()];
     for _ in counts.len()..total {

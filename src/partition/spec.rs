@@ -3,16 +3,19 @@
 use std::fmt;
 use std::str::FromStr;
 
-use serde::{Deserialize, Serialize};
+use serde::{
+    Deserialize, Deserializer, Serialize,
+    de::{self, MapAccess, Visitor, value::MapAccessDeserializer},
+};
 
 use super::{Dirichlet, Iid, PartitionError, Partitioner, Proportional, QuantitySkew, Shard};
 
 /// Which partition a job asks for.
 ///
-/// In TOML and JSON it is tagged by `kind`, as in `{ kind = "dirichlet", alpha = 0.5 }`; on a command line it is
-/// `dirichlet:0.5` ([`FromStr`] and [`fmt::Display`] are each other's inverse).
-#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+/// In TOML and JSON it is tagged by `kind`, as in `{ kind = "dirichlet", alpha = 0.5 }`, or the text that a command line
+/// has, as in `"dirichlet:0.5"` ([`FromStr`] and [`fmt::Display`] are each other's inverse).
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum PartitionSpec {
     /// Every client gets a random sample of the same size: [`Iid`].
@@ -43,6 +46,67 @@ pub enum PartitionSpec {
     Local,
 }
 
+/// The tagged spelling.
+#[derive(Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+enum Tagged {
+    // With braces, since serde lets a variant without them have any fields.
+    Iid {},
+    Dirichlet {
+        alpha: f64,
+    },
+    Shard {
+        labels_per_client: u32,
+    },
+    QuantitySkew {
+        alpha: f64,
+    },
+    Proportional {
+        #[serde(default)]
+        by: Capacity,
+    },
+    Local {},
+}
+
+impl From<Tagged> for PartitionSpec {
+    fn from(tagged: Tagged) -> Self {
+        match tagged {
+            Tagged::Iid {} => Self::Iid,
+            Tagged::Dirichlet { alpha } => Self::Dirichlet { alpha },
+            Tagged::Shard { labels_per_client } => Self::Shard { labels_per_client },
+            Tagged::QuantitySkew { alpha } => Self::QuantitySkew { alpha },
+            Tagged::Proportional { by } => Self::Proportional { by },
+            Tagged::Local {} => Self::Local,
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for PartitionSpec {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct EitherSpelling;
+
+        impl<'de> Visitor<'de> for EitherSpelling {
+            type Value = PartitionSpec;
+
+            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str(
+                    r#"a partition, such as "dirichlet:0.5" or { kind = "dirichlet", alpha = 0.5 }"#,
+                )
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<PartitionSpec, E> {
+                text.parse().map_err(E::custom)
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<PartitionSpec, A::Error> {
+                Tagged::deserialize(MapAccessDeserializer::new(map)).map(PartitionSpec::from)
+            }
+        }
+
+        deserializer.deserialize_any(EitherSpelling)
+    }
+}
+
 /// What a worker can do, for a [`PartitionSpec::Proportional`] partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -52,7 +116,7 @@ pub enum Capacity {
     #[default]
     Gpus,
     /// The examples that it was seen to train in a second. Before every worker has been measured, as [`Capacity::Gpus`];
-    /// between rounds the data is dealt anew where that makes them shorter, so that no two runs need be the same.
+    /// between rounds the data is dealt anew if that makes them shorter, so that no two runs need be the same.
     Measured,
 }
 
@@ -231,6 +295,20 @@ mod tests {
             "shard:0".parse::<PartitionSpec>(),
             Err(PartitionError::NoLabelsPerClient)
         );
+    }
+
+    #[test]
+    fn a_job_file_may_spell_it_as_the_command_line_does() {
+        let read = |text: &str| serde_json::from_str::<PartitionSpec>(text);
+        let dirichlet = PartitionSpec::Dirichlet { alpha: 0.5 };
+        assert_eq!(read(r#""dirichlet:0.5""#).unwrap(), dirichlet);
+        let tagged = r#"{"alpha": 0.5, "kind": "dirichlet"}"#;
+        assert_eq!(read(tagged).unwrap(), dirichlet);
+        let problem = read(r#""noniid""#).unwrap_err().to_string();
+        assert!(problem.contains("one of iid, dirichlet:ALPHA"), "{problem}");
+        let problem = read("3").unwrap_err().to_string();
+        assert!(problem.contains("dirichlet:0.5"), "{problem}");
+        assert!(read(r#"{"kind": "iid", "alpha": 1}"#).is_err());
     }
 
     #[test]

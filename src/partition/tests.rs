@@ -334,3 +334,36 @@ fn impossible_partitions_are_refused_with_their_reason() {
 const IID_OF_SEED_7: [&[u32]; 3] = [&[0, 2, 5, 11], &[1, 6, 9, 10], &[3, 4, 7, 8]];
 const SHARD_OF_SEED_7: [&[u32]; 3] = [&[4, 5, 8, 11], &[1, 3, 7, 10], &[0, 2, 6, 9]];
 const DIRICHLET_OF_SEED_7: [&[u32]; 3] = [&[0, 3, 7, 9], &[4, 5, 8, 10], &[1, 2, 6, 11]];
+
+#[test]
+fn what_can_not_be_dealt_is_refused_before_it_is_dealt() {
+    let labels: Vec<u16> = (0..1000).map(|index| index % 10).collect();
+    let refused = |text: &str, clients: usize| {
+        let spec: PartitionSpec = text.parse().unwrap();
+        check(&spec, Examples::labelled(&labels), clients).err()
+    };
+    for text in [
+        "iid",
+        "dirichlet:0.5",
+        "shard:2",
+        "quantity_skew:1",
+        "proportional",
+    ] {
+        assert_eq!(refused(text, 1000), None, "{text}");
+        for clients in [1001, 3_000_000_000] {
+            let examples = 1000;
+            let few = PartitionError::TooFewExamples { examples, clients };
+            assert_eq!(refused(text, clients), Some(few), "{text}");
+        }
+    }
+    let labels_per_client = 11;
+    let many = PartitionError::TooManyLabelsPerClient {
+        labels_per_client,
+        labels: 10,
+    };
+    assert_eq!(refused("shard:11", 5), Some(many));
+    assert!(matches!(
+        refused("shard:2", 4),
+        Some(PartitionError::LabelsLeftOver { least: 3, .. })
+    ));
+}

@@ -45,7 +45,7 @@ pub struct DatasetShare {
     pub dataset: String,
     /// Its fingerprint; the examples are of this copy alone. Empty for `local` data.
     pub fingerprint: String,
-    /// Indices into the training split, in rising order; none where the data is the worker's own.
+    /// Indices into the training split, in rising order; none if the data is the worker's own.
     #[cfg_attr(feature = "http", schema(value_type = Option<Vec<u32>>))]
     pub indices: Option<Arc<[u32]>>,
 }

@@ -17,12 +17,12 @@ pub struct Hardware {
     pub physical_cores: Option<u32>,
     /// Threads that this process may run at once: affinity and container limits are counted in.
     pub logical_cores: u32,
-    /// Main memory in bytes; a container's limit where there is one.
+    /// Main memory in bytes; a container's limit if there is one.
     pub memory_bytes: u64,
     /// NVIDIA GPUs, in NVML's order. Others are not found.
     #[serde(default)]
     pub gpus: Vec<Gpu>,
-    /// The build of LibTorch that trains, such as `2.9.0 (CUDA 12.6)`, where one does.
+    /// The build of LibTorch that trains, such as `2.9.0 (CUDA 12.6)`, if one does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub libtorch: Option<String>,
 }

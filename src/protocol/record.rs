@@ -154,7 +154,7 @@ pub struct Contribution {
     pub worker: WorkerId,
     /// Its name.
     pub name: String,
-    /// What trained, such as `flex` or `libtorch:cuda:0`; none where the reports do not say.
+    /// What trained, such as `flex` or `libtorch:cuda:0`; none if the reports do not say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub device: Option<String>,
     /// The clients whose reports were folded, in order.
@@ -162,10 +162,10 @@ pub struct Contribution {
     /// Number of examples in their partitions, added up.
     pub examples: u64,
     /// Seconds that the local trainings took, added up: two that run beside each other for a second are two seconds.
-    /// So `examples` times the local epochs by `seconds` is the speed of one slot. None where no report says.
+    /// So `examples` times the local epochs by `seconds` is the speed of one slot. None if no report says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seconds: Option<f64>,
-    /// Joules that the device spent on them, added up over those that measured; none where none did.
+    /// Joules that the device spent on them, added up over those that measured; none if none did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub energy_joules: Option<f64>,
 }

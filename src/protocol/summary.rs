@@ -6,6 +6,7 @@ use super::Registration;
 use crate::{
     ids::{JobId, ModelVersion, RoundId, Timestamp, WorkerId},
     job::JobSpec,
+    parameters::Digest,
     round::{Outcome, WorkerState},
 };
 
@@ -37,6 +38,10 @@ pub struct JobSummary {
     pub goal: usize,
     /// Number of parameters of the model.
     pub parameters: u64,
+    /// The CRC-32 of the initial model's values as little-endian f32, as `crc32=` and eight hexadecimal digits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "http", schema(value_type = Option<String>))]
+    pub initial_digest: Option<Digest>,
     /// When it was submitted, in milliseconds since the Unix epoch.
     pub submitted: Timestamp,
     /// When it ended.

@@ -25,7 +25,7 @@ const ROUND: RoundId = RoundId(1);
 ///
 /// # Panics
 ///
-/// Where the contract is broken.
+/// If the contract is broken.
 pub fn everything(spool: &dyn Spool, executor: &dyn Executor) {
     gives_back_what_was_uploaded(spool, executor);
     takes_tensors_in_any_order(spool);
@@ -43,7 +43,7 @@ pub fn everything(spool: &dyn Spool, executor: &dyn Executor) {
 ///
 /// # Panics
 ///
-/// Where it doesn't.
+/// If it doesn't.
 pub fn gives_back_what_was_uploaded(spool: &dyn Spool, executor: &dyn Executor) {
     let top_k = Encoding::TopK { fraction: 0.01 };
     let encodings = [
@@ -71,7 +71,7 @@ pub fn gives_back_what_was_uploaded(spool: &dyn Spool, executor: &dyn Executor) 
 ///
 /// # Panics
 ///
-/// Where they may not.
+/// If they may not.
 pub fn takes_tensors_in_any_order(spool: &dyn Spool) {
     let parameters = parameters(5);
     let (mut tensors, mut values, mut end) = (serde_json::Map::new(), Vec::new(), 0);
@@ -178,7 +178,7 @@ pub fn keeps_several_payloads(spool: &dyn Spool) {
 ///
 /// # Panics
 ///
-/// Where it isn't.
+/// If it isn't.
 pub fn takes_what_is_in_memory(spool: &dyn Spool) {
     for (client, encoding) in [(0, Encoding::F32), (1, Encoding::Int8)] {
         let (key, delta) = (key(1020, client), delta(encoding, client));
@@ -206,7 +206,7 @@ pub fn takes_what_is_in_memory(spool: &dyn Spool) {
 ///
 /// # Panics
 ///
-/// Where one is taken, or leaves something behind.
+/// If one is taken, or leaves something behind.
 pub fn refuses_what_is_no_report(spool: &dyn Spool) {
     let key = key(1030, 0);
     let delta = delta(Encoding::F32, 0);
@@ -265,7 +265,7 @@ pub fn shows_a_report_from_its_finish_on(spool: &dyn Spool) {
 ///
 /// # Panics
 ///
-/// Where they do.
+/// If they do.
 pub fn keeps_the_uploads_of_a_client_apart(spool: &dyn Spool) {
     let first = key(1050, 0);
     let second = SpoolKey {
@@ -294,7 +294,7 @@ pub fn keeps_the_uploads_of_a_client_apart(spool: &dyn Spool) {
 ///
 /// # Panics
 ///
-/// Where that is not so.
+/// If that is not so.
 pub fn forgets_one_report(spool: &dyn Spool) {
     let keys = [0, 1].map(|client| key(1060, client));
     for key in keys {
@@ -307,11 +307,11 @@ pub fn forgets_one_report(spool: &dyn Spool) {
     spool.discard(JobId(1060), ROUND);
 }
 
-/// A discarded round is gone, and no other, not even where an upload of it is under way.
+/// A discarded round is gone, and no other, not even if an upload of it is under way.
 ///
 /// # Panics
 ///
-/// Where that is not so.
+/// If that is not so.
 pub fn discards_one_round(spool: &dyn Spool) {
     let key = key(1070, 0);
     let later = SpoolKey {
@@ -350,7 +350,7 @@ pub fn discards_one_round(spool: &dyn Spool) {
 ///
 /// # Panics
 ///
-/// Where it doesn't.
+/// If it doesn't.
 pub fn keeps_readable_what_is_held(spool: &dyn Spool, executor: &dyn Executor) {
     let (key, delta) = (key(1080, 0), delta(Encoding::Bf16, 0));
     upload(spool, key, &delta, 4096).expect("an upload");

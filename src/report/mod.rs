@@ -55,7 +55,7 @@ pub struct ReportMetadata {
     /// Seconds of wall-clock time that the local training took; finite, not negative.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seconds: Option<f64>,
-    /// Joules that the device spent on the local training, where they were measured; finite, not negative.
+    /// Joules that the device spent on the local training, if they were measured; finite, not negative.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub energy_joules: Option<f64>,
     /// Whether the client had to start from its initial state, since the worker has not kept the state that the task's `basis`
@@ -96,13 +96,14 @@ impl ReportMetadata {
         let is_name = |device: &String| {
             device.len() <= LONGEST_DEVICE && !device.chars().any(char::is_control)
         };
-        match self.device.as_ref().is_none_or(is_name) {
-            true => Ok(()),
-            false => malformed("a device has at most 64 bytes and no control characters"),
+        if self.device.as_ref().is_none_or(is_name) {
+            Ok(())
+        } else {
+            malformed("a device has at most 64 bytes and no control characters")
         }
     }
 
-    /// The mean loss over the client's training, where it was measured.
+    /// The mean loss over the client's training, if it was measured.
     pub fn train_loss(&self) -> Option<f64> {
         self.metrics.get("train_loss").copied()
     }
@@ -147,7 +148,7 @@ impl Report {
     ///
     /// # Errors
     ///
-    /// [`ReportError::NoPayload`] where the client sent none.
+    /// [`ReportError::NoPayload`] if the client sent none.
     pub fn payload(&self, name: &str) -> Result<&(dyn BlockReader + Send + Sync), ReportError> {
         let found = self.payloads.iter().find(|(found, _)| found == name);
         found

@@ -97,7 +97,7 @@ pub trait Spool: Send + Sync {
     ///
     /// # Errors
     ///
-    /// [`SpoolError::Missing`] where one is not there.
+    /// [`SpoolError::Missing`] if one is not there.
     fn reports(
         &self,
         job: JobId,
@@ -118,7 +118,7 @@ pub trait SpoolWriter: Send {
     ///
     /// # Errors
     ///
-    /// [`SpoolError::Malformed`] at the first piece that shows it, [`SpoolError::Storage`] where it can't be kept.
+    /// [`SpoolError::Malformed`] at the first piece that shows it, [`SpoolError::Storage`] if it can't be kept.
     fn push(&mut self, piece: &[u8]) -> Result<(), SpoolError>;
 
     /// Stores the report, once the whole body has been taken: once this returns, it is as durable as the spool makes
@@ -126,8 +126,8 @@ pub trait SpoolWriter: Send {
     ///
     /// # Errors
     ///
-    /// [`SpoolError::Malformed`] where the body was not whole or is not the one that was sent, [`SpoolError::Storage`]
-    /// where it can't be kept.
+    /// [`SpoolError::Malformed`] if the body was not whole or is not the one that was sent, [`SpoolError::Storage`]
+    /// if it can't be kept.
     fn finish(
         self: Box<Self>,
         metadata: ReportMetadata,

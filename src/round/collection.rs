@@ -28,6 +28,8 @@ pub(super) struct Collection {
     ready: BTreeSet<(WorkerId, ClientId)>,
     /// Admitted uploads that have not ended, those that were overtaken too.
     uploads: BTreeMap<RequestId, Upload>,
+    /// Those of them that can't be accepted any more, as long as nobody was told.
+    unneeded: Vec<RequestId>,
     accepted: usize,
     outstanding: usize,
 }
@@ -137,10 +139,32 @@ impl Collection {
             closed: false,
             ready: BTreeSet::new(),
             uploads: BTreeMap::new(),
+            unneeded: Vec::new(),
             accepted: 0,
             outstanding: members.len(),
             members,
         }
+    }
+
+    /// Takes no more reports; what was accepted stays so.
+    pub fn close(&mut self) {
+        if self.closed {
+            return;
+        }
+        self.closed = true;
+        for member in self.members.values() {
+            if let MemberState::Uploading(upload) = member.state {
+                self.unneeded.push(upload);
+            }
+        }
+    }
+
+    /// The uploads that became of no use since this was asked last.
+    pub fn take_unneeded(&mut self) -> Vec<RequestId> {
+        let mut unneeded = std::mem::take(&mut self.unneeded);
+        // Some may have ended by themselves meanwhile.
+        unneeded.retain(|upload| self.uploads.contains_key(upload));
+        unneeded
     }
 
     /// The accepted reports, in client order, each with the request that uploaded it.
@@ -225,9 +249,10 @@ impl Collection {
         }
         if let Some(refusal) = improper(client, metadata, member.examples) {
             let may_fail = !self.closed && lease == Some(worker);
-            return match may_fail && self.is_pending(client) && self.fail(client, refusal.clone()) {
-                true => Offer::Fail(refusal),
-                false => Offer::Refuse(refusal),
+            return if may_fail && self.is_pending(client) && self.fail(client, refusal.clone()) {
+                Offer::Fail(refusal)
+            } else {
+                Offer::Refuse(refusal)
             };
         }
         match &member.state {
@@ -380,6 +405,11 @@ impl Collection {
             return;
         };
         let before = std::mem::replace(&mut member.state, state);
+        if let MemberState::Uploading(upload) = before
+            && self.uploads.contains_key(&upload)
+        {
+            self.unneeded.push(upload);
+        }
         self.accepted += usize::from(member.state.is_accepted());
         self.accepted -= usize::from(before.is_accepted());
         self.outstanding += usize::from(member.state.is_outstanding());

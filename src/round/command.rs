@@ -22,7 +22,7 @@ pub enum Command {
         /// The workers that are there, in order of registration, with their slots.
         workers: Vec<(WorkerId, u32)>,
     },
-    /// Say whether the data is dealt anew before this round; ends with [`super::Event::Dealt`]. Ordered only where
+    /// Say whether the data is dealt anew before this round; ends with [`super::Event::Dealt`]. Ordered only if
     /// [`super::MachineConfig::deals`] says so, and never while a round is open.
     Deal {
         /// The round that is about to begin.
@@ -69,6 +69,12 @@ pub enum Command {
     Evaluate {
         /// The version.
         version: ModelVersion,
+    },
+    /// End an upload: its round is over, or its client's report is to come from another worker. Whatever it was is refused
+    /// when it ends.
+    EndUpload {
+        /// The request that uploads.
+        upload: RequestId,
     },
     /// Forget the reports of a round, and an aggregate of it that was not published: what is still being uploaded,
     /// folded or stored for it at this moment is forgotten when it ends.
@@ -299,7 +305,7 @@ pub enum JobEvent {
     Evaluated {
         /// The version.
         version: ModelVersion,
-        /// The measurements; none where it could not be evaluated.
+        /// The measurements; none if it could not be evaluated.
         evaluation: Option<Evaluation>,
         /// Why there are none.
         reason: Option<String>,

@@ -12,7 +12,7 @@ use crate::{
 pub struct ClientSpec {
     /// Number of examples in its partition. It changes with [`Event::Dealt`] alone.
     pub examples: u64,
-    /// The one worker that can act for it, where the data is the worker's own.
+    /// The one worker that can act for it, if the data is the worker's own.
     pub home: Option<WorkerId>,
 }
 
@@ -28,7 +28,7 @@ pub enum Event {
         worker: WorkerId,
         /// How many clients it trains at once.
         slots: u32,
-        /// The worker whose own data it has, where it is that worker come back. Clients of that data move to it, at
+        /// The worker whose own data it has, if it is that worker come back. Clients of that data move to it, at
         /// once or when the other is lost.
         replaces: Option<WorkerId>,
     },
@@ -43,7 +43,7 @@ pub enum Event {
     Dealt {
         /// The round that was about to begin.
         round: RoundId,
-        /// The number of examples of each client from now on, in order; none where everything stays as it is. One that
+        /// The number of examples of each client from now on, in order; none if everything stays as it is. One that
         /// does not name each client, or leaves one without examples, counts as none.
         examples: Option<Vec<u64>>,
     },

@@ -1,6 +1,6 @@
 //! Which worker acts for which client.
 //!
-//! Indices keep every step cheap where there are many of both: a look-up costs O(log n), and the arrival or the loss
+//! Indices keep every step cheap if there are many of both: a look-up costs O(log n), and the arrival or the loss
 //! of a worker O(log n) for each client that moves. Nothing here knows of rounds, tasks or time.
 
 mod load;
@@ -13,7 +13,7 @@ use load::Loads;
 
 use crate::ids::{ClientId, WorkerId};
 
-/// Who gets the lease of each of `clients` clients when a job starts with these workers and their slots; empty where
+/// Who gets the lease of each of `clients` clients when a job starts with these workers and their slots; empty if
 /// there is no worker. It is what [`super::RoundMachine`] does, for dealing data before there are leases.
 pub fn first_holders(workers: &[(WorkerId, u32)], clients: usize) -> Vec<WorkerId> {
     let mut leases = Leases::default();

@@ -78,8 +78,13 @@ pub struct RoundMachine {
     current: Option<Collection>,
     /// Rounds that ended, the latest last.
     closed: VecDeque<Collection>,
-    evaluations: Vec<Pending>,
+    /// The version that is being evaluated: the oldest of those that are not.
+    evaluating: Option<Pending>,
+    /// The versions whose turn comes after it, oldest first, each with the round that made it.
+    to_evaluate: VecDeque<(ModelVersion, RoundId)>,
     commands: VecDeque<Command>,
+    /// The workers that are there and can't train the job, in words.
+    bystanders: String,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -95,6 +100,8 @@ enum Phase {
     },
     /// Between rounds: the driver says whether the data is dealt anew.
     Dealing,
+    /// Between rounds: until fewer versions wait to be evaluated.
+    CatchingUp,
     Planning,
     Collecting,
     Aggregating,
@@ -108,10 +115,10 @@ enum Phase {
 }
 
 impl RoundMachine {
-    /// A job that begins now.
+    /// A job that begins now. Next, [`RoundMachine::begin`] tells it of the workers that are there.
     pub fn new(config: MachineConfig, now: Timestamp) -> Self {
         let deadline = now + Duration::from_secs(config.limits.start_timeout);
-        let mut machine = Self {
+        Self {
             config,
             phase: Phase::Waiting { deadline },
             clients: Vec::new(),
@@ -122,11 +129,38 @@ impl RoundMachine {
             basis: BTreeMap::new(),
             current: None,
             closed: VecDeque::new(),
-            evaluations: Vec::new(),
+            evaluating: None,
+            to_evaluate: VecDeque::new(),
             commands: VecDeque::new(),
-        };
-        machine.log_waiting();
-        machine
+            bystanders: String::new(),
+        }
+    }
+
+    /// Takes the workers that are there at the beginning, each with its slots. The log says what is waited for only if
+    /// they are not enough.
+    pub fn begin(&mut self, workers: &[(WorkerId, u32)], now: Timestamp) {
+        for (worker, slots) in workers {
+            let joined = Event::WorkerJoined {
+                worker: *worker,
+                slots: *slots,
+                replaces: None,
+            };
+            self.handle(joined, now);
+        }
+        if matches!(self.phase, Phase::Waiting { .. }) {
+            self.log_waiting();
+        }
+    }
+
+    /// Whether it waits for workers or for clients.
+    pub fn is_short_of_workers(&self) -> bool {
+        matches!(self.phase, Phase::Waiting { .. } | Phase::Gathering { .. })
+    }
+
+    /// Says in words which live workers can't train this job and what they lack: a part of [`RoundMachine::status`], and
+    /// of the reason why the job fails if it waits in vain. Empty if there are none.
+    pub fn note_bystanders(&mut self, bystanders: String) {
+        self.bystanders = bystanders;
     }
 
     /// The next order. Drain it to `None` after each event.
@@ -141,22 +175,32 @@ impl RoundMachine {
             Phase::Collecting => self.current.as_ref().map(|current| current.deadline),
             _ => None,
         };
-        self.evaluations
-            .iter()
-            .filter_map(|pending| pending.deadline)
-            .chain(phase)
-            .min()
+        let evaluation = self
+            .evaluating
+            .as_ref()
+            .and_then(|pending| pending.deadline);
+        phase.into_iter().chain(evaluation).min()
     }
 
     /// Takes one event. What follows from it comes out of [`RoundMachine::poll_command`].
     pub fn handle(&mut self, event: Event, now: Timestamp) {
-        // A deadline has passed for whatever comes after it, even where the driver's tick is late. But who is there is
+        // A deadline has passed for whatever comes after it, even if the driver's tick is late. But who is there is
         // best known before the next round begins.
         if !matches!(event, Event::WorkerJoined { .. } | Event::WorkerLost { .. }) {
             self.check_deadlines(now);
         }
         self.take(event, now);
         self.check_deadlines(now);
+        self.end_unneeded_uploads();
+    }
+
+    fn end_unneeded_uploads(&mut self) {
+        let Some(current) = &mut self.current else {
+            return;
+        };
+        for upload in current.take_unneeded() {
+            self.commands.push_back(Command::EndUpload { upload });
+        }
     }
 
     /// How the job ended, once it has.
@@ -269,7 +313,7 @@ impl RoundMachine {
     }
 
     fn end(&mut self, outcome: Outcome) {
-        self.evaluations.clear();
+        self.skip_evaluations();
         self.log(JobEvent::Ended(outcome.clone()));
         self.commands.push_back(Command::End(outcome.clone()));
         self.phase = Phase::Ended(outcome);

@@ -11,7 +11,7 @@ pub(super) struct Pending {
     pub version: ModelVersion,
     /// The round that made it.
     pub round: RoundId,
-    /// Given up at this moment; none where the driver evaluates, who always answers.
+    /// Given up at this moment; none if the driver evaluates, who always answers.
     pub deadline: Option<Timestamp>,
     shares: BTreeMap<ClientId, Share>,
     /// The open shares whose client has a worker, by it: what is looked at when a worker asks for a task.

@@ -18,7 +18,7 @@ const BLOCK: usize = 64 * 1024;
 ///
 /// # Panics
 ///
-/// Where the contract is broken.
+/// If the contract is broken.
 pub fn everything(models: &dyn ModelStore) {
     gives_back_what_was_written(models);
     keeps_readable_what_is_held(models);
@@ -31,7 +31,7 @@ pub fn everything(models: &dyn ModelStore) {
 ///
 /// # Panics
 ///
-/// Where they aren't.
+/// If they aren't.
 pub fn gives_back_what_was_written(models: &dyn ModelStore) {
     let encodings = [Encoding::F32, Encoding::F16, Encoding::Bf16, Encoding::Int8];
     let mut version = ModelVersion(0);
@@ -58,7 +58,7 @@ pub fn gives_back_what_was_written(models: &dyn ModelStore) {
 ///
 /// # Panics
 ///
-/// Where it doesn't.
+/// If it doesn't.
 pub fn keeps_readable_what_is_held(models: &dyn ModelStore) {
     for version in [Some(ModelVersion(0)), None] {
         let expected = parameters(1);
@@ -81,7 +81,7 @@ pub fn keeps_readable_what_is_held(models: &dyn ModelStore) {
 ///
 /// # Panics
 ///
-/// Where that is not so.
+/// If that is not so.
 pub fn replaces_a_version_that_is_published_again(models: &dyn ModelStore) {
     let (job, version) = (JobId(3), ModelVersion(4));
     let form = ModelForm::new(layout(), Encoding::Int8);
@@ -101,7 +101,7 @@ pub fn replaces_a_version_that_is_published_again(models: &dyn ModelStore) {
 ///
 /// # Panics
 ///
-/// Where it isn't.
+/// If it isn't.
 pub fn refuses_what_has_no_form(models: &dyn ModelStore) {
     let mut values = parameters(1).values().to_vec();
     values[131_100] = 1e6;

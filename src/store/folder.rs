@@ -35,14 +35,14 @@ pub struct DataFolder {
 }
 
 impl DataFolder {
-    /// Takes a folder, which is made where there is none.
+    /// Takes a folder, which is made if there is none.
     ///
     /// Reports and models that an earlier coordinator left in it are removed: jobs do not outlive their coordinator, and
     /// are numbered from 1 by the next one.
     ///
     /// # Errors
     ///
-    /// [`StoreError::InUse`] where another coordinator has it, [`StoreError::Io`] where the operating system refuses.
+    /// [`StoreError::InUse`] if another coordinator has it, [`StoreError::Io`] if the operating system refuses.
     pub fn open(path: impl AsRef<Path>) -> Result<Arc<Self>, StoreError> {
         let path = path.as_ref();
         fs::create_dir_all(path).map_err(|error| failed(path, error))?;

@@ -7,7 +7,7 @@
 //! | `frozen.safetensors` | the frozen tensors, if there are any |
 //! | `state.json`, `state-NAME.safetensors` | the strategy's state, if it has one: numbers, and a file for each tensor |
 //!
-//! While it is written, the folder's name is `vN.K.next`. Where `vN` is there already, it becomes `vN.K.old` for the moment
+//! While it is written, the folder's name is `vN.K.next`. If `vN` is there already, it becomes `vN.K.old` for the moment
 //! between two renames: after a crash right then, that one is the version.
 
 mod files;
@@ -128,7 +128,7 @@ impl Unfinished {
         &self.models.folder
     }
 
-    /// Puts it in its version's place; its files are on the disk already. Where the place is afterwards.
+    /// Puts it in its version's place; its files are on the disk already. Returns that place.
     fn publish(mut self) -> Result<PathBuf, StoreError> {
         let folder = self.models.job(self.job);
         let place = folder.join(format!("v{}", self.version));
@@ -144,9 +144,10 @@ impl Unfinished {
         let renamed = fs::rename(&self.path, &place);
         let is_there = renamed.is_ok();
         let appeared = renamed.and_then(|()| sync_folder(&folder)).and_then(|()| {
-            match durable.contains(&self.job) {
-                true => Ok(()),
-                false => sync_folder(&models.folder.models()),
+            if durable.contains(&self.job) {
+                Ok(())
+            } else {
+                sync_folder(&models.folder.models())
             }
         });
         if let Err(error) = appeared {
@@ -174,13 +175,13 @@ impl Drop for Unfinished {
             remove_tree(&self.path);
             // Before the job's folder: one that is made anew later is not taken for a durable one.
             self.models.durable().remove(&self.job);
-            // It stays where other versions are in it.
+            // It stays if other versions are in it.
             let _ = fs::remove_dir(self.models.job(self.job));
         }
     }
 }
 
-/// Removes a folder and what is in it, where it is there.
+/// Removes a folder and what is in it, if it is there.
 fn remove_tree(path: &Path) {
     match fs::remove_dir_all(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {

@@ -13,6 +13,7 @@ use std::{
 
 use super::{
     AggregateContext, Inputs, StrategyError,
+    checks::{check_model, check_state},
     inputs::Resolved,
     rows::{Rows, Scratch},
     state::check_finite,
@@ -188,6 +189,10 @@ impl<'a> NextVersion<'a> {
                     };
                     guarded(|| f(&rows, &mut out))?;
                     rows.finish()?;
+                    check_model(context.version.model.layout(), block, &space.model)?;
+                    for (name, values) in names.iter().zip(&space.states) {
+                        check_state(name, values)?;
+                    }
                 }
                 let mut sink = locked(sink);
                 sink.write(block.range.start, &space.model)?;

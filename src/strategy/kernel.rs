@@ -4,7 +4,7 @@
 //! four reports go in one pass over the sums, which saves loads and stores; the order of additions to one sum, and with
 //! it every bit, is that of one report at a time. A weight of at most 29 significant bits, as any number of examples
 //! below 5e8 is, times a delta (24 bits) is exact in f64, so that multiplying and adding in one instruction gives the same
-//! bits, and is done where the CPU can.
+//! bits, and is done if the CPU can.
 
 use half::{bf16, f16};
 
@@ -110,9 +110,10 @@ fn dispatch(pass: Pass<'_>) {
 
 #[cfg(not(target_arch = "x86_64"))]
 fn dispatch(pass: Pass<'_>) {
-    match pass.exact && cfg!(target_arch = "aarch64") {
-        true => pass.run::<true>(),
-        false => pass.run::<false>(),
+    if pass.exact && cfg!(target_arch = "aarch64") {
+        pass.run::<true>()
+    } else {
+        pass.run::<false>()
     }
 }
 
@@ -122,9 +123,10 @@ impl pulp::NullaryFnOnce for Pass<'_> {
 
     #[inline(always)]
     fn call(self) {
-        match self.exact {
-            true => self.run::<true>(),
-            false => self.run::<false>(),
+        if self.exact {
+            self.run::<true>()
+        } else {
+            self.run::<false>()
         }
     }
 }
@@ -210,7 +212,7 @@ impl Value for bf16 {
 
 impl Value for f16 {
     /// Of finite values, in arithmetic that the compiler makes vectors of: the exponent is moved to f32's place and
-    /// bias; where it was 0, the value is subnormal there, and one subtraction makes it normal here.
+    /// bias; if it was 0, the value is subnormal there, and one subtraction makes it normal here.
     #[inline(always)]
     fn widen(self) -> f64 {
         const BIAS: u32 = (127 - 15) << 23;
@@ -228,9 +230,10 @@ impl Value for f16 {
 
 #[inline(always)]
 fn accumulate<const FUSED: bool>(sum: f64, weight: f64, value: f64) -> f64 {
-    match FUSED {
-        true => weight.mul_add(value, sum),
-        false => sum + weight * value,
+    if FUSED {
+        weight.mul_add(value, sum)
+    } else {
+        sum + weight * value
     }
 }
 
@@ -254,7 +257,7 @@ fn add_rows<T: Value, const N: usize, const FUSED: bool>(
 }
 
 /// A scale has 16 significant bits and an integer 7, so that their product, the delta, has 23: a weight times a scale and
-/// then times the integer gives the bits of the weight times the delta, where products are exact.
+/// then times the integer gives the bits of the weight times the delta, if products are exact.
 #[inline(always)]
 fn add_groups<const N: usize, const FUSED: bool>(
     sums: &mut [f64],

@@ -34,6 +34,7 @@
 //! }
 //! ```
 
+mod checks;
 mod context;
 mod fedavg;
 mod fold;
@@ -148,6 +149,32 @@ pub enum StrategyError {
     /// The reports can't be aggregated: all weights are zero, for example.
     #[error("the reports can't be aggregated: {0}")]
     Aggregate(String),
+    /// The next model would have a value that is infinite or not a number.
+    #[error(
+        "training diverged: {tensor:?} would be {value} at index {index} of the next model; a smaller learning rate or \
+         clipped updates avoid that"
+    )]
+    Diverged {
+        /// The tensor.
+        tensor: String,
+        /// The place in it, in row-major order.
+        index: usize,
+        /// The value.
+        value: String,
+    },
+    /// The next model would have a BatchNorm variance below zero.
+    #[error(
+        "{tensor:?} would be {value} at index {index} of the next model, and no variance is negative; fold buffers with \
+         coefficients that are not negative (`Inputs::with_buffers`)"
+    )]
+    NegativeVariance {
+        /// The tensor.
+        tensor: String,
+        /// The place in it, in row-major order.
+        index: usize,
+        /// The value.
+        value: String,
+    },
     /// A report could not be read.
     #[error(transparent)]
     Report(#[from] ReportError),

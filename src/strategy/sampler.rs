@@ -27,12 +27,12 @@ impl Default for UniformSampler {
 impl UniformSampler {
     /// A cohort out of the context's clients.
     ///
-    /// The goal is the job's own where it has one, else `fraction` of the clients, rounded up, and never below the
+    /// The goal is the job's own if it has one, else `fraction` of the clients, rounded up, and never below the
     /// quorum.
     ///
     /// # Errors
     ///
-    /// [`StrategyError::Plan`] where there are fewer clients than the quorum.
+    /// [`StrategyError::Plan`] if there are fewer clients than the quorum.
     pub fn plan(&self, round: &RoundContext<'_>) -> Result<RoundPlan, StrategyError> {
         let available = round.clients.len();
         if available == 0 || available < round.quorum {

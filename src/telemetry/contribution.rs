@@ -34,7 +34,7 @@ pub fn contributions<'a>(
     grouped.into_values().collect()
 }
 
-/// The sum of what was measured; none where nothing was.
+/// The sum of what was measured; none if nothing was.
 pub(super) fn sum(measured: impl IntoIterator<Item = Option<f64>>) -> Option<f64> {
     measured
         .into_iter()

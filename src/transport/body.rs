@@ -1,4 +1,4 @@
-//! Parameters on their way: streams of safetensors bytes, or values in memory where both sides share one.
+//! Parameters on their way: streams of safetensors bytes, or values in memory if both sides share one.
 
 use std::{error::Error, fmt, ops::Range, pin::Pin, sync::Arc};
 
@@ -28,7 +28,7 @@ pub enum ReportBody {
     Stream {
         /// The bytes.
         bytes: ByteStream,
-        /// How many there will be, where that is known.
+        /// How many there will be, if that is known.
         length: Option<u64>,
         /// Their digest, where the sender says it.
         digest: Option<Digest>,
@@ -38,13 +38,13 @@ pub enum ReportBody {
 /// The body of a model.
 #[non_exhaustive]
 pub enum ModelBody {
-    /// The model where it is kept.
+    /// The model if it is kept.
     Stored(Arc<dyn StoredBody>),
     /// The safetensors bytes.
     Stream {
         /// The bytes.
         bytes: ByteStream,
-        /// How many there will be, where that is known.
+        /// How many there will be, if that is known.
         length: Option<u64>,
         /// Their digest, where the sender says it.
         digest: Option<Digest>,
@@ -172,6 +172,9 @@ fn malformed(error: impl Error + Send + Sync + 'static) -> BodyError {
 /// How many bytes of a stored body are read at once.
 const PIECE: u64 = 256 * 1024;
 
+/// The same, if many readers have pieces of that size already.
+const SMALL_PIECE: u64 = 16 * 1024;
+
 /// A range of a stored body as a stream, read piece by piece on blocking threads: one piece while the one before is on
 /// its way, and none before the first is asked for.
 pub fn stored_bytes(body: Arc<dyn StoredBody>, range: Range<u64>) -> ByteStream {
@@ -182,77 +185,79 @@ pub fn stored_bytes(body: Arc<dyn StoredBody>, range: Range<u64>) -> ByteStream 
     )
 }
 
-/// As [`stored_bytes`], with a permit for each piece that is in memory, until its last byte has been taken. Where there
-/// is none, the stream waits for its turn, and reads nothing ahead.
+/// As [`stored_bytes`], with a permit for each piece that is in memory, until its last byte has been taken. If there
+/// is none, the stream goes on with small pieces, and reads nothing ahead: readers that stop can hold all permits, and
+/// must not hold up the others.
 pub(crate) fn bounded_bytes(
     body: Arc<dyn StoredBody>,
     range: Range<u64>,
     permits: Arc<Semaphore>,
 ) -> ByteStream {
-    let source = Source { body, permits };
-    Box::pin(stream::unfold(
-        (source, range, None),
-        |(source, range, ahead)| async move {
-            let (reading, range): (Reading, _) = match ahead {
-                Some(reading) => (reading, range),
-                None if range.is_empty() => return None,
-                None => {
-                    let permit = source.permits.clone().acquire_owned().await;
-                    source.begin(range, permit.ok())
-                }
-            };
-            let read = match reading.await {
-                Ok(read) => read.map_err(|error| BodyError::Broken(Cause::of(error))),
-                Err(error) => Err(BodyError::Broken(Cause::of(error))),
-            };
-            let Ok(piece) = read else {
-                return Some((read, (source, 0..0, None)));
-            };
-            // A piece is read ahead only where that takes the place of nobody who waits.
-            let permit = match range.is_empty() {
-                true => None,
-                false => source.permits.clone().try_acquire_owned().ok(),
-            };
-            let (ahead, range) = match permit {
-                Some(permit) => {
-                    let (reading, range) = source.begin(range, Some(permit));
-                    (Some(reading), range)
-                }
-                None => (None, range),
-            };
-            Some((Ok(piece), (source, range, ahead)))
-        },
-    ))
+    let reader = PieceReader {
+        body,
+        permits,
+        left: range,
+        ahead: None,
+    };
+    Box::pin(stream::unfold(reader, |mut reader| async move {
+        let piece = reader.next().await?;
+        Some((piece, reader))
+    }))
 }
 
-/// What a stream of a stored body reads from.
-struct Source {
+/// Reads a range of a stored body piece by piece.
+struct PieceReader {
     body: Arc<dyn StoredBody>,
     permits: Arc<Semaphore>,
+    /// What no read has been begun for.
+    left: Range<u64>,
+    /// The next piece, if it is being read already.
+    ahead: Option<Reading>,
 }
 
 /// A piece on its way from the storage.
 type Reading = JoinHandle<Result<Bytes, BlockError>>;
 
-impl Source {
-    /// Begins to read the first piece of a range; what comes after it is the range that is left.
-    fn begin(
-        &self,
-        range: Range<u64>,
-        permit: Option<OwnedSemaphorePermit>,
-    ) -> (Reading, Range<u64>) {
+impl PieceReader {
+    /// The next piece; none after the last, and after one that could not be read.
+    async fn next(&mut self) -> Option<Result<Bytes, BodyError>> {
+        let reading = match self.ahead.take() {
+            Some(reading) => reading,
+            None if self.left.is_empty() => return None,
+            None => {
+                let permit = self.permits.clone().try_acquire_owned().ok();
+                let size = if permit.is_some() { PIECE } else { SMALL_PIECE };
+                self.begin(size, permit)
+            }
+        };
+        let read = match reading.await {
+            Ok(read) => read.map_err(|error| BodyError::Broken(Cause::of(error))),
+            Err(error) => Err(BodyError::Broken(Cause::of(error))),
+        };
+        if read.is_err() {
+            self.left = 0..0;
+        } else if !self.left.is_empty()
+            && let Ok(permit) = self.permits.clone().try_acquire_owned()
+        {
+            self.ahead = Some(self.begin(PIECE, Some(permit)));
+        }
+        Some(read)
+    }
+
+    /// Begins to read the first `size` bytes of what is left.
+    fn begin(&mut self, size: u64, permit: Option<OwnedSemaphorePermit>) -> Reading {
         let body = self.body.clone();
-        let end = range.end.min(range.start.saturating_add(PIECE));
-        let (start, count) = (range.start, (end - range.start) as usize);
-        let reading = tokio::task::spawn_blocking(move || {
-            let mut bytes = vec![0; count];
+        let start = self.left.start;
+        let end = self.left.end.min(start.saturating_add(size));
+        self.left.start = end;
+        tokio::task::spawn_blocking(move || {
+            let mut bytes = vec![0; (end - start) as usize];
             body.read(start, &mut bytes)?;
             Ok(Bytes::from_owner(Piece {
                 bytes,
                 _permit: permit,
             }))
-        });
-        (reading, end..range.end)
+        })
     }
 }
 
@@ -292,8 +297,6 @@ pub enum BodyError {
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::{AtomicU64, Ordering};
-
-    use futures_util::FutureExt;
 
     use super::*;
 
@@ -361,29 +364,28 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn pieces_that_are_held_hold_up_the_others_and_nothing_is_read_unasked() {
+    async fn readers_that_stop_hold_nobody_up_and_nothing_is_read_unasked() {
         let semaphore = Arc::new(Semaphore::new(2));
         let bodies = [0, 1].map(|_| Counting::new(LENGTH, u64::MAX));
         let streams = bodies.clone().map(|body| {
             let body: Arc<dyn StoredBody> = body;
             bounded_bytes(body, 0..LENGTH, semaphore.clone())
         });
-        let [mut first, mut second] = streams;
+        let [mut stopped, mut honest] = streams;
         assert_eq!(bodies[0].reads.load(Ordering::SeqCst), 0);
-        let held = first.next().await.unwrap().unwrap();
-        // The first stream has one piece out and one read ahead: the second waits until one is taken.
-        let mut waiting = second.next();
-        assert!((&mut waiting).now_or_never().is_none());
-        drop(held);
-        let theirs = waiting.await.unwrap().unwrap();
-        let ours = first.next().await.unwrap().unwrap();
-        let reads = bodies.map(|body| body.reads.load(Ordering::SeqCst));
-        assert_eq!(reads, [2, 1]);
-        let mut waiting = first.next();
-        assert!((&mut waiting).now_or_never().is_none());
-        drop(theirs);
-        assert!(waiting.await.unwrap().is_ok());
-        drop((ours, second));
+        // One piece out and one read ahead: all permits, for good.
+        let held = stopped.next().await.unwrap().unwrap();
+        assert_eq!(held.len() as u64, PIECE);
+        let mut found = 0;
+        while let Some(piece) = honest.next().await {
+            let piece = piece.unwrap();
+            assert!(piece.len() as u64 <= SMALL_PIECE);
+            found += piece.len() as u64;
+        }
+        assert_eq!(found, LENGTH);
+        assert_eq!(bodies[0].reads.load(Ordering::SeqCst), 2);
+        drop((held, stopped));
+        assert_eq!(semaphore.available_permits(), 2);
     }
 
     #[tokio::test]

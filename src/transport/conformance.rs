@@ -45,7 +45,7 @@ const VALUES: usize = 1_000_000;
 ///
 /// # Panics
 ///
-/// Where the contract is broken.
+/// If the contract is broken.
 pub async fn carries_everything<T: Transport>(connect: impl AsyncFnOnce(Arc<dyn Handler>) -> T) {
     let script = Arc::new(Script::default());
     let transport = connect(script.clone()).await;
@@ -327,13 +327,14 @@ async fn models(script: &Script, transport: &impl Transport) {
     let file = collect(stored_bytes(stored.clone(), 0..length)).await;
     for payload in [None, Some(FROZEN), Some("control")] {
         for is_stream in [false, true] {
-            let body = match is_stream {
-                false => ModelBody::Stored(stored.clone()),
-                true => ModelBody::Stream {
+            let body = if is_stream {
+                ModelBody::Stream {
                     bytes: stored_bytes(stored.clone(), 0..length),
                     length: Some(length),
                     digest: Some(stored.digest()),
-                },
+                }
+            } else {
+                ModelBody::Stored(stored.clone())
             };
             let request = ask_for_model(payload);
             let sent = format!("{request:?}");
@@ -379,13 +380,14 @@ async fn reports(script: &Script, transport: &impl Transport) {
     let payloads = payloads();
     let bytes = wire(&payloads);
     for is_stream in [false, true] {
-        let body = match is_stream {
-            false => ReportBody::Memory(payloads.clone()),
-            true => ReportBody::Stream {
+        let body = if is_stream {
+            ReportBody::Stream {
                 bytes: Box::pin(stream::iter(payloads.pieces().into_iter().map(Ok))),
                 length: Some(bytes.len() as u64),
                 digest: Some(Digest::of(&bytes)),
-            },
+            }
+        } else {
+            ReportBody::Memory(payloads.clone())
         };
         let answer = script.exchange(transport, report(body), Response::Accepted, true);
         assert_same(&answer.await, "Accepted", "the answer to a report");

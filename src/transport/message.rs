@@ -14,7 +14,7 @@ use crate::{
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Request {
-    /// Make me one of your workers. Carries the join token where the coordinator wants one.
+    /// Make me one of your workers. Carries the join token if the coordinator wants one.
     Register {
         /// The join token.
         join_token: Option<Token>,

@@ -62,7 +62,7 @@ impl<L: Learner> BurnTrainer<L> {
     ///
     /// # Errors
     ///
-    /// [`TrainError::Model`] where the module has no layout, [`TrainError::Panicked`] where it can't be built.
+    /// [`TrainError::Model`] if the module has no layout, [`TrainError::Panicked`] if it can't be built.
     pub fn new(learner: Arc<L>, device: Device) -> Result<Self, TrainError> {
         let _drawing = lock_generator();
         let layout = guarded(|| {

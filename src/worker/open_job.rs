@@ -265,7 +265,7 @@ impl OpenJob {
             .or_default()
             .choose(task.basis);
         let mut kept = choice.kept;
-        // Deltas are taken and encoded where the training was: both pass over the whole model.
+        // Deltas are taken and encoded on the thread that trained: both pass over the whole model.
         let work = move |trainer: &mut dyn LocalTrainer, context: &mut ClientContext<'_>| {
             let metered = trainer.meter().map(|meter| meter.begin());
             // The wall's time, whatever a test does with tokio's.

@@ -128,10 +128,18 @@ impl OpenJobs {
                     .payloads(session, message.version, sends, &layout)
                     .await?;
                 task.expects = payload::expected(expects);
+                let begun = Instant::now();
                 let (metadata, payloads) = job.train(model, task, stop).await?;
+                let seconds = begun.elapsed().as_secs_f64();
+                let (examples, loss) = (metadata.examples, metadata.train_loss());
                 session
                     .submit(message, metadata, payloads, deadline, stop)
-                    .await
+                    .await?;
+                tracing::info!(
+                    job = %message.job, round = %message.round, client = %message.client, examples, loss, seconds,
+                    "trained and reported"
+                );
+                Ok(())
             }
             TaskWork::Evaluate { share, shares } => {
                 let task = EvalTask {

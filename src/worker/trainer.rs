@@ -56,12 +56,12 @@ pub trait LocalTrainer: Send {
         context: &mut ClientContext<'_>,
     ) -> Result<Evaluation, TrainError>;
 
-    /// What it trains on, such as `flex` or `libtorch:cuda:0`, for the record of the round; none where it does not say.
+    /// What it trains on, such as `flex` or `libtorch:cuda:0`, for the record of the round; none if it does not say.
     fn device(&self) -> Option<String> {
         None
     }
 
-    /// The meter of the device that it trains on, where there is one. The worker has it run while `train` does.
+    /// The meter of the device that it trains on, if there is one. The worker has it run while `train` does.
     fn meter(&self) -> Option<Arc<EnergyMeter>> {
         None
     }
@@ -89,14 +89,14 @@ pub trait TrainerFactory: Send + Sync {
     ///
     /// # Errors
     ///
-    /// [`TrainError::UnknownDataset`] where it is not here.
+    /// [`TrainError::UnknownDataset`] if it is not here.
     fn dataset(&self, name: &str) -> Result<DatasetInfo, TrainError>;
 
     /// The labels of a dataset's training examples, in order.
     ///
     /// # Errors
     ///
-    /// [`TrainError::UnknownDataset`] where it is not here.
+    /// [`TrainError::UnknownDataset`] if it is not here.
     fn labels(&self, dataset: &str) -> Result<Arc<[u16]>, TrainError>;
 
     /// The datasets that are here, ready to train on.
@@ -179,7 +179,7 @@ impl EvalTask {
     ///
     /// # Errors
     ///
-    /// [`TrainError::Task`] where there is no such share.
+    /// [`TrainError::Task`] if there is no such share.
     pub fn examples(&self, count: u32) -> Result<Range<u32>, TrainError> {
         if self.share >= self.shares {
             let what = format!("share {} of {}", self.share, self.shares);

@@ -204,3 +204,17 @@ fn a_job_without_a_worker_says_what_it_waits_for_and_fails_at_its_deadline() {
         format!("error: the job failed: after 1 s still {waits}")
     );
 }
+
+#[test]
+fn a_job_says_which_workers_are_there_that_can_not_train_it() {
+    let deployment = Deployment::start();
+    let _workers = [deployment.worker("one"), deployment.worker("two")];
+    let run = deployment.operator(
+        "submit --model cifar_cnn --dataset cifar10 --initial none.safetensors --start-timeout 1 --watch",
+    );
+    assert_eq!(run.code, Some(2), "{run:?}");
+    let run = deployment.operator("submit --partition local --clients 2 --start-timeout 1 --watch");
+    assert_eq!(run.code, Some(1), "{run:?}");
+    let why = "2 workers are connected that can't train this job: no data of its own (--local)";
+    assert!(run.err.contains(why), "{}", run.err);
+}

@@ -1,7 +1,7 @@
 //! The three binaries as a user runs them: processes over loopback, and some over namespaces' networks, killed, interrupted and started again.
 //!
 //! Nothing here sleeps to wait for something: tests wait for a line, an event or an end, and fail after [`LIMIT`].
-//! Training is long enough to be interrupted where a test needs that, and short everywhere else.
+//! Training is long enough to be interrupted if a test needs that, and short everywhere else.
 //!
 //! [`LIMIT`]: process::LIMIT
 
@@ -11,6 +11,7 @@ mod deployment;
 mod digests;
 mod ends;
 mod failures;
+mod files;
 mod namespaces;
 mod process;
 mod proxy;

@@ -44,7 +44,7 @@ impl Machine {
     }
 }
 
-/// Namespaces that end with their test, also where it panics. Processes in them must be dropped before.
+/// Namespaces that end with their test, also if it panics. Processes in them must be dropped before.
 pub struct Namespaces {
     prefix: String,
     made: Vec<String>,
@@ -76,7 +76,7 @@ impl Namespaces {
         Ok(machine)
     }
 
-    /// A machine with this address beside loopback, and no network. None, with a line that says why, where this machine
+    /// A machine with this address beside loopback, and no network. None, with a line that says why, if this machine
     /// can't have namespaces.
     pub fn lonely(address: &str) -> Option<(Self, Machine)> {
         let mut namespaces = Self::new();
@@ -105,7 +105,7 @@ pub struct Tailnet {
 }
 
 impl Tailnet {
-    /// None, with a line that says why, where this machine can't have it.
+    /// None, with a line that says why, if this machine can't have it.
     pub fn start(machines: usize) -> Option<Self> {
         Self::make(machines).map_err(skip).ok()
     }
@@ -177,12 +177,11 @@ fn ip(arguments: &str) -> Result<(), String> {
     let output = command
         .output()
         .map_err(|error| format!("no ip: {error}"))?;
-    match output.status.success() {
-        true => Ok(()),
-        false => {
-            let said = String::from_utf8_lossy(&output.stderr);
-            Err(format!("ip {arguments}: {}", said.trim()))
-        }
+    if output.status.success() {
+        Ok(())
+    } else {
+        let said = String::from_utf8_lossy(&output.stderr);
+        Err(format!("ip {arguments}: {}", said.trim()))
     }
 }
 

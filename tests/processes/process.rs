@@ -116,8 +116,17 @@ impl Process {
 
     /// What Ctrl-C does.
     pub fn interrupt(&self) {
+        self.signal("-INT");
+    }
+
+    /// What closing the terminal does.
+    pub fn hang_up(&self) {
+        self.signal("-HUP");
+    }
+
+    fn signal(&self, signal: &str) {
         let mut kill = Command::new("kill");
-        let kill = kill.args(["-INT", &self.child.id().to_string()]);
+        let kill = kill.args([signal, &self.child.id().to_string()]);
         assert!(kill.status().unwrap().success());
     }
 

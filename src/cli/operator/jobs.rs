@@ -1,6 +1,6 @@
 //! `fedavg status`, `watch`, `results` and `cancel`.
 
-use std::{path::PathBuf, time::Duration};
+use std::time::Duration;
 
 use clap::Args;
 use futures_util::TryStreamExt;
@@ -8,8 +8,10 @@ use futures_util::TryStreamExt;
 use super::{Client, ConnectArgs, follow::Follower};
 use crate::{
     cli::{
-        Align, Failure, Interrupt, Results, RunSummary, Screen, Table, block_on, output::last_line,
-        rounds_table, values::seconds,
+        Align, Failure, Interrupt, Results, RunSummary, Screen, Table, block_on,
+        output::{OutputArgs, last_line},
+        rounds_table,
+        values::seconds,
     },
     ids::{JobId, RoundId},
     protocol::JobSummary,
@@ -43,15 +45,17 @@ impl StatusArgs {
                 let jobs = client.operator.jobs(&client.caller).await;
                 jobs.map_err(|error| client.failure(error))
             })?;
-            return match self.json {
-                true => screen.print_json(&jobs),
-                false => screen.print(&jobs_table(&jobs).to_string()),
+            return if self.json {
+                screen.print_json(&jobs)
+            } else {
+                screen.print(&jobs_table(&jobs).to_string())
             };
         };
         let summary = block_on(client.job(job))?;
-        match self.json {
-            true => screen.print_json(&summary),
-            false => screen.print(&details(&summary)),
+        if self.json {
+            screen.print_json(&summary)
+        } else {
+            screen.print(&details(&summary))
         }
     }
 }
@@ -62,7 +66,7 @@ pub struct WatchArgs {
     /// The job's number
     #[arg(value_name = "JOB")]
     pub job: JobId,
-    /// Give up where the coordinator can't be reached for so long
+    /// Give up if the coordinator can't be reached for so long
     #[arg(long, value_name = "SECONDS", default_value = "60", value_parser = seconds)]
     pub patience: Duration,
     /// Print each event as JSON, one a line
@@ -104,9 +108,9 @@ pub struct ResultsArgs {
     /// The job's number
     #[arg(value_name = "JOB")]
     pub job: JobId,
-    /// Write model.safetensors, rounds.jsonl, events.jsonl and summary.json into this folder; the job must have ended
-    #[arg(long, value_name = "FOLDER")]
-    pub output: Option<PathBuf>,
+    /// Where the files go; the job must have ended.
+    #[command(flatten)]
+    pub output: OutputArgs,
     /// Print the summary as JSON instead of a table
     #[arg(long)]
     pub json: bool,
@@ -123,11 +127,12 @@ impl ResultsArgs {
     /// No such job, no coordinator, files that can't be written, or a job that goes on.
     pub fn run(&self, screen: &Screen) -> Result<(), Failure> {
         let client = self.connect.client()?;
+        let output = self.output.prepare()?;
         block_on(async {
-            if let Some(folder) = &self.output {
+            if let Some(folder) = &output {
                 let results = client.results(self.job).await?;
                 tokio::task::block_in_place(|| results.write(folder))?;
-                screen.note(&format!("written to {}", folder.display()));
+                screen.note(&format!("written to {}", folder.path().display()));
             }
             print_results(screen, &client, self.job, self.json).await
         })
@@ -160,9 +165,10 @@ impl CancelArgs {
             let cancelled = client.operator.cancel(&client.caller, self.job).await;
             cancelled.map_err(|error| client.failure(error))
         })?;
-        match self.json {
-            true => screen.print_json(&summary),
-            false => screen.print(&format!("job {} is {}", self.job, summary.phase)),
+        if self.json {
+            screen.print_json(&summary)
+        } else {
+            screen.print(&format!("job {} is {}", self.job, summary.phase))
         }
     }
 }

@@ -1,6 +1,6 @@
 //! `fedavg submit`.
 
-use std::{path::PathBuf, pin::pin, sync::Arc, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use clap::Args;
 
@@ -20,10 +20,11 @@ pub struct SubmitArgs {
     /// Start from this model instead of one drawn from the seed
     #[arg(long, value_name = "FILE.safetensors", help_heading = "Submission")]
     pub initial: Option<PathBuf>,
-    /// Stay until the job ends, showing its progress; the exit code is the job's. Ctrl-C cancels the job
+    /// Stay until the job ends, showing its progress; the exit code is the job's. Ctrl-C stops watching, and the job
+    /// goes on
     #[arg(long, help_heading = "Submission")]
     pub watch: bool,
-    /// With --watch: give up where the coordinator can't be reached for so long
+    /// With --watch: give up if the coordinator can't be reached for so long
     #[arg(long, value_name = "SECONDS", default_value = "60", value_parser = seconds, help_heading = "Submission")]
     pub patience: Duration,
     /// Print JSON: the job's summary; with --watch, then its events and the summary at the end, each on a line
@@ -35,19 +36,22 @@ pub struct SubmitArgs {
 }
 
 impl SubmitArgs {
-    /// Submits the job, and follows it where that is asked for.
+    /// Submits the job, and follows it if that is asked for.
     ///
     /// # Errors
     ///
     /// The job is none or is refused, the coordinator is out of reach; with `--watch`, the job did not complete.
     pub fn run(&self, screen: &Screen) -> Result<(), Failure> {
         let spec = self.job.spec()?;
-        let initial = self.initial.as_deref().map(read_model).transpose()?;
+        let initial = match &self.initial {
+            Some(file) => Some(Arc::new(read_model(screen, file)?)),
+            None => None,
+        };
         let client = self.connect.client()?;
         block_on(async {
             let submitted = client
                 .operator
-                .submit(&client.caller, spec.clone(), initial.map(Arc::new))
+                .submit(&client.caller, spec.clone(), initial)
                 .await;
             let summary = submitted.map_err(|error| client.failure(error))?;
             if self.json {
@@ -65,15 +69,15 @@ impl SubmitArgs {
                 patience: self.patience,
             };
             let interrupt = Interrupt::listen()?;
-            let mut following = pin!(follower.show(screen, spec.rounds, self.json));
             let outcome = tokio::select! {
-                outcome = &mut following => outcome,
+                outcome = follower.show(screen, spec.rounds, self.json) => outcome?,
                 () = interrupt.wait() => {
-                    // A refusal means that it has just ended by itself, which the events say.
-                    let _ = client.operator.cancel(&client.caller, job).await;
-                    following.await
+                    screen.note(&format!(
+                        "job {job} goes on; \"fedavg watch {job}\" shows it, \"fedavg cancel {job}\" ends it"
+                    ));
+                    return Err(Failure::Interrupted);
                 }
-            }?;
+            };
             print_results(screen, &client, job, self.json).await?;
             Failure::of_outcome(&outcome)
         })

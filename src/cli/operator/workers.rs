@@ -36,9 +36,10 @@ impl WorkersArgs {
             let workers = client.operator.workers(&client.caller).await;
             workers.map_err(|error| client.failure(error))
         })?;
-        match self.json {
-            true => screen.print_json(&workers),
-            false => screen.print(&listing(&workers, now())),
+        if self.json {
+            screen.print_json(&workers)
+        } else {
+            screen.print(&listing(&workers, now()))
         }
     }
 }
@@ -98,7 +99,7 @@ fn listing(workers: &[WorkerSummary], now: Timestamp) -> String {
 /// As wide as the first column.
 const INDENT: &str = "        ";
 
-/// Hardware in one line; empty where the worker said nothing of it.
+/// Hardware in one line; empty if the worker said nothing of it.
 fn describe(hardware: &Hardware) -> String {
     let mut parts = Vec::new();
     parts.extend(hardware.cpu.clone());
@@ -144,9 +145,10 @@ fn describe_gpu(gpu: &Gpu) -> String {
             .map(|version| format!("driver {version}")),
     ];
     let details: Vec<_> = details.into_iter().flatten().collect();
-    match details.is_empty() {
-        true => gpu.name.clone(),
-        false => format!("{} ({})", gpu.name, details.join(", ")),
+    if details.is_empty() {
+        gpu.name.clone()
+    } else {
+        format!("{} ({})", gpu.name, details.join(", "))
     }
 }
 

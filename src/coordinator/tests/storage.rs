@@ -81,9 +81,10 @@ impl Spool for Failing {
         key: SpoolKey,
         form: &Arc<BodyForm>,
     ) -> Result<Box<dyn SpoolWriter>, SpoolError> {
-        match self.full.swap(false, Ordering::SeqCst) {
-            true => Ok(Box::new(FullWriter)),
-            false => self.inner.begin(key, form),
+        if self.full.swap(false, Ordering::SeqCst) {
+            Ok(Box::new(FullWriter))
+        } else {
+            self.inner.begin(key, form)
         }
     }
 
@@ -376,7 +377,7 @@ async fn every_encoding_trains_to_the_same_bits_whatever_carries_it() {
         // feedback brings all of them.
         let brought = model.values().iter().filter(|value| **value != 0.0);
         assert_eq!(brought.count(), 1000, "{reports}");
-        // Everything that was sent is smaller than f32 where it should be.
+        // Everything that was sent is smaller than f32 if it should be.
         let bytes = coordinator.rounds(&HERE, job, RoundId(0)).await.unwrap()[1].bytes;
         assert_eq!(
             bytes < 3 * 4000 + 4000,
@@ -437,7 +438,7 @@ async fn a_report_in_another_encoding_than_the_jobs_is_malformed() {
         lab.poll(&worker, Vec::new()).await,
         lab.poll(&other, Vec::new()).await,
     );
-    // f32 where int8 is asked for.
+    // f32 although int8 is asked for.
     let answer = lab
         .put_report(&worker, &task, &lab.metadata(&task), &lab.body(1.0))
         .await;

@@ -60,7 +60,7 @@ fn serve(response: Vec<u8>) -> (Origin, thread::JoinHandle<()>) {
             stream.read_exact(&mut byte).unwrap();
             request.push(byte[0]);
         }
-        // The client may hang up first, and does where it has seen enough.
+        // The client may hang up first, and does if it has seen enough.
         let _ = stream.write_all(&response);
     });
     (Origin::Url(url), server)

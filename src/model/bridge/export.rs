@@ -61,15 +61,17 @@ struct Visitor {
 
 impl Visitor {
     fn found<const D: usize>(&self, param: &Param<Tensor<D>>) -> Result<Found, BridgeError> {
-        let role = match param.is_require_grad() {
-            true => Role::Trainable,
-            false => Role::Buffer,
+        let role = if param.is_require_grad() {
+            Role::Trainable
+        } else {
+            Role::Buffer
         };
         let is_linear = D == 2 && self.path.is_linear_weight();
         // A linear layer's value is `[inputs, outputs]` for both of burn's layouts; what it saves is not.
-        let tensor = match is_linear {
-            true => param.val(),
-            false => param.transform_for_save().val(),
+        let tensor = if is_linear {
+            param.val()
+        } else {
+            param.transform_for_save().val()
         };
         let mut found = Found {
             name: self.path.name(),
@@ -94,9 +96,10 @@ impl Visitor {
         }
         if is_linear {
             let (inputs, outputs) = (found.shape[0], found.shape[1]);
-            found.values = match self.with_values {
-                true => transpose(&found.values, inputs, outputs),
-                false => Vec::new(),
+            found.values = if self.with_values {
+                transpose(&found.values, inputs, outputs)
+            } else {
+                Vec::new()
             };
             found.shape = vec![outputs, inputs];
         }

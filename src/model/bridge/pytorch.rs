@@ -30,7 +30,7 @@ impl Path {
         name
     }
 
-    /// Whether this is the weight of a burn `Linear`, which has `[inputs, outputs]` where PyTorch has
+    /// Whether this is the weight of a burn `Linear`, which has `[inputs, outputs]` and PyTorch has
     /// `[outputs, inputs]`.
     pub(super) fn is_linear_weight(&self) -> bool {
         matches!(self.0.last(), Some((name, container)) if name == "weight" && container == "Struct:Linear")

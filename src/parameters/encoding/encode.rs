@@ -203,7 +203,7 @@ fn fits(encoding: Encoding, value: f32) -> bool {
     }
 }
 
-/// One group of int8; its scale comes back, which is not finite where a value is not.
+/// One group of int8; its scale comes back, which is not finite if a value is not.
 fn quantize(values: &[f32], out: &mut [i8]) -> f32 {
     // `f32::max` passes over NaN, so that bits are compared instead: those of a NaN are above all others.
     let largest = values.iter().fold(0, |largest: u32, value| {

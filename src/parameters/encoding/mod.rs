@@ -26,7 +26,7 @@ use thiserror::Error;
 /// How many values share a scale in [`Encoding::Int8`].
 pub const GROUP: usize = 256;
 
-/// The share of the values that `top_k` sends where none is named.
+/// The share of the values that `top_k` sends if none is named.
 pub const DEFAULT_FRACTION: f64 = 0.01;
 
 /// How values stand in bytes. As text: `f32`, `f16`, `bf16`, `int8`, `top_k:0.01`.
@@ -47,7 +47,7 @@ pub enum Encoding {
     /// therefore exact in f32. Uniform quantization by buckets, as in Alistarh et al., "QSGD", NeurIPS 2017,
     /// <https://arxiv.org/abs/1610.02132>, here rounded to nearest.
     Int8,
-    /// The values that are largest in absolute value, and where they stand. What is not sent is kept by the worker and
+    /// The values that are largest in absolute value, and their places. What is not sent is kept by the worker and
     /// added to the client's next delta (*error feedback*): Stich et al., "Sparsified SGD with Memory", NeurIPS 2018,
     /// <https://arxiv.org/abs/1809.07599>. For reports alone: a model can't be sent so.
     TopK {

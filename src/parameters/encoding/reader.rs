@@ -79,13 +79,13 @@ pub trait PayloadSource: Send + Sync {
     /// [`BlockError::Unreadable`].
     fn read(&self, offset: u64, bytes: &mut [u8]) -> Result<(), BlockError>;
 
-    /// The bytes themselves, where they are in memory; the payload begins at a multiple of four bytes there.
+    /// The bytes themselves, if they are in memory; the payload begins at a multiple of four bytes there.
     fn borrow(&self, _range: Range<u64>) -> Option<&[u8]> {
         None
     }
 }
 
-/// An encoded model or delta. Clones share the payload where the source's clones do.
+/// An encoded model or delta. Clones share the payload if the source's clones do.
 #[derive(Debug, Clone)]
 pub struct EncodedReader<S> {
     form: Arc<Form>,
@@ -280,7 +280,7 @@ impl Encoded {
         [Bytes::from(self.form.header(prefix)), payload]
     }
 
-    /// The digest of the whole body. Reads all of the payload, which takes a while where it is large.
+    /// The digest of the whole body. Reads all of the payload, which takes a while if it is large.
     pub fn digest(&self, prefix: &str) -> Digest {
         let header = self.form.header(prefix);
         let mut digest = Digesting::default();

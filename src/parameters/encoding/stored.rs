@@ -88,9 +88,10 @@ impl StoredBody for MemoryBody {
             bytes = later;
             offset -= from;
         }
-        match bytes.is_empty() {
-            true => Ok(()),
-            false => Err(BlockError::Unreadable("the body ends before".into())),
+        if bytes.is_empty() {
+            Ok(())
+        } else {
+            Err(BlockError::Unreadable("the body ends before".into()))
         }
     }
 

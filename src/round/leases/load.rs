@@ -54,7 +54,7 @@ impl Loads {
         self.with_one_more.first().map(|load| load.worker)
     }
 
-    /// The most and the least loaded worker, where moving a client from the one to the other makes the larger of
+    /// The most and the least loaded worker, if moving a client from the one to the other makes the larger of
     /// the two loads smaller.
     pub fn uneven(&self) -> Option<(WorkerId, WorkerId)> {
         let heaviest = self.can_give.last()?;

@@ -31,7 +31,7 @@ impl RoundMachine {
         if !is_due && !is_full && !is_hopeless {
             return;
         }
-        current.closed = true;
+        current.close();
         if accepted >= quorum {
             self.phase = Phase::Aggregating;
             return self.commands.push_back(Command::Aggregate {
@@ -133,7 +133,7 @@ impl RoundMachine {
             train_loss,
             metrics,
         });
-        self.begin_evaluation(version, round, now);
+        self.queue_evaluation(version, round, now);
         self.begin_round(now);
     }
 
@@ -160,7 +160,10 @@ impl RoundMachine {
         let Some(mut current) = self.current.take() else {
             return Vec::new();
         };
-        current.closed = true;
+        current.close();
+        for upload in current.take_unneeded() {
+            self.commands.push_back(Command::EndUpload { upload });
+        }
         self.commands.push_back(Command::Discard {
             round: current.round,
         });

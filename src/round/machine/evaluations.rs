@@ -11,19 +11,53 @@ use crate::{
     },
 };
 
+/// How many versions may wait for their evaluation, beside the one that is being evaluated, before training waits for them.
+const MOST_WAITING: usize = 2;
+
 impl RoundMachine {
-    /// Whether somebody may still ask for this version: the global model, or one that is being evaluated.
+    /// Whether somebody may still ask for this version: the global model, or one that is yet to be evaluated.
     pub fn needs(&self, version: ModelVersion) -> bool {
-        version == self.version || self.evaluation(version).is_some()
+        version == self.version
+            || self.evaluation(version).is_some()
+            || self
+                .to_evaluate
+                .iter()
+                .any(|(waiting, _)| *waiting == version)
     }
 
-    pub(super) fn begin_evaluation(
+    /// A new version takes its place behind those that are not evaluated yet.
+    pub(super) fn queue_evaluation(
         &mut self,
         version: ModelVersion,
         round: RoundId,
         now: Timestamp,
     ) {
-        let pending = match self.config.evaluation {
+        if self.config.evaluation == EvaluationBy::Nobody {
+            return;
+        }
+        self.to_evaluate.push_back((version, round));
+        self.evaluate_next(now);
+    }
+
+    /// Whether training has to wait, so that evaluations do not fall behind without a bound.
+    pub(super) fn is_behind(&self) -> bool {
+        self.to_evaluate.len() >= MOST_WAITING
+    }
+
+    /// How many versions are not evaluated yet.
+    pub(super) fn unevaluated(&self) -> usize {
+        self.to_evaluate.len() + usize::from(self.evaluating.is_some())
+    }
+
+    /// Begins with the oldest version, unless one is being evaluated.
+    fn evaluate_next(&mut self, now: Timestamp) {
+        if self.evaluating.is_some() {
+            return;
+        }
+        let Some((version, round)) = self.to_evaluate.pop_front() else {
+            return;
+        };
+        self.evaluating = Some(match self.config.evaluation {
             EvaluationBy::Nobody => return,
             EvaluationBy::Driver => {
                 self.commands.push_back(Command::Evaluate { version });
@@ -40,8 +74,21 @@ impl RoundMachine {
                 }
                 pending
             }
-        };
-        self.evaluations.push(pending);
+        });
+    }
+
+    /// The job ends: what is not evaluated stays so, and the log says it.
+    pub(super) fn skip_evaluations(&mut self) {
+        let mut skipped = Vec::new();
+        skipped.extend(self.evaluating.take().map(|pending| pending.version));
+        skipped.extend(self.to_evaluate.drain(..).map(|(version, _)| version));
+        for version in skipped {
+            self.log(JobEvent::Evaluated {
+                version,
+                evaluation: None,
+                reason: Some("the job ended first".to_string()),
+            });
+        }
     }
 
     /// Who takes a share: the clients with a live worker, or, without any, those that the next worker can act for.
@@ -70,11 +117,8 @@ impl RoundMachine {
         };
         let is_accepted = response == Response::Accepted;
         self.respond(request, response);
-        let pending = self
-            .evaluations
-            .iter_mut()
-            .find(|pending| is_accepted && pending.version == version);
-        if let Some(pending) = pending {
+        let pending = self.evaluating.as_mut();
+        if let Some(pending) = pending.filter(|pending| is_accepted && pending.version == version) {
             pending.take(client, evaluation);
         }
     }
@@ -94,16 +138,17 @@ impl RoundMachine {
         let is_open = self
             .evaluation(version)
             .is_some_and(|pending| pending.is_open(client));
-        match is_open && self.leases.holder(client) != Some(worker) {
-            true => Err(not_leased(worker, client)),
-            false => Ok(()),
+        if is_open && self.leases.holder(client) != Some(worker) {
+            Err(not_leased(worker, client))
+        } else {
+            Ok(())
         }
     }
 
     fn evaluation(&self, version: ModelVersion) -> Option<&Pending> {
-        self.evaluations
-            .iter()
-            .find(|pending| pending.version == version)
+        self.evaluating
+            .as_ref()
+            .filter(|pending| pending.version == version)
     }
 
     pub(super) fn evaluated(
@@ -111,14 +156,10 @@ impl RoundMachine {
         version: ModelVersion,
         evaluation: Result<Evaluation, String>,
     ) {
-        let position = self
-            .evaluations
-            .iter()
-            .position(|pending| pending.version == version);
-        let Some(position) = position else {
+        if self.evaluation(version).is_none() {
             return;
-        };
-        self.evaluations.remove(position);
+        }
+        self.evaluating = None;
         let checked = evaluation.and_then(|evaluation| {
             if evaluation.examples == 0 {
                 return Err("the test split has no examples".to_string());
@@ -136,16 +177,23 @@ impl RoundMachine {
         });
     }
 
-    /// Concludes the evaluations that have all that will come, and the job after the last.
+    /// Concludes the evaluation that has all that will come, and begins the next one; then lets training go on that
+    /// waited for it, and ends the job after the last.
     pub(super) fn check_evaluations(&mut self, now: Timestamp) {
-        let is_over = |pending: &&Pending| {
-            pending.is_done() || pending.deadline.is_some_and(|deadline| now >= deadline)
-        };
-        while let Some(pending) = self.evaluations.iter().find(is_over) {
+        self.evaluate_next(now);
+        while let Some(pending) = &self.evaluating {
+            let is_due = pending.deadline.is_some_and(|deadline| now >= deadline);
+            if !is_due && !pending.is_done() {
+                break;
+            }
             let (version, result) = (pending.version, pending.result());
             self.evaluated(version, result);
+            self.evaluate_next(now);
         }
-        if self.phase == Phase::Finishing && self.evaluations.is_empty() {
+        if self.phase == Phase::CatchingUp && !self.is_behind() {
+            self.begin_round(now);
+        }
+        if self.phase == Phase::Finishing && self.unevaluated() == 0 {
             self.end(Outcome::Completed);
         }
     }

@@ -48,6 +48,10 @@ impl RoundMachine {
             self.phase = Phase::Finishing;
             return;
         }
+        if self.is_behind() {
+            self.phase = Phase::CatchingUp;
+            return;
+        }
         let moves = self.leases.rebalance();
         self.apply(moves);
         if self.leases.held() < self.quorum() {
@@ -61,7 +65,7 @@ impl RoundMachine {
         self.plan_round();
     }
 
-    /// Takes the new sizes of the partitions, where there are some, and begins the round.
+    /// Takes the new sizes of the partitions, if there are some, and begins the round.
     pub(super) fn dealt(&mut self, round: RoundId, examples: Option<Vec<u64>>, now: Timestamp) {
         if self.phase != Phase::Dealing || round != self.round.next() {
             return;
@@ -74,9 +78,10 @@ impl RoundMachine {
             self.log(JobEvent::Dealt { round, examples });
         }
         // Workers may have gone meanwhile.
-        match self.leases.held() < self.quorum() {
-            true => self.gather(now),
-            false => self.plan_round(),
+        if self.leases.held() < self.quorum() {
+            self.gather(now)
+        } else {
+            self.plan_round()
         }
     }
 

@@ -9,7 +9,7 @@ use crate::{
 /// Where a job stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RoundStatus {
-    /// One word: waiting, preparing, gathering, dealing, planning, collecting, aggregating, publishing, finishing, completed,
+    /// One word: waiting, preparing, gathering, dealing, evaluating, planning, collecting, aggregating, publishing, finishing, completed,
     /// failed, cancelled.
     pub phase: &'static str,
     /// What it waits for, or how it ended, in words.
@@ -47,6 +47,7 @@ impl RoundMachine {
             Phase::Preparing => "preparing",
             Phase::Gathering { .. } => "gathering",
             Phase::Dealing => "dealing",
+            Phase::CatchingUp => "evaluating",
             Phase::Planning => "planning",
             Phase::Collecting => "collecting",
             Phase::Aggregating => "aggregating",
@@ -62,17 +63,24 @@ impl RoundMachine {
         let limits = &self.config.limits;
         match &self.phase {
             Phase::Waiting { .. } => format!(
-                "waiting for workers: {} of at least {} are there",
+                "waiting for workers: {} of at least {} are there{}",
                 self.leases.workers().len(),
-                limits.min_workers
+                limits.min_workers,
+                self.bystanders
             ),
             Phase::Preparing => "dealing the data over the clients".to_string(),
             Phase::Gathering { .. } => format!(
-                "waiting for clients: {} of at least {} have a live worker",
+                "waiting for clients: {} of at least {} have a live worker{}",
                 self.leases.held(),
-                self.quorum()
+                self.quorum(),
+                self.bystanders
             ),
             Phase::Dealing => format!("dealing the data before round {}", self.round.next()),
+            Phase::CatchingUp => format!(
+                "waiting for the evaluation of {} versions before round {}",
+                self.unevaluated(),
+                self.round.next()
+            ),
             Phase::Planning => format!("planning round {}", self.round),
             Phase::Collecting => {
                 let orphans = match self.leases.orphans() {
@@ -88,7 +96,7 @@ impl RoundMachine {
             Phase::Publishing { .. } => format!("storing version {}", self.version.next()),
             Phase::Finishing => format!(
                 "waiting for the evaluation of {} versions",
-                self.evaluations.len()
+                self.unevaluated()
             ),
             Phase::Ended(Outcome::Completed) => format!("{} rounds committed", self.version),
             Phase::Ended(Outcome::Failed { reason }) => reason.clone(),

@@ -25,10 +25,9 @@ impl RoundMachine {
                     && !current.closed
                     && current.is_outstanding(task.client)
             }),
-            TaskKind::Evaluate { .. } => self
-                .evaluations
-                .iter()
-                .any(|pending| pending.version == task.version && pending.is_open(task.client)),
+            TaskKind::Evaluate { .. } => self.evaluating.as_ref().is_some_and(|pending| {
+                pending.version == task.version && pending.is_open(task.client)
+            }),
         }
     }
 
@@ -84,7 +83,7 @@ impl RoundMachine {
             if let Some(current) = self.current.as_mut().filter(|current| !current.closed) {
                 current.release(client, to);
             }
-            for pending in &mut self.evaluations {
+            if let Some(pending) = &mut self.evaluating {
                 pending.place(client, to);
             }
             if is_at_home && to.is_none() {
@@ -103,14 +102,14 @@ impl RoundMachine {
             .is_some_and(|current| !current.closed && current.is_pending(client));
         trains
             || self
-                .evaluations
-                .iter()
-                .any(|pending| pending.is_open(client))
+                .evaluating
+                .as_ref()
+                .is_some_and(|pending| pending.is_open(client))
     }
 
     /// Expects nothing more of a client whose data is gone.
     pub(super) fn drop_out(&mut self, client: ClientId) {
-        for pending in &mut self.evaluations {
+        if let Some(pending) = &mut self.evaluating {
             pending.take(client, Err(DATA_GONE.to_string()));
         }
         let refusal = Refusal::new(RefusalKind::Late, DATA_GONE);
@@ -162,17 +161,19 @@ impl RoundMachine {
     }
 
     fn evaluation_task(&self, worker: WorkerId, busy: &HashSet<Work>) -> Option<Task> {
-        self.evaluations
-            .iter()
-            .flat_map(|pending| {
-                pending.ready(worker).map(|(client, (share, shares))| Task {
-                    client,
-                    round: pending.round,
-                    version: pending.version,
-                    kind: TaskKind::Evaluate { share, shares },
-                })
-            })
-            .find(|task| !busy.contains(&work(task)))
+        let pending = self.evaluating.as_ref()?;
+        for (client, (share, shares)) in pending.ready(worker) {
+            let task = Task {
+                client,
+                round: pending.round,
+                version: pending.version,
+                kind: TaskKind::Evaluate { share, shares },
+            };
+            if !busy.contains(&work(&task)) {
+                return Some(task);
+            }
+        }
+        None
     }
 }
 

@@ -66,6 +66,7 @@ impl Bench {
             now: Timestamp(0),
             requests: 0,
         };
+        bench.machine.begin(&[], bench.now);
         bench.drain();
         bench
     }
@@ -79,7 +80,7 @@ impl Bench {
         Self::prepared(config, workers, vec![spec; clients as usize])
     }
 
-    /// The same, where each worker has one client's data.
+    /// The same, if each worker has one client's data.
     pub fn planning_at_home(config: MachineConfig, workers: u64) -> Self {
         let at_home = |worker| ClientSpec {
             examples: 10,

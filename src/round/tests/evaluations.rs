@@ -51,9 +51,10 @@ fn the_driver_evaluates_beside_the_next_round_and_the_job_ends_after_the_last() 
     assert!(commands.contains(&Command::Evaluate { version: V1 }));
     bench.plan(R2, 2, 2, 2);
     let commands = bench.commit(W1, R2);
-    assert!(commands.contains(&Command::Evaluate {
-        version: ModelVersion(2)
-    }));
+    let second = Command::Evaluate {
+        version: ModelVersion(2),
+    };
+    assert!(!commands.contains(&second), "one at a time");
     assert_eq!(bench.phase(), "finishing");
     assert_eq!(bench.detail(), "waiting for the evaluation of 2 versions");
     for version in [V1, ModelVersion(2)] {
@@ -65,6 +66,7 @@ fn the_driver_evaluates_beside_the_next_round_and_the_job_ends_after_the_last() 
             evaluation,
         });
         assert_eq!(evaluated(&commands), Some((version, Ok(measured(1.0)))));
+        assert_eq!(commands.contains(&second), version == V1);
         let again = Event::Evaluated {
             version,
             evaluation: Ok(measured(2.0)),
@@ -246,19 +248,76 @@ fn without_a_worker_the_next_one_evaluates() {
 }
 
 #[test]
-fn every_version_that_waits_is_handed_out() {
+fn versions_are_handed_out_in_order_one_at_a_time() {
     let mut bench = committed(1);
     bench.commit(W1, R2);
-    let mut busy = Vec::new();
-    while let Some(task) = bench.poll(W1, &busy) {
-        busy.push(task);
+    for version in [1, 2] {
+        let mut busy = Vec::new();
+        while let Some(task) = bench.poll(W1, &busy) {
+            busy.push(task);
+        }
+        let work: Vec<_> = busy
+            .iter()
+            .map(|task| (task.version.0, task.round.0, task.client))
+            .collect();
+        assert_eq!(work, [(version, version, C0), (version, version, C1)]);
+        bench.share(W1, C0, version, Ok(measured(1.0)));
+        bench.share(W1, C1, version, Ok(measured(1.0)));
     }
-    let work: Vec<_> = busy
-        .iter()
-        .map(|task| (task.version.0, task.client))
-        .collect();
-    assert_eq!(work, [(1, C0), (1, C1), (2, C0), (2, C1)]);
-    assert_eq!(busy[2].round, RoundId(2));
+}
+
+/// A job of five rounds whose driver is slow to evaluate: three rounds are committed, and no version is evaluated.
+fn three_behind() -> Bench {
+    let config = MachineConfig {
+        rounds: 5,
+        ..by(EvaluationBy::Driver)
+    };
+    let mut bench = Bench::collecting(config, 1, 2);
+    bench.commit(W1, R1);
+    for round in [2, 3] {
+        bench.plan(RoundId(round), 2, 2, 2);
+        bench.commit(W1, RoundId(round));
+    }
+    bench
+}
+
+#[test]
+fn training_waits_while_two_versions_wait_for_their_turn() {
+    let mut bench = three_behind();
+    assert_eq!(bench.phase(), "evaluating");
+    assert_eq!(
+        bench.detail(),
+        "waiting for the evaluation of 3 versions before round 4"
+    );
+    for version in 1..=3 {
+        assert!(bench.machine.needs(ModelVersion(version)));
+    }
+    let commands = bench.send(Event::Evaluated {
+        version: V1,
+        evaluation: Ok(measured(1.0)),
+    });
+    assert!(commands.contains(&Command::Evaluate {
+        version: ModelVersion(2)
+    }));
+    assert_eq!(bench.phase(), "planning");
+}
+
+#[test]
+fn the_log_of_a_job_that_ends_early_says_which_versions_were_not_evaluated() {
+    let mut bench = three_behind();
+    let (_, commands) = bench.cancel();
+    let mut skipped = Vec::new();
+    for event in logged(&commands) {
+        if let JobEvent::Evaluated {
+            version, reason, ..
+        } = event
+        {
+            assert_eq!(reason.as_deref(), Some("the job ended first"));
+            skipped.push(version.0);
+        }
+    }
+    assert_eq!(skipped, [1, 2, 3]);
+    assert_eq!(bench.phase(), "cancelled");
 }
 
 #[test]

@@ -32,7 +32,7 @@ struct Target {
     file: NewFile,
     buffer: BlockBuffer,
     scales: BlockBuffer,
-    /// The first value that has no form in the encoding: where, and in which tensor.
+    /// The first value that has no form in the encoding: its place, and its tensor.
     unfit: Option<(usize, String)>,
 }
 

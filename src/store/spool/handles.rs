@@ -49,7 +49,7 @@ impl Handles {
         self.next.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// Reads from a file, which is opened where it isn't. `read` must not use these handles, nor panic.
+    /// Reads from a file, which is opened if it isn't. `read` must not use these handles, nor panic.
     pub fn with<T>(
         &self,
         name: u64,
@@ -82,16 +82,17 @@ impl Handles {
                 entry.readers += 1;
                 return Ok(entry.file.clone());
             }
-            let gone = match state.open.len() + state.opening < self.most {
-                true => None,
-                false => match state.oldest() {
+            let gone = if state.open.len() + state.opening < self.most {
+                None
+            } else {
+                match state.oldest() {
                     Some(oldest) => state.open.remove(&oldest),
                     None => {
                         let waited = self.freed.wait(state);
                         state = waited.unwrap_or_else(PoisonError::into_inner);
                         continue;
                     }
-                },
+                }
             };
             state.opening += 1;
             drop(state);

@@ -71,7 +71,7 @@ struct Part {
     start: u64,
     /// Bytes written since they were last brought to the disk.
     unsynced: u64,
-    /// The stretches that came in order, each with its digest; one, where the whole payload did.
+    /// The stretches that came in order, each with its digest; one, if the whole payload did.
     stretches: Vec<Stretch>,
     kept: bool,
 }

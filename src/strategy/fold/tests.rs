@@ -529,3 +529,31 @@ fn a_cancelled_round_gives_up() {
     });
     assert_eq!(folded.map(drop), Err(StrategyError::Cancelled));
 }
+
+#[test]
+fn values_that_no_model_may_have_end_the_round() {
+    let layout = layout(30);
+    let reports = deltas(&layout, 1);
+    let round = Round::new(&layout, &reports, &Serial);
+    let inputs = weighted(&[1.0]);
+    let error = |change: &(dyn Fn(&mut Out<'_>) + Sync)| {
+        let folded = round.with(|_, next| {
+            next.fold(&inputs, &|rows, out| {
+                if rows.role() == Role::Trainable {
+                    change(out);
+                }
+            })
+        });
+        folded.err().unwrap()
+    };
+    for value in [f32::INFINITY, f32::NAN] {
+        let diverged = StrategyError::Diverged {
+            tensor: "a".to_string(),
+            index: 5,
+            value: value.to_string(),
+        };
+        assert_eq!(error(&|out| out.model()[5] = value), diverged);
+        let of_state = error(&|out| out.state("s")[5] = value);
+        assert!(matches!(of_state, StrategyError::State(_)), "{of_state}");
+    }
+}

@@ -34,9 +34,10 @@ impl<S: Sync> FromRequestParts<S> for Bearer {
             .ok()
             .and_then(|text| text.trim().split_once(' '))
             .unwrap_or_default();
-        match scheme.eq_ignore_ascii_case("bearer") && !token.trim().is_empty() {
-            true => Ok(Self(Some(Token(token.trim().to_string())))),
-            false => Err(unauthorized("Authorization must be \"Bearer TOKEN\"")),
+        if scheme.eq_ignore_ascii_case("bearer") && !token.trim().is_empty() {
+            Ok(Self(Some(Token(token.trim().to_string()))))
+        } else {
+            Err(unauthorized("Authorization must be \"Bearer TOKEN\""))
         }
     }
 }
@@ -153,7 +154,7 @@ impl FromRequestParts<App> for AsOperator {
         let caller = Caller::new(exchange.peer, token);
         app.operator.authorize(&caller).await?;
         if caller.token.is_none() && parts.headers.contains_key(header::ORIGIN) {
-            // Where no token is needed, any page in a browser on this machine could act as the operator.
+            // If no token is needed, any page in a browser on this machine could act as the operator.
             let detail = "a web page can't be the operator of a coordinator without a join token";
             return Err(Problem::new(RefusalKind::Forbidden, detail));
         }
@@ -223,7 +224,7 @@ async fn read_whole(body: Body, limit: usize) -> Result<axum::body::Bytes, Probl
     }
 }
 
-/// The error of a body, where axum has wrapped it.
+/// The error of a body, if axum has wrapped it.
 pub(super) fn body_error(error: Box<dyn std::error::Error + Send + Sync>) -> BodyError {
     let error = match error.downcast::<axum::Error>() {
         Ok(wrapped) => wrapped.into_inner(),

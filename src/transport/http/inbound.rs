@@ -27,35 +27,73 @@ pub(super) struct Linger {
     pub bytes: u64,
 }
 
-/// A body of which each piece comes within `stall`, or it ends with [`BodyError::Broken`].
+/// How fast a sender must be.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Pace {
+    /// The longest that nothing may come.
+    pub stall: Duration,
+    /// The fewest bytes a second, over all the time that was spent waiting for the sender.
+    pub least_rate: u64,
+}
+
+/// For how long of waiting a sender's rate is not looked at.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// A body whose sender keeps a pace, or it ends with [`BodyError::Broken`]. Only the time counts in which somebody waits
+/// for the sender: who is slow because the receiver is, is not to blame.
 pub(super) struct Inbound<B> {
     body: Option<B>,
-    stall: Duration,
+    pace: Pace,
     /// Runs while nothing comes.
     timer: Option<Pin<Box<Sleep>>>,
-    waiting: bool,
+    /// Since when nothing has come, if somebody waits.
+    waiting: Option<Instant>,
+    waited: Duration,
+    received: u64,
 }
 
 impl<B> Inbound<B> {
-    pub(super) fn new(body: B, stall: Duration) -> Self {
+    pub(super) fn new(body: B, pace: Pace) -> Self {
         Self {
             body: Some(body),
-            stall,
+            pace,
             timer: None,
-            waiting: false,
+            waiting: None,
+            waited: Duration::ZERO,
+            received: 0,
         }
     }
 
     fn poll_stalled(&mut self, context: &mut Context<'_>) -> Poll<BodyError> {
-        let stall = self.stall;
+        let stall = self.pace.stall;
         let timer = self.timer.get_or_insert_with(|| Box::pin(sleep(stall)));
-        if !self.waiting {
-            self.waiting = true;
-            timer.as_mut().reset(Instant::now() + stall);
+        if self.waiting.is_none() {
+            let now = Instant::now();
+            self.waiting = Some(now);
+            timer.as_mut().reset(now + stall);
         }
         ready!(timer.as_mut().poll(context));
         let text = format!("nothing came for {} s", stall.as_secs_f64());
         Poll::Ready(BodyError::Broken(text.into()))
+    }
+}
+
+impl<B> Inbound<B> {
+    /// Takes note of a piece; an error if the sender is too slow.
+    fn note(&mut self, length: usize) -> Result<(), BodyError> {
+        self.received += length as u64;
+        let Some(since) = self.waiting.take() else {
+            return Ok(());
+        };
+        self.waited += since.elapsed();
+        let waited = self.waited.as_secs_f64();
+        let rate = self.received as f64 / waited;
+        if self.waited > GRACE && rate < self.pace.least_rate as f64 {
+            let least = self.pace.least_rate;
+            let text = format!("{rate:.0} bytes a second came, and {least} is the least");
+            return Err(BodyError::Broken(text.into()));
+        }
+        Ok(())
     }
 }
 
@@ -88,8 +126,12 @@ where
                 return Poll::Ready(Some(Err(stalled)));
             }
         };
-        self.waiting = false;
-        let item = item.map(|frame| frame.map_err(|error| BodyError::Broken(Cause::of(error))));
+        let mut item = item.map(|frame| frame.map_err(|error| BodyError::Broken(Cause::of(error))));
+        if let Some(Ok(frame)) = &item
+            && let Err(slow) = self.note(frame.data_ref().map_or(0, Bytes::len))
+        {
+            item = Some(Err(slow));
+        }
         if !matches!(item, Some(Ok(_))) {
             self.body = None;
         }

@@ -27,7 +27,7 @@ impl Selection {
     }
 }
 
-/// `None` where it is not one range of bytes.
+/// `None` if it is not one range of bytes.
 fn parse(value: &[u8], length: u64) -> Option<Selection> {
     let (unit, set) = std::str::from_utf8(value).ok()?.split_once('=')?;
     if !unit.eq_ignore_ascii_case("bytes") {
@@ -46,7 +46,7 @@ fn parse(value: &[u8], length: u64) -> Option<Selection> {
         (Some(first), Some(last)) if first > last => return None,
         (Some(first), Some(last)) => first..last.saturating_add(1).min(length),
         (Some(first), None) if last.is_empty() => first..length,
-        // The last so many; all, where there are fewer.
+        // The last so many; all, if there are fewer.
         (None, Some(count)) if first.is_empty() => length.saturating_sub(count)..length,
         _ => return None,
     };
@@ -64,7 +64,7 @@ fn number(text: &str) -> Option<u64> {
     is_number.then(|| text.parse().unwrap_or(u64::MAX))
 }
 
-/// `Content-Range`: which bytes of a body with how many, where that is known, an answer has; none, where the ones that
+/// `Content-Range`: which bytes of a body with how many, if that is known, an answer has; none, if the ones that
 /// were asked for are not in the body.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct ContentRange {

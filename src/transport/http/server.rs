@@ -206,9 +206,12 @@ async fn serve_connection(
         request.extensions_mut().insert(connection.clone());
         // Who asks before sending stops by itself when refused.
         let asks_first = request.headers().contains_key(header::EXPECT);
-        let body = |body| match asks_first {
-            true => Body::new(body),
-            false => Body::new(Lingering::new(body, linger)),
+        let body = |body| {
+            if asks_first {
+                Body::new(body)
+            } else {
+                Body::new(Lingering::new(body, linger))
+            }
         };
         router.call(request.map(body))
     });

@@ -19,11 +19,11 @@ pub trait Learner: Send + Sync + 'static {
     /// The burn module.
     type Module: Module + 'static;
 
-    /// A new module on this device. Its values don't matter, except where `initial` is the default.
+    /// A new module on this device. Its values don't matter, except if `initial` is the default.
     ///
     /// # Errors
     ///
-    /// [`TrainError::Model`] where it can't be made for these examples.
+    /// [`TrainError::Model`] if it can't be made for these examples.
     fn module(&self, device: &Device) -> Result<Self::Module, TrainError>;
 
     /// Number of examples of a split.
@@ -33,7 +33,7 @@ pub trait Learner: Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// [`TrainError::Task`] where the examples can't be had.
+    /// [`TrainError::Task`] if the examples can't be had.
     fn loss(&self, module: &Self::Module, batch: Minibatch<'_>) -> Result<BatchLoss, TrainError>;
 
     /// The initial global model of a job with this seed.
@@ -108,7 +108,7 @@ pub struct Minibatch<'a> {
 /// The generators of one client's training in one round. They go on from batch to batch.
 #[derive(Debug)]
 pub struct Randomness<'a> {
-    /// For varying the examples, where the job asks for that.
+    /// For varying the examples, if the job asks for that.
     pub augment: Option<&'a mut ChaCha8Rng>,
     /// For dropout masks; see [`dropout`](crate::model::dropout).
     pub dropout: &'a mut ChaCha8Rng,
@@ -119,7 +119,7 @@ pub struct Randomness<'a> {
 pub struct BatchLoss {
     /// Mean over the batch: one value, that training differentiates.
     pub loss: Tensor<1>,
-    /// How many examples were answered right: one value. `None` where right and wrong mean nothing; the accuracy of an
+    /// How many examples were answered right: one value. `None` if right and wrong mean nothing; the accuracy of an
     /// evaluation is then 0.
     pub correct: Option<Tensor<1>>,
 }

@@ -56,7 +56,7 @@ impl BurnTrainers {
     ///
     /// # Errors
     ///
-    /// [`DeviceError`] where there is no such device.
+    /// [`DeviceError`] if there is no such device.
     pub fn new(device: DeviceSpec) -> Result<Self, DeviceError> {
         Self::on([device])
     }
@@ -70,7 +70,7 @@ impl BurnTrainers {
     ///
     /// # Errors
     ///
-    /// [`DeviceError`] where one of them is not there, stands twice, or there is none.
+    /// [`DeviceError`] if one of them is not there, stands twice, or there is none.
     pub fn on(devices: impl IntoIterator<Item = DeviceSpec>) -> Result<Self, DeviceError> {
         let trainers = Self {
             seats: Seats::on(devices)?,

@@ -100,7 +100,7 @@ impl Tally {
 pub(super) struct Measured {
     /// Mean over the examples.
     loss: f64,
-    /// Share of right answers, where the learner counts them.
+    /// Share of right answers, if the learner counts them.
     accuracy: Option<f64>,
     examples: u64,
 }

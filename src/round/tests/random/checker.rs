@@ -78,6 +78,8 @@ impl Offered {
 struct Upload {
     offered: Offered,
     overtaken: bool,
+    /// The driver was told to end it.
+    unneeded: bool,
 }
 
 #[derive(Debug)]
@@ -370,9 +372,16 @@ impl Checker {
                     "not the driver's work"
                 );
                 ensure!(
-                    self.evaluating.contains(version),
+                    self.evaluating.first() == Some(version),
                     "evaluates {version} out of turn"
                 );
+            }
+            Command::EndUpload { upload } => {
+                let Some(known) = self.uploads.get_mut(upload) else {
+                    return Err(format!("ends {upload}, which uploads nothing"));
+                };
+                ensure!(!known.unneeded, "ends {upload} twice");
+                known.unneeded = true;
             }
             Command::Discard { round } => {
                 let Some(ended) = self.rounds.get_mut(round) else {
@@ -493,6 +502,14 @@ impl Checker {
             "{} while planning",
             status.phase
         );
+        for (request, upload) in &self.uploads {
+            let round = self.rounds.get(&upload.offered.round);
+            let is_over = upload.overtaken || round.is_none_or(|round| !round.open);
+            ensure!(
+                upload.unneeded || !is_over,
+                "the upload {request} goes on for nothing"
+            );
+        }
         let open = self.rounds.iter().find(|(_, round)| round.open);
         ensure!(
             (status.phase == "collecting") == open.is_some(),

@@ -145,9 +145,10 @@ impl World {
         }
         for step in 0..events {
             self.now = self.now + Duration::from_millis(self.rng.random_range(0..1500));
-            match self.habits.cancel_at == Some(step) {
-                true => self.cancel()?,
-                false => self.act()?,
+            if self.habits.cancel_at == Some(step) {
+                self.cancel()?
+            } else {
+                self.act()?
             }
         }
         self.finish()?;
@@ -269,6 +270,7 @@ impl World {
                 Command::Evaluate { version } => self.flights.push(Flight::Evaluate(version)),
                 Command::Respond { request, response } => answers.push((request, response)),
                 Command::Wake { .. }
+                | Command::EndUpload { .. }
                 | Command::Discard { .. }
                 | Command::Log(_)
                 | Command::End(_) => {}
@@ -284,7 +286,8 @@ impl World {
         let status = self.machine.status();
         let (round, next) = (status.round, status.version.next());
         let is_on_its_way = |flight: &Flight| match (status.phase, flight) {
-            ("preparing", Flight::Prepare(_)) | ("finishing", Flight::Evaluate(_)) => true,
+            ("preparing", Flight::Prepare(_)) => true,
+            ("evaluating" | "finishing", Flight::Evaluate(_)) => true,
             ("dealing", Flight::Deal(of)) => *of == round.next(),
             ("planning", Flight::Plan(of, _)) | ("aggregating", Flight::Aggregate(of, _)) => {
                 *of == round
@@ -295,12 +298,13 @@ impl World {
         let has_deadline = self.machine.poll_deadline().is_some();
         let waits_for_time = match status.phase {
             "waiting" | "gathering" | "collecting" => has_deadline,
-            "finishing" => has_deadline,
+            "evaluating" | "finishing" => has_deadline,
             _ => false,
         };
-        match self.checker.is_over() || waits_for_time || self.flights.iter().any(is_on_its_way) {
-            true => Ok(()),
-            false => Err(format!("waits for ever: {status:?}")),
+        if self.checker.is_over() || waits_for_time || self.flights.iter().any(is_on_its_way) {
+            Ok(())
+        } else {
+            Err(format!("waits for ever: {status:?}"))
         }
     }
 }

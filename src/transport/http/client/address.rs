@@ -20,9 +20,10 @@ impl Address {
             problem: problem.to_string(),
         };
         let trimmed = text.trim();
-        let full = match trimmed.contains("://") {
-            true => trimmed.to_string(),
-            false => format!("http://{trimmed}"),
+        let full = if trimmed.contains("://") {
+            trimmed.to_string()
+        } else {
+            format!("http://{trimmed}")
         };
         let invalid = |reason: InvalidUri| error(&reason.to_string());
         let parts = full.parse::<Uri>().map_err(invalid)?.into_parts();
@@ -54,6 +55,11 @@ impl Address {
         let prefix = path.trim_end_matches('/');
         let prefix = prefix.strip_suffix(BASE).unwrap_or(prefix).to_string();
         Ok(Self { authority, prefix })
+    }
+
+    /// Host and port.
+    pub(super) fn authority(&self) -> &Authority {
+        &self.authority
     }
 
     /// The URI of a path of the protocol.

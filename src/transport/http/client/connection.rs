@@ -29,7 +29,7 @@ use crate::{
         BodyError, TransportError,
         http::{
             api::{DIGEST_HEADER, SAFETENSORS},
-            inbound::Inbound,
+            inbound::{Inbound, Pace},
             outbound::Outbound,
             problem::Problem,
             server::LEAST_BUFFER,
@@ -183,9 +183,10 @@ impl Call {
 
     /// How long to wait without any progress.
     fn patience(&self, config: &ClientConfig) -> Duration {
-        let usual = match self.is_upload {
-            true => config.answer_timeout.max(config.stall_timeout),
-            false => config.answer_timeout,
+        let usual = if self.is_upload {
+            config.answer_timeout.max(config.stall_timeout)
+        } else {
+            config.answer_timeout
         };
         usual.saturating_add(self.extra)
     }
@@ -227,8 +228,9 @@ impl Connection {
             // While the body goes out, each slice of it begins the wait anew.
             tokio::select! {
                 response = &mut response => {
-                    let unreachable = |error| TransportError::Unreachable(Cause::of(error));
-                    let response = response.map_err(unreachable)?;
+                    let response = response.map_err(|error| {
+                        TransportError::Unreachable(Cause::about(self.address.authority(), error))
+                    })?;
                     return Ok(Answer::new(response, &self.config));
                 }
                 () = sleep(patience) => {
@@ -243,7 +245,7 @@ impl Connection {
     }
 }
 
-/// The digest of a body in memory; that of a large one is taken where it holds nobody up.
+/// The digest of a body in memory; that of a large one is taken on a blocking thread.
 pub(super) async fn digest_of(payloads: Payloads) -> Option<Digest> {
     if payloads.bytes() <= LARGE {
         return Some(payloads.digest());
@@ -267,7 +269,14 @@ impl Answer {
         Self {
             status: parts.status,
             headers: parts.headers,
-            body: Inbound::new(body, config.stall_timeout),
+            // Events come when they come: a coordinator has no least rate.
+            body: Inbound::new(
+                body,
+                Pace {
+                    stall: config.stall_timeout,
+                    least_rate: 0,
+                },
+            ),
             max_json: config.max_json,
         }
     }
@@ -277,11 +286,12 @@ impl Answer {
         self.body
     }
 
-    /// The answer where it is a success; else the refusal.
+    /// The answer if it is a success; else the refusal.
     pub(super) async fn granted(self) -> Result<Result<Self, Refusal>, TransportError> {
-        match self.status.is_success() {
-            true => Ok(Ok(self)),
-            false => self.refusal().await.map(Err),
+        if self.status.is_success() {
+            Ok(Ok(self))
+        } else {
+            self.refusal().await.map(Err)
         }
     }
 
@@ -295,8 +305,11 @@ impl Answer {
         let detail = problem.map(|problem| problem.detail).unwrap_or_default();
         let text = format!("{status} {detail}").trim_end().to_string();
         Err(match status {
-            // Somebody in between says so.
-            StatusCode::BAD_GATEWAY
+            // A proxy in between says so: the coordinator's own answers have a problem document.
+            StatusCode::REQUEST_TIMEOUT
+            | StatusCode::TOO_MANY_REQUESTS
+            | StatusCode::INTERNAL_SERVER_ERROR
+            | StatusCode::BAD_GATEWAY
             | StatusCode::SERVICE_UNAVAILABLE
             | StatusCode::GATEWAY_TIMEOUT => TransportError::Unreachable(text.into()),
             _ => TransportError::Protocol(text.into()),
@@ -313,12 +326,15 @@ impl Answer {
         let limited = Limited::new(self.body, self.max_json).collect().await;
         limited
             .map(|collected| collected.to_bytes())
-            .map_err(|error| match error.is::<LengthLimitError>() {
-                true => TransportError::Protocol("the answer is too large".into()),
-                false => match error.downcast::<BodyError>() {
-                    Ok(error) => TransportError::Unreachable(Cause::of(error)),
-                    Err(error) => TransportError::Unreachable(error.to_string().into()),
-                },
+            .map_err(|error| {
+                if error.is::<LengthLimitError>() {
+                    TransportError::Protocol("the answer is too large".into())
+                } else {
+                    match error.downcast::<BodyError>() {
+                        Ok(error) => TransportError::Unreachable(Cause::of(error)),
+                        Err(error) => TransportError::Unreachable(error.to_string().into()),
+                    }
+                }
             })
     }
 }

@@ -1,4 +1,4 @@
-//! A model on its way from the coordinator. Where it breaks off, the rest of it is asked for, so that a large model over a
+//! A model on its way from the coordinator. If it breaks off, the rest of it is asked for, so that a large model over a
 //! bad line needs no second start; never is a part of another model put behind it.
 
 use std::time::Duration;
@@ -53,7 +53,7 @@ pub(super) fn model(connection: &Connection, call: Call, answer: Answer) -> Mode
     }
 }
 
-/// What a header says, where it is there and can be read.
+/// What a header says, if it is there and can be read.
 pub(super) fn parsed<T: std::str::FromStr>(headers: &HeaderMap, name: &HeaderName) -> Option<T> {
     headers.get(name)?.to_str().ok()?.parse().ok()
 }

@@ -37,7 +37,7 @@ impl HttpTransport {
     ///
     /// # Errors
     ///
-    /// [`AddressError`] where that is no such address.
+    /// [`AddressError`] if that is no such address.
     pub fn new(address: &str, config: ClientConfig) -> Result<Self, AddressError> {
         Connection::new(address, config).map(Self)
     }
@@ -72,7 +72,7 @@ impl Transport for HttpTransport {
     }
 }
 
-/// `digest`: of the body, where it has one.
+/// `digest`: of the body, if it has one.
 fn call(request: Request, digest: Option<Digest>) -> Result<(Call, Success), TransportError> {
     Ok(match request {
         Request::Register {

@@ -50,21 +50,18 @@ pub(super) async fn submit(asked: AsOperator, request: Request<Body>) -> Result<
     let app = &asked.exchange.app;
     let has_model =
         media_type(request.headers()).is_some_and(|found| found.eq_ignore_ascii_case(SAFETENSORS));
-    let (spec, initial) = match has_model {
-        true => {
-            let (parts, body) = request.into_parts();
-            let spec = json_header(&parts.headers, JOB_HEADER).map_err(as_invalid_job)?;
-            let limit = app.config.max_body;
-            let announced = digest(&parts.headers)?;
-            let (bytes, length) = parameters(&parts.headers, body, limit)?;
-            let initial = decode(bytes, length.unwrap_or(limit), announced).await?;
-            (spec, Some(Arc::new(initial)))
-        }
-        false => {
-            let read = Json::<JobSpec>::from_request(request, app).await;
-            let Json(spec) = read.map_err(as_invalid_job)?;
-            (spec, None)
-        }
+    let (spec, initial) = if has_model {
+        let (parts, body) = request.into_parts();
+        let spec = json_header(&parts.headers, JOB_HEADER).map_err(as_invalid_job)?;
+        let limit = app.config.max_body;
+        let announced = digest(&parts.headers)?;
+        let (bytes, length) = parameters(&parts.headers, body, limit)?;
+        let initial = decode(bytes, length.unwrap_or(limit), announced).await?;
+        (spec, Some(Arc::new(initial)))
+    } else {
+        let read = Json::<JobSpec>::from_request(request, app).await;
+        let Json(spec) = read.map_err(as_invalid_job)?;
+        (spec, None)
     };
     let submitted = asked.operator().submit(&asked.caller, spec, initial);
     let summary = submitted.await?;
@@ -74,9 +71,10 @@ pub(super) async fn submit(asked: AsOperator, request: Request<Body>) -> Result<
 
 /// JSON that is not a specification is an invalid job.
 fn as_invalid_job(problem: Problem) -> Problem {
-    match problem.code == RefusalKind::Malformed.code() && problem.status == 422 {
-        true => Problem::new(RefusalKind::InvalidJob, problem.detail),
-        false => problem,
+    if problem.code == RefusalKind::Malformed.code() && problem.status == 422 {
+        Problem::new(RefusalKind::InvalidJob, problem.detail)
+    } else {
+        problem
     }
 }
 

@@ -21,7 +21,12 @@ use tokio::sync::Semaphore;
 use utoipa::openapi::{OpenApi, Server};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::{api::BASE, inbound::Inbound, openapi, problem::Problem};
+use super::{
+    api::BASE,
+    inbound::{Inbound, Pace},
+    openapi,
+    problem::Problem,
+};
 use crate::{
     protocol::Health,
     report::RefusalKind,
@@ -36,11 +41,14 @@ pub struct RouterConfig {
     pub max_json: usize,
     /// The largest body with parameters, in bytes. The coordinator has limits of its own that know the model.
     pub max_body: u64,
-    /// The most pieces (of 256 KiB) of models on disk that are in memory at once, over all downloads. Where so many are
+    /// The most pieces (of 256 KiB) of models on disk that are in memory at once, over all downloads. If so many are
     /// on their way, the next ones wait for their turn.
     pub pieces: usize,
     /// A body of which nothing arrives for so long is broken off. A JSON body must be whole within this time.
     pub stall_timeout: Duration,
+    /// The fewest bytes a second of a body, once it was waited for 10 s in all; the time in which the coordinator itself is
+    /// busy does not count. 0: any.
+    pub min_upload_rate: u64,
     /// The longest that a poll may ask to wait.
     pub max_wait: Duration,
     /// How often a silent stream of events gets a comment.
@@ -57,6 +65,7 @@ impl Default for RouterConfig {
             max_body: 8 << 30,
             pieces: 32,
             stall_timeout: Duration::from_secs(60),
+            min_upload_rate: 1024,
             max_wait: Duration::from_secs(300),
             keep_alive: Duration::from_secs(15),
             advertised: None,
@@ -123,7 +132,10 @@ pub fn router_of(
     config: RouterConfig,
 ) -> Router {
     let pieces = config.pieces.clamp(1, Semaphore::MAX_PERMITS);
-    let stall = config.stall_timeout;
+    let pace = Pace {
+        stall: config.stall_timeout,
+        least_rate: config.min_upload_rate,
+    };
     let app = App {
         handler,
         operator,
@@ -132,7 +144,7 @@ pub fn router_of(
     };
     let (router, _) = documented();
     let guard = move |request: Request<Body>| {
-        let guarded = request.map(|body| Body::new(Inbound::new(body, stall)));
+        let guarded = request.map(|body| Body::new(Inbound::new(body, pace)));
         std::future::ready(guarded)
     };
     router

@@ -205,7 +205,7 @@ struct Known {
 }
 
 impl Known {
-    /// A large model in memory has its digest taken, at first, where that holds nobody up.
+    /// A large model in memory has its digest taken, at first, on a blocking thread.
     async fn of(
         job: JobId,
         version: ModelVersion,
@@ -217,11 +217,12 @@ impl Known {
             tag: EntityTag::of_model(job, version, &*stored),
             digest: stored.digest(),
         };
-        match body.length() > LARGE {
-            false => Ok(known()),
-            true => tokio::task::spawn_blocking(known)
+        if body.length() > LARGE {
+            tokio::task::spawn_blocking(known)
                 .await
-                .map_err(|error| Problem::new(RefusalKind::Storage, error.to_string())),
+                .map_err(|error| Problem::new(RefusalKind::Storage, error.to_string()))
+        } else {
+            Ok(known())
         }
     }
 
@@ -238,9 +239,10 @@ impl Known {
             return self.tell((StatusCode::NOT_MODIFIED, nothing).into_response());
         }
         // A part is defined for GET alone.
-        let selection = match method == Method::GET && self.tag.allows_part(headers) {
-            true => Selection::of(headers, length),
-            false => Selection::Whole,
+        let selection = if method == Method::GET && self.tag.allows_part(headers) {
+            Selection::of(headers, length)
+        } else {
+            Selection::Whole
         };
         let (range, status) = match selection {
             Selection::Whole => (0..length, StatusCode::OK),

@@ -168,7 +168,7 @@ pub(super) async fn evaluation(
     plain(exchange.handle(request).await)
 }
 
-/// The body as a stream of safetensors bytes within the limit, and its length where that is said.
+/// The body as a stream of safetensors bytes within the limit, and its length if that is said.
 pub(super) fn parameters(
     headers: &HeaderMap,
     body: Body,
@@ -187,9 +187,10 @@ pub(super) fn parameters(
         .map_err(|error| body_error(error.into()))
         .and_then(move |piece| {
             taken = taken.saturating_add(piece.len() as u64);
-            std::future::ready(match taken > limit {
-                true => Err(BodyError::TooLarge { limit }),
-                false => Ok(piece),
+            std::future::ready(if taken > limit {
+                Err(BodyError::TooLarge { limit })
+            } else {
+                Ok(piece)
             })
         });
     Ok((Box::pin(bytes), length))

@@ -302,6 +302,7 @@ impl Fake {
 
     pub fn summary(&self, job: JobId, spec: JobSpec) -> JobSummary {
         JobSummary {
+            initial_digest: None,
             job,
             spec,
             phase: "collecting".to_string(),

@@ -1,4 +1,4 @@
-//! Models over the wire: whole, in part, and not at all where they are there already.
+//! Models over the wire: whole, in part, and not at all if they are there already.
 
 use std::{
     collections::BTreeMap,

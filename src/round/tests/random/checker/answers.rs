@@ -63,8 +63,9 @@ impl Checker {
                     TaskKind::Evaluate { share, shares } => {
                         ensure!(share < shares, "share {share} of {shares}");
                         ensure!(
-                            self.evaluating.contains(&task.version),
-                            "nobody wants it evaluated"
+                            self.evaluating.first() == Some(&task.version),
+                            "version {} is not the next to evaluate",
+                            task.version
                         );
                     }
                 }
@@ -175,6 +176,7 @@ impl Checker {
                     Upload {
                         offered,
                         overtaken: false,
+                        unneeded: false,
                     },
                 );
             }
@@ -192,7 +194,10 @@ impl Checker {
     }
 
     pub(super) fn stored(&mut self, upload: RequestId, is_ok: bool, response: &Response) -> Check {
-        let Some(Upload { offered, overtaken }) = self.uploads.remove(&upload) else {
+        let Some(Upload {
+            offered, overtaken, ..
+        }) = self.uploads.remove(&upload)
+        else {
             ensure!(
                 matches!(response, Response::Refused(_)),
                 "accepts an upload that is none"

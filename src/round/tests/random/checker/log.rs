@@ -192,8 +192,8 @@ impl Checker {
                 reason,
             } => {
                 ensure!(
-                    self.evaluating.remove(version),
-                    "version {version} is evaluated twice"
+                    self.evaluating.pop_first() == Some(*version),
+                    "version {version} is evaluated twice, or out of turn"
                 );
                 ensure!(
                     evaluation.is_some() != reason.is_some(),
@@ -207,11 +207,12 @@ impl Checker {
                         self.version.0 == u64::from(self.config.rounds),
                         "completed too early"
                     );
-                    ensure!(
-                        self.evaluating.is_empty(),
-                        "completed before the last evaluation"
-                    );
                 }
+                ensure!(
+                    self.evaluating.is_empty(),
+                    "ends without a word on versions {:?}",
+                    self.evaluating
+                );
                 ensure!(self.no_round_is_open(), "ends with a round open");
                 let kept = self
                     .rounds

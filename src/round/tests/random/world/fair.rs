@@ -12,9 +12,10 @@ impl World {
         for _ in 0..200 {
             if self.checker.is_over() {
                 let outcome = self.machine.outcome();
-                return match must_complete && outcome != Some(&Outcome::Completed) {
-                    true => Err(format!("with honest workers it ends as {outcome:?}")),
-                    false => Ok(()),
+                return if must_complete && outcome != Some(&Outcome::Completed) {
+                    Err(format!("with honest workers it ends as {outcome:?}"))
+                } else {
+                    Ok(())
                 };
             }
             if !self.advance(is_silent)? {

@@ -62,20 +62,21 @@ impl World {
 
     pub(super) fn clients(&mut self, workers: &[(WorkerId, u32)]) -> Vec<ClientSpec> {
         let examples = |index: u64| 10 + index;
-        match self.habits.local {
-            true => workers
+        if self.habits.local {
+            workers
                 .iter()
                 .map(|(worker, _)| ClientSpec {
                     examples: examples(worker.0),
                     home: Some(*worker),
                 })
-                .collect(),
-            false => (0..u64::from(self.habits.clients))
+                .collect()
+        } else {
+            (0..u64::from(self.habits.clients))
                 .map(|index| ClientSpec {
                     examples: examples(index),
                     home: None,
                 })
-                .collect(),
+                .collect()
         }
     }
 
@@ -90,9 +91,10 @@ impl World {
             .map(|_| self.rng.random_range(10..2000))
             .collect();
         if fails {
-            match self.chance(50) {
-                true => sizes[0] = 0,
-                false => sizes.push(10),
+            if self.chance(50) {
+                sizes[0] = 0
+            } else {
+                sizes.push(10)
             }
         }
         Some(sizes)

@@ -59,9 +59,10 @@ impl World {
     }
 
     pub(super) fn poll(&mut self) -> Step {
-        let worker = match self.chance(95) {
-            true => self.any_live(),
-            false => Some(WorkerId(self.rng.random_range(0..9))),
+        let worker = if self.chance(95) {
+            self.any_live()
+        } else {
+            Some(WorkerId(self.rng.random_range(0..9)))
         };
         let Some(worker) = worker else {
             return Ok(());
@@ -114,9 +115,10 @@ impl World {
             return Ok(());
         }
         let index = self.rng.random_range(0..tasks.len());
-        let task = match self.chance(80) {
-            true => self.tasks.entry(worker).or_default().swap_remove(index),
-            false => self.tasks[&worker][index].clone(),
+        let task = if self.chance(80) {
+            self.tasks.entry(worker).or_default().swap_remove(index)
+        } else {
+            self.tasks[&worker][index].clone()
         };
         let fails = self.faulty() && self.chance(50);
         match task.kind {
@@ -231,12 +233,13 @@ impl World {
             RefusalKind::Malformed,
             RefusalKind::TooLarge,
         ];
-        let stored = match self.faulty() {
-            true => Err(Refusal::new(
+        let stored = if self.faulty() {
+            Err(Refusal::new(
                 *kinds.choose(&mut self.rng).unwrap(),
                 "by chance",
-            )),
-            false => Ok(()),
+            ))
+        } else {
+            Ok(())
         };
         self.store(upload, &offered, stored)
     }

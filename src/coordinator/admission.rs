@@ -1,0 +1,159 @@
+//! What a worker says about itself, checked at the door: it is kept, and shown to people.
+
+use crate::{
+    protocol::{Hardware, OLDEST_PROTOCOL, PROTOCOL, Registration},
+    report::{Refusal, RefusalKind},
+    text::is_unsafe,
+};
+
+/// The longest name of a worker or of a capability, in bytes.
+const LONGEST_NAME: usize = 128;
+/// The longest other text, in bytes: a device, a part of the hardware, a dataset.
+const LONGEST_TEXT: usize = 256;
+const MOST_DATASETS: usize = 64;
+const MOST_SLOTS: u32 = 1024;
+const MOST_CAPABILITIES: usize = 64;
+const MOST_ENCODINGS: usize = 16;
+const MOST_GPUS: usize = 64;
+
+/// Checks what a worker says about itself, and gives the version of the protocol that both speak.
+///
+/// # Errors
+///
+/// [`RefusalKind::Malformed`] with what is wrong: no common protocol, too much or too long, or a character that would
+/// change more than its place on a terminal.
+pub(super) fn check_registration(registration: &Registration) -> Result<u32, Refusal> {
+    let protocol = check_protocol(registration)?;
+    if registration.slots == 0 || registration.slots > MOST_SLOTS {
+        let detail = format!("a worker has between 1 and {MOST_SLOTS} slots");
+        return Err(malformed(detail));
+    }
+    if registration.name.is_empty() {
+        return Err(malformed("the worker's name is empty".to_string()));
+    }
+    check_text("name", &registration.name, LONGEST_NAME)?;
+    check_text("device", &registration.device, LONGEST_TEXT)?;
+    check_hardware(&registration.hardware)?;
+    check_count("datasets", registration.datasets.len(), MOST_DATASETS)?;
+    for dataset in &registration.datasets {
+        check_text("dataset", &dataset.name, LONGEST_TEXT)?;
+        check_text("fingerprint", &dataset.fingerprint, LONGEST_TEXT)?;
+    }
+    check_count("encodings", registration.encodings.len(), MOST_ENCODINGS)?;
+    for encoding in &registration.encodings {
+        check_text("encoding", encoding, LONGEST_NAME)?;
+    }
+    check_count(
+        "capabilities",
+        registration.capabilities.len(),
+        MOST_CAPABILITIES,
+    )?;
+    for capability in &registration.capabilities {
+        check_text("capability", capability, LONGEST_NAME)?;
+    }
+    Ok(protocol)
+}
+
+fn check_protocol(registration: &Registration) -> Result<u32, Refusal> {
+    let (newest, oldest) = (registration.protocol, registration.protocol_min());
+    let protocol = newest.min(PROTOCOL);
+    if protocol < oldest.max(OLDEST_PROTOCOL) {
+        return Err(malformed(format!(
+            "the worker speaks protocols {oldest} to {newest}, and the coordinator {OLDEST_PROTOCOL} to {PROTOCOL}"
+        )));
+    }
+    Ok(protocol)
+}
+
+fn check_hardware(hardware: &Hardware) -> Result<(), Refusal> {
+    check_text("operating system", &hardware.os, LONGEST_TEXT)?;
+    check_text("instruction set", &hardware.arch, LONGEST_TEXT)?;
+    check_text(
+        "CPU",
+        hardware.cpu.as_deref().unwrap_or_default(),
+        LONGEST_TEXT,
+    )?;
+    let libtorch = hardware.libtorch.as_deref().unwrap_or_default();
+    check_text("build of LibTorch", libtorch, LONGEST_TEXT)?;
+    check_count("GPUs", hardware.gpus.len(), MOST_GPUS)?;
+    for gpu in &hardware.gpus {
+        let capability = gpu.compute_capability.as_deref().unwrap_or_default();
+        check_text("GPU", &gpu.name, LONGEST_TEXT)?;
+        check_text("compute capability", capability, LONGEST_TEXT)?;
+        check_text(
+            "driver",
+            gpu.driver.as_deref().unwrap_or_default(),
+            LONGEST_TEXT,
+        )?;
+    }
+    Ok(())
+}
+
+fn check_count(what: &str, count: usize, most: usize) -> Result<(), Refusal> {
+    if count > most {
+        return Err(malformed(format!("{count} {what}, and {most} is the most")));
+    }
+    Ok(())
+}
+
+fn check_text(what: &str, text: &str, most: usize) -> Result<(), Refusal> {
+    if text.len() > most {
+        let length = text.len();
+        return Err(malformed(format!(
+            "the {what} has {length} bytes, and {most} is the most"
+        )));
+    }
+    match text.chars().find(|letter| is_unsafe(*letter)) {
+        None => Ok(()),
+        Some(letter) => Err(malformed(format!(
+            "the {what} has the character {}, which terminals do not show as one",
+            letter.escape_unicode()
+        ))),
+    }
+}
+
+fn malformed(detail: String) -> Refusal {
+    Refusal::new(RefusalKind::Malformed, detail)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::DatasetInfo;
+
+    fn problem(change: impl FnOnce(&mut Registration)) -> String {
+        let mut registration = Registration::new("lab-1");
+        change(&mut registration);
+        check_registration(&registration).unwrap_err().detail
+    }
+
+    #[test]
+    fn every_text_is_bounded_and_fit_for_a_terminal() {
+        let long = "x".repeat(70_000);
+        assert_eq!(
+            problem(|worker| worker.device = long.clone()),
+            "the device has 70000 bytes, and 256 is the most"
+        );
+        assert!(problem(|worker| worker.name = "a\nb".to_string()).contains("\\u{a}"));
+        assert!(
+            problem(|worker| worker.hardware.cpu = Some("\x1b[31m".to_string())).contains("CPU")
+        );
+        let turned = DatasetInfo::new("\u{202e}stigid", "", 1, 1);
+        assert!(problem(|worker| worker.datasets = vec![turned]).contains("\\u{202e}"));
+        assert!(problem(|worker| worker.capabilities = vec![long.clone()]).contains("128"));
+        let many = vec![DatasetInfo::new("a", "", 1, 1); 65];
+        assert_eq!(
+            problem(|worker| worker.datasets = many),
+            "65 datasets, and 64 is the most"
+        );
+        assert!(problem(|worker| worker.encodings = vec![String::new(); 17]).contains("encodings"));
+    }
+
+    #[test]
+    fn names_of_any_script_pass() {
+        assert_eq!(
+            check_registration(&Registration::new("Rechner-東京-α")),
+            Ok(PROTOCOL)
+        );
+    }
+}
