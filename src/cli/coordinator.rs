@@ -31,6 +31,9 @@ pub struct CoordinatorArgs {
     /// :PORT or without [default: where it listens]
     #[arg(long, value_name = "ADDRESS")]
     pub advertise: Option<Advertise>,
+    /// Another name than localhost by which this machine asks a coordinator without a join token. May be given more than once
+    #[arg(long, value_name = "NAME")]
+    pub allow_host: Vec<String>,
     /// What workers and operators must show.
     #[command(flatten)]
     pub token: TokenArgs,
@@ -141,6 +144,9 @@ pub struct LimitArgs {
     /// Threads for the fold; 0: one per core
     #[arg(long, value_name = "N", default_value = "0")]
     pub fold_threads: usize,
+    /// The fewest bytes a second of an upload, over all the time that the coordinator waits for it; 0: any
+    #[arg(long, value_name = "BYTES", default_value = "1KiB", value_parser = bytes)]
+    pub min_upload_rate: u64,
     /// The most connections at once; a worker has up to three
     #[arg(long, value_name = "N", default_value = "32768")]
     pub max_connections: usize,
@@ -200,6 +206,7 @@ impl CoordinatorArgs {
             }
             let mut limits = self.limits.router();
             limits.advertised = advertised;
+            limits.hosts.clone_from(&self.allow_host);
             let router = router(Arc::new(coordinator), limits).fallback(no_such_path);
             serve(listener, router, self.limits.server(), interrupt.wait()).await;
             tracing::info!("stopped");
@@ -287,6 +294,7 @@ impl LimitArgs {
         let config = RouterConfig::default();
         RouterConfig {
             max_body: self.max_body,
+            min_upload_rate: self.min_upload_rate,
             max_wait: config.max_wait.max(self.poll_wait),
             ..config
         }

@@ -159,7 +159,7 @@ impl Lab {
     /// A request as bytes, and the answer's status and problem code.
     async fn send(&self, line: &str, headers: &str, body: &[u8]) -> (u16, String) {
         let head = format!(
-            "{line} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{headers}content-length: {}\r\n\r\n",
+            "{line} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n{headers}content-length: {}\r\n\r\n",
             body.len()
         );
         let request = [head.as_bytes(), body].concat();

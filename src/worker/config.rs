@@ -67,6 +67,9 @@ pub struct Backoff {
     pub longest: Duration,
 }
 
+/// No try comes sooner after the one before, whatever is configured, but for half of it in jitter.
+const LEAST_WAIT: Duration = Duration::from_millis(20);
+
 impl Default for Backoff {
     fn default() -> Self {
         Self {
@@ -81,9 +84,10 @@ impl Backoff {
     pub fn wait(&self, tries: u32, jitter: f64) -> Duration {
         let doubled = self
             .first
+            .max(LEAST_WAIT)
             .saturating_mul(2u32.saturating_pow(tries.saturating_sub(1).min(30)));
         doubled
-            .min(self.longest)
+            .min(self.longest.max(LEAST_WAIT))
             .mul_f64(1.0 - jitter.clamp(0.0, 1.0) / 2.0)
     }
 

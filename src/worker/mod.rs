@@ -6,6 +6,7 @@
 #[cfg(feature = "burn")]
 mod burn_trainer;
 mod config;
+mod connection;
 mod memory;
 mod noop;
 mod open_job;

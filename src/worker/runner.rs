@@ -6,7 +6,7 @@ use std::{
     pin::pin,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -16,7 +16,7 @@ use tokio::{
     time::{Instant, MissedTickBehavior, interval, sleep},
 };
 
-use super::{TrainerFactory, WorkerConfig, WorkerError, open_job::OpenJobs};
+use super::{TrainerFactory, WorkerConfig, WorkerError, connection::Watched, open_job::OpenJobs};
 use crate::{
     Cause,
     parameters::Encoding,
@@ -25,9 +25,14 @@ use crate::{
     transport::{Credentials, Request, Response, Transport, TransportError},
 };
 
+/// A poll that is answered within this time was not held.
+const AT_ONCE: Duration = Duration::from_millis(10);
+/// How many such polls in a row are taken for chance.
+const MOST_EMPTY_POLLS: u32 = 20;
+
 /// Hosts clients for a coordinator.
 pub struct Worker<T> {
-    transport: Arc<T>,
+    transport: Arc<Watched<T>>,
     trainers: Arc<dyn TrainerFactory>,
     config: WorkerConfig,
 }
@@ -60,6 +65,8 @@ pub(super) struct Session<T> {
     /// The tasks under way, each with the flag that stops it.
     busy: Mutex<Vec<(TaskMessage, Arc<AtomicBool>)>>,
     pub reports: AtomicU64,
+    /// How many polls in a row were answered at once, and with nothing.
+    empty_polls: AtomicU32,
 }
 
 /// Why a session ended.
@@ -74,7 +81,7 @@ impl<T: Transport> Worker<T> {
     /// A worker with these models and data.
     pub fn new(transport: T, trainers: Arc<dyn TrainerFactory>, config: WorkerConfig) -> Self {
         Self {
-            transport: Arc::new(transport),
+            transport: Arc::new(Watched::new(transport)),
             trainers,
             config,
         }
@@ -109,6 +116,7 @@ impl<T: Transport> Worker<T> {
                 registered,
                 busy: Mutex::default(),
                 reports: AtomicU64::new(0),
+                empty_polls: AtomicU32::new(0),
             });
             let end = session.clone().work(shutdown.as_mut()).await;
             totals.reports += session.reports.load(Ordering::Relaxed);
@@ -229,7 +237,20 @@ impl<T: Transport> Session<T> {
             busy: self.busy(),
             wait,
         };
-        match persist(&*self.transport, &self.config, request).await {
+        let asked = Instant::now();
+        let answer = persist(&*self.transport, &self.config, request).await;
+        let is_empty = matches!(answer, Ok(Response::Idle)) && asked.elapsed() < AT_ONCE;
+        if is_empty {
+            let empty_polls = self.empty_polls.fetch_add(1, Ordering::Relaxed);
+            if empty_polls >= MOST_EMPTY_POLLS {
+                // Something in between answers for the coordinator, or it does not hold polls: no reason to ask as fast as
+                // the network allows.
+                sleep(self.config.backoff.first).await;
+            }
+        } else {
+            self.empty_polls.store(0, Ordering::Relaxed);
+        }
+        match answer {
             Ok(Response::Task(message)) => Ok(Some(message)),
             Ok(Response::Idle) => Ok(None),
             Ok(Response::Refused(refusal)) => Err(end_of(refusal)),
@@ -333,7 +354,6 @@ pub(super) async fn persist<T: Transport>(
             });
         }
         let wait = config.backoff.random_wait(tries);
-        tracing::warn!(%error, wait_ms = wait.as_millis() as u64, "no answer from the coordinator: trying again");
         sleep(wait).await;
     }
     unreachable!("tries are not bounded")

@@ -188,7 +188,7 @@ impl<T: Transport> Session<T> {
                 Err(error) if !error.is_transient() => {
                     return Err(Failure::Unable(error.to_string()));
                 }
-                Err(error) => tracing::warn!(%error, "report not sent: trying again"),
+                Err(_) => {}
             }
             let wait = self.config.backoff.random_wait(tries);
             if stop.load(Ordering::Relaxed) || Instant::now() + wait > deadline {

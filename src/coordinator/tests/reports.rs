@@ -3,7 +3,9 @@
 use super::*;
 use crate::{
     ids::{ModelVersion, RoundId},
+    job::StrategySpec,
     parameters::{Encoded, Payloads},
+    strategy::Weighting,
 };
 
 /// Two workers with a client each: `bad` is about to send something, `good` sends an honest report afterwards.
@@ -71,7 +73,7 @@ impl Pair {
         );
         let headers = report_headers(&self.bad, &self.metadata());
         let head = format!(
-            "{line} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{headers}content-length: {}\r\n\r\n",
+            "{line} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n{headers}content-length: {}\r\n\r\n",
             body.len()
         );
         let mut stream = TcpStream::connect(self.lab.address).unwrap();
@@ -371,4 +373,93 @@ async fn a_report_with_another_digest_is_refused_and_the_round_goes_on() {
     assert_eq!(answer, (422, "malformed".to_string()));
     assert_eq!(pair.lab.spool.used(), 0);
     pair.commits_without_the_bad_one().await;
+}
+
+/// Sends the head of an honest report and the first bytes of its body, and no more.
+fn begin_upload(lab: &Lab, credentials: &Credentials, task: &TaskMessage) -> TcpStream {
+    let (metadata, body) = (lab.metadata(task), lab.body(1.0));
+    let head = format!(
+        "PUT /api/v1/jobs/{}/rounds/{}/reports/{} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n{}\
+         content-length: {}\r\n\r\n",
+        task.job,
+        task.round,
+        task.client,
+        report_headers(credentials, &metadata),
+        body.len()
+    );
+    let mut stream = TcpStream::connect(lab.address).unwrap();
+    stream.set_read_timeout(Some(LIMIT)).unwrap();
+    stream.write_all(head.as_bytes()).unwrap();
+    stream.write_all(&body[..16]).unwrap();
+    stream
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upload_that_stops_keeps_no_place_and_ends_with_its_round() {
+    let config = CoordinatorConfig {
+        max_uploads: 1,
+        ..CoordinatorConfig::default()
+    };
+    let lab = Lab::open(config).await;
+    let [slow, honest] = [lab.worker("slow").await, lab.worker("honest").await];
+    let job = lab
+        .submit(|spec| {
+            spec.limits.min_workers = 2;
+            spec.limits.goal = Some(1);
+            // Both are asked, and one report is enough.
+            spec.strategy = StrategySpec::FedAvg {
+                fraction: 1.0,
+                over_selection: 1.0,
+                weighting: Weighting::Examples,
+            };
+        })
+        .await;
+    let task = lab.poll(&slow, Vec::new()).await;
+    let mut stopped = begin_upload(&lab, &slow, &task);
+    // The only place is not kept by what does not come: the round commits with the other report.
+    let task = lab.poll(&honest, Vec::new()).await;
+    assert_eq!(lab.report(&honest, &task).await.0, 204);
+    let (summary, rounds, _) = lab.finished(job).await;
+    assert_eq!((summary.version.0, rounds[0].folded.len()), (1, 1));
+    // And the other upload was told at once, without a byte more.
+    let answer = tokio::task::spawn_blocking(move || {
+        let mut answer = String::new();
+        stopped.read_to_string(&mut answer).unwrap();
+        answer
+    });
+    let answer = answer.await.unwrap();
+    assert!(answer.contains("\"late\""), "{answer}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn finite_reports_whose_sum_is_not_make_no_model() {
+    let lab = Lab::open(CoordinatorConfig::default()).await;
+    let worker = lab.worker("only").await;
+    let job = lab
+        .submit(|spec| {
+            spec.clients = Some(1);
+            spec.rounds = 3;
+            spec.limits.max_attempts = 1;
+        })
+        .await;
+    for _ in 0..2 {
+        let task = lab.poll(&worker, Vec::new()).await;
+        let (metadata, body) = (lab.metadata(&task), lab.body(3e38));
+        let metadata = ReportMetadata {
+            examples: 100,
+            ..metadata
+        };
+        let (status, _) = lab.put_report(&worker, &task, &metadata, &body).await;
+        assert_eq!(status, 204);
+    }
+    let (summary, rounds, model) = lab.finished(job).await;
+    assert!(
+        summary.detail.contains("training diverged"),
+        "{}",
+        summary.detail
+    );
+    assert_eq!(summary.version.0, 1, "the last good model stays");
+    assert!(model.values().iter().all(|value| *value == 3e38));
+    let reason = rounds[1].abandoned.as_deref().unwrap_or_default();
+    assert!(reason.contains("would be inf at index 0"), "{reason}");
 }

@@ -1,6 +1,9 @@
 //! What the routes read from a request. What is ill-formed is a [`Problem`] here, before a route sees it.
 
-use std::{convert::Infallible, net::SocketAddr};
+use std::{
+    convert::Infallible,
+    net::{IpAddr, SocketAddr},
+};
 
 use axum::{
     body::Body,
@@ -153,13 +156,73 @@ impl FromRequestParts<App> for AsOperator {
         let Ok(exchange) = Exchange::from_request_parts(parts, app).await;
         let caller = Caller::new(exchange.peer, token);
         app.operator.authorize(&caller).await?;
-        if caller.token.is_none() && parts.headers.contains_key(header::ORIGIN) {
-            // If no token is needed, any page in a browser on this machine could act as the operator.
-            let detail = "a web page can't be the operator of a coordinator without a join token";
-            return Err(Problem::new(RefusalKind::Forbidden, detail));
+        if caller.token.is_none() {
+            refuse_browsers(parts, app)?;
         }
         Ok(Self { exchange, caller })
     }
+}
+
+/// One who registers as a worker, with the join token that was shown.
+pub(super) struct Registrant {
+    pub exchange: Exchange,
+    pub join_token: Option<Token>,
+}
+
+impl FromRequestParts<App> for Registrant {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
+        let Bearer(join_token) = Bearer::from_request_parts(parts, app).await?;
+        let Ok(exchange) = Exchange::from_request_parts(parts, app).await;
+        if join_token.is_none() {
+            refuse_browsers(parts, app)?;
+        }
+        Ok(Self {
+            exchange,
+            join_token,
+        })
+    }
+}
+
+/// Keeps out requests without a token that a web page in a browser on this machine can make: those that say so, and those
+/// for a host that is neither this machine nor configured, which is how a page makes its own name mean this machine.
+fn refuse_browsers(parts: &Parts, app: &App) -> Result<(), Problem> {
+    let refuse = |detail: String| Err(Problem::new(RefusalKind::Forbidden, detail));
+    if parts.headers.contains_key(header::ORIGIN) {
+        return refuse("a web page can't use a coordinator without a join token".to_string());
+    }
+    let Some(host) = parts.headers.get(header::HOST) else {
+        return Ok(());
+    };
+    let host = host.to_str().unwrap_or_default();
+    let name = host_name(host);
+    let is_known = is_this_machine(name)
+        || app
+            .config
+            .hosts
+            .iter()
+            .any(|known| known.eq_ignore_ascii_case(name));
+    if is_known {
+        return Ok(());
+    }
+    refuse(format!(
+        "a coordinator without a join token is not asked as {name:?}: ask for localhost, or start it with --allow-host"
+    ))
+}
+
+/// A host without its port.
+fn host_name(host: &str) -> &str {
+    match host.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        Some((address, _)) => address,
+        None => host.split_once(':').map_or(host, |(name, _)| name),
+    }
+}
+
+/// Whether no name server has a say in what this name means.
+fn is_this_machine(name: &str) -> bool {
+    let lower = name.to_ascii_lowercase();
+    lower == "localhost" || lower.ends_with(".localhost") || name.parse::<IpAddr>().is_ok()
 }
 
 /// The variable parts of the path. What is not a number names nothing.

@@ -34,10 +34,19 @@ pub(super) struct Pace {
     pub stall: Duration,
     /// The fewest bytes a second, over all the time that was spent waiting for the sender.
     pub least_rate: u64,
+    /// For how long of that time the rate is not looked at.
+    pub grace: Duration,
 }
 
-/// For how long of waiting a sender's rate is not looked at.
-const GRACE: Duration = Duration::from_secs(10);
+impl Pace {
+    pub(super) fn new(stall: Duration, least_rate: u64) -> Self {
+        Self {
+            stall,
+            least_rate,
+            grace: Duration::from_secs(10),
+        }
+    }
+}
 
 /// A body whose sender keeps a pace, or it ends with [`BodyError::Broken`]. Only the time counts in which somebody waits
 /// for the sender: who is slow because the receiver is, is not to blame.
@@ -88,7 +97,7 @@ impl<B> Inbound<B> {
         self.waited += since.elapsed();
         let waited = self.waited.as_secs_f64();
         let rate = self.received as f64 / waited;
-        if self.waited > GRACE && rate < self.pace.least_rate as f64 {
+        if self.waited > self.pace.grace && rate < self.pace.least_rate as f64 {
             let least = self.pace.least_rate;
             let text = format!("{rate:.0} bytes a second came, and {least} is the least");
             return Err(BodyError::Broken(text.into()));
@@ -212,5 +221,60 @@ async fn discard(mut body: Incoming, limit: u64) {
             return;
         };
         left = rest;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::{StreamExt, stream};
+    use http_body_util::StreamBody;
+
+    use super::*;
+
+    const GRACE: Duration = Duration::from_millis(20);
+    const PIECES: usize = 40;
+
+    /// A body of one byte after the other, each after this time.
+    fn body(each: Duration) -> impl Body<Data = Bytes, Error = std::io::Error> + Unpin {
+        StreamBody::new(Box::pin(stream::unfold(0, move |sent| async move {
+            if !each.is_zero() {
+                sleep(each).await;
+            }
+            let piece = Ok(Frame::data(Bytes::from_static(b"x")));
+            (sent < PIECES).then_some((piece, sent + 1))
+        })))
+    }
+
+    fn inbound<B>(body: B, least_rate: u64) -> Inbound<B> {
+        let pace = Pace {
+            grace: GRACE,
+            ..Pace::new(Duration::from_secs(30), least_rate)
+        };
+        Inbound::new(body, pace)
+    }
+
+    #[tokio::test]
+    async fn a_sender_below_the_least_rate_is_cut_off() {
+        let slow = inbound(body(Duration::from_millis(2)), 1 << 20);
+        let pieces: Vec<_> = slow.into_data_stream().collect().await;
+        assert!(pieces.len() < PIECES, "{}", pieces.len());
+        let last = pieces.last().unwrap().as_ref().unwrap_err().to_string();
+        assert!(last.contains("bytes a second came"), "{last}");
+        let any = inbound(body(Duration::from_millis(2)), 0);
+        assert_eq!(any.into_data_stream().count().await, PIECES);
+    }
+
+    #[tokio::test]
+    async fn a_receiver_that_is_slow_is_not_the_senders_fault() {
+        let ready = inbound(body(Duration::ZERO), 1 << 20);
+        let mut pieces = ready.into_data_stream();
+        let mut count = 0;
+        while let Some(piece) = pieces.next().await {
+            piece.unwrap();
+            // Longer in all than the grace, and never while somebody waits.
+            std::thread::sleep(Duration::from_millis(1));
+            count += 1;
+        }
+        assert_eq!(count, PIECES);
     }
 }

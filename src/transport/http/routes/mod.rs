@@ -53,6 +53,9 @@ pub struct RouterConfig {
     pub max_wait: Duration,
     /// How often a silent stream of events gets a comment.
     pub keep_alive: Duration,
+    /// The names, beside `localhost` and addresses, that a request without a token may name as its host. Others are refused:
+    /// a web page could have made its own name mean this machine.
+    pub hosts: Vec<String>,
     /// The URL that the OpenAPI document names as its server, `http://HOST:PORT`, if others reach this server by another than
     /// the one that they ask.
     pub advertised: Option<String>,
@@ -68,6 +71,7 @@ impl Default for RouterConfig {
             min_upload_rate: 1024,
             max_wait: Duration::from_secs(300),
             keep_alive: Duration::from_secs(15),
+            hosts: Vec::new(),
             advertised: None,
         }
     }
@@ -132,10 +136,7 @@ pub fn router_of(
     config: RouterConfig,
 ) -> Router {
     let pieces = config.pieces.clamp(1, Semaphore::MAX_PERMITS);
-    let pace = Pace {
-        stall: config.stall_timeout,
-        least_rate: config.min_upload_rate,
-    };
+    let pace = Pace::new(config.stall_timeout, config.min_upload_rate);
     let app = App {
         handler,
         operator,

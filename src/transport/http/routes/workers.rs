@@ -14,7 +14,7 @@ use crate::{
     transport::{
         self, Request,
         http::{
-            extract::{AsOperator, Bearer, Exchange, Ids, Json, WorkerToken},
+            extract::{AsOperator, Exchange, Ids, Json, Registrant, WorkerToken},
             problem::Problem,
         },
     },
@@ -25,8 +25,10 @@ use crate::{
     request_body = Registration,
     responses((status = 201, description = "Its number, its token and its intervals.", body = Registered)))]
 pub(super) async fn register(
-    exchange: Exchange,
-    Bearer(join_token): Bearer,
+    Registrant {
+        exchange,
+        join_token,
+    }: Registrant,
     Json(registration): Json<Registration>,
 ) -> Response {
     let request = Request::Register {

@@ -12,7 +12,7 @@ const REPORT: &str = "fedavg-report: {\"base_version\":3,\"examples\":1,\"steps\
 fn request(line: &str, headers: &str, body: &str) -> String {
     let length = body.len();
     format!(
-        "{line} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{headers}content-length: {length}\r\n\r\n{body}"
+        "{line} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n{headers}content-length: {length}\r\n\r\n{body}"
     )
 }
 
@@ -319,7 +319,7 @@ async fn what_is_too_large_is_refused_before_it_is_read() {
     ] {
         // Nothing of the body is sent: who reads it first waits for ever.
         let head = format!(
-            "{line} HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\n{headers}content-length: 1001\r\n\r\n"
+            "{line} HTTP/1.1\r\nhost: localhost\r\nexpect: 100-continue\r\n{headers}content-length: 1001\r\n\r\n"
         );
         let (status, code, _) = problem(&running.raw(head).await);
         assert_eq!((status, &*code), (413, "too_large"), "{line}");
@@ -334,7 +334,7 @@ async fn what_is_too_large_is_refused_before_it_is_read() {
         ("POST /api/v1/jobs", JSON.to_string()),
     ] {
         let request = format!(
-            "{line} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{headers}transfer-encoding: chunked\r\n\r\n{chunks}"
+            "{line} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n{headers}transfer-encoding: chunked\r\n\r\n{chunks}"
         );
         let (status, code, _) = problem(&running.raw(request).await);
         assert_eq!((status, &*code), (413, "too_large"), "{line}");
@@ -348,7 +348,7 @@ async fn a_model_that_announces_more_than_it_has_takes_no_memory() {
     let header =
         r#"{"w":{"dtype":"F32","shape":[100000000000000],"data_offsets":[0,400000000000000]}}"#;
     let mut request = format!(
-        "POST /api/v1/jobs HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-type: application/octet-stream\r\nfedavg-job: {{}}\r\ncontent-length: {}\r\n\r\n",
+        "POST /api/v1/jobs HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-type: application/octet-stream\r\nfedavg-job: {{}}\r\ncontent-length: {}\r\n\r\n",
         8 + header.len()
     )
     .into_bytes();
@@ -374,12 +374,12 @@ async fn who_sends_half_of_something_is_not_waited_for() {
         "{half}"
     );
     let idle = running
-        .raw("GET /api/v1/health HTTP/1.1\r\nhost: x\r\n\r\n")
+        .raw("GET /api/v1/health HTTP/1.1\r\nhost: localhost\r\n\r\n")
         .await;
     assert!(idle.starts_with("HTTP/1.1 200"), "{idle}");
     // Half of a body: told so.
     let head = format!(
-        "POST /api/v1/workers/1/heartbeat HTTP/1.1\r\nhost: x\r\n{WORKER}{JSON}content-length: 9\r\n\r\n{{"
+        "POST /api/v1/workers/1/heartbeat HTTP/1.1\r\nhost: localhost\r\n{WORKER}{JSON}content-length: 9\r\n\r\n{{"
     );
     let (status, code, _) = problem(&running.raw(head).await);
     assert_eq!((status, &*code), (400, "truncated"));

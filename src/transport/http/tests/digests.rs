@@ -79,7 +79,7 @@ async fn a_digest_that_is_none_is_malformed() {
     let bytes = Encoded::plain(running.fake.model.clone()).pieces("delta/");
     for value in ["crc32=123", "sha256=00", "12345678", ""] {
         let head = format!(
-            "PUT /api/v1/jobs/1/rounds/4/reports/2 HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\
+            "PUT /api/v1/jobs/1/rounds/4/reports/2 HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\
              authorization: Bearer token-1\r\nfedavg-worker: 1\r\ncontent-length: {}\r\n\
              fedavg-report: {{\"base_version\":3,\"examples\":1,\"steps\":1}}\r\nfedavg-digest: {value}\r\n\r\n",
             bytes.concat().len()
@@ -137,7 +137,7 @@ async fn an_initial_model_says_its_digest_and_a_wrong_one_is_refused() {
 
     let file = safetensors::encode(&parameters(10, 3));
     let head = format!(
-        "POST /api/v1/jobs HTTP/1.1\r\nhost: x\r\nconnection: close\r\nfedavg-job: {{}}\r\n\
+        "POST /api/v1/jobs HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\nfedavg-job: {{}}\r\n\
          content-type: application/octet-stream\r\ncontent-length: {}\r\nfedavg-digest: {WRONG}\r\n\r\n",
         file.len()
     );

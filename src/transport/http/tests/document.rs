@@ -44,7 +44,7 @@ async fn every_route_that_is_served_is_in_the_document() {
             let line = method.to_uppercase();
             let answer = running
                 .raw(format!(
-                    "{line} {filled} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"
+                    "{line} {filled} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n"
                 ))
                 .await;
             let is_served = !answer.starts_with("HTTP/1.1 405");

@@ -51,7 +51,7 @@ impl Running {
     }
 
     async fn ask(&self, method: &str, headers: &str) -> Answer {
-        let head = format!("{method} {PATH} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n");
+        let head = format!("{method} {PATH} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n");
         let answer = self.raw_bytes(format!("{head}{headers}\r\n")).await;
         let end = answer.windows(4).position(|bytes| bytes == b"\r\n\r\n");
         let (head, body) = answer.split_at(end.unwrap() + 4);

@@ -101,7 +101,7 @@ async fn events_come_in_order_from_where_one_wants() {
         .unwrap();
     assert_eq!(rest, events()[2..]);
     let answer = running
-        .raw("GET /api/v1/jobs/1/events HTTP/1.1\r\nhost: x\r\nlast-event-id: 2\r\nconnection: close\r\n\r\n")
+        .raw("GET /api/v1/jobs/1/events HTTP/1.1\r\nhost: localhost\r\nlast-event-id: 2\r\nconnection: close\r\n\r\n")
         .await;
     assert!(
         answer.contains("content-type: text/event-stream"),
@@ -160,9 +160,31 @@ async fn with_a_join_token_nothing_but_health_is_open() {
 }
 
 #[tokio::test]
-async fn a_web_page_is_no_operator() {
-    let running = Running::open().await;
-    let cancel = "POST /api/v1/jobs/1/cancel HTTP/1.1\r\nhost: x\r\norigin: http://evil\r\nconnection: close\r\n\r\n";
-    let answer = running.raw(cancel).await;
-    assert!(answer.starts_with("HTTP/1.1 403 "), "{answer}");
+async fn a_web_page_is_neither_an_operator_nor_a_worker() {
+    let limits = Limits::with(|limits| {
+        limits.router.hosts = vec!["lab".to_string()];
+    });
+    let running = Running::start(Fake::open(), limits).await;
+    let (cancel, jobs) = ("POST /api/v1/jobs/1/cancel", "GET /api/v1/jobs");
+    let (register, health) = ("POST /api/v1/workers", "GET /api/v1/health");
+    for (status, request, headers) in [
+        (403, cancel, "host: localhost\r\norigin: http://evil\r\n"),
+        (403, register, "host: localhost\r\norigin: null\r\n"),
+        // A page whose name was made to mean this machine sends no origin with a GET.
+        (403, jobs, "host: evil.example:8000\r\n"),
+        (403, register, "host: evil.example\r\n"),
+        (403, jobs, "host: localhost.evil.example\r\n"),
+        (200, jobs, "host: localhost:8000\r\n"),
+        (200, jobs, "host: LAB\r\n"),
+        (200, jobs, "host: 127.0.0.1:8000\r\n"),
+        (200, jobs, "host: [::1]:8000\r\n"),
+        (200, health, "host: evil.example\r\n"),
+    ] {
+        let request = format!("{request} HTTP/1.1\r\n{headers}connection: close\r\n\r\n");
+        let answer = running.raw(request.as_str()).await;
+        assert!(
+            answer.starts_with(&format!("HTTP/1.1 {status} ")),
+            "{request}{answer}"
+        );
+    }
 }
