@@ -55,6 +55,10 @@ wgpu DEVICE="wgpu":
 fixtures PYTHON="python3":
     {{ PYTHON }} scripts/pytorch_fixtures.py tests/fixtures
 
+# Four habits of this code, counted; `just style --places` says where each is.
+style *ARGS:
+    scripts/style {{ ARGS }}
+
 # Licences, advisories and sources of dependencies (needs cargo-deny).
 deny:
     cargo deny check
