@@ -35,7 +35,9 @@ impl LogArgs {
     /// from here on.
     pub fn start(&self, usual: &str, screen: &Screen) {
         silence_probes();
-        let filter = self.log.as_ref().map_or(usual, |filter| &filter.0);
+        // A variable that is set to nothing is as good as none.
+        let asked = self.log.as_ref().filter(|filter| !filter.0.is_empty());
+        let filter = asked.map_or(usual, |filter| &filter.0);
         let is_plain = env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
         // An error means that a subscriber is there already, which then is the one to use.
         let _ = tracing_subscriber::fmt()

@@ -1,22 +1,21 @@
 //! The join token, as an argument, an environment variable or a file.
 
-use std::{fs, path::PathBuf};
+use std::{env, fs, path::PathBuf};
 
 use clap::Args;
 
 use super::Failure;
 use crate::protocol::Token;
 
+/// The environment variable that a token is read from if no argument has one.
+const VARIABLE: &str = "FEDAVG_JOIN_TOKEN";
+
 /// The join token.
 #[derive(Debug, Clone, Default, Args)]
 pub struct TokenArgs {
     /// The join token. Other users of this machine can see arguments: rather give a file or set the variable
-    #[arg(
-        long,
-        value_name = "TOKEN",
-        env = "FEDAVG_JOIN_TOKEN",
-        hide_env_values = true
-    )]
+    /// [env: FEDAVG_JOIN_TOKEN]
+    #[arg(long, value_name = "TOKEN")]
     pub join_token: Option<String>,
     /// A file that holds the join token, which then wins; white space around it doesn't count
     #[arg(long, value_name = "FILE")]
@@ -37,7 +36,11 @@ impl TokenArgs {
                 })?;
                 Some(text.trim().to_string())
             }
-            None => self.join_token.clone(),
+            // An argument that is empty is a mistake; a variable that is, is as good as none.
+            None => self.join_token.clone().or_else(|| {
+                let text = env::var(VARIABLE).unwrap_or_default();
+                (!text.is_empty()).then_some(text)
+            }),
         };
         let Some(text) = text else { return Ok(None) };
         if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic()) {

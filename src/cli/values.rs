@@ -1,12 +1,14 @@
 //! Values of arguments: seconds, bytes, addresses, names.
 
 use std::{
+    convert::Infallible,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     time::Duration,
 };
 
 use serde::de::{DeserializeOwned, IntoDeserializer, value::Error as ValueError};
 
+use super::operator::DEFAULT_COORDINATOR;
 use crate::transport::http::DEFAULT_PORT;
 
 /// A length of time in seconds, such as `10` or `0.2`; above zero.
@@ -18,6 +20,16 @@ pub(super) fn seconds(text: &str) -> Result<Duration, String> {
         Ok(duration) if !duration.is_zero() => Ok(duration),
         _ => Err("must be above 0".to_string()),
     }
+}
+
+/// A coordinator's address; the usual one if the text is empty, as that of a variable that is set to nothing.
+pub(super) fn coordinator_url(text: &str) -> Result<String, Infallible> {
+    let given = if text.is_empty() {
+        DEFAULT_COORDINATOR
+    } else {
+        text
+    };
+    Ok(given.to_string())
 }
 
 /// A number of bytes: `1048576`, `64KiB`, `16MiB`, `8GiB`.

@@ -6,8 +6,10 @@ use clap::Args;
 use sysinfo::System;
 
 use super::{
-    DeviceArgs, Failure, Interrupt, Screen, TokenArgs, TrainerArgs, block_on, device::list,
-    operator::DEFAULT_COORDINATOR, values::seconds,
+    DeviceArgs, Failure, Interrupt, Screen, TokenArgs, TrainerArgs, block_on,
+    device::list,
+    operator::DEFAULT_COORDINATOR,
+    values::{coordinator_url, seconds},
 };
 use crate::{
     protocol::Hardware,
@@ -19,7 +21,7 @@ use crate::{
 #[derive(Debug, Clone, Args)]
 pub struct WorkerArgs {
     /// The coordinator
-    #[arg(long, value_name = "URL", env = "FEDAVG_COORDINATOR", default_value = DEFAULT_COORDINATOR)]
+    #[arg(long, value_name = "URL", env = "FEDAVG_COORDINATOR", default_value = DEFAULT_COORDINATOR, value_parser = coordinator_url)]
     pub coordinator: String,
     /// What the coordinator wants to be shown.
     #[command(flatten)]

@@ -105,7 +105,11 @@ impl Coordinator {
                 Ok(plan)
             });
             let mut state = coordinator.state();
-            if let Ok(plan) = &plan {
+            // A plan that can't be carried out leaves no trace in what the job asks of its workers.
+            let machine = state.jobs.get(&id).and_then(|job| job.machine.as_ref());
+            if let (Ok(plan), Some(machine)) = (&plan, machine)
+                && machine.check_plan(plan).is_ok()
+            {
                 coordinator.adopt(&mut state, id, plan);
             }
             coordinator.drive(&mut state, id, Event::Planned { round, plan });

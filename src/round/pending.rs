@@ -17,6 +17,8 @@ pub(super) struct Pending {
     /// The open shares whose client has a worker, by it: what is looked at when a worker asks for a task.
     ready: BTreeSet<(WorkerId, ClientId)>,
     open: usize,
+    /// Whether the shares are parts of one test split, which differ by one example at most.
+    equal: bool,
     /// Why the mean can't be had any more.
     failed: Option<String>,
 }
@@ -41,6 +43,7 @@ impl Pending {
             shares: BTreeMap::new(),
             ready: BTreeSet::new(),
             open: 0,
+            equal: false,
             failed: None,
         }
     }
@@ -67,6 +70,12 @@ impl Pending {
             shares: shares.collect(),
             ..Self::by_driver(version, round)
         }
+    }
+
+    /// The same, with shares of one test split: their sizes are checked against each other.
+    pub fn of_one_split(mut self) -> Self {
+        self.equal = true;
+        self
     }
 
     /// Whether this client's share is still to be measured.
@@ -106,11 +115,13 @@ impl Pending {
 
     /// Takes a share's measurements. A second time, nothing changes.
     pub fn take(&mut self, client: ClientId, evaluation: Result<Evaluation, String>) {
+        let size = self.size();
         let share = self.shares.get_mut(&client);
         let Some(share) = share.filter(|share| share.measured.is_none()) else {
             return;
         };
-        match evaluation.and_then(Evaluation::checked) {
+        let checked = evaluation.and_then(Evaluation::checked);
+        match checked.and_then(|found| check_size(size, &found).map(|()| found)) {
             Ok(evaluation) => {
                 share.measured = Some(evaluation);
                 self.open -= 1;
@@ -123,6 +134,18 @@ impl Pending {
                 self.failed.get_or_insert(reason);
             }
         }
+    }
+
+    /// The number of examples of a share that is in, if all are about as large.
+    fn size(&self) -> Option<u64> {
+        if !self.equal {
+            return None;
+        }
+        let done = self
+            .shares
+            .values()
+            .find_map(|share| share.measured.as_ref());
+        done.map(|evaluation| evaluation.examples)
     }
 
     /// Whether there is nothing left to wait for: all shares are in, or one will never be.
@@ -150,6 +173,17 @@ impl Pending {
             .filter_map(|share| share.measured.as_ref());
         let mean = Evaluation::mean(done);
         mean.ok_or_else(|| "the test split has no examples".to_string())
+    }
+}
+
+/// Checks a share's number of examples against that of another one.
+fn check_size(other: Option<u64>, evaluation: &Evaluation) -> Result<(), String> {
+    match other {
+        Some(other) if evaluation.examples.abs_diff(other) > 1 => Err(format!(
+            "its share has {} examples, and another one {other}: shares of one test split differ by one at most",
+            evaluation.examples
+        )),
+        _ => Ok(()),
     }
 }
 
@@ -194,6 +228,20 @@ mod tests {
                     .starts_with("client 1 could not evaluate")
             );
         }
+    }
+
+    #[test]
+    fn shares_of_one_split_are_of_one_size() {
+        let mut pending = pending(3).of_one_split();
+        pending.take(ClientId(0), measured(1.0, 0.5, 30));
+        pending.take(ClientId(1), measured(1.0, 0.5, 31));
+        assert!(!pending.is_done());
+        pending.take(ClientId(2), measured(1.0, 0.5, 1_000_000));
+        let reason = pending.result().unwrap_err();
+        assert!(
+            reason.contains("client 2") && reason.contains("1000000"),
+            "{reason}"
+        );
     }
 
     #[test]

@@ -137,3 +137,14 @@ fn a_reader_that_goes_away_is_no_panic() {
         String::from_utf8_lossy(&output.stderr)
     );
 }
+
+#[test]
+fn variables_that_are_set_to_nothing_count_as_unset() {
+    let mut command = binary(env!("CARGO_BIN_EXE_fedavg"), "health --json");
+    for variable in ["FEDAVG_COORDINATOR", "FEDAVG_JOIN_TOKEN", "RUST_LOG"] {
+        command.env(variable, "");
+    }
+    let ended = Process::start(&mut command).finish();
+    // Somebody's coordinator may listen on the usual port; what matters is that it was asked.
+    assert!(matches!(ended.code, Some(0 | 4)), "{ended:?}");
+}

@@ -11,7 +11,7 @@ pub use jobs::{CancelArgs, ResultsArgs, StatusArgs, WatchArgs};
 pub use submit::SubmitArgs;
 pub use workers::{HealthArgs, WorkersArgs};
 
-use super::{Failure, TokenArgs};
+use super::{Failure, TokenArgs, values::coordinator_url};
 use crate::transport::{
     Caller, OperatorError, TransportError,
     http::{ClientConfig, OperatorClient},
@@ -25,7 +25,7 @@ pub const DEFAULT_COORDINATOR: &str = "http://127.0.0.1:8000";
 #[command(next_help_heading = "Coordinator")]
 pub struct ConnectArgs {
     /// The coordinator
-    #[arg(long, value_name = "URL", env = "FEDAVG_COORDINATOR", default_value = DEFAULT_COORDINATOR)]
+    #[arg(long, value_name = "URL", env = "FEDAVG_COORDINATOR", default_value = DEFAULT_COORDINATOR, value_parser = coordinator_url)]
     pub coordinator: String,
     /// What it wants to be shown.
     #[command(flatten)]

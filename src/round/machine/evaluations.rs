@@ -69,6 +69,9 @@ impl RoundMachine {
                 let deadline = now + Duration::from_secs(self.config.limits.evaluation_timeout);
                 let clients = self.evaluators();
                 let mut pending = Pending::by_clients(version, round, &clients, deadline);
+                if self.clients.iter().all(|spec| spec.home.is_none()) {
+                    pending = pending.of_one_split();
+                }
                 for client in clients {
                     pending.place(client, self.leases.holder(client));
                 }

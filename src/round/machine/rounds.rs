@@ -126,7 +126,8 @@ impl RoundMachine {
         if self.phase != Phase::Planning || round != self.round {
             return;
         }
-        let plan = match plan.and_then(|plan| self.check_plan(plan)) {
+        let checked = plan.and_then(|plan| self.check_plan(&plan).map(|()| plan));
+        let plan = match checked {
             Ok(plan) => plan,
             Err(reason) => return self.abandon(reason, now),
         };
@@ -165,7 +166,12 @@ impl RoundMachine {
         self.wake(holders);
     }
 
-    fn check_plan(&self, plan: RoundPlan) -> Result<RoundPlan, String> {
+    /// Whether a round can be begun with this plan.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with it, in words.
+    pub fn check_plan(&self, plan: &RoundPlan) -> Result<(), String> {
         let is_unknown = |client: ClientId| client.0 as usize >= self.clients.len();
         let problem = if !plan.clients().is_sorted_by(|a, b| a < b) {
             "the cohort is not in rising order"
@@ -182,7 +188,7 @@ impl RoundMachine {
         } else if plan.quorum > plan.goal {
             "the quorum is above the goal"
         } else {
-            return Ok(plan);
+            return Ok(());
         };
         Err(format!("the strategy's plan is not valid: {problem}"))
     }
