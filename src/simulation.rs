@@ -69,7 +69,7 @@ impl fmt::Debug for Simulation {
 }
 
 /// What a run left behind.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 #[non_exhaustive]
 pub struct SimulationResult {
     /// The job, ended.
@@ -80,6 +80,18 @@ pub struct SimulationResult {
     pub log: Vec<LoggedEvent>,
     /// The global model after the last commit.
     pub model: Arc<Parameters>,
+}
+
+impl fmt::Debug for SimulationResult {
+    /// A line: the log and the model would be megabytes in a program that returns an error from `main`.
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("SimulationResult")
+            .field("outcome", &self.job.outcome)
+            .field("version", &self.job.version)
+            .field("rounds", &self.rounds.len())
+            .finish_non_exhaustive()
+    }
 }
 
 impl Simulation {
@@ -118,7 +130,8 @@ impl Simulation {
     }
 
     /// Uses a strategy of one's own, whatever the job names: the same kind of factory that
-    /// [`CoordinatorBuilder::strategy`](crate::coordinator::CoordinatorBuilder::strategy) takes.
+    /// [`CoordinatorBuilder::strategy`](crate::coordinator::CoordinatorBuilder::strategy) takes. The job's strategy then has the
+    /// name `simulation` and, if it was a custom one, its settings.
     pub fn strategy<S: FederatedStrategy + 'static>(
         mut self,
         make: impl Fn(&JobSpec, &Settings) -> Result<S, StrategyError> + Send + Sync + 'static,
@@ -167,6 +180,10 @@ impl Simulation {
     /// # Errors
     ///
     /// [`SimulationError`]; a job that failed is one of them.
+    ///
+    /// # Panics
+    ///
+    /// Inside of a tokio runtime: there, await [`Simulation::run_until`].
     pub fn run(self) -> Result<SimulationResult, SimulationError> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .enable_time()
@@ -239,6 +256,12 @@ impl Simulation {
                         let event = event?;
                         if let Some(observer) = &mut self.observer {
                             observer(&event);
+                        }
+                        if let JobEvent::WorkerPassedOver { lacks, .. } = &event.event {
+                            // All workers are alike, and no other will come.
+                            let lacks = lacks.clone();
+                            let _ = stop.send(true);
+                            return Err(SimulationError::Unsuited { lacks });
                         }
                         if let Some(checkpoints) = &mut self.checkpoints
                             && checkpoints.is_due(&event)
@@ -410,9 +433,17 @@ pub enum SimulationError {
         /// What there is of the run: its rounds, its log and the last model.
         result: Box<SimulationResult>,
     },
+    /// The strategy's plan needs what the trainers can't do.
+    #[error(
+        "the strategy needs what the trainers can't do: they lack {lacks} (`TrainerFactory::capabilities` says what they can)"
+    )]
+    Unsuited {
+        /// What they lack.
+        lacks: String,
+    },
     /// The dataset can't be read.
-    #[error("the dataset can't be used")]
-    Dataset(#[source] TrainError),
+    #[error(transparent)]
+    Dataset(TrainError),
     /// A recorded run can't be repeated from what was given.
     #[error("the run can't be repeated: {0}")]
     Replay(String),

@@ -100,13 +100,15 @@ pub struct LogWriter<'a>(&'a Screen);
 
 impl Write for LogWriter<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0
-            .bars
-            .suspend(|| io::stderr().lock().write_all(bytes))?;
+        // A line that can't be written is lost. An error would be told on standard error, too, and by a panic.
+        self.0.bars.suspend(|| {
+            let _ = io::stderr().lock().write_all(bytes);
+        });
         Ok(bytes.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        io::stderr().flush()
+        let _ = io::stderr().flush();
+        Ok(())
     }
 }

@@ -17,7 +17,7 @@ use super::{
     job::read_model,
     output::{OutputArgs, OutputFolder, last_line},
     rounds_table,
-    values::seconds,
+    values::{at_least_one, seconds},
 };
 use crate::{
     backend::DeviceSpec,
@@ -47,7 +47,7 @@ pub struct SimulateArgs {
     #[command(flatten)]
     pub job: JobArgs,
     /// How many clients train at once. Changes nothing but the time [default: one per core]
-    #[arg(long, value_name = "N", help_heading = "Simulation")]
+    #[arg(long, value_name = "N", help_heading = "Simulation", value_parser = at_least_one)]
     pub workers: Option<usize>,
     /// Start from this model instead of one drawn from the seed
     #[arg(long, value_name = "FILE.safetensors", help_heading = "Simulation")]
@@ -82,6 +82,16 @@ impl SimulateArgs {
     pub fn run(&self, screen: &Screen) -> Result<(), Failure> {
         let recorded = self.recorded(screen)?;
         let spec = self.spec(recorded.as_ref())?;
+        if let Some(recorded) = recorded
+            .as_ref()
+            .and_then(|recorded| recorded.spec.as_ref())
+            && *recorded != spec
+        {
+            return Err(Failure::Usage(
+                "--replay repeats the job of the recorded run: leave out the flags and the file that make it another one"
+                    .to_string(),
+            ));
+        }
         let output = self.output.prepare()?;
         let devices = self.device.resolve(screen)?;
         let workers = self.workers(&spec, &devices);
@@ -182,9 +192,12 @@ impl SimulateArgs {
                 "warning: the recorded run is of an earlier version, so that the initial model is not checked",
             );
         }
+        let mut spec = summary.spec;
+        // As many as there were workers, if the job did not say.
+        spec.clients = spec.clients.or(summary.clients);
         Ok(Some(Recorded {
             rounds,
-            spec: Some(summary.spec),
+            spec: Some(spec),
             initial: summary.initial_digest,
         }))
     }
@@ -217,8 +230,10 @@ impl SimulateArgs {
             }
         };
         let clients = spec.clients.unwrap_or(CLIENTS) as usize;
-        let workers = self.workers.unwrap_or_else(|| at_once().min(clients));
-        workers.max(1)
+        // More than clients would have nothing to do.
+        self.workers
+            .unwrap_or_else(at_once)
+            .clamp(1, clients.max(1))
     }
 }
 
@@ -285,11 +300,12 @@ fn read_summary(file: &Path) -> Result<RunSummary, Failure> {
 
 fn failure(error: SimulationError) -> Failure {
     match error {
-        SimulationError::Refused(refusal) => Failure::Refused(refusal),
+        // There is no coordinator to be seen: it is the command's arguments that can't be used.
+        SimulationError::Refused(refusal) => Failure::Usage(refusal.detail),
         SimulationError::Failed { reason, .. } => Failure::JobFailed(reason),
-        SimulationError::Dataset(error) => Failure::because("the dataset can't be used", error),
         SimulationError::LocalData
         | SimulationError::NoStrategy
+        | SimulationError::Dataset(_)
         | SimulationError::Replay(_)
         | SimulationError::MeasuredPartition => Failure::Usage(error.to_string()),
         error => Failure::because("the simulation broke", error),

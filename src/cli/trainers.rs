@@ -14,6 +14,16 @@ use crate::{
 /// Examples of the dataset of a rehearsal: enough for as many clients as there may be workers.
 const REHEARSED_EXAMPLES: usize = 100_000;
 
+/// The most parameters of a rehearsal: 16 GB of values.
+const MOST_REHEARSED: usize = 4_000_000_000;
+
+fn rehearsed(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(parameters) if (1..=MOST_REHEARSED).contains(&parameters) => Ok(parameters),
+        _ => Err(format!("not a number from 1 to {MOST_REHEARSED}")),
+    }
+}
+
 /// Where data is looked for, and whether there is training at all.
 #[derive(Debug, Clone, Default, Args)]
 pub struct TrainerArgs {
@@ -22,7 +32,7 @@ pub struct TrainerArgs {
     pub data_dir: Option<PathBuf>,
     /// Train nothing: serve only the model `noop` with this many parameters, on the dataset `noop`, to measure network
     /// and coordinator. Coordinator and workers must be given the same number
-    #[arg(long, value_name = "PARAMETERS")]
+    #[arg(long, value_name = "PARAMETERS", value_parser = rehearsed)]
     pub rehearse: Option<usize>,
 }
 

@@ -32,6 +32,14 @@ pub(super) fn coordinator_url(text: &str) -> Result<String, Infallible> {
     Ok(given.to_string())
 }
 
+/// A whole number above zero.
+pub(super) fn at_least_one(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(number) if number > 0 => Ok(number),
+        _ => Err("not a whole number above 0".to_string()),
+    }
+}
+
 /// A number of bytes: `1048576`, `64KiB`, `16MiB`, `8GiB`.
 pub(super) fn bytes(text: &str) -> Result<u64, String> {
     let digits = text.trim_end_matches(|letter: char| letter.is_ascii_alphabetic());

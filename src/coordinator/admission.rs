@@ -15,6 +15,8 @@ const MOST_SLOTS: u32 = 1024;
 const MOST_CAPABILITIES: usize = 64;
 const MOST_ENCODINGS: usize = 16;
 const MOST_GPUS: usize = 64;
+/// The most text in all, in bytes: each worker's is kept.
+const MOST_TEXT: usize = 8192;
 
 /// Checks what a worker says about itself, and gives the version of the protocol that both speak.
 ///
@@ -31,25 +33,27 @@ pub(super) fn check_registration(registration: &Registration) -> Result<u32, Ref
     if registration.name.is_empty() {
         return Err(malformed("the worker's name is empty".to_string()));
     }
-    check_text("name", &registration.name, LONGEST_NAME)?;
-    check_text("device", &registration.device, LONGEST_TEXT)?;
-    check_hardware(&registration.hardware)?;
     check_count("datasets", registration.datasets.len(), MOST_DATASETS)?;
-    for dataset in &registration.datasets {
-        check_text("dataset", &dataset.name, LONGEST_TEXT)?;
-        check_text("fingerprint", &dataset.fingerprint, LONGEST_TEXT)?;
-    }
     check_count("encodings", registration.encodings.len(), MOST_ENCODINGS)?;
-    for encoding in &registration.encodings {
-        check_text("encoding", encoding, LONGEST_NAME)?;
-    }
     check_count(
         "capabilities",
         registration.capabilities.len(),
         MOST_CAPABILITIES,
     )?;
+    check_count("GPUs", registration.hardware.gpus.len(), MOST_GPUS)?;
+    let mut texts = Texts::default();
+    texts.check("name", &registration.name, LONGEST_NAME)?;
+    texts.check("device", &registration.device, LONGEST_TEXT)?;
+    texts.check_hardware(&registration.hardware)?;
+    for dataset in &registration.datasets {
+        texts.check("dataset", &dataset.name, LONGEST_TEXT)?;
+        texts.check("fingerprint", &dataset.fingerprint, LONGEST_TEXT)?;
+    }
+    for encoding in &registration.encodings {
+        texts.check("encoding", encoding, LONGEST_NAME)?;
+    }
     for capability in &registration.capabilities {
-        check_text("capability", capability, LONGEST_NAME)?;
+        texts.check("capability", capability, LONGEST_NAME)?;
     }
     Ok(protocol)
 }
@@ -65,30 +69,6 @@ fn check_protocol(registration: &Registration) -> Result<u32, Refusal> {
     Ok(protocol)
 }
 
-fn check_hardware(hardware: &Hardware) -> Result<(), Refusal> {
-    check_text("operating system", &hardware.os, LONGEST_TEXT)?;
-    check_text("instruction set", &hardware.arch, LONGEST_TEXT)?;
-    check_text(
-        "CPU",
-        hardware.cpu.as_deref().unwrap_or_default(),
-        LONGEST_TEXT,
-    )?;
-    let libtorch = hardware.libtorch.as_deref().unwrap_or_default();
-    check_text("build of LibTorch", libtorch, LONGEST_TEXT)?;
-    check_count("GPUs", hardware.gpus.len(), MOST_GPUS)?;
-    for gpu in &hardware.gpus {
-        let capability = gpu.compute_capability.as_deref().unwrap_or_default();
-        check_text("GPU", &gpu.name, LONGEST_TEXT)?;
-        check_text("compute capability", capability, LONGEST_TEXT)?;
-        check_text(
-            "driver",
-            gpu.driver.as_deref().unwrap_or_default(),
-            LONGEST_TEXT,
-        )?;
-    }
-    Ok(())
-}
-
 fn check_count(what: &str, count: usize, most: usize) -> Result<(), Refusal> {
     if count > most {
         return Err(malformed(format!("{count} {what}, and {most} is the most")));
@@ -96,19 +76,50 @@ fn check_count(what: &str, count: usize, most: usize) -> Result<(), Refusal> {
     Ok(())
 }
 
-fn check_text(what: &str, text: &str, most: usize) -> Result<(), Refusal> {
-    if text.len() > most {
-        let length = text.len();
-        return Err(malformed(format!(
-            "the {what} has {length} bytes, and {most} is the most"
-        )));
+/// Checks texts one after the other, and all of them together.
+#[derive(Default)]
+struct Texts {
+    bytes: usize,
+}
+
+impl Texts {
+    fn check_hardware(&mut self, hardware: &Hardware) -> Result<(), Refusal> {
+        self.check("operating system", &hardware.os, LONGEST_TEXT)?;
+        self.check("instruction set", &hardware.arch, LONGEST_TEXT)?;
+        self.check_optional("CPU", &hardware.cpu)?;
+        self.check_optional("build of LibTorch", &hardware.libtorch)?;
+        for gpu in &hardware.gpus {
+            self.check("GPU", &gpu.name, LONGEST_TEXT)?;
+            self.check_optional("compute capability", &gpu.compute_capability)?;
+            self.check_optional("driver", &gpu.driver)?;
+        }
+        Ok(())
     }
-    match text.chars().find(|letter| is_unsafe(*letter)) {
-        None => Ok(()),
-        Some(letter) => Err(malformed(format!(
-            "the {what} has the character {}, which terminals do not show as one",
-            letter.escape_unicode()
-        ))),
+
+    fn check_optional(&mut self, what: &str, text: &Option<String>) -> Result<(), Refusal> {
+        self.check(what, text.as_deref().unwrap_or_default(), LONGEST_TEXT)
+    }
+
+    fn check(&mut self, what: &str, text: &str, most: usize) -> Result<(), Refusal> {
+        self.bytes += text.len();
+        if text.len() > most {
+            let length = text.len();
+            return Err(malformed(format!(
+                "the {what} has {length} bytes, and {most} is the most"
+            )));
+        }
+        if self.bytes > MOST_TEXT {
+            return Err(malformed(format!(
+                "a registration has at most {MOST_TEXT} bytes of text in all"
+            )));
+        }
+        match text.chars().find(|letter| is_unsafe(*letter)) {
+            None => Ok(()),
+            Some(letter) => Err(malformed(format!(
+                "the {what} has the character {}: control characters, and those that turn the text's direction, are not allowed",
+                letter.escape_unicode()
+            ))),
+        }
     }
 }
 
@@ -147,6 +158,12 @@ mod tests {
             "65 datasets, and 64 is the most"
         );
         assert!(problem(|worker| worker.encodings = vec![String::new(); 17]).contains("encodings"));
+        // Each of them may be, and all of them may not.
+        let large = DatasetInfo::new("a".repeat(256), "", 1, 1);
+        assert_eq!(
+            problem(|worker| worker.datasets = vec![large; 40]),
+            "a registration has at most 8192 bytes of text in all"
+        );
     }
 
     #[test]

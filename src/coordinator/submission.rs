@@ -38,17 +38,24 @@ impl Coordinator {
                     .map(Arc::new)
                     .map_err(|error| invalid(&JobError::new("initial", error.to_string())))
             }
-            (Err(TrainError::UnknownModel { .. }), Some(given)) => Ok(given),
+            // What is not known here can be known to the workers.
+            (
+                Err(TrainError::UnknownModel { .. } | TrainError::UnknownDataset { .. }),
+                Some(given),
+            ) => Ok(given),
             (Err(error @ TrainError::UnknownModel { .. }), None) => {
                 let problem =
                     format!("can't be initialised: {error}; an initial model can be given instead");
                 Err(invalid(&JobError::new("model", problem)))
             }
-            (Err(error @ TrainError::UnknownDataset { .. }), None) => {
-                Err(invalid(&JobError::new("dataset", error.to_string())))
-            }
-            (Err(error), None) => Err(invalid(&JobError::new("model", error.to_string()))),
-            (Err(_), Some(given)) => Ok(given),
+            (Err(error @ TrainError::UnknownDataset { .. }), None) => Err(invalid(&JobError::new(
+                "dataset",
+                format!("is refused: {error}"),
+            ))),
+            (Err(error), _) => Err(invalid(&JobError::new(
+                "model",
+                format!("is refused: {error}"),
+            ))),
         }
     }
 
@@ -94,9 +101,7 @@ impl Coordinator {
     ) -> Result<(), Refusal> {
         let most = self.0.config.max_clients;
         if let Some(clients) = spec.clients.filter(|clients| *clients > most) {
-            let problem = format!(
-                "is {clients}, and this coordinator takes {most} at most (--max-clients of the coordinator)"
-            );
+            let problem = format!("is {clients}, and {most} is the most here");
             return Err(invalid(&JobError::new("clients", problem)));
         }
         if spec.partition.is_local() {
@@ -153,8 +158,12 @@ impl Coordinator {
                 let Some(make) = self.0.strategies.get(name) else {
                     let known: Vec<_> = self.0.strategies.keys().map(String::as_str).collect();
                     return Err(refuse(format!(
-                        "{name:?} is not registered with this coordinator; registered are: {}",
-                        known.join(", ")
+                        "{name:?} is not registered with this coordinator; \"fedavg\" is built in, registered are: {}",
+                        if known.is_empty() {
+                            "none".to_string()
+                        } else {
+                            known.join(", ")
+                        }
                     )));
                 };
                 let made = make(spec, settings);

@@ -285,7 +285,10 @@ fn refuse(error: SpoolError) -> Refusal {
     let kind = match &error {
         SpoolError::Full { .. } => RefusalKind::Busy,
         SpoolError::Storage(_) => RefusalKind::Storage,
-        SpoolError::Malformed(SafetensorsError::Truncated { .. }) => RefusalKind::Truncated,
+        // Broken on its way: the same report may be sent again.
+        SpoolError::Malformed(
+            SafetensorsError::Truncated { .. } | SafetensorsError::Digest { .. },
+        ) => RefusalKind::Truncated,
         SpoolError::Malformed(_) | SpoolError::Missing { .. } => RefusalKind::Malformed,
     };
     Refusal::new(kind, error.to_string())

@@ -2,7 +2,6 @@
 //! is back.
 
 use std::{
-    future::Future,
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -87,18 +86,13 @@ fn note_failure(outage: &mut Option<Outage>, now: Instant) -> Told {
 }
 
 impl<T: Transport> Transport for Watched<T> {
-    fn send(
-        &self,
-        request: Request,
-    ) -> impl Future<Output = Result<Response, TransportError>> + Send {
-        async {
-            let answer = self.transport.send(request).await;
-            match &answer {
-                Ok(_) => self.answered(),
-                Err(error) => self.failed(error),
-            }
-            answer
+    async fn send(&self, request: Request) -> Result<Response, TransportError> {
+        let answer = self.transport.send(request).await;
+        match &answer {
+            Ok(_) => self.answered(),
+            Err(error) => self.failed(error),
         }
+        answer
     }
 }
 

@@ -148,3 +148,18 @@ fn variables_that_are_set_to_nothing_count_as_unset() {
     // Somebody's coordinator may listen on the usual port; what matters is that it was asked.
     assert!(matches!(ended.code, Some(0 | 4)), "{ended:?}");
 }
+
+#[test]
+fn log_lines_that_nobody_reads_hang_and_kill_nothing() {
+    let (reader, writer) = pipe().unwrap();
+    drop(reader);
+    let arguments = "simulate --clients 2 --rounds 2 --log debug --json";
+    let output = binary(env!("CARGO_BIN_EXE_fedavg"), arguments)
+        .stdout(Stdio::piped())
+        .stderr(writer)
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(0));
+    let summary: RunSummary = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(summary.outcome, Some(Outcome::Completed));
+}

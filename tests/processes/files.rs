@@ -125,7 +125,7 @@ fn a_simulation_without_its_data_fails_at_once() {
         "simulate --model cifar_cnn --dataset cifar10 --data-dir {}",
         empty.path().display()
     ));
-    assert_eq!(failed.code, Some(1), "{failed:?}");
+    assert_eq!(failed.code, Some(2), "{failed:?}");
     assert!(
         failed.err.contains("cifar10") && !failed.err.contains("waiting"),
         "{failed:?}"
@@ -145,7 +145,7 @@ fn more_clients_than_examples_are_refused_at_once_whatever_their_number() {
         "--partition shard:11",
     ] {
         let refused = fedavg(&format!("simulate {flags}"));
-        assert_eq!(refused.code, Some(3), "{flags}: {refused:?}");
+        assert_eq!(refused.code, Some(2), "{flags}: {refused:?}");
         assert!(refused.err.contains("clients"), "{flags}: {refused:?}");
     }
 }

@@ -301,6 +301,11 @@ pub(super) fn body_error(error: Box<dyn std::error::Error + Send + Sync>) -> Bod
 
 /// A value from JSON.
 pub(super) fn from_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
+    // serde would read an array as a structure's fields in order.
+    if bytes.trim_ascii_start().starts_with(b"[") {
+        let detail = "expected a JSON object, not an array";
+        return Err(Problem::new(RefusalKind::Malformed, detail));
+    }
     serde_json::from_slice(bytes).map_err(|error| {
         let problem = Problem::new(RefusalKind::Malformed, error.to_string());
         match error.classify() {
