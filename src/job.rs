@@ -59,6 +59,10 @@ pub struct JobSpec {
     pub partition: PartitionSpec,
     /// Number of rounds to commit.
     pub rounds: u32,
+    /// The number of the first round, at least 1. A job that goes on from the model of another one, with the same seed, takes
+    /// the number after the other's last round: it then draws the cohorts and shuffles that the other would have drawn.
+    #[serde(skip_serializing_if = "is_one")]
+    pub first_round: u32,
     /// Seeds every random draw of the job.
     pub seed: u64,
     /// How clients train.
@@ -87,6 +91,7 @@ impl Default for JobSpec {
             clients: None,
             partition: PartitionSpec::Iid,
             rounds: 20,
+            first_round: 1,
             seed: 1337,
             training: TrainingSettings::default(),
             strategy: StrategySpec::default(),
@@ -96,6 +101,10 @@ impl Default for JobSpec {
             settings: Settings::new(),
         }
     }
+}
+
+fn is_one(number: &u32) -> bool {
+    *number == 1
 }
 
 impl JobSpec {
@@ -234,6 +243,7 @@ impl JobSpec {
             _ => Ok(()),
         };
         at_least_one("rounds", self.rounds.into())?;
+        at_least_one("first_round", self.first_round.into())?;
         at_least_one("clients", self.clients.unwrap_or(1).into())?;
         at_least_one("training.local_epochs", self.training.local_epochs.into())?;
         at_least_one("training.batch_size", self.training.batch_size.into())?;

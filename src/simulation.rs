@@ -317,7 +317,7 @@ impl Simulation {
             if self.spec.partition.is_measured() {
                 return Err(SimulationError::MeasuredPartition);
             }
-            check_records(&records)?;
+            check_records(&records, self.spec.first_round)?;
             let committed = records
                 .iter()
                 .filter(|record| record.version.is_some())
@@ -396,10 +396,9 @@ async fn collect(
 }
 
 /// Checks that a record has each round once, in order, from the first on.
-fn check_records(records: &[RoundRecord]) -> Result<(), SimulationError> {
+fn check_records(records: &[RoundRecord], first: u32) -> Result<(), SimulationError> {
     let mut version = 0;
-    for (place, record) in records.iter().enumerate() {
-        let round = place as u64 + 1;
+    for (record, round) in records.iter().zip(u64::from(first)..) {
         if record.round.0 != round {
             return Err(SimulationError::Replay(format!(
                 "the record has round {} in place of round {round}: rounds are missing, or out of order",

@@ -40,6 +40,10 @@ pub struct JobArgs {
     /// Number of rounds to commit [default: 20]
     #[arg(long, value_name = "N")]
     pub rounds: Option<u32>,
+    /// The number of the first round. To go on from another job's model (--initial), with the same seed: the number after
+    /// that job's last round [default: 1]
+    #[arg(long, value_name = "N")]
+    pub first_round: Option<u32>,
     /// Seeds every random draw of the job [default: 1337]
     #[arg(long, value_name = "N")]
     pub seed: Option<u64>,
@@ -136,6 +140,7 @@ impl JobArgs {
         spec.clients = self.clients.or(spec.clients);
         set(&mut spec.partition, &self.partition);
         set(&mut spec.rounds, &self.rounds);
+        set(&mut spec.first_round, &self.first_round);
         set(&mut spec.seed, &self.seed);
         let training = &mut spec.training;
         set(&mut training.local_epochs, &self.local_epochs);

@@ -16,7 +16,7 @@ use super::{
     state::State,
 };
 use crate::{
-    ids::{JobId, Timestamp, WorkerId},
+    ids::{JobId, RoundId, Timestamp, WorkerId},
     parameters::BodyForm,
     report::Refusal,
     round::{Command, Event, JobEvent, MachineConfig, Response, RoundMachine},
@@ -383,6 +383,7 @@ fn machine_config(job: &Job) -> MachineConfig {
     }
     MachineConfig {
         rounds: job.spec.rounds,
+        first_round: RoundId(job.spec.first_round.into()),
         limits,
         evaluation: job.evaluation,
         deals: job.spec.partition.is_measured(),

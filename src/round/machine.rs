@@ -41,6 +41,8 @@ use crate::{
 pub struct MachineConfig {
     /// Number of rounds to commit.
     pub rounds: u32,
+    /// The number of the first round, at least 1.
+    pub first_round: RoundId,
     /// Quorum, deadlines and attempts.
     pub limits: RoundLimits,
     /// Who evaluates.
@@ -119,11 +121,11 @@ impl RoundMachine {
     pub fn new(config: MachineConfig, now: Timestamp) -> Self {
         let deadline = now + Duration::from_secs(config.limits.start_timeout);
         Self {
+            round: RoundId(config.first_round.0.saturating_sub(1)),
             config,
             phase: Phase::Waiting { deadline },
             clients: Vec::new(),
             leases: Leases::default(),
-            round: RoundId(0),
             version: ModelVersion(0),
             abandoned: 0,
             basis: BTreeMap::new(),

@@ -357,3 +357,29 @@ fn the_record_tells_who_was_left_out_and_a_replay_leaves_out_the_same() {
     let expected = "3 of 4 accepted reports were folded, and the quorum is 4";
     assert!(reason.ends_with(expected), "{reason}");
 }
+
+#[test]
+fn a_run_can_go_on_from_the_model_of_another() {
+    let run = |rounds: u32, first_round: u32, initial: Option<&Parameters>| {
+        let (mut spec, trainers) = job(rounds, 10);
+        spec.first_round = first_round;
+        // So that cohorts are drawn.
+        spec.strategy = StrategySpec::FedAvg {
+            fraction: 0.3,
+            over_selection: 0.0,
+            weighting: Weighting::Examples,
+        };
+        let mut simulation = Simulation::new(spec, trainers);
+        if let Some(initial) = initial {
+            simulation = simulation.initial(initial.clone());
+        }
+        simulation.run().unwrap()
+    };
+    let whole = run(4, 1, None);
+    let half = run(2, 1, None);
+    let rest = run(2, 3, Some(&half.model));
+    assert_eq!(rest.rounds[0].round, RoundId(3));
+    assert_eq!(rest.model, whole.model);
+    let repeated = run(2, 1, Some(&half.model));
+    assert_ne!(repeated.model, whole.model);
+}

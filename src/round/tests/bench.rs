@@ -23,6 +23,7 @@ pub struct Bench {
 pub fn config() -> MachineConfig {
     MachineConfig {
         rounds: 2,
+        first_round: R1,
         limits: RoundLimits {
             round_timeout: 60,
             min_updates: 2,

@@ -112,6 +112,7 @@ impl World {
         ];
         let config = MachineConfig {
             rounds: *[1, 2, 3, 14].choose(&mut rng).unwrap(),
+            first_round: RoundId(1),
             limits: limits.clone(),
             evaluation: *evaluation.choose(&mut rng).unwrap(),
             deals: !local && seed % 3 == 1,
