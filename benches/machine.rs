@@ -36,7 +36,8 @@ impl Drive {
         limits.min_workers = workers as u32;
         let config = MachineConfig {
             deals: false,
-            rounds: 1,
+            first_round: RoundId(1),
+        rounds: 1,
             limits,
             evaluation: EvaluationBy::Nobody,
         };
