@@ -37,7 +37,7 @@ impl Drive {
         let config = MachineConfig {
             deals: false,
             first_round: RoundId(1),
-        rounds: 1,
+            rounds: 1,
             limits,
             evaluation: EvaluationBy::Nobody,
         };
