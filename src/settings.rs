@@ -13,7 +13,7 @@ pub struct TrainingSettings {
     pub local_epochs: u32,
     /// Examples per optimizer step; the last batch of a pass may be smaller.
     pub batch_size: u32,
-    /// The local optimizer, made anew each round.
+    /// The local optimizer, new in each round.
     pub optimizer: OptimizerKind,
     /// Learning rate.
     pub lr: f64,

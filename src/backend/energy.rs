@@ -134,7 +134,7 @@ impl State {
         if self.active == 0 {
             return;
         }
-        // A counter that goes back has begun anew: its driver was loaded again.
+        // A counter that goes back has begun again: its driver was loaded again.
         match (before, now) {
             (Some(before), Some(now)) if now >= before => {
                 self.clock += (now - before) as f64 / f64::from(self.active);

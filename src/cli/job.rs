@@ -53,7 +53,7 @@ pub struct JobArgs {
     /// Examples per optimizer step [default: 64]
     #[arg(long, value_name = "N")]
     pub batch_size: Option<u32>,
-    /// The local optimizer, made anew each round [default: sgd]
+    /// The local optimizer, new in each round [default: sgd]
     #[arg(long, value_name = "NAME", value_parser = PossibleValuesParser::new(["sgd", "adam"]).try_map(by_name::<OptimizerKind>))]
     pub optimizer: Option<OptimizerKind>,
     /// Learning rate [default: 0.01]

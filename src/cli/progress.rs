@@ -133,7 +133,7 @@ impl JobProgress {
             }
             JobEvent::Started { clients } => format!("started with {clients} clients"),
             JobEvent::Dealt { round, examples } => format!(
-                "before round {round}: the data was dealt anew, {} to {} examples for a client",
+                "before round {round}: the data was dealt again, {} to {} examples for a client",
                 examples.iter().min().copied().unwrap_or_default(),
                 examples.iter().max().copied().unwrap_or_default()
             ),

@@ -1,4 +1,4 @@
-//! By which capacities a job's data is dealt, and when it is worth dealing it anew.
+//! By which capacities a job's data is dealt, and when it is worth dealing it again.
 //!
 //! A client's capacity under `proportional:measured` is the speed of one slot of its worker, divided by the number of
 //! the job's clients that this worker has for each of its slots: so all workers are ready at the same moment, if they
@@ -17,11 +17,11 @@ use crate::{
     worker::Partition,
 };
 
-/// How many times as long as after dealing anew a round must be expected to take, for the data to be dealt anew.
+/// How many times as long as after dealing again a round must be expected to take, for the data to be dealt again.
 /// Speeds as measured move by some percents from round to round, and each new partition is to be sent to its worker.
 const WORTHWHILE: f64 = 1.25;
 
-/// How many times what it has a client must be due, for the data to be dealt anew though rounds are not much shorter
+/// How many times what it has a client must be due, for the data to be dealt again though rounds are not much shorter
 /// for it: a worker that was slow once, when it was cold, must not stay without work for good.
 const STARVED: u64 = 2;
 
@@ -78,7 +78,7 @@ pub(super) fn first_capacities(spec: &JobSpec, hosts: &[Host], clients: usize) -
     capacities
 }
 
-/// A running job whose data may be dealt anew.
+/// A running job whose data may be dealt again.
 pub(super) struct Deal {
     spec: JobSpec,
     /// As measured, of each client.
@@ -187,7 +187,7 @@ mod tests {
     use super::*;
     use crate::partition::{Capacity, PartitionSpec};
 
-    /// The sizes after a job with these capacities was asked whether to deal anew; none if it stays as it is.
+    /// The sizes after a job with these capacities was asked whether to deal again; none if it stays as it is.
     fn anew(capacities: &[f64], sizes: &[u64]) -> Option<Vec<u64>> {
         let spec = JobSpec {
             partition: PartitionSpec::Proportional {

@@ -56,7 +56,7 @@ pub(super) struct Job {
     pub fingerprint: String,
     /// One for each client, once the data has been dealt.
     pub partitions: Vec<Partition>,
-    /// How often the data has been dealt anew.
+    /// How often the data has been dealt again.
     pub generation: u64,
     /// Local epochs of the round that is open.
     pub local_epochs: u32,

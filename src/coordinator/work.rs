@@ -53,12 +53,12 @@ impl Coordinator {
         });
     }
 
-    /// Deals the data anew, if that is worth it, and says so.
+    /// Deals the data again, if that is worth it, and says so.
     pub(super) fn spawn_deal(&self, id: JobId, round: RoundId, deal: Deal) {
         let coordinator = self.clone();
         self.0.runtime.spawn_blocking(move || {
             let dealt = caught(|| deal.anew()).unwrap_or_else(|reason| {
-                tracing::warn!(job = %id, reason, "the data is not dealt anew");
+                tracing::warn!(job = %id, reason, "the data is not dealt again");
                 None
             });
             let mut state = coordinator.state();

@@ -116,7 +116,7 @@ pub enum Capacity {
     #[default]
     Gpus,
     /// The examples that it was seen to train in a second. Before every worker has been measured, as [`Capacity::Gpus`];
-    /// between rounds the data is dealt anew if that makes them shorter, so that no two runs need be the same.
+    /// between rounds the data is dealt again if that makes them shorter, so that no two runs need be the same.
     Measured,
 }
 

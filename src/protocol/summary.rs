@@ -19,8 +19,8 @@ pub struct JobSummary {
     pub job: JobId,
     /// What was asked for.
     pub spec: JobSpec,
-    /// One word: queued, waiting, preparing, gathering, dealing, planning, collecting, aggregating, publishing, finishing,
-    /// completed, failed, cancelled.
+    /// One word: queued, waiting, preparing, gathering, dealing, evaluating, planning, collecting, aggregating, publishing,
+    /// finishing, completed, failed, cancelled.
     pub phase: String,
     /// What it waits for, or how it ended, in words.
     pub detail: String,

@@ -40,8 +40,8 @@ pub enum TaskWork {
         training: TrainingSettings,
         /// Milliseconds from the sending of this message to the round's deadline.
         remaining_ms: u64,
-        /// The generation of the client's partition. A partition that was read for an earlier one is to be read anew;
-        /// left out if it is 0, as it is unless the data is dealt anew between rounds.
+        /// The generation of the client's partition. A partition that was read for an earlier one is to be read again;
+        /// left out if it is 0, as it is unless the data is dealt again between rounds.
         #[serde(default, skip_serializing_if = "is_zero")]
         generation: u64,
         /// The last round whose commit folded this client's report; left out if none has. A worker that keeps state of the

@@ -37,7 +37,7 @@ pub(super) struct Collection {
 #[derive(Debug, Default)]
 struct Member {
     state: MemberState,
-    /// Number of examples in its partition in this round: a verdict must not change when the data is dealt anew.
+    /// Number of examples in its partition in this round: a verdict must not change when the data is dealt again.
     examples: u64,
     /// The worker that acts for the client.
     holder: Option<WorkerId>,
@@ -388,7 +388,7 @@ impl Collection {
         }
     }
 
-    /// The client's lease moved to this worker: an upload under way is overtaken, and the task is to be handed out anew.
+    /// The client's lease moved to this worker: an upload under way is overtaken, and the task is to be handed out again.
     pub fn release(&mut self, client: ClientId, holder: Option<WorkerId>) {
         let Some(member) = self.members.get_mut(&client) else {
             return;

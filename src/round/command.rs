@@ -22,7 +22,7 @@ pub enum Command {
         /// The workers that are there, in order of registration, with their slots.
         workers: Vec<(WorkerId, u32)>,
     },
-    /// Say whether the data is dealt anew before this round; ends with [`super::Event::Dealt`]. Ordered only if
+    /// Say whether the data is dealt again before this round; ends with [`super::Event::Dealt`]. Ordered only if
     /// [`super::MachineConfig::deals`] says so, and never while a round is open.
     Deal {
         /// The round that is about to begin.
@@ -194,7 +194,7 @@ pub enum JobEvent {
         /// Number of clients.
         clients: u32,
     },
-    /// The data was dealt anew, before a round.
+    /// The data was dealt again, before a round.
     Dealt {
         /// The first round with these partitions.
         round: RoundId,

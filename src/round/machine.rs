@@ -47,7 +47,7 @@ pub struct MachineConfig {
     pub limits: RoundLimits,
     /// Who evaluates.
     pub evaluation: EvaluationBy,
-    /// Whether the data may be dealt anew between rounds: each round then begins with [`Command::Deal`].
+    /// Whether the data may be dealt again between rounds: each round then begins with [`Command::Deal`].
     pub deals: bool,
 }
 
@@ -100,7 +100,7 @@ enum Phase {
     Gathering {
         deadline: Timestamp,
     },
-    /// Between rounds: the driver says whether the data is dealt anew.
+    /// Between rounds: the driver says whether the data is dealt again.
     Dealing,
     /// Between rounds: until fewer versions wait to be evaluated.
     CatchingUp,

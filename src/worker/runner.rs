@@ -89,7 +89,7 @@ impl<T: Transport> Worker<T> {
 
     /// Works until `shutdown` is ready, then leaves. Must be called on a tokio runtime.
     ///
-    /// A coordinator that goes away and comes back finds the worker again: it goes on trying, and registers anew if
+    /// A coordinator that goes away and comes back finds the worker again: it goes on trying, and registers again if
     /// it is not known any more.
     ///
     /// # Errors

@@ -27,7 +27,7 @@ use crate::{
 /// # Contract
 ///
 /// - `train` is a function of its arguments and of the client's state: the same global model, task and state give the
-///   same bits, whatever the trainer did before. The optimizer is made anew each round.
+///   same bits, whatever the trainer did before. The optimizer is new in each round.
 /// - All randomness comes from generators keyed by the task's seed, round and client ([`crate::rng`]).
 /// - [`ClientContext::is_cancelled`] is looked at in every batch; a trainer that sees it returns
 ///   [`TrainError::Cancelled`].

@@ -163,7 +163,7 @@ async fn data_is_dealt_by_measured_speeds_between_rounds_and_at_the_next_jobs_st
     // Nobody has been measured: by GPUs, of which nobody has one.
     assert_eq!(lab.train(&fast, 400.0).await, (50, 0));
     assert_eq!(lab.train(&slow, 100.0).await, (50, 0));
-    // Before the second round, the data is dealt anew.
+    // Before the second round, the data is dealt again.
     assert_eq!(lab.train(&fast, 400.0).await, (80, 1));
     assert_eq!(lab.speeds().await, [Some(400.0), Some(100.0)]);
     // Within its speed's usual ups and downs: not worth it.

@@ -33,7 +33,7 @@ struct Seen {
     late_upload: bool,
     /// A lease moved to another worker while its round was open.
     moved: bool,
-    /// The data was dealt anew.
+    /// The data was dealt again.
     dealt: bool,
     /// A commit excluded somebody.
     excluded: bool,
@@ -97,7 +97,7 @@ fn no_sequence_of_events_breaks_an_invariant() {
         ("failed", share(|seen| seen.failed)),
         ("late upload", share(|seen| seen.late_upload)),
         ("lease moved", share(|seen| seen.moved)),
-        ("dealt anew", share(|seen| seen.dealt)),
+        ("dealt again", share(|seen| seen.dealt)),
         ("excluded", share(|seen| seen.excluded)),
         ("without reports", share(|seen| seen.without_reports)),
         ("not folded", share(|seen| seen.not_folded)),

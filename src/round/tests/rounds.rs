@@ -305,9 +305,9 @@ fn a_strategy_is_shown_the_clients_that_can_take_part() {
     assert_eq!(shown, Some(vec![C0, C2, ClientId(3)]));
 }
 
-// Dealing anew.
+// Dealing again.
 
-/// A job whose data may be dealt anew, of three clients; round 1 is about to begin.
+/// A job whose data may be dealt again, of three clients; round 1 is about to begin.
 fn dealing() -> Bench {
     let config = MachineConfig {
         deals: true,

@@ -198,7 +198,7 @@ fn data_that_is_gone_does_not_undo_its_report() {
 fn a_worker_that_comes_back_as_another_has_its_data_again() {
     let mut bench = Bench::planning_at_home(config(), 2);
     bench.plan(R1, 2, 2, 2);
-    // It registers anew before it was missed under its old name.
+    // It registers again before it was missed under its old name.
     bench.join_as(W3, Some(W1));
     assert_eq!(bench.machine.lease(C0), Some(W1));
     let commands = bench.lose(W1);

@@ -63,7 +63,7 @@ impl Rounds {
 
     /// Removes a file, and the folders that are empty then. Whoever is still at work in one finds it there.
     pub fn remove(&self, key: SpoolKey, file: &Path) {
-        // Before the file: a folder that is made anew later is not taken for a durable one.
+        // Before the file: a folder that is created later under this name is not taken for a durable one.
         self.durable().remove(&(key.job, key.round));
         let round = self.round(key.job, key.round);
         let removed = fs::remove_file(file)

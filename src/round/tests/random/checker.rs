@@ -154,7 +154,7 @@ pub struct Checker {
     verdicts: BTreeMap<Key, Response>,
     last_round: RoundId,
     planning: bool,
-    /// The round before which it was asked whether the data is dealt anew.
+    /// The round before which it was asked whether the data is dealt again.
     dealing: Option<RoundId>,
     /// The round before which that was answered.
     settled: Option<RoundId>,
@@ -271,7 +271,7 @@ impl Checker {
                 );
             }
             Command::Deal { round } => {
-                ensure!(self.config.deals, "deals anew unasked");
+                ensure!(self.config.deals, "deals again unasked");
                 ensure!(
                     *round == self.last_round.next() && !self.planning,
                     "deals before round {round} after {}",

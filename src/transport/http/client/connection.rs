@@ -225,7 +225,7 @@ impl Connection {
         tokio::pin!(response);
         let mut seen = progress.load(Ordering::Relaxed);
         loop {
-            // While the body goes out, each slice of it begins the wait anew.
+            // While the body goes out, each slice of it restarts the wait.
             tokio::select! {
                 response = &mut response => {
                     let response = response.map_err(|error| {

@@ -42,7 +42,7 @@ pub struct RouterConfig {
     /// The largest body with parameters, in bytes. The coordinator has limits of its own that know the model.
     pub max_body: u64,
     /// The most pieces (of 256 KiB) of models on disk that are in memory at once, over all downloads. If so many are
-    /// on their way, the next ones wait for their turn.
+    /// on their way, the next ones are of 16 KiB.
     pub pieces: usize,
     /// A body of which nothing arrives for so long is broken off. A JSON body must be whole within this time.
     pub stall_timeout: Duration,
@@ -120,7 +120,7 @@ fn documented() -> (Router<App>, OpenApi) {
 ///
 /// - limit the number of connections, and the time that the head of a request may take;
 /// - break off an answer of which nothing is read: a model in memory is held by whoever reads it, and
-///   [`RouterConfig::pieces`] of models on disk, which others wait for;
+///   [`RouterConfig::pieces`] of models on disk, so that all others get small ones;
 /// - say who asks, by axum's `into_make_service_with_connect_info::<SocketAddr>()`: a coordinator without a join token answers
 ///   its own machine alone, and nobody if it can't know;
 /// - end polls and streams of events when it stops; they otherwise go on for [`RouterConfig::max_wait`], or as long as the job;

@@ -12,7 +12,7 @@ impl Checker {
             JobEvent::Dealt { round, examples } => {
                 ensure!(
                     self.settled == Some(*round),
-                    "deals anew before round {round}, out of turn"
+                    "deals again before round {round}, out of turn"
                 );
                 ensure!(
                     self.dealt.take().as_ref() == Some(examples),
