@@ -69,7 +69,7 @@ impl Error for Cause {
 }
 
 /// An error and its causes in one line, since what is of interest is mostly the innermost.
-fn chain(error: &dyn Error) -> String {
+pub(crate) fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
     while let Some(cause) = next {

@@ -9,16 +9,12 @@ use std::{
 };
 
 use super::{
-    Coordinator,
-    deal::{Deal, Host},
-    job::Job,
-    needs::Needs,
-    state::State,
+    capacity::Host, deal::Deal, handle::Coordinator, job::Job, needs::Needs, state::State,
 };
 use crate::{
     ids::{JobId, RoundId, Timestamp, WorkerId},
     parameters::BodyForm,
-    report::Refusal,
+    report::{Refusal, RefusalKind},
     round::{Command, Event, JobEvent, MachineConfig, Response, RoundMachine},
     strategy::RoundPlan,
 };
@@ -372,6 +368,14 @@ impl Coordinator {
     /// Lets a blocking thread do what may wait for a disk, outside of the lock.
     pub(super) fn later(&self, work: impl FnOnce() + Send + 'static) {
         self.0.runtime.spawn_blocking(work);
+    }
+}
+
+/// The machine's "no".
+pub(super) fn refusal_of(answer: Option<Response>) -> Refusal {
+    match answer {
+        Some(Response::Refused(refusal)) => refusal,
+        _ => Refusal::new(RefusalKind::Conflict, "the job has not started"),
     }
 }
 

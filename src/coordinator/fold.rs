@@ -5,8 +5,9 @@ use std::{
     sync::{Arc, atomic::AtomicBool},
 };
 
-use super::{Coordinator, work::chain};
+use super::handle::Coordinator;
 use crate::{
+    cause::chain,
     ids::{ClientId, JobId, ModelVersion, RequestId, RoundId},
     job::JobSpec,
     parameters::{BlockError, Encoding, Layout, PayloadSpec, Roles},

@@ -10,11 +10,7 @@ use std::{
 
 use tokio::sync::{Notify, watch};
 
-use super::{
-    account::Said,
-    needs::Needs,
-    submission::{KeptInitial, PreparedStrategy},
-};
+use super::{needs::Needs, round_account::Said};
 use crate::{
     ids::{ClientId, JobId, ModelVersion, RequestId, RoundId, Timestamp, WorkerId},
     job::JobSpec,
@@ -78,6 +74,20 @@ pub(super) struct Job {
     pub ended: Option<Timestamp>,
     round_started: Timestamp,
     keep_events: usize,
+}
+
+/// A job's initial model, once it is kept.
+pub(super) struct KeptInitial {
+    pub model: Arc<dyn StoredModel>,
+    /// Of its values.
+    pub digest: Digest,
+}
+
+/// A job's strategy, before its first round.
+pub(super) struct PreparedStrategy {
+    pub strategy: Arc<dyn FederatedStrategy>,
+    pub state: Arc<StateSpec>,
+    pub seeds: Seeds,
 }
 
 /// The version that a round makes, while it is not published.

@@ -5,8 +5,8 @@ use std::{collections::VecDeque, sync::Arc};
 use futures_util::stream;
 
 use super::{
-    Coordinator,
     driver::note_bystanders,
+    handle::Coordinator,
     job::Job,
     submission::{check_encodings, invalid},
 };

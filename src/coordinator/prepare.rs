@@ -1,6 +1,9 @@
 //! Fixing a job's clients and dealing the data over them.
 
-use super::deal::{Host, deal, first_capacities, sizes};
+use super::{
+    capacity::{Host, first_capacities},
+    deal::{deal, sizes},
+};
 use crate::{
     job::JobSpec,
     partition::{self, Examples},

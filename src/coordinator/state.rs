@@ -9,7 +9,7 @@ use std::{
 use tokio::sync::Notify;
 
 use super::{
-    copies::Copies,
+    dataset_copies::DatasetCopies,
     former::Former,
     job::Job,
     speed::{Measured, Speeds},
@@ -26,7 +26,7 @@ pub(super) struct State {
     /// Read it; what changes it goes through the methods below, which keep the indices in step.
     pub roster: Roster<WorkerInfo>,
     /// The copies of datasets that the live workers have.
-    pub copies: Copies,
+    pub copies: DatasetCopies,
     former: Former,
     pub jobs: BTreeMap<JobId, Job>,
     pub queue: VecDeque<JobId>,
@@ -55,7 +55,7 @@ impl State {
     pub fn new(expiry: Duration) -> Self {
         Self {
             roster: Roster::new(expiry),
-            copies: Copies::default(),
+            copies: DatasetCopies::default(),
             former: Former::default(),
             jobs: BTreeMap::new(),
             queue: VecDeque::new(),

@@ -2,7 +2,12 @@
 
 use std::sync::Arc;
 
-use super::{Coordinator, fold::model_form, job::Job, state::State};
+use super::{
+    fold::model_form,
+    handle::Coordinator,
+    job::{Job, KeptInitial, PreparedStrategy},
+    state::State,
+};
 use crate::{
     ids::{JobId, ModelVersion},
     job::{EvaluationMode, JobError, JobSpec, StrategySpec},
@@ -11,7 +16,7 @@ use crate::{
     protocol::DatasetInfo,
     report::{Refusal, RefusalKind},
     round::EvaluationBy,
-    store::{ModelWriter, StoreError, StoredModel},
+    store::{ModelWriter, StoreError},
     strategy::{FederatedStrategy, Initial, Seeds, StateSpec},
     worker::TrainError,
 };
@@ -221,20 +226,6 @@ impl Coordinator {
             },
         })
     }
-}
-
-/// A job's initial model, once it is kept.
-pub(super) struct KeptInitial {
-    pub model: Arc<dyn StoredModel>,
-    /// Of its values.
-    pub digest: Digest,
-}
-
-/// A job's strategy, before its first round.
-pub(super) struct PreparedStrategy {
-    pub strategy: Arc<dyn FederatedStrategy>,
-    pub state: Arc<StateSpec>,
-    pub seeds: Seeds,
 }
 
 /// Writes a model and the initial values of a strategy's state, block by block.

@@ -26,15 +26,16 @@ use tokio::task::JoinHandle;
 use super::*;
 use crate::{
     ids::{ClientId, JobId, RoundId},
-    job::EvaluationMode,
+    job::{EvaluationMode, JobSpec},
     parameters::{Encoding, Parameters, safetensors::header},
     protocol::{JobSummary, PROTOCOL, Registration, RoundRecord, TaskMessage, Token},
-    report::{DELTA_PREFIX, Refusal, RefusalKind, ReportMetadata},
+    report::{DELTA_PREFIX, MemorySpool, Refusal, RefusalKind, ReportMetadata, Spool},
+    store::MemoryModels,
     transport::{
         Caller, Credentials, Handler, Operator, OperatorError, Peer, ReportBody, Request, Response,
         http::{RouterConfig, ServerConfig, listen, router, serve},
     },
-    worker::NoopTrainers,
+    worker::{NoopTrainers, TrainerFactory},
 };
 
 /// Who asks in these tests, unless they ask over HTTP.

@@ -16,7 +16,7 @@ use bytes::Bytes;
 use futures_util::{FutureExt, StreamExt};
 use tokio::{sync::Notify, task::JoinHandle, time::timeout};
 
-use super::{Coordinator, handler::refusal_of};
+use super::{driver::refusal_of, handle::Coordinator};
 use crate::{
     parameters::{BodyForm, Digest, Payloads, safetensors::SafetensorsError},
     report::{Refusal, RefusalKind, ReportMetadata, Spool, SpoolError, SpoolKey, SpoolWriter},

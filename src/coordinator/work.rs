@@ -5,16 +5,18 @@
 use std::collections::BTreeMap;
 
 use super::{
-    Coordinator,
-    account::Account,
-    deal::{Deal, Host, sizes},
+    capacity::Host,
+    deal::{Deal, sizes},
     fold::{Fold, delta_of},
+    handle::Coordinator,
     job::{Job, Next},
     needs::check_plan,
     prepare::{Prepared, prepare},
+    round_account::RoundAccount,
     state::State,
 };
 use crate::{
+    cause::chain,
     ids::{ClientId, JobId, ModelVersion, RequestId, RoundId},
     job::JobSpec,
     panics,
@@ -57,7 +59,7 @@ impl Coordinator {
     pub(super) fn spawn_deal(&self, id: JobId, round: RoundId, deal: Deal) {
         let coordinator = self.clone();
         self.0.runtime.spawn_blocking(move || {
-            let dealt = caught(|| deal.anew()).unwrap_or_else(|reason| {
+            let dealt = caught(|| deal.again()).unwrap_or_else(|reason| {
                 tracing::warn!(job = %id, reason, "the data is not dealt again");
                 None
             });
@@ -148,7 +150,7 @@ impl Coordinator {
                 let (aggregation, numbers) = (folded.aggregation, folded.numbers);
                 let said = &folded.said;
                 let account =
-                    Account::new(said, &aggregation.folded, &senders, local_epochs, limit);
+                    RoundAccount::new(said, &aggregation.folded, &senders, local_epochs, limit);
                 Ok((
                     aggregation,
                     Next {
@@ -280,12 +282,4 @@ impl Coordinator {
 /// Runs it, and makes a panic an error.
 pub(super) fn caught<T>(work: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
     panics::caught(work).unwrap_or_else(|panic| Err(format!("a panic: {panic}")))
-}
-
-/// An error and what caused it, on one line.
-pub(super) fn chain(error: &dyn std::error::Error) -> String {
-    match error.source() {
-        Some(source) => format!("{error}: {}", chain(source)),
-        None => error.to_string(),
-    }
 }

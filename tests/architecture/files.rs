@@ -255,6 +255,8 @@ fn parts(text: &str) -> Vec<&str> {
 /// The paths with `::` that some code has, each with its segments.
 fn written_paths(code: &str) -> Vec<Vec<String>> {
     let mut paths = Vec::new();
+    // `pub(in crate::a)` says who may see something, and uses nothing.
+    let code = code.replace("pub(in crate::", "pub(in ");
     let is_path = |character: char| character.is_alphanumeric() || "_:".contains(character);
     for text in code.split(|character| !is_path(character)) {
         let segments: Vec<_> = text.split("::").map(String::from).collect();

@@ -22,29 +22,36 @@
 //! ever.
 
 mod api;
+mod app;
+mod browsers;
 mod client;
+mod content;
+mod credentials;
 mod etag;
-mod extract;
 mod guard;
 mod inbound;
+mod json;
 mod openapi;
 mod outbound;
 mod problem;
 mod range;
+mod router;
 mod routes;
 mod server;
 #[cfg(test)]
 mod tests;
 
+pub use app::RouterConfig;
 pub use axum;
 pub use client::{AddressError, ClientConfig, HttpTransport, OperatorClient};
 pub use problem::Problem;
-pub use routes::{RouterConfig, no_such_path, router, router_of};
+pub use router::{router, router_of};
+pub use routes::no_such_path;
 pub use server::{BindError, ServerConfig, check_bind, listen, serve};
 
 /// The OpenAPI document of every route, as the coordinator serves it.
 pub fn openapi() -> utoipa::openapi::OpenApi {
-    routes::openapi_document()
+    router::openapi_document()
 }
 
 /// The port that a coordinator listens on unless told otherwise.

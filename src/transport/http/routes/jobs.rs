@@ -14,7 +14,6 @@ use axum::{
 use futures_util::{StreamExt, TryStreamExt};
 use serde::Deserialize;
 
-use super::training::{digest, parameters};
 use crate::{
     Cause,
     ids::{JobId, RoundId},
@@ -30,7 +29,9 @@ use crate::{
         body::ByteStream,
         http::{
             api::{BASE, JOB_HEADER, SAFETENSORS},
-            extract::{AsOperator, Ids, Json, json_header, media_type},
+            content::{digest, media_type, parameters},
+            credentials::{AsOperator, Ids},
+            json::{Json, json_header},
             openapi::Safetensors,
             problem::Problem,
         },

@@ -9,7 +9,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 
-use super::{App, plain};
+use super::answer::plain;
 use crate::{
     ids::{JobId, ModelVersion, WorkerId},
     parameters::{Digest, StoredBody},
@@ -18,8 +18,9 @@ use crate::{
         self, ModelBody, Request,
         http::{
             api::{DIGEST_HEADER, SAFETENSORS, VERSION_HEADER, WORKER_HEADER},
+            app::App,
+            credentials::{AsOperator, Exchange, Ids, SharedWorker},
             etag::EntityTag,
-            extract::{AsOperator, Exchange, Ids, SharedWorker},
             openapi::Safetensors,
             outbound::Outbound,
             problem::Problem,

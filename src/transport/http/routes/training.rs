@@ -5,23 +5,19 @@ use axum::{
     http::HeaderMap,
     response::{IntoResponse, Response},
 };
-use futures_util::TryStreamExt;
-use http_body::Body as _;
 
-use super::plain;
+use super::answer::plain;
 use crate::{
     ids::{ClientId, JobId, ModelVersion, RoundId, WorkerId},
-    parameters::{Digest, DigestError},
     protocol::{DatasetShare, Failure, JobMessage, ShareEvaluation},
-    report::{RefusalKind, ReportMetadata},
+    report::ReportMetadata,
     transport::{
-        self, BodyError, ReportBody, Request,
-        body::ByteStream,
+        self, ReportBody, Request,
         http::{
-            api::{DIGEST_HEADER, REPORT_HEADER, SAFETENSORS},
-            extract::{
-                Exchange, Ids, Json, SharedWorker, body_error, json_header, media_type, unsupported,
-            },
+            api::REPORT_HEADER,
+            content::{digest, parameters},
+            credentials::{Exchange, Ids, SharedWorker},
+            json::{Json, json_header},
             openapi::Safetensors,
             problem::Problem,
         },
@@ -103,21 +99,6 @@ pub(super) async fn report(
     Ok(plain(exchange.handle(request).await))
 }
 
-/// The body's digest, where the sender says it.
-pub(super) fn digest(headers: &HeaderMap) -> Result<Option<Digest>, Problem> {
-    let Some(value) = headers.get(DIGEST_HEADER) else {
-        return Ok(None);
-    };
-    let digest = value.to_str().ok().and_then(|text| text.parse().ok());
-    match digest {
-        Some(digest) => Ok(Some(digest)),
-        None => Err(Problem::new(
-            RefusalKind::Malformed,
-            format!("{DIGEST_HEADER}: {DigestError}"),
-        )),
-    }
-}
-
 /// A client can't do its training task.
 #[utoipa::path(post, path = "/jobs/{job}/rounds/{round}/failures/{client}", tag = "training", security(("worker_token" = [])),
     params(
@@ -166,32 +147,4 @@ pub(super) async fn evaluation(
         evaluation: evaluation.into(),
     };
     plain(exchange.handle(request).await)
-}
-
-/// The body as a stream of safetensors bytes within the limit, and its length if that is said.
-pub(super) fn parameters(
-    headers: &HeaderMap,
-    body: Body,
-    limit: u64,
-) -> Result<(ByteStream, Option<u64>), Problem> {
-    if media_type(headers).is_some_and(|found| !found.eq_ignore_ascii_case(SAFETENSORS)) {
-        return Err(unsupported("the body must be application/octet-stream"));
-    }
-    let length = body.size_hint().exact();
-    if length.is_some_and(|length| length > limit) {
-        return Err(BodyError::TooLarge { limit }.into());
-    }
-    let mut taken = 0u64;
-    let bytes = body
-        .into_data_stream()
-        .map_err(|error| body_error(error.into()))
-        .and_then(move |piece| {
-            taken = taken.saturating_add(piece.len() as u64);
-            std::future::ready(if taken > limit {
-                Err(BodyError::TooLarge { limit })
-            } else {
-                Ok(piece)
-            })
-        });
-    Ok((Box::pin(bytes), length))
 }

@@ -7,14 +7,15 @@ use axum::{
     response::{IntoResponse, Response},
 };
 
-use super::plain;
+use super::answer::plain;
 use crate::{
     ids::WorkerId,
     protocol::{Alive, Heartbeat, Poll, Registered, Registration, TaskMessage, WorkerSummary},
     transport::{
         self, Request,
         http::{
-            extract::{AsOperator, Exchange, Ids, Json, Registrant, WorkerToken},
+            credentials::{AsOperator, Exchange, Ids, Registrant, WorkerToken},
+            json::Json,
             problem::Problem,
         },
     },

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 
 use super::Running;
-use crate::transport::http::{openapi, routes};
+use crate::transport::http::{openapi, router};
 
 const METHODS: [&str; 5] = ["get", "put", "post", "delete", "patch"];
 
@@ -25,7 +25,7 @@ fn documented() -> BTreeSet<(String, String)> {
 async fn every_route_that_is_served_is_in_the_document() {
     let running = Running::open().await;
     // The router has no list of its routes but the one in its debug output. "/" is axum's own place for the fallback.
-    let served: BTreeSet<String> = routes::debug_router()
+    let served: BTreeSet<String> = router::debug_router()
         .split('"')
         .filter(|text| text.starts_with('/') && *text != "/" && !text.contains('*'))
         .map(str::to_string)

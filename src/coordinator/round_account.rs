@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// A round's account.
-pub(super) struct Account {
+pub(super) struct RoundAccount {
     /// What the record of the round takes from it.
     pub said: Said,
     /// What was measured of each worker.
@@ -26,7 +26,7 @@ pub(super) struct Said {
     pub state_lost: Vec<ClientId>,
 }
 
-impl Account {
+impl RoundAccount {
     /// Of a round's accepted reports, in client order, each sent by the worker that `senders` names. Contributions and
     /// metrics are of those that were folded.
     pub fn new(

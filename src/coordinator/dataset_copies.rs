@@ -7,12 +7,12 @@ use crate::protocol::{DatasetInfo, Registration};
 
 /// The copies of the live workers' datasets. Workers whose data is their own don't count: no two have the same.
 #[derive(Debug, Default)]
-pub(super) struct Copies {
+pub(super) struct DatasetCopies {
     /// By name, then by fingerprint: how many live workers have it. No count is 0 and no name without a copy.
     counts: BTreeMap<String, BTreeMap<String, usize>>,
 }
 
-impl Copies {
+impl DatasetCopies {
     /// A worker is live from now on.
     pub fn add(&mut self, registration: &Registration) {
         for dataset in shared(registration) {
@@ -100,7 +100,7 @@ mod tests {
 
     #[test]
     fn a_copy_counts_as_long_as_one_worker_that_has_it_is_live() {
-        let mut copies = Copies::default();
+        let mut copies = DatasetCopies::default();
         let both = worker(false, &[("digits", "a"), ("faces", "x")]);
         let one = worker(false, &[("digits", "a")]);
         copies.add(&both);
@@ -117,7 +117,7 @@ mod tests {
     #[test]
     fn with_two_copies_live_neither_is_taken() {
         // One that was lost when the other registered, and is back.
-        let mut copies = Copies::default();
+        let mut copies = DatasetCopies::default();
         copies.add(&worker(false, &[("digits", "a")]));
         copies.add(&worker(false, &[("digits", "b")]));
         assert_eq!(copies.other_than(&dataset("digits", "a")), Some("b"));
@@ -126,7 +126,7 @@ mod tests {
 
     #[test]
     fn data_of_a_workers_own_is_nobody_elses_copy() {
-        let mut copies = Copies::default();
+        let mut copies = DatasetCopies::default();
         let local = worker(true, &[("digits", "a")]);
         copies.add(&local);
         assert_eq!(copies.other_than(&dataset("digits", "b")), None);

@@ -1,25 +1,21 @@
-//! What the routes read from a request. What is ill-formed is a [`Problem`] here, before a route sees it.
+//! Who asks: what the routes read from a request's head before anything of its body is read.
 
-use std::{
-    convert::Infallible,
-    net::{IpAddr, SocketAddr},
-};
+use std::{convert::Infallible, net::SocketAddr};
 
 use axum::{
-    body::Body,
-    extract::{ConnectInfo, FromRequest, FromRequestParts, Path},
-    http::{HeaderMap, Request, StatusCode, header, request::Parts},
+    extract::{ConnectInfo, FromRequestParts, Path},
+    http::{header, request::Parts},
 };
-use http_body::Body as _;
 use serde::de::DeserializeOwned;
-use tokio::time::timeout;
 
-use super::{api::WORKER_HEADER, problem::Problem, routes::App, server::Connection};
+use super::{
+    api::WORKER_HEADER, app::App, browsers::refuse_browsers, problem::Problem, server::Connection,
+};
 use crate::{
     ids::WorkerId,
     protocol::Token,
     report::RefusalKind,
-    transport::{self, BodyError, Caller, Credentials, Operator, Peer},
+    transport::{self, Caller, Credentials, Operator, Peer},
 };
 
 /// The token that was shown, if one was.
@@ -185,46 +181,6 @@ impl FromRequestParts<App> for Registrant {
     }
 }
 
-/// Keeps out requests without a token that a web page in a browser on this machine can make: those that say so, and those
-/// for a host that is neither this machine nor configured, which is how a page makes its own name mean this machine.
-fn refuse_browsers(parts: &Parts, app: &App) -> Result<(), Problem> {
-    let refuse = |detail: String| Err(Problem::new(RefusalKind::Forbidden, detail));
-    if parts.headers.contains_key(header::ORIGIN) {
-        return refuse("a web page can't use a coordinator without a join token".to_string());
-    }
-    let Some(host) = parts.headers.get(header::HOST) else {
-        return Ok(());
-    };
-    let host = host.to_str().unwrap_or_default();
-    let name = host_name(host);
-    let is_known = is_this_machine(name)
-        || app
-            .config
-            .hosts
-            .iter()
-            .any(|known| known.eq_ignore_ascii_case(name));
-    if is_known {
-        return Ok(());
-    }
-    refuse(format!(
-        "a coordinator without a join token is not asked as {name:?}: ask for localhost, or start it with --allow-host"
-    ))
-}
-
-/// A host without its port.
-fn host_name(host: &str) -> &str {
-    match host.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
-        Some((address, _)) => address,
-        None => host.split_once(':').map_or(host, |(name, _)| name),
-    }
-}
-
-/// Whether no name server has a say in what this name means.
-fn is_this_machine(name: &str) -> bool {
-    let lower = name.to_ascii_lowercase();
-    lower == "localhost" || lower.ends_with(".localhost") || name.parse::<IpAddr>().is_ok()
-}
-
 /// The variable parts of the path. What is not a number names nothing.
 pub(super) struct Ids<T>(pub T);
 
@@ -236,98 +192,4 @@ impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Ids<T> 
         ids.map(|Path(ids)| Self(ids))
             .map_err(|error| Problem::new(RefusalKind::NotFound, error.body_text()))
     }
-}
-
-/// A JSON body, within the limit.
-pub(super) struct Json<T>(pub T);
-
-impl<T: DeserializeOwned> FromRequest<App> for Json<T> {
-    type Rejection = Problem;
-
-    async fn from_request(request: Request<Body>, app: &App) -> Result<Self, Problem> {
-        if !media_type(request.headers()).is_some_and(is_json) {
-            return Err(unsupported("the body must be application/json"));
-        }
-        let whole = read_whole(request.into_body(), app.config.max_json);
-        let bytes = timeout(app.config.stall_timeout, whole).await;
-        let late = |_| Problem::new(RefusalKind::Truncated, "the body took too long");
-        from_json(&bytes.map_err(late)??).map(Self)
-    }
-}
-
-/// The media type of the body, without its parameters.
-pub(super) fn media_type(headers: &HeaderMap) -> Option<&str> {
-    let value = headers.get(header::CONTENT_TYPE)?.to_str().unwrap_or("");
-    value.split(';').next().map(str::trim)
-}
-
-fn is_json(media_type: &str) -> bool {
-    let lower = media_type.to_ascii_lowercase();
-    lower == "application/json" || (lower.starts_with("application/") && lower.ends_with("+json"))
-}
-
-pub(super) fn unsupported(detail: &str) -> Problem {
-    let status = StatusCode::UNSUPPORTED_MEDIA_TYPE;
-    Problem::of_http(status, "unsupported_media_type", detail)
-}
-
-async fn read_whole(body: Body, limit: usize) -> Result<axum::body::Bytes, Problem> {
-    let too_large = || BodyError::TooLarge {
-        limit: limit as u64,
-    };
-    if body.size_hint().lower() > limit as u64 {
-        return Err(too_large().into());
-    }
-    let limited = http_body_util::Limited::new(body, limit);
-    let collected = http_body_util::BodyExt::collect(limited).await;
-    match collected {
-        Ok(collected) => Ok(collected.to_bytes()),
-        Err(error) if error.is::<http_body_util::LengthLimitError>() => Err(too_large().into()),
-        Err(error) => Err(body_error(error).into()),
-    }
-}
-
-/// The error of a body, if axum has wrapped it.
-pub(super) fn body_error(error: Box<dyn std::error::Error + Send + Sync>) -> BodyError {
-    let error = match error.downcast::<axum::Error>() {
-        Ok(wrapped) => wrapped.into_inner(),
-        Err(error) => error,
-    };
-    match error.downcast::<BodyError>() {
-        Ok(error) => *error,
-        Err(error) => BodyError::Broken(error.to_string().into()),
-    }
-}
-
-/// A value from JSON.
-pub(super) fn from_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
-    // serde would read an array as a structure's fields in order.
-    if bytes.trim_ascii_start().starts_with(b"[") {
-        let detail = "expected a JSON object, not an array";
-        return Err(Problem::new(RefusalKind::Malformed, detail));
-    }
-    serde_json::from_slice(bytes).map_err(|error| {
-        let problem = Problem::new(RefusalKind::Malformed, error.to_string());
-        match error.classify() {
-            serde_json::error::Category::Data => problem,
-            _ => problem.with_status(StatusCode::BAD_REQUEST),
-        }
-    })
-}
-
-/// A value from JSON in a header.
-pub(super) fn json_header<T: DeserializeOwned>(
-    headers: &HeaderMap,
-    name: &'static str,
-) -> Result<T, Problem> {
-    let Some(value) = headers.get(name) else {
-        let detail = format!("the header {name} is missing");
-        return Err(
-            Problem::new(RefusalKind::Malformed, detail).with_status(StatusCode::BAD_REQUEST)
-        );
-    };
-    from_json(value.as_bytes()).map_err(|mut problem| {
-        problem.detail = format!("the header {name}: {}", problem.detail);
-        problem
-    })
 }

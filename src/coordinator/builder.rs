@@ -1,0 +1,138 @@
+//! What a coordinator is made of, and its start.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    sync::{Arc, Mutex, Weak},
+    time::Duration,
+};
+
+use tokio::{
+    runtime::Handle,
+    sync::{Notify, Semaphore},
+};
+
+use super::{
+    clock::Clock,
+    config::CoordinatorConfig,
+    executor::Threads,
+    handle::{Coordinator, Shared, StrategyFactory, strategy_factory},
+    state::State,
+    upload,
+};
+use crate::{
+    job::{JobSpec, Settings},
+    report::{MemorySpool, Spool},
+    store::{MemoryModels, ModelStore},
+    strategy::{FederatedStrategy, StrategyError},
+    worker::TrainerFactory,
+};
+
+/// What a coordinator is made of.
+pub struct CoordinatorBuilder {
+    config: CoordinatorConfig,
+    trainers: Arc<dyn TrainerFactory>,
+    strategies: BTreeMap<String, StrategyFactory>,
+    spool: Option<Arc<dyn Spool>>,
+    models: Arc<dyn ModelStore>,
+}
+
+impl fmt::Debug for CoordinatorBuilder {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("CoordinatorBuilder")
+            .field("config", &self.config)
+            .field("strategies", &self.strategies.keys())
+            .finish_non_exhaustive()
+    }
+}
+
+impl CoordinatorBuilder {
+    /// Limits other than the defaults.
+    pub fn config(mut self, config: CoordinatorConfig) -> Self {
+        self.config = config;
+        self
+    }
+
+    /// Another place for reports than memory.
+    pub fn spool(mut self, spool: Arc<dyn Spool>) -> Self {
+        self.spool = Some(spool);
+        self
+    }
+
+    /// Another place for global models than memory.
+    pub fn models(mut self, models: Arc<dyn ModelStore>) -> Self {
+        self.models = models;
+        self
+    }
+
+    /// A strategy that jobs can ask for by this name: `make` gets the job and the settings that it gives the strategy.
+    ///
+    /// An error or a panic of `make` refuses the job at its submission, with that message.
+    pub fn strategy<S: FederatedStrategy + 'static>(
+        mut self,
+        name: impl Into<String>,
+        make: impl Fn(&JobSpec, &Settings) -> Result<S, StrategyError> + Send + Sync + 'static,
+    ) -> Self {
+        self.strategies.insert(name.into(), strategy_factory(make));
+        self
+    }
+
+    /// Starts it, on the tokio runtime that this is called in.
+    ///
+    /// # Panics
+    ///
+    /// Outside of a tokio runtime.
+    pub fn start(self) -> Coordinator {
+        let expiry = self.config.worker_expiry;
+        let spool = self
+            .spool
+            .unwrap_or_else(|| Arc::new(MemorySpool::new(self.config.spool_bytes)));
+        let coordinator = Coordinator(Arc::new(Shared {
+            uploads: Semaphore::new(self.config.max_uploads.max(1)),
+            batches: Arc::new(Semaphore::new(
+                (self.config.upload_buffer / upload::BATCH).max(1),
+            )),
+            executor: Threads::new(self.config.fold_threads),
+            datasets: self.trainers.datasets(),
+            runtime: Handle::current(),
+            config: self.config,
+            trainers: self.trainers,
+            strategies: self.strategies,
+            spool,
+            models: self.models,
+            clock: Clock::start(),
+            state: Mutex::new(State::new(expiry)),
+            rearm: Notify::new(),
+        }));
+        tokio::spawn(keep_time(Arc::downgrade(&coordinator.0)));
+        coordinator
+    }
+}
+
+impl Coordinator {
+    /// A coordinator that knows the models and the data of this factory.
+    pub fn builder(trainers: Arc<dyn TrainerFactory>) -> CoordinatorBuilder {
+        CoordinatorBuilder {
+            config: CoordinatorConfig::default(),
+            trainers,
+            strategies: BTreeMap::new(),
+            spool: None,
+            models: Arc::new(MemoryModels),
+        }
+    }
+}
+
+/// Sends a tick at each deadline, as long as the coordinator lives.
+async fn keep_time(shared: Weak<Shared>) {
+    loop {
+        let Some(coordinator) = shared.upgrade().map(Coordinator) else {
+            return;
+        };
+        let next = coordinator.tick();
+        let wait = next.map_or(Duration::from_secs(1), |next| next.since(coordinator.now()));
+        let wait = wait.clamp(Duration::from_millis(1), Duration::from_secs(1));
+        // At most a second, so that a coordinator that nobody holds any more is let go.
+        let _ = tokio::time::timeout(wait, coordinator.0.rearm.notified()).await;
+    }
+}

@@ -1,0 +1,115 @@
+//! How much each client of a `proportional` partition can do, in any unit.
+//!
+//! A client's capacity under `proportional:measured` is the speed of one slot of its worker, divided by the number of
+//! the job's clients that this worker has for each of its slots. Dealt by these, all workers are ready at the same
+//! moment, if they go on as they were measured.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use super::{job::Job, state::State};
+use crate::{
+    ids::{ClientId, WorkerId},
+    job::JobSpec,
+    protocol::Registration,
+    round::first_holders,
+};
+
+/// A live worker that can train a job.
+pub(super) struct Host {
+    pub worker: WorkerId,
+    pub registration: Arc<Registration>,
+    /// The examples that one of its slots trains in a second, on the job's model and dataset, if it was measured.
+    pub speed: Option<f64>,
+}
+
+impl Host {
+    /// The live workers that can train this job, in order of registration.
+    pub fn eligible(state: &State, job: &Job) -> Vec<Self> {
+        let mut hosts = Vec::new();
+        for (worker, registration) in state.eligible(job) {
+            hosts.push(Self {
+                worker,
+                registration: registration.clone(),
+                speed: speed(state, job, worker),
+            });
+        }
+        hosts
+    }
+}
+
+/// The capacity of each of `clients` clients of a job that is about to start: as measured, if that is asked for and
+/// each worker that gets a client has been measured, else the number of the worker's GPUs, none counted as one.
+pub(super) fn first_capacities(spec: &JobSpec, hosts: &[Host], clients: usize) -> Vec<f64> {
+    let mut slots = Vec::with_capacity(hosts.len());
+    let mut by_worker = BTreeMap::new();
+    for host in hosts {
+        slots.push((host.worker, host.registration.slots));
+        by_worker.insert(host.worker, host);
+    }
+    let mut holders = Vec::with_capacity(clients);
+    for worker in first_holders(&slots, clients) {
+        holders.extend(by_worker.get(&worker));
+    }
+    let mut capacities = None;
+    if spec.partition.is_measured() {
+        capacities = measured(&holders);
+    }
+    let mut capacities = capacities.unwrap_or_else(|| gpus(&holders));
+    // Without a worker all clients are alike.
+    capacities.resize(clients, 1.0);
+    capacities
+}
+
+/// As measured, of the clients whose workers `holders` names in order; none if one of these was not measured yet.
+fn measured(holders: &[&Host]) -> Option<Vec<f64>> {
+    let mut clients_of: BTreeMap<WorkerId, usize> = BTreeMap::new();
+    for host in holders {
+        *clients_of.entry(host.worker).or_default() += 1;
+    }
+    let mut capacities = Vec::with_capacity(holders.len());
+    for host in holders {
+        let clients = clients_of[&host.worker];
+        capacities.push(of_one_client(host.speed?, clients, host.registration.slots));
+    }
+    Some(capacities)
+}
+
+/// The number of GPUs of each client's worker, at least one.
+fn gpus(holders: &[&Host]) -> Vec<f64> {
+    let mut counts = Vec::with_capacity(holders.len());
+    for host in holders {
+        counts.push(host.registration.hardware.gpus.len().max(1) as f64);
+    }
+    counts
+}
+
+/// As measured, of each client of a job that runs; none if a client has no worker, or one that was not measured yet.
+pub(super) fn current_capacities(state: &State, job: &Job) -> Option<Vec<f64>> {
+    let machine = job.machine.as_ref()?;
+    let mut of_worker: BTreeMap<WorkerId, f64> = BTreeMap::new();
+    let mut capacities = Vec::with_capacity(job.partitions.len());
+    for client in 0..job.partitions.len() {
+        let holder = machine.lease(ClientId(client as u32))?;
+        if let Some(capacity) = of_worker.get(&holder) {
+            capacities.push(*capacity);
+            continue;
+        }
+        let slots = state.roster.find(holder)?.info.registration.slots;
+        let speed = speed(state, job, holder)?;
+        let capacity = of_one_client(speed, machine.clients_of(holder), slots);
+        of_worker.insert(holder, capacity);
+        capacities.push(capacity);
+    }
+    Some(capacities)
+}
+
+fn speed(state: &State, job: &Job, worker: WorkerId) -> Option<f64> {
+    let speeds = &state.roster.find(worker)?.info.speeds;
+    speeds.of(&job.spec.model, &job.spec.dataset)
+}
+
+/// What one client of a worker has of its speed. A client trains on one slot, so more slots than clients are no use.
+fn of_one_client(speed: f64, clients: usize, slots: u32) -> f64 {
+    let clients_per_slot = clients as f64 / f64::from(slots.max(1));
+    speed / clients_per_slot.max(1.0)
+}

@@ -1,0 +1,27 @@
+//! The coordinator's clock.
+
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use crate::ids::Timestamp;
+
+/// Milliseconds since the Unix epoch that never go back, whatever happens to the system's clock.
+pub(super) struct Clock {
+    origin: u64,
+    start: Instant,
+}
+
+impl Clock {
+    pub fn start() -> Self {
+        let origin = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
+        Self {
+            origin: origin.as_millis() as u64,
+            start: Instant::now(),
+        }
+    }
+
+    pub fn now(&self) -> Timestamp {
+        Timestamp(self.origin + self.start.elapsed().as_millis() as u64)
+    }
+}

@@ -1,0 +1,78 @@
+//! The handle of a coordinator, and what its clones share.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use tokio::{
+    runtime::Handle,
+    sync::{Notify, Semaphore},
+};
+
+use super::{clock::Clock, config::CoordinatorConfig, executor::Threads, state::State};
+use crate::{
+    ids::Timestamp,
+    job::{JobSpec, Settings},
+    protocol::DatasetInfo,
+    report::Spool,
+    store::ModelStore,
+    strategy::{FederatedStrategy, StrategyError},
+    worker::TrainerFactory,
+};
+
+/// Makes a strategy of an embedder's own for a job, from the settings that the job gives.
+pub(crate) type StrategyFactory = Arc<
+    dyn Fn(&JobSpec, &Settings) -> Result<Arc<dyn FederatedStrategy>, StrategyError> + Send + Sync,
+>;
+
+/// The factory of strategies of one type.
+pub(crate) fn strategy_factory<S: FederatedStrategy + 'static>(
+    make: impl Fn(&JobSpec, &Settings) -> Result<S, StrategyError> + Send + Sync + 'static,
+) -> StrategyFactory {
+    Arc::new(move |job, settings| Ok(Arc::new(make(job, settings)?)))
+}
+
+/// Owns jobs: hands out work, collects reports, folds them. A handle: clones are the same coordinator.
+#[derive(Clone)]
+pub struct Coordinator(pub(super) Arc<Shared>);
+
+impl fmt::Debug for Coordinator {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("Coordinator")
+            .field("config", &self.0.config)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What all handles of one coordinator share. Beside `state`, nothing of it changes after the start.
+pub(super) struct Shared {
+    pub config: CoordinatorConfig,
+    pub trainers: Arc<dyn TrainerFactory>,
+    pub strategies: BTreeMap<String, StrategyFactory>,
+    pub spool: Arc<dyn Spool>,
+    pub models: Arc<dyn ModelStore>,
+    /// How many reports are taken at once, and how many batches of their bytes wait for the spool.
+    pub uploads: Semaphore,
+    pub batches: Arc<Semaphore>,
+    pub executor: Threads,
+    /// What the coordinator itself has of the data.
+    pub datasets: Vec<DatasetInfo>,
+    pub runtime: Handle,
+    pub clock: Clock,
+    pub state: Mutex<State>,
+    /// The next deadline may have moved nearer.
+    pub rearm: Notify,
+}
+
+impl Coordinator {
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn now(&self) -> Timestamp {
+        self.0.clock.now()
+    }
+}

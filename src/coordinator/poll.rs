@@ -1,0 +1,206 @@
+//! Signs of life, and the tasks that polls are answered with.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::{handle::Coordinator, state::State};
+use crate::{
+    ids::{JobId, Timestamp},
+    protocol::{TaskMessage, TaskWork},
+    report::Refusal,
+    round::{self, Event, Task, TaskKind},
+    transport::{Credentials, Response},
+};
+
+impl Coordinator {
+    /// Checks the credentials and notes that the worker was heard of.
+    pub(super) fn heard_of(
+        &self,
+        state: &mut State,
+        credentials: &Credentials,
+    ) -> Result<(), Refusal> {
+        state.authenticate(credentials)?;
+        if state.heard_of(credentials.worker, self.now()) {
+            tracing::info!(worker = %credentials.worker, "worker is back");
+            self.worker_joined(state, credentials.worker, None);
+        }
+        Ok(())
+    }
+
+    pub(super) fn heartbeat(
+        &self,
+        credentials: &Credentials,
+        busy: Vec<TaskMessage>,
+    ) -> Result<Response, Refusal> {
+        let mut state = self.state();
+        self.heard_of(&mut state, credentials)?;
+        let running = state
+            .running
+            .and_then(|job| Some((job, state.jobs.get(&job)?.machine.as_ref()?)));
+        let is_wanted = |message: &TaskMessage| {
+            running.is_some_and(|(job, machine)| {
+                message.job == job && machine.wants(credentials.worker, &task_of(message))
+            })
+        };
+        let unwanted = busy
+            .into_iter()
+            .filter(|message| !is_wanted(message))
+            .collect();
+        Ok(Response::Alive { unwanted })
+    }
+
+    pub(super) fn leave(&self, credentials: &Credentials) -> Result<Response, Refusal> {
+        let mut state = self.state();
+        state.authenticate(credentials)?;
+        if state.leave(credentials.worker) {
+            tracing::info!(worker = %credentials.worker, "worker left");
+            self.worker_lost(&mut state, credentials.worker);
+        }
+        Ok(Response::Accepted)
+    }
+
+    pub(super) async fn poll(
+        &self,
+        credentials: &Credentials,
+        busy: &[TaskMessage],
+        wait: Duration,
+    ) -> Result<Response, Refusal> {
+        let wait = bunched(self.now(), wait.min(self.longest_poll()));
+        let deadline = Instant::now() + wait;
+        loop {
+            let wake = {
+                let mut state = self.state();
+                self.heard_of(&mut state, credentials)?;
+                if let Some(task) = self.next_task(&mut state, credentials, busy) {
+                    return Ok(Response::Task(task));
+                }
+                state.authenticate(credentials)?.wake.clone()
+            };
+            // A wake-up between the look and the wait is not lost: it leaves a permit.
+            if tokio::time::timeout_at(deadline, wake.notified())
+                .await
+                .is_err()
+            {
+                return Ok(Response::Idle);
+            }
+        }
+    }
+
+    /// The longest that a poll waits: a worker that does nothing but poll is heard of in time, even if one goes astray.
+    pub(super) fn longest_poll(&self) -> Duration {
+        let config = &self.0.config;
+        config.poll_wait.min(config.worker_expiry / 3)
+    }
+
+    pub(super) fn next_task(
+        &self,
+        state: &mut State,
+        credentials: &Credentials,
+        busy: &[TaskMessage],
+    ) -> Option<TaskMessage> {
+        let job = state.running?;
+        let request = state.next_request();
+        let busy = busy
+            .iter()
+            .filter(|message| message.job == job)
+            .map(task_of)
+            .collect();
+        let event = Event::TaskRequested {
+            request,
+            worker: credentials.worker,
+            busy,
+        };
+        match self.drive(state, job, event) {
+            Some(round::Response::Task(task)) => {
+                let generation = state.job(job).map_or(0, |job| job.generation);
+                Some(self.message_of(job, generation, task))
+            }
+            _ => None,
+        }
+    }
+
+    pub(super) fn message_of(&self, job: JobId, generation: u64, task: Task) -> TaskMessage {
+        let work = match task.kind {
+            TaskKind::Train {
+                training,
+                deadline,
+                basis,
+                sends,
+                expects,
+            } => TaskWork::Train {
+                training,
+                remaining_ms: deadline.since(self.now()).as_millis() as u64,
+                generation,
+                basis,
+                sends,
+                expects,
+            },
+            TaskKind::Evaluate { share, shares } => TaskWork::Evaluate { share, shares },
+        };
+        TaskMessage {
+            job,
+            round: task.round,
+            client: task.client,
+            version: task.version,
+            work,
+        }
+    }
+}
+
+fn task_of(message: &TaskMessage) -> Task {
+    let kind = match &message.work {
+        TaskWork::Train { training, .. } => TaskKind::Train {
+            training: training.clone(),
+            deadline: Default::default(),
+            basis: None,
+            sends: Vec::new(),
+            expects: Vec::new(),
+        },
+        TaskWork::Evaluate { share, shares } => TaskKind::Evaluate {
+            share: *share,
+            shares: *shares,
+        },
+    };
+    Task {
+        client: message.client,
+        round: message.round,
+        version: message.version,
+        kind,
+    }
+}
+
+/// How long a poll waits that may wait so long: up to 1/256 less, so that the polls of many workers end in bunches.
+/// To wake a thread for each of them alone is most of what an idle worker costs.
+fn bunched(now: Timestamp, wait: Duration) -> Duration {
+    let bunch = (wait / 256).as_millis() as u64;
+    let early = (now + wait).0.checked_rem(bunch).unwrap_or(0);
+    wait - Duration::from_millis(early)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn polls_of_the_same_wait_end_in_bunches_and_never_late() {
+        let wait = Duration::from_secs(30);
+        let mut ends = std::collections::BTreeSet::new();
+        for start in 1_000_000..1_010_000 {
+            let start = Timestamp(start);
+            let waited = bunched(start, wait);
+            assert!(waited <= wait && wait - waited <= wait / 256, "{waited:?}");
+            ends.insert(start + waited);
+        }
+        // Ten seconds in bunches of 117 ms.
+        assert!(ends.len() <= 87, "{}", ends.len());
+    }
+
+    #[test]
+    fn short_polls_wait_as_long_as_they_ask() {
+        for wait in [0, 1, 100, 255] {
+            let wait = Duration::from_millis(wait);
+            assert_eq!(bunched(Timestamp(12_345), wait), wait);
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! What workers tell of their tasks: reports, failures, evaluations.
+
+use std::sync::Arc;
+
+use tokio::sync::Notify;
+
+use super::{driver::refusal_of, handle::Coordinator, upload::Upload};
+use crate::{
+    ids::{ClientId, JobId, RequestId, RoundId},
+    report::{Refusal, ReportMetadata, SpoolKey},
+    round::{self, Event},
+    transport::{Credentials, ReportBody, Response},
+};
+
+impl Coordinator {
+    pub(super) async fn report(
+        &self,
+        credentials: &Credentials,
+        job: JobId,
+        round: RoundId,
+        client: ClientId,
+        mut metadata: ReportMetadata,
+        body: ReportBody,
+    ) -> Result<Response, Refusal> {
+        let upload = {
+            let mut state = self.state();
+            self.heard_of(&mut state, credentials)?;
+            let spec = &state.job(job)?.spec;
+            if spec.partition.is_local() {
+                metadata.examples = metadata.examples.min(self.0.config.max_local_examples);
+            }
+            let request = state.next_request();
+            let worker = credentials.worker;
+            let event = Event::ReportOffered {
+                request,
+                worker,
+                client,
+                round,
+                metadata: metadata.clone(),
+            };
+            match self.drive(&mut state, job, event) {
+                Some(round::Response::Admitted) => {}
+                Some(round::Response::Accepted) => return Ok(Response::Accepted),
+                answer => return Err(refusal_of(answer)),
+            }
+            let key = SpoolKey {
+                job,
+                round,
+                client,
+                upload: request,
+            };
+            let job = state.job_mut(job)?;
+            let end = Arc::new(Notify::new());
+            job.uploads.insert(request, end.clone());
+            Upload::new(self.clone(), key, job.report_form.clone(), end)
+        };
+        upload.take(metadata, body).await
+    }
+
+    /// Sends an event about a job to its machine, and answers with what the machine says.
+    pub(super) fn tell(
+        &self,
+        credentials: &Credentials,
+        job: JobId,
+        event: impl FnOnce(RequestId) -> Event,
+    ) -> Result<Response, Refusal> {
+        let mut state = self.state();
+        self.heard_of(&mut state, credentials)?;
+        state.job(job)?;
+        let request = state.next_request();
+        match self.drive(&mut state, job, event(request)) {
+            Some(round::Response::Accepted) => Ok(Response::Accepted),
+            answer => Err(refusal_of(answer)),
+        }
+    }
+}

@@ -1,0 +1,78 @@
+//! The router: the routes, with what guards them and what they have at hand.
+
+use std::sync::Arc;
+
+use axum::{Router, body::Body, extract::Request, middleware::map_request, routing::any};
+use tokio::sync::Semaphore;
+use utoipa::openapi::{OpenApi, Server};
+
+use super::{
+    api::BASE,
+    app::{App, RouterConfig},
+    inbound::{Inbound, Pace},
+    openapi,
+    routes::{documented, no_such_method, no_such_path},
+};
+use crate::transport::{Handler, Operator};
+
+/// The routes of a coordinator, below `/api/v1`, as a router to mount in an axum application or to [`serve`](super::serve). It has
+/// no fallback, so that it can be merged with other routers; [`no_such_path`] is one.
+///
+/// What is on the routes is within [`RouterConfig`]'s limits wherever they are mounted. What lives on connections is the server's
+/// to do, and [`serve`](super::serve) does it. Another server must by itself:
+///
+/// - limit the number of connections, and the time that the head of a request may take;
+/// - break off an answer of which nothing is read: a model in memory is held by whoever reads it, and
+///   [`RouterConfig::pieces`] of models on disk, so that all others get small ones;
+/// - say who asks, by axum's `into_make_service_with_connect_info::<SocketAddr>()`: a coordinator without a join token answers
+///   its own machine alone, and nobody if it can't know;
+/// - end polls and streams of events when it stops; they otherwise go on for [`RouterConfig::max_wait`], or as long as the job;
+/// - hear out a sender that was refused before the end of its body, so that it gets the answer instead of a reset.
+pub fn router<C: Handler + Operator>(coordinator: Arc<C>, config: RouterConfig) -> Router {
+    router_of(coordinator.clone(), coordinator, config)
+}
+
+/// As [`router`], for a handler and an operator that are two: if something stands in front of a coordinator, for example.
+pub fn router_of(
+    handler: Arc<dyn Handler>,
+    operator: Arc<dyn Operator>,
+    config: RouterConfig,
+) -> Router {
+    let pieces = config.pieces.clamp(1, Semaphore::MAX_PERMITS);
+    let pace = Pace::new(config.stall_timeout, config.min_upload_rate);
+    let (router, document) = documented();
+    let mut document = openapi::finish(document);
+    if let Some(url) = &config.advertised {
+        document.servers = Some(vec![Server::new(url)]);
+    }
+    let app = App {
+        handler,
+        operator,
+        pieces: Arc::new(Semaphore::new(pieces)),
+        config: Arc::new(config),
+        document: Arc::new(document),
+    };
+    let guard = move |request: Request<Body>| {
+        let guarded = request.map(|body| Body::new(Inbound::new(body, pace)));
+        std::future::ready(guarded)
+    };
+    router
+        .route(BASE, any(no_such_path))
+        .route(&format!("{BASE}/"), any(no_such_path))
+        .route(&format!("{BASE}/{{*path}}"), any(no_such_path))
+        .method_not_allowed_fallback(no_such_method)
+        .layer(map_request(guard))
+        .with_state(app)
+}
+
+/// The routes as the router itself shows them.
+#[cfg(test)]
+pub(super) fn debug_router() -> String {
+    format!("{:?}", documented().0)
+}
+
+/// The OpenAPI document of everything.
+pub(super) fn openapi_document() -> OpenApi {
+    let (_, document) = documented();
+    openapi::finish(document)
+}

@@ -1,0 +1,25 @@
+//! The coordinator itself: its health, and the description of its routes.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use utoipa::openapi::OpenApi;
+
+use crate::{
+    protocol::Health,
+    transport::http::{app::App, problem::Problem},
+};
+
+/// Whether the coordinator is well. Anybody may ask.
+#[utoipa::path(get, path = "/health", tag = "service", security(()),
+    responses((status = 200, description = "It is.", body = Health)))]
+pub(super) async fn health(State(app): State<App>) -> Result<axum::Json<Health>, Problem> {
+    Ok(axum::Json(app.operator.health().await?))
+}
+
+/// This document. Anybody may ask.
+#[utoipa::path(get, path = "/openapi.json", tag = "service", security(()),
+    responses((status = 200, description = "OpenAPI 3.1.", body = Object)))]
+pub(super) async fn document(State(app): State<App>) -> axum::Json<Arc<OpenApi>> {
+    axum::Json(app.document)
+}
