@@ -15,15 +15,17 @@ mod in_process;
 mod message;
 mod operator;
 mod peer;
+mod pieces;
 
 use std::future::Future;
 
-pub use body::{BodyError, ByteStream, ModelBody, ReportBody, stored_bytes};
+pub use body::{ModelBody, ReportBody};
 use futures_util::future::BoxFuture;
 pub use in_process::InProcess;
 pub use message::{Credentials, Request, Response};
 pub use operator::{Answer, Events, Operator, OperatorError, Records};
 pub use peer::{Caller, Peer};
+pub use pieces::{BodyError, ByteStream, stored_bytes};
 use thiserror::Error;
 
 use crate::Cause;

@@ -14,7 +14,7 @@ use super::{
 use crate::{
     parameters::{Digest, DigestError},
     report::RefusalKind,
-    transport::{BodyError, body::ByteStream},
+    transport::{BodyError, ByteStream},
 };
 
 /// The media type of the body, without its parameters.

@@ -16,7 +16,7 @@ use tokio::time::{Instant, Sleep, sleep, timeout};
 
 use crate::{
     Cause,
-    transport::{BodyError, body::ByteStream},
+    transport::{BodyError, ByteStream},
 };
 
 /// How long, and for how many bytes, a sender is heard that was answered before its end. Closing at once would reset

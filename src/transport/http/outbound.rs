@@ -17,7 +17,7 @@ use tokio::sync::Semaphore;
 
 use crate::{
     parameters::{Encoded, StoredBody},
-    transport::{BodyError, ByteStream, ReportBody, body::bounded_bytes},
+    transport::{BodyError, ByteStream, ReportBody, pieces::bounded_bytes},
 };
 
 /// Large pieces go out in slices of this many bytes, so that progress shows.

@@ -6,6 +6,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use headers::{Header, HeaderMapExt};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::{
     HeaderMap, Method, Request, Response, StatusCode,
@@ -146,6 +147,11 @@ impl Call {
         })?;
         self.headers.insert(name, value);
         Ok(self)
+    }
+
+    pub(super) fn typed_header(mut self, header: impl Header) -> Self {
+        self.headers.typed_insert(header);
+        self
     }
 
     /// Parameters, which may take their time, and their digest.

@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::stream;
+use headers::{ETag, HeaderMapExt, IfRange};
 use http_body_util::BodyExt;
 use hyper::{
     HeaderMap, StatusCode,
     body::Incoming,
-    header::{CONTENT_LENGTH, CONTENT_RANGE, ETAG, HeaderName, HeaderValue, IF_RANGE, RANGE},
+    header::{CONTENT_LENGTH, HeaderName, RANGE},
 };
 use tokio::time::sleep;
 
@@ -18,7 +19,7 @@ use crate::{
     Cause,
     transport::{
         BodyError, ModelBody, TransportError,
-        http::{api::DIGEST_HEADER, etag::is_strong, inbound::Inbound, range::ContentRange},
+        http::{api::DIGEST_HEADER, etag, inbound::Inbound, range},
     },
 };
 
@@ -29,9 +30,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 pub(super) fn model(connection: &Connection, call: Call, answer: Answer) -> ModelBody {
     let length = parsed(&answer.headers, &CONTENT_LENGTH);
     let digest = parsed(&answer.headers, &HeaderName::from_static(DIGEST_HEADER));
-    let tag = answer.headers.get(ETAG).filter(|tag| is_strong(tag));
     let download = Download {
-        tag: tag.cloned(),
+        tag: etag::strong(&answer.headers),
         length,
         position: 0,
         tries: 0,
@@ -62,7 +62,7 @@ struct Download {
     connection: Connection,
     call: Call,
     /// What the rest must be a part of; without it, there is no asking for the rest.
-    tag: Option<HeaderValue>,
+    tag: Option<ETag>,
     length: Option<u64>,
     /// How many bytes have come.
     position: u64,
@@ -124,7 +124,7 @@ impl Download {
         Err(reason)
     }
 
-    async fn rest(&mut self, tag: &HeaderValue) -> Result<Inbound<Incoming>, Failure> {
+    async fn rest(&mut self, tag: &ETag) -> Result<Inbound<Incoming>, Failure> {
         let failed = |error: TransportError| {
             let is_transient = error.is_transient();
             let broken = BodyError::Broken(Cause::of(error));
@@ -136,7 +136,7 @@ impl Download {
         let call = self.call.again();
         let call = call
             .header(RANGE, format!("bytes={}-", self.position))
-            .and_then(|call| call.header(IF_RANGE, tag.clone()))
+            .map(|call| call.typed_header(IfRange::etag(tag.clone())))
             .map_err(failed)?;
         let answer = self.connection.send(call).await.map_err(failed)?;
         match answer.status {
@@ -158,10 +158,10 @@ impl Download {
                 });
             }
         }
-        let is_other = answer.headers.get(ETAG).is_some_and(|found| found != tag);
-        let range: Option<ContentRange> = parsed(&answer.headers, &CONTENT_RANGE);
-        let Some((bytes, whole)) = range.and_then(|range| Some((range.bytes?, range.whole))) else {
-            let detail = "a part without Content-Range".to_string();
+        let found = answer.headers.typed_get::<ETag>();
+        let is_other = found.is_some_and(|found| found != *tag);
+        let Some((bytes, whole)) = range::received(&answer.headers) else {
+            let detail = "a part without a Content-Range that is possible".to_string();
             return Err(Failure::Final(BodyError::Malformed(detail.into())));
         };
         let is_longer = whole.is_some_and(|whole| self.length.is_some_and(|known| known != whole));

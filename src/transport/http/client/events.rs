@@ -1,4 +1,7 @@
 //! A job's events, read from server-sent events: <https://html.spec.whatwg.org/multipage/server-sent-events.html>.
+//!
+//! Written here, since no crate bounds an event: `eventsource-stream` 0.2.3 keeps a line without an end in memory and searches all
+//! of it again for each piece (16 MB in pieces of 16 KiB took it 7.8 s, 32 MB 39 s), and `sse-stream` 0.2.6 has no limit either.
 
 use std::{
     collections::VecDeque,

@@ -25,8 +25,7 @@ use crate::{
     protocol::{JobSummary, LoggedEvent, RoundRecord},
     report::RefusalKind,
     transport::{
-        BodyError,
-        body::ByteStream,
+        BodyError, ByteStream,
         http::{
             api::{BASE, JOB_HEADER, SAFETENSORS},
             content::{digest, media_type, parameters},

@@ -1,6 +1,6 @@
 //! Global models by version, for workers and for operators.
 
-use std::{ops::Range, sync::Arc};
+use std::sync::Arc;
 
 use axum::{
     body::Body,
@@ -8,6 +8,7 @@ use axum::{
     http::{HeaderMap, HeaderValue, Method, StatusCode, header, request::Parts},
     response::{IntoResponse, Response},
 };
+use headers::{AcceptRanges, ContentRange, ETag, HeaderMapExt};
 
 use super::answer::plain;
 use crate::{
@@ -20,11 +21,11 @@ use crate::{
             api::{DIGEST_HEADER, SAFETENSORS, VERSION_HEADER, WORKER_HEADER},
             app::App,
             credentials::{AsOperator, Exchange, Ids, SharedWorker},
-            etag::EntityTag,
+            etag,
             openapi::Safetensors,
             outbound::Outbound,
             problem::Problem,
-            range::{ContentRange, Selection},
+            range::Selection,
         },
     },
 };
@@ -201,7 +202,7 @@ fn digest_value(digest: Digest) -> HeaderValue {
 /// What is said about a stored model, whether or not it is sent.
 struct Known {
     version: ModelVersion,
-    tag: EntityTag,
+    tag: ETag,
     digest: Digest,
 }
 
@@ -213,18 +214,20 @@ impl Known {
         body: &Arc<dyn StoredBody>,
     ) -> Result<Self, Problem> {
         let stored = body.clone();
-        let known = move || Self {
-            version,
-            tag: EntityTag::of_model(job, version, &*stored),
-            digest: stored.digest(),
+        let known = move || {
+            Ok(Self {
+                version,
+                tag: etag::of_model(job, version, &*stored)?,
+                digest: stored.digest(),
+            })
         };
-        if body.length() > LARGE {
-            tokio::task::spawn_blocking(known)
-                .await
-                .map_err(|error| Problem::new(RefusalKind::Storage, error.to_string()))
+        let known: Result<Self, headers::Error> = if body.length() > LARGE {
+            let taken = tokio::task::spawn_blocking(known).await;
+            taken.map_err(|error| Problem::new(RefusalKind::Storage, error.to_string()))?
         } else {
-            Ok(known())
-        }
+            known()
+        };
+        known.map_err(|error| Problem::new(RefusalKind::Storage, error.to_string()))
     }
 
     fn answer(
@@ -235,12 +238,12 @@ impl Known {
         headers: &HeaderMap,
     ) -> Response {
         let length = body.length();
-        if self.tag.is_known(headers) {
+        if etag::is_known(&self.tag, headers) {
             let nothing = Body::new(Outbound::nothing());
             return self.tell((StatusCode::NOT_MODIFIED, nothing).into_response());
         }
         // A part is defined for GET alone.
-        let selection = if method == Method::GET && self.tag.allows_part(headers) {
+        let selection = if method == Method::GET && etag::allows_part(&self.tag, headers) {
             Selection::of(headers, length)
         } else {
             Selection::Whole
@@ -255,15 +258,17 @@ impl Known {
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(SAFETENSORS));
         if status == StatusCode::PARTIAL_CONTENT {
-            headers.insert(header::CONTENT_RANGE, content_range(Some(range), length));
+            if let Ok(range) = ContentRange::bytes(range, length) {
+                headers.typed_insert(range);
+            }
         }
         self.tell(response)
     }
 
     fn tell(&self, mut response: Response) -> Response {
         let headers = response.headers_mut();
-        headers.insert(header::ETAG, self.tag.header());
-        headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+        headers.typed_insert(self.tag.clone());
+        headers.typed_insert(AcceptRanges::bytes());
         headers.insert(VERSION_HEADER, HeaderValue::from(self.version.0));
         headers.insert(DIGEST_HEADER, digest_value(self.digest));
         response
@@ -274,14 +279,7 @@ fn beyond(length: u64) -> Response {
     let status = StatusCode::RANGE_NOT_SATISFIABLE;
     let detail = format!("the model has {length} bytes");
     let mut response = Problem::of_http(status, "range_not_satisfiable", detail).into_response();
-    let headers = response.headers_mut();
-    headers.insert(header::CONTENT_RANGE, content_range(None, length));
+    let unsatisfied = ContentRange::unsatisfied_bytes(length);
+    response.headers_mut().typed_insert(unsatisfied);
     response
-}
-
-fn content_range(bytes: Option<Range<u64>>, length: u64) -> HeaderValue {
-    let whole = Some(length);
-    // Digits and punctuation.
-    HeaderValue::try_from(ContentRange { bytes, whole }.to_string())
-        .unwrap_or_else(|_| HeaderValue::from_static("bytes */*"))
 }

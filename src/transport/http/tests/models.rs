@@ -125,7 +125,7 @@ async fn ranges_are_parts() {
             ("bytes=1-300000".to_string(), 1..300_001),
             (format!("bytes={}-", end - 5), end - 5..end),
             ("bytes=-300000".to_string(), end - 300_000..end),
-            ("bytes=7-99999999999999999999".to_string(), 7..end),
+            ("bytes=7-18446744073709551615".to_string(), 7..end),
         ] {
             let answer = running.ask("GET", &format!("range: {range}\r\n")).await;
             assert_eq!(answer.status, 206, "{range}");
