@@ -29,20 +29,22 @@ impl Executor for Threads {
 
     fn run(&self, count: usize, work: &(dyn Fn(usize) + Sync)) {
         let next = AtomicUsize::new(0);
-        let take_turns = || {
-            loop {
-                let index = next.fetch_add(1, Ordering::Relaxed);
-                if index >= count {
-                    return;
-                }
-                work(index);
-            }
-        };
         thread::scope(|scope| {
             for _ in 1..self.0.min(count) {
-                scope.spawn(take_turns);
+                scope.spawn(|| take_turns(&next, count, work));
             }
-            take_turns();
+            take_turns(&next, count, work);
         });
+    }
+}
+
+/// Works on the next index that no thread has taken, until all are taken.
+fn take_turns(next: &AtomicUsize, count: usize, work: &(dyn Fn(usize) + Sync)) {
+    loop {
+        let index = next.fetch_add(1, Ordering::Relaxed);
+        if index >= count {
+            return;
+        }
+        work(index);
     }
 }

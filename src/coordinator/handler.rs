@@ -87,14 +87,13 @@ impl Coordinator {
                 let worker = credentials.worker;
                 let evaluation =
                     evaluation.map_err(|reason| printable(&reason, LONGEST_REASON).into_owned());
-                let event = |request| Event::ShareEvaluated {
+                self.tell(&credentials, job, |request| Event::ShareEvaluated {
                     request,
                     worker,
                     client,
                     version,
                     evaluation,
-                };
-                self.tell(&credentials, job, event)
+                })
             }
         };
         answer.unwrap_or_else(Response::Refused)

@@ -7,7 +7,7 @@ use crate::{
     parameters::{PayloadSpec, Roles},
     protocol::Registration,
     report::DELTA,
-    strategy::{RoundPlan, StateSpec, StateTensor},
+    strategy::{RoundPlan, StateSpec},
 };
 
 /// The first version of the protocol that has payloads other than `delta`, and the encodings by role.
@@ -94,8 +94,8 @@ pub(super) fn check_plan(plan: &RoundPlan, state: &StateSpec) -> Result<(), Stri
         }
     }
     for name in &plan.sends {
-        let is_offered = |tensor: &StateTensor| tensor.offered && tensor.name == *name;
-        if !state.tensors.iter().any(is_offered) {
+        let mut tensors = state.tensors.iter();
+        if !tensors.any(|tensor| tensor.offered && tensor.name == *name) {
             return Err(format!(
                 "the plan sends {name:?}, which is no state tensor that the strategy offers to clients"
             ));
@@ -111,6 +111,7 @@ mod tests {
         ids::ClientId,
         parameters::{DType, Encoding},
         settings::TrainingSettings,
+        strategy::StateTensor,
     };
 
     fn plan(expects: Vec<PayloadSpec>) -> RoundPlan {

@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use super::{handle::Coordinator, state::State};
 use crate::{
-    ids::{JobId, Timestamp},
+    ids::{JobId, Timestamp, WorkerId},
     protocol::{TaskMessage, TaskWork},
     report::Refusal,
     round::{self, Event, Task, TaskKind},
@@ -35,18 +35,12 @@ impl Coordinator {
     ) -> Result<Response, Refusal> {
         let mut state = self.state();
         self.heard_of(&mut state, credentials)?;
-        let running = state
-            .running
-            .and_then(|job| Some((job, state.jobs.get(&job)?.machine.as_ref()?)));
-        let is_wanted = |message: &TaskMessage| {
-            running.is_some_and(|(job, machine)| {
-                message.job == job && machine.wants(credentials.worker, &task_of(message))
-            })
-        };
-        let unwanted = busy
-            .into_iter()
-            .filter(|message| !is_wanted(message))
-            .collect();
+        let mut unwanted = Vec::new();
+        for message in busy {
+            if !is_wanted(&state, credentials.worker, &message) {
+                unwanted.push(message);
+            }
+        }
         Ok(Response::Alive { unwanted })
     }
 
@@ -146,6 +140,16 @@ impl Coordinator {
             work,
         }
     }
+}
+
+/// Whether the job that runs still needs this task of this worker.
+fn is_wanted(state: &State, worker: WorkerId, message: &TaskMessage) -> bool {
+    if state.running != Some(message.job) {
+        return false;
+    }
+    let job = state.jobs.get(&message.job);
+    let machine = job.and_then(|job| job.machine.as_ref());
+    machine.is_some_and(|machine| machine.wants(worker, &task_of(message)))
 }
 
 fn task_of(message: &TaskMessage) -> Task {

@@ -30,15 +30,13 @@ pub(super) fn prepare(
     }
     // The coordinator's own copy is the one that counts; without one, that of the worker that came first.
     let here = trainers.dataset(&spec.dataset).ok();
-    let there = || {
-        workers
-            .iter()
-            .find_map(|host| find(&host.registration, spec))
-    };
-    let dataset = here
-        .clone()
-        .or_else(|| there().cloned())
-        .ok_or("nobody has the dataset")?;
+    let mut dataset = here.clone();
+    for host in workers {
+        if dataset.is_none() {
+            dataset = find(&host.registration, spec).cloned();
+        }
+    }
+    let dataset = dataset.ok_or("no worker and not the coordinator has the dataset")?;
     let labels = match here {
         Some(_) if spec.partition.needs_labels() => Some(
             trainers

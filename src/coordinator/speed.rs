@@ -87,8 +87,8 @@ impl Speeds {
     }
 
     fn position(&self, model: &str, dataset: &str) -> Option<usize> {
-        let is_it = |speed: &Speed| speed.model == model && speed.dataset == dataset;
-        self.known.iter().position(is_it)
+        let mut speeds = self.known.iter();
+        speeds.position(|speed| speed.model == model && speed.dataset == dataset)
     }
 }
 

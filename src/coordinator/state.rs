@@ -18,7 +18,7 @@ use crate::{
     ids::{JobId, RequestId, Timestamp, WorkerId},
     protocol::{Registration, Token},
     report::{Refusal, RefusalKind},
-    round::{Roster, WorkerRecord, WorkerState},
+    round::{Roster, WorkerState},
     transport::Credentials,
 };
 
@@ -148,25 +148,20 @@ impl State {
 
     /// Whether these credentials are a registered worker's.
     pub fn authenticate(&self, credentials: &Credentials) -> Result<&WorkerInfo, Refusal> {
-        let unknown = || {
-            Refusal::new(
-                RefusalKind::Unauthorized,
-                "this worker is not registered: register again",
-            )
-        };
-        let holds =
-            |record: &WorkerRecord<WorkerInfo>| record.info.token.matches(&credentials.token);
-        let record = self.roster.find(credentials.worker).ok_or_else(unknown)?;
-        if !holds(record) {
+        let token = &credentials.token;
+        let found = self.roster.find(credentials.worker);
+        let record = found.ok_or_else(not_registered)?;
+        if !record.info.token.matches(token) {
             // After a restart of the coordinator, an old worker's number can be another's: it then has to register.
-            if !self.roster.iter().any(|(_, other)| holds(other)) {
-                return Err(unknown());
+            let mut workers = self.roster.iter();
+            if !workers.any(|(_, other)| other.info.token.matches(token)) {
+                return Err(not_registered());
             }
             let detail = format!("the token is another worker's than {}", credentials.worker);
             return Err(Refusal::new(RefusalKind::Forbidden, detail));
         }
         match record.state {
-            WorkerState::Left => Err(unknown()),
+            WorkerState::Left => Err(not_registered()),
             _ => Ok(&record.info),
         }
     }
@@ -194,6 +189,13 @@ impl State {
             .map(|(worker, record)| (worker, &record.info.registration))
             .filter(|(_, registration)| job.can_be_trained_by(registration))
     }
+}
+
+fn not_registered() -> Refusal {
+    Refusal::new(
+        RefusalKind::Unauthorized,
+        "this worker is not registered: register again",
+    )
 }
 
 fn unknown_job(job: JobId) -> Refusal {

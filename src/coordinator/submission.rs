@@ -77,21 +77,17 @@ impl Coordinator {
             let problem = "can't be top_k: the model has more parameters than 32 bits can number";
             return Err(invalid(&JobError::new("encoding.reports", problem)));
         }
-        let storage = |error: &dyn std::error::Error| {
-            let detail = format!("the initial model can't be kept: {error}");
-            Refusal::new(RefusalKind::Storage, detail)
-        };
         let form = model_form(layout, spec.encoding.models, state);
         let begun = self.0.models.begin(id, ModelVersion(0), &form);
-        let mut writer = begun.map_err(|error| storage(&error))?;
-        write_initial(&mut *writer, initial, state).map_err(|error| storage(&error))?;
+        let mut writer = begun.map_err(|error| not_kept(&error))?;
+        write_initial(&mut *writer, initial, state).map_err(|error| not_kept(&error))?;
         let published = writer.publish(&state.numbers);
         Ok(KeptInitial {
             model: published.map_err(|error| match error {
                 StoreError::Encoding(problem) => {
                     invalid(&JobError::new("encoding.models", problem))
                 }
-                error => storage(&error),
+                error => not_kept(&error),
             })?,
             digest: Digest::of(bytemuck::cast_slice(initial.values())),
         })
@@ -156,13 +152,12 @@ impl Coordinator {
         spec: &JobSpec,
         layout: &Layout,
     ) -> Result<PreparedStrategy, Refusal> {
-        let refuse = |problem: String| invalid(&JobError::new("strategy", problem));
         let strategy = match (&spec.strategy, spec.strategy.build()) {
             (_, Some(strategy)) => strategy,
             (StrategySpec::Custom { name, settings }, None) => {
                 let Some(make) = self.0.strategies.get(name) else {
                     let known: Vec<_> = self.0.strategies.keys().map(String::as_str).collect();
-                    return Err(refuse(format!(
+                    return Err(invalid_strategy(format!(
                         "{name:?} is not registered with this coordinator; \"fedavg\" is built in, registered are: {}",
                         if known.is_empty() {
                             "none".to_string()
@@ -172,14 +167,14 @@ impl Coordinator {
                     )));
                 };
                 let made = make(spec, settings);
-                made.map_err(|error| refuse(format!("{name:?} can't be made: {error}")))?
+                made.map_err(|error| invalid_strategy(format!("{name:?} can't be made: {error}")))?
             }
-            (_, None) => return Err(refuse("is not known here".to_string())),
+            (_, None) => return Err(invalid_strategy("is not known here".to_string())),
         };
         let state = strategy.state();
         state
             .check(layout)
-            .map_err(|error| refuse(error.to_string()))?;
+            .map_err(|error| invalid_strategy(error.to_string()))?;
         let mut secret = [0; 32];
         getrandom::fill(&mut secret).map_err(|error| {
             let detail = format!("no randomness for the job's secret seed: {error}");
@@ -200,32 +195,33 @@ impl Coordinator {
         spec: &JobSpec,
         has_data: bool,
     ) -> Result<EvaluationBy, Refusal> {
-        let here = || {
-            if has_data {
-                self.0
-                    .trainers
-                    .trainer(&spec.description())
-                    .map(drop)
-                    .map_err(|error| error.to_string())
-            } else {
-                Err(format!("the coordinator has no dataset {:?}", spec.dataset))
-            }
-        };
-        Ok(match spec.evaluation {
-            EvaluationMode::Never => EvaluationBy::Nobody,
-            EvaluationMode::Workers => EvaluationBy::Workers,
-            EvaluationMode::Auto => here().map_or(EvaluationBy::Workers, |()| EvaluationBy::Driver),
-            EvaluationMode::Coordinator => match here() {
-                Ok(()) => EvaluationBy::Driver,
-                Err(reason) => {
-                    return Err(invalid(&JobError::new(
-                        "evaluation",
-                        format!("is not possible here: {reason}"),
-                    )));
-                }
-            },
-        })
+        match spec.evaluation {
+            EvaluationMode::Never => return Ok(EvaluationBy::Nobody),
+            EvaluationMode::Workers => return Ok(EvaluationBy::Workers),
+            EvaluationMode::Auto | EvaluationMode::Coordinator => {}
+        }
+        match self.can_evaluate(spec, has_data) {
+            Ok(()) => Ok(EvaluationBy::Driver),
+            Err(_) if spec.evaluation == EvaluationMode::Auto => Ok(EvaluationBy::Workers),
+            Err(reason) => Err(invalid(&JobError::new(
+                "evaluation",
+                format!("is not possible here: {reason}"),
+            ))),
+        }
     }
+
+    fn can_evaluate(&self, spec: &JobSpec, has_data: bool) -> Result<(), String> {
+        if !has_data {
+            return Err(format!("the coordinator has no dataset {:?}", spec.dataset));
+        }
+        let trainer = self.0.trainers.trainer(&spec.description());
+        trainer.map(drop).map_err(|error| error.to_string())
+    }
+}
+
+fn not_kept(error: &dyn std::error::Error) -> Refusal {
+    let detail = format!("the initial model can't be kept: {error}");
+    Refusal::new(RefusalKind::Storage, detail)
 }
 
 /// Writes a model and the initial values of a strategy's state, block by block.
@@ -279,6 +275,10 @@ pub(super) fn check_encodings(state: &State, job: &Job) -> Result<(), Refusal> {
         job.spec.encoding.reports, job.spec.encoding.models
     );
     Err(invalid(&JobError::new("encoding", problem)))
+}
+
+fn invalid_strategy(problem: String) -> Refusal {
+    invalid(&JobError::new("strategy", problem))
 }
 
 pub(super) fn invalid(error: &JobError) -> Refusal {

@@ -205,18 +205,6 @@ fn exchanges() -> Vec<(Request, Response)> {
         frozen: true,
     };
     let evaluation = Evaluation::new(0.1 + 0.2, 9).with_metric("größe", 1e-300);
-    let poll = |wait| Request::Poll {
-        credentials: credentials(),
-        busy: vec![task()],
-        wait,
-    };
-    let evaluated = |evaluation| Request::Evaluation {
-        credentials: credentials(),
-        job,
-        version: ModelVersion(4),
-        client,
-        evaluation,
-    };
     vec![
         (
             Request::Register {
@@ -269,8 +257,11 @@ fn exchanges() -> Vec<(Request, Response)> {
             },
             Response::Accepted,
         ),
-        (evaluated(Ok(evaluation)), Response::Accepted),
-        (evaluated(Err("no data".to_string())), Response::Accepted),
+        (evaluated(job, client, Ok(evaluation)), Response::Accepted),
+        (
+            evaluated(job, client, Err("no data".to_string())),
+            Response::Accepted,
+        ),
         (
             Request::Leave {
                 credentials: credentials(),
@@ -361,10 +352,29 @@ fn report(body: ReportBody) -> Request {
     }
 }
 
+fn poll(wait: Duration) -> Request {
+    Request::Poll {
+        credentials: credentials(),
+        busy: vec![task()],
+        wait,
+    }
+}
+
+fn evaluated(job: JobId, client: ClientId, evaluation: Result<Evaluation, String>) -> Request {
+    Request::Evaluation {
+        credentials: credentials(),
+        job,
+        version: ModelVersion(4),
+        client,
+        evaluation,
+    }
+}
+
+fn encoded(encoding: Encoding) -> Encoded {
+    encode(&Form::new(encoding, layout(), Roles::TRAINED), &values()).expect("a payload")
+}
+
 fn payloads() -> Payloads {
-    let encoded = |encoding| -> Encoded {
-        encode(&Form::new(encoding, layout(), Roles::TRAINED), &values()).expect("a payload")
-    };
     Payloads::new(vec![
         ("delta".to_string(), encoded(Encoding::Int8)),
         ("control".to_string(), encoded(Encoding::F32)),

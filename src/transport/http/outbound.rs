@@ -70,10 +70,11 @@ impl Outbound {
         let mut start = 0;
         let mut selected = VecDeque::new();
         for piece in pieces {
-            let within = |place: u64| place.clamp(start, start + piece.len() as u64) - start;
-            let bytes = within(range.start) as usize..within(range.end) as usize;
-            start += piece.len() as u64;
-            selected.push_back(piece.slice(bytes));
+            let end = start + piece.len() as u64;
+            let first = range.start.clamp(start, end) - start;
+            let after = range.end.clamp(start, end) - start;
+            selected.push_back(piece.slice(first as usize..after as usize));
+            start = end;
         }
         Self::new(Content::Pieces(selected))
     }

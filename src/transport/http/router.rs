@@ -52,16 +52,15 @@ pub fn router_of(
         config: Arc::new(config),
         document: Arc::new(document),
     };
-    let guard = move |request: Request<Body>| {
-        let guarded = request.map(|body| Body::new(Inbound::new(body, pace)));
-        std::future::ready(guarded)
-    };
     router
         .route(BASE, any(no_such_path))
         .route(&format!("{BASE}/"), any(no_such_path))
         .route(&format!("{BASE}/{{*path}}"), any(no_such_path))
         .method_not_allowed_fallback(no_such_method)
-        .layer(map_request(guard))
+        .layer(map_request(move |request: Request<Body>| {
+            let guarded = request.map(|body| Body::new(Inbound::new(body, pace)));
+            std::future::ready(guarded)
+        }))
         .with_state(app)
 }
 

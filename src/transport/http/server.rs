@@ -206,14 +206,13 @@ async fn serve_connection(
         request.extensions_mut().insert(connection.clone());
         // Who asks before sending stops by itself when refused.
         let asks_first = request.headers().contains_key(header::EXPECT);
-        let body = |body| {
+        router.call(request.map(|body| {
             if asks_first {
                 Body::new(body)
             } else {
                 Body::new(Lingering::new(body, linger))
             }
-        };
-        router.call(request.map(body))
+        }))
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())

@@ -1,6 +1,6 @@
 //! Where the coordinator is.
 
-use hyper::http::uri::{Authority, InvalidUri, PathAndQuery, Scheme, Uri};
+use hyper::http::uri::{Authority, PathAndQuery, Scheme, Uri};
 use thiserror::Error;
 
 use crate::transport::http::{DEFAULT_PORT, api::BASE};
@@ -15,41 +15,43 @@ pub(super) struct Address {
 impl Address {
     /// From `http://HOST:PORT`, `HOST:PORT` or `HOST`.
     pub(super) fn parse(text: &str) -> Result<Self, AddressError> {
-        let error = |problem: &str| AddressError {
-            address: text.to_string(),
-            problem: problem.to_string(),
-        };
         let trimmed = text.trim();
         let full = if trimmed.contains("://") {
             trimmed.to_string()
         } else {
             format!("http://{trimmed}")
         };
-        let invalid = |reason: InvalidUri| error(&reason.to_string());
-        let parts = full.parse::<Uri>().map_err(invalid)?.into_parts();
+        let parts = full
+            .parse::<Uri>()
+            .map_err(|reason| AddressError::new(text, &reason.to_string()))?
+            .into_parts();
         match parts.scheme.as_ref().map(Scheme::as_str) {
             Some("http") => {}
             Some("https") => {
-                return Err(error(
+                return Err(AddressError::new(
+                    text,
                     "only http is spoken; use a network that encrypts, such as Tailscale",
                 ));
             }
-            _ => return Err(error("must begin with http://")),
+            _ => return Err(AddressError::new(text, "must begin with http://")),
         }
-        let authority = parts.authority.ok_or_else(|| error("has no host"))?;
+        let authority = parts
+            .authority
+            .ok_or_else(|| AddressError::new(text, "has no host"))?;
         if authority.host().is_empty() || authority.as_str().contains('@') {
-            return Err(error("must be http://HOST:PORT"));
+            return Err(AddressError::new(text, "must be http://HOST:PORT"));
         }
         let authority = match authority.as_str().strip_prefix(authority.host()) {
-            Some("") => format!("{authority}:{DEFAULT_PORT}")
-                .parse()
-                .map_err(invalid)?,
+            Some("") => {
+                let with_port = format!("{authority}:{DEFAULT_PORT}").parse::<Authority>();
+                with_port.map_err(|reason| AddressError::new(text, &reason.to_string()))?
+            }
             _ if authority.port_u16().is_some_and(|port| port > 0) => authority,
-            _ => return Err(error("has no valid port")),
+            _ => return Err(AddressError::new(text, "has no valid port")),
         };
         let path = parts.path_and_query;
         if path.as_ref().is_some_and(|path| path.query().is_some()) {
-            return Err(error("must not have a query"));
+            return Err(AddressError::new(text, "must not have a query"));
         }
         let path = path.as_ref().map_or("", PathAndQuery::path);
         let prefix = path.trim_end_matches('/');
@@ -80,6 +82,15 @@ pub struct AddressError {
     pub address: String,
     /// What is wrong with it.
     pub problem: String,
+}
+
+impl AddressError {
+    fn new(address: &str, problem: &str) -> Self {
+        Self {
+            address: address.to_string(),
+            problem: problem.to_string(),
+        }
+    }
 }
 
 #[cfg(test)]

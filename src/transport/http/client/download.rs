@@ -78,6 +78,18 @@ enum Failure {
     Final(BodyError),
 }
 
+impl From<TransportError> for Failure {
+    fn from(error: TransportError) -> Self {
+        let is_transient = error.is_transient();
+        let broken = BodyError::Broken(Cause::of(error));
+        if is_transient {
+            Self::Transient(broken)
+        } else {
+            Self::Final(broken)
+        }
+    }
+}
+
 impl Download {
     async fn next(&mut self) -> Result<Option<Bytes>, BodyError> {
         loop {
@@ -125,20 +137,11 @@ impl Download {
     }
 
     async fn rest(&mut self, tag: &ETag) -> Result<Inbound<Incoming>, Failure> {
-        let failed = |error: TransportError| {
-            let is_transient = error.is_transient();
-            let broken = BodyError::Broken(Cause::of(error));
-            if is_transient {
-                return Failure::Transient(broken);
-            }
-            Failure::Final(broken)
-        };
         let call = self.call.again();
         let call = call
             .header(RANGE, format!("bytes={}-", self.position))
-            .map(|call| call.typed_header(IfRange::etag(tag.clone())))
-            .map_err(failed)?;
-        let answer = self.connection.send(call).await.map_err(failed)?;
+            .map(|call| call.typed_header(IfRange::etag(tag.clone())))?;
+        let answer = self.connection.send(call).await?;
         match answer.status {
             StatusCode::PARTIAL_CONTENT => {}
             // All of it, or less than what has come already: it is another model.
@@ -146,7 +149,7 @@ impl Download {
                 return Err(Failure::Final(BodyError::Changed));
             }
             _ => {
-                return Err(match answer.granted().await.map_err(failed)? {
+                return Err(match answer.granted().await? {
                     Err(refusal) if refusal.kind.is_transient() => {
                         Failure::Transient(BodyError::Broken(Cause::of(refusal)))
                     }

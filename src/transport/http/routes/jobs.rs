@@ -83,19 +83,22 @@ async fn decode(
     limit: u64,
     announced: Option<Digest>,
 ) -> Result<Parameters, Problem> {
-    let malformed = |error| Problem::from(BodyError::Malformed(Cause::of(error)));
     let mut decoder = Decoder::any().with_limit(limit);
     let mut digest = Digesting::default();
     while let Some(piece) = bytes.try_next().await? {
         digest.update(&piece);
-        decoder.push(&piece).map_err(malformed)?;
+        decoder.push(&piece).map_err(not_a_model)?;
     }
-    let initial = decoder.finish().map_err(malformed)?;
+    let initial = decoder.finish().map_err(not_a_model)?;
     let found = digest.finish();
     match announced.filter(|announced| *announced != found) {
-        Some(announced) => Err(malformed(SafetensorsError::Digest { announced, found })),
+        Some(announced) => Err(not_a_model(SafetensorsError::Digest { announced, found })),
         None => Ok(initial),
     }
+}
+
+fn not_a_model(error: SafetensorsError) -> Problem {
+    Problem::from(BodyError::Malformed(Cause::of(error)))
 }
 
 /// The jobs that are remembered.

@@ -213,21 +213,26 @@ impl Known {
         version: ModelVersion,
         body: &Arc<dyn StoredBody>,
     ) -> Result<Self, Problem> {
-        let stored = body.clone();
-        let known = move || {
-            Ok(Self {
-                version,
-                tag: etag::of_model(job, version, &*stored)?,
-                digest: stored.digest(),
-            })
-        };
-        let known: Result<Self, headers::Error> = if body.length() > LARGE {
-            let taken = tokio::task::spawn_blocking(known).await;
-            taken.map_err(|error| Problem::new(RefusalKind::Storage, error.to_string()))?
+        let known = if body.length() > LARGE {
+            let stored = body.clone();
+            let taken = tokio::task::spawn_blocking(move || Self::now(job, version, &*stored));
+            taken.await.map_err(unreadable)?
         } else {
-            known()
+            Self::now(job, version, &**body)
         };
-        known.map_err(|error| Problem::new(RefusalKind::Storage, error.to_string()))
+        known.map_err(unreadable)
+    }
+
+    fn now(
+        job: JobId,
+        version: ModelVersion,
+        body: &dyn StoredBody,
+    ) -> Result<Self, headers::Error> {
+        Ok(Self {
+            version,
+            tag: etag::of_model(job, version, body)?,
+            digest: body.digest(),
+        })
     }
 
     fn answer(
@@ -273,6 +278,10 @@ impl Known {
         headers.insert(DIGEST_HEADER, digest_value(self.digest));
         response
     }
+}
+
+fn unreadable(error: impl ToString) -> Problem {
+    Problem::new(RefusalKind::Storage, error.to_string())
 }
 
 fn beyond(length: u64) -> Response {
