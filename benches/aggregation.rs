@@ -11,6 +11,8 @@
 
 use std::{collections::BTreeMap, fs, hint::black_box, sync::Arc, thread, time::Duration};
 
+#[cfg(feature = "testing")]
+use criterion::{BenchmarkGroup, measurement::WallTime};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use fedavg::{
     coordinator::Threads,
@@ -225,9 +227,34 @@ fn aggregation(criterion: &mut Criterion) {
                     });
                 }
             }
+            #[cfg(feature = "testing")]
+            without_avx512(&mut group, &size, &global, &deltas, &mut next);
         }
     }
     group.finish();
+}
+
+/// What a CPU takes that has AVX2 but not AVX-512, as most have: needs `--features testing`.
+#[cfg(feature = "testing")]
+fn without_avx512(
+    group: &mut BenchmarkGroup<'_, WallTime>,
+    size: &str,
+    global: &Parameters,
+    deltas: &[Arc<Parameters>],
+    next: &mut Parameters,
+) {
+    fedavg::strategy::testing::without_avx512(true);
+    for encoding in [Encoding::F32, Encoding::F16, Encoding::Bf16] {
+        let encoded = reports(deltas, encoding);
+        for threads in [1, 2] {
+            let executor = Threads::new(threads);
+            let name = format!("fold_{}_avx2_{threads}_threads", encoding.name());
+            group.bench_function(BenchmarkId::new(name, size), |bencher| {
+                bencher.iter(|| fold(global, &encoded, &executor, next));
+            });
+        }
+    }
+    fedavg::strategy::testing::without_avx512(false);
 }
 
 criterion_group!(benches, aggregation);

@@ -11,13 +11,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use super::DeviceSpec;
-
-/// Counts the energy of one device.
-pub trait EnergySource: Send {
-    /// Millijoules since some moment that stays the same; none if it can't be read now.
-    fn millijoules(&mut self) -> Option<u64>;
-}
+use super::{DeviceSpec, EnergySource};
 
 /// Divides the energy of one device over the trainings on it.
 ///

@@ -36,12 +36,14 @@ mod cuda;
 #[cfg(feature = "burn")]
 mod device;
 mod energy;
+mod energy_source;
 mod error;
 mod hardware;
 #[cfg(all(feature = "burn", any(feature = "libtorch", test)))]
 mod libtorch;
 #[cfg(feature = "hardware")]
 mod nvml;
+mod parse;
 mod pin;
 #[cfg(feature = "burn")]
 mod proof;
@@ -53,7 +55,8 @@ mod version;
 pub use choose::Choice;
 #[cfg(any(feature = "libtorch", feature = "cuda"))]
 use cuda::Cuda;
-pub use energy::{EnergyMeter, EnergySource, Metered};
+pub use energy::{EnergyMeter, Metered};
+pub use energy_source::EnergySource;
 pub use error::DeviceError;
 pub use pin::{ComputeCapability, Pin};
 pub use spec::{DeviceSpec, LibTorchTarget, WgpuTarget};

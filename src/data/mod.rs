@@ -24,6 +24,7 @@
 //! backend, or draws from a generator that the caller did not seed. Nothing here panics on a damaged file.
 
 mod cifar10;
+mod dataset;
 mod digits;
 #[cfg(feature = "cli")]
 pub mod download;
@@ -36,6 +37,7 @@ mod source;
 mod transform;
 
 pub use cifar10::cifar10;
+pub use dataset::Dataset;
 pub use digits::digits;
 pub use error::DataError;
 #[cfg(feature = "vision")]
@@ -44,33 +46,3 @@ pub use image_set::{ImageSet, ImageShape, LabelledImage};
 pub use location::{DATA_DIR_VARIABLE, data_dir};
 pub use source::{Source, open};
 pub use transform::{Augmentation, Batch, Normalization, Transform};
-
-use sha2::{Digest, Sha256};
-
-/// Training and test images of one kind, and what is usual to do with them.
-#[derive(Debug, Clone)]
-pub struct Dataset {
-    /// What partitioners deal and clients train on.
-    pub train: ImageSet,
-    /// What the global model is evaluated on. Of the shape and the classes of `train`.
-    pub test: ImageSet,
-    /// How raw values become inputs.
-    pub normalization: Normalization,
-    /// How training images are usually varied. A suggestion: nothing applies it unasked.
-    pub augmentation: Augmentation,
-}
-
-impl Dataset {
-    /// A SHA-256 in hexadecimal over both sets' fingerprints. Two processes with the same hold the same data.
-    pub fn fingerprint(&self) -> String {
-        let mut hash = Sha256::new();
-        hash.update(self.train.fingerprint());
-        hash.update(self.test.fingerprint());
-        image_set::hex(&hash.finalize())
-    }
-
-    /// The transform of this dataset's images by its normalisation.
-    pub fn transform(&self) -> Result<Transform, DataError> {
-        Transform::new(self.train.shape(), &self.normalization)
-    }
-}

@@ -14,6 +14,7 @@
 //!
 //! Nothing here panics: what burn panics on comes back as [`BridgeError::Panicked`].
 
+mod error;
 mod export;
 mod import;
 mod pytorch;
@@ -25,11 +26,11 @@ use std::{
 };
 
 use burn::module::Module;
-use thiserror::Error;
+pub use error::BridgeError;
 
 #[cfg(doc)]
 use crate::parameters::Role;
-use crate::parameters::{Layout, LayoutError, Parameters};
+use crate::parameters::{Layout, Parameters};
 
 /// The module's values, with the layout that [`layout_of`] gives.
 ///
@@ -84,26 +85,6 @@ pub fn import<M: Module>(module: M, parameters: &Parameters) -> Result<M, Bridge
 /// drawn yet are not drawn at all.
 pub(crate) fn fill<M: Module>(module: M, parameters: &Parameters) -> Result<M, BridgeError> {
     guarded(|| import::fill(module, parameters))
-}
-
-/// Why values do not go from a module to parameters or back.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[non_exhaustive]
-pub enum BridgeError {
-    /// The module and the parameters have different tensors.
-    #[error(transparent)]
-    Layout(#[from] LayoutError),
-    /// A tensor of the module is not f32.
-    #[error("tensor {name:?} is {found}; only F32 can be averaged")]
-    Dtype {
-        /// Its name.
-        name: String,
-        /// Its type.
-        found: String,
-    },
-    /// Burn panicked.
-    #[error("burn panicked: {0}")]
-    Panicked(String),
 }
 
 fn guarded<T>(action: impl FnOnce() -> Result<T, BridgeError>) -> Result<T, BridgeError> {

@@ -34,7 +34,7 @@ impl fmt::Display for Refusal {
 }
 
 macro_rules! kinds {
-    ($($(#[$doc:meta])* $name:ident = $code:literal, $status:literal;)*) => {
+    ($($(#[$doc:meta])* $name:ident = $code:literal;)*) => {
         /// The reasons for a refusal.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
         #[cfg_attr(feature = "http", derive(utoipa::ToSchema))]
@@ -53,60 +53,53 @@ macro_rules! kinds {
                     $(Self::$name => $code,)*
                 }
             }
-
-            /// The HTTP status that carries it.
-            pub fn status(self) -> u16 {
-                match self {
-                    $(Self::$name => $status,)*
-                }
-            }
         }
     };
 }
 
 kinds! {
     /// No token, or one that is not known: register (again).
-    Unauthorized = "unauthorized", 401;
+    Unauthorized = "unauthorized";
     /// A token that is known, for something that is not its holder's.
-    Forbidden = "forbidden", 403;
+    Forbidden = "forbidden";
     /// No such job.
-    UnknownJob = "unknown_job", 404;
+    UnknownJob = "unknown_job";
     /// The job has no such client.
-    UnknownClient = "unknown_client", 404;
+    UnknownClient = "unknown_client";
     /// No such resource: a path, a version that never was.
-    NotFound = "not_found", 404;
+    NotFound = "not_found";
     /// It was there and is not kept any more.
-    Gone = "gone", 410;
+    Gone = "gone";
     /// The report came after its round had closed.
-    Late = "late", 409;
+    Late = "late";
     /// The report is being uploaded by another request at this moment.
-    Duplicate = "duplicate", 409;
+    Duplicate = "duplicate";
     /// The report starts from another version than the round's global model.
-    Stale = "stale", 409;
+    Stale = "stale";
     /// The round has not begun.
-    WrongRound = "wrong_round", 409;
+    WrongRound = "wrong_round";
     /// The client is not in the round's cohort.
-    NotInCohort = "not_in_cohort", 409;
+    NotInCohort = "not_in_cohort";
     /// Another worker has the client's lease.
-    NotLeased = "not_leased", 409;
+    NotLeased = "not_leased";
     /// The worker's copy of the dataset is not the coordinator's.
-    DatasetMismatch = "dataset_mismatch", 409;
+    DatasetMismatch = "dataset_mismatch";
     /// The request contradicts the state: a job that has ended can't be cancelled.
-    Conflict = "conflict", 409;
+    Conflict = "conflict";
     /// The body can't be decoded, has another layout, or a value that is not finite.
-    Malformed = "malformed", 422;
+    Malformed = "malformed";
     /// More examples than the client's partition has, or none.
-    ExamplesExceeded = "examples_exceeded", 422;
+    ExamplesExceeded = "examples_exceeded";
     /// The job's specification is not one that can run here.
-    InvalidJob = "invalid_job", 422;
+    InvalidJob = "invalid_job";
     /// The body is larger than the configured limit.
-    TooLarge = "too_large", 413;
+    TooLarge = "too_large";
     /// The upload broke off before its end.
-    Truncated = "truncated", 400;
+    Truncated = "truncated";
     /// The coordinator's storage has no room, or fails.
-    Storage = "storage", 507;
+    Storage = "storage";
     /// A limit of the coordinator is reached for now.
-    Busy = "busy", 503;
+    Busy = "busy";
 }
 
 impl RefusalKind {

@@ -7,7 +7,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::planted::{Bug, planted};
 use crate::{
     ids::{ClientId, ModelVersion, RequestId, RoundId, Timestamp, WorkerId},
     report::{Refusal, RefusalKind, ReportMetadata},
@@ -240,7 +239,7 @@ impl Collection {
         let Some(member) = self.members.get(&client) else {
             return Offer::Refuse(self.not_in_cohort(client));
         };
-        if metadata.base_version != self.version && !planted(Bug::StaleAdmitted) {
+        if metadata.base_version != self.version {
             let detail = format!(
                 "starts from version {}, and the round from {}",
                 metadata.base_version, self.version
@@ -303,7 +302,7 @@ impl Collection {
             }
             Some(MemberState::Accepted { .. }) => return refuse(from_another(client)),
             Some(MemberState::Failed(refusal)) => return refuse(refusal.clone()),
-            _ if self.closed && !planted(Bug::LateAccepted) => return refuse(late(self.round)),
+            _ if self.closed => return refuse(late(self.round)),
             Some(MemberState::Uploading(current)) if *current == upload => {}
             _ => {
                 let detail = format!("worker {worker} lost the lease of client {client} meanwhile");

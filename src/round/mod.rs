@@ -13,7 +13,6 @@ mod event;
 mod leases;
 mod machine;
 mod pending;
-mod planted;
 mod roster;
 #[cfg(test)]
 mod tests;

@@ -6,20 +6,23 @@
 //! crash is an accepted report.
 
 mod handles;
+mod place;
 mod rounds;
 mod spooled;
+mod stored;
 mod trailer;
 mod upload;
 
 use std::{
-    collections::BTreeMap,
     fmt,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex},
 };
 
 use handles::Handles;
+pub use place::FileSpoolConfig;
+use place::Place;
 use rounds::Rounds;
-use spooled::SpooledFile;
+use stored::{Shared, Stored};
 #[cfg(test)]
 pub(super) use trailer::{PayloadTrailer, Trailer};
 use upload::Upload;
@@ -27,38 +30,15 @@ use upload::Upload;
 use super::DataFolder;
 use crate::{
     ids::{ClientId, JobId, RequestId, RoundId},
-    parameters::{BlockReader, BodyForm, EncodedReader},
-    report::{Report, ReportMetadata, Spool, SpoolError, SpoolKey, SpoolWriter},
+    parameters::{BlockReader, BodyForm},
+    report::{Report, Spool, SpoolError, SpoolKey, SpoolWriter},
 };
-
-/// What a [`FileSpool`] may use.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct FileSpoolConfig {
-    /// How many stored reports are open at once, at most, whatever their number; at least 1. Uploads are open beside them.
-    pub max_open: usize,
-    /// After how many bytes of an upload they are brought to the disk, so that its end does not wait for all of them;
-    /// 0: at its end alone.
-    pub sync_every: u64,
-    /// How many bytes of small pieces an upload gathers before it writes them.
-    pub gather: usize,
-}
-
-impl Default for FileSpoolConfig {
-    fn default() -> Self {
-        Self {
-            max_open: 256,
-            sync_every: 32 << 20,
-            gather: 256 << 10,
-        }
-    }
-}
 
 /// Reports in files of a [`DataFolder`]. What is full is the disk; there is no other limit. Every method may wait for it.
 ///
 /// A report that somebody holds stays readable after it has been forgotten: its file goes with the last of its readers.
 #[derive(Clone)]
-pub struct FileSpool(Arc<Inner>);
+pub struct FileSpool(Arc<Shared>);
 
 impl fmt::Debug for FileSpool {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -66,37 +46,10 @@ impl fmt::Debug for FileSpool {
     }
 }
 
-struct Inner {
-    place: Arc<Place>,
-    stored: Mutex<BTreeMap<SpoolKey, Stored>>,
-}
-
-/// What uploads and stored reports need of their spool.
-struct Place {
-    config: FileSpoolConfig,
-    rounds: Rounds,
-    handles: Handles,
-}
-
-struct Stored {
-    metadata: ReportMetadata,
-    /// Each payload by name: all of them in one file.
-    payloads: Vec<(String, EncodedReader<SpooledFile>)>,
-}
-
-impl Stored {
-    /// Removes the file with its last reader.
-    fn forget(&self) {
-        if let Some((_, reader)) = self.payloads.first() {
-            reader.source().forget();
-        }
-    }
-}
-
 impl FileSpool {
     /// The spool of this folder. There is one at a time.
     pub fn new(folder: Arc<DataFolder>, config: FileSpoolConfig) -> Self {
-        Self(Arc::new(Inner {
+        Self(Arc::new(Shared {
             place: Arc::new(Place {
                 config,
                 rounds: Rounds::new(folder),
@@ -110,12 +63,6 @@ impl FileSpool {
     #[cfg(test)]
     pub(super) fn open(&self) -> usize {
         self.0.place.handles.open()
-    }
-}
-
-impl Inner {
-    fn stored(&self) -> MutexGuard<'_, BTreeMap<SpoolKey, Stored>> {
-        self.stored.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -136,7 +83,8 @@ impl Spool for FileSpool {
         accepted: &[(ClientId, RequestId)],
     ) -> Result<Vec<Report>, SpoolError> {
         let stored = self.0.stored();
-        let report = |&(client, upload): &(ClientId, RequestId)| {
+        let mut reports = Vec::with_capacity(accepted.len());
+        for &(client, upload) in accepted {
             let key = SpoolKey {
                 job,
                 round,
@@ -148,9 +96,9 @@ impl Spool for FileSpool {
             for (name, reader) in &found.payloads {
                 payloads.push((name.clone(), Arc::new(reader.clone())));
             }
-            Ok(Report::new(client, round, found.metadata.clone(), payloads))
-        };
-        accepted.iter().map(report).collect()
+            reports.push(Report::new(client, round, found.metadata.clone(), payloads));
+        }
+        Ok(reports)
     }
 
     fn forget(&self, key: SpoolKey) {
@@ -164,11 +112,11 @@ impl Spool for FileSpool {
     fn discard(&self, job: JobId, round: RoundId) {
         let gone: Vec<Stored> = {
             let mut stored = self.0.stored();
-            let keys: Vec<_> = stored
-                .range(SpoolKey::of_round(job, round))
-                .map(|(key, _)| *key)
-                .collect();
-            keys.iter().filter_map(|key| stored.remove(key)).collect()
+            let of_round = SpoolKey::of_round(job, round);
+            stored
+                .extract_if(of_round, |_, _| true)
+                .map(|(_, report)| report)
+                .collect()
         };
         // Files are removed outside of the lock.
         for stored in gone {

@@ -6,9 +6,13 @@
 //! below 5e8 is, times a delta (24 bits) is exact in f64, so that multiplying and adding in one instruction gives the same
 //! bits, and is done if the CPU can.
 
-use half::{bf16, f16};
+#[cfg(target_arch = "x86_64")]
+mod halves;
+mod pass;
 
-use crate::parameters::{Block, GROUP, groups};
+use pass::Pass;
+
+use crate::parameters::Block;
 
 /// Reports added in one pass.
 pub(super) const PASS: usize = 4;
@@ -84,25 +88,43 @@ fn is_short(weight: f64) -> bool {
     weight.to_bits() & ((1 << 24) - 1) == 0
 }
 
-struct Pass<'a> {
-    sums: &'a mut [f64],
-    weights: &'a [f64],
-    /// Either one, or as many as [`PASS`], all of one encoding.
-    blocks: &'a [Block<'a>],
-    /// Whether products are exact.
-    exact: bool,
+/// Set to do without AVX-512, for benchmarks of CPUs that lack it.
+#[cfg(feature = "testing")]
+pub(super) static NARROW: std::sync::atomic::AtomicBool = std::sync::atomic::AtomicBool::new(false);
+
+#[cfg(all(target_arch = "x86_64", feature = "testing"))]
+fn is_narrow() -> bool {
+    NARROW.load(std::sync::atomic::Ordering::Relaxed)
+}
+
+#[cfg(all(target_arch = "x86_64", not(feature = "testing")))]
+const fn is_narrow() -> bool {
+    false
 }
 
 #[cfg(target_arch = "x86_64")]
 fn dispatch(pass: Pass<'_>) {
-    use pulp::x86::{V3, V4};
-    if let Some(simd) = V4::try_new() {
-        if let ([Block::F16(_), ..], true) = (pass.blocks, pass.exact) {
-            return simd.vectorize(wide::HalfPass { simd, pass });
+    if is_narrow() {
+        return dispatch_narrow(pass);
+    }
+    if let Some(simd) = pulp::x86::V4::try_new() {
+        if pass.is_exact_f16() {
+            return simd.vectorize(halves::Wide { simd, pass });
         }
         return simd.vectorize(pass);
     }
-    match V3::try_new() {
+    dispatch_narrow(pass);
+}
+
+/// As [`dispatch`], without AVX-512.
+#[cfg(target_arch = "x86_64")]
+fn dispatch_narrow(pass: Pass<'_>) {
+    if pass.is_exact_f16()
+        && let Some(simd) = fearless_simd::Level::new().as_avx2()
+    {
+        return halves::add_narrow(simd, pass);
+    }
+    match pulp::x86::V3::try_new() {
         Some(simd) => simd.vectorize(pass),
         None => pass.run::<false>(),
     }
@@ -117,305 +139,14 @@ fn dispatch(pass: Pass<'_>) {
     }
 }
 
-#[cfg(target_arch = "x86_64")]
-impl pulp::NullaryFnOnce for Pass<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn call(self) {
-        if self.exact {
-            self.run::<true>()
-        } else {
-            self.run::<false>()
-        }
-    }
-}
-
-impl Pass<'_> {
-    #[inline(always)]
-    fn run<const FUSED: bool>(self) {
-        let (sums, w) = (self.sums, self.weights);
-        match self.blocks {
-            [Block::F32(a), Block::F32(b), Block::F32(c), Block::F32(d)] => {
-                add_rows::<f32, 4, FUSED>(sums, w, [a, b, c, d]);
-            }
-            [Block::F16(a), Block::F16(b), Block::F16(c), Block::F16(d)] => {
-                add_rows::<f16, 4, FUSED>(sums, w, [a, b, c, d]);
-            }
-            [
-                Block::Bf16(a),
-                Block::Bf16(b),
-                Block::Bf16(c),
-                Block::Bf16(d),
-            ] => {
-                add_rows::<bf16, 4, FUSED>(sums, w, [a, b, c, d]);
-            }
-            [Block::F32(a)] => add_rows::<f32, 1, FUSED>(sums, w, [a]),
-            [Block::F16(a)] => add_rows::<f16, 1, FUSED>(sums, w, [a]),
-            [Block::Bf16(a)] => add_rows::<bf16, 1, FUSED>(sums, w, [a]),
-            [
-                Block::Int8 {
-                    values: a,
-                    scales: x,
-                    skip,
-                },
-                Block::Int8 {
-                    values: b,
-                    scales: y,
-                    ..
-                },
-                Block::Int8 {
-                    values: c,
-                    scales: z,
-                    ..
-                },
-                Block::Int8 {
-                    values: d,
-                    scales: s,
-                    ..
-                },
-            ] => add_groups::<4, FUSED>(sums, w, [a, b, c, d], [x, y, z, s], *skip),
-            [
-                Block::Int8 {
-                    values,
-                    scales,
-                    skip,
-                },
-            ] => add_groups::<1, FUSED>(sums, w, [values], [scales], *skip),
-            others => {
-                for (block, weight) in others.iter().zip(w) {
-                    add_other(sums, *weight, block);
-                }
-            }
-        }
-    }
-}
-
-/// A value that becomes an f64 without loss.
-trait Value: Copy {
-    fn widen(self) -> f64;
-}
-
-impl Value for f32 {
-    #[inline(always)]
-    fn widen(self) -> f64 {
-        f64::from(self)
-    }
-}
-
-impl Value for bf16 {
-    #[inline(always)]
-    fn widen(self) -> f64 {
-        f64::from(f32::from_bits(u32::from(self.to_bits()) << 16))
-    }
-}
-
-impl Value for f16 {
-    /// Of finite values, in arithmetic that the compiler makes vectors of: the exponent is moved to f32's place and
-    /// bias; if it was 0, the value is subnormal there, and one subtraction makes it normal here.
-    #[inline(always)]
-    fn widen(self) -> f64 {
-        const BIAS: u32 = (127 - 15) << 23;
-        let bits = u32::from(self.to_bits());
-        let moved = (bits & 0x7fff) << 13;
-        let normal = moved + BIAS;
-        let subnormal = f32::from_bits(normal + (1 << 23)) - f32::from_bits(BIAS + (1 << 23));
-        let size = match moved >> 23 {
-            0 => subnormal.to_bits(),
-            _ => normal,
-        };
-        f64::from(f32::from_bits(size | (bits & 0x8000) << 16))
-    }
-}
-
-#[inline(always)]
-fn accumulate<const FUSED: bool>(sum: f64, weight: f64, value: f64) -> f64 {
-    if FUSED {
-        weight.mul_add(value, sum)
-    } else {
-        sum + weight * value
-    }
-}
-
-#[inline(always)]
-fn add_rows<T: Value, const N: usize, const FUSED: bool>(
-    sums: &mut [f64],
-    weights: &[f64],
-    rows: [&[T]; N],
-) {
-    let len = sums.len();
-    // As long as the sums, said where the compiler sees it.
-    let rows = rows.map(|row| &row[..len]);
-    let weights: [f64; N] = std::array::from_fn(|report| weights[report]);
-    for (index, sum) in sums.iter_mut().enumerate() {
-        let mut value = *sum;
-        for report in 0..N {
-            value = accumulate::<FUSED>(value, weights[report], rows[report][index].widen());
-        }
-        *sum = value;
-    }
-}
-
-/// A scale has 16 significant bits and an integer 7, so that their product, the delta, has 23: a weight times a scale and
-/// then times the integer gives the bits of the weight times the delta, if products are exact.
-#[inline(always)]
-fn add_groups<const N: usize, const FUSED: bool>(
-    sums: &mut [f64],
-    weights: &[f64],
-    rows: [&[i8]; N],
-    scales: [&[f32]; N],
-    skip: usize,
-) {
-    for (group, range) in groups(sums.len(), skip).enumerate() {
-        let sums = &mut sums[range.clone()];
-        let rows = rows.map(|row| &row[range.clone()]);
-        let scales = scales.map(|scales| f64::from(scales[group]));
-        if FUSED {
-            let factors: [f64; N] = std::array::from_fn(|report| weights[report] * scales[report]);
-            add_integers(sums, factors, rows, |sum, factor, value| {
-                accumulate::<FUSED>(sum, factor, value)
-            });
-        } else {
-            // The weight comes last: a product with it may round.
-            let pairs: [(f64, f64); N] =
-                std::array::from_fn(|report| (weights[report], scales[report]));
-            add_integers(sums, pairs, rows, |sum, (weight, scale), value| {
-                sum + weight * (scale * value)
-            });
-        }
-    }
-}
-
-#[inline(always)]
-fn add_integers<F: Copy, const N: usize>(
-    sums: &mut [f64],
-    factors: [F; N],
-    rows: [&[i8]; N],
-    accumulate: impl Fn(f64, F, f64) -> f64,
-) {
-    // Whole groups, nearly all, have a length that the compiler knows.
-    if let Ok(sums) = <&mut [f64; GROUP]>::try_from(&mut *sums) {
-        let mut whole = [&[0; GROUP]; N];
-        for (whole, row) in whole.iter_mut().zip(rows) {
-            let Some(row) = row.first_chunk() else { return };
-            *whole = row;
-        }
-        for (index, sum) in sums.iter_mut().enumerate() {
-            let mut value = *sum;
-            for report in 0..N {
-                let integer = f64::from(whole[report][index]);
-                value = accumulate(value, factors[report], integer);
-            }
-            *sum = value;
-        }
-        return;
-    }
-    for (index, sum) in sums.iter_mut().enumerate() {
-        for report in 0..N {
-            *sum = accumulate(*sum, factors[report], f64::from(rows[report][index]));
-        }
-    }
-}
-
-/// Sparse values, of which those that are not there would add zero, which changes no sum; and the types that no job of
-/// many clients sends at speed.
-#[inline(always)]
-fn add_other(sums: &mut [f64], weight: f64, block: &Block<'_>) {
-    match block {
-        Block::Sparse {
-            indices,
-            values,
-            start,
-        } => {
-            for (index, value) in indices.iter().zip(*values) {
-                sums[*index as usize - start] += weight * f64::from(*value);
-            }
-        }
-        Block::F64(values) => {
-            for (sum, value) in sums.iter_mut().zip(*values) {
-                *sum += weight * value;
-            }
-        }
-        Block::U32(values) => {
-            for (sum, value) in sums.iter_mut().zip(*values) {
-                *sum += weight * f64::from(*value);
-            }
-        }
-        Block::U64(values) => {
-            for (sum, value) in sums.iter_mut().zip(*values) {
-                *sum += weight * *value as f64;
-            }
-        }
-        _ => {}
-    }
-}
-
-/// Half precision with the CPU's own conversion, sixteen values at a time.
-#[cfg(target_arch = "x86_64")]
-mod wide {
-    use std::arch::x86_64::{__m256, __m512d};
-
-    use half::f16;
-    use pulp::{NullaryFnOnce, x86::V4};
-
-    use super::{Block, Pass, add_rows};
-
-    pub(super) struct HalfPass<'a> {
-        pub simd: V4,
-        pub pass: Pass<'a>,
-    }
-
-    impl NullaryFnOnce for HalfPass<'_> {
-        type Output = ();
-
-        #[inline(always)]
-        fn call(self) {
-            let (sums, weights) = (self.pass.sums, self.pass.weights);
-            match self.pass.blocks {
-                [Block::F16(a), Block::F16(b), Block::F16(c), Block::F16(d)] => {
-                    add_halves(self.simd, sums, weights, [a, b, c, d]);
-                }
-                [Block::F16(a)] => add_halves(self.simd, sums, weights, [a]),
-                _ => {}
-            }
-        }
-    }
-
-    #[inline(always)]
-    fn add_halves<const N: usize>(simd: V4, sums: &mut [f64], weights: &[f64], rows: [&[f16]; N]) {
-        let len = sums.len();
-        let rows = rows.map(|row| &row[..len]);
-        let factors: [__m512d; N] =
-            std::array::from_fn(|report| simd.avx512f._mm512_set1_pd(weights[report]));
-        let (chunks, rest) = sums.as_chunks_mut::<16>();
-        let whole = chunks.len();
-        let halves = rows.map(|row| &row.as_chunks::<16>().0[..whole]);
-        for (index, chunk) in chunks.iter_mut().enumerate() {
-            let mut sums: [__m512d; 2] = bytemuck::cast(*chunk);
-            for report in 0..N {
-                let values = simd
-                    .avx512f
-                    ._mm512_cvtph_ps(bytemuck::cast(halves[report][index]));
-                let values: [__m256; 2] = bytemuck::cast(values);
-                for (sum, values) in sums.iter_mut().zip(values) {
-                    let values = simd.avx512f._mm512_cvtps_pd(values);
-                    *sum = simd.avx512f._mm512_fmadd_pd(factors[report], values, *sum);
-                }
-            }
-            *chunk = bytemuck::cast(sums);
-        }
-        let tail = rows.map(|row| &row[16 * whole..]);
-        add_rows::<f16, N, true>(rest, weights, tail);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
 
     use super::*;
     use crate::parameters::{
-        BlockBuffer, BlockReader, Encoded, Encoding, Form, Layout, Parameters, Role, Roles, encode,
+        BlockBuffer, BlockReader, Encoded, Encoding, Form, GROUP, Layout, Parameters, Role, Roles,
+        encode,
     };
 
     const LEN: usize = 3 * GROUP + 37;
@@ -458,6 +189,8 @@ mod tests {
         if let Some(simd) = pulp::x86::V3::try_new() {
             results.push(("v3", with(&|pass| simd.vectorize(pass))));
         }
+        #[cfg(target_arch = "x86_64")]
+        results.push(("without AVX-512", with(&dispatch_narrow)));
         results
     }
 

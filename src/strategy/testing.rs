@@ -12,6 +12,12 @@ use crate::{
     settings::TrainingSettings,
 };
 
+/// Has folds do without AVX-512 from now on, or use it again, in all of this process: for benchmarks of CPUs that lack it.
+#[cfg(feature = "testing")]
+pub fn without_avx512(narrow: bool) {
+    super::kernel::NARROW.store(narrow, std::sync::atomic::Ordering::Relaxed);
+}
+
 /// The next global model that a strategy without a state makes of this one and these reports, in client order.
 ///
 /// # Errors

@@ -7,7 +7,10 @@ use std::path::Path;
 use flate2::read::GzDecoder;
 use tar::Archive;
 
-use super::{DownloadError, Origin, file_error};
+use super::{
+    error::{DownloadError, file_error},
+    origin::Origin,
+};
 use crate::data::cifar10::{BATCH_BYTES, FOLDER, TEST_BATCH, TRAIN_BATCHES};
 
 /// The names of the classes; part of the archive, though nothing here reads it.

@@ -7,7 +7,11 @@ use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 
-use super::{DownloadError, Origin, Progress, file_error};
+use super::{
+    error::{DownloadError, file_error},
+    origin::Origin,
+    progress::Progress,
+};
 
 /// More than any archive of this dataset has. A stream without an end stops here.
 const MOST_BYTES: u64 = 1 << 30;

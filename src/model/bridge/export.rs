@@ -8,7 +8,7 @@ use burn::{
 };
 
 use super::{
-    BridgeError,
+    error::BridgeError,
     pytorch::{Path, transpose},
 };
 use crate::parameters::{Layout, LayoutError, Parameters, Role};

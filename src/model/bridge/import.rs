@@ -6,7 +6,7 @@ use burn::{
 };
 
 use super::{
-    BridgeError,
+    error::BridgeError,
     pytorch::{Path, transpose},
 };
 use crate::parameters::{LayoutError, Parameters};

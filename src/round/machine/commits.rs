@@ -3,11 +3,7 @@
 use super::{Phase, RoundMachine};
 use crate::{
     ids::{ClientId, ModelVersion, RoundId, Timestamp},
-    round::{
-        Command, Excluded, JobEvent,
-        collection::Collection,
-        planted::{Bug, planted},
-    },
+    round::{Command, Excluded, JobEvent, collection::Collection},
     strategy::Aggregation,
 };
 
@@ -21,13 +17,10 @@ impl RoundMachine {
             return;
         };
         let (accepted, outstanding) = (current.accepted_count(), current.outstanding());
-        let mut quorum = current.plan.quorum;
-        if planted(Bug::QuorumIgnored) {
-            quorum = quorum.min(1);
-        }
+        let quorum = current.plan.quorum;
         let is_due = now >= current.deadline;
         let is_full = accepted >= current.plan.goal || outstanding == 0;
-        let is_hopeless = accepted + outstanding < current.plan.quorum;
+        let is_hopeless = accepted + outstanding < quorum;
         if !is_due && !is_full && !is_hopeless {
             return;
         }
@@ -47,10 +40,8 @@ impl RoundMachine {
         } else {
             "the deadline has passed"
         };
-        let mut reason = format!(
-            "{why} with {accepted} of {} accepted reports that the quorum needs",
-            current.plan.quorum
-        );
+        let mut reason =
+            format!("{why} with {accepted} of {quorum} accepted reports that the quorum needs");
         if let Some(failure) = current.first_failure() {
             reason = format!("{reason}; {}", failure.detail);
         }
@@ -67,9 +58,8 @@ impl RoundMachine {
             return;
         }
         let checked = aggregation.and_then(|aggregation| {
-            match &self.current {
-                Some(current) if !planted(Bug::ExclusionIgnored) => check(current, &aggregation)?,
-                _ => {}
+            if let Some(current) = &self.current {
+                check(current, &aggregation)?;
             }
             Ok(aggregation)
         });
@@ -110,13 +100,9 @@ impl RoundMachine {
             .as_ref()
             .and_then(|current| current.train_loss(folded));
         let accepted = self.close_current();
-        let moved = if planted(Bug::BasisOfExcluded) {
-            &accepted
-        } else {
-            folded
-        };
-        self.basis
-            .extend(moved.iter().map(|client| (*client, round)));
+        for client in folded {
+            self.basis.insert(*client, round);
+        }
         let mut metrics = aggregation.metrics;
         // JSON has no other numbers: a log with one could not be read back.
         metrics.retain(|_, value| value.is_finite());

@@ -9,16 +9,15 @@
 //! `FEDAVG_ROUND_SEEDS` changes how many seeds are tried, `FEDAVG_ROUND_EVENTS` how many events each plays.
 
 mod checker;
+mod planted;
 mod world;
 
 use std::{collections::BTreeSet, fmt, str::FromStr};
 
+use planted::Bug;
 use world::World;
 
-use crate::{
-    report::RefusalKind,
-    round::planted::{Bug, PLANTED},
-};
+use crate::report::RefusalKind;
 
 /// What a run has been through.
 #[derive(Debug, Default, Clone)]
@@ -139,13 +138,13 @@ fn no_sequence_of_events_breaks_an_invariant() {
 
 /// The first of 200 seeds that shows a planted bug, and what it says.
 fn caught(bug: Bug) -> (u64, String) {
-    PLANTED.set(Some(bug));
-    let found = (0..200).find_map(|seed| {
-        let violation = World::new(seed, false).run(events()).err()?;
-        Some((seed, violation))
-    });
-    PLANTED.set(None);
-    found.unwrap_or_else(|| panic!("200 seeds did not find {bug:?}"))
+    for seed in 0..200 {
+        let mut world = World::new(seed, false).with_bug(bug);
+        if let Err(violation) = world.run(events()) {
+            return (seed, violation);
+        }
+    }
+    panic!("200 seeds did not find {bug:?}")
 }
 
 #[test]

@@ -1,12 +1,15 @@
 //! One version of a model while its values are written.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+};
 
 use super::{
-    Unfinished,
     files::NewFile,
     state,
     stored::{FileModel, FileState},
+    unfinished::Unfinished,
 };
 use crate::{
     parameters::{
@@ -110,18 +113,20 @@ impl Target {
             let bytes = self.buffer.bytes(places.values_len);
             let scales = self.scales.bytes(places.scales_len);
             if !encoder.encode(part, scales, bytes) {
-                let is_first = self
-                    .unfit
-                    .as_ref()
-                    .is_none_or(|(first, _)| range.start < *first);
-                if is_first {
-                    self.unfit = Some((range.start, encoder.unfit(part)));
-                }
+                note_unfit(&mut self.unfit, range.start, encoder.unfit(part));
             }
             self.file.write(folder, places.values, bytes)?;
             self.file.write(folder, places.scales, scales)?;
         }
         Ok(())
+    }
+}
+
+/// Keeps the first place only: blocks come in any order, and the message must not depend on it.
+fn note_unfit(unfit: &mut Option<(usize, String)>, place: usize, tensor: String) {
+    match unfit {
+        Some((first, _)) if *first <= place => {}
+        _ => *unfit = Some((place, tensor)),
     }
 }
 
@@ -179,26 +184,29 @@ impl ModelWriter for Writer {
             forms.push(state);
             files.push(target.file);
         }
+        // All together, so that the disk can bring them out at once.
         let finished = NewFile::finish_all(files)?;
         let place = next.publish()?;
-        let mut placed = finished
-            .into_iter()
-            .map(|file| Arc::new(file.place(&place)));
-        // As many as there were, in the same order.
-        let mut take = || {
-            placed
-                .next()
-                .ok_or(StoreError::Incomplete { missing: 0, len: 0 })
-        };
-        let plain = take()?;
-        let sent = if has_sent { take()? } else { plain.clone() };
-        let frozen = if has_frozen { Some(take()?) } else { None };
+        // As many files as there were, in the same order.
+        let mut placed = VecDeque::with_capacity(finished.len());
+        for file in finished {
+            placed.push_back(Arc::new(file.place(&place)));
+        }
+        let plain = taken(placed.pop_front())?;
+        let mut sent = plain.clone();
+        if has_sent {
+            sent = taken(placed.pop_front())?;
+        }
+        let mut frozen = None;
+        if has_frozen {
+            frozen = Some(taken(placed.pop_front())?);
+        }
         let mut states = Vec::with_capacity(forms.len());
         for state in forms {
             states.push(FileState {
                 name: state.name,
                 offered: state.offered,
-                file: take()?,
+                file: taken(placed.pop_front())?,
             });
         }
         Ok(Arc::new(FileModel {
@@ -209,4 +217,8 @@ impl ModelWriter for Writer {
             numbers: numbers.clone(),
         }))
     }
+}
+
+fn taken<T>(file: Option<T>) -> Result<T, StoreError> {
+    file.ok_or(StoreError::Incomplete { missing: 0, len: 0 })
 }

@@ -9,7 +9,7 @@ use std::{
     },
 };
 
-use super::Place;
+use super::place::Place;
 use crate::{
     parameters::{BlockError, PayloadSource},
     report::SpoolKey,

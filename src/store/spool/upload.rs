@@ -2,7 +2,12 @@
 
 use std::{fs::File, path::PathBuf, sync::Arc};
 
-use super::{Inner, Place, Stored, spooled::SpooledFile, trailer::Trailer};
+use super::{
+    place::Place,
+    spooled::SpooledFile,
+    stored::{Shared, Stored},
+    trailer::Trailer,
+};
 use crate::{
     Cause,
     parameters::{BlockError, BodyDecoder, BodyForm, BodySink, Digest, Digesting, EncodedReader},
@@ -17,14 +22,14 @@ const DIRECT: usize = 64 * 1024;
 const CHUNK: usize = 256 * 1024;
 
 pub(super) struct Upload {
-    spool: Arc<Inner>,
+    spool: Arc<Shared>,
     decoder: BodyDecoder,
     part: Part,
 }
 
 impl Upload {
     pub fn begin(
-        spool: Arc<Inner>,
+        spool: Arc<Shared>,
         key: SpoolKey,
         form: &Arc<BodyForm>,
     ) -> Result<Self, SpoolError> {
@@ -105,8 +110,8 @@ impl Part {
         form: BodyForm,
         metadata: &ReportMetadata,
     ) -> Result<Vec<(String, EncodedReader<SpooledFile>)>, SpoolError> {
-        let failed = |error: BlockError| SpoolError::Storage(Cause::of(error));
-        self.write_gathered().map_err(failed)?;
+        self.write_gathered()
+            .map_err(|error| SpoolError::Storage(Cause::of(error)))?;
         let trailer = Trailer::new(self.key, metadata, &form, self.digest());
         let trailer = trailer
             .encode()

@@ -67,12 +67,37 @@ impl Problem {
 
 impl From<Refusal> for Problem {
     fn from(refusal: Refusal) -> Self {
-        let status = StatusCode::from_u16(refusal.kind.status());
-        let status = status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         Self {
             transient: refusal.kind.is_transient(),
-            ..Self::of_http(status, refusal.kind.code(), refusal.detail)
+            ..Self::of_http(status_of(refusal.kind), refusal.kind.code(), refusal.detail)
         }
+    }
+}
+
+/// The HTTP status that carries a refusal of this kind.
+pub(super) fn status_of(kind: RefusalKind) -> StatusCode {
+    match kind {
+        RefusalKind::Unauthorized => StatusCode::UNAUTHORIZED,
+        RefusalKind::Forbidden => StatusCode::FORBIDDEN,
+        RefusalKind::UnknownJob | RefusalKind::UnknownClient | RefusalKind::NotFound => {
+            StatusCode::NOT_FOUND
+        }
+        RefusalKind::Gone => StatusCode::GONE,
+        RefusalKind::Late
+        | RefusalKind::Duplicate
+        | RefusalKind::Stale
+        | RefusalKind::WrongRound
+        | RefusalKind::NotInCohort
+        | RefusalKind::NotLeased
+        | RefusalKind::DatasetMismatch
+        | RefusalKind::Conflict => StatusCode::CONFLICT,
+        RefusalKind::Malformed | RefusalKind::ExamplesExceeded | RefusalKind::InvalidJob => {
+            StatusCode::UNPROCESSABLE_ENTITY
+        }
+        RefusalKind::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+        RefusalKind::Truncated => StatusCode::BAD_REQUEST,
+        RefusalKind::Storage => StatusCode::INSUFFICIENT_STORAGE,
+        RefusalKind::Busy => StatusCode::SERVICE_UNAVAILABLE,
     }
 }
 
@@ -130,8 +155,8 @@ mod tests {
             let back: Problem = serde_json::from_str(&text).unwrap();
             assert_eq!(back.refusal(), Some(refusal));
             assert_eq!(
-                problem.into_response().status().as_u16(),
-                kind.status(),
+                problem.into_response().status(),
+                status_of(*kind),
                 "{kind:?}"
             );
         }

@@ -11,6 +11,7 @@ use rand::{RngExt, SeedableRng, seq::IndexedRandom};
 use super::{
     Seen,
     checker::{Asked, Checker, Offered},
+    planted::{Bug, Planted},
 };
 use crate::{
     ids::{ClientId, ModelVersion, RequestId, RoundId, Timestamp, WorkerId},
@@ -56,6 +57,7 @@ enum Flight {
 
 pub struct World {
     machine: RoundMachine,
+    planted: Planted,
     checker: Checker,
     rng: ChaCha8Rng,
     habits: Habits,
@@ -119,6 +121,7 @@ impl World {
         };
         Self {
             machine: RoundMachine::new(config.clone(), Timestamp(0)),
+            planted: Planted::default(),
             checker: Checker::new(config),
             rng,
             habits,
@@ -139,6 +142,12 @@ impl World {
     }
 
     /// Plays so many random events, then drives the job fairly to its end.
+    /// With a bug between the driver and the machine.
+    pub fn with_bug(mut self, bug: Bug) -> Self {
+        self.planted.bug = Some(bug);
+        self
+    }
+
     pub fn run(&mut self, events: u32) -> Result<Seen, String> {
         self.drain()?;
         for _ in 0..self.limits.min_workers {
@@ -243,6 +252,7 @@ impl World {
             self.trace.push(format!("{} ms  {event:?}", self.now.0));
         }
         self.checker.event(&event, self.now);
+        let event = self.planted.event(event, self.machine.status().version);
         self.machine.handle(event, self.now);
         Ok(())
     }
@@ -250,6 +260,7 @@ impl World {
     fn drain(&mut self) -> Result<Vec<(RequestId, Response)>, String> {
         let mut answers = Vec::new();
         while let Some(command) = self.machine.poll_command() {
+            let command = self.planted.command(command);
             if self.tracing {
                 self.trace.push(format!("    -> {command:?}"));
             }

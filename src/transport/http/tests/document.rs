@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 
 use super::Running;
-use crate::transport::http::{openapi, router};
+use crate::transport::http::{openapi, problem::status_of, router};
 
 const METHODS: [&str; 5] = ["get", "put", "post", "delete", "patch"];
 
@@ -146,7 +146,7 @@ fn collect_references(value: &Value, found: &mut Vec<String>) {
 fn every_refusal_is_in_the_protocol() {
     let protocol = include_str!("../../../../docs/protocol.md");
     for kind in crate::report::RefusalKind::ALL {
-        let row = format!("| `{}` | {}", kind.code(), kind.status());
+        let row = format!("| `{}` | {}", kind.code(), status_of(*kind).as_u16());
         assert!(protocol.contains(&row), "docs/protocol.md lacks {row}");
     }
 }

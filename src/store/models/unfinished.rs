@@ -1,0 +1,135 @@
+//! The folder of a version while it is written, and the step that puts it in its place.
+
+use std::{
+    collections::BTreeSet,
+    fs, io,
+    path::{Path, PathBuf},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use crate::{
+    ids::{JobId, ModelVersion},
+    store::{
+        DataFolder, StoreError,
+        folder::{failed, job_folder, make_in, sync_folder},
+    },
+};
+
+/// What all handles of one store share.
+pub(super) struct Models {
+    pub folder: Arc<DataFolder>,
+    /// Numbers the folders that are written: two attempts at one version don't meet.
+    pub next: AtomicU64,
+    /// Jobs whose folder is known to be on the disk. Held while a version is put in its place.
+    pub durable: Mutex<BTreeSet<JobId>>,
+}
+
+impl Models {
+    pub fn job(&self, job: JobId) -> PathBuf {
+        job_folder(&self.folder.models(), job)
+    }
+
+    pub fn durable(&self) -> MutexGuard<'_, BTreeSet<JobId>> {
+        self.durable.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The folder of a version while it is written. Dropped before it is published, it is removed.
+pub(super) struct Unfinished {
+    models: Arc<Models>,
+    job: JobId,
+    version: ModelVersion,
+    attempt: u64,
+    pub path: PathBuf,
+    published: bool,
+}
+
+impl Unfinished {
+    pub fn create(
+        models: Arc<Models>,
+        job: JobId,
+        version: ModelVersion,
+    ) -> Result<Self, StoreError> {
+        let attempt = models.next.fetch_add(1, Ordering::Relaxed);
+        let folder = models.job(job);
+        let path = folder.join(format!("v{version}.{attempt}.next"));
+        make_in(&folder, || fs::create_dir(&path)).map_err(|error| failed(&path, error))?;
+        Ok(Self {
+            models,
+            job,
+            version,
+            attempt,
+            path,
+            published: false,
+        })
+    }
+
+    pub fn folder(&self) -> &DataFolder {
+        &self.models.folder
+    }
+
+    /// Puts it in its version's place; its files are on the disk already. Returns that place.
+    pub fn publish(mut self) -> Result<PathBuf, StoreError> {
+        let folder = self.models.job(self.job);
+        let place = folder.join(format!("v{}", self.version));
+        let old = folder.join(format!("v{}.{}.old", self.version, self.attempt));
+        sync_folder(&self.path).map_err(|error| failed(&self.path, error))?;
+        let models = self.models.clone();
+        let mut durable = models.durable();
+        let replaced = match fs::rename(&place, &old) {
+            Ok(()) => true,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => false,
+            Err(error) => return Err(failed(&place, error)),
+        };
+        let renamed = fs::rename(&self.path, &place);
+        let is_there = renamed.is_ok();
+        let appeared = renamed.and_then(|()| sync_folder(&folder)).and_then(|()| {
+            if durable.contains(&self.job) {
+                Ok(())
+            } else {
+                sync_folder(&models.folder.models())
+            }
+        });
+        if let Err(error) = appeared {
+            if is_there {
+                remove_tree(&place);
+            }
+            if replaced && let Err(error) = fs::rename(&old, &place) {
+                tracing::warn!(folder = %old.display(), %error, "a model stays under another name");
+            }
+            return Err(failed(&place, error));
+        }
+        durable.insert(self.job);
+        drop(durable);
+        self.published = true;
+        if replaced {
+            remove_tree(&old);
+        }
+        Ok(place)
+    }
+}
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        if !self.published {
+            remove_tree(&self.path);
+            // Before the job's folder: one that is made again later is not taken for a durable one.
+            self.models.durable().remove(&self.job);
+            // It stays if other versions are in it.
+            let _ = fs::remove_dir(self.models.job(self.job));
+        }
+    }
+}
+
+/// Removes a folder and what is in it, if it is there.
+pub(super) fn remove_tree(path: &Path) {
+    match fs::remove_dir_all(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            tracing::warn!(folder = %path.display(), %error, "a model stays behind");
+        }
+        _ => {}
+    }
+}
