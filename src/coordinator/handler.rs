@@ -11,7 +11,7 @@ use crate::{
     report::{Refusal, RefusalKind},
     round::{Event, RoundMachine},
     text::printable,
-    transport::{Credentials, Handler, ModelBody, Peer, Request, Response},
+    transport::{Caller, Credentials, Handler, ModelBody, Peer, Request, Requester, Response},
 };
 
 /// The most characters of a reason that a worker gives.
@@ -20,6 +20,20 @@ const LONGEST_REASON: usize = 1000;
 impl Handler for Coordinator {
     fn handle(&self, peer: Peer, request: Request) -> BoxFuture<'_, Response> {
         Box::pin(self.answer(peer, request))
+    }
+
+    fn check_requester<'a>(
+        &'a self,
+        peer: Peer,
+        requester: &'a Requester,
+    ) -> BoxFuture<'a, Result<(), Refusal>> {
+        let checked = match requester {
+            Requester::NewWorker { join_token } => {
+                self.admit(&Caller::new(peer, join_token.clone()))
+            }
+            Requester::Worker(credentials) => self.state().authenticate(credentials).map(drop),
+        };
+        Box::pin(std::future::ready(checked))
     }
 }
 

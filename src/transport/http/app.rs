@@ -11,8 +11,8 @@ use crate::transport::{Handler, Operator};
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct RouterConfig {
-    /// The largest JSON body, in bytes.
-    pub max_json: usize,
+    /// The largest JSON bodies.
+    pub json: JsonLimits,
     /// The largest body with parameters, in bytes. The coordinator has limits of its own that know the model.
     pub max_body: u64,
     /// The most pieces (of 256 KiB) of models on disk that are in memory at once, over all downloads. If so many are
@@ -20,9 +20,11 @@ pub struct RouterConfig {
     pub pieces: usize,
     /// A body of which nothing arrives for so long is broken off. A JSON body must be whole within this time.
     pub stall_timeout: Duration,
-    /// The fewest bytes a second of a body, once it was waited for 10 s in all; the time in which the coordinator itself is
-    /// busy does not count. 0: any.
+    /// The fewest bytes a second of a body, once it was waited for `upload_grace` in all; the time in which the coordinator
+    /// itself is busy does not count. 0: any.
     pub min_upload_rate: u64,
+    /// For how long of the time that a body is waited for its rate does not matter.
+    pub upload_grace: Duration,
     /// The longest that a poll may ask to wait.
     pub max_wait: Duration,
     /// How often a silent stream of events gets a comment.
@@ -38,15 +40,41 @@ pub struct RouterConfig {
 impl Default for RouterConfig {
     fn default() -> Self {
         Self {
-            max_json: 1 << 20,
+            json: JsonLimits::default(),
             max_body: 8 << 30,
             pieces: 32,
             stall_timeout: Duration::from_secs(60),
             min_upload_rate: 1024,
+            upload_grace: Duration::from_secs(10),
             max_wait: Duration::from_secs(300),
             keep_alive: Duration::from_secs(15),
             hosts: Vec::new(),
             advertised: None,
+        }
+    }
+}
+
+/// The largest JSON bodies, in bytes, by what they are. Each has a default.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct JsonLimits {
+    /// A worker's registration.
+    pub registration: usize,
+    /// A heartbeat or a poll: the tasks that the worker is busy with.
+    pub tasks: usize,
+    /// A client's failure or evaluation.
+    pub outcome: usize,
+    /// The specification of a job.
+    pub job: usize,
+}
+
+impl Default for JsonLimits {
+    fn default() -> Self {
+        Self {
+            registration: 64 << 10,
+            tasks: 1 << 20,
+            outcome: 64 << 10,
+            job: 1 << 20,
         }
     }
 }

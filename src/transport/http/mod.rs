@@ -41,7 +41,7 @@ mod server;
 #[cfg(test)]
 mod tests;
 
-pub use app::RouterConfig;
+pub use app::{JsonLimits, RouterConfig};
 pub use axum;
 pub use client::{AddressError, ClientConfig, HttpTransport, OperatorClient};
 pub use problem::Problem;

@@ -9,6 +9,7 @@ mod limits;
 mod models;
 mod operator;
 mod resume;
+mod strangers;
 mod worker;
 
 use std::{
