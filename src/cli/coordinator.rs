@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     backend::DeviceSpec,
-    coordinator::{Coordinator, CoordinatorConfig},
+    coordinator::{Coordinator, CoordinatorConfig, RegistrationLimits},
     protocol::Token,
     store::{DataFolder, FileModels, FileSpool, FileSpoolConfig},
     transport::http::{
@@ -129,6 +129,12 @@ pub struct LimitArgs {
     /// The most workers at once
     #[arg(long, value_name = "N", default_value = "20000")]
     pub max_workers: usize,
+    /// The most examples of a dataset that is dealt to clients
+    #[arg(long, value_name = "N", default_value = "100000000")]
+    pub max_examples: u64,
+    /// How many workers that are gone are remembered
+    #[arg(long, value_name = "N", default_value = "256")]
+    pub keep_workers: usize,
     /// The most clients of a job
     #[arg(long, value_name = "N", default_value = "1000000", value_parser = clap::value_parser!(u32).range(1..))]
     pub max_clients: u32,
@@ -274,6 +280,12 @@ impl LimitArgs {
             upload_buffer: usize::try_from(self.upload_buffer).unwrap_or(usize::MAX),
             max_local_examples: self.max_local_examples,
             max_workers: self.max_workers,
+            keep_workers: self.keep_workers,
+            registration: {
+                let mut registration = RegistrationLimits::default();
+                registration.examples = self.max_examples;
+                registration
+            },
             max_clients: self.max_clients,
             max_queued: self.max_queued,
             keep_jobs: self.keep_jobs,

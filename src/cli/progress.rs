@@ -136,7 +136,7 @@ impl JobProgress {
                 replaces,
                 name,
             } => format!(
-                "warning: worker {worker} took over from worker {replaces}, which is gone, under its name {name:?}"
+                "warning: worker {worker} takes the place of worker {replaces}, which was lost, under its name {name:?}"
             ),
             JobEvent::DataResized { client, examples } => {
                 format!("client {client} now has {examples} examples")

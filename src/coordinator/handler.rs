@@ -14,9 +14,6 @@ use crate::{
     transport::{Caller, Credentials, Handler, ModelBody, Peer, Request, Requester, Response},
 };
 
-/// The most characters of a reason that a worker gives.
-const LONGEST_REASON: usize = 1000;
-
 impl Handler for Coordinator {
     fn handle(&self, peer: Peer, request: Request) -> BoxFuture<'_, Response> {
         Box::pin(self.answer(peer, request))
@@ -82,7 +79,7 @@ impl Coordinator {
                 reason,
             } => {
                 let worker = credentials.worker;
-                let reason = printable(&reason, LONGEST_REASON).into_owned();
+                let reason = printable(&reason, self.0.config.max_reason).into_owned();
                 self.tell(&credentials, job, |request| Event::TaskFailed {
                     request,
                     worker,
@@ -100,7 +97,7 @@ impl Coordinator {
             } => {
                 let worker = credentials.worker;
                 let evaluation =
-                    evaluation.map_err(|reason| printable(&reason, LONGEST_REASON).into_owned());
+                    evaluation.map_err(|reason| printable(&reason, self.0.config.max_reason).into_owned());
                 self.tell(&credentials, job, |request| Event::ShareEvaluated {
                     request,
                     worker,

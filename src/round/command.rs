@@ -217,11 +217,11 @@ pub enum JobEvent {
         /// What it lacks, in words.
         lacks: String,
     },
-    /// A worker with data of its own is there under the name of an earlier one that is gone, and has that one's clients.
+    /// A worker with data of its own is there under the name of one that was lost, and has that one's clients.
     WorkerReturned {
         /// The worker.
         worker: WorkerId,
-        /// The one that is gone.
+        /// The one that was lost.
         replaces: WorkerId,
         /// The name of both.
         name: String,

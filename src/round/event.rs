@@ -32,10 +32,10 @@ pub enum Event {
         /// once or when the other is lost.
         replaces: Option<WorkerId>,
     },
-    /// The data of a worker's own has this many examples, for the clients whose only home it is. Sent when a worker takes over
-    /// from an earlier one; 0 counts as 1, and what the client then sends says what is wrong.
+    /// The clients whose data this worker alone has, or had, have this many examples from now on. Sent before
+    /// [`Event::WorkerJoined`] of one that replaces it. 0 counts as 1, and what the client then sends says what is wrong.
     DataResized {
-        /// The worker.
+        /// The worker, which may be gone.
         worker: WorkerId,
         /// How many examples it has.
         examples: u64,
