@@ -13,6 +13,7 @@ use super::{
 use crate::{
     backend::DeviceSpec,
     coordinator::{Coordinator, CoordinatorConfig, RegistrationLimits},
+    parameters::HeaderLimits,
     protocol::Token,
     store::{DataFolder, FileModels, FileSpool, FileSpoolConfig},
     transport::http::{
@@ -156,6 +157,15 @@ pub struct LimitArgs {
     /// The most connections at once; a worker has up to three
     #[arg(long, value_name = "N", default_value = "32768")]
     pub max_connections: usize,
+    /// The largest header of an initial model
+    #[arg(long, value_name = "BYTES", default_value = "16MiB", value_parser = bytes)]
+    pub max_header: u64,
+    /// The most tensors of an initial model
+    #[arg(long, value_name = "N", default_value = "100000")]
+    pub max_tensors: usize,
+    /// The longest name of a tensor of an initial model
+    #[arg(long, value_name = "BYTES", default_value = "1KiB", value_parser = bytes)]
+    pub max_tensor_name: u64,
     /// The largest body with parameters, whatever the model
     #[arg(long, value_name = "BYTES", default_value = "8GiB", value_parser = bytes)]
     pub max_body: u64,
@@ -281,10 +291,9 @@ impl LimitArgs {
             max_local_examples: self.max_local_examples,
             max_workers: self.max_workers,
             keep_workers: self.keep_workers,
-            registration: {
-                let mut registration = RegistrationLimits::default();
-                registration.examples = self.max_examples;
-                registration
+            registration: RegistrationLimits {
+                examples: self.max_examples,
+                ..RegistrationLimits::default()
             },
             max_clients: self.max_clients,
             max_queued: self.max_queued,
@@ -306,6 +315,12 @@ impl LimitArgs {
         let config = RouterConfig::default();
         RouterConfig {
             max_body: self.max_body,
+            header: HeaderLimits {
+                bytes: usize::try_from(self.max_header).unwrap_or(usize::MAX),
+                tensors: self.max_tensors,
+                name: usize::try_from(self.max_tensor_name).unwrap_or(usize::MAX),
+                ..config.header
+            },
             min_upload_rate: self.min_upload_rate,
             max_wait: config.max_wait.max(self.poll_wait),
             ..config

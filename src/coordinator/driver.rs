@@ -9,8 +9,8 @@ use std::{
 };
 
 use super::{
-    capacity::Host, deal::Deal, handle::Coordinator, job::Job, needs::Needs, prepare::local_examples,
-    state::State,
+    capacity::Host, deal::Deal, handle::Coordinator, job::Job, needs::Needs,
+    prepare::local_examples, state::State,
 };
 use crate::{
     ids::{JobId, RoundId, Timestamp, WorkerId},

@@ -228,7 +228,9 @@ async fn a_lost_worker_gets_its_client_back_with_the_size_that_its_data_has_now(
     lose_all(&lab);
     // So many come and go meanwhile that nobody else is remembered.
     for index in 0..200 {
-        let other = lab.register(at_home(&lab, &format!("other-{index}"), 10)).await;
+        let other = lab
+            .register(at_home(&lab, &format!("other-{index}"), 10))
+            .await;
         let credentials = other.unwrap();
         let leave = Request::Leave { credentials };
         lab.coordinator.handle(Peer::InProcess, leave).await;
@@ -240,7 +242,10 @@ async fn a_lost_worker_gets_its_client_back_with_the_size_that_its_data_has_now(
         lab.poll(&smaller, Vec::new()).await,
         lab.poll(&larger, Vec::new()).await,
     ];
-    assert_eq!(tasks.each_ref().map(|task| task.client), [ClientId(0), ClientId(1)]);
+    assert_eq!(
+        tasks.each_ref().map(|task| task.client),
+        [ClientId(0), ClientId(1)]
+    );
     let claim = |task: &TaskMessage, examples| ReportMetadata {
         examples,
         ..lab.metadata(task)

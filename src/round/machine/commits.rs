@@ -181,7 +181,10 @@ fn describe_failures(round: &Collection) -> Option<String> {
     let mut failures = round.failures();
     let (client, failure) = failures.next()?;
     let mut text = match failure.worker {
-        Some(worker) => format!("client {client} (worker {worker}) failed: {}", failure.reason),
+        Some(worker) => format!(
+            "client {client} (worker {worker}) failed: {}",
+            failure.reason
+        ),
         None => format!("client {client} failed: {}", failure.reason),
     };
     let more = failures.count();

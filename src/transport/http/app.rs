@@ -5,7 +5,10 @@ use std::{sync::Arc, time::Duration};
 use tokio::sync::Semaphore;
 use utoipa::openapi::OpenApi;
 
-use crate::transport::{Handler, Operator};
+use crate::{
+    parameters::HeaderLimits,
+    transport::{Handler, Operator},
+};
 
 /// The limits of the routes. Each has a default.
 #[derive(Debug, Clone)]
@@ -15,6 +18,10 @@ pub struct RouterConfig {
     pub json: JsonLimits,
     /// The largest body with parameters, in bytes. The coordinator has limits of its own that know the model.
     pub max_body: u64,
+    /// What the header of an initial model may have.
+    pub header: HeaderLimits,
+    /// The most initial models that are read at once, since each is in memory whole; further ones wait.
+    pub max_submissions: usize,
     /// The most pieces (of 256 KiB) of models on disk that are in memory at once, over all downloads. If so many are
     /// on their way, the next ones are of 16 KiB.
     pub pieces: usize,
@@ -42,6 +49,8 @@ impl Default for RouterConfig {
         Self {
             json: JsonLimits::default(),
             max_body: 8 << 30,
+            header: HeaderLimits::default(),
+            max_submissions: 4,
             pieces: 32,
             stall_timeout: Duration::from_secs(60),
             min_upload_rate: 1024,
@@ -87,6 +96,8 @@ pub(super) struct App {
     pub config: Arc<RouterConfig>,
     /// A permit for each piece of a stored model that may be in memory.
     pub pieces: Arc<Semaphore>,
+    /// A permit for each initial model that may be on its way.
+    pub submissions: Arc<Semaphore>,
     /// The OpenAPI document.
     pub document: Arc<OpenApi>,
 }

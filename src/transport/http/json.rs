@@ -85,11 +85,7 @@ fn is_json(media_type: &str) -> bool {
     lower == "application/json" || (lower.starts_with("application/") && lower.ends_with("+json"))
 }
 
-async fn read_whole(
-    body: Body,
-    limit: usize,
-    what: &str,
-) -> Result<axum::body::Bytes, Problem> {
+async fn read_whole(body: Body, limit: usize, what: &str) -> Result<axum::body::Bytes, Problem> {
     let length = body.size_hint().lower();
     if length > limit as u64 {
         return Err(too_large(&format!("{length} bytes"), limit, what));

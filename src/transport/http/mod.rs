@@ -30,6 +30,7 @@ mod credentials;
 mod etag;
 mod guard;
 mod inbound;
+mod initial_model;
 mod json;
 mod openapi;
 mod outbound;

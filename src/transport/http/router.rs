@@ -39,6 +39,7 @@ pub fn router_of(
     config: RouterConfig,
 ) -> Router {
     let pieces = config.pieces.clamp(1, Semaphore::MAX_PERMITS);
+    let submissions = config.max_submissions.clamp(1, Semaphore::MAX_PERMITS);
     let pace = Pace {
         stall: config.stall_timeout,
         least_rate: config.min_upload_rate,
@@ -53,6 +54,7 @@ pub fn router_of(
         handler,
         operator,
         pieces: Arc::new(Semaphore::new(pieces)),
+        submissions: Arc::new(Semaphore::new(submissions)),
         config: Arc::new(config),
         document: Arc::new(document),
     };

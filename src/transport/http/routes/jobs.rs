@@ -11,29 +11,22 @@ use axum::{
         sse::{Event, KeepAlive, Sse},
     },
 };
-use futures_util::{StreamExt, TryStreamExt};
+use futures_util::StreamExt;
 use serde::Deserialize;
 
 use crate::{
-    Cause,
     ids::{JobId, RoundId},
     job::JobSpec,
-    parameters::{
-        Digest, Digesting, Parameters,
-        safetensors::{Decoder, SafetensorsError},
-    },
     protocol::{JobSummary, LoggedEvent, RoundRecord},
     report::RefusalKind,
-    transport::{
-        BodyError, ByteStream,
-        http::{
-            api::{BASE, JOB_HEADER, SAFETENSORS},
-            content::{digest, media_type, parameters},
-            credentials::{AsOperator, Ids},
-            json::{Json, json_header},
-            openapi::Safetensors,
-            problem::Problem,
-        },
+    transport::http::{
+        api::{BASE, JOB_HEADER, SAFETENSORS},
+        content::{digest, media_type, parameters},
+        credentials::{AsOperator, Ids},
+        initial_model::read_initial_model,
+        json::{Json, json_header},
+        openapi::Safetensors,
+        problem::Problem,
     },
 };
 
@@ -50,13 +43,20 @@ pub(super) async fn submit(asked: AsOperator, request: Request<Body>) -> Result<
     let app = &asked.exchange.app;
     let has_model =
         media_type(request.headers()).is_some_and(|found| found.eq_ignore_ascii_case(SAFETENSORS));
+    // Each holds a whole model in memory until it is kept.
+    let _turn = if has_model {
+        app.submissions.acquire().await.ok()
+    } else {
+        None
+    };
     let (spec, initial) = if has_model {
         let (parts, body) = request.into_parts();
         let spec = json_header(&parts.headers, JOB_HEADER).map_err(as_invalid_job)?;
         let limit = app.config.max_body;
         let announced = digest(&parts.headers)?;
         let (bytes, length) = parameters(&parts.headers, body, limit)?;
-        let initial = decode(bytes, length.unwrap_or(limit), announced).await?;
+        let (length, header) = (length.unwrap_or(limit), app.config.header);
+        let initial = read_initial_model(bytes, length, header, announced).await?;
         (spec, Some(Arc::new(initial)))
     } else {
         let read = Json::<JobSpec>::from_request(request, app).await;
@@ -78,6 +78,7 @@ fn as_invalid_job(problem: Problem) -> Problem {
     }
 }
 
+<<<<<<< HEAD
 async fn decode(
     mut bytes: ByteStream,
     limit: u64,
@@ -101,6 +102,8 @@ fn not_a_model(error: SafetensorsError) -> Problem {
     Problem::from(BodyError::Malformed(Cause::of(error)))
 }
 
+=======
+>>>>>>> 2785836 (The header of an initial model is within limits, and is decoded off the runtime's threads; a model file is read as far as its header says)
 /// The jobs that are remembered.
 #[utoipa::path(get, path = "/jobs", tag = "operator", security(("join_token" = [])),
     responses((status = 200, description = "In order of their numbers.", body = Vec<JobSummary>)))]

@@ -55,10 +55,7 @@ pub(super) async fn workers(asked: AsOperator) -> Result<axum::Json<Vec<WorkerSu
 #[utoipa::path(delete, path = "/workers/{worker}", tag = "workers", security(("worker_token" = [])),
     params(("worker" = WorkerId, Path, description = "The worker that asks.")),
     responses((status = 204, description = "It has left.")))]
-pub(super) async fn leave(
-    NamedWorker(credentials): NamedWorker,
-    exchange: Exchange,
-) -> Response {
+pub(super) async fn leave(NamedWorker(credentials): NamedWorker, exchange: Exchange) -> Response {
     plain(exchange.handle(Request::Leave { credentials }).await)
 }
 

@@ -5,6 +5,7 @@ mod conformance;
 mod digests;
 mod document;
 mod fake;
+mod headers;
 mod limits;
 mod models;
 mod operator;

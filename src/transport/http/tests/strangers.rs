@@ -49,7 +49,11 @@ async fn no_body_is_read_of_who_is_no_worker() {
             ("authorization: Bearer token-2\r\n", 403),
         ] {
             let headers = format!("{token}{headers}");
-            assert_eq!(answer(&running, line, &headers).await, status, "{line} {token}");
+            assert_eq!(
+                answer(&running, line, &headers).await,
+                status,
+                "{line} {token}"
+            );
         }
     }
     assert!(running.fake.asked.lock().unwrap().is_empty());
@@ -66,7 +70,11 @@ async fn no_body_is_read_of_who_lacks_the_join_token() {
     ] {
         for token in ["", "authorization: Bearer token-1\r\n"] {
             let headers = format!("{token}{headers}");
-            assert_eq!(answer(&running, line, &headers).await, 401, "{line} {token}");
+            assert_eq!(
+                answer(&running, line, &headers).await,
+                401,
+                "{line} {token}"
+            );
         }
     }
     assert!(running.fake.asked.lock().unwrap().is_empty());
