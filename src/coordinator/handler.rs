@@ -96,8 +96,8 @@ impl Coordinator {
                 evaluation,
             } => {
                 let worker = credentials.worker;
-                let evaluation =
-                    evaluation.map_err(|reason| printable(&reason, self.0.config.max_reason).into_owned());
+                let evaluation = evaluation
+                    .map_err(|reason| printable(&reason, self.0.config.max_reason).into_owned());
                 self.tell(&credentials, job, |request| Event::ShareEvaluated {
                     request,
                     worker,

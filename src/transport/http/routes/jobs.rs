@@ -78,32 +78,6 @@ fn as_invalid_job(problem: Problem) -> Problem {
     }
 }
 
-<<<<<<< HEAD
-async fn decode(
-    mut bytes: ByteStream,
-    limit: u64,
-    announced: Option<Digest>,
-) -> Result<Parameters, Problem> {
-    let mut decoder = Decoder::any().with_limit(limit);
-    let mut digest = Digesting::default();
-    while let Some(piece) = bytes.try_next().await? {
-        digest.update(&piece);
-        decoder.push(&piece).map_err(not_a_model)?;
-    }
-    let initial = decoder.finish().map_err(not_a_model)?;
-    let found = digest.finish();
-    match announced.filter(|announced| *announced != found) {
-        Some(announced) => Err(not_a_model(SafetensorsError::Digest { announced, found })),
-        None => Ok(initial),
-    }
-}
-
-fn not_a_model(error: SafetensorsError) -> Problem {
-    Problem::from(BodyError::Malformed(Cause::of(error)))
-}
-
-=======
->>>>>>> 2785836 (The header of an initial model is within limits, and is decoded off the runtime's threads; a model file is read as far as its header says)
 /// The jobs that are remembered.
 #[utoipa::path(get, path = "/jobs", tag = "operator", security(("join_token" = [])),
     responses((status = 200, description = "In order of their numbers.", body = Vec<JobSummary>)))]
