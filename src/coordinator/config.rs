@@ -22,6 +22,8 @@ pub struct CoordinatorConfig {
     pub spool_bytes: u64,
     /// The most reports that are taken at once; further ones wait before their bodies are read.
     pub max_uploads: usize,
+    /// How long an upload keeps its place among those that are taken at once while nothing of it comes.
+    pub upload_idle: Duration,
     /// Bytes of reports that have come and wait for the spool, of all uploads together; what is beyond waits in the
     /// sender.
     pub upload_buffer: usize,
@@ -59,6 +61,7 @@ impl Default for CoordinatorConfig {
             report_overhead: 1 << 20,
             spool_bytes: 8 << 30,
             max_uploads: 64,
+            upload_idle: Duration::from_millis(50),
             upload_buffer: 8 << 20,
             max_local_examples: 1_000_000_000,
             max_workers: 20_000,

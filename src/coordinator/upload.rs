@@ -4,12 +4,9 @@
 //! How many uploads there are at once, and how many batches wait for the spool, is bounded: beyond that nothing is read,
 //! so that senders wait, and nobody is refused for the others' sake.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
 };
 
 use bytes::Bytes;
@@ -26,9 +23,6 @@ use crate::{
 
 /// Bytes that are handed to the spool at once.
 pub(super) const BATCH: usize = 256 * 1024;
-
-/// How long an upload keeps its place among those that are taken at once while nothing of it comes.
-const IDLE: Duration = Duration::from_millis(50);
 
 /// Reports of more bytes are checked on a blocking thread, and all that may wait for a disk.
 const LARGE: u64 = 1 << 20;
@@ -143,7 +137,7 @@ impl Upload {
         let mut writing: Option<JoinHandle<Written>> = None;
         let mut received = 0;
         loop {
-            let first = match timeout(IDLE, bytes.next()).await {
+            let first = match timeout(shared.config.upload_idle, bytes.next()).await {
                 Ok(first) => first,
                 Err(_) => {
                     // Whoever is slow does not keep a place from whoever is fast.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use ::safetensors::{Dtype, SafeTensors};
+use ::safetensors::{Dtype, SafeTensors, tensor::Metadata};
 use half::{bf16, f16};
 
 use super::{
@@ -23,7 +23,7 @@ const MOST_HEADER: u64 = 100_000_000;
 pub struct ModelFile<'a> {
     /// In the order of the bytes.
     tensors: Vec<FileTensor<'a>>,
-    metadata: ::safetensors::tensor::Metadata,
+    metadata: Metadata,
 }
 
 /// One tensor of a file.
@@ -54,9 +54,10 @@ impl<'a> ModelFile<'a> {
     /// How many bytes the file has, if these are its beginning with the whole header: what to read before [`ModelFile::parse`],
     /// since what is no such file can be of any length.
     pub fn length(start: &[u8]) -> Option<u64> {
-        let (header, metadata) = SafeTensors::read_metadata(start).ok()?;
-        let values = metadata.data_len() as u64;
-        Some((LENGTH_BYTES + header) as u64 + values)
+        let header = Self::header_length(start)?;
+        let json = start.get(LENGTH_BYTES..usize::try_from(header).ok()?)?;
+        let metadata: Metadata = serde_json::from_slice(json).ok()?;
+        header.checked_add(metadata.data_len() as u64)
     }
 
     /// How many bytes a file with this beginning has before its values, if that is known and not more than the format allows.

@@ -92,7 +92,6 @@ fn refuse(error: SafetensorsError) -> Problem {
         SafetensorsError::Header(HeaderError::TooLong { .. }) => "--max-header",
         SafetensorsError::Header(HeaderError::Tensors { .. }) => "--max-tensors",
         SafetensorsError::Header(HeaderError::Name { .. }) => "--max-tensor-name",
-        SafetensorsError::TooLarge { .. } => "--max-body",
         _ => return BodyError::Malformed(Cause::of(error)).into(),
     };
     let detail = format!("the initial model: {error}; the coordinator's {raised_by} raises it");
