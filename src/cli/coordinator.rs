@@ -131,7 +131,7 @@ pub struct LimitArgs {
     #[arg(long, value_name = "N", default_value = "20000")]
     pub max_workers: usize,
     /// The most examples of a dataset that is dealt to clients
-    #[arg(long, value_name = "N", default_value = "100000000")]
+    #[arg(long, value_name = "N", default_value = "20000000")]
     pub max_examples: u64,
     /// How many workers that are gone are remembered
     #[arg(long, value_name = "N", default_value = "256")]

@@ -110,7 +110,7 @@ impl Default for RegistrationLimits {
             total: 8192,
             slots: 1024,
             datasets: 64,
-            examples: 100_000_000,
+            examples: 20_000_000,
             capabilities: 64,
             encodings: 16,
             gpus: 64,

@@ -99,9 +99,10 @@ impl State {
         self.copies.add(&registration);
         if registration.local {
             let job = self.running.and_then(|job| self.jobs.get(&job));
-            let is_needed = |name: &str| job.is_some_and(|job| job.owners.contains(name));
             self.names
-                .set(&registration.name, worker, &self.roster, is_needed);
+                .set(&registration.name, worker, &self.roster, |name| {
+                    job.is_some_and(|job| job.owners.contains(name))
+                });
         }
         worker
     }

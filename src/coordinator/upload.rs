@@ -120,12 +120,8 @@ impl Upload {
         digest: Option<Digest>,
     ) -> Result<u64, Refusal> {
         let limit = self.form.bytes() + self.coordinator.0.config.report_overhead;
-        let too_large = || {
-            let detail = format!("a report of this job has at most {limit} bytes");
-            Refusal::new(RefusalKind::TooLarge, detail)
-        };
-        if length.is_some_and(|length| length > limit) {
-            return Err(too_large());
+        if let Some(length) = length.filter(|length| *length > limit) {
+            return Err(too_large(length, limit));
         }
         let shared = &self.coordinator.0;
         // The semaphores are never closed.
@@ -164,7 +160,7 @@ impl Upload {
             }
             received += size as u64;
             if received > limit {
-                return Err(too_large());
+                return Err(too_large(received, limit));
             }
             if let Some(writing) = writing.take() {
                 writer = Some(written(writing).await?);
@@ -242,6 +238,13 @@ fn forget_if(abandoned: &AtomicBool, spool: &dyn Spool, key: SpoolKey) {
     if abandoned.load(Ordering::SeqCst) {
         spool.forget(key);
     }
+}
+
+fn too_large(bytes: u64, limit: u64) -> Refusal {
+    let detail = format!(
+        "the report has {bytes} bytes or more, and {limit} is the most for this job; the coordinator's --report-overhead raises it"
+    );
+    Refusal::new(RefusalKind::TooLarge, detail)
 }
 
 fn push(mut writer: Box<dyn SpoolWriter>, batch: &[Bytes]) -> Written {
