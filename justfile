@@ -55,6 +55,11 @@ wgpu DEVICE="wgpu":
 fixtures PYTHON="python3":
     {{ PYTHON }} scripts/pytorch_fixtures.py tests/fixtures
 
+# What hostile input costs a coordinator: its memory, and how long an honest worker waits beside it; `just hostile --quick`.
+hostile *ARGS:
+    cargo build --release --bins
+    scripts/hostile {{ ARGS }}
+
 # Four habits of this code, counted; `just style --places` says where each is.
 style *ARGS:
     scripts/style {{ ARGS }}

@@ -12,7 +12,8 @@ use super::{
 };
 use crate::{
     backend::DeviceSpec,
-    coordinator::{Coordinator, CoordinatorConfig},
+    coordinator::{Coordinator, CoordinatorConfig, RegistrationLimits},
+    parameters::HeaderLimits,
     protocol::Token,
     store::{DataFolder, FileModels, FileSpool, FileSpoolConfig},
     transport::http::{
@@ -129,6 +130,12 @@ pub struct LimitArgs {
     /// The most workers at once
     #[arg(long, value_name = "N", default_value = "20000")]
     pub max_workers: usize,
+    /// The most examples of a dataset that is dealt to clients
+    #[arg(long, value_name = "N", default_value = "20000000")]
+    pub max_examples: u64,
+    /// How many workers that are gone are remembered
+    #[arg(long, value_name = "N", default_value = "256")]
+    pub keep_workers: usize,
     /// The most clients of a job
     #[arg(long, value_name = "N", default_value = "1000000", value_parser = clap::value_parser!(u32).range(1..))]
     pub max_clients: u32,
@@ -150,6 +157,15 @@ pub struct LimitArgs {
     /// The most connections at once; a worker has up to three
     #[arg(long, value_name = "N", default_value = "32768")]
     pub max_connections: usize,
+    /// The largest header of an initial model
+    #[arg(long, value_name = "BYTES", default_value = "16MiB", value_parser = bytes)]
+    pub max_header: u64,
+    /// The most tensors of an initial model
+    #[arg(long, value_name = "N", default_value = "100000")]
+    pub max_tensors: usize,
+    /// The longest name of a tensor of an initial model
+    #[arg(long, value_name = "BYTES", default_value = "1KiB", value_parser = bytes)]
+    pub max_tensor_name: u64,
     /// The largest body with parameters, whatever the model
     #[arg(long, value_name = "BYTES", default_value = "8GiB", value_parser = bytes)]
     pub max_body: u64,
@@ -274,6 +290,11 @@ impl LimitArgs {
             upload_buffer: usize::try_from(self.upload_buffer).unwrap_or(usize::MAX),
             max_local_examples: self.max_local_examples,
             max_workers: self.max_workers,
+            keep_workers: self.keep_workers,
+            registration: RegistrationLimits {
+                examples: self.max_examples,
+                ..RegistrationLimits::default()
+            },
             max_clients: self.max_clients,
             max_queued: self.max_queued,
             keep_jobs: self.keep_jobs,
@@ -294,6 +315,12 @@ impl LimitArgs {
         let config = RouterConfig::default();
         RouterConfig {
             max_body: self.max_body,
+            header: HeaderLimits {
+                bytes: usize::try_from(self.max_header).unwrap_or(usize::MAX),
+                tensors: self.max_tensors,
+                name: usize::try_from(self.max_tensor_name).unwrap_or(usize::MAX),
+                ..config.header
+            },
             min_upload_rate: self.min_upload_rate,
             max_wait: config.max_wait.max(self.poll_wait),
             ..config

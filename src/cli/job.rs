@@ -7,7 +7,7 @@ use std::{
 
 use clap::{Args, builder::PossibleValuesParser, builder::TypedValueParser};
 
-use super::{Failure, Screen, values::by_name};
+use super::{Failure, Screen, model_file::read_model_bytes, values::by_name};
 use crate::{
     job::{EvaluationMode, JobSpec, OptimizerKind, StrategySpec},
     parameters::{Encoding, ModelFile, Parameters},
@@ -216,7 +216,7 @@ pub fn read_job(file: &Path) -> Result<JobSpec, Failure> {
 /// [`Failure::Usage`] with the file's name.
 pub fn read_model(screen: &Screen, file: &Path) -> Result<Parameters, Failure> {
     let problem = |problem: String| Failure::Usage(format!("{}: {problem}", file.display()));
-    let bytes = fs::read(file).map_err(|error| problem(error.to_string()))?;
+    let bytes = read_model_bytes(file).map_err(|error| problem(error.to_string()))?;
     let read = ModelFile::parse(&bytes).and_then(ModelFile::into_model);
     let read = read.map_err(|error| problem(error.to_string()))?;
     for change in read.changes {

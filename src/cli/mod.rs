@@ -15,6 +15,7 @@ mod job;
 mod listen;
 mod logging;
 pub mod model;
+mod model_file;
 pub mod operator;
 mod output;
 mod process;

@@ -1,9 +1,6 @@
 //! `fedavg model`: models as files.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use serde::Serialize;
@@ -11,6 +8,7 @@ use serde_json::json;
 
 use super::{
     Align, Failure, Screen, Table, block_on,
+    model_file::read_model_bytes,
     operator::ConnectArgs,
     output::WholeFile,
     values::{human_bytes, number},
@@ -100,7 +98,7 @@ impl DownloadArgs {
 
 fn inspect(screen: &Screen, file: &Path, as_json: bool) -> Result<(), Failure> {
     let problem = |problem: String| Failure::Usage(format!("{}: {problem}", file.display()));
-    let bytes = fs::read(file).map_err(|error| problem(error.to_string()))?;
+    let bytes = read_model_bytes(file).map_err(|error| problem(error.to_string()))?;
     let model = ModelFile::parse(&bytes).map_err(|error| problem(error.to_string()))?;
     let mut lines = Vec::new();
     for tensor in model.tensors() {

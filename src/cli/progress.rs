@@ -131,6 +131,16 @@ impl JobProgress {
             JobEvent::WorkerPassedOver { worker, lacks } => {
                 format!("worker {worker} gets no tasks: it lacks {lacks}")
             }
+            JobEvent::WorkerReturned {
+                worker,
+                replaces,
+                name,
+            } => format!(
+                "warning: worker {worker} takes the place of worker {replaces}, which was lost, under its name {name:?}"
+            ),
+            JobEvent::DataResized { client, examples } => {
+                format!("client {client} now has {examples} examples")
+            }
             JobEvent::Started { clients } => format!("started with {clients} clients"),
             JobEvent::Dealt { round, examples } => format!(
                 "before round {round}: the data was dealt again, {} to {} examples for a client",
@@ -156,6 +166,13 @@ impl JobProgress {
             JobEvent::ClientFailed {
                 round,
                 client,
+                worker: Some(worker),
+                reason,
+            } => format!("round {round}: client {client} (worker {worker}) failed: {reason}"),
+            JobEvent::ClientFailed {
+                round,
+                client,
+                worker: None,
                 reason,
             } => format!("round {round}: client {client} failed: {reason}"),
             JobEvent::RoundCommitted {

@@ -1,22 +1,11 @@
 //! What a worker says about itself, checked at the door: it is kept, and shown to people.
 
+use super::config::RegistrationLimits;
 use crate::{
     protocol::{Hardware, OLDEST_PROTOCOL, PROTOCOL, Registration},
     report::{Refusal, RefusalKind},
     text::is_unsafe,
 };
-
-/// The longest name of a worker or of a capability, in bytes.
-const LONGEST_NAME: usize = 128;
-/// The longest other text, in bytes: a device, a part of the hardware, a dataset.
-const LONGEST_TEXT: usize = 256;
-const MOST_DATASETS: usize = 64;
-const MOST_SLOTS: u32 = 1024;
-const MOST_CAPABILITIES: usize = 64;
-const MOST_ENCODINGS: usize = 16;
-const MOST_GPUS: usize = 64;
-/// The most text in all, in bytes: each worker's is kept.
-const MOST_TEXT: usize = 8192;
 
 /// Checks what a worker says about itself, and gives the version of the protocol that both speak.
 ///
@@ -24,36 +13,48 @@ const MOST_TEXT: usize = 8192;
 ///
 /// [`RefusalKind::Malformed`] with what is wrong: no common protocol, too much or too long, or a character that would
 /// change more than its place on a terminal.
-pub(super) fn check_registration(registration: &Registration) -> Result<u32, Refusal> {
+pub(super) fn check_registration(
+    registration: &Registration,
+    limits: &RegistrationLimits,
+) -> Result<u32, Refusal> {
     let protocol = check_protocol(registration)?;
-    if registration.slots == 0 || registration.slots > MOST_SLOTS {
-        let detail = format!("a worker has between 1 and {MOST_SLOTS} slots");
+    if registration.slots == 0 || registration.slots > limits.slots {
+        let detail = format!(
+            "the worker has {} slots: expected between 1 and {}",
+            registration.slots, limits.slots
+        );
         return Err(malformed(detail));
     }
     if registration.name.is_empty() {
         return Err(malformed("the worker's name is empty".to_string()));
     }
-    check_count("datasets", registration.datasets.len(), MOST_DATASETS)?;
-    check_count("encodings", registration.encodings.len(), MOST_ENCODINGS)?;
+    check_count("datasets", registration.datasets.len(), limits.datasets)?;
+    check_count("encodings", registration.encodings.len(), limits.encodings)?;
     check_count(
         "capabilities",
         registration.capabilities.len(),
-        MOST_CAPABILITIES,
+        limits.capabilities,
     )?;
-    check_count("GPUs", registration.hardware.gpus.len(), MOST_GPUS)?;
-    let mut texts = Texts::default();
-    texts.check("name", &registration.name, LONGEST_NAME)?;
-    texts.check("device", &registration.device, LONGEST_TEXT)?;
+    check_count("GPUs", registration.hardware.gpus.len(), limits.gpus)?;
+    let mut texts = Texts { limits, bytes: 0 };
+    texts.check("name", &registration.name, limits.name)?;
+    texts.check("device", &registration.device, limits.text)?;
     texts.check_hardware(&registration.hardware)?;
     for dataset in &registration.datasets {
-        texts.check("dataset", &dataset.name, LONGEST_TEXT)?;
-        texts.check("fingerprint", &dataset.fingerprint, LONGEST_TEXT)?;
+        texts.check("dataset", &dataset.name, limits.text)?;
+        texts.check("fingerprint", &dataset.fingerprint, limits.text)?;
+        if !registration.local && dataset.train_examples > limits.examples {
+            return Err(malformed(format!(
+                "dataset {:?} has {} examples, and {} is the most that are dealt here (--max-examples of the coordinator)",
+                dataset.name, dataset.train_examples, limits.examples
+            )));
+        }
     }
     for encoding in &registration.encodings {
-        texts.check("encoding", encoding, LONGEST_NAME)?;
+        texts.check("encoding", encoding, limits.name)?;
     }
     for capability in &registration.capabilities {
-        texts.check("capability", capability, LONGEST_NAME)?;
+        texts.check("capability", capability, limits.name)?;
     }
     Ok(protocol)
 }
@@ -77,19 +78,20 @@ fn check_count(what: &str, count: usize, most: usize) -> Result<(), Refusal> {
 }
 
 /// Checks texts one after the other, and all of them together.
-#[derive(Default)]
-struct Texts {
+struct Texts<'a> {
+    limits: &'a RegistrationLimits,
     bytes: usize,
 }
 
-impl Texts {
+impl Texts<'_> {
     fn check_hardware(&mut self, hardware: &Hardware) -> Result<(), Refusal> {
-        self.check("operating system", &hardware.os, LONGEST_TEXT)?;
-        self.check("instruction set", &hardware.arch, LONGEST_TEXT)?;
+        let longest = self.limits.text;
+        self.check("operating system", &hardware.os, longest)?;
+        self.check("instruction set", &hardware.arch, longest)?;
         self.check_optional("CPU", &hardware.cpu)?;
         self.check_optional("build of LibTorch", &hardware.libtorch)?;
         for gpu in &hardware.gpus {
-            self.check("GPU", &gpu.name, LONGEST_TEXT)?;
+            self.check("GPU", &gpu.name, longest)?;
             self.check_optional("compute capability", &gpu.compute_capability)?;
             self.check_optional("driver", &gpu.driver)?;
         }
@@ -97,7 +99,7 @@ impl Texts {
     }
 
     fn check_optional(&mut self, what: &str, text: &Option<String>) -> Result<(), Refusal> {
-        self.check(what, text.as_deref().unwrap_or_default(), LONGEST_TEXT)
+        self.check(what, text.as_deref().unwrap_or_default(), self.limits.text)
     }
 
     fn check(&mut self, what: &str, text: &str, most: usize) -> Result<(), Refusal> {
@@ -108,9 +110,10 @@ impl Texts {
                 "the {what} has {length} bytes, and {most} is the most"
             )));
         }
-        if self.bytes > MOST_TEXT {
+        let most = self.limits.total;
+        if self.bytes > most {
             return Err(malformed(format!(
-                "a registration has at most {MOST_TEXT} bytes of text in all"
+                "a registration has at most {most} bytes of text in all"
             )));
         }
         match text.chars().find(|letter| is_unsafe(*letter)) {
@@ -135,7 +138,9 @@ mod tests {
     fn problem(change: impl FnOnce(&mut Registration)) -> String {
         let mut registration = Registration::new("lab-1");
         change(&mut registration);
-        check_registration(&registration).unwrap_err().detail
+        let limits = RegistrationLimits::default();
+        let refused = check_registration(&registration, &limits);
+        refused.unwrap_err().detail
     }
 
     #[test]
@@ -167,9 +172,22 @@ mod tests {
     }
 
     #[test]
+    fn more_examples_than_a_coordinator_can_deal_are_refused_and_data_of_its_own_is_not_dealt() {
+        let much = DatasetInfo::new("a", "", 1_000_000_000_000, 1);
+        let problem = problem(|worker| worker.datasets = vec![much.clone()]);
+        assert!(problem.contains("1000000000000") && problem.contains("--max-examples"));
+        let mut local = Registration::new("lab-1");
+        (local.local, local.datasets) = (true, vec![much]);
+        assert!(check_registration(&local, &RegistrationLimits::default()).is_ok());
+    }
+
+    #[test]
     fn names_of_any_script_pass() {
         assert_eq!(
-            check_registration(&Registration::new("Rechner-東京-α")),
+            check_registration(
+                &Registration::new("Rechner-東京-α"),
+                &RegistrationLimits::default()
+            ),
             Ok(PROTOCOL)
         );
     }

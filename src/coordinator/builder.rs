@@ -85,6 +85,7 @@ impl CoordinatorBuilder {
     /// Outside of a tokio runtime.
     pub fn start(self) -> Coordinator {
         let expiry = self.config.worker_expiry;
+        let remembered = self.config.keep_workers;
         let spool = self
             .spool
             .unwrap_or_else(|| Arc::new(MemorySpool::new(self.config.spool_bytes)));
@@ -102,7 +103,7 @@ impl CoordinatorBuilder {
             spool,
             models: self.models,
             clock: Clock::start(),
-            state: Mutex::new(State::new(expiry)),
+            state: Mutex::new(State::new(expiry, remembered)),
             rearm: Notify::new(),
         }));
         tokio::spawn(keep_time(Arc::downgrade(&coordinator.0)));

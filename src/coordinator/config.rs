@@ -22,6 +22,8 @@ pub struct CoordinatorConfig {
     pub spool_bytes: u64,
     /// The most reports that are taken at once; further ones wait before their bodies are read.
     pub max_uploads: usize,
+    /// How long an upload keeps its place among those that are taken at once while nothing of it comes.
+    pub upload_idle: Duration,
     /// Bytes of reports that have come and wait for the spool, of all uploads together; what is beyond waits in the
     /// sender.
     pub upload_buffer: usize,
@@ -29,6 +31,12 @@ pub struct CoordinatorConfig {
     pub max_local_examples: u64,
     /// The most workers that may be registered and live at once.
     pub max_workers: usize,
+    /// How many workers that are gone are remembered, for the operator.
+    pub keep_workers: usize,
+    /// What a worker may say about itself.
+    pub registration: RegistrationLimits,
+    /// The most characters that are kept of a reason that a worker gives for a failure.
+    pub max_reason: usize,
     /// The most clients of a job.
     pub max_clients: u32,
     /// The most jobs that wait in the queue.
@@ -53,15 +61,59 @@ impl Default for CoordinatorConfig {
             report_overhead: 1 << 20,
             spool_bytes: 8 << 30,
             max_uploads: 64,
+            upload_idle: Duration::from_millis(50),
             upload_buffer: 8 << 20,
             max_local_examples: 1_000_000_000,
             max_workers: 20_000,
+            keep_workers: 256,
+            registration: RegistrationLimits::default(),
+            max_reason: 1000,
             max_clients: 1_000_000,
             max_queued: 100,
             keep_jobs: 16,
             keep_events: 100_000,
             client_metrics: ClientMetricsLimit::default(),
             fold_threads: 0,
+        }
+    }
+}
+
+/// The most that a worker may say about itself when it registers: it is kept, and shown to people. Each has a default.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct RegistrationLimits {
+    /// The longest name of a worker, a capability or an encoding, in bytes.
+    pub name: usize,
+    /// The longest other text, in bytes: a device, a part of the hardware, a dataset.
+    pub text: usize,
+    /// The most bytes of all texts together.
+    pub total: usize,
+    /// The most slots.
+    pub slots: u32,
+    /// The most datasets.
+    pub datasets: usize,
+    /// The most examples of a dataset, unless the data is the worker's own: the coordinator deals a list of all of them.
+    pub examples: u64,
+    /// The most capabilities.
+    pub capabilities: usize,
+    /// The most encodings.
+    pub encodings: usize,
+    /// The most GPUs.
+    pub gpus: usize,
+}
+
+impl Default for RegistrationLimits {
+    fn default() -> Self {
+        Self {
+            name: 128,
+            text: 256,
+            total: 8192,
+            slots: 1024,
+            datasets: 64,
+            examples: 20_000_000,
+            capabilities: 64,
+            encodings: 16,
+            gpus: 64,
         }
     }
 }

@@ -9,7 +9,8 @@ use std::{
 };
 
 use super::{
-    capacity::Host, deal::Deal, handle::Coordinator, job::Job, needs::Needs, state::State,
+    capacity::Host, deal::Deal, handle::Coordinator, job::Job, needs::Needs,
+    prepare::local_examples, state::State,
 };
 use crate::{
     ids::{JobId, RoundId, Timestamp, WorkerId},
@@ -96,12 +97,7 @@ impl Coordinator {
     }
 
     /// A worker is there, for the first time or again.
-    pub(super) fn worker_joined(
-        &self,
-        state: &mut State,
-        worker: WorkerId,
-        replaces: Option<WorkerId>,
-    ) {
+    pub(super) fn worker_joined(&self, state: &mut State, worker: WorkerId) {
         let Some(job) = state.running.and_then(|job| state.jobs.get(&job)) else {
             return;
         };
@@ -115,17 +111,30 @@ impl Coordinator {
             let id = job.id;
             self.pass_over(state, id, worker, lacks);
         } else {
-            let (id, slots) = (job.id, record.info.registration.slots);
-            self.drive(
-                state,
-                id,
-                Event::WorkerJoined {
-                    worker,
-                    slots,
-                    replaces,
-                },
-            );
+            let id = job.id;
+            self.join(state, id, worker);
         }
+    }
+
+    /// Tells the machine of a worker that can train the job; first of its data's size, if it comes in another one's place, so
+    /// that a round that begins with it counts what it has now.
+    fn join(&self, state: &mut State, id: JobId, worker: WorkerId) {
+        let (Some(job), Some(record)) = (state.jobs.get(&id), state.roster.find(worker)) else {
+            return;
+        };
+        let registration = &record.info.registration;
+        let (slots, replaces) = (registration.slots, record.info.replaces);
+        let examples = local_examples(&job.spec, registration, &self.0.config);
+        if let (Some(former), Some(examples)) = (replaces, examples) {
+            let worker = former;
+            self.drive(state, id, Event::DataResized { worker, examples });
+        }
+        let joined = Event::WorkerJoined {
+            worker,
+            slots,
+            replaces,
+        };
+        self.drive(state, id, joined);
     }
 
     /// Says that a worker gets no tasks of a job.
@@ -158,19 +167,13 @@ impl Coordinator {
             }
             let was_able = before.lacks(registration).is_none();
             match job.needs.lacks(registration) {
-                None if !was_able => able.push((worker, registration.slots)),
+                None if !was_able => able.push(worker),
                 Some(lacks) if was_able => unable.push((worker, lacks)),
                 _ => {}
             }
         }
-        for (worker, slots) in able {
-            let replaces = None;
-            let joined = Event::WorkerJoined {
-                worker,
-                slots,
-                replaces,
-            };
-            self.drive(state, id, joined);
+        for worker in able {
+            self.join(state, id, worker);
         }
         for (worker, lacks) in unable {
             self.pass_over(state, id, worker, lacks);

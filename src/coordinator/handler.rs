@@ -11,15 +11,26 @@ use crate::{
     report::{Refusal, RefusalKind},
     round::{Event, RoundMachine},
     text::printable,
-    transport::{Credentials, Handler, ModelBody, Peer, Request, Response},
+    transport::{Caller, Credentials, Handler, ModelBody, Peer, Request, Requester, Response},
 };
-
-/// The most characters of a reason that a worker gives.
-const LONGEST_REASON: usize = 1000;
 
 impl Handler for Coordinator {
     fn handle(&self, peer: Peer, request: Request) -> BoxFuture<'_, Response> {
         Box::pin(self.answer(peer, request))
+    }
+
+    fn check_requester<'a>(
+        &'a self,
+        peer: Peer,
+        requester: &'a Requester,
+    ) -> BoxFuture<'a, Result<(), Refusal>> {
+        let checked = match requester {
+            Requester::NewWorker { join_token } => {
+                self.admit(&Caller::new(peer, join_token.clone()))
+            }
+            Requester::Worker(credentials) => self.state().authenticate(credentials).map(drop),
+        };
+        Box::pin(std::future::ready(checked))
     }
 }
 
@@ -68,7 +79,7 @@ impl Coordinator {
                 reason,
             } => {
                 let worker = credentials.worker;
-                let reason = printable(&reason, LONGEST_REASON).into_owned();
+                let reason = printable(&reason, self.0.config.max_reason).into_owned();
                 self.tell(&credentials, job, |request| Event::TaskFailed {
                     request,
                     worker,
@@ -85,8 +96,8 @@ impl Coordinator {
                 evaluation,
             } => {
                 let worker = credentials.worker;
-                let evaluation =
-                    evaluation.map_err(|reason| printable(&reason, LONGEST_REASON).into_owned());
+                let evaluation = evaluation
+                    .map_err(|reason| printable(&reason, self.0.config.max_reason).into_owned());
                 self.tell(&credentials, job, |request| Event::ShareEvaluated {
                     request,
                     worker,

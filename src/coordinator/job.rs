@@ -1,7 +1,7 @@
 //! One job as the coordinator keeps it: its machine, its models, its records and its log.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -52,6 +52,8 @@ pub(super) struct Job {
     pub fingerprint: String,
     /// One for each client, once the data has been dealt.
     pub partitions: Vec<Partition>,
+    /// The names of the workers whose own data the clients have; empty if the data was dealt.
+    pub owners: BTreeSet<String>,
     /// How often the data has been dealt again.
     pub generation: u64,
     /// Local epochs of the round that is open.
@@ -134,6 +136,7 @@ impl Job {
             evaluator: None,
             fingerprint: String::new(),
             partitions: Vec::new(),
+            owners: BTreeSet::new(),
             generation: 0,
             uploads: BTreeMap::new(),
             senders: BTreeMap::new(),

@@ -23,7 +23,7 @@ impl Coordinator {
         state.authenticate(credentials)?;
         if state.heard_of(credentials.worker, self.now()) {
             tracing::info!(worker = %credentials.worker, "worker is back");
-            self.worker_joined(state, credentials.worker, None);
+            self.worker_joined(state, credentials.worker);
         }
         Ok(())
     }

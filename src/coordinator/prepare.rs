@@ -1,7 +1,10 @@
 //! Fixing a job's clients and dealing the data over them.
 
+use std::collections::BTreeSet;
+
 use super::{
     capacity::{Host, first_capacities},
+    config::CoordinatorConfig,
     deal::{deal, sizes},
 };
 use crate::{
@@ -17,6 +20,8 @@ pub(super) struct Prepared {
     pub clients: Vec<ClientSpec>,
     pub partitions: Vec<Partition>,
     pub fingerprint: String,
+    /// The names of the workers whose own data it is; empty if it was dealt.
+    pub owners: BTreeSet<String>,
 }
 
 /// Deals the data over the clients; `workers` are those that can train the job, in order of registration.
@@ -24,9 +29,10 @@ pub(super) fn prepare(
     spec: &JobSpec,
     trainers: &dyn TrainerFactory,
     workers: &[Host],
+    config: &CoordinatorConfig,
 ) -> Result<Prepared, String> {
     if spec.partition.is_local() {
-        return Ok(local(spec, workers));
+        return Ok(local(spec, workers, config));
     }
     // The coordinator's own copy is the one that counts; without one, that of the worker that came first.
     let here = trainers.dataset(&spec.dataset).ok();
@@ -65,27 +71,47 @@ pub(super) fn prepare(
             .collect(),
         partitions,
         fingerprint: dataset.fingerprint,
+        owners: BTreeSet::new(),
     })
 }
 
 /// One client for each worker with data of its own.
-fn local(spec: &JobSpec, workers: &[Host]) -> Prepared {
+fn local(spec: &JobSpec, workers: &[Host], config: &CoordinatorConfig) -> Prepared {
     let limit = spec.clients.map_or(usize::MAX, |clients| clients as usize);
-    let clients: Vec<_> = workers
-        .iter()
-        .filter_map(|host| Some((host.worker, find(&host.registration, spec)?)))
-        .take(limit)
-        .map(|(worker, dataset)| ClientSpec {
-            examples: dataset.train_examples,
-            home: Some(worker),
-        })
-        .collect();
-    let partitions = vec![Partition::Everything; clients.len()];
-    Prepared {
-        clients,
-        partitions,
-        fingerprint: String::new(),
+    let mut clients = Vec::new();
+    let mut owners = BTreeSet::new();
+    for host in workers {
+        if clients.len() == limit {
+            break;
+        }
+        if let Some(examples) = local_examples(spec, &host.registration, config) {
+            owners.insert(host.registration.name.clone());
+            clients.push(ClientSpec {
+                examples,
+                home: Some(host.worker),
+            });
+        }
     }
+    Prepared {
+        partitions: vec![Partition::Everything; clients.len()],
+        clients,
+        fingerprint: String::new(),
+        owners,
+    }
+}
+
+/// How many examples of the job's dataset a worker with data of its own counts for; none if it has no such dataset, or the
+/// job is not trained on such data.
+pub(super) fn local_examples(
+    spec: &JobSpec,
+    registration: &Registration,
+    config: &CoordinatorConfig,
+) -> Option<u64> {
+    if !spec.partition.is_local() {
+        return None;
+    }
+    let dataset = find(registration, spec)?;
+    Some(dataset.train_examples.min(config.max_local_examples))
 }
 
 fn find<'a>(registration: &'a Registration, spec: &JobSpec) -> Option<&'a DatasetInfo> {

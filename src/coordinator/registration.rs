@@ -11,8 +11,10 @@ use super::{
     state::{State, WorkerInfo},
 };
 use crate::{
+    ids::{Timestamp, WorkerId},
     protocol::{DatasetInfo, Registered, Registration, Token},
     report::{Refusal, RefusalKind},
+    round::{JobEvent, WorkerState},
     transport::{Caller, Peer, Response},
 };
 
@@ -24,7 +26,7 @@ impl Coordinator {
         registration: Registration,
     ) -> Result<Response, Refusal> {
         self.admit(&Caller::new(peer, join_token))?;
-        let protocol = check_registration(&registration)?;
+        let protocol = check_registration(&registration, &self.0.config.registration)?;
         let token = draw_token()?;
         let now = self.now();
         let mut state = self.state();
@@ -36,6 +38,12 @@ impl Coordinator {
             return Err(Refusal::new(RefusalKind::Busy, detail));
         }
         self.check_datasets(&state, &registration)?;
+        let replaces = state.namesake(&registration);
+        let mut was_lost = false;
+        if let Some(former) = replaces {
+            check_name(&state, &registration, former, now)?;
+            was_lost = self.retire(&mut state, former);
+        }
         tracing::info!(
             name = registration.name,
             ?peer,
@@ -48,9 +56,14 @@ impl Coordinator {
             token: token.clone(),
             wake: Arc::new(Notify::new()),
             speeds: Speeds::default(),
+            was_heard: false,
+            replaces,
         };
-        let (worker, replaces) = state.register(info, now);
-        self.worker_joined(&mut state, worker, replaces);
+        let worker = state.register(info, now);
+        if let Some(former) = replaces.filter(|_| was_lost) {
+            self.tell_of_return(&mut state, worker, former);
+        }
+        self.worker_joined(&mut state, worker);
         self.rearm(&mut state);
         Ok(Response::Registered(Registered {
             worker,
@@ -59,6 +72,41 @@ impl Coordinator {
             heartbeat_ms: self.0.config.heartbeat.as_millis() as u64,
             poll_ms: self.longest_poll().as_millis() as u64,
         }))
+    }
+
+    /// Takes the right to come back from a worker whose name is another's now; whether it was lost: it has neither left, nor
+    /// registered without being heard of again.
+    fn retire(&self, state: &mut State, former: WorkerId) -> bool {
+        let found = state.roster.find(former).map(|record| record.state);
+        if state.leave(former) {
+            self.worker_lost(state, former);
+        }
+        // One that is forgotten has been gone for long.
+        found.is_none_or(|found| found == WorkerState::Lost)
+    }
+
+    /// Says that a worker takes the place of a lost one of its name.
+    fn tell_of_return(&self, state: &mut State, worker: WorkerId, replaces: WorkerId) {
+        let Some(record) = state.roster.find(worker) else {
+            return;
+        };
+        let name = record.info.registration.name.clone();
+        tracing::warn!(
+            %worker,
+            lost = %replaces,
+            name,
+            "a worker takes the place of a lost one of the same name, with its clients"
+        );
+        let now = self.now();
+        let job = state.running.and_then(|job| state.jobs.get_mut(&job));
+        if let Some(job) = job.filter(|job| job.owners.contains(&name)) {
+            let event = JobEvent::WorkerReturned {
+                worker,
+                replaces,
+                name,
+            };
+            job.record(event, now);
+        }
     }
 
     /// A worker whose copy of a dataset is not the coordinator's, or not that of the workers before it, is refused:
@@ -92,6 +140,30 @@ impl Coordinator {
         }
         Ok(())
     }
+}
+
+/// Refuses the name of a live worker with data of its own: both would be the same client. One that has never shown its
+/// token does not count, since the answer to its registration may have been lost, and the same worker registers again.
+fn check_name(
+    state: &State,
+    registration: &Registration,
+    namesake: WorkerId,
+    now: Timestamp,
+) -> Result<(), Refusal> {
+    let Some(record) = state.roster.find(namesake) else {
+        return Ok(());
+    };
+    if record.state != WorkerState::Live || !record.info.was_heard {
+        return Ok(());
+    }
+    let detail = format!(
+        "worker {namesake} has the name {:?} and is live: it was heard of {} s ago. Choose another --name; if this is the same \
+         worker, started again, wait until worker {namesake} is lost, after {} s of silence",
+        registration.name,
+        now.since(record.last_seen).as_secs(),
+        state.roster.expiry().as_secs(),
+    );
+    Err(Refusal::new(RefusalKind::Conflict, detail))
 }
 
 /// Refuses a worker's dataset that has the name of a known one and is another copy.

@@ -10,8 +10,8 @@ use tokio::sync::Notify;
 
 use super::{
     dataset_copies::DatasetCopies,
-    former::Former,
     job::Job,
+    name_index::NameIndex,
     speed::{Measured, Speeds},
 };
 use crate::{
@@ -27,7 +27,7 @@ pub(super) struct State {
     pub roster: Roster<WorkerInfo>,
     /// The copies of datasets that the live workers have.
     pub copies: DatasetCopies,
-    former: Former,
+    names: NameIndex,
     pub jobs: BTreeMap<JobId, Job>,
     pub queue: VecDeque<JobId>,
     pub running: Option<JobId>,
@@ -49,14 +49,19 @@ pub(super) struct WorkerInfo {
     pub wake: Arc<Notify>,
     /// How fast it trains, as its reports say.
     pub speeds: Speeds,
+    /// Whether it has shown its token: only then is it known that the answer to its registration reached it.
+    pub was_heard: bool,
+    /// The one of the same name before it, if its data is its own: it has that one's clients.
+    pub replaces: Option<WorkerId>,
 }
 
 impl State {
-    pub fn new(expiry: Duration) -> Self {
+    /// Nobody and nothing yet. Workers may be silent for `expiry`, and this many that are gone are remembered.
+    pub fn new(expiry: Duration, remembered: usize) -> Self {
         Self {
-            roster: Roster::new(expiry),
+            roster: Roster::new(expiry).remembering(remembered),
             copies: DatasetCopies::default(),
-            former: Former::default(),
+            names: NameIndex::default(),
             jobs: BTreeMap::new(),
             queue: VecDeque::new(),
             running: None,
@@ -87,22 +92,35 @@ impl State {
 
     // Workers come and go.
 
-    /// A new worker, and the one of the same name whose own data it has: it takes that one's place.
-    pub fn register(&mut self, info: WorkerInfo, now: Timestamp) -> (WorkerId, Option<WorkerId>) {
+    /// A new worker.
+    pub fn register(&mut self, info: WorkerInfo, now: Timestamp) -> WorkerId {
         let registration = info.registration.clone();
         let worker = self.roster.register(info, now);
         self.copies.add(&registration);
-        let replaces = if registration.local {
-            self.former
-                .replace(&registration.name, worker, &self.roster)
+        if registration.local {
+            let job = self.running.and_then(|job| self.jobs.get(&job));
+            self.names
+                .set(&registration.name, worker, &self.roster, |name| {
+                    job.is_some_and(|job| job.owners.contains(name))
+                });
+        }
+        worker
+    }
+
+    /// The last worker that had this one's name, if its data is its own.
+    pub fn namesake(&self, registration: &Registration) -> Option<WorkerId> {
+        if registration.local {
+            self.names.last(&registration.name)
         } else {
             None
-        };
-        (worker, replaces)
+        }
     }
 
     /// Notes that a worker was heard of; whether it had been lost, and is live again.
     pub fn heard_of(&mut self, worker: WorkerId, now: Timestamp) -> bool {
+        if let Some(info) = self.roster.info_mut(worker) {
+            info.was_heard = true;
+        }
         let is_back = self.roster.touch(worker, now) == Some(true);
         if is_back && let Some(record) = self.roster.find(worker) {
             self.copies.add(&record.info.registration);

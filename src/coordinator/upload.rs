@@ -4,12 +4,9 @@
 //! How many uploads there are at once, and how many batches wait for the spool, is bounded: beyond that nothing is read,
 //! so that senders wait, and nobody is refused for the others' sake.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
 };
 
 use bytes::Bytes;
@@ -26,9 +23,6 @@ use crate::{
 
 /// Bytes that are handed to the spool at once.
 pub(super) const BATCH: usize = 256 * 1024;
-
-/// How long an upload keeps its place among those that are taken at once while nothing of it comes.
-const IDLE: Duration = Duration::from_millis(50);
 
 /// Reports of more bytes are checked on a blocking thread, and all that may wait for a disk.
 const LARGE: u64 = 1 << 20;
@@ -126,12 +120,8 @@ impl Upload {
         digest: Option<Digest>,
     ) -> Result<u64, Refusal> {
         let limit = self.form.bytes() + self.coordinator.0.config.report_overhead;
-        let too_large = || {
-            let detail = format!("a report of this job has at most {limit} bytes");
-            Refusal::new(RefusalKind::TooLarge, detail)
-        };
-        if length.is_some_and(|length| length > limit) {
-            return Err(too_large());
+        if let Some(length) = length.filter(|length| *length > limit) {
+            return Err(too_large(length, limit));
         }
         let shared = &self.coordinator.0;
         // The semaphores are never closed.
@@ -143,7 +133,7 @@ impl Upload {
         let mut writing: Option<JoinHandle<Written>> = None;
         let mut received = 0;
         loop {
-            let first = match timeout(IDLE, bytes.next()).await {
+            let first = match timeout(shared.config.upload_idle, bytes.next()).await {
                 Ok(first) => first,
                 Err(_) => {
                     // Whoever is slow does not keep a place from whoever is fast.
@@ -170,7 +160,7 @@ impl Upload {
             }
             received += size as u64;
             if received > limit {
-                return Err(too_large());
+                return Err(too_large(received, limit));
             }
             if let Some(writing) = writing.take() {
                 writer = Some(written(writing).await?);
@@ -248,6 +238,13 @@ fn forget_if(abandoned: &AtomicBool, spool: &dyn Spool, key: SpoolKey) {
     if abandoned.load(Ordering::SeqCst) {
         spool.forget(key);
     }
+}
+
+fn too_large(bytes: u64, limit: u64) -> Refusal {
+    let detail = format!(
+        "the report has {bytes} bytes or more, and {limit} is the most for this job; the coordinator's --report-overhead raises it"
+    );
+    Refusal::new(RefusalKind::TooLarge, detail)
 }
 
 fn push(mut writer: Box<dyn SpoolWriter>, batch: &[Bytes]) -> Written {

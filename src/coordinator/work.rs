@@ -33,7 +33,14 @@ impl Coordinator {
     pub(super) fn spawn_prepare(&self, id: JobId, spec: JobSpec, workers: Vec<Host>) {
         let coordinator = self.clone();
         self.0.runtime.spawn_blocking(move || {
-            let prepared = caught(|| prepare(&spec, &*coordinator.0.trainers, &workers));
+            let prepared = caught(|| {
+                prepare(
+                    &spec,
+                    &*coordinator.0.trainers,
+                    &workers,
+                    &coordinator.0.config,
+                )
+            });
             let mut state = coordinator.state();
             let clients = match (prepared, state.jobs.get_mut(&id)) {
                 (
@@ -41,11 +48,13 @@ impl Coordinator {
                         clients,
                         partitions,
                         fingerprint,
+                        owners,
                     }),
                     Some(job),
                 ) => {
                     job.partitions = partitions;
                     job.fingerprint = fingerprint;
+                    job.owners = owners;
                     Ok(clients)
                 }
                 (Err(reason), _) => Err(reason),

@@ -2,23 +2,28 @@
 
 use std::sync::Arc;
 
-use ::safetensors::{Dtype, SafeTensors};
+use ::safetensors::{Dtype, SafeTensors, tensor::Metadata};
 use half::{bf16, f16};
 
 use super::{
     Layout, Parameters,
-    safetensors::{SafetensorsError, check_finite, is_batch_counter, role_of, roles_of},
+    safetensors::{
+        LENGTH_BYTES, SafetensorsError, check_finite, is_batch_counter, role_of, roles_of,
+    },
 };
 
 /// What PyTorch's wrappers put in front of every name: data-parallel training and compilation.
 const WRAPPERS: [&str; 2] = ["module.", "_orig_mod."];
+
+/// The most bytes of a header that the format allows; the `safetensors` crate refuses more.
+const MOST_HEADER: u64 = 100_000_000;
 
 /// A safetensors file, as it is.
 #[derive(Debug)]
 pub struct ModelFile<'a> {
     /// In the order of the bytes.
     tensors: Vec<FileTensor<'a>>,
-    metadata: ::safetensors::tensor::Metadata,
+    metadata: Metadata,
 }
 
 /// One tensor of a file.
@@ -46,6 +51,21 @@ pub struct ReadModel {
 }
 
 impl<'a> ModelFile<'a> {
+    /// How many bytes the file has, if these are its beginning with the whole header: what to read before [`ModelFile::parse`],
+    /// since what is no such file can be of any length.
+    pub fn length(start: &[u8]) -> Option<u64> {
+        let header = Self::header_length(start)?;
+        let json = start.get(LENGTH_BYTES..usize::try_from(header).ok()?)?;
+        let metadata: Metadata = serde_json::from_slice(json).ok()?;
+        header.checked_add(metadata.data_len() as u64)
+    }
+
+    /// How many bytes a file with this beginning has before its values, if that is known and not more than the format allows.
+    pub fn header_length(start: &[u8]) -> Option<u64> {
+        let length = u64::from_le_bytes(*start.first_chunk()?);
+        (length <= MOST_HEADER).then_some(LENGTH_BYTES as u64 + length)
+    }
+
     /// Reads the header of a whole file.
     ///
     /// # Errors

@@ -8,6 +8,7 @@ mod block;
 mod digest;
 mod encoding;
 mod file;
+mod header_limits;
 mod layout;
 mod payload;
 pub mod safetensors;
@@ -24,6 +25,7 @@ pub use encoding::{
     StoredBody, UnknownEncoding, Values, encode, encode_block, encode_top_k,
 };
 pub use file::{FileTensor, ModelFile, ReadModel};
+pub use header_limits::{HeaderError, HeaderLimits};
 pub use layout::{FOLD_BLOCK, FoldBlock, Layout, LayoutError, Role, TensorSpec};
 pub use payload::{DType, LONGEST_PAYLOAD_NAME, PayloadSpec, Roles, Shape, VECTOR};
 

@@ -10,8 +10,8 @@ use ::safetensors::tensor::Metadata;
 use thiserror::Error;
 
 use super::{
-    BodyDecoder, BodyForm, Digest, Encoding, EncodingError, Form, Layout, LayoutError, MemorySink,
-    Parameters, Role,
+    BodyDecoder, BodyForm, Digest, Encoding, EncodingError, Form, HeaderError, HeaderLimits,
+    Layout, LayoutError, MemorySink, Parameters, Role,
 };
 
 #[cfg(not(target_endian = "little"))]
@@ -79,6 +79,12 @@ impl Decoder {
         self
     }
 
+    /// As [`BodyDecoder::with_header_limits`].
+    pub fn with_header_limits(mut self, limits: HeaderLimits) -> Self {
+        self.body = self.body.with_header_limits(limits);
+        self
+    }
+
     /// Takes the next piece.
     ///
     /// # Errors
@@ -111,38 +117,48 @@ fn in_memory(error: EncodingError) -> SafetensorsError {
 #[derive(Debug)]
 pub(super) struct HeaderReader {
     bytes: Vec<u8>,
-    limit: usize,
+    limits: HeaderLimits,
 }
 
 impl HeaderReader {
     /// Of a body with payloads of these layouts; of any model, without one.
     pub fn new<'a>(expected: impl IntoIterator<Item = &'a Layout>) -> Self {
-        // A header is not larger than a generous multiple of what the layouts' own is; 64 MiB if none is known.
-        let limits = expected.into_iter().map(Layout::header_limit);
-        let limit = limits.reduce(|sum, limit| sum + limit);
-        Self {
-            bytes: Vec::new(),
-            limit: limit.unwrap_or(64 << 20),
+        let mut limits = HeaderLimits::default();
+        // A header is not larger than a generous multiple of what the layouts' own is.
+        let own = expected.into_iter().map(Layout::header_limit);
+        if let Some(bytes) = own.reduce(|sum, bytes| sum + bytes) {
+            limits = HeaderLimits {
+                bytes,
+                tensors: bytes,
+                name: bytes,
+                dimensions: bytes,
+            };
         }
+        Self::within(limits)
+    }
+
+    /// Of a body whose header is within these limits.
+    pub fn within(limits: HeaderLimits) -> Self {
+        let bytes = Vec::new();
+        Self { bytes, limits }
     }
 
     /// Takes from the front of `piece` what belongs to the header, and gives it back once it is whole.
     pub fn push(&mut self, piece: &mut &[u8]) -> Result<Option<Metadata>, SafetensorsError> {
-        let limit = self.limit;
         self.take(piece, LENGTH_BYTES);
         let Some(length) = self.bytes.first_chunk() else {
             return Ok(None);
         };
         let length = u64::from_le_bytes(*length);
-        if length > limit as u64 {
-            return Err(SafetensorsError::HeaderTooLarge { length, limit });
-        }
+        self.limits.check_length(length)?;
         let end = LENGTH_BYTES + length as usize;
         self.take(piece, end);
         if self.bytes.len() < end {
             return Ok(None);
         }
-        serde_json::from_slice(&self.bytes[LENGTH_BYTES..])
+        let json = &self.bytes[LENGTH_BYTES..];
+        self.limits.check(json)?;
+        serde_json::from_slice(json)
             .map(Some)
             .map_err(|error| SafetensorsError::Malformed(error.to_string()))
     }
@@ -202,14 +218,9 @@ pub enum SafetensorsError {
     /// Not a safetensors header, or one that contradicts itself.
     #[error("malformed safetensors header: {0}")]
     Malformed(String),
-    /// The header is longer than any honest one.
-    #[error("a header of {length} bytes, more than the limit of {limit}")]
-    HeaderTooLarge {
-        /// What the body claims.
-        length: u64,
-        /// What is taken.
-        limit: usize,
-    },
+    /// The header is larger than any honest one.
+    #[error(transparent)]
+    Header(#[from] HeaderError),
     /// More values than are taken.
     #[error("{announced} bytes of values are announced, more than the limit of {limit}")]
     TooLarge {
@@ -346,13 +357,13 @@ mod tests {
         );
         assert!(matches!(
             decode_as(&[0xff; 16]),
-            Err(SafetensorsError::HeaderTooLarge { .. })
+            Err(SafetensorsError::Header(HeaderError::TooLong { .. }))
         ));
         let mut garbage = bytes.clone();
         garbage[9] = b'!';
         assert!(matches!(
             decode_as(&garbage),
-            Err(SafetensorsError::Malformed(_))
+            Err(SafetensorsError::Header(HeaderError::Malformed(_)))
         ));
         let mut nan = bytes.clone();
         let end = nan.len();

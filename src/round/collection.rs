@@ -36,12 +36,24 @@ pub(super) struct Collection {
 #[derive(Debug, Default)]
 struct Member {
     state: MemberState,
-    /// Number of examples in its partition in this round: a verdict must not change when the data is dealt again.
+    /// Number of examples in its partition in this round: a verdict must not change when the data is dealt again. It does if
+    /// the worker that has the data comes back with more or fewer examples, since all that it then sends is new.
     examples: u64,
     /// The worker that acts for the client.
     holder: Option<WorkerId>,
     /// Who was given the task last.
     issued_to: Option<WorkerId>,
+    /// Why it takes no further part, if so.
+    failure: Option<Failure>,
+}
+
+/// Why a client takes no further part in a round.
+#[derive(Debug)]
+pub(super) struct Failure {
+    /// The worker that acted for it, if any.
+    pub worker: Option<WorkerId>,
+    /// In the client's own words, if it gave any.
+    pub reason: String,
 }
 
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -350,19 +362,30 @@ impl Collection {
             Some(_) if lease != Some(worker) => Err(not_leased(worker, client)),
             Some(_) => {
                 let detail = format!("client {client} failed: {reason}");
-                Ok(self.fail(client, Refusal::new(RefusalKind::Conflict, detail)))
+                let is_news = self.fail(client, Refusal::new(RefusalKind::Conflict, detail));
+                let member = self.members.get_mut(&client);
+                if let Some(failure) = member.and_then(|member| member.failure.as_mut()) {
+                    failure.reason = reason.to_string();
+                }
+                Ok(is_news)
             }
         }
     }
 
-    /// Why a client takes no further part: of the first in order, if there is one.
-    pub fn first_failure(&self) -> Option<&Refusal> {
+    /// The clients that take no further part, in order, each with the reason.
+    pub fn failures(&self) -> impl Iterator<Item = (ClientId, &Failure)> {
         self.members
-            .values()
-            .find_map(|member| match &member.state {
-                MemberState::Failed(refusal) => Some(refusal),
-                _ => None,
-            })
+            .iter()
+            .filter_map(|(client, member)| Some((*client, member.failure.as_ref()?)))
+    }
+
+    /// The client's own data has this many examples now. What was accepted is not judged again.
+    pub fn resize(&mut self, client: ClientId, examples: u64) {
+        if let Some(member) = self.members.get_mut(&client)
+            && !member.state.is_accepted()
+        {
+            member.examples = examples;
+        }
     }
 
     /// The client takes no further part, unless its report is in; whether that changed anything.
@@ -404,6 +427,12 @@ impl Collection {
             return;
         };
         let before = std::mem::replace(&mut member.state, state);
+        if let MemberState::Failed(refusal) = &member.state {
+            member.failure = Some(Failure {
+                worker: member.issued_to.or(member.holder),
+                reason: refusal.detail.clone(),
+            });
+        }
         if let MemberState::Uploading(upload) = before
             && self.uploads.contains_key(&upload)
         {

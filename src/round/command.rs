@@ -217,6 +217,22 @@ pub enum JobEvent {
         /// What it lacks, in words.
         lacks: String,
     },
+    /// A worker with data of its own is there under the name of one that was lost, and has that one's clients.
+    WorkerReturned {
+        /// The worker.
+        worker: WorkerId,
+        /// The one that was lost.
+        replaces: WorkerId,
+        /// The name of both.
+        name: String,
+    },
+    /// The data of a client's worker has another size than before.
+    DataResized {
+        /// The client.
+        client: ClientId,
+        /// The number of its examples from now on.
+        examples: u64,
+    },
     /// A round began.
     RoundStarted {
         /// The round.
@@ -267,6 +283,9 @@ pub enum JobEvent {
         round: RoundId,
         /// The client.
         client: ClientId,
+        /// The worker that acted for it; left out if there was none.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        worker: Option<WorkerId>,
         /// Why.
         reason: String,
     },

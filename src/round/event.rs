@@ -10,7 +10,7 @@ use crate::{
 /// A client, as the driver fixed it when the job started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ClientSpec {
-    /// Number of examples in its partition. It changes with [`Event::Dealt`] alone.
+    /// Number of examples in its partition. It changes with [`Event::Dealt`] and [`Event::DataResized`].
     pub examples: u64,
     /// The one worker that can act for it, if the data is the worker's own.
     pub home: Option<WorkerId>,
@@ -31,6 +31,14 @@ pub enum Event {
         /// The worker whose own data it has, if it is that worker come back. Clients of that data move to it, at
         /// once or when the other is lost.
         replaces: Option<WorkerId>,
+    },
+    /// The clients whose data this worker alone has, or had, have this many examples from now on. Sent before
+    /// [`Event::WorkerJoined`] of one that replaces it. 0 counts as 1, and what the client then sends says what is wrong.
+    DataResized {
+        /// The worker, which may be gone.
+        worker: WorkerId,
+        /// How many examples it has.
+        examples: u64,
     },
     /// A worker left, or was not heard of for too long.
     WorkerLost {

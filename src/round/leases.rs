@@ -81,6 +81,12 @@ impl Leases {
             .copied()
     }
 
+    /// The clients whose data this worker alone has, in order.
+    pub fn at_home(&self, worker: WorkerId) -> Vec<ClientId> {
+        let clients = self.homes.get(&worker);
+        clients.into_iter().flatten().copied().collect()
+    }
+
     /// How many clients a worker acts for.
     pub fn count(&self, worker: WorkerId) -> usize {
         self.workers

@@ -221,6 +221,7 @@ impl RoundMachine {
                 slots,
                 replaces,
             } => self.worker_joined(worker, slots, replaces, now),
+            Event::DataResized { worker, examples } => self.data_resized(worker, examples),
             Event::WorkerLost { worker } => self.worker_lost(worker),
             Event::Prepared(prepared) => self.prepared(prepared, now),
             Event::Dealt { round, examples } => self.dealt(round, examples, now),

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::{Timestamp, WorkerId};
 
-/// How many workers that are gone are remembered for the operator.
+/// How many workers that are gone are remembered, unless told otherwise.
 const REMEMBERED: usize = 256;
 
 /// All workers that registered, with what each said about itself (`I`).
@@ -23,6 +23,7 @@ pub struct Roster<I> {
     /// Those that are gone, by when they were last heard of.
     gone: BTreeSet<(Timestamp, WorkerId)>,
     expiry: Duration,
+    remembered: usize,
     last: u64,
 }
 
@@ -60,8 +61,20 @@ impl<I> Roster<I> {
             live: BTreeSet::new(),
             gone: BTreeSet::new(),
             expiry,
+            remembered: REMEMBERED,
             last: 0,
         }
+    }
+
+    /// The same, if it remembers this many workers that are gone, for the operator.
+    pub fn remembering(mut self, gone: usize) -> Self {
+        self.remembered = gone;
+        self
+    }
+
+    /// How long a worker may be silent.
+    pub fn expiry(&self) -> Duration {
+        self.expiry
     }
 
     /// A new worker.
@@ -177,7 +190,7 @@ impl<I> Roster<I> {
     }
 
     fn forget_oldest(&mut self) {
-        while self.gone.len() > REMEMBERED {
+        while self.gone.len() > self.remembered {
             if let Some((_, worker)) = self.gone.pop_first() {
                 self.workers.remove(&worker);
             }

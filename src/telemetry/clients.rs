@@ -8,9 +8,6 @@ use crate::{
     report::ReportMetadata,
 };
 
-/// The longest name of a metric that a record keeps, in bytes.
-const LONGEST_NAME: usize = 64;
-
 /// How much of the clients' own metrics a round's record keeps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
@@ -19,6 +16,8 @@ pub struct ClientMetricsLimit {
     pub clients: usize,
     /// The most metrics of each of them, and the most means.
     pub metrics: usize,
+    /// The longest name of a metric, in bytes; those with longer ones are left out.
+    pub name: usize,
 }
 
 impl Default for ClientMetricsLimit {
@@ -26,6 +25,7 @@ impl Default for ClientMetricsLimit {
         Self {
             clients: 1000,
             metrics: 16,
+            name: 64,
         }
     }
 }
@@ -70,7 +70,7 @@ impl ClientMetrics {
                 sum.examples += weight;
             }
             if measured.clients.len() < limit.clients {
-                let one = MeasuredClient::new(client, said, limit.metrics);
+                let one = MeasuredClient::new(client, said, limit);
                 measured.clients.push(one);
             } else {
                 measured.clients_left_out += 1;
@@ -82,7 +82,7 @@ impl ClientMetrics {
         for (name, sum) in means {
             let mean = sum.value / sum.examples;
             let has_room = measured.means.len() < limit.metrics;
-            if has_room && name.len() <= LONGEST_NAME && mean.is_finite() {
+            if has_room && name.len() <= limit.name && mean.is_finite() {
                 measured.means.insert(name.to_string(), mean);
             } else {
                 measured.means_left_out += 1;
@@ -102,10 +102,10 @@ impl ClientMetrics {
 }
 
 impl MeasuredClient {
-    fn new(client: ClientId, said: &ReportMetadata, limit: usize) -> Self {
+    fn new(client: ClientId, said: &ReportMetadata, limit: ClientMetricsLimit) -> Self {
         let mut metrics = BTreeMap::new();
         for (name, value) in &said.metrics {
-            if metrics.len() < limit && name.len() <= LONGEST_NAME {
+            if metrics.len() < limit.metrics && name.len() <= limit.name {
                 metrics.insert(name.clone(), *value);
             }
         }
@@ -135,7 +135,12 @@ mod tests {
 
     fn measured(reports: &[ReportMetadata], clients: usize, metrics: usize) -> ClientMetrics {
         let reports = (0..).map(ClientId).zip(reports);
-        ClientMetrics::new(reports, ClientMetricsLimit { clients, metrics })
+        let limit = ClientMetricsLimit {
+            clients,
+            metrics,
+            ..ClientMetricsLimit::default()
+        };
+        ClientMetrics::new(reports, limit)
     }
 
     #[test]
@@ -173,7 +178,7 @@ mod tests {
 
     #[test]
     fn names_without_end_and_sums_beyond_counting_are_left_out() {
-        let long = "x".repeat(LONGEST_NAME + 1);
+        let long = "x".repeat(65);
         let reports = [said(u64::MAX, &[(long.as_str(), 1.0), ("huge", f64::MAX)])];
         let measured = measured(&reports, 10, 10);
         assert!(measured.means.is_empty(), "{measured:?}");

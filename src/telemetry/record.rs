@@ -34,7 +34,20 @@ pub fn canonical(log: &[LoggedEvent]) -> Vec<JobEvent> {
             JobEvent::Waiting { .. }
             | JobEvent::Leased { .. }
             | JobEvent::TaskIssued { .. }
-            | JobEvent::WorkerPassedOver { .. } => {}
+            | JobEvent::WorkerPassedOver { .. }
+            | JobEvent::WorkerReturned { .. }
+            | JobEvent::DataResized { .. } => {}
+            JobEvent::ClientFailed {
+                round,
+                client,
+                reason,
+                ..
+            } => events.push(JobEvent::ClientFailed {
+                round: *round,
+                client: *client,
+                worker: None,
+                reason: reason.clone(),
+            }),
             JobEvent::ReportAccepted {
                 round,
                 client,

@@ -139,6 +139,19 @@ pub enum Response {
     Refused(Refusal),
 }
 
+/// Who a request comes from, as its head says it: enough to refuse it before its body is read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Requester {
+    /// A worker that registers, with the join token that it shows.
+    NewWorker {
+        /// The join token, if any.
+        join_token: Option<Token>,
+    },
+    /// A registered worker.
+    Worker(Credentials),
+}
+
 /// Who asks: a worker shows its token with every request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Credentials {

@@ -22,13 +22,13 @@ use std::future::Future;
 pub use body::{ModelBody, ReportBody};
 use futures_util::future::BoxFuture;
 pub use in_process::InProcess;
-pub use message::{Credentials, Request, Response};
+pub use message::{Credentials, Request, Requester, Response};
 pub use operator::{Answer, Events, Operator, OperatorError, Records};
 pub use peer::{Caller, Peer};
 pub use pieces::{BodyError, ByteStream, stored_bytes};
 use thiserror::Error;
 
-use crate::Cause;
+use crate::{Cause, report::Refusal};
 
 /// The worker's end: sends requests to a coordinator.
 ///
@@ -49,6 +49,20 @@ pub trait Transport: Send + Sync + 'static {
 pub trait Handler: Send + Sync + 'static {
     /// Answers one request of this peer. What can't be granted is [`Response::Refused`].
     fn handle(&self, peer: Peer, request: Request) -> BoxFuture<'_, Response>;
+
+    /// Checks who asks, before a transport reads the body of the request. [`Handler::handle`] has to check again: this only
+    /// saves the reading. The default lets everybody pass; a handler in front of another one passes the question on.
+    ///
+    /// # Errors
+    ///
+    /// The refusal that [`Handler::handle`] would answer with.
+    fn check_requester<'a>(
+        &'a self,
+        _peer: Peer,
+        _requester: &'a Requester,
+    ) -> BoxFuture<'a, Result<(), Refusal>> {
+        Box::pin(std::future::ready(Ok(())))
+    }
 }
 
 /// No answer was got.

@@ -1,7 +1,7 @@
 //! Datasets that differ, and data that is the workers' own.
 
 use super::*;
-use crate::partition::PartitionSpec;
+use crate::{partition::PartitionSpec, round::JobEvent};
 
 #[tokio::test]
 async fn a_worker_whose_copy_of_the_dataset_differs_is_refused_at_registration() {
@@ -144,4 +144,138 @@ async fn local_data_makes_a_client_of_each_worker_and_a_lost_one_a_dropout() {
     assert_eq!(rounds[0].folded.len(), 2);
     // 1000 examples count for 70: 8 * 70 / 80.
     assert_eq!(model.values(), [7.0; SIZE]);
+}
+
+/// A worker with data of its own.
+fn at_home(lab: &Lab, name: &str, examples: u64) -> Registration {
+    let mut registration = lab.registration(name);
+    registration.local = true;
+    registration.datasets[0].train_examples = examples;
+    registration
+}
+
+/// Asks for a task without waiting for one, which is a sign of life.
+async fn show_life(lab: &Lab, credentials: &Credentials) -> Response {
+    let request = Request::Poll {
+        credentials: credentials.clone(),
+        busy: Vec::new(),
+        wait: Duration::ZERO,
+    };
+    lab.coordinator.handle(Peer::InProcess, request).await
+}
+
+/// Takes all workers for lost that are not heard of from here on.
+fn lose_all(lab: &Lab) {
+    let later = lab.coordinator.now() + lab.coordinator.0.config.worker_expiry;
+    let mut state = lab.coordinator.state();
+    for worker in state.expire(later) {
+        lab.coordinator.worker_lost(&mut state, worker);
+    }
+}
+
+#[tokio::test]
+async fn the_name_of_a_live_worker_with_its_own_data_is_refused_and_the_refusal_says_what_to_do() {
+    let lab = Lab::open(CoordinatorConfig::default()).await;
+    let first = lab.register(at_home(&lab, "lab-1", 10)).await.unwrap();
+    show_life(&lab, &first).await;
+    let refusal = lab.register(at_home(&lab, "lab-1", 10)).await.unwrap_err();
+    assert_eq!(refusal.kind, RefusalKind::Conflict);
+    let detail = refusal.detail;
+    for part in ["\"lab-1\"", "worker 1", "--name", "90 s"] {
+        assert!(detail.contains(part), "{detail}");
+    }
+    // Workers whose data is dealt to them need no names of their own.
+    lab.worker("lab-1").await;
+    lab.worker("lab-1").await;
+    assert!(matches!(show_life(&lab, &first).await, Response::Idle));
+}
+
+#[tokio::test]
+async fn a_worker_whose_registration_was_answered_in_vain_registers_again() {
+    let lab = Lab::open(CoordinatorConfig::default()).await;
+    let lost = lab.register(at_home(&lab, "lab-1", 10)).await.unwrap();
+    let again = lab.register(at_home(&lab, "lab-1", 10)).await.unwrap();
+    assert!(matches!(show_life(&lab, &again).await, Response::Idle));
+    let refused = show_life(&lab, &lost).await;
+    assert!(
+        matches!(&refused, Response::Refused(refusal) if refusal.kind == RefusalKind::Unauthorized),
+        "{refused:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_lost_worker_gets_its_client_back_with_the_size_that_its_data_has_now() {
+    let lab = Lab::open(CoordinatorConfig {
+        max_local_examples: 70,
+        keep_workers: 2,
+        ..CoordinatorConfig::default()
+    })
+    .await;
+    let first = lab.register(at_home(&lab, "lab-1", 10)).await.unwrap();
+    let second = lab.register(at_home(&lab, "lab-2", 10)).await.unwrap();
+    for worker in [&first, &second] {
+        show_life(&lab, worker).await;
+    }
+    let job = lab
+        .submit(|spec| {
+            spec.partition = PartitionSpec::Local;
+            spec.limits.min_updates = 2;
+            spec.limits.max_attempts = 10;
+        })
+        .await;
+    lab.poll(&first, Vec::new()).await;
+    // The round has lost both, and can't commit: there is another attempt once both are back.
+    lose_all(&lab);
+    // So many come and go meanwhile that nobody else is remembered.
+    for index in 0..200 {
+        let other = lab
+            .register(at_home(&lab, &format!("other-{index}"), 10))
+            .await;
+        let credentials = other.unwrap();
+        let leave = Request::Leave { credentials };
+        lab.coordinator.handle(Peer::InProcess, leave).await;
+    }
+    assert!(lab.coordinator.state().roster.find(first.worker).is_none());
+    let smaller = lab.register(at_home(&lab, "lab-1", 5)).await.unwrap();
+    let larger = lab.register(at_home(&lab, "lab-2", 1000)).await.unwrap();
+    let tasks = [
+        lab.poll(&smaller, Vec::new()).await,
+        lab.poll(&larger, Vec::new()).await,
+    ];
+    assert_eq!(
+        tasks.each_ref().map(|task| task.client),
+        [ClientId(0), ClientId(1)]
+    );
+    let claim = |task: &TaskMessage, examples| ReportMetadata {
+        examples,
+        ..lab.metadata(task)
+    };
+    let answer = lab
+        .put_report(&smaller, &tasks[0], &claim(&tasks[0], 5), &lab.body(0.0))
+        .await;
+    assert_eq!(answer.0, 204, "{answer:?}");
+    let answer = lab
+        .put_report(&larger, &tasks[1], &claim(&tasks[1], 1000), &lab.body(15.0))
+        .await;
+    assert_eq!(answer.0, 204, "{answer:?}");
+    let (summary, _, model) = lab.finished(job).await;
+    assert_eq!(summary.phase, "completed", "{}", summary.detail);
+    // 1000 examples count for 70: 15 * 70 / 75.
+    assert_eq!(model.values(), [14.0; SIZE]);
+    let log = lab.coordinator.log(job).unwrap();
+    let mut returned = Vec::new();
+    let mut resized = Vec::new();
+    for logged in log {
+        match logged.event {
+            JobEvent::WorkerReturned { replaces, name, .. } => returned.push((replaces, name)),
+            JobEvent::DataResized { client, examples } => resized.push((client, examples)),
+            _ => {}
+        }
+    }
+    let expected = [
+        (first.worker, "lab-1".to_string()),
+        (second.worker, "lab-2".to_string()),
+    ];
+    assert_eq!(returned, expected);
+    assert_eq!(resized, [(ClientId(0), 5), (ClientId(1), 70)]);
 }

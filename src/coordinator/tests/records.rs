@@ -19,6 +19,7 @@ async fn the_record_has_what_clients_measured_within_its_limit_and_who_lost_its_
         client_metrics: ClientMetricsLimit {
             clients: 1,
             metrics: 1,
+            ..ClientMetricsLimit::default()
         },
         ..CoordinatorConfig::default()
     };

@@ -11,7 +11,8 @@ use super::{
     payloads::prefix_of,
 };
 use crate::parameters::{
-    BlockError, BlockReader, Digest, Digesting, Layout, LayoutError, Parameters, Role, Roles,
+    BlockError, BlockReader, Digest, Digesting, HeaderLimits, Layout, LayoutError, Parameters,
+    Role, Roles,
     safetensors::{HeaderReader, SafetensorsError, is_batch_counter, role_of, roles_of},
 };
 
@@ -163,6 +164,13 @@ impl BodyDecoder {
     /// Wanted for a model of any layout that comes from outside.
     pub fn with_limit(mut self, bytes: u64) -> Self {
         self.limit = bytes;
+        self
+    }
+
+    /// Takes a header within these limits alone, for a body of any layout that comes from outside. The defaults count without
+    /// it. To be called before the first piece.
+    pub fn with_header_limits(mut self, limits: HeaderLimits) -> Self {
+        self.state = State::Header(HeaderReader::within(limits));
         self
     }
 

@@ -42,8 +42,8 @@ impl RoundMachine {
         };
         let mut reason =
             format!("{why} with {accepted} of {quorum} accepted reports that the quorum needs");
-        if let Some(failure) = current.first_failure() {
-            reason = format!("{reason}; {}", failure.detail);
+        if let Some(failures) = describe_failures(current) {
+            reason = format!("{reason}; {failures}");
         }
         self.abandon(reason, now);
     }
@@ -160,6 +160,24 @@ impl RoundMachine {
         }
         accepted.into_iter().map(|(client, _)| client).collect()
     }
+}
+
+/// The reason of the first client that failed, with the worker that said so, and how many more failed.
+fn describe_failures(round: &Collection) -> Option<String> {
+    let mut failures = round.failures();
+    let (client, failure) = failures.next()?;
+    let mut text = match failure.worker {
+        Some(worker) => format!(
+            "client {client} (worker {worker}) failed: {}",
+            failure.reason
+        ),
+        None => format!("client {client} failed: {}", failure.reason),
+    };
+    let more = failures.count();
+    if more > 0 {
+        text = format!("{text}; {more} more failed");
+    }
+    Some(text)
 }
 
 /// Checks that an aggregation accounts for each accepted report once, and folded as many as the quorum.

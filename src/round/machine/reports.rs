@@ -26,7 +26,7 @@ impl RoundMachine {
             Offer::Fail(refusal) => {
                 let reason = refusal.detail.clone();
                 self.refuse(request, round, client, worker, refusal);
-                self.log_failed(round, client, reason);
+                self.log_failed(round, client, Some(worker), reason);
             }
         }
     }
@@ -84,7 +84,7 @@ impl RoundMachine {
             Verdict::Fail { worker, refusal } => {
                 let reason = refusal.detail.clone();
                 self.refuse(request, round, client, worker, refusal);
-                self.log_failed(round, client, reason);
+                self.log_failed(round, client, Some(worker), reason);
             }
         }
     }
@@ -106,7 +106,7 @@ impl RoundMachine {
         match verdict {
             Ok(is_news) => {
                 if is_news {
-                    self.log_failed(round, client, reason);
+                    self.log_failed(round, client, Some(worker), reason);
                 }
                 self.respond(request, Response::Accepted);
             }

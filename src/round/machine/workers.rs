@@ -66,6 +66,24 @@ impl RoundMachine {
         }
     }
 
+    /// Takes the new size of a worker's own data for its clients.
+    pub(super) fn data_resized(&mut self, worker: WorkerId, examples: u64) {
+        let examples = examples.max(1);
+        for client in self.leases.at_home(worker) {
+            let Some(spec) = self.clients.get_mut(client.0 as usize) else {
+                continue;
+            };
+            if spec.examples == examples {
+                continue;
+            }
+            spec.examples = examples;
+            if let Some(current) = &mut self.current {
+                current.resize(client, examples);
+            }
+            self.log(JobEvent::DataResized { client, examples });
+        }
+    }
+
     pub(super) fn worker_lost(&mut self, worker: WorkerId) {
         if self.outcome().is_none() && self.leases.is_live(worker) {
             let moves = self.leases.lose(worker);
@@ -115,14 +133,21 @@ impl RoundMachine {
         let refusal = Refusal::new(RefusalKind::Late, DATA_GONE);
         let open = self.current.as_mut().filter(|current| !current.closed);
         if open.is_some_and(|current| current.fail(client, refusal)) {
-            self.log_failed(self.round, client, DATA_GONE.to_string());
+            self.log_failed(self.round, client, None, DATA_GONE.to_string());
         }
     }
 
-    pub(super) fn log_failed(&mut self, round: RoundId, client: ClientId, reason: String) {
+    pub(super) fn log_failed(
+        &mut self,
+        round: RoundId,
+        client: ClientId,
+        worker: Option<WorkerId>,
+        reason: String,
+    ) {
         self.log(JobEvent::ClientFailed {
             round,
             client,
+            worker,
             reason,
         });
     }

@@ -2,7 +2,7 @@
 
 use super::bench::*;
 use crate::{
-    ids::{ModelVersion, RequestId},
+    ids::{ModelVersion, RequestId, RoundId},
     report::RefusalKind,
     round::{Command, EvaluationBy, Event, JobEvent, MachineConfig, Outcome, Response},
 };
@@ -208,4 +208,22 @@ fn a_job_of_no_rounds_is_complete_once_it_is_prepared() {
     };
     let bench = Bench::planning(config, 1, 2);
     assert_eq!(bench.machine.outcome(), Some(&Outcome::Completed));
+}
+
+#[test]
+fn the_end_of_a_job_whose_clients_failed_has_their_reason_once_with_client_and_worker() {
+    let mut bench = Bench::collecting(config(), 1, 3);
+    for round in 1..=3 {
+        let round = RoundId(round);
+        if round > R1 {
+            bench.plan(round, 3, 3, 2);
+        }
+        bench.give_up(W1, C0, round);
+        bench.give_up(W1, C1, round);
+    }
+    assert_eq!(
+        failure(&bench),
+        "attempt 3 of 3 was abandoned: too many clients have failed with 0 of 2 accepted reports that the quorum needs; \
+         client 0 (worker 1) failed: out of memory; 1 more failed"
+    );
 }

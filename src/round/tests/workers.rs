@@ -3,7 +3,7 @@
 use super::bench::*;
 use crate::{
     ids::{ClientId, ModelVersion, WorkerId},
-    report::RefusalKind,
+    report::{RefusalKind, ReportMetadata},
     round::{ClientSpec, Command, Event, JobEvent, Response, Task, TaskKind},
 };
 
@@ -270,4 +270,41 @@ fn a_lease_wakes_its_worker_once_there_is_a_task() {
     let commands = bench.send(Event::Prepared(Ok(vec![spec; 2])));
     assert_eq!(woken(&commands), [], "no round has begun");
     assert_eq!(woken(&bench.plan(R1, 2, 2, 2)), [W1]);
+}
+
+#[test]
+fn a_worker_that_returns_with_more_or_fewer_examples_counts_for_what_it_has_now() {
+    for examples in [25, 5] {
+        let mut bench = Bench::planning_at_home(config(), 2);
+        bench.lose(W2);
+        bench.join_as(W3, Some(W2));
+        let worker = W3;
+        let commands = bench.send(Event::DataResized { worker, examples });
+        let client = C1;
+        let resized = JobEvent::DataResized { client, examples };
+        assert_eq!(logged(&commands), [&resized]);
+        let population = bench.machine.population();
+        let sizes: Vec<_> = population.iter().map(|client| client.examples).collect();
+        assert_eq!(sizes, [10, examples]);
+        bench.plan(R1, 2, 2, 2);
+        let claim = |examples| ReportMetadata {
+            examples,
+            ..metadata(0)
+        };
+        let too_many = bench.offer_with(W3, C1, R1, claim(examples + 1));
+        assert_eq!(refused(&too_many), RefusalKind::ExamplesExceeded);
+    }
+}
+
+#[test]
+fn data_that_grows_while_the_round_is_open_counts_in_that_round() {
+    let mut bench = Bench::planning_at_home(config(), 2);
+    bench.plan(R1, 2, 2, 2);
+    let (worker, examples) = (W2, 25);
+    bench.send(Event::DataResized { worker, examples });
+    let all = ReportMetadata {
+        examples,
+        ..metadata(0)
+    };
+    assert_eq!(bench.offer_with(W2, C1, R1, all), Response::Admitted);
 }

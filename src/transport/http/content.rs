@@ -53,8 +53,11 @@ pub(super) fn parameters(
         return Err(unsupported("the body must be application/octet-stream"));
     }
     let length = body.size_hint().exact();
-    if length.is_some_and(|length| length > limit) {
-        return Err(BodyError::TooLarge { limit }.into());
+    if let Some(length) = length.filter(|length| *length > limit) {
+        let detail = format!(
+            "the body has {length} bytes, and {limit} is the most; the coordinator's --max-body raises it"
+        );
+        return Err(Problem::new(RefusalKind::TooLarge, detail));
     }
     let mut taken = 0u64;
     let bytes = body

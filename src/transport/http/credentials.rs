@@ -15,7 +15,7 @@ use crate::{
     ids::WorkerId,
     protocol::Token,
     report::RefusalKind,
-    transport::{self, Caller, Credentials, Operator, Peer},
+    transport::{self, Caller, Credentials, Operator, Peer, Requester},
 };
 
 /// The token that was shown, if one was.
@@ -45,45 +45,54 @@ fn unauthorized(detail: &str) -> Problem {
     Problem::new(RefusalKind::Unauthorized, detail)
 }
 
-/// A worker's token.
-pub(super) struct WorkerToken(Token);
-
-impl<S: Sync> FromRequestParts<S> for WorkerToken {
-    type Rejection = Problem;
-
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
-        let Bearer(token) = Bearer::from_request_parts(parts, state).await?;
-        token
-            .map(Self)
-            .ok_or_else(|| unauthorized("a worker shows its token: Authorization: Bearer TOKEN"))
-    }
+/// The token that a worker shows.
+async fn worker_token(parts: &mut Parts, app: &App) -> Result<Token, Problem> {
+    let Bearer(token) = Bearer::from_request_parts(parts, app).await?;
+    token.ok_or_else(|| unauthorized("a worker shows its token: Authorization: Bearer TOKEN"))
 }
 
-impl WorkerToken {
-    /// The credentials of the worker that the path names.
-    pub(super) fn of(self, worker: WorkerId) -> Credentials {
-        Credentials {
-            worker,
-            token: self.0,
-        }
-    }
+/// Checks a worker's credentials, so that nothing of its body is read if they are wrong.
+async fn check_worker(
+    parts: &mut Parts,
+    app: &App,
+    credentials: Credentials,
+) -> Result<Credentials, Problem> {
+    let Ok(exchange) = Exchange::from_request_parts(parts, app).await;
+    let requester = Requester::Worker(credentials.clone());
+    exchange.check(&requester).await?;
+    Ok(credentials)
 }
 
-/// The worker that the header names, with its token.
+/// The worker that the header names, with its token, which has been checked.
 pub(super) struct SharedWorker(pub Credentials);
 
-impl<S: Sync> FromRequestParts<S> for SharedWorker {
+impl FromRequestParts<App> for SharedWorker {
     type Rejection = Problem;
 
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
-        let token = WorkerToken::from_request_parts(parts, state).await?;
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
+        let token = worker_token(parts, app).await?;
         let header = parts
             .headers
             .get(WORKER_HEADER)
             .ok_or_else(|| unauthorized("a worker says its number: Fedavg-Worker: NUMBER"))?;
         let worker = header.to_str().ok().and_then(|text| text.parse().ok());
         let worker = worker.ok_or_else(|| unauthorized("Fedavg-Worker must be a number"))?;
-        Ok(Self(token.of(worker)))
+        let credentials = Credentials { worker, token };
+        check_worker(parts, app, credentials).await.map(Self)
+    }
+}
+
+/// The worker that the path names, with its token, which has been checked. The path has no other variable part.
+pub(super) struct NamedWorker(pub Credentials);
+
+impl FromRequestParts<App> for NamedWorker {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
+        let token = worker_token(parts, app).await?;
+        let Ids(worker) = Ids::<WorkerId>::from_request_parts(parts, app).await?;
+        let credentials = Credentials { worker, token };
+        check_worker(parts, app, credentials).await.map(Self)
     }
 }
 
@@ -118,6 +127,12 @@ impl Exchange {
     /// Has a worker's request answered.
     pub(super) async fn handle(&self, request: transport::Request) -> transport::Response {
         self.app.handler.handle(self.peer, request).await
+    }
+
+    /// Whether the requester may go on to its body.
+    async fn check(&self, requester: &Requester) -> Result<(), Problem> {
+        let checked = self.app.handler.check_requester(self.peer, requester);
+        Ok(checked.await?)
     }
 
     /// Done once the server is to stop, if it says so.
@@ -171,6 +186,10 @@ impl FromRequestParts<App> for Registrant {
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
         let Bearer(join_token) = Bearer::from_request_parts(parts, app).await?;
         let Ok(exchange) = Exchange::from_request_parts(parts, app).await;
+        let requester = Requester::NewWorker {
+            join_token: join_token.clone(),
+        };
+        exchange.check(&requester).await?;
         if join_token.is_none() {
             refuse_browsers(parts, app)?;
         }

@@ -38,16 +38,6 @@ pub(super) struct Pace {
     pub grace: Duration,
 }
 
-impl Pace {
-    pub(super) fn new(stall: Duration, least_rate: u64) -> Self {
-        Self {
-            stall,
-            least_rate,
-            grace: Duration::from_secs(10),
-        }
-    }
-}
-
 /// A body whose sender keeps a pace, or it ends with [`BodyError::Broken`]. Only the time counts in which somebody waits
 /// for the sender: who is slow because the receiver is, is not to blame.
 pub(super) struct Inbound<B> {
@@ -247,8 +237,9 @@ mod tests {
 
     fn inbound<B>(body: B, least_rate: u64) -> Inbound<B> {
         let pace = Pace {
+            stall: Duration::from_secs(30),
+            least_rate,
             grace: GRACE,
-            ..Pace::new(Duration::from_secs(30), least_rate)
         };
         Inbound::new(body, pace)
     }

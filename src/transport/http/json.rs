@@ -10,26 +10,73 @@ use serde::de::DeserializeOwned;
 use tokio::time::timeout;
 
 use super::{
-    app::App,
+    app::{App, JsonLimits},
     content::{body_error, media_type, unsupported},
     problem::Problem,
 };
-use crate::{report::RefusalKind, transport::BodyError};
+use crate::{
+    job::JobSpec,
+    protocol::{Failure, Heartbeat, Poll, Registration, ShareEvaluation},
+    report::RefusalKind,
+};
 
-/// A JSON body, within the limit.
+/// Larger bodies are parsed on a blocking thread: parsing this much takes about as long as handing it over.
+const LARGE: usize = 64 << 10;
+
+/// What comes as a JSON body.
+pub(super) trait JsonBody: DeserializeOwned + Send + 'static {
+    /// What it is, for messages.
+    const WHAT: &str;
+
+    /// The most bytes that it may have.
+    fn limit(limits: &JsonLimits) -> usize;
+}
+
+macro_rules! json_bodies {
+    ($($body:ty: $limit:ident, $what:literal;)*) => {
+        $(impl JsonBody for $body {
+            const WHAT: &str = $what;
+
+            fn limit(limits: &JsonLimits) -> usize {
+                limits.$limit
+            }
+        })*
+    };
+}
+
+json_bodies! {
+    Registration: registration, "registration";
+    Heartbeat: tasks, "heartbeat";
+    Poll: tasks, "poll";
+    Failure: outcome, "failure";
+    ShareEvaluation: outcome, "evaluation";
+    JobSpec: job, "job";
+}
+
+/// A JSON body, within its limit. Take it after whatever says who asks: extractors run in order.
 pub(super) struct Json<T>(pub T);
 
-impl<T: DeserializeOwned> FromRequest<App> for Json<T> {
+impl<T: JsonBody> FromRequest<App> for Json<T> {
     type Rejection = Problem;
 
     async fn from_request(request: Request<Body>, app: &App) -> Result<Self, Problem> {
         if !media_type(request.headers()).is_some_and(is_json) {
             return Err(unsupported("the body must be application/json"));
         }
-        let whole = read_whole(request.into_body(), app.config.max_json);
-        let bytes = timeout(app.config.stall_timeout, whole).await;
-        let late = |_| Problem::new(RefusalKind::Truncated, "the body took too long");
-        from_json(&bytes.map_err(late)??).map(Self)
+        let limit = T::limit(&app.config.json);
+        let whole = read_whole(request.into_body(), limit, T::WHAT);
+        let Ok(bytes) = timeout(app.config.stall_timeout, whole).await else {
+            let detail = "the body took too long";
+            return Err(Problem::new(RefusalKind::Truncated, detail));
+        };
+        let bytes = bytes?;
+        if bytes.len() <= LARGE {
+            return from_json(&bytes).map(Self);
+        }
+        match tokio::task::spawn_blocking(move || from_json(&bytes)).await {
+            Ok(parsed) => parsed.map(Self),
+            Err(error) => Err(Problem::new(RefusalKind::Busy, error.to_string())),
+        }
     }
 }
 
@@ -38,20 +85,25 @@ fn is_json(media_type: &str) -> bool {
     lower == "application/json" || (lower.starts_with("application/") && lower.ends_with("+json"))
 }
 
-async fn read_whole(body: Body, limit: usize) -> Result<axum::body::Bytes, Problem> {
-    let too_large = || BodyError::TooLarge {
-        limit: limit as u64,
-    };
-    if body.size_hint().lower() > limit as u64 {
-        return Err(too_large().into());
+async fn read_whole(body: Body, limit: usize, what: &str) -> Result<axum::body::Bytes, Problem> {
+    let length = body.size_hint().lower();
+    if length > limit as u64 {
+        return Err(too_large(&format!("{length} bytes"), limit, what));
     }
     let limited = http_body_util::Limited::new(body, limit);
     let collected = http_body_util::BodyExt::collect(limited).await;
     match collected {
         Ok(collected) => Ok(collected.to_bytes()),
-        Err(error) if error.is::<http_body_util::LengthLimitError>() => Err(too_large().into()),
+        Err(error) if error.is::<http_body_util::LengthLimitError>() => {
+            Err(too_large("more bytes", limit, what))
+        }
         Err(error) => Err(body_error(error).into()),
     }
+}
+
+fn too_large(found: &str, limit: usize, what: &str) -> Problem {
+    let detail = format!("the {what} has {found}, and {limit} is the most");
+    Problem::new(RefusalKind::TooLarge, detail)
 }
 
 /// A value from JSON.

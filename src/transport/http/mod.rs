@@ -30,6 +30,7 @@ mod credentials;
 mod etag;
 mod guard;
 mod inbound;
+mod initial_model;
 mod json;
 mod openapi;
 mod outbound;
@@ -41,7 +42,7 @@ mod server;
 #[cfg(test)]
 mod tests;
 
-pub use app::RouterConfig;
+pub use app::{JsonLimits, RouterConfig};
 pub use axum;
 pub use client::{AddressError, ClientConfig, HttpTransport, OperatorClient};
 pub use problem::Problem;

@@ -39,7 +39,12 @@ pub fn router_of(
     config: RouterConfig,
 ) -> Router {
     let pieces = config.pieces.clamp(1, Semaphore::MAX_PERMITS);
-    let pace = Pace::new(config.stall_timeout, config.min_upload_rate);
+    let submissions = config.max_submissions.clamp(1, Semaphore::MAX_PERMITS);
+    let pace = Pace {
+        stall: config.stall_timeout,
+        least_rate: config.min_upload_rate,
+        grace: config.upload_grace,
+    };
     let (router, document) = documented();
     let mut document = openapi::finish(document);
     if let Some(url) = &config.advertised {
@@ -49,6 +54,7 @@ pub fn router_of(
         handler,
         operator,
         pieces: Arc::new(Semaphore::new(pieces)),
+        submissions: Arc::new(Semaphore::new(submissions)),
         config: Arc::new(config),
         document: Arc::new(document),
     };

@@ -276,7 +276,14 @@ impl Answer {
             status: parts.status,
             headers: parts.headers,
             // Events come when they come: a coordinator has no least rate.
-            body: Inbound::new(body, Pace::new(config.stall_timeout, 0)),
+            body: Inbound::new(
+                body,
+                Pace {
+                    stall: config.stall_timeout,
+                    least_rate: 0,
+                    grace: Duration::ZERO,
+                },
+            ),
             max_json: config.max_json,
         }
     }

@@ -11,29 +11,22 @@ use axum::{
         sse::{Event, KeepAlive, Sse},
     },
 };
-use futures_util::{StreamExt, TryStreamExt};
+use futures_util::StreamExt;
 use serde::Deserialize;
 
 use crate::{
-    Cause,
     ids::{JobId, RoundId},
     job::JobSpec,
-    parameters::{
-        Digest, Digesting, Parameters,
-        safetensors::{Decoder, SafetensorsError},
-    },
     protocol::{JobSummary, LoggedEvent, RoundRecord},
     report::RefusalKind,
-    transport::{
-        BodyError, ByteStream,
-        http::{
-            api::{BASE, JOB_HEADER, SAFETENSORS},
-            content::{digest, media_type, parameters},
-            credentials::{AsOperator, Ids},
-            json::{Json, json_header},
-            openapi::Safetensors,
-            problem::Problem,
-        },
+    transport::http::{
+        api::{BASE, JOB_HEADER, SAFETENSORS},
+        content::{digest, media_type, parameters},
+        credentials::{AsOperator, Ids},
+        initial_model::read_initial_model,
+        json::{Json, json_header},
+        openapi::Safetensors,
+        problem::Problem,
     },
 };
 
@@ -50,13 +43,20 @@ pub(super) async fn submit(asked: AsOperator, request: Request<Body>) -> Result<
     let app = &asked.exchange.app;
     let has_model =
         media_type(request.headers()).is_some_and(|found| found.eq_ignore_ascii_case(SAFETENSORS));
+    // Each holds a whole model in memory until it is kept.
+    let _turn = if has_model {
+        app.submissions.acquire().await.ok()
+    } else {
+        None
+    };
     let (spec, initial) = if has_model {
         let (parts, body) = request.into_parts();
         let spec = json_header(&parts.headers, JOB_HEADER).map_err(as_invalid_job)?;
         let limit = app.config.max_body;
         let announced = digest(&parts.headers)?;
         let (bytes, length) = parameters(&parts.headers, body, limit)?;
-        let initial = decode(bytes, length.unwrap_or(limit), announced).await?;
+        let (length, header) = (length.unwrap_or(limit), app.config.header);
+        let initial = read_initial_model(bytes, length, header, announced).await?;
         (spec, Some(Arc::new(initial)))
     } else {
         let read = Json::<JobSpec>::from_request(request, app).await;
@@ -76,29 +76,6 @@ fn as_invalid_job(problem: Problem) -> Problem {
     } else {
         problem
     }
-}
-
-async fn decode(
-    mut bytes: ByteStream,
-    limit: u64,
-    announced: Option<Digest>,
-) -> Result<Parameters, Problem> {
-    let mut decoder = Decoder::any().with_limit(limit);
-    let mut digest = Digesting::default();
-    while let Some(piece) = bytes.try_next().await? {
-        digest.update(&piece);
-        decoder.push(&piece).map_err(not_a_model)?;
-    }
-    let initial = decoder.finish().map_err(not_a_model)?;
-    let found = digest.finish();
-    match announced.filter(|announced| *announced != found) {
-        Some(announced) => Err(not_a_model(SafetensorsError::Digest { announced, found })),
-        None => Ok(initial),
-    }
-}
-
-fn not_a_model(error: SafetensorsError) -> Problem {
-    Problem::from(BodyError::Malformed(Cause::of(error)))
 }
 
 /// The jobs that are remembered.

@@ -14,7 +14,7 @@ use crate::{
     transport::{
         self, Request,
         http::{
-            credentials::{AsOperator, Exchange, Ids, Registrant, WorkerToken},
+            credentials::{AsOperator, Exchange, NamedWorker, Registrant},
             json::Json,
             problem::Problem,
         },
@@ -55,12 +55,7 @@ pub(super) async fn workers(asked: AsOperator) -> Result<axum::Json<Vec<WorkerSu
 #[utoipa::path(delete, path = "/workers/{worker}", tag = "workers", security(("worker_token" = [])),
     params(("worker" = WorkerId, Path, description = "The worker that asks.")),
     responses((status = 204, description = "It has left.")))]
-pub(super) async fn leave(
-    token: WorkerToken,
-    Ids(worker): Ids<WorkerId>,
-    exchange: Exchange,
-) -> Response {
-    let credentials = token.of(worker);
+pub(super) async fn leave(NamedWorker(credentials): NamedWorker, exchange: Exchange) -> Response {
     plain(exchange.handle(Request::Leave { credentials }).await)
 }
 
@@ -70,12 +65,10 @@ pub(super) async fn leave(
     request_body = Heartbeat,
     responses((status = 200, description = "The tasks that are not wanted any more.", body = Alive)))]
 pub(super) async fn heartbeat(
-    token: WorkerToken,
-    Ids(worker): Ids<WorkerId>,
+    NamedWorker(credentials): NamedWorker,
     exchange: Exchange,
     Json(Heartbeat { busy }): Json<Heartbeat>,
 ) -> Response {
-    let credentials = token.of(worker);
     match exchange
         .handle(Request::Heartbeat { credentials, busy })
         .await
@@ -93,15 +86,14 @@ pub(super) async fn heartbeat(
         (status = 200, description = "A task.", body = TaskMessage),
         (status = 204, description = "None within the wait: poll again.")))]
 pub(super) async fn poll(
-    token: WorkerToken,
-    Ids(worker): Ids<WorkerId>,
+    NamedWorker(credentials): NamedWorker,
     exchange: Exchange,
     Json(Poll { busy, wait_ms }): Json<Poll>,
 ) -> Response {
     let longest = exchange.app.config.max_wait;
     let wait = wait_ms.map_or(longest, |wait| Duration::from_millis(wait).min(longest));
     let request = Request::Poll {
-        credentials: token.of(worker),
+        credentials,
         busy,
         wait,
     };

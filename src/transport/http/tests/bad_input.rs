@@ -299,7 +299,8 @@ async fn what_is_not_http_is_no_danger() {
 async fn what_is_too_large_is_refused_before_it_is_read() {
     let config = Limits::with(|limits| {
         limits.router.max_body = 1000;
-        limits.router.max_json = 100;
+        let json = &mut limits.router.json;
+        (json.job, json.tasks) = (100, 100);
     });
     let running = Running::start(Fake::open(), config).await;
     for (line, headers) in [

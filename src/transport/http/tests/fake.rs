@@ -24,7 +24,7 @@ use crate::{
     telemetry::{ClientMetrics, ClientMetricsLimit},
     transport::{
         Answer, Caller, Credentials, Events, Handler, ModelBody, Operator, OperatorError, Peer,
-        ReportBody, Request, Response,
+        ReportBody, Request, Requester, Response,
     },
 };
 
@@ -325,6 +325,18 @@ impl Handler for Fake {
         self.asked.lock().unwrap().push(format!("{request:?}"));
         self.peers.lock().unwrap().push(peer);
         Box::pin(async { self.answer(request).await.unwrap_or_else(Response::Refused) })
+    }
+
+    fn check_requester<'a>(
+        &'a self,
+        _peer: Peer,
+        requester: &'a Requester,
+    ) -> BoxFuture<'a, Result<(), Refusal>> {
+        let checked = match requester {
+            Requester::NewWorker { join_token } => self.admit(join_token.as_ref()),
+            Requester::Worker(credentials) => self.check(credentials),
+        };
+        Box::pin(std::future::ready(checked))
     }
 }
 

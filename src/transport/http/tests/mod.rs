@@ -5,10 +5,12 @@ mod conformance;
 mod digests;
 mod document;
 mod fake;
+mod headers;
 mod limits;
 mod models;
 mod operator;
 mod resume;
+mod strangers;
 mod worker;
 
 use std::{

@@ -7,6 +7,7 @@ impl Checker {
         match event {
             JobEvent::Waiting { .. }
             | JobEvent::WorkerPassedOver { .. }
+            | JobEvent::WorkerReturned { .. }
             | JobEvent::Started { .. }
             | JobEvent::ReportRefused { .. } => {}
             JobEvent::Dealt { round, examples } => {
@@ -20,6 +21,7 @@ impl Checker {
                 );
                 self.seen.dealt = true;
             }
+            JobEvent::DataResized { client, examples } => self.resized(*client, *examples)?,
             JobEvent::Leased { client, from, to } => self.leased(*client, *from, *to)?,
             JobEvent::RoundStarted {
                 round,
@@ -223,6 +225,22 @@ impl Checker {
                     "the reports of round {kept:?} are never discarded"
                 );
                 self.outcome = Some(outcome.clone());
+            }
+        }
+        Ok(())
+    }
+
+    /// Only data at home with one worker changes its size, and a report that was accepted is not judged by the new one.
+    fn resized(&mut self, client: ClientId, examples: u64) -> Check {
+        let Some(spec) = self.clients.get_mut(client.0 as usize) else {
+            return Err(format!("{client}, which there is not, is resized"));
+        };
+        ensure!(spec.home.is_some(), "{client} has no data of its own");
+        ensure!(spec.examples != examples, "a new size that is none");
+        spec.examples = examples;
+        for round in self.rounds.values_mut().filter(|round| round.open) {
+            if !round.told.contains_key(&client) {
+                round.sizes[client.0 as usize] = examples;
             }
         }
         Ok(())

@@ -47,7 +47,13 @@ impl World {
             worker,
             slots,
             replaces,
-        })
+        })?;
+        if replaces.is_none() {
+            return Ok(());
+        }
+        // At least 10, which is what honest reports claim.
+        let examples = self.rng.random_range(10..20);
+        self.feed(Event::DataResized { worker, examples })
     }
 
     pub(super) fn lose(&mut self, worker: WorkerId) -> Step {
