@@ -14,7 +14,7 @@ use crate::{
     backend::DeviceSpec,
     coordinator::{Coordinator, CoordinatorConfig},
     protocol::Token,
-    store::{DataFolder, FileModels, FileSpool, FileSpoolConfig},
+    store::{DataFolder, FileModels, FileSpool, FileSpoolConfig, LogFiles},
     transport::http::{
         BindError, RouterConfig, ServerConfig, check_bind, listen, no_such_path, router, serve,
     },
@@ -138,9 +138,10 @@ pub struct LimitArgs {
     /// How many ended jobs are remembered, each with its final model
     #[arg(long, value_name = "N", default_value = "16")]
     pub keep_jobs: usize,
-    /// How many entries of a job's event log are kept
-    #[arg(long, value_name = "N", default_value = "100000")]
-    pub keep_events: usize,
+    /// Bytes of a job's event log that are in memory, and as many of its records of rounds; older ones are in files of the
+    /// state folder, or with --in-memory in temporary ones (TMPDIR). Nothing is dropped before the job is
+    #[arg(long, value_name = "BYTES", default_value = "1MiB", value_parser = bytes)]
+    pub log_window: u64,
     /// Threads for the fold; 0: one per core
     #[arg(long, value_name = "N", default_value = "0")]
     pub fold_threads: usize,
@@ -185,7 +186,8 @@ impl CoordinatorArgs {
                     let spool = FileSpool::new(folder.clone(), self.storage.spool());
                     builder = builder
                         .spool(Arc::new(spool))
-                        .models(Arc::new(FileModels::new(folder)));
+                        .models(Arc::new(FileModels::new(folder.clone())))
+                        .logs(LogFiles::new(folder));
                 }
                 builder.start()
             });
@@ -277,7 +279,7 @@ impl LimitArgs {
             max_clients: self.max_clients,
             max_queued: self.max_queued,
             keep_jobs: self.keep_jobs,
-            keep_events: self.keep_events,
+            log_window: usize::try_from(self.log_window).unwrap_or(usize::MAX),
             fold_threads: self.fold_threads,
             ..CoordinatorConfig::default()
         })

@@ -37,7 +37,7 @@ const BATCH: usize = 64 << 10;
 const PAGE_BYTES: usize = 1 << 20;
 
 /// The longest that [`WindowedLog::room`] waits.
-const LONGEST_WAIT: Duration = Duration::from_secs(1);
+const LONGEST_WAIT: Duration = Duration::from_secs(5);
 
 /// What a log consists of.
 pub(crate) trait LogEntry: Serialize + DeserializeOwned + Send + Sync + 'static {
@@ -145,7 +145,7 @@ impl<T: LogEntry> WindowedLog<T> {
         }
     }
 
-    /// Waits, for a moment at most, while the window is over its limit and is being spilled. Whoever is about to cause entries at
+    /// Waits, for a few seconds at most, while the window is over its limit and is being spilled. Whoever is about to cause entries at
     /// a request of others waits here first, so that they can't be faster than the disk.
     pub async fn room(&self) {
         let waited = timeout(LONGEST_WAIT, async {
@@ -185,7 +185,9 @@ impl<T: LogEntry> WindowedLog<T> {
         if state.spilled.last.is_some_and(|last| after < last) {
             return None;
         }
-        let start = state.window.partition_point(|entry| entry.number() <= after);
+        let start = state
+            .window
+            .partition_point(|entry| entry.number() <= after);
         let mut entries = Vec::new();
         let mut bytes = 0;
         for entry in state.window.range(start..) {
@@ -347,7 +349,12 @@ impl<T: LogEntry> WindowedLog<T> {
         self.state().bytes
     }
 
-    /// Number of entries in the file.
+    /// Whether the window is being made smaller.
+    pub fn is_spilling(&self) -> bool {
+        self.state().is_spilling
+    }
+
+    /// The number of the last entry in the file.
     pub fn spilled_to(&self) -> u64 {
         self.state().spilled.last.unwrap_or(0)
     }

@@ -31,6 +31,7 @@ mod etag;
 mod guard;
 mod inbound;
 mod json;
+mod link;
 mod openapi;
 mod outbound;
 mod problem;
