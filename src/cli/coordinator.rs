@@ -52,11 +52,11 @@ pub struct CoordinatorArgs {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Storage")]
 pub struct StorageArgs {
-    /// The folder for reports and global models, this coordinator's alone. What an earlier one left there is removed: jobs
+    /// The folder for reports, global models and long logs, this coordinator's alone. What an earlier one left there is removed: jobs
     /// end with their coordinator [default: fedavg/coordinator-PORT among the user's data]
     #[arg(long, value_name = "DIR")]
     pub state_dir: Option<PathBuf>,
-    /// Keep reports and global models in memory
+    /// Keep reports and global models in memory. Long logs are in temporary files
     #[arg(long, conflicts_with = "state_dir")]
     pub in_memory: bool,
     /// The most stored reports that are open at once

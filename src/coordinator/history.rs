@@ -216,3 +216,50 @@ fn measured<'a>(names: impl Iterator<Item = &'a String>) -> usize {
     }
     bytes
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn rounds(records: &Records, limit: usize) -> Vec<(u64, Option<f64>)> {
+        let mut found = Vec::new();
+        let mut after = RoundId(0);
+        loop {
+            let page = records.page(after, limit).await.unwrap();
+            for record in &page.entries {
+                found.push((record.round.0, record.test_loss));
+            }
+            match page.next {
+                Some(next) => after = next,
+                None => return found,
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn records_are_read_before_they_are_evaluated_and_none_comes_again() {
+        let files = LogFiles::temporary();
+        let runtime = Handle::current();
+        let mut history = History::new(JobId(1), EvaluationBy::Driver, 0, &files, &runtime);
+        for round in 1..=3 {
+            history.add_round(RoundRecord::committed(RoundId(round), ModelVersion(round)));
+        }
+        history.add_round(RoundRecord::abandoned(RoundId(4), "no quorum"));
+        let before = history.records();
+        let open = [(1, None), (2, None), (3, None), (4, None)];
+        for limit in [1, 3, 4, 100] {
+            assert_eq!(rounds(&before, limit).await, open);
+        }
+        let evaluation = Evaluation::new(0.5, 10);
+        history.note_evaluation(ModelVersion(2), Some(&evaluation));
+        let evaluated = [(1, None), (2, Some(0.5)), (3, None), (4, None)];
+        for limit in [1, 2, 3, 4, 100] {
+            assert_eq!(rounds(&history.records(), limit).await, evaluated);
+            // Asked for before two of them were closed, and read afterwards.
+            assert_eq!(rounds(&before, limit).await, evaluated);
+        }
+        history.note_evaluation(ModelVersion(3), None);
+        assert!(history.open.is_empty());
+        assert_eq!(rounds(&history.records(), 100).await, evaluated);
+    }
+}
