@@ -390,7 +390,7 @@ async fn collect(
     Ok(SimulationResult {
         job: coordinator.job(&here, job).await?,
         rounds: coordinator.rounds(&here, job, RoundId(0)).await?,
-        log: coordinator.log(job).map_err(OperatorError::Refused)?,
+        log: coordinator.log(job).await.map_err(OperatorError::Refused)?,
         model: coordinator.model(&here, job, None).await?,
     })
 }

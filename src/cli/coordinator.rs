@@ -15,7 +15,7 @@ use crate::{
     coordinator::{Coordinator, CoordinatorConfig, RegistrationLimits},
     parameters::HeaderLimits,
     protocol::Token,
-    store::{DataFolder, FileModels, FileSpool, FileSpoolConfig},
+    store::{DataFolder, FileModels, FileSpool, FileSpoolConfig, LogFiles},
     transport::http::{
         BindError, RouterConfig, ServerConfig, check_bind, listen, no_such_path, router, serve,
     },
@@ -53,11 +53,11 @@ pub struct CoordinatorArgs {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Storage")]
 pub struct StorageArgs {
-    /// The folder for reports and global models, this coordinator's alone. What an earlier one left there is removed: jobs
+    /// The folder for reports, global models and long logs, this coordinator's alone. What an earlier one left there is removed: jobs
     /// end with their coordinator [default: fedavg/coordinator-PORT among the user's data]
     #[arg(long, value_name = "DIR")]
     pub state_dir: Option<PathBuf>,
-    /// Keep reports and global models in memory
+    /// Keep reports and global models in memory. Long logs are in temporary files
     #[arg(long, conflicts_with = "state_dir")]
     pub in_memory: bool,
     /// The most stored reports that are open at once
@@ -145,9 +145,10 @@ pub struct LimitArgs {
     /// How many ended jobs are remembered, each with its final model
     #[arg(long, value_name = "N", default_value = "16")]
     pub keep_jobs: usize,
-    /// How many entries of a job's event log are kept
-    #[arg(long, value_name = "N", default_value = "100000")]
-    pub keep_events: usize,
+    /// Bytes of a job's event log that are in memory, and as many of its records of rounds; older ones are in files of the
+    /// state folder, or with --in-memory in temporary ones (TMPDIR). Nothing is dropped before the job is
+    #[arg(long, value_name = "BYTES", default_value = "1MiB", value_parser = bytes)]
+    pub log_window: u64,
     /// Threads for the fold; 0: one per core
     #[arg(long, value_name = "N", default_value = "0")]
     pub fold_threads: usize,
@@ -201,7 +202,8 @@ impl CoordinatorArgs {
                     let spool = FileSpool::new(folder.clone(), self.storage.spool());
                     builder = builder
                         .spool(Arc::new(spool))
-                        .models(Arc::new(FileModels::new(folder)));
+                        .models(Arc::new(FileModels::new(folder.clone())))
+                        .logs(LogFiles::new(folder));
                 }
                 builder.start()
             });
@@ -298,7 +300,7 @@ impl LimitArgs {
             max_clients: self.max_clients,
             max_queued: self.max_queued,
             keep_jobs: self.keep_jobs,
-            keep_events: self.keep_events,
+            log_window: usize::try_from(self.log_window).unwrap_or(usize::MAX),
             fold_threads: self.fold_threads,
             ..CoordinatorConfig::default()
         })

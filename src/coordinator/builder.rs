@@ -23,7 +23,7 @@ use super::{
 use crate::{
     job::{JobSpec, Settings},
     report::{MemorySpool, Spool},
-    store::{MemoryModels, ModelStore},
+    store::{LogFiles, MemoryModels, ModelStore},
     strategy::{FederatedStrategy, StrategyError},
     worker::TrainerFactory,
 };
@@ -35,6 +35,7 @@ pub struct CoordinatorBuilder {
     strategies: BTreeMap<String, StrategyFactory>,
     spool: Option<Arc<dyn Spool>>,
     models: Arc<dyn ModelStore>,
+    logs: LogFiles,
 }
 
 impl fmt::Debug for CoordinatorBuilder {
@@ -63,6 +64,13 @@ impl CoordinatorBuilder {
     /// Another place for global models than memory.
     pub fn models(mut self, models: Arc<dyn ModelStore>) -> Self {
         self.models = models;
+        self
+    }
+
+    /// Another place for what logs and records do not have in memory than files without a name in the system's folder for temporary
+    /// files.
+    pub fn logs(mut self, logs: LogFiles) -> Self {
+        self.logs = logs;
         self
     }
 
@@ -102,6 +110,7 @@ impl CoordinatorBuilder {
             strategies: self.strategies,
             spool,
             models: self.models,
+            logs: self.logs,
             clock: Clock::start(),
             state: Mutex::new(State::new(expiry, remembered)),
             rearm: Notify::new(),
@@ -120,6 +129,7 @@ impl Coordinator {
             strategies: BTreeMap::new(),
             spool: None,
             models: Arc::new(MemoryModels),
+            logs: LogFiles::temporary(),
         }
     }
 }

@@ -43,8 +43,11 @@ pub struct CoordinatorConfig {
     pub max_queued: usize,
     /// How many ended jobs are remembered, each with its final model.
     pub keep_jobs: usize,
-    /// How many entries of a job's event log are kept.
-    pub keep_events: usize,
+    /// Bytes of a job's event log that are in memory, and as many of its records of rounds. Older ones are in files.
+    pub log_window: usize,
+    /// The most entries of a list (jobs, workers, records of rounds) that one request gets at once. Longer lists are read page by
+    /// page.
+    pub max_page: usize,
     /// How much of the clients' own metrics the record of a round keeps.
     pub client_metrics: ClientMetricsLimit,
     /// Threads for the fold; 0: as many as there are cores.
@@ -71,7 +74,8 @@ impl Default for CoordinatorConfig {
             max_clients: 1_000_000,
             max_queued: 100,
             keep_jobs: 16,
-            keep_events: 100_000,
+            log_window: 1 << 20,
+            max_page: 256,
             client_metrics: ClientMetricsLimit::default(),
             fold_threads: 0,
         }

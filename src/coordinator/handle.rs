@@ -17,7 +17,7 @@ use crate::{
     job::{JobSpec, Settings},
     protocol::DatasetInfo,
     report::Spool,
-    store::ModelStore,
+    store::{LogFiles, ModelStore},
     strategy::{FederatedStrategy, StrategyError},
     worker::TrainerFactory,
 };
@@ -54,6 +54,8 @@ pub(super) struct Shared {
     pub strategies: BTreeMap<String, StrategyFactory>,
     pub spool: Arc<dyn Spool>,
     pub models: Arc<dyn ModelStore>,
+    /// Where jobs' logs go that are not in memory.
+    pub logs: LogFiles,
     /// How many reports are taken at once, and how many batches of their bytes wait for the spool.
     pub uploads: Semaphore,
     pub batches: Arc<Semaphore>,

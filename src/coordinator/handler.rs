@@ -7,9 +7,10 @@ use futures_util::future::BoxFuture;
 use super::handle::Coordinator;
 use crate::{
     ids::{ClientId, JobId, ModelVersion},
-    protocol::{FROZEN, JobMessage},
+    protocol::{FROZEN, JobMessage, LoggedEvent},
     report::{Refusal, RefusalKind},
     round::{Event, RoundMachine},
+    store::WindowedLog,
     text::printable,
     transport::{Caller, Credentials, Handler, ModelBody, Peer, Request, Requester, Response},
 };
@@ -35,7 +36,24 @@ impl Handler for Coordinator {
 }
 
 impl Coordinator {
+    /// The log of events that a request may add to: of the job that it names, or of the one that runs.
+    fn log_of(&self, request: &Request) -> Option<WindowedLog<LoggedEvent>> {
+        let named = match request {
+            Request::Report { job, .. }
+            | Request::TaskFailed { job, .. }
+            | Request::Evaluation { job, .. } => Some(*job),
+            _ => None,
+        };
+        let state = self.state();
+        let job = state.jobs.get(&named.or(state.running)?)?;
+        Some(job.history.events.clone())
+    }
+
     async fn answer(&self, peer: Peer, request: Request) -> Response {
+        // Workers can't add to a log faster than it is written to its file.
+        if let Some(log) = self.log_of(&request) {
+            log.room().await;
+        }
         let answer = match request {
             Request::Register {
                 join_token,

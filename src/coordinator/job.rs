@@ -1,7 +1,7 @@
 //! One job as the coordinator keeps it: its machine, its models, its records and its log.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, BTreeSet},
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -10,7 +10,7 @@ use std::{
 
 use tokio::sync::{Notify, watch};
 
-use super::{needs::Needs, round_account::Said};
+use super::{history::History, needs::Needs, round_account::Said};
 use crate::{
     ids::{ClientId, JobId, ModelVersion, RequestId, RoundId, Timestamp, WorkerId},
     job::JobSpec,
@@ -64,8 +64,7 @@ pub(super) struct Job {
     pub senders: BTreeMap<ClientId, (WorkerId, Arc<Registration>)>,
     /// What the reports of the round that was folded last say.
     pub said: Option<(RoundId, Said)>,
-    pub records: Vec<RoundRecord>,
-    pub log: VecDeque<LoggedEvent>,
+    pub history: History,
     /// The place of the log's last entry, and whether the job has ended.
     pub progress: watch::Sender<Progress>,
     /// Bytes of parameters sent and received since the round began.
@@ -75,7 +74,6 @@ pub(super) struct Job {
     pub submitted: Timestamp,
     pub ended: Option<Timestamp>,
     round_started: Timestamp,
-    keep_events: usize,
 }
 
 /// A job's initial model, once it is kept.
@@ -113,7 +111,7 @@ impl Job {
         initial: KeptInitial,
         strategy: PreparedStrategy,
         evaluation: EvaluationBy,
-        keep_events: usize,
+        history: History,
         now: Timestamp,
     ) -> Self {
         let needs = Needs::of(spec.encoding);
@@ -141,15 +139,13 @@ impl Job {
             uploads: BTreeMap::new(),
             senders: BTreeMap::new(),
             said: None,
-            records: Vec::new(),
-            log: VecDeque::new(),
+            history,
             progress: watch::Sender::default(),
             bytes: Arc::default(),
             over: Arc::default(),
             submitted: now,
             ended: None,
             round_started: now,
-            keep_events,
         }
     }
 
@@ -273,7 +269,7 @@ impl Job {
         idle
     }
 
-    /// Adds to the log and keeps the records in step with it.
+    /// Adds to the log, and to the records what it says of them.
     pub fn record(&mut self, event: JobEvent, now: Timestamp) {
         match &event {
             JobEvent::RoundStarted { .. } => {
@@ -318,27 +314,17 @@ impl Job {
             }
             JobEvent::Evaluated {
                 version,
-                evaluation: Some(evaluation),
+                evaluation,
                 ..
-            } => {
-                let of_version = |record: &&mut RoundRecord| record.version == Some(*version);
-                if let Some(record) = self.records.iter_mut().rev().find(of_version) {
-                    record.test_loss = Some(evaluation.loss);
-                    record.test_accuracy = evaluation.accuracy;
-                    record.test_metrics.clone_from(&evaluation.metrics);
-                }
-            }
+            } => self.history.note_evaluation(*version, evaluation.as_ref()),
             _ => {}
         }
         let sequence = self.progress.borrow().sequence + 1;
-        self.log.push_back(LoggedEvent {
+        self.history.events.append(Arc::new(LoggedEvent {
             sequence,
             time: now,
             event,
-        });
-        if self.log.len() > self.keep_events {
-            self.log.pop_front();
-        }
+        }));
         self.progress
             .send_modify(|progress| progress.sequence = sequence);
     }
@@ -346,10 +332,11 @@ impl Job {
     fn push_record(&mut self, mut record: RoundRecord, now: Timestamp) {
         record.bytes = self.bytes.load(Ordering::Relaxed);
         record.seconds = now.since(self.round_started).as_secs_f64();
-        self.records.push(record);
+        self.history.add_round(record);
     }
 
     pub fn end(&mut self, now: Timestamp) {
+        self.history.close();
         self.ended = Some(now);
         self.progress.send_modify(|progress| progress.ended = true);
     }

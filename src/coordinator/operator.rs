@@ -1,26 +1,24 @@
-//! What operators may ask for. [`super::submission`] has what it takes to accept a job.
+//! What operators may ask for. [`super::submission`] has what it takes to accept a job, [`super::lists`] what is read page
+//! by page.
 
-use std::{collections::VecDeque, sync::Arc};
-
-use futures_util::stream;
+use std::sync::Arc;
 
 use super::{
     driver::note_bystanders,
     handle::Coordinator,
+    history::History,
     job::Job,
     submission::{check_encodings, invalid},
 };
 use crate::{
-    ids::{JobId, ModelVersion, RoundId},
+    ids::{JobId, ModelVersion, RoundId, WorkerId},
     job::{JobError, JobSpec},
     panics,
     parameters::Parameters,
-    protocol::{
-        Health, JobSummary, LoggedEvent, PROTOCOL, Registration, RoundRecord, WorkerSummary,
-    },
+    protocol::{Health, JobSummary, PROTOCOL, RoundRecord, WorkerSummary},
     report::{Refusal, RefusalKind},
     round::{Event, Response},
-    transport::{Answer, Caller, Events, ModelBody, Operator, OperatorError, Peer},
+    transport::{Answer, Caller, Events, ModelBody, Operator, OperatorError, Page, Peer},
 };
 
 impl Operator for Coordinator {
@@ -53,15 +51,13 @@ impl Operator for Coordinator {
         })
     }
 
-    fn jobs<'a>(&'a self, caller: &'a Caller) -> Answer<'a, Vec<JobSummary>> {
-        let found = self.admit(caller).map(|()| {
-            let mut state = self.state();
-            if let Some(running) = state.running {
-                note_bystanders(&mut state, running);
-            }
-            state.jobs.values().map(Job::summary).collect()
-        });
-        now(found)
+    fn jobs_page<'a>(
+        &'a self,
+        caller: &'a Caller,
+        after: JobId,
+        limit: usize,
+    ) -> Answer<'a, Page<JobSummary, JobId>> {
+        now(self.admit(caller).map(|()| self.list_jobs(after, limit)))
     }
 
     fn job<'a>(&'a self, caller: &'a Caller, job: JobId) -> Answer<'a, JobSummary> {
@@ -69,19 +65,17 @@ impl Operator for Coordinator {
         now(found)
     }
 
-    fn rounds<'a>(
+    fn rounds_page<'a>(
         &'a self,
         caller: &'a Caller,
         job: JobId,
         after: RoundId,
-    ) -> Answer<'a, Vec<RoundRecord>> {
-        let found = self.admit(caller).and_then(|()| {
-            let state = self.state();
-            let records = &state.job(job)?.records;
-            let start = records.partition_point(|record| record.round <= after);
-            Ok(records[start..].to_vec())
-        });
-        now(found)
+        limit: usize,
+    ) -> Answer<'a, Page<RoundRecord, RoundId>> {
+        Box::pin(async move {
+            self.admit(caller)?;
+            Ok(self.list_rounds(job, after, limit).await?)
+        })
     }
 
     fn cancel<'a>(&'a self, caller: &'a Caller, job: JobId) -> Answer<'a, JobSummary> {
@@ -94,9 +88,13 @@ impl Operator for Coordinator {
         now(events)
     }
 
-    fn workers<'a>(&'a self, caller: &'a Caller) -> Answer<'a, Vec<WorkerSummary>> {
-        let workers = self.admit(caller).map(|()| self.worker_summaries());
-        now(workers)
+    fn workers_page<'a>(
+        &'a self,
+        caller: &'a Caller,
+        after: WorkerId,
+        limit: usize,
+    ) -> Answer<'a, Page<WorkerSummary, WorkerId>> {
+        now(self.admit(caller).map(|()| self.list_workers(after, limit)))
     }
 
     fn model_body<'a>(
@@ -167,53 +165,6 @@ impl Coordinator {
         Ok(state.job(job)?.summary())
     }
 
-    fn follow(&self, job: JobId, after: u64) -> Result<Events, Refusal> {
-        const AT_ONCE: usize = 256;
-        let progress = self.state().job(job)?.progress.subscribe();
-        let start = (self.clone(), progress, after, VecDeque::new());
-        let events = stream::unfold(
-            start,
-            move |(coordinator, mut progress, mut after, mut ready)| async move {
-                loop {
-                    if let Some(event) = ready.pop_front() {
-                        let event: LoggedEvent = event;
-                        after = event.sequence;
-                        return Some((Ok(event), (coordinator, progress, after, ready)));
-                    }
-                    let seen = *progress.borrow_and_update();
-                    ready = coordinator.log_after(job, after, AT_ONCE);
-                    if ready.is_empty() && (seen.ended || progress.changed().await.is_err()) {
-                        return None;
-                    }
-                }
-            },
-        );
-        Ok(Box::pin(events))
-    }
-
-    fn worker_summaries(&self) -> Vec<WorkerSummary> {
-        let state = self.state();
-        let job = state.running.and_then(|job| state.jobs.get(&job));
-        let machine = job.and_then(|job| job.machine.as_ref());
-        let mut summaries = Vec::new();
-        for (worker, record) in state.roster.iter() {
-            let speeds = &record.info.speeds;
-            summaries.push(WorkerSummary {
-                worker,
-                registration: Registration::clone(&record.info.registration),
-                state: record.state,
-                registered: record.registered,
-                last_seen: record.last_seen,
-                clients: machine.map_or(0, |machine| machine.clients_of(worker)),
-                examples_per_second: match job {
-                    Some(job) => speeds.of(&job.spec.model, &job.spec.dataset),
-                    None => speeds.latest(),
-                },
-            });
-        }
-        summaries
-    }
-
     fn try_submit(
         &self,
         spec: JobSpec,
@@ -235,16 +186,10 @@ impl Coordinator {
             state.next_job()
         };
         let initial = self.keep_initial(id, &spec, &initial, &strategy.state)?;
+        let (window, runtime) = (self.0.config.log_window, &self.0.runtime);
+        let history = History::new(id, evaluation, window, &self.0.logs, runtime);
         let now = self.now();
-        let mut job = Job::new(
-            id,
-            spec,
-            initial,
-            strategy,
-            evaluation,
-            self.0.config.keep_events,
-            now,
-        );
+        let mut job = Job::new(id, spec, initial, strategy, evaluation, history, now);
         if let (Ok(dataset), false) = (has_data, job.spec.partition.is_local()) {
             // Known before the data is dealt, so that no worker with another copy is counted on.
             job.fingerprint = dataset.fingerprint;
@@ -262,23 +207,5 @@ impl Coordinator {
         state.queue.push_back(id);
         self.start_next(&mut state);
         Ok(state.job(id)?.summary())
-    }
-
-    /// The whole log that is kept of a job.
-    ///
-    /// # Errors
-    ///
-    /// [`RefusalKind::UnknownJob`].
-    pub fn log(&self, job: JobId) -> Result<Vec<LoggedEvent>, Refusal> {
-        Ok(self.state().job(job)?.log.iter().cloned().collect())
-    }
-
-    fn log_after(&self, job: JobId, after: u64, limit: usize) -> VecDeque<LoggedEvent> {
-        let state = self.state();
-        let Ok(job) = state.job(job) else {
-            return VecDeque::new();
-        };
-        let start = job.log.partition_point(|event| event.sequence <= after);
-        job.log.iter().skip(start).take(limit).cloned().collect()
     }
 }

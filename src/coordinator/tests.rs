@@ -5,6 +5,7 @@ mod acting;
 mod basis;
 mod capacity;
 mod data;
+mod history;
 mod jobs;
 mod operators;
 mod panics;

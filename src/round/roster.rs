@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    ops::Bound,
     time::Duration,
 };
 
@@ -155,6 +156,13 @@ impl<I> Roster<I> {
     pub fn iter(&self) -> impl Iterator<Item = (WorkerId, &WorkerRecord<I>)> {
         self.workers
             .iter()
+            .map(|(worker, record)| (*worker, record))
+    }
+
+    /// Those that registered after this one, in order of registration. Finds the first of them in O(log workers).
+    pub fn after(&self, worker: WorkerId) -> impl Iterator<Item = (WorkerId, &WorkerRecord<I>)> {
+        self.workers
+            .range((Bound::Excluded(worker), Bound::Unbounded))
             .map(|(worker, record)| (*worker, record))
     }
 

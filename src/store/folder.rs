@@ -5,6 +5,7 @@
 //! | `lock` | locked for as long as a coordinator has the folder |
 //! | `spool/job-J/round-R/` | reports, see [`super::FileSpool`] |
 //! | `models/job-J/` | global models, see [`super::FileModels`] |
+//! | `logs/job-J/` | what jobs' logs don't have in memory, see [`super::LogFiles`] |
 
 #[cfg(test)]
 use std::sync::{Mutex, PoisonError};
@@ -21,6 +22,7 @@ use crate::{Cause, ids::JobId, parameters::BlockError, report::SpoolError};
 
 const SPOOL: &str = "spool";
 const MODELS: &str = "models";
+const LOGS: &str = "logs";
 const JOB: &str = "job-";
 
 /// A folder on a disk, which no other coordinator has for as long as this value or a store over it lives.
@@ -37,7 +39,7 @@ pub struct DataFolder {
 impl DataFolder {
     /// Takes a folder, which is made if there is none.
     ///
-    /// Reports and models that an earlier coordinator left in it are removed: jobs do not outlive their coordinator, and
+    /// Reports, models and logs that an earlier coordinator left in it are removed: jobs do not outlive their coordinator, and
     /// are numbered from 1 by the next one.
     ///
     /// # Errors
@@ -47,7 +49,7 @@ impl DataFolder {
         let path = path.as_ref();
         fs::create_dir_all(path).map_err(|error| failed(path, error))?;
         let lock = lock(path)?;
-        for part in [SPOOL, MODELS] {
+        for part in [SPOOL, MODELS, LOGS] {
             let part = path.join(part);
             fs::create_dir_all(&part).map_err(|error| failed(&part, error))?;
             let removed = remove_jobs(&part)?;
@@ -79,6 +81,10 @@ impl DataFolder {
 
     pub(super) fn models(&self) -> PathBuf {
         self.path.join(MODELS)
+    }
+
+    pub(super) fn logs(&self) -> PathBuf {
+        self.path.join(LOGS)
     }
 
     /// Writes all of `bytes` at a place of a file of this folder.

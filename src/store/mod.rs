@@ -6,6 +6,7 @@
 #[cfg(any(test, feature = "testing"))]
 pub mod conformance;
 mod folder;
+mod log;
 mod memory;
 mod models;
 mod spool;
@@ -15,6 +16,8 @@ mod tests;
 use std::{collections::BTreeMap, sync::Arc};
 
 pub use folder::DataFolder;
+pub use log::LogFiles;
+pub(crate) use log::{LogEntry, LogPage, WindowedLog};
 pub use memory::MemoryModels;
 pub use models::FileModels;
 pub use spool::{FileSpool, FileSpoolConfig};

@@ -14,6 +14,7 @@ pub mod http;
 mod in_process;
 mod message;
 mod operator;
+mod page;
 mod peer;
 mod pieces;
 
@@ -24,6 +25,7 @@ use futures_util::future::BoxFuture;
 pub use in_process::InProcess;
 pub use message::{Credentials, Request, Requester, Response};
 pub use operator::{Answer, Events, Operator, OperatorError, Records};
+pub use page::Page;
 pub use peer::{Caller, Peer};
 pub use pieces::{BodyError, ByteStream, stored_bytes};
 use thiserror::Error;

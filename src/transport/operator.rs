@@ -15,9 +15,9 @@ use futures_util::{
 use thiserror::Error;
 use tokio::time::sleep;
 
-use super::{BodyError, Caller, ModelBody, TransportError};
+use super::{BodyError, Caller, ModelBody, Page, TransportError};
 use crate::{
-    ids::{JobId, ModelVersion, RoundId},
+    ids::{JobId, ModelVersion, RoundId, WorkerId},
     job::{EvaluationMode, JobSpec},
     parameters::{Encoding, Parameters},
     protocol::{Health, JobSummary, LoggedEvent, RoundRecord, WorkerSummary},
@@ -33,6 +33,9 @@ pub type Events = BoxStream<'static, Result<LoggedEvent, OperatorError>>;
 
 /// The records of a job's rounds, as they come. An error ends them.
 pub type Records<'a> = BoxStream<'a, Result<RoundRecord, OperatorError>>;
+
+/// Entries of a list that are asked for at once. A coordinator may give fewer.
+const PAGE: usize = 1000;
 
 /// How long to wait before a job is looked at again whose events ended before it.
 const PAUSE: Duration = Duration::from_millis(200);
@@ -66,12 +69,18 @@ pub trait Operator: Send + Sync + 'static {
         initial: Option<Arc<Parameters>>,
     ) -> Answer<'a, JobSummary>;
 
-    /// The jobs that are remembered, in order of their numbers.
+    /// Some of the jobs that are remembered, in order of their numbers: those after this one, at most `limit` of them and at
+    /// least one if there is one; job 0 is before the first.
     ///
     /// # Errors
     ///
     /// [`OperatorError`], as for every method.
-    fn jobs<'a>(&'a self, caller: &'a Caller) -> Answer<'a, Vec<JobSummary>>;
+    fn jobs_page<'a>(
+        &'a self,
+        caller: &'a Caller,
+        after: JobId,
+        limit: usize,
+    ) -> Answer<'a, Page<JobSummary, JobId>>;
 
     /// One job.
     ///
@@ -80,17 +89,19 @@ pub trait Operator: Send + Sync + 'static {
     /// [`UnknownJob`](crate::report::RefusalKind::UnknownJob), here and below.
     fn job<'a>(&'a self, caller: &'a Caller, job: JobId) -> Answer<'a, JobSummary>;
 
-    /// The records of a job's rounds that have ended, in order, of those after this one; round 0 is before the first.
+    /// Some of the records of a job's rounds that have ended, in order: those of rounds after this one, at most `limit` of them
+    /// and at least one if there is one; round 0 is before the first.
     ///
     /// # Errors
     ///
-    /// As [`Operator::job`].
-    fn rounds<'a>(
+    /// As [`Operator::job`], and [`Storage`](crate::report::RefusalKind::Storage) if they can't be read.
+    fn rounds_page<'a>(
         &'a self,
         caller: &'a Caller,
         job: JobId,
         after: RoundId,
-    ) -> Answer<'a, Vec<RoundRecord>>;
+        limit: usize,
+    ) -> Answer<'a, Page<RoundRecord, RoundId>>;
 
     /// Ends a job.
     ///
@@ -107,12 +118,18 @@ pub trait Operator: Send + Sync + 'static {
     /// As [`Operator::job`].
     fn events<'a>(&'a self, caller: &'a Caller, job: JobId, after: u64) -> Answer<'a, Events>;
 
-    /// The workers, live and gone, in order of their numbers.
+    /// Some of the workers, live and gone, in order of their numbers: those after this one, at most `limit` of them and at least
+    /// one if there is one; worker 0 is before the first.
     ///
     /// # Errors
     ///
     /// [`OperatorError`], as for every method.
-    fn workers<'a>(&'a self, caller: &'a Caller) -> Answer<'a, Vec<WorkerSummary>>;
+    fn workers_page<'a>(
+        &'a self,
+        caller: &'a Caller,
+        after: WorkerId,
+        limit: usize,
+    ) -> Answer<'a, Page<WorkerSummary, WorkerId>>;
 
     /// The global model of this version as it is kept (f32, whatever the job sends); the latest, if none is named.
     ///
@@ -133,6 +150,44 @@ pub trait Operator: Send + Sync + 'static {
     ///
     /// [`OperatorError::Transport`] if there is no answer.
     fn health<'a>(&'a self) -> Answer<'a, Health>;
+
+    /// All jobs that are remembered, in order of their numbers, read page by page.
+    ///
+    /// # Errors
+    ///
+    /// As [`Operator::jobs_page`].
+    fn jobs<'a>(&'a self, caller: &'a Caller) -> Answer<'a, Vec<JobSummary>> {
+        Box::pin(all(JobId(0), move |after| {
+            self.jobs_page(caller, after, PAGE)
+        }))
+    }
+
+    /// The records of a job's rounds after this one, in order, read page by page.
+    ///
+    /// # Errors
+    ///
+    /// As [`Operator::rounds_page`].
+    fn rounds<'a>(
+        &'a self,
+        caller: &'a Caller,
+        job: JobId,
+        after: RoundId,
+    ) -> Answer<'a, Vec<RoundRecord>> {
+        Box::pin(all(after, move |after| {
+            self.rounds_page(caller, job, after, PAGE)
+        }))
+    }
+
+    /// All workers, live and gone, in order of their numbers, read page by page.
+    ///
+    /// # Errors
+    ///
+    /// As [`Operator::workers_page`].
+    fn workers<'a>(&'a self, caller: &'a Caller) -> Answer<'a, Vec<WorkerSummary>> {
+        Box::pin(all(WorkerId(0), move |after| {
+            self.workers_page(caller, after, PAGE)
+        }))
+    }
 
     /// Waits until a job has ended, however it does: [`JobSummary::outcome`] says.
     ///
@@ -239,6 +294,28 @@ pub enum OperatorError {
     Write(#[source] io::Error),
 }
 
+/// All entries of a list, page by page.
+async fn all<'a, T, N>(
+    first: N,
+    page: impl Fn(N) -> Answer<'a, Page<T, N>> + Send,
+) -> Result<Vec<T>, OperatorError>
+where
+    T: Send,
+    N: Copy + PartialOrd + Send,
+{
+    let mut entries = Vec::new();
+    let mut after = first;
+    loop {
+        let page = page(after).await?;
+        entries.extend(page.entries);
+        match page.next {
+            Some(next) if next > after => after = next,
+            // A page that leads back would never end.
+            _ => return Ok(entries),
+        }
+    }
+}
+
 /// Reads the records of a job's rounds as they are complete.
 struct Reader<'a, O: ?Sized> {
     operator: &'a O,
@@ -274,20 +351,45 @@ impl<O: Operator + ?Sized> Reader<'_, O> {
         let summary = self.operator.job(self.caller, self.job).await?;
         let is_evaluated = summary.spec.evaluation != EvaluationMode::Never;
         let is_open = summary.outcome.is_none() && is_evaluated;
-        let rounds = self.operator.rounds(self.caller, self.job, self.after);
-        let mut records = rounds.await?;
-        if is_open {
-            records.truncate(complete(&records));
-        }
+        let (records, is_last) = self.complete_records(is_open).await?;
         if let Some(last) = records.last() {
             self.after = last.round;
         }
-        self.is_done = summary.outcome.is_some();
+        self.is_done = is_last && summary.outcome.is_some();
         self.ready.extend(records);
         if self.ready.is_empty() && !self.is_done {
             self.wait().await?;
         }
         Ok(())
+    }
+
+    /// The first page of the next records, as far as they are complete, and whether there is no further page. More pages are looked
+    /// at only if nothing on the first is complete: the record that completes it can be on the next.
+    async fn complete_records(
+        &mut self,
+        is_open: bool,
+    ) -> Result<(Vec<RoundRecord>, bool), OperatorError> {
+        let mut records = Vec::new();
+        let mut after = self.after;
+        loop {
+            let rounds = self
+                .operator
+                .rounds_page(self.caller, self.job, after, PAGE);
+            let page = rounds.await?;
+            records.extend(page.entries);
+            let count = if is_open {
+                complete(&records)
+            } else {
+                records.len()
+            };
+            match page.next {
+                Some(next) if count == 0 && next > after => after = next,
+                next => {
+                    records.truncate(count);
+                    return Ok((records, next.is_none()));
+                }
+            }
+        }
     }
 
     /// Waits until a round has ended, a version was evaluated, or the events have ended.

@@ -178,6 +178,7 @@ async fn data_is_dealt_by_measured_speeds_between_rounds_and_at_the_next_jobs_st
     let dealt: Vec<_> = lab
         .coordinator
         .log(job)
+        .await
         .unwrap()
         .into_iter()
         .filter_map(|entry| match entry.event {

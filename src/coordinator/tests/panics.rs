@@ -135,7 +135,7 @@ async fn come_to_nothing(place: &'static str) -> String {
             match summary.outcome {
                 Some(Outcome::Failed { reason }) => reason,
                 outcome => {
-                    let log = coordinator.log(submitted.job).unwrap();
+                    let log = coordinator.log(submitted.job).await.unwrap();
                     format!("{outcome:?}: {log:?}")
                 }
             }

@@ -246,7 +246,7 @@ async fn run(http: bool, files: bool) -> Ended {
         .job;
     let ended = tokio::time::timeout(LIMIT, coordinator.wait(&HERE, job)).await;
     let summary = ended.expect("an end in time").unwrap();
-    let log = &coordinator.state().jobs[&job].log.clone();
+    let log = coordinator.log(job).await.unwrap();
     assert_eq!(summary.phase, "completed", "{log:?}");
     let model = coordinator.model(&HERE, job, None).await.unwrap();
     let stored = coordinator.state().jobs[&job]

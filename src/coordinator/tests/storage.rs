@@ -371,7 +371,7 @@ async fn every_encoding_trains_to_the_same_bits_whatever_carries_it() {
         assert_eq!(summary.phase, "completed", "{reports}: {}", summary.detail);
         let model = coordinator.model(&HERE, job, None).await.unwrap();
         assert_eq!(model.values(), simulated.model.values(), "{reports}");
-        let log = coordinator.log(job).unwrap();
+        let log = coordinator.log(job).await.unwrap();
         assert_eq!(canonical(&log), canonical(&simulated.log), "{reports}");
         // A round sends three tenths of the values, the same ones each time but for what is owed: in four rounds, error
         // feedback brings all of them.

@@ -32,6 +32,7 @@ mod guard;
 mod inbound;
 mod initial_model;
 mod json;
+mod link;
 mod openapi;
 mod outbound;
 mod problem;

@@ -14,15 +14,16 @@ use super::{
 };
 use crate::{
     Cause,
-    ids::{JobId, ModelVersion, RoundId},
+    ids::{JobId, ModelVersion, RoundId, WorkerId},
     job::JobSpec,
     parameters::{Encoded, Parameters, Payloads},
     protocol::{Health, JobSummary, RoundRecord, Token, WorkerSummary},
     report::RefusalKind,
     transport::{
-        Answer, Caller, Events, ModelBody, Operator, OperatorError, TransportError,
+        Answer, Caller, Events, ModelBody, Operator, OperatorError, Page, TransportError,
         http::{
             api::{JOB_HEADER, VERSION_HEADER, ascii_json},
+            link::next_page,
             outbound::Outbound,
         },
     },
@@ -75,6 +76,18 @@ impl OperatorClient {
     ) -> Result<T, OperatorError> {
         Ok(self.send(caller, call).await?.json().await?)
     }
+
+    /// A part of a list. A coordinator that knows no pages answers with the whole list, and names no next page.
+    async fn page<T: DeserializeOwned, N>(
+        &self,
+        caller: &Caller,
+        call: Call,
+        number: impl Fn(u64) -> N,
+    ) -> Result<Page<T, N>, OperatorError> {
+        let answer = self.send(caller, call).await?;
+        let next = next_page(&answer.headers).map(number);
+        Ok(Page::new(answer.json().await?, next))
+    }
 }
 
 impl Operator for OperatorClient {
@@ -113,22 +126,29 @@ impl Operator for OperatorClient {
         })
     }
 
-    fn jobs<'a>(&'a self, caller: &'a Caller) -> Answer<'a, Vec<JobSummary>> {
-        Box::pin(self.json(caller, Call::get("/jobs")))
+    fn jobs_page<'a>(
+        &'a self,
+        caller: &'a Caller,
+        after: JobId,
+        limit: usize,
+    ) -> Answer<'a, Page<JobSummary, JobId>> {
+        let call = Call::get(format!("/jobs?after={after}&limit={limit}"));
+        Box::pin(self.page(caller, call, JobId))
     }
 
     fn job<'a>(&'a self, caller: &'a Caller, job: JobId) -> Answer<'a, JobSummary> {
         Box::pin(self.json(caller, Call::get(format!("/jobs/{job}"))))
     }
 
-    fn rounds<'a>(
+    fn rounds_page<'a>(
         &'a self,
         caller: &'a Caller,
         job: JobId,
         after: RoundId,
-    ) -> Answer<'a, Vec<RoundRecord>> {
-        let call = Call::get(format!("/jobs/{job}/rounds?after={after}"));
-        Box::pin(self.json(caller, call))
+        limit: usize,
+    ) -> Answer<'a, Page<RoundRecord, RoundId>> {
+        let call = Call::get(format!("/jobs/{job}/rounds?after={after}&limit={limit}"));
+        Box::pin(self.page(caller, call, RoundId))
     }
 
     fn cancel<'a>(&'a self, caller: &'a Caller, job: JobId) -> Answer<'a, JobSummary> {
@@ -146,8 +166,14 @@ impl Operator for OperatorClient {
         })
     }
 
-    fn workers<'a>(&'a self, caller: &'a Caller) -> Answer<'a, Vec<WorkerSummary>> {
-        Box::pin(self.json(caller, Call::get("/workers")))
+    fn workers_page<'a>(
+        &'a self,
+        caller: &'a Caller,
+        after: WorkerId,
+        limit: usize,
+    ) -> Answer<'a, Page<WorkerSummary, WorkerId>> {
+        let call = Call::get(format!("/workers?after={after}&limit={limit}"));
+        Box::pin(self.page(caller, call, WorkerId))
     }
 
     fn model_body<'a>(

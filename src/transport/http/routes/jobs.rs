@@ -14,19 +14,23 @@ use axum::{
 use futures_util::StreamExt;
 use serde::Deserialize;
 
+use super::list::{Asked, Part, list};
 use crate::{
     ids::{JobId, RoundId},
     job::JobSpec,
     protocol::{JobSummary, LoggedEvent, RoundRecord},
     report::RefusalKind,
-    transport::http::{
-        api::{BASE, JOB_HEADER, SAFETENSORS},
-        content::{digest, media_type, parameters},
-        credentials::{AsOperator, Ids},
-        initial_model::read_initial_model,
-        json::{Json, json_header},
-        openapi::Safetensors,
-        problem::Problem,
+    transport::{
+        Page,
+        http::{
+            api::{BASE, JOB_HEADER, SAFETENSORS},
+            content::{digest, media_type, parameters},
+            credentials::{AsOperator, Ids},
+            initial_model::read_initial_model,
+            json::{Json, json_header},
+            openapi::Safetensors,
+            problem::Problem,
+        },
     },
 };
 
@@ -80,9 +84,22 @@ fn as_invalid_job(problem: Problem) -> Problem {
 
 /// The jobs that are remembered.
 #[utoipa::path(get, path = "/jobs", tag = "operator", security(("join_token" = [])),
-    responses((status = 200, description = "In order of their numbers.", body = Vec<JobSummary>)))]
-pub(super) async fn jobs(asked: AsOperator) -> Result<axum::Json<Vec<JobSummary>>, Problem> {
-    Ok(axum::Json(asked.operator().jobs(&asked.caller).await?))
+    params(
+        ("after" = Option<u64>, Query, description = "Only jobs after the one with this number."),
+        ("limit" = Option<u64>, Query, minimum = 1,
+            description = "At most so many jobs, or fewer if the coordinator's own limit is lower. Without it, all.")),
+    responses((status = 200, description = "In order of their numbers.", body = Vec<JobSummary>,
+        headers(("Link" = String, description = "The next page, as `rel=\"next\"`, if there is one.")))))]
+pub(super) async fn jobs(asked: AsOperator, part: Part) -> Result<Response, Problem> {
+    let path = format!("{BASE}/jobs");
+    let read = move |after, limit| -> Asked<JobSummary> {
+        let (operator, caller) = (asked.exchange.app.operator.clone(), asked.caller.clone());
+        Box::pin(async move {
+            let page = operator.jobs_page(&caller, JobId(after), limit).await?;
+            Ok(Page::new(page.entries, page.next.map(|next| next.0)))
+        })
+    };
+    list(&path, part, read).await
 }
 
 /// A job, and where it stands.
@@ -100,17 +117,26 @@ pub(super) async fn job(
 #[utoipa::path(get, path = "/jobs/{job}/rounds", tag = "operator", security(("join_token" = [])),
     params(
         ("job" = JobId, Path, description = "The job."),
-        ("after" = Option<u64>, Query, description = "Only those of rounds after the one with this number.")),
-    responses((status = 200, description = "In order.", body = Vec<RoundRecord>)))]
+        ("after" = Option<u64>, Query, description = "Only those of rounds after the one with this number."),
+        ("limit" = Option<u64>, Query, minimum = 1,
+            description = "At most so many records, or fewer if the coordinator's own limit is lower. Without it, all.")),
+    responses((status = 200, description = "In order.", body = Vec<RoundRecord>,
+        headers(("Link" = String, description = "The next page, as `rel=\"next\"`, if there is one.")))))]
 pub(super) async fn rounds(
     asked: AsOperator,
     Ids(job): Ids<JobId>,
-    query: Result<Query<After>, QueryRejection>,
-) -> Result<axum::Json<Vec<RoundRecord>>, Problem> {
-    let Query(After { after }) = query.map_err(|error| malformed(error.body_text()))?;
-    let after = RoundId(after.unwrap_or(0));
-    let rounds = asked.operator().rounds(&asked.caller, job, after);
-    Ok(axum::Json(rounds.await?))
+    part: Part,
+) -> Result<Response, Problem> {
+    let path = format!("{BASE}/jobs/{job}/rounds");
+    let read = move |after, limit| -> Asked<RoundRecord> {
+        let (operator, caller) = (asked.exchange.app.operator.clone(), asked.caller.clone());
+        Box::pin(async move {
+            let page = operator.rounds_page(&caller, job, RoundId(after), limit);
+            let page = page.await?;
+            Ok(Page::new(page.entries, page.next.map(|next| next.0)))
+        })
+    };
+    list(&path, part, read).await
 }
 
 /// Ends a job.

@@ -3,6 +3,7 @@
 
 mod answer;
 mod jobs;
+mod list;
 mod models;
 mod service;
 mod training;

@@ -7,13 +7,17 @@ use axum::{
     response::{IntoResponse, Response},
 };
 
-use super::answer::plain;
+use super::{
+    answer::plain,
+    list::{Asked, Part, list},
+};
 use crate::{
     ids::WorkerId,
     protocol::{Alive, Heartbeat, Poll, Registered, Registration, TaskMessage, WorkerSummary},
     transport::{
-        self, Request,
+        self, Page, Request,
         http::{
+            api::BASE,
             credentials::{AsOperator, Exchange, NamedWorker, Registrant},
             json::Json,
             problem::Problem,
@@ -46,9 +50,23 @@ pub(super) async fn register(
 
 /// The workers, live and gone.
 #[utoipa::path(get, path = "/workers", tag = "operator", security(("join_token" = [])),
-    responses((status = 200, description = "In order of their numbers.", body = Vec<WorkerSummary>)))]
-pub(super) async fn workers(asked: AsOperator) -> Result<axum::Json<Vec<WorkerSummary>>, Problem> {
-    Ok(axum::Json(asked.operator().workers(&asked.caller).await?))
+    params(
+        ("after" = Option<u64>, Query, description = "Only workers after the one with this number."),
+        ("limit" = Option<u64>, Query, minimum = 1,
+            description = "At most so many workers, or fewer if the coordinator's own limit is lower. Without it, all.")),
+    responses((status = 200, description = "In order of their numbers.", body = Vec<WorkerSummary>,
+        headers(("Link" = String, description = "The next page, as `rel=\"next\"`, if there is one.")))))]
+pub(super) async fn workers(asked: AsOperator, part: Part) -> Result<Response, Problem> {
+    let path = format!("{BASE}/workers");
+    let read = move |after, limit| -> Asked<WorkerSummary> {
+        let (operator, caller) = (asked.exchange.app.operator.clone(), asked.caller.clone());
+        Box::pin(async move {
+            let page = operator.workers_page(&caller, WorkerId(after), limit);
+            let page = page.await?;
+            Ok(Page::new(page.entries, page.next.map(|next| next.0)))
+        })
+    };
+    list(&path, part, read).await
 }
 
 /// The worker leaves: its clients go to others at once.

@@ -23,8 +23,8 @@ use crate::{
     round::{Excluded, JobEvent, Outcome},
     telemetry::{ClientMetrics, ClientMetricsLimit},
     transport::{
-        Answer, Caller, Credentials, Events, Handler, ModelBody, Operator, OperatorError, Peer,
-        ReportBody, Request, Requester, Response,
+        Answer, Caller, Credentials, Events, Handler, ModelBody, Operator, OperatorError, Page,
+        Peer, ReportBody, Request, Requester, Response,
     },
 };
 
@@ -48,7 +48,14 @@ pub(super) struct Fake {
     pub uploading: AtomicUsize,
     /// A permit for each task that polls may take; none: a poll waits for ever.
     pub tasks: Semaphore,
+    /// What lists have.
+    pub workers: Mutex<Vec<WorkerSummary>>,
+    /// The pages of lists that were given out.
+    pub pages: AtomicUsize,
 }
+
+/// The most entries of a page.
+pub(super) const PAGE: usize = 3;
 
 pub(super) fn layout(len: usize) -> Arc<Layout> {
     Layout::new([
@@ -181,6 +188,8 @@ impl Fake {
             refuse_reports: None,
             uploading: AtomicUsize::new(0),
             tasks: Semaphore::new(0),
+            workers: Mutex::default(),
+            pages: AtomicUsize::new(0),
         }
     }
 
@@ -455,6 +464,15 @@ fn now<'a, T: Send + 'a>(answer: Result<T, Refusal>) -> Answer<'a, T> {
     Box::pin(std::future::ready(answer.map_err(OperatorError::Refused)))
 }
 
+/// The first entries, at most [`PAGE`] of them whatever is asked for.
+fn page_of<T, N>(mut entries: Vec<T>, limit: usize, number: impl Fn(&T) -> N) -> Page<T, N> {
+    let limit = limit.min(PAGE);
+    let has_more = entries.len() > limit;
+    entries.truncate(limit);
+    let last = entries.last().map(number);
+    Page::new(entries, last.filter(|_| has_more))
+}
+
 impl Operator for Fake {
     fn authorize<'a>(&'a self, caller: &'a Caller) -> Answer<'a, ()> {
         now(self.admit(caller.token.as_ref()))
@@ -470,9 +488,18 @@ impl Operator for Fake {
         now(admitted.and_then(|()| self.queue(spec, initial)))
     }
 
-    fn jobs<'a>(&'a self, caller: &'a Caller) -> Answer<'a, Vec<JobSummary>> {
+    fn jobs_page<'a>(
+        &'a self,
+        caller: &'a Caller,
+        after: JobId,
+        limit: usize,
+    ) -> Answer<'a, Page<JobSummary, JobId>> {
         let admitted = self.admit(caller.token.as_ref());
-        now(admitted.map(|()| self.job_list()))
+        now(admitted.map(|()| {
+            let mut jobs = self.job_list();
+            jobs.retain(|summary| summary.job > after);
+            page_of(jobs, limit, |summary| summary.job)
+        }))
     }
 
     fn job<'a>(&'a self, caller: &'a Caller, job: JobId) -> Answer<'a, JobSummary> {
@@ -480,17 +507,18 @@ impl Operator for Fake {
         now(admitted.and_then(|()| self.one(job)))
     }
 
-    fn rounds<'a>(
+    fn rounds_page<'a>(
         &'a self,
         caller: &'a Caller,
         job: JobId,
         after: RoundId,
-    ) -> Answer<'a, Vec<RoundRecord>> {
+        limit: usize,
+    ) -> Answer<'a, Page<RoundRecord, RoundId>> {
         let admitted = self.admit(caller.token.as_ref());
         now(admitted.and_then(|()| {
             let mut records = self.records(job)?;
             records.retain(|record| record.round > after);
-            Ok(records)
+            Ok(page_of(records, limit, |record| record.round))
         }))
     }
 
@@ -504,8 +532,19 @@ impl Operator for Fake {
         now(admitted.and_then(|()| self.follow(job, after)))
     }
 
-    fn workers<'a>(&'a self, caller: &'a Caller) -> Answer<'a, Vec<WorkerSummary>> {
-        now(self.admit(caller.token.as_ref()).map(|()| Vec::new()))
+    fn workers_page<'a>(
+        &'a self,
+        caller: &'a Caller,
+        after: WorkerId,
+        limit: usize,
+    ) -> Answer<'a, Page<WorkerSummary, WorkerId>> {
+        let admitted = self.admit(caller.token.as_ref());
+        now(admitted.map(|()| {
+            let mut workers = self.workers.lock().unwrap().clone();
+            self.pages.fetch_add(1, Ordering::SeqCst);
+            workers.retain(|summary| summary.worker > after);
+            page_of(workers, limit, |summary| summary.worker)
+        }))
     }
 
     fn model_body<'a>(

@@ -1,18 +1,20 @@
 //! An operator's requests.
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::Ordering};
 
 use futures_util::TryStreamExt;
 
 use super::{
     HERE, Limits, Running,
-    fake::{Fake, events, parameters},
+    fake::{Fake, PAGE, events, parameters},
 };
 use crate::{
-    ids::{JobId, ModelVersion, RoundId},
+    ids::{JobId, ModelVersion, RoundId, Timestamp, WorkerId},
     job::JobSpec,
     parameters::safetensors::{decode, encode},
+    protocol::WorkerSummary,
     report::RefusalKind,
+    round::WorkerState,
     transport::{Operator, OperatorError},
 };
 
@@ -57,6 +59,67 @@ async fn summaries_come_through() {
         kind(operator.events(&HERE, JobId(2), 0).await),
         RefusalKind::UnknownJob
     );
+}
+
+fn worker(number: u64) -> WorkerSummary {
+    let registration = r#"{"protocol":2,"name":"lab","slots":1,"device":"flex"}"#;
+    WorkerSummary {
+        worker: WorkerId(number),
+        registration: serde_json::from_str(registration).unwrap(),
+        state: WorkerState::Live,
+        registered: Timestamp(1),
+        last_seen: Timestamp(2),
+        clients: 0,
+        examples_per_second: None,
+    }
+}
+
+#[tokio::test]
+async fn a_list_is_read_page_by_page_and_sent_whole_to_who_knows_no_pages() {
+    let running = Running::open().await;
+    let (operator, fake) = (running.operator(None), &running.fake);
+    let all: Vec<_> = (1..=8).map(|number| worker(10 * number)).collect();
+    fake.workers.lock().unwrap().clone_from(&all);
+    assert_eq!(operator.workers(&HERE).await.unwrap(), all);
+    assert_eq!(fake.pages.swap(0, Ordering::SeqCst), 8_usize.div_ceil(PAGE));
+    let page = operator.workers_page(&HERE, WorkerId(25), 2).await.unwrap();
+    assert_eq!(
+        (page.entries, page.next),
+        (all[2..4].to_vec(), Some(WorkerId(40)))
+    );
+
+    let asked = async |query: &str| {
+        let line = format!("GET /api/v1/workers{query} HTTP/1.0\r\nhost: localhost\r\n\r\n");
+        let answer = running.raw(line).await;
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        (head.to_string(), body.to_string())
+    };
+    fake.pages.store(0, Ordering::SeqCst);
+    for (query, expected) in [
+        ("", &all[..]),
+        ("?after=10", &all[1..]),
+        ("?after=65", &all[6..]),
+    ] {
+        let (head, body) = asked(query).await;
+        assert!(
+            head.starts_with("HTTP/1.0 200") && !head.contains("\nlink:"),
+            "{head}"
+        );
+        let found: Vec<WorkerSummary> = serde_json::from_str(&body).unwrap();
+        assert_eq!(found, expected);
+    }
+    assert_eq!(fake.pages.swap(0, Ordering::SeqCst), 3 + 3 + 1);
+    let (head, body) = asked("?after=10&limit=2").await;
+    let link = "link: </api/v1/workers?after=30&limit=2>; rel=\"next\"";
+    assert!(head.contains(link), "{head}");
+    let found: Vec<WorkerSummary> = serde_json::from_str(&body).unwrap();
+    assert_eq!(found, all[1..3]);
+    let (head, _) = asked("?after=60&limit=2").await;
+    assert!(!head.contains("\nlink:"), "{head}");
+    for query in ["?limit=0", "?limit=-1", "?limit=x", "?after=x"] {
+        let (head, _) = asked(query).await;
+        assert!(head.starts_with("HTTP/1.0 400"), "{query}: {head}");
+    }
 }
 
 #[tokio::test]

@@ -1,0 +1,267 @@
+//! What happened in a job: its event log and the records of its rounds, each bounded in memory and complete in its file.
+//!
+//! A record is appended once nothing more will be added to it. Until its version is evaluated it is open, and so are the rounds
+//! after it; training waits while two versions wait for their evaluation, so that there are few of them. What is appended
+//! never changes.
+
+use std::{collections::VecDeque, io, mem::size_of, sync::Arc};
+
+use tokio::runtime::Handle;
+
+use crate::{
+    ids::{ClientId, JobId, ModelVersion, RoundId},
+    protocol::{LoggedEvent, RoundRecord},
+    round::{Evaluation, EvaluationBy, JobEvent, Outcome},
+    store::{LogEntry, LogFiles, LogPage, WindowedLog},
+    transport::Page,
+};
+
+/// The log and the records of one job.
+pub(super) struct History {
+    pub events: WindowedLog<LoggedEvent>,
+    rounds: WindowedLog<RoundRecord>,
+    /// The records of rounds whose version is not evaluated yet, and of those after them.
+    open: VecDeque<Arc<RoundRecord>>,
+    is_evaluated: bool,
+}
+
+impl History {
+    /// An empty one, with at most `window` bytes of each of the two in memory.
+    pub fn new(
+        job: JobId,
+        evaluation: EvaluationBy,
+        window: usize,
+        files: &LogFiles,
+        runtime: &Handle,
+    ) -> Self {
+        Self {
+            events: WindowedLog::new(window, files.clone(), job, "events", runtime.clone()),
+            rounds: WindowedLog::new(window, files.clone(), job, "rounds", runtime.clone()),
+            open: VecDeque::new(),
+            is_evaluated: evaluation != EvaluationBy::Nobody,
+        }
+    }
+
+    /// A round has ended.
+    pub fn add_round(&mut self, record: RoundRecord) {
+        self.open.push_back(Arc::new(record));
+        if !self.is_evaluated {
+            self.close();
+        } else {
+            self.close_to(ModelVersion(0));
+        }
+    }
+
+    /// A version was evaluated, or could not be.
+    pub fn note_evaluation(&mut self, version: ModelVersion, evaluation: Option<&Evaluation>) {
+        for record in &mut self.open {
+            if record.version == Some(version)
+                && let Some(evaluation) = evaluation
+            {
+                let record = Arc::make_mut(record);
+                record.test_loss = Some(evaluation.loss);
+                record.test_accuracy = evaluation.accuracy;
+                record.test_metrics.clone_from(&evaluation.metrics);
+            }
+        }
+        self.close_to(version);
+    }
+
+    /// Nothing will be added to any record any more.
+    pub fn close(&mut self) {
+        for record in self.open.drain(..) {
+            self.rounds.append(record);
+        }
+    }
+
+    /// Versions are evaluated in order: nothing will be added to the records up to this one's.
+    fn close_to(&mut self, version: ModelVersion) {
+        while let Some(record) = self.open.front() {
+            if record.version.is_some_and(|made| made > version) {
+                break;
+            }
+            if let Some(record) = self.open.pop_front() {
+                self.rounds.append(record);
+            }
+        }
+    }
+
+    /// The records as they are at this moment, to be read without the coordinator's lock.
+    pub fn records(&self) -> Records {
+        Records {
+            closed: self.rounds.clone(),
+            open: self.open.iter().cloned().collect(),
+        }
+    }
+}
+
+/// A job's records as they were when it was asked for, and those that were closed since.
+pub(super) struct Records {
+    closed: WindowedLog<RoundRecord>,
+    open: Vec<Arc<RoundRecord>>,
+}
+
+impl Records {
+    /// At most so many of the records of rounds after this one.
+    pub async fn page(
+        &self,
+        after: RoundId,
+        limit: usize,
+    ) -> io::Result<Page<RoundRecord, RoundId>> {
+        let LogPage {
+            mut entries,
+            mut is_last,
+        } = self.closed.page(after.0, limit).await?;
+        if is_last {
+            // Some of them may have been closed meanwhile, and are in the page already.
+            let last = entries.last().map_or(after, |record| record.round);
+            let first = self.open.partition_point(|record| record.round <= last);
+            let room = limit.saturating_sub(entries.len());
+            is_last = self.open.len() - first <= room;
+            entries.extend(self.open[first..].iter().take(room).cloned());
+        }
+        let mut records = Vec::with_capacity(entries.len());
+        for record in entries {
+            records.push(Arc::unwrap_or_clone(record));
+        }
+        let last = records.last().map_or(after, |record| record.round);
+        Ok(Page::new(records, (!is_last).then_some(last)))
+    }
+}
+
+impl LogEntry for LoggedEvent {
+    fn number(&self) -> u64 {
+        self.sequence
+    }
+
+    fn bytes(&self) -> usize {
+        size_of::<Self>() + beside(&self.event)
+    }
+}
+
+/// Bytes of an event that are not in the value itself.
+fn beside(event: &JobEvent) -> usize {
+    match event {
+        JobEvent::Waiting { reason } | JobEvent::ClientFailed { reason, .. } => reason.len(),
+        JobEvent::Ended(Outcome::Failed { reason }) => reason.len(),
+        JobEvent::WorkerPassedOver { lacks, .. } => lacks.len(),
+        JobEvent::WorkerReturned { name, .. } => name.len(),
+        JobEvent::Dealt { examples, .. } => size_of::<u64>() * examples.len(),
+        JobEvent::RoundStarted { cohort, .. } => clients(cohort),
+        JobEvent::ReportRefused { refusal, .. } => refusal.detail.len(),
+        JobEvent::RoundCommitted {
+            accepted,
+            folded,
+            excluded,
+            metrics,
+            ..
+        } => {
+            let mut bytes = clients(accepted) + clients(folded);
+            for excluded in excluded {
+                bytes += size_of_val(excluded) + excluded.reason.len();
+            }
+            bytes + measured(metrics.keys())
+        }
+        JobEvent::RoundAbandoned {
+            accepted, reason, ..
+        } => clients(accepted) + reason.len(),
+        JobEvent::Evaluated {
+            evaluation, reason, ..
+        } => {
+            let metrics = evaluation.iter().flat_map(|found| found.metrics.keys());
+            measured(metrics) + reason.as_ref().map_or(0, String::len)
+        }
+        JobEvent::Started { .. }
+        | JobEvent::Leased { .. }
+        | JobEvent::DataResized { .. }
+        | JobEvent::TaskIssued { .. }
+        | JobEvent::ReportAccepted { .. }
+        | JobEvent::Ended(Outcome::Completed | Outcome::Cancelled) => 0,
+    }
+}
+
+impl LogEntry for RoundRecord {
+    fn number(&self) -> u64 {
+        self.round.0
+    }
+
+    fn bytes(&self) -> usize {
+        let mut bytes = size_of::<Self>();
+        bytes += self.abandoned.as_ref().map_or(0, String::len);
+        bytes += clients(&self.accepted) + clients(&self.folded) + clients(&self.state_lost);
+        for excluded in &self.excluded {
+            bytes += size_of_val(excluded) + excluded.reason.len();
+        }
+        for metrics in [&self.test_metrics, &self.metrics, &self.client_metrics] {
+            bytes += measured(metrics.keys());
+        }
+        for client in &self.by_client {
+            bytes += size_of_val(client) + measured(client.metrics.keys());
+        }
+        for part in &self.contributions {
+            bytes += size_of_val(part) + part.name.len() + clients(&part.clients);
+            bytes += part.device.as_ref().map_or(0, String::len);
+        }
+        bytes
+    }
+}
+
+fn clients(clients: &[ClientId]) -> usize {
+    size_of_val(clients)
+}
+
+/// Bytes of a map from these names to numbers.
+fn measured<'a>(names: impl Iterator<Item = &'a String>) -> usize {
+    let mut bytes = 0;
+    for name in names {
+        bytes += size_of::<(String, f64)>() + name.len();
+    }
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn rounds(records: &Records, limit: usize) -> Vec<(u64, Option<f64>)> {
+        let mut found = Vec::new();
+        let mut after = RoundId(0);
+        loop {
+            let page = records.page(after, limit).await.unwrap();
+            for record in &page.entries {
+                found.push((record.round.0, record.test_loss));
+            }
+            match page.next {
+                Some(next) => after = next,
+                None => return found,
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn records_are_read_before_they_are_evaluated_and_none_comes_again() {
+        let files = LogFiles::temporary();
+        let runtime = Handle::current();
+        let mut history = History::new(JobId(1), EvaluationBy::Driver, 0, &files, &runtime);
+        for round in 1..=3 {
+            history.add_round(RoundRecord::committed(RoundId(round), ModelVersion(round)));
+        }
+        history.add_round(RoundRecord::abandoned(RoundId(4), "no quorum"));
+        let before = history.records();
+        let open = [(1, None), (2, None), (3, None), (4, None)];
+        for limit in [1, 3, 4, 100] {
+            assert_eq!(rounds(&before, limit).await, open);
+        }
+        let evaluation = Evaluation::new(0.5, 10);
+        history.note_evaluation(ModelVersion(2), Some(&evaluation));
+        let evaluated = [(1, None), (2, Some(0.5)), (3, None), (4, None)];
+        for limit in [1, 2, 3, 4, 100] {
+            assert_eq!(rounds(&history.records(), limit).await, evaluated);
+            // Asked for before two of them were closed, and read afterwards.
+            assert_eq!(rounds(&before, limit).await, evaluated);
+        }
+        history.note_evaluation(ModelVersion(3), None);
+        assert!(history.open.is_empty());
+        assert_eq!(rounds(&history.records(), 100).await, evaluated);
+    }
+}

@@ -1,0 +1,204 @@
+//! What operators read page by page: jobs, workers, records of rounds, events.
+//!
+//! The coordinator's lock is held to find the entries of one page and never for a whole list. What is long (records, events) is
+//! read from the job's history without the lock, perhaps from a file.
+
+use std::{collections::VecDeque, io, ops::Bound, sync::Arc};
+
+use futures_util::stream;
+use tokio::sync::watch;
+
+use super::{
+    driver::note_bystanders,
+    handle::Coordinator,
+    job::{Job, Progress},
+};
+use crate::{
+    ids::{JobId, RoundId, Timestamp, WorkerId},
+    protocol::{JobSummary, LoggedEvent, Registration, RoundRecord, WorkerSummary},
+    report::{Refusal, RefusalKind},
+    round::WorkerState,
+    store::WindowedLog,
+    transport::{Events, OperatorError, Page},
+};
+
+/// Events that are read at once.
+const EVENTS: usize = 256;
+
+impl Coordinator {
+    /// How many entries a page has at most, if so many are asked for.
+    fn page_size(&self, asked: usize) -> usize {
+        asked.min(self.0.config.max_page).max(1)
+    }
+
+    pub(super) fn list_jobs(&self, after: JobId, limit: usize) -> Page<JobSummary, JobId> {
+        let limit = self.page_size(limit);
+        let mut state = self.state();
+        if let Some(running) = state.running.filter(|running| *running > after) {
+            note_bystanders(&mut state, running);
+        }
+        let mut rest = state
+            .jobs
+            .range((Bound::Excluded(after), Bound::Unbounded))
+            .map(|(_, job)| job);
+        let mut summaries = Vec::new();
+        for job in rest.by_ref().take(limit) {
+            summaries.push(Job::summary(job));
+        }
+        let last = summaries.last().map(|summary| summary.job);
+        let next = rest.next().and(last);
+        Page::new(summaries, next)
+    }
+
+    pub(super) fn list_workers(
+        &self,
+        after: WorkerId,
+        limit: usize,
+    ) -> Page<WorkerSummary, WorkerId> {
+        let (found, has_more) = self.find_workers(after, self.page_size(limit));
+        // Registrations are copied without the lock: they can be long.
+        let summaries: Vec<_> = found.into_iter().map(FoundWorker::summary).collect();
+        let last = summaries.last().map(|summary| summary.worker);
+        Page::new(summaries, last.filter(|_| has_more))
+    }
+
+    /// At most so many workers after this one, and whether there are more.
+    fn find_workers(&self, after: WorkerId, limit: usize) -> (Vec<FoundWorker>, bool) {
+        let state = self.state();
+        let job = state.running.and_then(|job| state.jobs.get(&job));
+        let machine = job.and_then(|job| job.machine.as_ref());
+        let mut rest = state.roster.after(after);
+        let mut found = Vec::new();
+        for (worker, record) in rest.by_ref().take(limit) {
+            let speeds = &record.info.speeds;
+            found.push(FoundWorker {
+                worker,
+                registration: record.info.registration.clone(),
+                state: record.state,
+                registered: record.registered,
+                last_seen: record.last_seen,
+                clients: machine.map_or(0, |machine| machine.clients_of(worker)),
+                examples_per_second: match job {
+                    Some(job) => speeds.of(&job.spec.model, &job.spec.dataset),
+                    None => speeds.latest(),
+                },
+            });
+        }
+        (found, rest.next().is_some())
+    }
+
+    pub(super) async fn list_rounds(
+        &self,
+        job: JobId,
+        after: RoundId,
+        limit: usize,
+    ) -> Result<Page<RoundRecord, RoundId>, Refusal> {
+        let records = self.state().job(job)?.history.records();
+        let page = records.page(after, self.page_size(limit)).await;
+        page.map_err(|error| unreadable("records", job, &error))
+    }
+
+    /// The events of a job after this one, and the coming ones.
+    pub(super) fn follow(&self, job: JobId, after: u64) -> Result<Events, Refusal> {
+        let state = self.state();
+        let found = state.job(job)?;
+        let follower = Follower {
+            job,
+            log: found.history.events.clone(),
+            progress: found.progress.subscribe(),
+            after,
+            ready: VecDeque::new(),
+            is_broken: false,
+        };
+        Ok(Box::pin(stream::unfold(follower, Follower::next)))
+    }
+
+    /// The whole log of a job, as it is now. It can be larger than memory; [`Operator::events`](crate::transport::Operator::events)
+    /// hands out one entry at a time.
+    ///
+    /// # Errors
+    ///
+    /// [`RefusalKind::UnknownJob`], and [`RefusalKind::Storage`] if a part of it can't be read.
+    pub async fn log(&self, job: JobId) -> Result<Vec<LoggedEvent>, Refusal> {
+        let log = self.state().job(job)?.history.events.clone();
+        let mut events: Vec<LoggedEvent> = Vec::new();
+        loop {
+            let after = events.last().map_or(0, |event| event.sequence);
+            let page = log.page(after, EVENTS).await;
+            let page = page.map_err(|error| unreadable("events", job, &error))?;
+            for event in page.entries {
+                events.push(Arc::unwrap_or_clone(event));
+            }
+            if page.is_last {
+                return Ok(events);
+            }
+        }
+    }
+}
+
+/// What is taken of a worker under the lock.
+struct FoundWorker {
+    worker: WorkerId,
+    registration: Arc<Registration>,
+    state: WorkerState,
+    registered: Timestamp,
+    last_seen: Timestamp,
+    clients: usize,
+    examples_per_second: Option<f64>,
+}
+
+impl FoundWorker {
+    fn summary(self) -> WorkerSummary {
+        WorkerSummary {
+            worker: self.worker,
+            registration: Arc::unwrap_or_clone(self.registration),
+            state: self.state,
+            registered: self.registered,
+            last_seen: self.last_seen,
+            clients: self.clients,
+            examples_per_second: self.examples_per_second,
+        }
+    }
+}
+
+/// Hands out a job's events as they come.
+struct Follower {
+    job: JobId,
+    log: WindowedLog<LoggedEvent>,
+    progress: watch::Receiver<Progress>,
+    after: u64,
+    ready: VecDeque<Arc<LoggedEvent>>,
+    is_broken: bool,
+}
+
+impl Follower {
+    async fn next(mut self) -> Option<(Result<LoggedEvent, OperatorError>, Self)> {
+        loop {
+            if let Some(event) = self.ready.pop_front() {
+                self.after = event.sequence;
+                return Some((Ok(Arc::unwrap_or_clone(event)), self));
+            }
+            if self.is_broken {
+                return None;
+            }
+            let seen = *self.progress.borrow_and_update();
+            match self.log.page(self.after, EVENTS).await {
+                Ok(page) => self.ready.extend(page.entries),
+                Err(error) => {
+                    self.is_broken = true;
+                    let refusal = unreadable("events", self.job, &error);
+                    return Some((Err(refusal.into()), self));
+                }
+            }
+            if self.ready.is_empty() && (seen.ended || self.progress.changed().await.is_err()) {
+                return None;
+            }
+        }
+    }
+}
+
+fn unreadable(what: &str, job: JobId, error: &io::Error) -> Refusal {
+    tracing::warn!(%job, %error, "the {what} of the job can't be read from their file");
+    let detail = format!("the {what} of job {job} can't be read from their file: {error}");
+    Refusal::new(RefusalKind::Storage, detail)
+}

@@ -1,0 +1,46 @@
+//! Where the logs of jobs put what is not in memory: files in a coordinator's folder, or files without a name.
+
+use std::{io, sync::Arc};
+
+use super::spill::SpillFile;
+use crate::{
+    ids::JobId,
+    store::folder::{DataFolder, job_folder, make_in},
+};
+
+/// Makes the files into which jobs' logs spill. Nothing is made before a log needs it.
+#[derive(Debug, Clone, Default)]
+pub struct LogFiles(Option<Arc<DataFolder>>);
+
+impl LogFiles {
+    /// Files `logs/job-J/NAME.jsonl` in this folder. Each is removed with its job.
+    pub fn new(folder: Arc<DataFolder>) -> Self {
+        Self(Some(folder))
+    }
+
+    /// Files without a name in the system's folder for temporary files (`TMPDIR`, or else `/tmp`).
+    ///
+    /// A coordinator that keeps all else in memory has no folder of its own, and its logs must be bounded, too: a job that runs for
+    /// weeks logs more than memory holds. The operating system removes such a file with the process, however that ends.
+    pub fn temporary() -> Self {
+        Self(None)
+    }
+
+    /// An empty file for one log of a job.
+    pub(super) fn create(&self, job: JobId, name: &str) -> io::Result<SpillFile> {
+        let Some(folder) = &self.0 else {
+            return Ok(SpillFile::unnamed(tempfile::tempfile()?));
+        };
+        let parent = job_folder(&folder.logs(), job);
+        let path = parent.join(format!("{name}.jsonl"));
+        let file = make_in(&parent, || {
+            std::fs::File::options()
+                .create(true)
+                .truncate(true)
+                .read(true)
+                .write(true)
+                .open(&path)
+        })?;
+        Ok(SpillFile::named(file, path, folder.clone()))
+    }
+}
