@@ -29,6 +29,7 @@ pub mod backend;
 mod cause;
 #[cfg(feature = "cli")]
 pub mod cli;
+mod computing;
 pub mod coordinator;
 pub mod data;
 pub mod ids;

@@ -27,7 +27,7 @@ use crate::{
     round::{JobEvent, Outcome},
     strategy::{FederatedStrategy, Replay, StrategyError},
     transport::{Caller, InProcess, Operator, OperatorError},
-    worker::{TrainError, TrainerFactory, Worker, WorkerConfig, WorkerError},
+    worker::{TrainError, TrainerFactory, Worker, WorkerConfig, WorkerError, WorkerTotals},
 };
 
 /// The name under which the run's own strategy is registered.
@@ -190,12 +190,17 @@ impl Simulation {
             .build()
             .map_err(SimulationError::Runtime)?;
         let result = runtime.block_on(self.run_until(std::future::pending()));
-        // Work that nobody wants any more is not waited for.
+        // What computes has ended, or does not look at its flag: waiting longer is of no use.
         runtime.shutdown_background();
         result
     }
 
     /// Makes the run on the tokio runtime that this is called in; `cancelled` ends the job.
+    ///
+    /// However the run ends, its trainings and evaluations are told to stop, and this waits for them before it returns
+    /// (at most [`WorkerConfig::stop_timeout`], for a trainer that does not look at
+    /// [`ClientContext::is_cancelled`](crate::worker::ClientContext::is_cancelled)). If this future is dropped, they are told
+    /// to stop, too, and end soon after.
     ///
     /// # Errors
     ///
@@ -210,13 +215,27 @@ impl Simulation {
         }
         self.spec.limits.min_workers = self.workers as u32;
         self.check_dataset().await?;
-        let mut builder = Coordinator::builder(self.trainers.clone()).config(self.config);
-        if let Some(factory) = self.strategy {
+        let mut builder = Coordinator::builder(self.trainers.clone()).config(self.config.clone());
+        if let Some(factory) = self.strategy.take() {
             builder = builder.strategy(STRATEGY, move |job, settings| factory(job, settings));
         }
         let coordinator = builder.start();
+        let mut workers = Workers::default();
+        let result = self.follow(&coordinator, &mut workers, cancelled).await;
+        workers.stop().await;
+        coordinator.stop(WorkerConfig::default().stop_timeout).await;
+        result
+    }
+
+    /// Submits the job, and follows it to its end.
+    async fn follow(
+        mut self,
+        coordinator: &Coordinator,
+        workers: &mut Workers,
+        cancelled: impl Future<Output = ()>,
+    ) -> Result<SimulationResult, SimulationError> {
         let here = Caller::in_process();
-        let initial = self.initial.map(Arc::new);
+        let initial = self.initial.take().map(Arc::new);
         let submitted = coordinator.submit(&here, self.spec, initial).await?;
         let (job, found) = (submitted.job, submitted.initial_digest);
         if let Some(expected) = self.expected_initial
@@ -227,24 +246,7 @@ impl Simulation {
                  --initial, and the same seed"
             )));
         }
-        let (stop, stopped) = watch::channel(false);
-        let mut workers = JoinSet::new();
-        for index in 0..self.workers {
-            let config = WorkerConfig {
-                name: format!("simulated-{index}"),
-                ..WorkerConfig::default()
-            };
-            let worker = Worker::new(
-                InProcess::new(Arc::new(coordinator.clone())),
-                self.trainers.clone(),
-                config,
-            );
-            let mut stopped = stopped.clone();
-            workers.spawn(worker.run(async move {
-                // An error means that the run itself is gone.
-                let _ = stopped.wait_for(|stop| *stop).await;
-            }));
-        }
+        workers.start(self.workers, coordinator, &self.trainers);
 
         let mut events = coordinator.events(&here, job, 0).await?;
         let mut cancelled = pin!(cancelled);
@@ -260,13 +262,12 @@ impl Simulation {
                         if let JobEvent::WorkerPassedOver { lacks, .. } = &event.event {
                             // All workers are alike, and no other will come.
                             let lacks = lacks.clone();
-                            let _ = stop.send(true);
                             return Err(SimulationError::Unsuited { lacks });
                         }
                         if let Some(checkpoints) = &mut self.checkpoints
                             && checkpoints.is_due(&event)
                         {
-                            checkpoints.save(collect(&coordinator, job).await?);
+                            checkpoints.save(collect(coordinator, job).await?);
                         }
                     }
                     None => break,
@@ -276,14 +277,9 @@ impl Simulation {
                     // A refusal means that the job has just ended by itself.
                     let _ = coordinator.cancel(&here, job).await;
                 }
-                Some(ended) = workers.join_next() => {
-                    if let Ok(Err(error)) = ended {
-                        return Err(SimulationError::Worker(error));
-                    }
-                }
+                error = workers.failed() => return Err(SimulationError::Worker(error)),
             }
         }
-        let _ = stop.send(true);
         if let Some(Checkpoints {
             saving: Some(saving),
             ..
@@ -292,7 +288,7 @@ impl Simulation {
             // Whoever saves must be done before the end is saved.
             let _ = saving.await;
         }
-        let result = collect(&coordinator, job).await?;
+        let result = collect(coordinator, job).await?;
         if let Some(Outcome::Failed { reason }) = &result.job.outcome {
             let reason = reason.clone();
             let result = Box::new(result);
@@ -361,6 +357,51 @@ impl Simulation {
             };
         }
         Ok(())
+    }
+}
+
+/// The workers of a run.
+#[derive(Default)]
+struct Workers {
+    running: JoinSet<Result<WorkerTotals, WorkerError>>,
+    /// Turns true when they are to stop.
+    stop: watch::Sender<bool>,
+}
+
+impl Workers {
+    /// Starts this many, all alike.
+    fn start(
+        &mut self,
+        count: usize,
+        coordinator: &Coordinator,
+        trainers: &Arc<dyn TrainerFactory>,
+    ) {
+        let handler = Arc::new(coordinator.clone());
+        for index in 0..count {
+            let config = WorkerConfig::new(format!("simulated-{index}"));
+            let worker = Worker::new(InProcess::new(handler.clone()), trainers.clone(), config);
+            let mut stopped = self.stop.subscribe();
+            self.running.spawn(worker.run(async move {
+                // An error means that the run itself is gone.
+                let _ = stopped.wait_for(|stop| *stop).await;
+            }));
+        }
+    }
+
+    /// Why one of them ended by itself; as long as none has, this waits.
+    async fn failed(&mut self) -> WorkerError {
+        while let Some(ended) = self.running.join_next().await {
+            if let Ok(Err(error)) = ended {
+                return error;
+            }
+        }
+        std::future::pending().await
+    }
+
+    /// Tells all of them to stop, and waits for them: each waits for its trainings.
+    async fn stop(mut self) {
+        self.stop.send_replace(true);
+        while self.running.join_next().await.is_some() {}
     }
 }
 

@@ -20,6 +20,9 @@ use crate::{
     },
 };
 
+/// How long the end waits for an evaluation or a fold to stop. They look at their flag in every batch and block.
+const STOP_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// How to run a coordinator.
 #[derive(Debug, Clone, Args)]
 pub struct CoordinatorArgs {
@@ -207,8 +210,9 @@ impl CoordinatorArgs {
             let mut limits = self.limits.router();
             limits.advertised = advertised;
             limits.hosts.clone_from(&self.allow_host);
-            let router = router(Arc::new(coordinator), limits).fallback(no_such_path);
+            let router = router(Arc::new(coordinator.clone()), limits).fallback(no_such_path);
             serve(listener, router, self.limits.server(), interrupt.wait()).await;
+            coordinator.stop(STOP_TIMEOUT).await;
             tracing::info!("stopped");
             Ok(())
         })

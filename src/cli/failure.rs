@@ -1,10 +1,6 @@
 //! Why a command did not succeed, and the exit code that says so.
 
-use std::{
-    error::Error,
-    io::{self, Write},
-    process::ExitCode,
-};
+use std::error::Error;
 
 use thiserror::Error;
 
@@ -101,18 +97,6 @@ impl Failure {
     }
 }
 
-/// Prints a failure to standard error, on one line with its causes, and gives the exit code.
-pub fn exit(result: Result<(), Failure>) -> ExitCode {
-    let Err(failure) = result else {
-        return ExitCode::SUCCESS;
-    };
-    if !matches!(failure, Failure::OutputClosed) {
-        // Nobody is left to be told if standard error is closed, too.
-        let _ = writeln!(io::stderr(), "error: {}", in_full(&failure));
-    }
-    ExitCode::from(failure.code())
-}
-
 /// An error with its causes, on one line. A cause that its effect has quoted already is not said again.
 pub(super) fn in_full(error: &dyn Error) -> String {
     let mut text = error.to_string();
@@ -131,6 +115,8 @@ pub(super) fn in_full(error: &dyn Error) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::io;
+
     use super::*;
     use crate::report::RefusalKind;
 

@@ -31,12 +31,12 @@ mod worker;
 
 pub use coordinator::CoordinatorArgs;
 pub use device::DeviceArgs;
-pub use failure::{EXIT_CODES, Failure, exit};
+pub use failure::{EXIT_CODES, Failure};
 pub use job::JobArgs;
 pub use listen::{Advertise, Bind};
 pub use logging::{LogArgs, LogFilter};
 pub use output::Results;
-pub use process::{Interrupt, block_on};
+pub use process::{Interrupt, block_on, exit};
 pub use progress::JobProgress;
 pub use screen::Screen;
 pub use simulate::SimulateArgs;

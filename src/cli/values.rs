@@ -8,8 +8,10 @@ use std::{
 
 use serde::de::{DeserializeOwned, IntoDeserializer, value::Error as ValueError};
 
-use super::operator::DEFAULT_COORDINATOR;
 use crate::transport::http::DEFAULT_PORT;
+
+/// Where a coordinator is, unless told otherwise.
+pub(super) const DEFAULT_COORDINATOR: &str = "http://127.0.0.1:8000";
 
 /// A length of time in seconds, such as `10` or `0.2`; above zero.
 pub(super) fn seconds(text: &str) -> Result<Duration, String> {

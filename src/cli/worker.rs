@@ -8,8 +8,7 @@ use sysinfo::System;
 use super::{
     DeviceArgs, Failure, Interrupt, Screen, TokenArgs, TrainerArgs, block_on,
     device::list,
-    operator::DEFAULT_COORDINATOR,
-    values::{coordinator_url, seconds},
+    values::{DEFAULT_COORDINATOR, coordinator_url, seconds},
 };
 use crate::{
     protocol::Hardware,

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
@@ -64,6 +64,13 @@ impl State {
             armed: None,
             last_job: 0,
             last_request: 0,
+        }
+    }
+
+    /// Tells the evaluations and folds of all jobs to stop.
+    pub fn stop_work(&self) {
+        for job in self.jobs.values() {
+            job.over.store(true, Ordering::Relaxed);
         }
     }
 

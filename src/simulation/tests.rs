@@ -1,4 +1,5 @@
 mod buffers;
+mod ends;
 
 use std::collections::BTreeSet;
 

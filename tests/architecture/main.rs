@@ -36,6 +36,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     // Edges.
     ("panics", &[]),
     ("text", &[]),
+    ("computing", &[]),
     ("data", &[]),
     ("backend", &["panics", "protocol"]),
     ("model", &["ids", "parameters", "rng"]),
@@ -50,6 +51,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         "worker",
         &[
             "backend",
+            "computing",
             "data",
             "ids",
             "job",
@@ -67,6 +69,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         "coordinator",
         &[
             "cause",
+            "computing",
             "ids",
             "job",
             "panics",

@@ -11,14 +11,14 @@ pub use jobs::{CancelArgs, ResultsArgs, StatusArgs, WatchArgs};
 pub use submit::SubmitArgs;
 pub use workers::{HealthArgs, WorkersArgs};
 
-use super::{Failure, TokenArgs, values::coordinator_url};
+use super::{
+    Failure, TokenArgs,
+    values::{DEFAULT_COORDINATOR, coordinator_url},
+};
 use crate::transport::{
     Caller, OperatorError, TransportError,
     http::{ClientConfig, OperatorClient},
 };
-
-/// Where a coordinator is, unless told otherwise.
-pub const DEFAULT_COORDINATOR: &str = "http://127.0.0.1:8000";
 
 /// Where the coordinator is, and what it wants to be shown.
 #[derive(Debug, Clone, Args)]
