@@ -288,6 +288,9 @@ pub enum TrainError {
     /// The global model does not fit the model that the factory makes, or its numbers ran away.
     #[error("the model can't be trained: {0}")]
     Model(String),
+    /// The report can't be made of what was trained.
+    #[error("{0}")]
+    Report(String),
     /// The task does not fit the data: an index past its end, for example.
     #[error("the task does not fit: {0}")]
     Task(String),

@@ -142,7 +142,7 @@ fn train_and_encode(
     let payloads = payload::encode_report(&task.expects, update, model, &mut residuals);
     Ok(Trained {
         metadata,
-        payloads: payloads.map_err(TrainError::Model)?,
+        payloads: payloads.map_err(TrainError::Report)?,
         residuals,
     })
 }

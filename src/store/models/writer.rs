@@ -10,8 +10,7 @@ use super::{
 };
 use crate::{
     parameters::{
-        BlockBuffer, BlockError, BlockWriter, Form, RangeEncoder, checked,
-        safetensors::SafetensorsError,
+        BlockBuffer, BlockError, BlockWriter, EncodingError, Form, RangeEncoder, checked,
     },
     store::{ModelForm, ModelWriter, StateForm, StoreError, StoredModel},
 };
@@ -33,7 +32,7 @@ struct Target {
     buffer: BlockBuffer,
     scales: BlockBuffer,
     /// The first value that has no form in the encoding: its place, and its tensor.
-    unfit: Option<(usize, String)>,
+    unfit: Option<(usize, EncodingError)>,
 }
 
 impl Writer {
@@ -165,8 +164,7 @@ impl ModelWriter for Writer {
             next,
             ..
         } = *self;
-        if let Some((_, name)) = sent.as_ref().and_then(|sent| sent.unfit.clone()) {
-            let error = SafetensorsError::NotFinite { name };
+        if let Some((_, error)) = sent.as_ref().and_then(|sent| sent.unfit.clone()) {
             return Err(StoreError::Encoding(error.to_string()));
         }
         state::write(next.folder(), &next.path, numbers)?;

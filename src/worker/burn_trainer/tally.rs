@@ -84,7 +84,7 @@ impl Tally {
         let loss = mean(self.loss);
         if !loss.is_finite() {
             return Err(TrainError::Model(format!(
-                "the loss is {loss}: a smaller learning rate may help"
+                "the loss is {loss}; a smaller learning rate (--lr) may help"
             )));
         }
         Ok(Measured {
