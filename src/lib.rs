@@ -39,6 +39,7 @@ pub mod model;
 mod panics;
 pub mod parameters;
 pub mod partition;
+mod plural;
 pub mod protocol;
 pub mod report;
 pub mod rng;

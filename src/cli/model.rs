@@ -18,6 +18,7 @@ use super::{
 use crate::{
     ids::{JobId, ModelVersion},
     parameters::{FileTensor, ModelFile, Role},
+    plural::plural,
     transport::Operator,
 };
 
@@ -121,7 +122,9 @@ fn inspect(screen: &Screen, file: &Path, as_json: bool) -> Result<(), Failure> {
     for line in &lines {
         let shape: Vec<_> = line.shape.iter().map(usize::to_string).collect();
         let norm = match line.norm {
-            _ if line.not_finite > 0 => format!("{} values are not finite", line.not_finite),
+            _ if line.not_finite > 0 => {
+                format!("not finite: {}", plural(line.not_finite, "value"))
+            }
             Some(norm) => number(norm),
             None => "-".to_string(),
         };
@@ -136,8 +139,9 @@ fn inspect(screen: &Screen, file: &Path, as_json: bool) -> Result<(), Failure> {
     }
     screen.print(&table.to_string())?;
     screen.print(&format!(
-        "{} tensors, {count} parameters, {}",
-        lines.len(),
+        "{}, {}, {}",
+        plural(lines.len(), "tensor"),
+        plural(count, "parameter"),
         human_bytes(bytes.len() as u64)
     ))
 }

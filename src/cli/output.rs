@@ -19,6 +19,7 @@ use super::{
 };
 use crate::{
     parameters::{Parameters, safetensors},
+    plural::plural,
     protocol::{LoggedEvent, RoundRecord},
 };
 
@@ -135,8 +136,8 @@ pub(super) fn last_line(summary: &RunSummary, output: Option<&Path>) -> String {
         format!(", {}", human_joules(joules))
     });
     format!(
-        "{outcome}: {} rounds in {:.1} s, {}{energy}{measured}{files}",
-        summary.rounds_committed,
+        "{outcome}: {} in {:.1} s, {}{energy}{measured}{files}",
+        plural(summary.rounds_committed, "round"),
         summary.seconds,
         human_bytes(summary.bytes)
     )

@@ -23,6 +23,7 @@ use crate::{
     backend::DeviceSpec,
     job::{JobSpec, OptimizerKind, StrategySpec},
     parameters::Digest,
+    plural::plural,
     protocol::{LoggedEvent, RoundRecord},
     round::JobEvent,
     simulation::{Simulation, SimulationError, SimulationResult},
@@ -269,15 +270,15 @@ fn describe(spec: &JobSpec, workers: usize) -> String {
         OptimizerKind::Adam => "adam",
     };
     format!(
-        "{} on {}: {} clients ({}), {} at once, {} rounds of {} local epochs, batch size {}, {optimizer} lr {} momentum \
-         {} weight decay {}, {strategy}, seed {}",
+        "{} on {}: {} ({}), {} at once, {} of {}, batch size {}, {optimizer} lr {} momentum {} weight decay {}, \
+         {strategy}, seed {}",
         spec.model,
         spec.dataset,
-        spec.clients.unwrap_or(CLIENTS),
+        plural(spec.clients.unwrap_or(CLIENTS), "client"),
         spec.partition,
         workers,
-        spec.rounds,
-        training.local_epochs,
+        plural(spec.rounds, "round"),
+        plural(training.local_epochs, "local epoch"),
         training.batch_size,
         training.lr,
         training.momentum,

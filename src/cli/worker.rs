@@ -11,6 +11,7 @@ use super::{
     values::{DEFAULT_COORDINATOR, coordinator_url, seconds},
 };
 use crate::{
+    plural::plural,
     protocol::Hardware,
     transport::http::{ClientConfig, HttpTransport},
     worker::{TrainerFactory, Worker, WorkerConfig, WorkerError},
@@ -84,7 +85,10 @@ impl WorkerArgs {
                 .await
                 .map_err(|error| self.failure(error))
         })?;
-        screen.note(&format!("left; {} reports were accepted", totals.reports));
+        screen.note(&format!(
+            "left; the coordinator accepted {}",
+            plural(totals.reports, "report")
+        ));
         Ok(())
     }
 
@@ -103,8 +107,9 @@ impl WorkerArgs {
         let mut offered = Vec::new();
         for dataset in trainers.datasets() {
             offered.push(format!(
-                "{} ({} examples)",
-                dataset.name, dataset.train_examples
+                "{} ({})",
+                dataset.name,
+                plural(dataset.train_examples, "example")
             ));
         }
         let folder = self.trainers.data_folder()?;

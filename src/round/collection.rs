@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::planted::{Bug, planted};
 use crate::{
     ids::{ClientId, ModelVersion, RequestId, RoundId, Timestamp, WorkerId},
+    plural::plural,
     report::{Refusal, RefusalKind, ReportMetadata},
     strategy::RoundPlan,
 };
@@ -350,20 +351,43 @@ impl Collection {
             Some(member) if self.closed || !member.state.is_outstanding() => Ok(false),
             Some(_) if lease != Some(worker) => Err(not_leased(worker, client)),
             Some(_) => {
-                let detail = format!("client {client} failed: {reason}");
+                let detail = format!("{}{reason}", failed_as(client));
                 Ok(self.fail(client, Refusal::new(RefusalKind::Conflict, detail)))
             }
         }
     }
 
-    /// Why a client takes no further part: of the first in order, if there is one.
-    pub fn first_failure(&self) -> Option<&Refusal> {
-        self.members
-            .values()
-            .find_map(|member| match &member.state {
-                MemberState::Failed(refusal) => Some(refusal),
-                _ => None,
-            })
+    /// Returns why clients take no further part, in words: each reason once, with how many clients it is of.
+    pub fn failures(&self) -> Option<String> {
+        /// How many different reasons are told.
+        const TOLD: usize = 3;
+        // In the order of the first client that each is of.
+        let mut reasons: Vec<(&str, ClientId, usize)> = Vec::new();
+        let mut places = BTreeMap::new();
+        for (client, member) in &self.members {
+            let MemberState::Failed(refusal) = &member.state else {
+                continue;
+            };
+            let reason = own_reason(*client, &refusal.detail);
+            let place = *places.entry(reason).or_insert(reasons.len());
+            match reasons.get_mut(place) {
+                Some((_, _, count)) => *count += 1,
+                None => reasons.push((reason, *client, 1)),
+            }
+        }
+        let mut told = Vec::new();
+        for (reason, client, count) in reasons.iter().take(TOLD) {
+            let who = if *count == 1 {
+                format!("client {client}")
+            } else {
+                plural(count, "client")
+            };
+            told.push(format!("{who} failed: {reason}"));
+        }
+        if reasons.len() > TOLD {
+            told.push("others failed for other reasons".to_string());
+        }
+        (!told.is_empty()).then(|| told.join("; "))
     }
 
     /// The client takes no further part, unless its report is in; whether that changed anything.
@@ -431,6 +455,16 @@ impl Collection {
     }
 }
 
+/// How a refusal begins that says why a client failed.
+fn failed_as(client: ClientId) -> String {
+    format!("client {client} failed: ")
+}
+
+/// A client's reason without its name, so that equal reasons of several clients are found.
+fn own_reason(client: ClientId, detail: &str) -> &str {
+    detail.strip_prefix(&failed_as(client)).unwrap_or(detail)
+}
+
 /// The verdict on what comes after its round has closed.
 pub(super) fn late(round: RoundId) -> Refusal {
     Refusal::new(RefusalKind::Late, format!("round {round} has closed"))
@@ -451,8 +485,8 @@ fn from_another(client: ClientId) -> Refusal {
 fn improper(client: ClientId, metadata: &ReportMetadata, partition: u64) -> Option<Refusal> {
     if metadata.examples == 0 || metadata.examples > partition {
         let detail = format!(
-            "claims {} examples, and the partition of client {client} has {partition}",
-            metadata.examples
+            "claims {}, and the partition of client {client} has {partition}",
+            plural(metadata.examples, "example")
         );
         return Some(Refusal::new(RefusalKind::ExamplesExceeded, detail));
     }

@@ -17,6 +17,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("ids", &[]),
     ("rng", &["ids"]),
     ("settings", &[]),
+    ("plural", &[]),
     ("parameters", &[]),
     ("report", &["ids", "parameters"]),
     ("partition", &[]),
@@ -26,7 +27,14 @@ const ARROWS: &[(&str, &[&str])] = &[
     ),
     (
         "round",
-        &["ids", "parameters", "report", "settings", "strategy"],
+        &[
+            "ids",
+            "parameters",
+            "plural",
+            "report",
+            "settings",
+            "strategy",
+        ],
     ),
     ("job", &["parameters", "partition", "settings", "strategy"]),
     (
@@ -108,6 +116,7 @@ const PURE: &[&str] = &[
     "ids",
     "rng",
     "settings",
+    "plural",
     "parameters",
     "report",
     "partition",

@@ -14,6 +14,7 @@ use crate::{
         values::seconds,
     },
     ids::{JobId, RoundId},
+    plural::plural,
     protocol::JobSummary,
     transport::Operator,
 };
@@ -252,14 +253,17 @@ fn jobs_table(jobs: &[JobSummary]) -> Table {
 fn details(job: &JobSummary) -> String {
     let clients = job.clients.or(job.spec.clients);
     let clients = clients.map_or("as many clients as workers".to_string(), |clients| {
-        format!("{clients} clients")
+        plural(clients, "client")
     });
     let mut lines = vec![
         format!("job {}: {}", job.job, job.phase),
         format!("  {}", job.detail),
         format!(
-            "  {} on {}, {clients} ({}), {} parameters",
-            job.spec.model, job.spec.dataset, job.spec.partition, job.parameters
+            "  {} on {}, {clients} ({}), {}",
+            job.spec.model,
+            job.spec.dataset,
+            job.spec.partition,
+            plural(job.parameters, "parameter")
         ),
         format!(
             "  version {} of {}, round {}",
@@ -267,7 +271,11 @@ fn details(job: &JobSummary) -> String {
         ),
     ];
     if job.goal > 0 {
-        lines.push(format!("  {} of {} reports", job.accepted, job.goal));
+        lines.push(format!(
+            "  {} of {}",
+            job.accepted,
+            plural(job.goal, "report")
+        ));
     }
     lines.join("\n")
 }

@@ -7,6 +7,7 @@ use clap::Args;
 use super::{ConnectArgs, follow::Follower, jobs::print_results};
 use crate::{
     cli::{Failure, Interrupt, JobArgs, Screen, block_on, job::read_model, values::seconds},
+    plural::plural,
     protocol::JobSummary,
     transport::Operator,
 };
@@ -86,7 +87,11 @@ impl SubmitArgs {
 
 fn submitted_line(summary: &JobSummary) -> String {
     format!(
-        "job {}: {} on {}, {} parameters; {}",
-        summary.job, summary.spec.model, summary.spec.dataset, summary.parameters, summary.detail
+        "job {}: {} on {}, {}; {}",
+        summary.job,
+        summary.spec.model,
+        summary.spec.dataset,
+        plural(summary.parameters, "parameter"),
+        summary.detail
     )
 }

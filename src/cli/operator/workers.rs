@@ -8,6 +8,7 @@ use super::ConnectArgs;
 use crate::{
     cli::{Align, Failure, Screen, Table, block_on},
     ids::Timestamp,
+    plural::plural,
     protocol::{Gpu, Hardware, WorkerSummary},
     round::WorkerState,
     transport::Operator,
@@ -74,8 +75,11 @@ impl HealthArgs {
             .running
             .map_or("no job runs".to_string(), |job| format!("job {job} runs"));
         screen.print(&format!(
-            "well: version {}, protocol {}, {} workers, {running}, {} jobs wait",
-            health.version, health.protocol, health.workers, health.queued
+            "well: version {}, protocol {}, {}, {running}, {} waiting",
+            health.version,
+            health.protocol,
+            plural(health.workers, "worker"),
+            plural(health.queued, "job")
         ))
     }
 }
@@ -105,10 +109,12 @@ fn describe(hardware: &Hardware) -> String {
     parts.extend(hardware.cpu.clone());
     parts.extend(match (hardware.physical_cores, hardware.logical_cores) {
         (_, 0) => None,
-        (Some(cores), threads) if cores != threads => {
-            Some(format!("{cores} cores, {threads} threads"))
-        }
-        (_, cores) => Some(format!("{cores} cores")),
+        (Some(cores), threads) if cores != threads => Some(format!(
+            "{}, {}",
+            plural(cores, "core"),
+            plural(threads, "thread")
+        )),
+        (_, cores) => Some(plural(cores, "core")),
     });
     if hardware.memory_bytes > 0 {
         parts.push(gibibytes(hardware.memory_bytes));

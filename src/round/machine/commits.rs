@@ -51,8 +51,8 @@ impl RoundMachine {
             "{why} with {accepted} of {} accepted reports that the quorum needs",
             current.plan.quorum
         );
-        if let Some(failure) = current.first_failure() {
-            reason = format!("{reason}; {}", failure.detail);
+        if let Some(failures) = current.failures() {
+            reason = format!("{reason}; {failures}");
         }
         self.abandon(reason, now);
     }

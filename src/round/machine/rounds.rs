@@ -5,6 +5,7 @@ use std::{collections::BTreeSet, time::Duration};
 use super::{Phase, RoundMachine};
 use crate::{
     ids::{ClientId, RoundId, Timestamp},
+    plural::plural,
     round::{ClientSpec, Command, JobEvent, collection::Collection},
     strategy::{ClientInfo, RoundPlan},
 };
@@ -20,8 +21,8 @@ impl RoundMachine {
         };
         if clients.len() < self.quorum() {
             return self.fail(format!(
-                "the job has {} clients, and its quorum is {}",
-                clients.len(),
+                "the job has {}, and its quorum is {}",
+                plural(clients.len(), "client"),
                 self.quorum()
             ));
         }

@@ -15,8 +15,10 @@ use crate::{
     worker::{ClientContext, EvalTask, LocalTrainer, LocalUpdate, TrainTask},
 };
 
-/// The longest that a test waits, and that a trainer computes which nobody tells to stop.
-const LIMIT: Duration = Duration::from_secs(60);
+/// The longest that a test waits.
+const LIMIT: Duration = Duration::from_secs(30);
+/// How long a trainer computes that nobody tells to stop.
+const UNTOLD: Duration = Duration::from_secs(60);
 
 /// Trainers that compute until they are told to stop.
 struct Endless {
@@ -60,7 +62,7 @@ impl Work {
         self.live.fetch_add(1, Ordering::SeqCst);
         self.changed.notify_one();
         let start = Instant::now();
-        while !context.is_cancelled() && start.elapsed() < LIMIT {
+        while !context.is_cancelled() && start.elapsed() < UNTOLD {
             thread::yield_now();
         }
         // The rest of a batch.
