@@ -39,7 +39,7 @@ pub mod model;
 mod panics;
 pub mod parameters;
 pub mod partition;
-mod plural;
+mod plain;
 pub mod protocol;
 pub mod report;
 pub mod rng;
@@ -51,6 +51,7 @@ pub mod strategy;
 pub mod telemetry;
 mod text;
 pub mod transport;
+mod words;
 pub mod worker;
 
 // What a first program needs.

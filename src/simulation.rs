@@ -30,7 +30,7 @@ use crate::{
     worker::{TrainError, TrainerFactory, Worker, WorkerConfig, WorkerError, WorkerTotals},
 };
 
-/// The name under which the run's own strategy is registered.
+/// The name under which the run's own strategy is registered. Results have the strategy's real name instead.
 const STRATEGY: &str = "simulation";
 
 type Observer = Box<dyn FnMut(&LoggedEvent) + Send>;
@@ -42,11 +42,17 @@ pub struct Simulation {
     workers: usize,
     config: CoordinatorConfig,
     initial: Option<Parameters>,
-    strategy: Option<StrategyFactory>,
+    strategy: Option<OwnStrategy>,
     replay: Option<Vec<RoundRecord>>,
     observer: Option<Observer>,
     checkpoints: Option<Checkpoints>,
     expected_initial: Option<Digest>,
+}
+
+/// A strategy of an embedder's own.
+struct OwnStrategy {
+    name: String,
+    factory: StrategyFactory,
 }
 
 /// Saves what there is of a run from time to time.
@@ -72,7 +78,7 @@ impl fmt::Debug for Simulation {
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct SimulationResult {
-    /// The job, ended.
+    /// The job, ended. Its specification is what was asked for.
     pub job: JobSummary,
     /// The record of each round, in order.
     pub rounds: Vec<RoundRecord>,
@@ -129,14 +135,19 @@ impl Simulation {
         self
     }
 
-    /// Uses a strategy of one's own, whatever the job names: the same kind of factory that
-    /// [`CoordinatorBuilder::strategy`](crate::coordinator::CoordinatorBuilder::strategy) takes. The job's strategy then has the
-    /// name `simulation` and, if it was a custom one, its settings.
+    /// Uses this strategy, whatever the job names: `make` is the same kind of factory that
+    /// [`CoordinatorBuilder::strategy`](crate::coordinator::CoordinatorBuilder::strategy) takes. If the job names no custom
+    /// strategy, the results have the name of the type `S`.
     pub fn strategy<S: FederatedStrategy + 'static>(
         mut self,
         make: impl Fn(&JobSpec, &Settings) -> Result<S, StrategyError> + Send + Sync + 'static,
     ) -> Self {
-        self.strategy = Some(strategy_factory(make));
+        let path = std::any::type_name::<S>();
+        // Without the path and the type's parameters: `median::Median<f32>` is `Median`.
+        let path = path.split('<').next().unwrap_or(path);
+        let name = path.rsplit("::").next().unwrap_or(path).to_string();
+        let factory = strategy_factory(make);
+        self.strategy = Some(OwnStrategy { name, factory });
         self
     }
 
@@ -209,6 +220,7 @@ impl Simulation {
         mut self,
         cancelled: impl Future<Output = ()>,
     ) -> Result<SimulationResult, SimulationError> {
+        let asked = self.asked();
         self.install_strategy()?;
         if self.spec.partition.is_local() {
             return Err(SimulationError::LocalData);
@@ -216,12 +228,14 @@ impl Simulation {
         self.spec.limits.min_workers = self.workers as u32;
         self.check_dataset().await?;
         let mut builder = Coordinator::builder(self.trainers.clone()).config(self.config.clone());
-        if let Some(factory) = self.strategy.take() {
+        if let Some(OwnStrategy { factory, .. }) = self.strategy.take() {
             builder = builder.strategy(STRATEGY, move |job, settings| factory(job, settings));
         }
         let coordinator = builder.start();
         let mut workers = Workers::default();
-        let result = self.follow(&coordinator, &mut workers, cancelled).await;
+        let result = self
+            .follow(asked, &coordinator, &mut workers, cancelled)
+            .await;
         workers.stop().await;
         coordinator.stop(WorkerConfig::default().stop_timeout).await;
         result
@@ -230,6 +244,7 @@ impl Simulation {
     /// Submits the job, and follows it to its end.
     async fn follow(
         mut self,
+        asked: JobSpec,
         coordinator: &Coordinator,
         workers: &mut Workers,
         cancelled: impl Future<Output = ()>,
@@ -267,7 +282,7 @@ impl Simulation {
                         if let Some(checkpoints) = &mut self.checkpoints
                             && checkpoints.is_due(&event)
                         {
-                            checkpoints.save(collect(coordinator, job).await?);
+                            checkpoints.save(collect(coordinator, job, &asked).await?);
                         }
                     }
                     None => break,
@@ -288,7 +303,7 @@ impl Simulation {
             // Whoever saves must be done before the end is saved.
             let _ = saving.await;
         }
-        let result = collect(coordinator, job).await?;
+        let result = collect(coordinator, job, &asked).await?;
         if let Some(Outcome::Failed { reason }) = &result.job.outcome {
             let reason = reason.clone();
             let result = Box::new(result);
@@ -305,6 +320,21 @@ impl Simulation {
             Ok(found) => found.map_err(SimulationError::Dataset),
             Err(error) => Err(SimulationError::Runtime(io::Error::other(error))),
         }
+    }
+
+    /// The job as it was asked for, with the name of the strategy that it runs.
+    fn asked(&self) -> JobSpec {
+        let mut asked = self.spec.clone();
+        let is_custom = matches!(asked.strategy, StrategySpec::Custom { .. });
+        if let Some(own) = &self.strategy
+            && !is_custom
+        {
+            asked.strategy = StrategySpec::Custom {
+                name: own.name.clone(),
+                settings: Settings::new(),
+            };
+        }
+        asked
     }
 
     /// Registers the run's own strategy, and the replay around it, under a name that the job then asks for.
@@ -333,9 +363,9 @@ impl Simulation {
             if own.is_none() && original.build().is_none() {
                 return Err(SimulationError::NoStrategy);
             }
-            self.strategy = Some(strategy_factory(move |spec, settings| {
+            let factory = strategy_factory(move |spec, settings| {
                 let inner = match (&own, original.build()) {
-                    (Some(factory), _) => factory(spec, settings)?,
+                    (Some(own), _) => (own.factory)(spec, settings)?,
                     (None, Some(strategy)) => strategy,
                     (None, None) => {
                         let problem = "the recorded run had a strategy that is not here";
@@ -343,10 +373,12 @@ impl Simulation {
                     }
                 };
                 Ok(Replay::new(inner, accepted.clone()))
-            }));
+            });
+            let name = STRATEGY.to_string();
+            self.strategy = Some(OwnStrategy { name, factory });
         }
         if self.strategy.is_some() {
-            // The settings of a job's own strategy stay where its factory looks for them.
+            // The factory of a job's own strategy looks for its settings there.
             let settings = match &mut self.spec.strategy {
                 StrategySpec::Custom { settings, .. } => std::mem::take(settings),
                 _ => Settings::new(),
@@ -422,14 +454,17 @@ impl Checkpoints {
     }
 }
 
-/// What a job has come to.
+/// What there is of a job. Its specification is `asked`, not what the simulation made of it to run it.
 async fn collect(
     coordinator: &Coordinator,
     job: JobId,
+    asked: &JobSpec,
 ) -> Result<SimulationResult, SimulationError> {
     let here = Caller::in_process();
+    let mut summary = coordinator.job(&here, job).await?;
+    summary.spec = asked.clone();
     Ok(SimulationResult {
-        job: coordinator.job(&here, job).await?,
+        job: summary,
         rounds: coordinator.rounds(&here, job, RoundId(0)).await?,
         log: coordinator.log(job).map_err(OperatorError::Refused)?,
         model: coordinator.model(&here, job, None).await?,
@@ -491,10 +526,14 @@ pub enum SimulationError {
     #[error("a worker ended")]
     Worker(#[source] WorkerError),
     /// A simulation has no workers with data of their own.
-    #[error("partition `local` needs workers with data of their own; a simulation has none")]
+    #[error(
+        "--partition local trains on the workers' own data, and a simulation has no such workers; choose another partition"
+    )]
     LocalData,
     /// The job asks for a strategy that nobody gave.
-    #[error("the job asks for a strategy of an embedder's own, and none was given")]
+    #[error(
+        "the job names a custom strategy, and this program has none; `Simulation::strategy` gives it one"
+    )]
     NoStrategy,
     /// A recorded run can't be repeated.
     #[error(
@@ -506,7 +545,7 @@ pub enum SimulationError {
     #[error("the run's results can't be read")]
     Results(#[source] OperatorError),
     /// No threads could be started.
-    #[error("no runtime: are there threads to be had?")]
+    #[error("can't start threads")]
     Runtime(#[source] io::Error),
 }
 

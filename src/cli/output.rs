@@ -19,8 +19,8 @@ use super::{
 };
 use crate::{
     parameters::{Parameters, safetensors},
-    plural::plural,
     protocol::{LoggedEvent, RoundRecord},
+    words::plural,
 };
 
 /// What a run leaves behind.
@@ -36,10 +36,10 @@ pub struct Results {
     pub model: Arc<Parameters>,
 }
 
-/// Where a run's files go.
+/// The folder for a run's files.
 #[derive(Debug, Clone, Default, Args)]
 pub struct OutputArgs {
-    /// Write model.safetensors, rounds.jsonl, events.jsonl and summary.json into this folder
+    /// Write the results into this folder: model.safetensors, summary.json, rounds.jsonl (a line a round) and events.jsonl
     #[arg(long, value_name = "FOLDER")]
     pub output: Option<PathBuf>,
     /// Replace the files of an earlier run in the folder of --output
@@ -81,7 +81,7 @@ impl OutputArgs {
 pub struct OutputFolder(PathBuf);
 
 impl OutputFolder {
-    /// Where it is.
+    /// Its path.
     pub fn path(&self) -> &Path {
         &self.0
     }
@@ -206,6 +206,11 @@ impl WholeFile {
             temporary,
             file: Some(BufWriter::new(file)),
         })
+    }
+
+    /// Whether it is a pipe, a terminal or another thing that is written to as it comes.
+    pub fn is_stream(&self) -> bool {
+        self.temporary.is_none()
     }
 
     /// Gives the file its name; one that had it before is replaced.

@@ -11,10 +11,10 @@ use super::{
 };
 use crate::{
     ids::{RoundId, WorkerId},
-    plural::plural,
     protocol::LoggedEvent,
     round::{JobEvent, Outcome},
     text::printable,
+    words::{plural, without_numbers},
 };
 
 /// The most characters of a line.
@@ -31,7 +31,7 @@ pub struct JobProgress {
     rounds: u32,
     round: OpenRound,
     measured: String,
-    /// Why clients failed, as far as it was shown: eight clients that fail for one reason are one line.
+    /// The reasons that were shown, without their numbers: eight clients that fail for one reason are one line.
     reasons: BTreeSet<String>,
     /// The training losses of the first and the last round, for a warning if they diverge.
     losses: Vec<f64>,
@@ -120,7 +120,7 @@ impl JobProgress {
         if let JobEvent::ClientFailed { reason, .. } = &entry.event
             && self.reasons.len() < MOST_REASONS
         {
-            self.reasons.insert(reason.clone());
+            self.reasons.insert(without_numbers(reason));
         }
         self.warn_of_divergence();
     }
@@ -184,7 +184,11 @@ impl JobProgress {
                 "round {round}: report of client {client} by worker {worker} refused: {refusal}"
             ),
             // The end of the round says how many clients a reason is of.
-            JobEvent::ClientFailed { reason, .. } if self.reasons.contains(reason) => return None,
+            JobEvent::ClientFailed { reason, .. }
+                if self.reasons.contains(&without_numbers(reason)) =>
+            {
+                return None;
+            }
             JobEvent::ClientFailed {
                 round,
                 client,

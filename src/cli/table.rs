@@ -10,7 +10,7 @@ use crate::{protocol::RoundRecord, text::printable};
 /// The most characters of a cell.
 const WIDEST: usize = 300;
 
-/// On which side of a column its cells stand.
+/// The side of a column that its cells are aligned to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Align {
     /// Words.
@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn energy_has_a_column_where_some_was_measured() {
+    fn energy_has_a_column_if_some_was_measured() {
         let mut rounds = rounds();
         rounds[0].energy_joules = Some(39_440.0);
         let text = rounds_table(&rounds).to_string();

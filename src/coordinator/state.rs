@@ -206,5 +206,5 @@ fn not_registered() -> Refusal {
 }
 
 fn unknown_job(job: JobId) -> Refusal {
-    Refusal::new(RefusalKind::UnknownJob, format!("there is no job {job}"))
+    Refusal::new(RefusalKind::UnknownJob, format!("no job {job}"))
 }

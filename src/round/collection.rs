@@ -10,9 +10,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::planted::{Bug, planted};
 use crate::{
     ids::{ClientId, ModelVersion, RequestId, RoundId, Timestamp, WorkerId},
-    plural::plural,
     report::{Refusal, RefusalKind, ReportMetadata},
     strategy::RoundPlan,
+    words::{plural, without_numbers},
 };
 
 /// A round that has been planned, open or closed.
@@ -357,7 +357,8 @@ impl Collection {
         }
     }
 
-    /// Returns why clients take no further part, in words: each reason once, with how many clients it is of.
+    /// Returns why clients take no further part, in words: each reason once, with how many clients it is of. Reasons that
+    /// differ in their numbers alone count as one.
     pub fn failures(&self) -> Option<String> {
         /// How many different reasons are told.
         const TOLD: usize = 3;
@@ -369,7 +370,9 @@ impl Collection {
                 continue;
             };
             let reason = own_reason(*client, &refusal.detail);
-            let place = *places.entry(reason).or_insert(reasons.len());
+            let place = *places
+                .entry(without_numbers(reason))
+                .or_insert(reasons.len());
             match reasons.get_mut(place) {
                 Some((_, _, count)) => *count += 1,
                 None => reasons.push((reason, *client, 1)),

@@ -1,16 +1,15 @@
 //! The trainer that trains burn modules: [`BurnTrainer`] for one thread, made by [`BurnTrainers`].
 //!
-//! What is trained is a [`Learner`]: a module, its examples and its loss. Image classifiers of the zoo or of one's own
-//! are learners already, on any [`Dataset`](crate::data::Dataset). This folder is the only place where local training
-//! meets burn; it knows no coordinator, no transport and no strategy.
+//! What is trained is a [`Learner`]: a module, its examples and its loss. Image classifiers, of the zoo or an embedder's,
+//! are learners already, on any [`Dataset`](crate::data::Dataset). Local training meets burn only in this folder; it knows no coordinator, no transport and no strategy.
 
 mod datasets;
+mod device_pool;
 mod erased;
 mod images;
 mod learner;
 mod optimizer;
 mod registry;
-mod seats;
 mod tally;
 
 use std::{
@@ -29,7 +28,7 @@ use super::{ClientContext, EvalTask, LocalTrainer, LocalUpdate, Partition, Train
 use crate::{
     model::{self, BridgeError},
     parameters::{Layout, Parameters, safetensors::check_finite},
-    rng::{Purpose, keyed},
+    rng::{ChaCha8Rng, Purpose, keyed},
     round::Evaluation,
 };
 
@@ -96,9 +95,9 @@ impl<L: Learner> BurnTrainer<L> {
     ) -> Result<LocalUpdate, TrainError> {
         let device = self.device.clone().autodiff();
         let mut order = examples_of(&task.partition, self.learner.examples(Split::Train))?;
-        let key = |purpose| keyed(task.seed, purpose, task.round, Some(task.client));
-        let mut shuffle = key(Purpose::Shuffle);
-        let (mut augment, mut dropout) = (key(Purpose::Augment), key(Purpose::Dropout));
+        let mut shuffle = generator(task, Purpose::Shuffle);
+        let mut augment = generator(task, Purpose::Augment);
+        let mut dropout = generator(task, Purpose::Dropout);
 
         let mut module = self.module(global, &device)?;
         let mut optimizer = optimizer::local_optimizer(&task.training);
@@ -196,7 +195,12 @@ impl<L: Learner> LocalTrainer for BurnTrainer<L> {
     }
 }
 
-/// The partition as indices into the training split.
+/// The generator of one purpose: of this client in this round, whatever was drawn before.
+fn generator(task: &TrainTask, purpose: Purpose) -> ChaCha8Rng {
+    keyed(task.seed, purpose, task.round, Some(task.client))
+}
+
+/// Returns the partition as indices into the training split.
 fn examples_of(partition: &Partition, count: usize) -> Result<Vec<u32>, TrainError> {
     match partition {
         Partition::Everything => (0..count)

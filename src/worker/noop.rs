@@ -85,10 +85,9 @@ impl TrainerFactory for NoopTrainers {
             .datasets()
             .into_iter()
             .find(|dataset| dataset.name == name);
-        let reason = || format!("only {NOOP:?} is here");
         known.ok_or_else(|| TrainError::UnknownDataset {
             name: name.to_string(),
-            reason: reason().into(),
+            reason: format!("a rehearsal has only the dataset {NOOP:?}").into(),
         })
     }
 

@@ -17,7 +17,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("ids", &[]),
     ("rng", &["ids"]),
     ("settings", &[]),
-    ("plural", &[]),
+    ("words", &[]),
     ("parameters", &[]),
     ("report", &["ids", "parameters"]),
     ("partition", &[]),
@@ -30,7 +30,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         &[
             "ids",
             "parameters",
-            "plural",
+            "words",
             "report",
             "settings",
             "strategy",
@@ -45,6 +45,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("panics", &[]),
     ("text", &[]),
     ("computing", &[]),
+    ("plain", &[]),
     ("data", &[]),
     ("backend", &["panics", "protocol"]),
     ("model", &["ids", "parameters", "rng"]),
@@ -52,7 +53,15 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("telemetry", &["ids", "protocol", "report", "round"]),
     (
         "transport",
-        &["ids", "job", "parameters", "protocol", "report", "round"],
+        &[
+            "ids",
+            "job",
+            "parameters",
+            "plain",
+            "protocol",
+            "report",
+            "round",
+        ],
     ),
     // Drivers.
     (
@@ -116,7 +125,7 @@ const PURE: &[&str] = &[
     "ids",
     "rng",
     "settings",
-    "plural",
+    "words",
     "parameters",
     "report",
     "partition",

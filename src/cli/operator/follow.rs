@@ -50,7 +50,7 @@ impl Follower<'_> {
                             return Ok(outcome);
                         }
                     }
-                    // Where the log no longer has the end, the job still does.
+                    // The log may no longer have the end; the job does.
                     if let Ok(summary) = self
                         .client
                         .operator

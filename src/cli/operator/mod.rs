@@ -20,14 +20,14 @@ use crate::transport::{
     http::{ClientConfig, OperatorClient},
 };
 
-/// Where the coordinator is, and what it wants to be shown.
+/// The coordinator's address and join token.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Coordinator")]
 pub struct ConnectArgs {
-    /// The coordinator
+    /// The coordinator's address; without a port, 8000
     #[arg(long, value_name = "URL", env = "FEDAVG_COORDINATOR", default_value = DEFAULT_COORDINATOR, value_parser = coordinator_url)]
     pub coordinator: String,
-    /// What it wants to be shown.
+    /// The join token.
     #[command(flatten)]
     pub token: TokenArgs,
 }

@@ -8,19 +8,19 @@ use super::ConnectArgs;
 use crate::{
     cli::{Align, Failure, Screen, Table, block_on},
     ids::Timestamp,
-    plural::plural,
     protocol::{Gpu, Hardware, WorkerSummary},
     round::WorkerState,
     transport::Operator,
+    words::plural,
 };
 
-/// Show the workers, live and gone.
+/// List the workers.
 #[derive(Debug, Clone, Args)]
 pub struct WorkersArgs {
     /// Print JSON
     #[arg(long)]
     pub json: bool,
-    /// Where the coordinator is.
+    /// The coordinator.
     #[command(flatten)]
     pub connect: ConnectArgs,
 }
@@ -45,13 +45,13 @@ impl WorkersArgs {
     }
 }
 
-/// Ask whether the coordinator is well; needs no token.
+/// Ask the coordinator whether it is running; needs no join token.
 #[derive(Debug, Clone, Args)]
 pub struct HealthArgs {
     /// Print JSON
     #[arg(long)]
     pub json: bool,
-    /// Where the coordinator is.
+    /// The coordinator.
     #[command(flatten)]
     pub connect: ConnectArgs,
 }
@@ -119,7 +119,7 @@ fn describe(hardware: &Hardware) -> String {
     if hardware.memory_bytes > 0 {
         parts.push(gibibytes(hardware.memory_bytes));
     }
-    // Equal ones stand side by side in NVML's order, or else a count would hide which is which.
+    // Only neighbours in NVML's order are counted together: the place in the list is a GPU's index.
     for equal in hardware.gpus.chunk_by(|a, b| a == b) {
         let count = match equal.len() {
             1 => String::new(),

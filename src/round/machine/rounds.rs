@@ -5,9 +5,9 @@ use std::{collections::BTreeSet, time::Duration};
 use super::{Phase, RoundMachine};
 use crate::{
     ids::{ClientId, RoundId, Timestamp},
-    plural::plural,
     round::{ClientSpec, Command, JobEvent, collection::Collection},
     strategy::{ClientInfo, RoundPlan},
+    words::plural,
 };
 
 impl RoundMachine {

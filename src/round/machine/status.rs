@@ -3,8 +3,8 @@
 use super::{Phase, RoundMachine};
 use crate::{
     ids::{ModelVersion, RoundId},
-    plural::plural,
     round::Outcome,
+    words::plural,
 };
 
 /// What a job is doing.
