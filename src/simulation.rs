@@ -225,6 +225,7 @@ impl Simulation {
         if self.spec.partition.is_local() {
             return Err(SimulationError::LocalData);
         }
+        // All of them, or the first round would be dealt to the workers that registered first.
         self.spec.limits.min_workers = self.workers as u32;
         self.check_dataset().await?;
         let mut builder = Coordinator::builder(self.trainers.clone()).config(self.config.clone());
@@ -236,6 +237,7 @@ impl Simulation {
         let result = self
             .follow(asked, &coordinator, &mut workers, cancelled)
             .await;
+        // Workers first: they still report to the coordinator what they stopped.
         workers.stop().await;
         coordinator.stop(WorkerConfig::default().stop_timeout).await;
         result
@@ -348,7 +350,9 @@ impl Simulation {
                 .iter()
                 .filter(|record| record.version.is_some())
                 .count();
+            // A record of a run that was cut short ends earlier than its job.
             self.spec.rounds = self.spec.rounds.min(committed as u32);
+            // Abandoned rounds are repeated as abandoned ones, and must not end the job before its record does.
             let attempts = records.len() as u32 + 1;
             self.spec.limits.max_attempts = self.spec.limits.max_attempts.max(attempts);
             let mut accepted = Vec::new();

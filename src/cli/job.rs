@@ -167,6 +167,7 @@ impl JobArgs {
         set(&mut limits.min_workers, &self.min_workers);
         set(&mut limits.start_timeout, &self.start_timeout);
         set(&mut limits.evaluation_timeout, &self.evaluation_timeout);
+        // Here too, not only at the coordinator: nothing has been read or sent yet.
         spec.validate()
             .map_err(|error| Failure::Usage(error.to_string()))?;
         Ok(spec)

@@ -78,6 +78,7 @@ impl FromStr for Advertise {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
+        // As the coordinator prints it, so that it can be copied from there.
         let text = text.strip_prefix("http://").unwrap_or(text);
         let text = text.strip_suffix('/').unwrap_or(text);
         if let Some(port) = of_tailscale(text)? {
@@ -166,6 +167,7 @@ impl Place {
 pub(super) fn reached_at(listening: SocketAddr) -> Option<String> {
     let needs_scope =
         matches!(listening.ip(), IpAddr::V6(address) if address.is_unicast_link_local());
+    // A link-local address means another machine on each of a machine's networks.
     if listening.ip().is_unspecified() || needs_scope {
         None
     } else {

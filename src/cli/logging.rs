@@ -42,6 +42,7 @@ impl LogArgs {
         // An error means that a subscriber is there already, which then is the one to use.
         let _ = tracing_subscriber::fmt()
             .with_env_filter(EnvFilter::builder().parse_lossy(filter))
+            // Module names mean nothing to most readers; `--log` still filters by them.
             .with_target(false)
             .with_ansi(screen.is_terminal() && !is_plain)
             .with_writer(screen.clone())

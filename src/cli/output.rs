@@ -70,6 +70,7 @@ impl OutputArgs {
             )));
         }
         fs::create_dir_all(folder).map_err(|error| refuse(error.to_string()))?;
+        // Permissions alone don't tell: the file system may be read-only.
         let probe = WholeFile::create(&folder.join("probe"));
         probe.map_err(|failure| refuse(in_full(&failure)))?;
         Ok(Some(OutputFolder(folder.clone())))
@@ -194,9 +195,12 @@ impl WholeFile {
     pub fn create(path: &Path) -> Result<Self, Failure> {
         let is_special = fs::metadata(path).is_ok_and(|found| !found.is_file());
         let (file, temporary) = if is_special {
+            // Without creating or truncating, which a pipe has no use for.
             (File::options().write(true).open(path), None)
         } else {
             let name = path.file_name().unwrap_or_default().to_string_lossy();
+            // In the same folder: a rename is atomic only within one file system. With the process's number: two runs must
+            // not write to one file.
             let temporary = path.with_file_name(format!(".{name}.{}.tmp", std::process::id()));
             (File::create(&temporary), Some(temporary))
         };
@@ -226,6 +230,7 @@ impl WholeFile {
         let Some(temporary) = self.temporary.clone() else {
             return Ok(());
         };
+        // Before the rename, or a power failure could leave a whole name on half a file.
         self.buffer()?.get_ref().sync_all()?;
         fs::rename(temporary, &self.path)
     }

@@ -91,6 +91,7 @@ impl JobProgress {
                 train_loss: Some(loss),
                 ..
             } => {
+                // The first stays to compare with; all losses of a long job would be megabytes.
                 self.losses.truncate(1);
                 self.losses.push(*loss);
             }
@@ -107,6 +108,7 @@ impl JobProgress {
         }
         match &self.bar {
             Some(bar) => {
+                // Versions, not rounds: an abandoned round is no progress.
                 if let JobEvent::RoundCommitted { version, .. } = &entry.event {
                     bar.set_position(version.0);
                 }

@@ -22,6 +22,7 @@ impl Screen {
         let target = if is_terminal {
             ProgressDrawTarget::stderr()
         } else {
+            // A file or a pipe would be filled with redrawn bars.
             ProgressDrawTarget::hidden()
         };
         Self {

@@ -93,6 +93,7 @@ impl SimulateArgs {
                     .to_string(),
             ));
         }
+        // Before anything that takes long: an hour of training must not end at a folder that can't be written.
         let output = self.output.prepare()?;
         let devices = self.device.resolve(screen)?;
         let workers = self.workers(&spec, &devices);
@@ -212,12 +213,14 @@ impl SimulateArgs {
         if rehearsed && self.job.file.is_none() {
             (spec.model, spec.dataset) = (NOOP.to_string(), NOOP.to_string());
         }
+        // Not the number of workers, which is another one on another machine.
         spec.clients = spec.clients.or(Some(CLIENTS));
         if self.job.file.is_none() && self.replay.is_none() && spec.dataset == "digits" {
             let training = &mut spec.training;
             training.local_epochs = self.job.local_epochs.unwrap_or(DIGITS_EPOCHS);
             training.lr = self.job.lr.unwrap_or(DIGITS_LR);
         }
+        // Again, since the lines above may have changed what a flag says.
         self.job.over(spec)
     }
 

@@ -51,6 +51,7 @@ impl Table {
 
 impl fmt::Display for Table {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The padding of the last column would be trailing spaces.
         writeln!(formatter, "{}", self.0.trim_fmt())
     }
 }

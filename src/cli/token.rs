@@ -34,6 +34,7 @@ impl TokenArgs {
                 let text = fs::read_to_string(file).map_err(|error| {
                     Failure::unusable(format!("--join-token-file {}", file.display()), &error)
                 })?;
+                // Editors end a file with a line break.
                 Some(text.trim().to_string())
             }
             // An empty argument is a mistake; an empty variable counts as unset.

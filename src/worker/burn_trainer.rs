@@ -63,6 +63,7 @@ impl<L: Learner> BurnTrainer<L> {
     ///
     /// [`TrainError::Model`] if the module has no layout, [`TrainError::Panicked`] if it can't be built.
     pub fn new(learner: Arc<L>, device: Device) -> Result<Self, TrainError> {
+        // Once: the names and shapes of a module's tensors are the same each time that it is built.
         let _drawing = lock_generator();
         let layout = guarded(|| {
             let module = learner.module(&device.clone().autodiff())?;
@@ -80,6 +81,7 @@ impl<L: Learner> BurnTrainer<L> {
         self.layout
             .check_same(global.layout())
             .map_err(|error| TrainError::Model(error.to_string()))?;
+        // Its own values are replaced below, but drawing them moves burn's generator.
         let module = {
             let _drawing = lock_generator();
             self.learner.module(device)?
@@ -95,6 +97,7 @@ impl<L: Learner> BurnTrainer<L> {
     ) -> Result<LocalUpdate, TrainError> {
         let device = self.device.clone().autodiff();
         let mut order = examples_of(&task.partition, self.learner.examples(Split::Train))?;
+        // One generator a purpose: whether images are varied must not change the order of the examples.
         let mut shuffle = generator(task, Purpose::Shuffle);
         let mut augment = generator(task, Purpose::Augment);
         let mut dropout = generator(task, Purpose::Dropout);
@@ -105,6 +108,7 @@ impl<L: Learner> BurnTrainer<L> {
         let total = order.len() as u64 * u64::from(task.training.local_epochs);
         let (mut done, mut steps) = (0, 0);
         for _ in 0..task.training.local_epochs {
+            // The generator goes on, so that no two epochs have the same order.
             order.shuffle(&mut shuffle);
             for examples in order.chunks(task.training.batch_size.max(1) as usize) {
                 if context.is_cancelled() {
@@ -134,6 +138,7 @@ impl<L: Learner> BurnTrainer<L> {
         let values = model::export_as(&module, &self.layout)?.into_values();
         let parameters = Parameters::new(global.layout().clone(), values)
             .map_err(|error| TrainError::Model(error.to_string()))?;
+        // Not while training: reading values in each step would stall the device.
         check_finite(parameters.layout(), parameters.values())
             .map_err(|error| TrainError::Model(format!("training diverged: {error}")))?;
         let mut update = LocalUpdate::new(parameters, order.len() as u64);
@@ -150,6 +155,7 @@ impl<L: Learner> BurnTrainer<L> {
     ) -> Result<Evaluation, TrainError> {
         let count = self.learner.examples(Split::Test);
         let share = task.examples(u32::try_from(count).map_err(|_| too_many(count))?)?;
+        // Without autodiff, and with BatchNorm's running statistics instead of the batch's.
         let module = self.module(global, &self.device)?.valid();
         let mut tally = Tally::default();
         let examples: Vec<u32> = share.collect();

@@ -118,6 +118,7 @@ impl LocalTrainer for NoopTrainer {
         task: &TrainTask,
         context: &mut ClientContext<'_>,
     ) -> Result<LocalUpdate, TrainError> {
+        // Once is enough: all that follows is one pass over the model.
         if context.is_cancelled() {
             return Err(TrainError::Cancelled);
         }

@@ -40,6 +40,7 @@ pub(super) fn encode_report(
     let mut payloads = Vec::with_capacity(expects.len());
     for spec in expects {
         let name = &spec.name;
+        // In the plan's order: it is the order of the parts in the body.
         let Some(values) = produced.remove(name) else {
             return Err(format!(
                 "the plan expects the payload {name:?}, which the trainer did not produce"
@@ -85,6 +86,7 @@ fn encode_values(
     if form.encoding().is_dense() {
         return Ok((encode(&form, &Arc::new(values))?, None));
     }
+    // What earlier reports left out is sent when it has grown large enough.
     if let Some(residual) = residual {
         for (value, left_out) in values.values_mut().iter_mut().zip(residual.values()) {
             *value += left_out;

@@ -124,10 +124,12 @@ impl<T: Transport> Worker<T> {
             protocol: PROTOCOL,
             protocol_min: Some(OLDEST_PROTOCOL),
             name: self.config.name.clone(),
+            // A worker without a slot would poll for ever for nothing.
             slots: self.config.slots.max(1),
             hardware: self.config.hardware.clone(),
             device: self.config.device.clone(),
             datasets,
+            // Every build has all of them.
             encodings: Encoding::NAMES.map(str::to_string).to_vec(),
             capabilities,
             local: self.config.local,

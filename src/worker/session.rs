@@ -77,6 +77,7 @@ pub(super) async fn persist<T: Transport>(
     let mut waits = config.backoff.waits();
     loop {
         let error = match transport.send(request()).await {
+            // A coordinator that is busy is as one that can't be reached: the same request is granted later.
             Ok(Response::Refused(refusal)) if refusal.kind == RefusalKind::Busy => {
                 TransportError::Unreachable(Cause::of(refusal))
             }

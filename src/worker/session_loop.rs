@@ -91,6 +91,7 @@ impl<T: Transport> SessionLoop<T> {
         let mut heartbeats = pin!(self.send_heartbeats());
         let mut poll = None;
         loop {
+            // A worker that has no free slot must not be given a task that another one could begin at once.
             if poll.is_none() && tasks.len() < slots {
                 poll = Some(Box::pin(self.clone().poll()));
             }
@@ -101,6 +102,7 @@ impl<T: Transport> SessionLoop<T> {
                 }
             };
             tokio::select! {
+                // In this order: a shutdown comes before a new task.
                 biased;
                 () = shutdown.as_mut() => return End::Shutdown,
                 end = &mut heartbeats => return end,
@@ -171,7 +173,9 @@ impl<T: Transport> SessionLoop<T> {
     async fn send_heartbeats(&self) -> End {
         let every = Duration::from_millis(self.session.registered.heartbeat_ms);
         let mut ticks = interval(every.max(LEAST_HEARTBEAT));
+        // After the machine slept, one heartbeat is enough.
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        // The first tick is at once, and the registration has just said that the worker is alive.
         ticks.tick().await;
         loop {
             ticks.tick().await;

@@ -64,6 +64,7 @@ impl OpenJobs {
                 sends,
                 expects,
             } => {
+                // As a length of time, since clocks of two machines differ.
                 let deadline = Instant::now() + Duration::from_millis(*remaining_ms);
                 let partition = job.partition(session, message.client, *generation).await?;
                 let layout = model.layout().clone();
@@ -73,6 +74,7 @@ impl OpenJobs {
                 task.training = training.clone();
                 task.basis = *basis;
                 task.settings = job.spec.settings.clone();
+                // Before training begins: a payload that can't be fetched must not cost a training.
                 task.payloads = job
                     .payloads(session, message.version, sends, &layout)
                     .await?;

@@ -40,6 +40,7 @@ impl OpenJob {
         stop: &Arc<AtomicBool>,
     ) -> Result<(ReportMetadata, Payloads), Failure> {
         let (client, round) = (task.client, task.round);
+        // The state is copied, not taken: a training that fails must leave it as it was.
         let choice = locked(&self.memories)
             .entry(client)
             .or_default()
@@ -100,6 +101,7 @@ impl OpenJob {
                     progress: &mut |_, _| {},
                 };
                 let result = work(&mut *trainer, &mut context);
+                // Not after a panic, which passes this line by: the trainer may be in any state then.
                 locked(&job.trainers).push(trainer);
                 result
             });

@@ -17,6 +17,7 @@ pub(super) fn with_frozen(
             }
         }
     }
+    // The layout sorts the tensors: sent and frozen ones lie between each other in it.
     let mut whole = Parameters::zeros(Layout::new(tensors)?);
     let layout = whole.layout().clone();
     for spec in layout.tensors() {

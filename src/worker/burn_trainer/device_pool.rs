@@ -68,6 +68,7 @@ impl DevicePool {
         &self,
         make: impl FnOnce(Device) -> Result<Box<dyn LocalTrainer>, TrainError>,
     ) -> Result<Box<dyn LocalTrainer>, TrainError> {
+        // Before the trainer is made: making it takes seconds, and another thread must not choose the same device meanwhile.
         let place = self.live.take_place();
         let pooled = &self.devices[place.index];
         Ok(Box::new(PooledTrainer {
