@@ -88,6 +88,10 @@ impl OutputFolder {
     }
 }
 
+/// The names of standard output.
+#[cfg(unix)]
+const STANDARD_OUTPUT: [&str; 3] = ["/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"];
+
 /// The names of a run's files.
 const FILES: [&str; 4] = [
     "summary.json",
@@ -180,8 +184,9 @@ fn write_whole(
     file.put_in_place()
 }
 
-/// A file that is written beside its place, and appears there as a whole or not at all. What is there and is no regular
-/// file (a pipe, a terminal, `/dev/null`) is written to instead: it can't be replaced.
+/// A file that is written beside its place, and appears there as a whole or not at all. Standard output, and what is there
+/// and is no regular file (a pipe, a terminal, `/dev/null`), is written to instead: it can't be replaced. Of a symbolic
+/// link, what it leads to is replaced.
 #[derive(Debug)]
 pub(super) struct WholeFile {
     path: PathBuf,
@@ -193,6 +198,12 @@ pub(super) struct WholeFile {
 
 impl WholeFile {
     pub fn create(path: &Path) -> Result<Self, Failure> {
+        #[cfg(unix)]
+        if STANDARD_OUTPUT.iter().any(|name| path == Path::new(name)) {
+            return Self::standard_output(path);
+        }
+        // A link in its place is not replaced: `/dev/stdout` is one.
+        let path = &fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
         let is_special = fs::metadata(path).is_ok_and(|found| !found.is_file());
         let (file, temporary) = if is_special {
             // Without creating or truncating, which a pipe has no use for.
@@ -209,6 +220,20 @@ impl WholeFile {
             path: path.to_owned(),
             temporary,
             file: Some(BufWriter::new(file)),
+        })
+    }
+
+    /// Standard output itself: opened by its name, a file that it is redirected to would be written from its beginning.
+    #[cfg(unix)]
+    fn standard_output(path: &Path) -> Result<Self, Failure> {
+        use std::os::fd::AsFd;
+
+        let descriptor = io::stdout().as_fd().try_clone_to_owned();
+        let descriptor = descriptor.map_err(|error| cannot_write(path, error))?;
+        Ok(Self {
+            path: path.to_owned(),
+            temporary: None,
+            file: Some(BufWriter::new(File::from(descriptor))),
         })
     }
 
@@ -289,6 +314,18 @@ mod tests {
             .map(|entry| entry.unwrap().file_name())
             .collect();
         assert_eq!(names, ["model.safetensors"]);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_link_stays_and_what_it_leads_to_is_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let (file, link) = (folder.path().join("file"), folder.path().join("link"));
+        fs::write(&file, "before").unwrap();
+        std::os::unix::fs::symlink(&file, &link).unwrap();
+        write_lines(&link, &[1]).unwrap();
+        assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+        assert_eq!(fs::read_to_string(&file).unwrap(), "1\n");
     }
 
     #[test]

@@ -186,6 +186,18 @@ fn a_model_that_is_written_to_standard_output_is_the_model_alone() {
         assert_eq!(output.status.code(), Some(0));
         assert!(output.stdout == fs::read(&file).unwrap(), "{flag}");
     }
+    // Redirected to the end of a file, as `>>` does.
+    let appended = folder.path().join("appended");
+    fs::write(&appended, "before").unwrap();
+    let end = fs::File::options().append(true).open(&appended).unwrap();
+    let arguments = format!(
+        "model download 1 --output /dev/stdout --coordinator {}",
+        deployment.url
+    );
+    let mut command = binary(env!("CARGO_BIN_EXE_fedavg"), &arguments);
+    assert!(command.stdout(end).status().unwrap().success());
+    let expected = [b"before", &*fs::read(&file).unwrap()].concat();
+    assert!(fs::read(&appended).unwrap() == expected);
 }
 
 #[test]
