@@ -1,8 +1,8 @@
-//! What lies behind an error.
+//! The cause of an error, as text and as an error.
 
 use std::{error::Error, fmt, sync::Arc};
 
-/// What lies behind an error: a text for people and, if there is one, the error that it stands for as its source.
+/// The cause of an error: a text for people and, if there is one, the error that the text is of, as its source.
 ///
 /// Two are equal if they say the same.
 #[derive(Clone)]
@@ -12,7 +12,7 @@ pub struct Cause {
 }
 
 impl Cause {
-    /// An error, in words with all that lies behind it.
+    /// Of an error: its text with the texts of its causes.
     pub fn of(error: impl Error + Send + Sync + 'static) -> Self {
         Self {
             text: chain(&error),
@@ -20,7 +20,7 @@ impl Cause {
         }
     }
 
-    /// An error, in words with all that lies behind it, after what it is about: a path, for example.
+    /// Of an error, after what it is about: a path, for example.
     pub fn about(what: impl fmt::Display, error: impl Error + Send + Sync + 'static) -> Self {
         Self {
             text: format!("{what}: {}", chain(&error)),
@@ -68,7 +68,7 @@ impl Error for Cause {
     }
 }
 
-/// An error and its causes in one line, since what is of interest is mostly the innermost.
+/// An error and its causes in one line: the innermost one mostly says what to do.
 pub(crate) fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut next = error.source();

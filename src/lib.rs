@@ -29,6 +29,7 @@ pub mod backend;
 mod cause;
 #[cfg(feature = "cli")]
 pub mod cli;
+mod computing;
 pub mod coordinator;
 pub mod data;
 pub mod ids;
@@ -38,6 +39,7 @@ pub mod model;
 mod panics;
 pub mod parameters;
 pub mod partition;
+mod plain;
 pub mod protocol;
 pub mod report;
 pub mod rng;
@@ -49,6 +51,7 @@ pub mod strategy;
 pub mod telemetry;
 mod text;
 pub mod transport;
+mod words;
 pub mod worker;
 
 // What a first program needs.

@@ -27,10 +27,10 @@ use crate::{
     round::{JobEvent, Outcome},
     strategy::{FederatedStrategy, Replay, StrategyError},
     transport::{Caller, InProcess, Operator, OperatorError},
-    worker::{TrainError, TrainerFactory, Worker, WorkerConfig, WorkerError},
+    worker::{TrainError, TrainerFactory, Worker, WorkerConfig, WorkerError, WorkerTotals},
 };
 
-/// The name under which the run's own strategy is registered.
+/// The name under which the run's own strategy is registered. Results have the strategy's real name instead.
 const STRATEGY: &str = "simulation";
 
 type Observer = Box<dyn FnMut(&LoggedEvent) + Send>;
@@ -42,11 +42,17 @@ pub struct Simulation {
     workers: usize,
     config: CoordinatorConfig,
     initial: Option<Parameters>,
-    strategy: Option<StrategyFactory>,
+    strategy: Option<OwnStrategy>,
     replay: Option<Vec<RoundRecord>>,
     observer: Option<Observer>,
     checkpoints: Option<Checkpoints>,
     expected_initial: Option<Digest>,
+}
+
+/// A strategy of an embedder's own.
+struct OwnStrategy {
+    name: String,
+    factory: StrategyFactory,
 }
 
 /// Saves what there is of a run from time to time.
@@ -72,7 +78,7 @@ impl fmt::Debug for Simulation {
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct SimulationResult {
-    /// The job, ended.
+    /// The job, ended. Its specification is what was asked for.
     pub job: JobSummary,
     /// The record of each round, in order.
     pub rounds: Vec<RoundRecord>,
@@ -129,14 +135,19 @@ impl Simulation {
         self
     }
 
-    /// Uses a strategy of one's own, whatever the job names: the same kind of factory that
-    /// [`CoordinatorBuilder::strategy`](crate::coordinator::CoordinatorBuilder::strategy) takes. The job's strategy then has the
-    /// name `simulation` and, if it was a custom one, its settings.
+    /// Uses this strategy, whatever the job names: `make` is the same kind of factory that
+    /// [`CoordinatorBuilder::strategy`](crate::coordinator::CoordinatorBuilder::strategy) takes. If the job names no custom
+    /// strategy, the results have the name of the type `S`.
     pub fn strategy<S: FederatedStrategy + 'static>(
         mut self,
         make: impl Fn(&JobSpec, &Settings) -> Result<S, StrategyError> + Send + Sync + 'static,
     ) -> Self {
-        self.strategy = Some(strategy_factory(make));
+        let path = std::any::type_name::<S>();
+        // Without the path and the type's parameters: `median::Median<f32>` is `Median`.
+        let path = path.split('<').next().unwrap_or(path);
+        let name = path.rsplit("::").next().unwrap_or(path).to_string();
+        let factory = strategy_factory(make);
+        self.strategy = Some(OwnStrategy { name, factory });
         self
     }
 
@@ -190,12 +201,17 @@ impl Simulation {
             .build()
             .map_err(SimulationError::Runtime)?;
         let result = runtime.block_on(self.run_until(std::future::pending()));
-        // Work that nobody wants any more is not waited for.
+        // What computes has ended, or does not look at its flag: waiting longer is of no use.
         runtime.shutdown_background();
         result
     }
 
     /// Makes the run on the tokio runtime that this is called in; `cancelled` ends the job.
+    ///
+    /// However the run ends, its trainings and evaluations are told to stop, and this waits for them before it returns
+    /// (at most [`WorkerConfig::stop_timeout`], for a trainer that does not look at
+    /// [`ClientContext::is_cancelled`](crate::worker::ClientContext::is_cancelled)). If this future is dropped, they are told
+    /// to stop, too, and end soon after.
     ///
     /// # Errors
     ///
@@ -204,19 +220,39 @@ impl Simulation {
         mut self,
         cancelled: impl Future<Output = ()>,
     ) -> Result<SimulationResult, SimulationError> {
+        let asked = self.asked();
         self.install_strategy()?;
         if self.spec.partition.is_local() {
             return Err(SimulationError::LocalData);
         }
+        // All of them, or the first round would be dealt to the workers that registered first.
         self.spec.limits.min_workers = self.workers as u32;
         self.check_dataset().await?;
-        let mut builder = Coordinator::builder(self.trainers.clone()).config(self.config);
-        if let Some(factory) = self.strategy {
+        let mut builder = Coordinator::builder(self.trainers.clone()).config(self.config.clone());
+        if let Some(OwnStrategy { factory, .. }) = self.strategy.take() {
             builder = builder.strategy(STRATEGY, move |job, settings| factory(job, settings));
         }
         let coordinator = builder.start();
+        let mut workers = Workers::default();
+        let result = self
+            .follow(asked, &coordinator, &mut workers, cancelled)
+            .await;
+        // Workers first: they still report to the coordinator what they stopped.
+        workers.stop().await;
+        coordinator.stop(WorkerConfig::default().stop_timeout).await;
+        result
+    }
+
+    /// Submits the job, and follows it to its end.
+    async fn follow(
+        mut self,
+        asked: JobSpec,
+        coordinator: &Coordinator,
+        workers: &mut Workers,
+        cancelled: impl Future<Output = ()>,
+    ) -> Result<SimulationResult, SimulationError> {
         let here = Caller::in_process();
-        let initial = self.initial.map(Arc::new);
+        let initial = self.initial.take().map(Arc::new);
         let submitted = coordinator.submit(&here, self.spec, initial).await?;
         let (job, found) = (submitted.job, submitted.initial_digest);
         if let Some(expected) = self.expected_initial
@@ -227,24 +263,7 @@ impl Simulation {
                  --initial, and the same seed"
             )));
         }
-        let (stop, stopped) = watch::channel(false);
-        let mut workers = JoinSet::new();
-        for index in 0..self.workers {
-            let config = WorkerConfig {
-                name: format!("simulated-{index}"),
-                ..WorkerConfig::default()
-            };
-            let worker = Worker::new(
-                InProcess::new(Arc::new(coordinator.clone())),
-                self.trainers.clone(),
-                config,
-            );
-            let mut stopped = stopped.clone();
-            workers.spawn(worker.run(async move {
-                // An error means that the run itself is gone.
-                let _ = stopped.wait_for(|stop| *stop).await;
-            }));
-        }
+        workers.start(self.workers, coordinator, &self.trainers);
 
         let mut events = coordinator.events(&here, job, 0).await?;
         let mut cancelled = pin!(cancelled);
@@ -260,13 +279,12 @@ impl Simulation {
                         if let JobEvent::WorkerPassedOver { lacks, .. } = &event.event {
                             // All workers are alike, and no other will come.
                             let lacks = lacks.clone();
-                            let _ = stop.send(true);
                             return Err(SimulationError::Unsuited { lacks });
                         }
                         if let Some(checkpoints) = &mut self.checkpoints
                             && checkpoints.is_due(&event)
                         {
-                            checkpoints.save(collect(&coordinator, job).await?);
+                            checkpoints.save(collect(coordinator, job, &asked).await?);
                         }
                     }
                     None => break,
@@ -276,14 +294,9 @@ impl Simulation {
                     // A refusal means that the job has just ended by itself.
                     let _ = coordinator.cancel(&here, job).await;
                 }
-                Some(ended) = workers.join_next() => {
-                    if let Ok(Err(error)) = ended {
-                        return Err(SimulationError::Worker(error));
-                    }
-                }
+                error = workers.failed() => return Err(SimulationError::Worker(error)),
             }
         }
-        let _ = stop.send(true);
         if let Some(Checkpoints {
             saving: Some(saving),
             ..
@@ -292,7 +305,7 @@ impl Simulation {
             // Whoever saves must be done before the end is saved.
             let _ = saving.await;
         }
-        let result = collect(&coordinator, job).await?;
+        let result = collect(coordinator, job, &asked).await?;
         if let Some(Outcome::Failed { reason }) = &result.job.outcome {
             let reason = reason.clone();
             let result = Box::new(result);
@@ -311,6 +324,21 @@ impl Simulation {
         }
     }
 
+    /// The job as it was asked for, with the name of the strategy that it runs.
+    fn asked(&self) -> JobSpec {
+        let mut asked = self.spec.clone();
+        let is_custom = matches!(asked.strategy, StrategySpec::Custom { .. });
+        if let Some(own) = &self.strategy
+            && !is_custom
+        {
+            asked.strategy = StrategySpec::Custom {
+                name: own.name.clone(),
+                settings: Settings::new(),
+            };
+        }
+        asked
+    }
+
     /// Registers the run's own strategy, and the replay around it, under a name that the job then asks for.
     fn install_strategy(&mut self) -> Result<(), SimulationError> {
         if let Some(records) = self.replay.take() {
@@ -322,7 +350,9 @@ impl Simulation {
                 .iter()
                 .filter(|record| record.version.is_some())
                 .count();
+            // A record of a run that was cut short ends earlier than its job.
             self.spec.rounds = self.spec.rounds.min(committed as u32);
+            // Abandoned rounds are repeated as abandoned ones, and must not end the job before its record does.
             let attempts = records.len() as u32 + 1;
             self.spec.limits.max_attempts = self.spec.limits.max_attempts.max(attempts);
             let mut accepted = Vec::new();
@@ -337,9 +367,9 @@ impl Simulation {
             if own.is_none() && original.build().is_none() {
                 return Err(SimulationError::NoStrategy);
             }
-            self.strategy = Some(strategy_factory(move |spec, settings| {
+            let factory = strategy_factory(move |spec, settings| {
                 let inner = match (&own, original.build()) {
-                    (Some(factory), _) => factory(spec, settings)?,
+                    (Some(own), _) => (own.factory)(spec, settings)?,
                     (None, Some(strategy)) => strategy,
                     (None, None) => {
                         let problem = "the recorded run had a strategy that is not here";
@@ -347,10 +377,12 @@ impl Simulation {
                     }
                 };
                 Ok(Replay::new(inner, accepted.clone()))
-            }));
+            });
+            let name = STRATEGY.to_string();
+            self.strategy = Some(OwnStrategy { name, factory });
         }
         if self.strategy.is_some() {
-            // The settings of a job's own strategy stay where its factory looks for them.
+            // The factory of a job's own strategy looks for its settings there.
             let settings = match &mut self.spec.strategy {
                 StrategySpec::Custom { settings, .. } => std::mem::take(settings),
                 _ => Settings::new(),
@@ -361,6 +393,51 @@ impl Simulation {
             };
         }
         Ok(())
+    }
+}
+
+/// The workers of a run.
+#[derive(Default)]
+struct Workers {
+    running: JoinSet<Result<WorkerTotals, WorkerError>>,
+    /// Turns true when they are to stop.
+    stop: watch::Sender<bool>,
+}
+
+impl Workers {
+    /// Starts this many, all alike.
+    fn start(
+        &mut self,
+        count: usize,
+        coordinator: &Coordinator,
+        trainers: &Arc<dyn TrainerFactory>,
+    ) {
+        let handler = Arc::new(coordinator.clone());
+        for index in 0..count {
+            let config = WorkerConfig::new(format!("simulated-{index}"));
+            let worker = Worker::new(InProcess::new(handler.clone()), trainers.clone(), config);
+            let mut stopped = self.stop.subscribe();
+            self.running.spawn(worker.run(async move {
+                // An error means that the run itself is gone.
+                let _ = stopped.wait_for(|stop| *stop).await;
+            }));
+        }
+    }
+
+    /// Why one of them ended by itself; as long as none has, this waits.
+    async fn failed(&mut self) -> WorkerError {
+        while let Some(ended) = self.running.join_next().await {
+            if let Ok(Err(error)) = ended {
+                return error;
+            }
+        }
+        std::future::pending().await
+    }
+
+    /// Tells all of them to stop, and waits for them: each waits for its trainings.
+    async fn stop(mut self) {
+        self.stop.send_replace(true);
+        while self.running.join_next().await.is_some() {}
     }
 }
 
@@ -381,14 +458,17 @@ impl Checkpoints {
     }
 }
 
-/// What a job has come to.
+/// What there is of a job. Its specification is `asked`, not what the simulation made of it to run it.
 async fn collect(
     coordinator: &Coordinator,
     job: JobId,
+    asked: &JobSpec,
 ) -> Result<SimulationResult, SimulationError> {
     let here = Caller::in_process();
+    let mut summary = coordinator.job(&here, job).await?;
+    summary.spec = asked.clone();
     Ok(SimulationResult {
-        job: coordinator.job(&here, job).await?,
+        job: summary,
         rounds: coordinator.rounds(&here, job, RoundId(0)).await?,
         log: coordinator.log(job).await.map_err(OperatorError::Refused)?,
         model: coordinator.model(&here, job, None).await?,
@@ -450,10 +530,14 @@ pub enum SimulationError {
     #[error("a worker ended")]
     Worker(#[source] WorkerError),
     /// A simulation has no workers with data of their own.
-    #[error("partition `local` needs workers with data of their own; a simulation has none")]
+    #[error(
+        "--partition local trains on the workers' own data, and a simulation has no such workers; choose another partition"
+    )]
     LocalData,
     /// The job asks for a strategy that nobody gave.
-    #[error("the job asks for a strategy of an embedder's own, and none was given")]
+    #[error(
+        "the job names a custom strategy, and this program has none; `Simulation::strategy` gives it one"
+    )]
     NoStrategy,
     /// A recorded run can't be repeated.
     #[error(
@@ -465,7 +549,7 @@ pub enum SimulationError {
     #[error("the run's results can't be read")]
     Results(#[source] OperatorError),
     /// No threads could be started.
-    #[error("no runtime: are there threads to be had?")]
+    #[error("can't start threads")]
     Runtime(#[source] io::Error),
 }
 

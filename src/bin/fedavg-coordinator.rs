@@ -1,14 +1,14 @@
 //! The coordinator.
 //!
-//! It keeps the system's allocator. mimalloc, which the other two have, keeps what one thread takes and another gives
-//! back, and that is how bodies go: with eight workers and a model of 100 MB its memory was 590 MB, and this one's 40.
+//! It keeps the system's allocator. The other two have mimalloc, which keeps memory that one thread allocates and another
+//! frees, as bodies are: with eight workers and a model of 100 MB it took 590 MB, and the system's allocator 40 MB.
 
 use std::process::ExitCode;
 
 use clap::Parser;
 use fedavg::cli::{CoordinatorArgs, EXIT_CODES, LogArgs, Screen, exit};
 
-/// The coordinator of federated averaging: owns jobs, hands out work, folds what the workers report.
+/// The coordinator of federated averaging: takes jobs, gives workers their tasks, and averages what they train.
 #[derive(Parser)]
 #[command(version, after_help = EXIT_CODES, max_term_width = 110)]
 struct Arguments {

@@ -8,7 +8,7 @@ use fedavg::cli::{EXIT_CODES, LogArgs, Screen, WorkerArgs, exit};
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// A worker of federated averaging: trains its clients for a coordinator, on the data of this machine.
+/// A worker of federated averaging: trains for a coordinator, on the data of this machine.
 #[derive(Parser)]
 #[command(version, after_help = EXIT_CODES, max_term_width = 110)]
 struct Arguments {

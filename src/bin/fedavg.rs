@@ -42,14 +42,21 @@ enum Command {
     Model(ModelCommand),
     Data(DataArgs),
     Health(HealthArgs),
-    /// Print the OpenAPI document of the coordinator's routes
+    /// Print the OpenAPI document of the coordinator's HTTP API
     Openapi,
 }
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let screen = Screen::new();
-    arguments.log.start("warn", &screen);
+    let usual = match arguments.command {
+        // Its progress shows what its own workers and coordinator would log.
+        Command::Simulate(_) => {
+            "warn,fedavg::worker::task=error,fedavg::worker::session_loop=error,fedavg::coordinator::driver=error"
+        }
+        _ => "warn",
+    };
+    arguments.log.start(usual, &screen);
     exit(run(&arguments.command, &screen))
 }
 

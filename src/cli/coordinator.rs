@@ -21,27 +21,31 @@ use crate::{
     },
 };
 
+/// How long the end waits for an evaluation or a fold to stop. They look at their flag in every batch and block.
+const STOP_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// How to run a coordinator.
 #[derive(Debug, Clone, Args)]
 pub struct CoordinatorArgs {
-    /// Where to listen: ADDRESS:PORT, an address alone (port 8000), a port alone (loopback), or tailscale or
-    /// tailscale:PORT, this machine's Tailscale address. Other addresses than loopback need a join token. Port 0: any that is free
+    /// The address to listen on: ADDRESS:PORT, ADDRESS (port 8000), PORT (this machine alone), or tailscale[:PORT], this
+    /// machine's Tailscale address. An address that other machines reach needs a join token. Port 0 takes any free port
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8000")]
     pub bind: Bind,
-    /// By which address workers and operators reach it, if that is another: an address, a host or tailscale, each with
-    /// :PORT or without [default: where it listens]
+    /// The address that workers are told to use, if it is not the one of --bind: a host name, an address or tailscale,
+    /// each with or without :PORT [default: the address of --bind]
     #[arg(long, value_name = "ADDRESS")]
     pub advertise: Option<Advertise>,
-    /// Another name than localhost by which this machine asks a coordinator without a join token. May be given more than once
+    /// Without a join token, requests must name localhost or this machine's own address as their host; this allows one
+    /// more name. May be given more than once
     #[arg(long, value_name = "NAME")]
     pub allow_host: Vec<String>,
-    /// What workers and operators must show.
+    /// The join token that workers and operators must show.
     #[command(flatten)]
     pub token: TokenArgs,
     /// Models and data.
     #[command(flatten)]
     pub trainers: TrainerArgs,
-    /// Where reports and models are kept.
+    /// Storage.
     #[command(flatten)]
     pub storage: StorageArgs,
     /// Limits.
@@ -49,21 +53,21 @@ pub struct CoordinatorArgs {
     pub limits: LimitArgs,
 }
 
-/// Where a coordinator keeps reports and global models.
+/// How a coordinator keeps reports and global models.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Storage")]
 pub struct StorageArgs {
-    /// The folder for reports, global models and long logs, this coordinator's alone. What an earlier one left there is removed: jobs
-    /// end with their coordinator [default: fedavg/coordinator-PORT among the user's data]
+    /// The folder for reports, models and long logs, of this coordinator alone. Jobs end with their coordinator, so what an
+    /// earlier one left in the folder is removed [default: fedavg/coordinator-PORT in your data folder]
     #[arg(long, value_name = "DIR")]
     pub state_dir: Option<PathBuf>,
-    /// Keep reports and global models in memory. Long logs are in temporary files
+    /// Keep reports and models in memory instead of files. Long logs are in temporary files
     #[arg(long, conflicts_with = "state_dir")]
     pub in_memory: bool,
-    /// The most stored reports that are open at once
+    /// The most report files that are open at once
     #[arg(long, value_name = "N", default_value = "256")]
     pub open_reports: usize,
-    /// Bring a report to the disk after so many bytes of it, and at its end; 0: at its end alone
+    /// Flush a report to the disk each time that this many bytes of it have come, and at its end; 0: only at its end
     #[arg(long, value_name = "BYTES", default_value = "32MiB", value_parser = bytes)]
     pub sync_every: u64,
 }
@@ -103,28 +107,28 @@ impl StorageArgs {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Limits")]
 pub struct LimitArgs {
-    /// How often workers are to send a heartbeat
+    /// How often a worker that trains says that it is alive, in seconds
     #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = seconds)]
     pub heartbeat: Duration,
-    /// A worker that was not heard of for so long is lost; its clients go to others
+    /// A worker that has been silent for this long, in seconds, counts as lost; other workers get its clients
     #[arg(long, value_name = "SECONDS", default_value = "90", value_parser = seconds)]
     pub worker_expiry: Duration,
-    /// The longest that a poll waits for a task
+    /// The longest that a worker's request for a task is held open, in seconds
     #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = seconds)]
     pub poll_wait: Duration,
-    /// The largest body of a report, beyond the size of the model
+    /// How much larger than the model a report may be
     #[arg(long, value_name = "BYTES", default_value = "1MiB", value_parser = bytes)]
     pub report_overhead: u64,
-    /// Reports of a round that are held in memory, with --in-memory
+    /// With --in-memory: the memory for the reports of a round
     #[arg(long, value_name = "BYTES", default_value = "8GiB", value_parser = bytes)]
     pub spool_bytes: u64,
-    /// The most reports that are taken at once; further ones wait
+    /// The most reports that are received at once; others wait
     #[arg(long, value_name = "N", default_value = "64")]
     pub max_uploads: usize,
-    /// Bytes of reports that have come and wait for the disk
+    /// The memory for received bytes that wait for the disk
     #[arg(long, value_name = "BYTES", default_value = "8MiB", value_parser = bytes)]
     pub upload_buffer: u64,
-    /// The most examples that a report of a worker's own data counts for
+    /// The most examples that a worker with --local data counts for
     #[arg(long, value_name = "N", default_value = "1000000000")]
     pub max_local_examples: u64,
     /// The most workers at once
@@ -139,23 +143,23 @@ pub struct LimitArgs {
     /// The most clients of a job
     #[arg(long, value_name = "N", default_value = "1000000", value_parser = clap::value_parser!(u32).range(1..))]
     pub max_clients: u32,
-    /// The most jobs that wait in the queue
+    /// The most jobs that wait their turn
     #[arg(long, value_name = "N", default_value = "100")]
     pub max_queued: usize,
-    /// How many ended jobs are remembered, each with its final model
+    /// How many ended jobs are kept, each with its final model
     #[arg(long, value_name = "N", default_value = "16")]
     pub keep_jobs: usize,
     /// Bytes of a job's event log that are in memory, and as many of its records of rounds; older ones are in files of the
     /// state folder, or with --in-memory in temporary ones (TMPDIR). Nothing is dropped before the job is
     #[arg(long, value_name = "BYTES", default_value = "1MiB", value_parser = bytes)]
     pub log_window: u64,
-    /// Threads for the fold; 0: one per core
+    /// How many threads average the reports; 0: one per core
     #[arg(long, value_name = "N", default_value = "0")]
     pub fold_threads: usize,
-    /// The fewest bytes a second of an upload, over all the time that the coordinator waits for it; 0: any
+    /// An upload that is slower than this many bytes a second is ended; 0: no upload is too slow
     #[arg(long, value_name = "BYTES", default_value = "1KiB", value_parser = bytes)]
     pub min_upload_rate: u64,
-    /// The most connections at once; a worker has up to three
+    /// The most connections at once; a worker has up to three of them
     #[arg(long, value_name = "N", default_value = "32768")]
     pub max_connections: usize,
     /// The largest header of an initial model
@@ -167,7 +171,7 @@ pub struct LimitArgs {
     /// The longest name of a tensor of an initial model
     #[arg(long, value_name = "BYTES", default_value = "1KiB", value_parser = bytes)]
     pub max_tensor_name: u64,
-    /// The largest body with parameters, whatever the model
+    /// The largest model or report that is received
     #[arg(long, value_name = "BYTES", default_value = "8GiB", value_parser = bytes)]
     pub max_body: u64,
 }
@@ -211,7 +215,7 @@ impl CoordinatorArgs {
             let address = listener.local_addr();
             let address = address.map_err(|error| Failure::because("can't serve", error))?;
             let advertised = advertise.map(|place| place.url(address.port()));
-            // Who closed standard output doesn't want to know where it listens.
+            // Who closed standard output doesn't want to know the address.
             let _ = screen.print(&format!("listening on http://{address}"));
             tracing::info!(%address, "listening");
             match advertised.clone().or_else(|| reached_at(address)) {
@@ -219,14 +223,15 @@ impl CoordinatorArgs {
                     let _ = screen.print(&self.invitation(address, &url, has_token));
                 }
                 None => tracing::info!(
-                    "--advertise names the address of this machine that workers are to use"
+                    "workers need an address of this machine; --advertise ADDRESS shows them the command"
                 ),
             }
             let mut limits = self.limits.router();
             limits.advertised = advertised;
             limits.hosts.clone_from(&self.allow_host);
-            let router = router(Arc::new(coordinator), limits).fallback(no_such_path);
+            let router = router(Arc::new(coordinator.clone()), limits).fallback(no_such_path);
             serve(listener, router, self.limits.server(), interrupt.wait()).await;
+            coordinator.stop(STOP_TIMEOUT).await;
             tracing::info!("stopped");
             Ok(())
         })
@@ -246,14 +251,12 @@ impl CoordinatorArgs {
 
     /// Who is told an address of this coordinator to reach it by must be kept out by something, too.
     fn check_advertised(&self, has_token: bool) -> Result<(), Failure> {
-        let is_for_others = |advertise: &Advertise| !advertise.is_loopback();
-        if self.advertise.as_ref().is_some_and(is_for_others) && !has_token {
-            Err(Failure::Usage(
+        match &self.advertise {
+            Some(advertise) if !advertise.is_loopback() && !has_token => Err(Failure::Usage(
                 "--advertise names an address for other machines: that needs a join token (--join-token)"
                     .to_string(),
-            ))
-        } else {
-            Ok(())
+            )),
+            _ => Ok(()),
         }
     }
 

@@ -16,13 +16,13 @@ use crate::data::{
 /// The datasets that every build knows.
 const KNOWN: [&str; 2] = ["digits", "cifar10"];
 
-/// See, check and get datasets on this machine.
+/// List, check and download the datasets of this machine.
 #[derive(Debug, Clone, Args)]
 pub struct DataArgs {
     /// What to do.
     #[command(subcommand)]
     pub command: DataCommand,
-    /// The folder of datasets [default: $FEDAVG_DATA, else `fedavg` in the user's cache folder]
+    /// The folder that holds the datasets [default: $FEDAVG_DATA, else `fedavg` in your cache folder]
     #[arg(long, global = true, value_name = "FOLDER")]
     pub data_dir: Option<PathBuf>,
     /// Print JSON
@@ -33,11 +33,11 @@ pub struct DataArgs {
 /// What to do with datasets.
 #[derive(Debug, Clone, Subcommand)]
 pub enum DataCommand {
-    /// The known datasets, and whether they are here
+    /// List the known datasets, and whether they are on this machine
     List,
-    /// Download a dataset, check it, and put it in place
+    /// Download a dataset and check it
     Download(DownloadArgs),
-    /// The fingerprint of a dataset: equal on two machines if they hold the same data
+    /// Print the fingerprint of a dataset: two machines with the same fingerprint hold the same data
     Fingerprint {
         /// The dataset: digits, cifar10 or folder:PATH
         #[arg(value_name = "NAME")]
@@ -51,10 +51,10 @@ pub struct DownloadArgs {
     /// The dataset
     #[arg(value_parser = ["cifar10"], value_name = "NAME")]
     pub name: String,
-    /// An archive on this machine, or another address than the author's
+    /// A copy of the archive: a file on this machine or a URL [default: the author's site]
     #[arg(long, value_name = "FILE|URL")]
     pub from: Option<Origin>,
-    /// The archive's SHA-256 [default: that of the published archive]
+    /// The SHA-256 that the archive must have [default: that of the published archive]
     #[arg(long, value_name = "HEX")]
     pub sha256: Option<Checksum>,
 }
@@ -99,7 +99,7 @@ impl DataArgs {
 
     fn open(&self, name: &str) -> Result<Dataset, Failure> {
         open(name, &self.folder()?)
-            .map_err(|error| Failure::because(format!("dataset {name}"), error))
+            .map_err(|error| Failure::unusable(format!("dataset {name}"), &error))
     }
 
     fn list(&self, screen: &Screen) -> Result<(), Failure> {
@@ -116,12 +116,11 @@ impl DataArgs {
             ("test", Align::Right),
             ("fingerprint", Align::Left),
         ]);
-        let count = |count: Option<usize>| count.map_or("-".to_string(), |count| count.to_string());
         for line in lines {
             table.row([
                 line.name,
-                count(line.train_examples),
-                count(line.test_examples),
+                or_dash(line.train_examples),
+                or_dash(line.test_examples),
                 line.fingerprint.or(line.problem).unwrap_or_default(),
             ]);
         }
@@ -161,6 +160,10 @@ impl DataArgs {
             screen.print(&place.display().to_string())
         }
     }
+}
+
+fn or_dash(count: Option<usize>) -> String {
+    count.map_or("-".to_string(), |count| count.to_string())
 }
 
 fn line(name: &str, opened: Result<Dataset, String>) -> Line {

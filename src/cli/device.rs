@@ -1,16 +1,16 @@
-//! Where to train: one device or several, or what `auto` finds.
+//! The devices to train on: one or several, or what `auto` finds.
 
 use clap::Args;
 
 use super::{Failure, Screen};
 use crate::backend::DeviceSpec;
 
-/// Where to train.
+/// The devices to train on.
 #[derive(Debug, Clone, Args)]
 pub struct DeviceArgs {
-    /// Where to train: cpu, auto, flex, ndarray, libtorch, libtorch:cuda:INDEX, libtorch:mps, cuda:INDEX, wgpu,
-    /// wgpu:discrete:INDEX, wgpu:integrated:INDEX, wgpu:cpu; or several of them, separated by commas. auto: every CUDA
-    /// GPU that works, else the CPU
+    /// The device to train on, or several, separated by commas: cpu, auto (every CUDA GPU that works, else the CPU),
+    /// flex, ndarray, libtorch, libtorch:cuda:INDEX, libtorch:mps, cuda:INDEX, wgpu, wgpu:discrete:INDEX,
+    /// wgpu:integrated:INDEX, wgpu:cpu. All but cpu, auto and flex need a build with that backend
     #[arg(
         long = "device",
         value_name = "DEVICE",
@@ -29,7 +29,7 @@ impl Default for DeviceArgs {
 }
 
 impl DeviceArgs {
-    /// The devices by their backends' names. Says what `auto` stands for, and why.
+    /// The devices by their backends' names. Says what `auto` chose, and why.
     ///
     /// # Errors
     ///
@@ -46,7 +46,9 @@ impl DeviceArgs {
             return Ok(choice.devices);
         }
         if self.devices.contains(&DeviceSpec::Auto) {
-            return Err(Failure::Usage("--device auto stands alone".to_string()));
+            return Err(Failure::Usage(
+                "--device auto can't be combined with other devices".to_string(),
+            ));
         }
         let resolved = self.devices.iter().map(|device| device.resolve());
         resolved.collect::<Result<_, _>>().map_err(unusable)
@@ -60,7 +62,7 @@ pub(super) fn list(devices: &[DeviceSpec]) -> String {
 }
 
 fn unusable(error: crate::backend::DeviceError) -> Failure {
-    Failure::because("--device", error)
+    Failure::unusable("--device", &error)
 }
 
 #[cfg(test)]
@@ -81,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn devices_are_a_list_in_which_cpu_stands_for_a_backend() {
+    fn devices_are_a_list_in_which_cpu_means_a_backend() {
         let cpu = DeviceSpec::Cpu.resolve().unwrap();
         assert_eq!(resolve("--device=cpu").unwrap(), [cpu]);
         let gpus = resolve("--device=libtorch:cuda:0,libtorch:cuda:1").unwrap();
@@ -90,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn auto_is_something_that_works_and_stands_alone() {
+    fn auto_is_something_that_works_and_is_given_alone() {
         assert!(!resolve("--device=auto").unwrap().is_empty());
         assert_eq!(resolve("--device=auto,cpu").unwrap_err().code(), 2);
     }

@@ -1,14 +1,14 @@
 //! Why a command did not succeed, and the exit code that says so.
 
-use std::{
-    error::Error,
-    io::{self, Write},
-    process::ExitCode,
-};
+use std::{error::Error, fmt, path::Path};
 
 use thiserror::Error;
 
-use crate::{report::Refusal, round::Outcome, text::printable};
+use crate::{
+    report::{Refusal, RefusalKind},
+    round::Outcome,
+    text::printable,
+};
 
 /// The most characters of a message.
 const LONGEST: usize = 4000;
@@ -17,7 +17,7 @@ const LONGEST: usize = 4000;
 pub const EXIT_CODES: &str = "Exit codes:
   0    success; the job completed
   1    the job failed, or something else went wrong
-  2    arguments or a job file that can't be used
+  2    an argument, or a file or a device that one names, can't be used
   3    the coordinator refuses
   4    the coordinator can't be reached
   130  the job was cancelled, or Ctrl-C ended the command
@@ -40,7 +40,7 @@ pub enum Failure {
     #[error("interrupted")]
     Interrupted,
     /// The coordinator understood and says no.
-    #[error("the coordinator refuses: {0}")]
+    #[error("{}", refused(.0))]
     Refused(Refusal),
     /// No answer from the coordinator.
     #[error("no answer from {coordinator}")]
@@ -75,6 +75,16 @@ impl Failure {
         }
     }
 
+    /// An argument that can't be used, and why.
+    pub fn unusable(what: impl fmt::Display, why: &(dyn Error + 'static)) -> Self {
+        Self::Usage(format!("{what}: {}", in_full(why)))
+    }
+
+    /// A file named by an argument that can't be used, and why.
+    pub fn of_file(file: &Path, why: impl fmt::Display) -> Self {
+        Self::Usage(format!("{}: {why}", file.display()))
+    }
+
     /// The exit code, as [`EXIT_CODES`] has it.
     pub fn code(&self) -> u8 {
         match self {
@@ -101,16 +111,17 @@ impl Failure {
     }
 }
 
-/// Prints a failure to standard error, on one line with its causes, and gives the exit code.
-pub fn exit(result: Result<(), Failure>) -> ExitCode {
-    let Err(failure) = result else {
-        return ExitCode::SUCCESS;
-    };
-    if !matches!(failure, Failure::OutputClosed) {
-        // Nobody is left to be told if standard error is closed, too.
-        let _ = writeln!(io::stderr(), "error: {}", in_full(&failure));
+/// What a refusal says to the person who asked, and what to do about it.
+fn refused(refusal: &Refusal) -> String {
+    let detail = &refusal.detail;
+    match refusal.kind {
+        RefusalKind::UnknownJob => format!("{detail}; \"fedavg status\" lists them"),
+        RefusalKind::Unauthorized => format!(
+            "the coordinator refuses: {detail}; give its join token with --join-token-file or FEDAVG_JOIN_TOKEN"
+        ),
+        RefusalKind::InvalidJob => format!("the coordinator refuses the job: {detail}"),
+        _ => format!("the coordinator refuses: {detail}"),
     }
-    ExitCode::from(failure.code())
 }
 
 /// An error with its causes, on one line. A cause that its effect has quoted already is not said again.
@@ -131,8 +142,9 @@ pub(super) fn in_full(error: &dyn Error) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::io;
+
     use super::*;
-    use crate::report::RefusalKind;
 
     #[test]
     fn each_failure_has_a_documented_code() {

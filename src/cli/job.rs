@@ -12,6 +12,7 @@ use crate::{
     job::{EvaluationMode, JobSpec, OptimizerKind, StrategySpec},
     parameters::{Encoding, ModelFile, Parameters},
     partition::PartitionSpec,
+    plain::plain,
     strategy::Weighting,
     text::printable,
 };
@@ -20,92 +21,96 @@ use crate::{
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Job")]
 pub struct JobArgs {
-    /// A job file: TOML with the fields of a job's specification. Flags win over it
+    /// A job file in TOML. A flag wins over the same setting in the file
     #[arg(value_name = "JOB.toml", help_heading = None::<&'static str>)]
     pub file: Option<PathBuf>,
-    /// The model: mlp, lenet, cifar_cnn, tiny_cnn, or one of an embedder's own [default: mlp]
+    /// The model to train: mlp, lenet, cifar_cnn, tiny_cnn, or a model that your own workers know [default: mlp]
     #[arg(long, value_name = "NAME")]
     pub model: Option<String>,
-    /// The dataset: digits, cifar10, folder:PATH, or one of an embedder's own [default: digits]
+    /// The dataset: digits (built in), cifar10, folder:PATH (images), or a dataset that your own workers know
+    /// [default: digits]
     #[arg(long, value_name = "NAME")]
     pub dataset: Option<String>,
-    /// Number of clients [default: as many as there are workers at the start]
+    /// How many clients (data holders) the data is divided among [default: the number of workers at the start; 8 in
+    /// a simulation]
     #[arg(long, value_name = "N")]
     pub clients: Option<u32>,
-    /// How the examples are dealt: iid, dirichlet:ALPHA, shard:LABELS, quantity_skew:ALPHA, proportional (by the
-    /// workers' GPUs), proportional:measured (by how fast they were seen to train), or local (the workers' own data)
+    /// How the examples are divided among the clients: iid (at random, equally), dirichlet:ALPHA (uneven labels),
+    /// shard:LABELS (so many labels each), quantity_skew:ALPHA (uneven amounts), proportional (by the workers' number of
+    /// GPUs), proportional:measured (by the workers' measured speed), or local (each worker trains on its own data)
     /// [default: iid]
     #[arg(long, value_name = "KIND")]
     pub partition: Option<PartitionSpec>,
-    /// Number of rounds to commit [default: 20]
+    /// How many rounds to train; a round that fails is tried again [default: 20]
     #[arg(long, value_name = "N")]
     pub rounds: Option<u32>,
-    /// The number of the first round. To go on from another job's model (--initial), with the same seed: the number after
-    /// that job's last round [default: 1]
+    /// The number of the first round. To continue another job (its model as --initial, its --seed): one more than that
+    /// job's last round [default: 1]
     #[arg(long, value_name = "N")]
     pub first_round: Option<u32>,
-    /// Seeds every random draw of the job [default: 1337]
+    /// The seed of all randomness: the same seed gives the same result [default: 1337]
     #[arg(long, value_name = "N")]
     pub seed: Option<u64>,
-    /// A client's passes over its partition in a round [default: 1]
+    /// How many times a client passes over its data in a round [default: 1; 2 in a simulation of digits]
     #[arg(long, value_name = "N")]
     pub local_epochs: Option<u32>,
-    /// Examples per optimizer step [default: 64]
+    /// How many examples an optimizer step takes [default: 64]
     #[arg(long, value_name = "N")]
     pub batch_size: Option<u32>,
-    /// The local optimizer, new in each round [default: sgd]
+    /// The optimizer of the clients. Its state starts from zero in each round [default: sgd]
     #[arg(long, value_name = "NAME", value_parser = PossibleValuesParser::new(["sgd", "adam"]).try_map(by_name::<OptimizerKind>))]
     pub optimizer: Option<OptimizerKind>,
-    /// Learning rate [default: 0.01]
+    /// The learning rate of the clients [default: 0.01; 0.1 in a simulation of digits]
     #[arg(long, value_name = "X", allow_negative_numbers = true)]
     pub lr: Option<f64>,
-    /// Momentum of SGD [default: 0.9]
+    /// The momentum of sgd [default: 0.9]
     #[arg(long, value_name = "X", allow_negative_numbers = true)]
     pub momentum: Option<f64>,
-    /// L2 penalty, added to the gradient as PyTorch does [default: 1e-4]
+    /// The weight decay (L2 penalty), as in PyTorch [default: 1e-4]
     #[arg(long, value_name = "X", allow_negative_numbers = true)]
     pub weight_decay: Option<f64>,
-    /// Flip and padded crop of the training images [default: false]
+    /// Flip and shift the training images at random [default: false]
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
     pub augment: Option<bool>,
-    /// How reports travel: f32, f16, bf16, int8, or top_k:FRACTION (the largest values, with error feedback)
-    /// [default: f32]
+    /// The number format of what workers send: f32, f16, bf16, int8, or top_k:FRACTION (the largest values alone; what
+    /// is left out is sent later) [default: f32]
     #[arg(long, value_name = "ENCODING")]
     pub encoding: Option<Encoding>,
-    /// How global models travel to the workers: f32, f16, bf16 or int8 [default: f32]
+    /// The number format of the models that workers download: f32, f16, bf16 or int8 [default: f32]
     #[arg(long, value_name = "ENCODING")]
     pub model_encoding: Option<Encoding>,
-    /// The share of the clients whose reports a round waits for [default: 1]
+    /// The share of the clients that a round waits for, from 0 to 1 [default: 1]
     #[arg(long, value_name = "X", allow_negative_numbers = true)]
     pub fraction: Option<f64>,
-    /// How many more clients than the goal are chosen, as a share of the goal [default: 0]
+    /// How many more clients train than the round waits for, as a share of those: 0.5 is half as many more; the slowest
+    /// are not waited for [default: 0]
     #[arg(long, value_name = "X", allow_negative_numbers = true)]
     pub over_selection: Option<f64>,
-    /// How much each report counts [default: examples]
+    /// How much a client counts in the mean: as many as it has examples, or all the same (uniform) [default: examples]
     #[arg(long, value_name = "NAME", value_parser = PossibleValuesParser::new(["examples", "uniform"]).try_map(by_name::<Weighting>))]
     pub weighting: Option<Weighting>,
-    /// Who evaluates the global model; auto: the coordinator if it has the data, else the workers [default: auto]
+    /// Who tests the model after a round. auto: the coordinator if it has the data, else the workers [default: auto]
     #[arg(long, value_name = "WHO", value_parser = PossibleValuesParser::new(["auto", "coordinator", "workers", "never"]).try_map(by_name::<EvaluationMode>))]
     pub evaluation: Option<EvaluationMode>,
-    /// Seconds from a round's beginning to its deadline [default: 900]
+    /// How long a round may take, in seconds [default: 900]
     #[arg(long, value_name = "SECONDS")]
     pub round_timeout: Option<u64>,
-    /// The quorum: the fewest reports that may commit a round at its deadline [default: 1]
+    /// The quorum: a round with fewer reports than this at its deadline fails [default: 1]
     #[arg(long, value_name = "N")]
     pub min_updates: Option<u32>,
-    /// The goal: how many reports a round waits for [default: the fraction of the clients]
+    /// How many reports a round waits for, as a number instead of --fraction
     #[arg(long, value_name = "N")]
     pub goal: Option<u32>,
-    /// How often a round is tried before the job fails [default: 3]
+    /// How many rounds in a row may fail before the job fails [default: 3]
     #[arg(long, value_name = "N")]
     pub max_attempts: Option<u32>,
-    /// The fewest workers that the job starts with [default: 1]
+    /// How many workers the job waits for before it starts [default: 1]
     #[arg(long, value_name = "N")]
     pub min_workers: Option<u32>,
-    /// Seconds that the job waits for its first workers before it fails [default: 900]
+    /// How long the job waits for those workers before it fails, in seconds [default: 900]
     #[arg(long, value_name = "SECONDS")]
     pub start_timeout: Option<u64>,
-    /// Seconds that the workers have to evaluate a version [default: 900]
+    /// How long the workers may take to test a model, in seconds [default: 900]
     #[arg(long, value_name = "SECONDS")]
     pub evaluation_timeout: Option<u64>,
 }
@@ -162,6 +167,7 @@ impl JobArgs {
         set(&mut limits.min_workers, &self.min_workers);
         set(&mut limits.start_timeout, &self.start_timeout);
         set(&mut limits.evaluation_timeout, &self.evaluation_timeout);
+        // Here too, not only at the coordinator: nothing has been read or sent yet.
         spec.validate()
             .map_err(|error| Failure::Usage(error.to_string()))?;
         Ok(spec)
@@ -197,16 +203,38 @@ impl JobArgs {
 ///
 /// # Errors
 ///
-/// [`Failure::Usage`] with the file's name and the line.
+/// [`Failure::Usage`] with the file's name, the line and the key.
 pub fn read_job(file: &Path) -> Result<JobSpec, Failure> {
-    let problem = |problem: String| Failure::Usage(format!("{}: {problem}", file.display()));
-    let text = fs::read_to_string(file).map_err(|error| problem(error.to_string()))?;
-    toml::from_str(&text).map_err(|error| {
-        let line = error
-            .span()
-            .map_or(1, |span| text[..span.start].matches('\n').count() + 1);
-        problem(format!("line {line}: {}", error.message()))
+    let text = read_text(file)?;
+    let parsed = toml::Deserializer::parse(&text);
+    let deserializer = parsed.map_err(|error| unusable_job(file, &text, "", &error))?;
+    serde_path_to_error::deserialize(deserializer).map_err(|error| {
+        let key = error.path().to_string();
+        unusable_job(file, &text, &key, error.inner())
     })
+}
+
+/// Says what is wrong with a job file, and at which line and key.
+fn unusable_job(file: &Path, text: &str, key: &str, error: &toml::de::Error) -> Failure {
+    let line = error
+        .span()
+        .map_or(1, |span| text[..span.start].matches('\n').count() + 1);
+    let problem = plain(error.message());
+    let key = if key.is_empty() || key == "." {
+        String::new()
+    } else {
+        format!("{key}: ")
+    };
+    Failure::of_file(file, format!("line {line}: {key}{problem}"))
+}
+
+/// Reads a file of text.
+///
+/// # Errors
+///
+/// [`Failure::Usage`] with the file's name.
+pub(super) fn read_text(file: &Path) -> Result<String, Failure> {
+    fs::read_to_string(file).map_err(|error| Failure::of_file(file, error))
 }
 
 /// Reads a model from a safetensors file, and tells what had to be changed for it.
@@ -215,10 +243,9 @@ pub fn read_job(file: &Path) -> Result<JobSpec, Failure> {
 ///
 /// [`Failure::Usage`] with the file's name.
 pub fn read_model(screen: &Screen, file: &Path) -> Result<Parameters, Failure> {
-    let problem = |problem: String| Failure::Usage(format!("{}: {problem}", file.display()));
-    let bytes = read_model_bytes(file).map_err(|error| problem(error.to_string()))?;
+    let bytes = read_model_bytes(file).map_err(|error| Failure::of_file(file, error))?;
     let read = ModelFile::parse(&bytes).and_then(ModelFile::into_model);
-    let read = read.map_err(|error| problem(error.to_string()))?;
+    let read = read.map_err(|error| Failure::of_file(file, error))?;
     for change in read.changes {
         screen.note(&printable(&format!("{}: {change}", file.display()), 1000));
     }
@@ -316,7 +343,7 @@ mod tests {
         assert_eq!(failure.code(), 2);
         let text = failure.to_string();
         assert!(
-            text.contains("job.toml: line 4: ") && text.contains("learning_rate"),
+            text.contains("job.toml: line 4: training.learning_rate: there is no key learning_rate; the keys here are "),
             "{text}"
         );
         assert!(!text.contains('\n'), "{text}");

@@ -1,6 +1,6 @@
-//! Where a coordinator listens, and by which address workers and operators reach it.
+//! The address that a coordinator listens on, and the one that workers and operators use.
 //!
-//! Values of arguments, and what they come to on this machine; it must never open a socket.
+//! Values of arguments, and what they mean on this machine; it must never open a socket.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -14,10 +14,10 @@ use super::{
 };
 use crate::transport::http::DEFAULT_PORT;
 
-/// Stands for this machine's Tailscale address.
+/// Means this machine's Tailscale address.
 const TAILSCALE: &str = "tailscale";
 
-/// Where to listen.
+/// What to listen on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Bind {
@@ -62,14 +62,14 @@ impl Bind {
 pub enum Advertise {
     /// By this host.
     Host {
-        /// A name, or an address as it stands in a URL.
+        /// A name, or an address as a URL has it.
         host: String,
-        /// The port, where it is not the one that the coordinator listens on.
+        /// The port, if it is not the one that the coordinator listens on.
         port: Option<u16>,
     },
     /// By this machine's Tailscale address.
     Tailscale {
-        /// The port, where it is not the one that the coordinator listens on.
+        /// The port, if it is not the one that the coordinator listens on.
         port: Option<u16>,
     },
 }
@@ -78,6 +78,7 @@ impl FromStr for Advertise {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
+        // As the coordinator prints it, so that it can be copied from there.
         let text = text.strip_prefix("http://").unwrap_or(text);
         let text = text.strip_suffix('/').unwrap_or(text);
         if let Some(port) = of_tailscale(text)? {
@@ -104,7 +105,10 @@ impl FromStr for Advertise {
                 port,
             })
         } else {
-            Err("not a host, such as lab.tailnet.ts.net, 100.64.0.1:8000 or tailscale".to_string())
+            Err(
+                "not a host; give one such as lab.tailnet.ts.net, 100.64.0.1:8000 or tailscale"
+                    .to_string(),
+            )
         }
     }
 }
@@ -113,7 +117,7 @@ impl Advertise {
     fn of_ip(address: IpAddr, port: Option<u16>) -> Result<Self, String> {
         if address.is_unspecified() {
             return Err(format!(
-                "{address} is no address to reach a machine by: name the one that workers are to use"
+                "{address} means every address of a machine; give one that workers can use"
             ));
         }
         let host = in_url(address);
@@ -163,6 +167,7 @@ impl Place {
 pub(super) fn reached_at(listening: SocketAddr) -> Option<String> {
     let needs_scope =
         matches!(listening.ip(), IpAddr::V6(address) if address.is_unicast_link_local());
+    // A link-local address means another machine on each of a machine's networks.
     if listening.ip().is_unspecified() || needs_scope {
         None
     } else {
@@ -188,7 +193,10 @@ fn port_of(text: &str) -> Result<u16, String> {
 
 fn above_zero(port: u16) -> Result<u16, String> {
     match port {
-        0 => Err("port 0 is none to reach a machine by".to_string()),
+        0 => Err(
+            "no machine can be reached by port 0; give the port that the coordinator listens on"
+                .to_string(),
+        ),
         port => Ok(port),
     }
 }

@@ -11,8 +11,8 @@ use crate::backend::is_probing;
 /// What is logged.
 #[derive(Debug, Clone, Args)]
 pub struct LogArgs {
-    /// What to log: off, error, warn, info, debug, trace, or by module, as in `fedavg=debug,hyper=warn`
-    /// [default: warn for fedavg, info for the coordinator and workers]
+    /// What to log: off, error, warn, info, debug or trace, or by module: `fedavg=debug,hyper=warn` [default: warn for
+    /// fedavg, info for the coordinator and workers]
     #[arg(long, global = true, value_name = "FILTER", env = "RUST_LOG")]
     pub log: Option<LogFilter>,
 }
@@ -31,17 +31,18 @@ impl FromStr for LogFilter {
 }
 
 impl LogArgs {
-    /// Starts logging; `usual` is the filter if none was asked for. Panics that only say that a device is not there are not shown
-    /// from here on.
+    /// Starts logging; `usual` is the filter if none was asked for. From here on, panics that only say that a device is
+    /// missing are not shown.
     pub fn start(&self, usual: &str, screen: &Screen) {
         silence_probes();
-        // A variable that is set to nothing is as good as none.
+        // An empty variable counts as unset.
         let asked = self.log.as_ref().filter(|filter| !filter.0.is_empty());
         let filter = asked.map_or(usual, |filter| &filter.0);
         let is_plain = env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
         // An error means that a subscriber is there already, which then is the one to use.
         let _ = tracing_subscriber::fmt()
             .with_env_filter(EnvFilter::builder().parse_lossy(filter))
+            // Module names mean nothing to most readers; `--log` still filters by them.
             .with_target(false)
             .with_ansi(screen.is_terminal() && !is_plain)
             .with_writer(screen.clone())

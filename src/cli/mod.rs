@@ -1,7 +1,7 @@
 //! What the three binaries are made of: arguments, commands, progress, files, logging and exit codes (feature `cli`).
 //!
 //! Each binary parses its arguments, calls one function of this module and turns the result into an exit code by
-//! [`exit`]. Everything here stands on the crate's public API: what a command does, an embedder can do. It must never
+//! [`exit`]. Everything here uses the crate's public API: what a command does, an embedder can do. It must never
 //! decide anything about a job: that is the coordinator's business.
 //!
 //! Results go to standard output; progress, log lines and errors go to standard error. A reader that closes standard
@@ -32,12 +32,12 @@ mod worker;
 
 pub use coordinator::CoordinatorArgs;
 pub use device::DeviceArgs;
-pub use failure::{EXIT_CODES, Failure, exit};
+pub use failure::{EXIT_CODES, Failure};
 pub use job::JobArgs;
 pub use listen::{Advertise, Bind};
 pub use logging::{LogArgs, LogFilter};
 pub use output::Results;
-pub use process::{Interrupt, block_on};
+pub use process::{Interrupt, block_on, exit};
 pub use progress::JobProgress;
 pub use screen::Screen;
 pub use simulate::SimulateArgs;

@@ -17,14 +17,15 @@ use crate::{
     ids::{JobId, ModelVersion},
     parameters::{FileTensor, ModelFile, Role},
     transport::Operator,
+    words::plural,
 };
 
-/// Download models, and look into them.
+/// Download a model, or list the tensors of a model file.
 #[derive(Debug, Clone, Subcommand)]
 pub enum ModelCommand {
     /// Download a job's global model as a safetensors file
     Download(DownloadArgs),
-    /// Print the tensors of a safetensors file
+    /// List the tensors of a safetensors file
     Inspect {
         /// The file
         #[arg(value_name = "FILE")]
@@ -41,13 +42,13 @@ pub struct DownloadArgs {
     /// The job's number
     #[arg(value_name = "JOB")]
     pub job: JobId,
-    /// The version; old ones are not kept for ever [default: the latest]
+    /// The model's version, which is the number of rounds behind it; only the last ones are kept [default: the last]
     #[arg(long, value_name = "N")]
     pub version: Option<ModelVersion>,
-    /// The file to write
+    /// The file to write; /dev/stdout writes to standard output
     #[arg(long, value_name = "FILE")]
     pub output: PathBuf,
-    /// Where the coordinator is.
+    /// The coordinator.
     #[command(flatten)]
     pub connect: ConnectArgs,
     /// Print JSON
@@ -80,26 +81,32 @@ impl DownloadArgs {
                     .download(&client.caller, self.job, self.version, &mut file);
             download.await.map_err(|error| client.failure(error))
         })?;
+        let is_stream = file.is_stream();
         file.put_in_place()?;
-        if self.json {
-            screen.print_json(&json!({
-                "job": self.job, "version": version, "bytes": length, "file": self.output
-            }))
+        let line = if self.json {
+            json!({ "job": self.job, "version": version, "bytes": length, "file": self.output })
+                .to_string()
         } else {
-            screen.print(&format!(
+            format!(
                 "version {version} of job {}: {}, written to {}",
                 self.job,
                 human_bytes(length),
                 self.output.display()
-            ))
+            )
+        };
+        if is_stream {
+            // It may be standard output: nothing else may come into the model's bytes.
+            screen.note(&line);
+            Ok(())
+        } else {
+            screen.print(&line)
         }
     }
 }
 
 fn inspect(screen: &Screen, file: &Path, as_json: bool) -> Result<(), Failure> {
-    let problem = |problem: String| Failure::Usage(format!("{}: {problem}", file.display()));
-    let bytes = read_model_bytes(file).map_err(|error| problem(error.to_string()))?;
-    let model = ModelFile::parse(&bytes).map_err(|error| problem(error.to_string()))?;
+    let bytes = read_model_bytes(file).map_err(|error| Failure::of_file(file, error))?;
+    let model = ModelFile::parse(&bytes).map_err(|error| Failure::of_file(file, error))?;
     let mut lines = Vec::new();
     for tensor in model.tensors() {
         lines.push(Line::of(&model, tensor));
@@ -119,7 +126,9 @@ fn inspect(screen: &Screen, file: &Path, as_json: bool) -> Result<(), Failure> {
     for line in &lines {
         let shape: Vec<_> = line.shape.iter().map(usize::to_string).collect();
         let norm = match line.norm {
-            _ if line.not_finite > 0 => format!("{} values are not finite", line.not_finite),
+            _ if line.not_finite > 0 => {
+                format!("not finite: {}", plural(line.not_finite, "value"))
+            }
             Some(norm) => number(norm),
             None => "-".to_string(),
         };
@@ -134,8 +143,9 @@ fn inspect(screen: &Screen, file: &Path, as_json: bool) -> Result<(), Failure> {
     }
     screen.print(&table.to_string())?;
     screen.print(&format!(
-        "{} tensors, {count} parameters, {}",
-        lines.len(),
+        "{}, {}, {}",
+        plural(lines.len(), "tensor"),
+        plural(count, "parameter"),
         human_bytes(bytes.len() as u64)
     ))
 }

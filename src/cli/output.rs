@@ -20,6 +20,7 @@ use super::{
 use crate::{
     parameters::{Parameters, safetensors},
     protocol::{LoggedEvent, RoundRecord},
+    words::plural,
 };
 
 /// What a run leaves behind.
@@ -35,10 +36,10 @@ pub struct Results {
     pub model: Arc<Parameters>,
 }
 
-/// Where a run's files go.
+/// The folder for a run's files.
 #[derive(Debug, Clone, Default, Args)]
 pub struct OutputArgs {
-    /// Write model.safetensors, rounds.jsonl, events.jsonl and summary.json into this folder
+    /// Write the results into this folder: model.safetensors, summary.json, rounds.jsonl (a line a round) and events.jsonl
     #[arg(long, value_name = "FOLDER")]
     pub output: Option<PathBuf>,
     /// Replace the files of an earlier run in the folder of --output
@@ -69,6 +70,7 @@ impl OutputArgs {
             )));
         }
         fs::create_dir_all(folder).map_err(|error| refuse(error.to_string()))?;
+        // Permissions alone don't tell: the file system may be read-only.
         let probe = WholeFile::create(&folder.join("probe"));
         probe.map_err(|failure| refuse(in_full(&failure)))?;
         Ok(Some(OutputFolder(folder.clone())))
@@ -80,11 +82,15 @@ impl OutputArgs {
 pub struct OutputFolder(PathBuf);
 
 impl OutputFolder {
-    /// Where it is.
+    /// Its path.
     pub fn path(&self) -> &Path {
         &self.0
     }
 }
+
+/// The names of standard output.
+#[cfg(unix)]
+const STANDARD_OUTPUT: [&str; 3] = ["/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"];
 
 /// The names of a run's files.
 const FILES: [&str; 4] = [
@@ -135,8 +141,8 @@ pub(super) fn last_line(summary: &RunSummary, output: Option<&Path>) -> String {
         format!(", {}", human_joules(joules))
     });
     format!(
-        "{outcome}: {} rounds in {:.1} s, {}{energy}{measured}{files}",
-        summary.rounds_committed,
+        "{outcome}: {} in {:.1} s, {}{energy}{measured}{files}",
+        plural(summary.rounds_committed, "round"),
         summary.seconds,
         human_bytes(summary.bytes)
     )
@@ -178,8 +184,9 @@ fn write_whole(
     file.put_in_place()
 }
 
-/// A file that is written beside its place, and appears there as a whole or not at all. What is there and is no regular
-/// file (a pipe, a terminal, `/dev/null`) is written to instead: it can't be replaced.
+/// A file that is written beside its place, and appears there as a whole or not at all. Standard output, and what is there
+/// and is no regular file (a pipe, a terminal, `/dev/null`), is written to instead: it can't be replaced. Of a symbolic
+/// link, what it leads to is replaced.
 #[derive(Debug)]
 pub(super) struct WholeFile {
     path: PathBuf,
@@ -191,11 +198,20 @@ pub(super) struct WholeFile {
 
 impl WholeFile {
     pub fn create(path: &Path) -> Result<Self, Failure> {
+        #[cfg(unix)]
+        if STANDARD_OUTPUT.iter().any(|name| path == Path::new(name)) {
+            return Self::standard_output(path);
+        }
+        // A link in its place is not replaced: `/dev/stdout` is one.
+        let path = &fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
         let is_special = fs::metadata(path).is_ok_and(|found| !found.is_file());
         let (file, temporary) = if is_special {
+            // Without creating or truncating, which a pipe has no use for.
             (File::options().write(true).open(path), None)
         } else {
             let name = path.file_name().unwrap_or_default().to_string_lossy();
+            // In the same folder: a rename is atomic only within one file system. With the process's number: two runs must
+            // not write to one file.
             let temporary = path.with_file_name(format!(".{name}.{}.tmp", std::process::id()));
             (File::create(&temporary), Some(temporary))
         };
@@ -205,6 +221,25 @@ impl WholeFile {
             temporary,
             file: Some(BufWriter::new(file)),
         })
+    }
+
+    /// Standard output itself: opened by its name, a file that it is redirected to would be written from its beginning.
+    #[cfg(unix)]
+    fn standard_output(path: &Path) -> Result<Self, Failure> {
+        use std::os::fd::AsFd;
+
+        let descriptor = io::stdout().as_fd().try_clone_to_owned();
+        let descriptor = descriptor.map_err(|error| cannot_write(path, error))?;
+        Ok(Self {
+            path: path.to_owned(),
+            temporary: None,
+            file: Some(BufWriter::new(File::from(descriptor))),
+        })
+    }
+
+    /// Whether it is a pipe, a terminal or another thing that is written to as it comes.
+    pub fn is_stream(&self) -> bool {
+        self.temporary.is_none()
     }
 
     /// Gives the file its name; one that had it before is replaced.
@@ -220,6 +255,7 @@ impl WholeFile {
         let Some(temporary) = self.temporary.clone() else {
             return Ok(());
         };
+        // Before the rename, or a power failure could leave a whole name on half a file.
         self.buffer()?.get_ref().sync_all()?;
         fs::rename(temporary, &self.path)
     }
@@ -278,6 +314,18 @@ mod tests {
             .map(|entry| entry.unwrap().file_name())
             .collect();
         assert_eq!(names, ["model.safetensors"]);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_link_stays_and_what_it_leads_to_is_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let (file, link) = (folder.path().join("file"), folder.path().join("link"));
+        fs::write(&file, "before").unwrap();
+        std::os::unix::fs::symlink(&file, &link).unwrap();
+        write_lines(&link, &[1]).unwrap();
+        assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+        assert_eq!(fs::read_to_string(&file).unwrap(), "1\n");
     }
 
     #[test]

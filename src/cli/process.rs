@@ -1,34 +1,73 @@
-//! The process: its runtime, and what Ctrl-C does to it.
+//! The process: its runtime, what Ctrl-C does to it, and how it ends.
+//!
+//! `exit` runs the destructors of C++ libraries (LibTorch has them). A thread that still computes then writes to memory
+//! that is being freed. So what computes is told to stop and waited for; if a thread does not stop in time, the process
+//! ends without destructors.
 
 use std::{
     future::Future,
     io::{self, Write},
-    time::Duration,
+    process::ExitCode,
+    sync::atomic::{AtomicBool, Ordering},
+    time::{Duration, Instant},
 };
 
+use signal_hook::low_level;
 use tokio::sync::watch;
 
-use super::Failure;
+use super::{Failure, failure::in_full};
 
-/// How long the end of the process waits for work on blocking threads that was told to stop.
+/// How long the end of the process waits for threads that were told to stop.
 const LAST_WAIT: Duration = Duration::from_secs(3);
+
+/// Whether a thread did not stop in time.
+static STILL_COMPUTES: AtomicBool = AtomicBool::new(false);
 
 /// Runs a command on a tokio runtime of its own.
 ///
 /// # Errors
 ///
-/// The command's, or that there are no threads to be had.
+/// The command's, or that no threads can be started.
 pub fn block_on<T>(command: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .map_err(|error| Failure::because("can't start threads", error))?;
     let result = runtime.block_on(command);
+    let told = Instant::now();
     runtime.shutdown_timeout(LAST_WAIT);
+    // The runtime does not say whether its threads have ended; it only waits this long if they have not.
+    if told.elapsed() >= LAST_WAIT {
+        STILL_COMPUTES.store(true, Ordering::Relaxed);
+    }
     result
 }
 
-/// Ctrl-C, SIGTERM or SIGHUP (the terminal was closed): the first asks the command to end cleanly, the second ends the process at once.
+/// Prints a failure to standard error, on one line with its causes, and gives the exit code.
+pub fn exit(result: Result<(), Failure>) -> ExitCode {
+    let mut code = 0;
+    if let Err(failure) = result {
+        code = failure.code();
+        if !matches!(failure, Failure::OutputClosed) {
+            // Nobody is left to be told if standard error is closed, too.
+            let _ = writeln!(io::stderr(), "error: {}", in_full(&failure));
+        }
+    }
+    if STILL_COMPUTES.load(Ordering::Relaxed) {
+        end_at_once(code);
+    }
+    ExitCode::from(code)
+}
+
+/// Ends the process without destructors, which would race with the threads that compute.
+fn end_at_once(code: u8) -> ! {
+    // What can't be written is lost either way.
+    let _ = io::stdout().flush();
+    low_level::exit(code.into())
+}
+
+/// Ctrl-C, SIGTERM or SIGHUP (the terminal was closed): the first asks the command to end cleanly, the second ends the
+/// process at once, whatever still computes.
 #[derive(Debug, Clone)]
 pub struct Interrupt(watch::Receiver<bool>);
 
@@ -47,7 +86,7 @@ impl Interrupt {
             let _ = writeln!(io::stderr(), "ending; Ctrl-C again ends at once");
             interrupted.send_replace(true);
             signals.next().await;
-            std::process::exit(i32::from(Failure::Interrupted.code()));
+            end_at_once(Failure::Interrupted.code());
         });
         Ok(Self(receiver))
     }

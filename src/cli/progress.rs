@@ -1,6 +1,6 @@
 //! A job's progress: a bar on a terminal, lines elsewhere.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
@@ -14,10 +14,14 @@ use crate::{
     protocol::LoggedEvent,
     round::{JobEvent, Outcome},
     text::printable,
+    words::{plural, without_numbers},
 };
 
 /// The most characters of a line.
 const LONGEST_LINE: usize = 2000;
+
+/// The most different reasons that are remembered.
+const MOST_REASONS: usize = 1000;
 
 /// Follows a job's event log.
 #[derive(Debug)]
@@ -25,13 +29,21 @@ pub struct JobProgress {
     screen: Screen,
     bar: Option<ProgressBar>,
     rounds: u32,
-    round: RoundId,
-    accepted: usize,
-    goal: usize,
+    round: OpenRound,
     measured: String,
+    /// The reasons that were shown, without their numbers: eight clients that fail for one reason are one line.
+    reasons: BTreeSet<String>,
     /// The training losses of the first and the last round, for a warning if they diverge.
     losses: Vec<f64>,
     warned: bool,
+}
+
+/// The round that collects reports.
+#[derive(Debug, Default)]
+struct OpenRound {
+    number: RoundId,
+    accepted: usize,
+    goal: usize,
 }
 
 impl JobProgress {
@@ -45,14 +57,20 @@ impl JobProgress {
             bar.enable_steady_tick(Duration::from_millis(250));
             bar
         });
+        let mut progress = Self::lines(screen, rounds);
+        progress.bar = bar;
+        progress
+    }
+
+    /// Progress in lines.
+    fn lines(screen: &Screen, rounds: u32) -> Self {
         Self {
             screen: screen.clone(),
-            bar,
+            bar: None,
             rounds,
-            round: RoundId(0),
-            accepted: 0,
-            goal: 0,
+            round: OpenRound::default(),
             measured: String::new(),
+            reasons: BTreeSet::new(),
             losses: Vec::new(),
             warned: false,
         }
@@ -62,13 +80,18 @@ impl JobProgress {
     pub fn show(&mut self, entry: &LoggedEvent) {
         match &entry.event {
             JobEvent::RoundStarted { round, goal, .. } => {
-                (self.round, self.accepted, self.goal) = (*round, 0, *goal);
+                self.round = OpenRound {
+                    number: *round,
+                    accepted: 0,
+                    goal: *goal,
+                };
             }
-            JobEvent::ReportAccepted { .. } => self.accepted += 1,
+            JobEvent::ReportAccepted { .. } => self.round.accepted += 1,
             JobEvent::RoundCommitted {
                 train_loss: Some(loss),
                 ..
             } => {
+                // The first stays to compare with; all losses of a long job would be megabytes.
                 self.losses.truncate(1);
                 self.losses.push(*loss);
             }
@@ -85,6 +108,7 @@ impl JobProgress {
         }
         match &self.bar {
             Some(bar) => {
+                // Versions, not rounds: an abandoned round is no progress.
                 if let JobEvent::RoundCommitted { version, .. } = &entry.event {
                     bar.set_position(version.0);
                 }
@@ -94,6 +118,11 @@ impl JobProgress {
                 }
             }
             None => self.note(&entry.event),
+        }
+        if let JobEvent::ClientFailed { reason, .. } = &entry.event
+            && self.reasons.len() < MOST_REASONS
+        {
+            self.reasons.insert(without_numbers(reason));
         }
         self.warn_of_divergence();
     }
@@ -115,11 +144,14 @@ impl JobProgress {
     }
 
     fn message(&self) -> String {
-        match self.goal {
+        match self.round.goal {
             0 => "waiting".to_string(),
             goal => format!(
-                "round {}: {} of {goal} reports{}",
-                self.round, self.accepted, self.measured
+                "round {}: {} of {}{}",
+                self.round.number,
+                self.round.accepted,
+                plural(goal, "report"),
+                self.measured
             ),
         }
     }
@@ -139,11 +171,11 @@ impl JobProgress {
                 "warning: worker {worker} takes the place of worker {replaces}, which was lost, under its name {name:?}"
             ),
             JobEvent::DataResized { client, examples } => {
-                format!("client {client} now has {examples} examples")
+                format!("client {client} now has {}", plural(examples, "example"))
             }
-            JobEvent::Started { clients } => format!("started with {clients} clients"),
+            JobEvent::Started { clients } => format!("started with {}", plural(clients, "client")),
             JobEvent::Dealt { round, examples } => format!(
-                "before round {round}: the data was dealt again, {} to {} examples for a client",
+                "before round {round}: the data was dealt again, {} to {} examples a client",
                 examples.iter().min().copied().unwrap_or_default(),
                 examples.iter().max().copied().unwrap_or_default()
             ),
@@ -163,6 +195,12 @@ impl JobProgress {
             } => format!(
                 "round {round}: report of client {client} by worker {worker} refused: {refusal}"
             ),
+            // The end of the round says how many clients a reason is of.
+            JobEvent::ClientFailed { reason, .. }
+                if self.reasons.contains(&without_numbers(reason)) =>
+            {
+                return None;
+            }
             JobEvent::ClientFailed {
                 round,
                 client,
@@ -192,9 +230,9 @@ impl JobProgress {
                     format!(" ({} excluded)", excluded.len())
                 };
                 format!(
-                    "round {round}: version {version} of {} from {} clients{left_out}{loss}",
+                    "round {round}: version {version} of {} from {}{left_out}{loss}",
                     self.rounds,
-                    folded.len()
+                    plural(folded.len(), "client")
                 )
             }
             JobEvent::RoundAbandoned { round, reason, .. } => {
@@ -220,7 +258,8 @@ impl JobProgress {
                 "version {version} is not evaluated: {}",
                 reason.as_deref().unwrap_or("no reason was given")
             ),
-            JobEvent::Ended(outcome) => ended(outcome),
+            // How a job failed is said once: by the command, as its last line.
+            JobEvent::Ended(Outcome::Completed) => "completed".to_string(),
             _ => return None,
         })
     }
@@ -265,24 +304,42 @@ fn is_unusual(event: &JobEvent) -> bool {
 mod tests {
     use super::*;
     use crate::{
-        ids::{ClientId, ModelVersion},
+        ids::{ClientId, ModelVersion, Timestamp},
         round::{Evaluation, Excluded},
     };
 
     fn line(event: JobEvent) -> Option<String> {
-        let screen = Screen::new();
-        let progress = JobProgress {
-            screen,
-            bar: None,
-            rounds: 20,
-            round: RoundId(0),
-            accepted: 0,
-            goal: 0,
-            measured: String::new(),
-            losses: Vec::new(),
-            warned: false,
+        JobProgress::lines(&Screen::new(), 20).line(&event)
+    }
+
+    #[test]
+    fn a_reason_that_many_clients_have_is_shown_once() {
+        let failed = |client, reason: &str| LoggedEvent {
+            sequence: 1,
+            time: Timestamp(0),
+            event: JobEvent::ClientFailed {
+                round: RoundId(1),
+                client: ClientId(client),
+                reason: reason.to_string(),
+            },
         };
-        progress.line(&event)
+        let mut progress = JobProgress::lines(&Screen::new(), 20);
+        let mut shown = Vec::new();
+        for entry in [
+            failed(0, "the loss is NaN"),
+            failed(1, "the loss is NaN"),
+            failed(2, "no data"),
+        ] {
+            shown.extend(progress.line(&entry.event));
+            progress.show(&entry);
+        }
+        assert_eq!(
+            shown,
+            [
+                "round 1: client 0 failed: the loss is NaN",
+                "round 1: client 2 failed: no data"
+            ]
+        );
     }
 
     #[test]
@@ -307,7 +364,7 @@ mod tests {
         };
         assert_eq!(
             line(committed(Vec::new())).unwrap(),
-            "round 4: version 3 of 20 from 1 clients, train loss 0.5000"
+            "round 4: version 3 of 20 from 1 client, train loss 0.5000"
         );
         let far = Excluded {
             client: ClientId(1),
@@ -315,7 +372,7 @@ mod tests {
         };
         assert_eq!(
             line(committed(vec![far])).unwrap(),
-            "round 4: version 3 of 20 from 1 clients (1 excluded), train loss 0.5000"
+            "round 4: version 3 of 20 from 1 client (1 excluded), train loss 0.5000"
         );
         let evaluated = |evaluation| JobEvent::Evaluated {
             version: ModelVersion(3),

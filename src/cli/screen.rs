@@ -8,7 +8,7 @@ use tracing_subscriber::fmt::MakeWriter;
 
 use super::Failure;
 
-/// Where a command writes. Clones write to the same place.
+/// What a command writes to. Clones write to the same.
 #[derive(Debug, Clone)]
 pub struct Screen {
     bars: MultiProgress,
@@ -22,6 +22,7 @@ impl Screen {
         let target = if is_terminal {
             ProgressDrawTarget::stderr()
         } else {
+            // A file or a pipe would be filled with redrawn bars.
             ProgressDrawTarget::hidden()
         };
         Self {
@@ -43,7 +44,7 @@ impl Screen {
     /// A line of progress, to standard error.
     pub fn note(&self, line: &str) {
         self.bars.suspend(|| {
-            // Progress is for whoever still looks.
+            // Progress that nobody can see is no reason to fail.
             let _ = writeln!(io::stderr().lock(), "{line}");
         });
     }
@@ -54,17 +55,15 @@ impl Screen {
     ///
     /// [`Failure::OutputClosed`] if nobody reads it any more.
     pub fn print(&self, text: &str) -> Result<(), Failure> {
-        let write = || {
+        let written = self.bars.suspend(|| {
             let mut output = io::stdout().lock();
             writeln!(output, "{}", text.trim_end_matches('\n'))?;
             output.flush()
-        };
-        self.bars
-            .suspend(write)
-            .map_err(|error| match error.kind() {
-                io::ErrorKind::BrokenPipe => Failure::OutputClosed,
-                _ => Failure::because("can't write to standard output", error),
-            })
+        });
+        written.map_err(|error| match error.kind() {
+            io::ErrorKind::BrokenPipe => Failure::OutputClosed,
+            _ => Failure::because("can't write to standard output", error),
+        })
     }
 
     /// A result for machines: JSON on a line of its own.

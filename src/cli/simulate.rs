@@ -1,7 +1,6 @@
 //! `fedavg simulate`: a coordinator and many clients in this process.
 
 use std::{
-    fs,
     num::NonZero,
     path::{Path, PathBuf},
     thread,
@@ -14,7 +13,7 @@ use super::{
     DeviceArgs, Failure, Interrupt, JobArgs, JobProgress, Results, RunSummary, Screen, TrainerArgs,
     block_on,
     failure::in_full,
-    job::read_model,
+    job::{read_model, read_text},
     output::{OutputArgs, OutputFolder, last_line},
     rounds_table,
     values::{at_least_one, seconds},
@@ -23,10 +22,12 @@ use crate::{
     backend::DeviceSpec,
     job::{JobSpec, OptimizerKind, StrategySpec},
     parameters::Digest,
+    plain::plain,
     protocol::{LoggedEvent, RoundRecord},
     round::JobEvent,
     simulation::{Simulation, SimulationError, SimulationResult},
     telemetry::parse_rounds,
+    words::plural,
     worker::NOOP,
 };
 
@@ -39,30 +40,30 @@ const DIGITS_LR: f64 = 0.1;
 
 /// Train in this process: a coordinator and many clients, without a network.
 ///
-/// Without arguments: 8 clients train `mlp` on the embedded `digits`, with --local-epochs 2 and --lr 0.1. Those
-/// three settings are this command's own, for `digits` without a job file; all others are a job's usual defaults.
+/// Without arguments, 8 clients train `mlp` on the built-in dataset `digits`, with --local-epochs 2 and --lr 0.1.
 #[derive(Debug, Clone, Args)]
 pub struct SimulateArgs {
     /// The job.
     #[command(flatten)]
     pub job: JobArgs,
-    /// How many clients train at once. Changes nothing but the time [default: one per core]
+    /// How many clients train at the same time. The result is the same for any number [default: one per core, or per
+    /// GPU of --device]
     #[arg(long, value_name = "N", help_heading = "Simulation", value_parser = at_least_one)]
     pub workers: Option<usize>,
-    /// Start from this model instead of one drawn from the seed
+    /// Start from this model instead of a random one
     #[arg(long, value_name = "FILE.safetensors", help_heading = "Simulation")]
     pub initial: Option<PathBuf>,
-    /// Repeat a recorded run: each round accepts the clients that its line names. The job is that of the summary.json
-    /// beside it, or of a job file
+    /// Repeat a recorded run: each round takes the reports of the same clients. The job comes from summary.json in the
+    /// same folder, or from a job file
     #[arg(long, value_name = "ROUNDS.jsonl", help_heading = "Simulation")]
     pub replay: Option<PathBuf>,
-    /// Where the files of the run go.
+    /// The files of the run.
     #[command(flatten, next_help_heading = "Simulation")]
     pub output: OutputArgs,
-    /// With --output: write what there is about this often while the run goes on
+    /// With --output: how often to save the results so far, in seconds
     #[arg(long, value_name = "SECONDS", default_value = "60", value_parser = seconds, help_heading = "Simulation")]
     pub checkpoint_every: Duration,
-    /// Where to train.
+    /// Devices.
     #[command(flatten, next_help_heading = "Simulation")]
     pub device: DeviceArgs,
     /// Data.
@@ -92,10 +93,13 @@ impl SimulateArgs {
                     .to_string(),
             ));
         }
+        // Before anything that takes long: an hour of training must not end at a folder that can't be written.
         let output = self.output.prepare()?;
         let devices = self.device.resolve(screen)?;
         let workers = self.workers(&spec, &devices);
         let trainers = self.trainers.trainers(&devices)?;
+        let dataset = trainers.dataset(&spec.dataset);
+        dataset.map_err(|error| Failure::Usage(error.to_string()))?;
         screen.note(&describe(&spec, workers));
 
         let mut simulation = Simulation::new(spec.clone(), trainers).workers(workers);
@@ -109,9 +113,9 @@ impl SimulateArgs {
             }
         }
         if let Some(folder) = output.clone() {
-            let (spec, screen) = (spec.clone(), screen.clone());
+            let screen = screen.clone();
             simulation = simulation.checkpoints(self.checkpoint_every, move |result| {
-                if let Err(failure) = results(&spec, result).write(&folder) {
+                if let Err(failure) = results(result).write(&folder) {
                     screen.note(&format!("no checkpoint: {}", in_full(&failure)));
                 }
             });
@@ -128,10 +132,8 @@ impl SimulateArgs {
             Ok(simulation.run_until(interrupt.wait()).await)
         })?;
         match result {
-            Ok(result) => self.finish(screen, &spec, result, output),
-            Err(SimulationError::Failed { result, .. }) => {
-                self.finish(screen, &spec, *result, output)
-            }
+            Ok(result) => self.finish(screen, result, output),
+            Err(SimulationError::Failed { result, .. }) => self.finish(screen, *result, output),
             Err(error) => Err(failure(error)),
         }
     }
@@ -140,11 +142,10 @@ impl SimulateArgs {
     fn finish(
         &self,
         screen: &Screen,
-        spec: &JobSpec,
         result: SimulationResult,
         output: Option<OutputFolder>,
     ) -> Result<(), Failure> {
-        let results = results(spec, result);
+        let results = results(result);
         if let Some(folder) = &output {
             results.write(folder)?;
         }
@@ -212,28 +213,26 @@ impl SimulateArgs {
         if rehearsed && self.job.file.is_none() {
             (spec.model, spec.dataset) = (NOOP.to_string(), NOOP.to_string());
         }
+        // Not the number of workers, which is another one on another machine.
         spec.clients = spec.clients.or(Some(CLIENTS));
         if self.job.file.is_none() && self.replay.is_none() && spec.dataset == "digits" {
             let training = &mut spec.training;
             training.local_epochs = self.job.local_epochs.unwrap_or(DIGITS_EPOCHS);
             training.lr = self.job.lr.unwrap_or(DIGITS_LR);
         }
+        // Again, since the lines above may have changed what a flag says.
         self.job.over(spec)
     }
 
     fn workers(&self, spec: &JobSpec, devices: &[DeviceSpec]) -> usize {
-        let at_once = || {
-            if devices.iter().all(|device| device.is_gpu()) {
-                devices.len()
-            } else {
-                thread::available_parallelism().map_or(1, NonZero::get)
-            }
+        let usual = if devices.iter().all(|device| device.is_gpu()) {
+            devices.len()
+        } else {
+            thread::available_parallelism().map_or(1, NonZero::get)
         };
         let clients = spec.clients.unwrap_or(CLIENTS) as usize;
         // More than clients would have nothing to do.
-        self.workers
-            .unwrap_or_else(at_once)
-            .clamp(1, clients.max(1))
+        self.workers.unwrap_or(usual).clamp(1, clients.max(1))
     }
 }
 
@@ -246,12 +245,9 @@ struct Recorded {
 }
 
 /// What a run leaves behind.
-fn results(spec: &JobSpec, result: SimulationResult) -> Results {
-    let mut summary = RunSummary::new(&result.job, &result.rounds);
-    // What was asked for, not what the simulation made of it to run it.
-    summary.spec = spec.clone();
+fn results(result: SimulationResult) -> Results {
     Results {
-        summary,
+        summary: RunSummary::new(&result.job, &result.rounds),
         rounds: result.rounds,
         events: result.log,
         model: result.model,
@@ -269,15 +265,15 @@ fn describe(spec: &JobSpec, workers: usize) -> String {
         OptimizerKind::Adam => "adam",
     };
     format!(
-        "{} on {}: {} clients ({}), {} at once, {} rounds of {} local epochs, batch size {}, {optimizer} lr {} momentum \
-         {} weight decay {}, {strategy}, seed {}",
+        "{} on {}: {} ({}), {} at once, {} of {}, batch size {}, {optimizer} lr {} momentum {} weight decay {}, \
+         {strategy}, seed {}",
         spec.model,
         spec.dataset,
-        spec.clients.unwrap_or(CLIENTS),
+        plural(spec.clients.unwrap_or(CLIENTS), "client"),
         spec.partition,
         workers,
-        spec.rounds,
-        training.local_epochs,
+        plural(spec.rounds, "round"),
+        plural(training.local_epochs, "local epoch"),
         training.batch_size,
         training.lr,
         training.momentum,
@@ -287,15 +283,19 @@ fn describe(spec: &JobSpec, workers: usize) -> String {
 }
 
 fn read_rounds(file: &Path) -> Result<Vec<RoundRecord>, Failure> {
-    let problem = |problem: String| Failure::Usage(format!("{}: {problem}", file.display()));
-    let text = fs::read_to_string(file).map_err(|error| problem(error.to_string()))?;
-    parse_rounds(&text).map_err(|(line, error)| problem(format!("line {line}: {error}")))
+    let text = read_text(file)?;
+    parse_rounds(&text).map_err(|(line, problem)| {
+        let problem = format!("line {line} is no record of a round: {}", plain(&problem));
+        Failure::of_file(file, problem)
+    })
 }
 
 fn read_summary(file: &Path) -> Result<RunSummary, Failure> {
-    let problem = |problem: String| Failure::Usage(format!("{}: {problem}", file.display()));
-    let text = fs::read_to_string(file).map_err(|error| problem(error.to_string()))?;
-    serde_json::from_str(&text).map_err(|error| problem(error.to_string()))
+    let text = read_text(file)?;
+    serde_json::from_str(&text).map_err(|error| {
+        let problem = format!("it is no summary of a run: {}", plain(&error.to_string()));
+        Failure::of_file(file, problem)
+    })
 }
 
 fn failure(error: SimulationError) -> Failure {

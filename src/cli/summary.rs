@@ -70,8 +70,7 @@ impl RunSummary {
             .iter()
             .filter(|record| record.version.is_some())
             .count();
-        let evaluated = || rounds.iter().filter(|record| record.test_loss.is_some());
-        let last = evaluated().next_back();
+        let last = rounds.iter().rfind(|record| record.test_loss.is_some());
         Self {
             fedavg: env!("CARGO_PKG_VERSION").to_string(),
             job: job.job,
@@ -88,7 +87,8 @@ impl RunSummary {
             test_accuracy: last.and_then(|record| record.test_accuracy),
             test_metrics: last.map_or(BTreeMap::new(), |record| record.test_metrics.clone()),
             warning: divergence(rounds.iter().filter_map(|record| record.train_loss)),
-            best_test_accuracy: evaluated()
+            best_test_accuracy: rounds
+                .iter()
                 .filter_map(|record| record.test_accuracy)
                 .max_by(f64::total_cmp),
             seconds: job

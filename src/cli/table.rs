@@ -10,7 +10,7 @@ use crate::{protocol::RoundRecord, text::printable};
 /// The most characters of a cell.
 const WIDEST: usize = 300;
 
-/// On which side of a column its cells stand.
+/// The side of a column that its cells are aligned to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Align {
     /// Words.
@@ -51,6 +51,7 @@ impl Table {
 
 impl fmt::Display for Table {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The padding of the last column would be trailing spaces.
         writeln!(formatter, "{}", self.0.trim_fmt())
     }
 }
@@ -149,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn energy_has_a_column_where_some_was_measured() {
+    fn energy_has_a_column_if_some_was_measured() {
         let mut rounds = rounds();
         rounds[0].energy_joules = Some(39_440.0);
         let text = rounds_table(&rounds).to_string();

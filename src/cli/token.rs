@@ -13,11 +13,11 @@ const VARIABLE: &str = "FEDAVG_JOIN_TOKEN";
 /// The join token.
 #[derive(Debug, Clone, Default, Args)]
 pub struct TokenArgs {
-    /// The join token. Other users of this machine can see arguments: rather give a file or set the variable
-    /// [env: FEDAVG_JOIN_TOKEN]
+    /// The join token: a secret that the coordinator, its workers and its operators share. Other users of this machine
+    /// can see arguments, so prefer --join-token-file or the variable [env: FEDAVG_JOIN_TOKEN]
     #[arg(long, value_name = "TOKEN")]
     pub join_token: Option<String>,
-    /// A file that holds the join token, which then wins; white space around it doesn't count
+    /// A file that holds the join token; it wins over the argument and the variable
     #[arg(long, value_name = "FILE")]
     pub join_token_file: Option<PathBuf>,
 }
@@ -27,16 +27,17 @@ impl TokenArgs {
     ///
     /// # Errors
     ///
-    /// A file that can't be read, or a token that is empty or can't stand in a header of HTTP.
+    /// A file that can't be read, or a token that is empty or that an HTTP header can't hold.
     pub fn token(&self) -> Result<Option<Token>, Failure> {
         let text = match &self.join_token_file {
             Some(file) => {
                 let text = fs::read_to_string(file).map_err(|error| {
-                    Failure::because(format!("can't read {}", file.display()), error)
+                    Failure::unusable(format!("--join-token-file {}", file.display()), &error)
                 })?;
+                // Editors end a file with a line break.
                 Some(text.trim().to_string())
             }
-            // An argument that is empty is a mistake; a variable that is, is as good as none.
+            // An empty argument is a mistake; an empty variable counts as unset.
             None => self.join_token.clone().or_else(|| {
                 let text = env::var(VARIABLE).unwrap_or_default();
                 (!text.is_empty()).then_some(text)
@@ -47,7 +48,8 @@ impl TokenArgs {
             Ok(Some(Token(text)))
         } else {
             Err(Failure::Usage(
-                "a join token is one or more printable ASCII characters, without spaces"
+                "the join token is empty, or has a space or a character that is not ASCII; use letters, digits and \
+                 punctuation alone"
                     .to_string(),
             ))
         }
@@ -72,7 +74,7 @@ mod tests {
         fs::write(&file, "\n").unwrap();
         assert_eq!(arguments.token().unwrap_err().code(), 2);
         fs::remove_file(&file).unwrap();
-        assert_eq!(arguments.token().unwrap_err().code(), 1);
+        assert_eq!(arguments.token().unwrap_err().code(), 2);
         assert_eq!(TokenArgs::default().token().unwrap(), None);
     }
 }

@@ -24,14 +24,14 @@ fn rehearsed(text: &str) -> Result<usize, String> {
     }
 }
 
-/// Where data is looked for, and whether there is training at all.
+/// The folder of datasets, and whether there is training at all.
 #[derive(Debug, Clone, Default, Args)]
 pub struct TrainerArgs {
-    /// The folder of datasets [default: $FEDAVG_DATA, else `fedavg` in the user's cache folder]
+    /// The folder that holds the datasets [default: $FEDAVG_DATA, else `fedavg` in your cache folder]
     #[arg(long, value_name = "FOLDER")]
     pub data_dir: Option<PathBuf>,
-    /// Train nothing: serve only the model `noop` with this many parameters, on the dataset `noop`, to measure network
-    /// and coordinator. Coordinator and workers must be given the same number
+    /// Train nothing, to measure the network and the coordinator: the only model is `noop`, with this many parameters, on
+    /// the dataset `noop`. Give the coordinator and all workers the same number
     #[arg(long, value_name = "PARAMETERS", value_parser = rehearsed)]
     pub rehearse: Option<usize>,
 }
@@ -49,7 +49,7 @@ impl TrainerArgs {
             return Ok(Arc::new(trainers));
         }
         let trainers = BurnTrainers::on(devices.iter().copied())
-            .map_err(|error| Failure::because("--device", error))?;
+            .map_err(|error| Failure::unusable("--device", &error))?;
         Ok(Arc::new(trainers.with_data_dir(self.data_folder()?)))
     }
 

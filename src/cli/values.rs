@@ -8,14 +8,16 @@ use std::{
 
 use serde::de::{DeserializeOwned, IntoDeserializer, value::Error as ValueError};
 
-use super::operator::DEFAULT_COORDINATOR;
 use crate::transport::http::DEFAULT_PORT;
+
+/// The coordinator that commands and workers ask, unless told otherwise.
+pub(super) const DEFAULT_COORDINATOR: &str = "http://127.0.0.1:8000";
 
 /// A length of time in seconds, such as `10` or `0.2`; above zero.
 pub(super) fn seconds(text: &str) -> Result<Duration, String> {
     let number: f64 = text
         .parse()
-        .map_err(|_| "not a number of seconds".to_string())?;
+        .map_err(|_| "not a number of seconds, such as 10 or 0.5".to_string())?;
     match Duration::try_from_secs_f64(number) {
         Ok(duration) if !duration.is_zero() => Ok(duration),
         _ => Err("must be above 0".to_string()),
@@ -59,7 +61,7 @@ pub(super) fn bytes(text: &str) -> Result<u64, String> {
         .ok_or_else(|| "too large".to_string())
 }
 
-/// Where to listen: `127.0.0.1:8000`, an address alone (port 8000), or a port alone (loopback).
+/// An address to listen on: `127.0.0.1:8000`, an address alone (port 8000), or a port alone (loopback).
 pub(super) fn bind_address(text: &str) -> Result<SocketAddr, String> {
     let text = match text.strip_prefix("localhost") {
         Some(rest) => format!("127.0.0.1{rest}"),
@@ -73,9 +75,10 @@ pub(super) fn bind_address(text: &str) -> Result<SocketAddr, String> {
     }
     match text.trim_start_matches(':').parse() {
         Ok(port) => Ok(SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port)),
-        Err(_) => {
-            Err("not an address, such as 127.0.0.1:8000, 0.0.0.0, 8000 or tailscale".to_string())
-        }
+        Err(_) => Err(
+            "not an address; give one such as 127.0.0.1:8000, 0.0.0.0, 8000 or tailscale"
+                .to_string(),
+        ),
     }
 }
 
@@ -92,6 +95,7 @@ pub(super) fn human_bytes(bytes: u64) -> String {
     }
     let mut value = bytes as f64 / 1000.0;
     let mut unit = 0;
+    // From 999.95 on, one decimal would round up to 1000.0.
     while value >= 999.95 && unit + 1 < UNITS.len() {
         value /= 1000.0;
         unit += 1;

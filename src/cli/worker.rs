@@ -8,44 +8,44 @@ use sysinfo::System;
 use super::{
     DeviceArgs, Failure, Interrupt, Screen, TokenArgs, TrainerArgs, block_on,
     device::list,
-    operator::DEFAULT_COORDINATOR,
-    values::{coordinator_url, seconds},
+    values::{DEFAULT_COORDINATOR, coordinator_url, seconds},
 };
 use crate::{
     protocol::Hardware,
     transport::http::{ClientConfig, HttpTransport},
+    words::plural,
     worker::{TrainerFactory, Worker, WorkerConfig, WorkerError},
 };
 
 /// How to run a worker.
 #[derive(Debug, Clone, Args)]
 pub struct WorkerArgs {
-    /// The coordinator
+    /// The coordinator's address; without a port, 8000
     #[arg(long, value_name = "URL", env = "FEDAVG_COORDINATOR", default_value = DEFAULT_COORDINATOR, value_parser = coordinator_url)]
     pub coordinator: String,
-    /// What the coordinator wants to be shown.
+    /// The join token.
     #[command(flatten)]
     pub token: TokenArgs,
-    /// A name for people; a worker with data of its own is known by it when it comes back [default: the host's name]
+    /// This worker's name. A worker with --local data that restarts under the same name gets its client back
+    /// [default: the host's name]
     #[arg(long, value_name = "NAME")]
     pub name: Option<String>,
-    /// Where to train.
+    /// Devices.
     #[command(flatten)]
     pub device: DeviceArgs,
-    /// How many clients to train at once on each device
+    /// How many clients to train at the same time on each device
     #[arg(long, value_name = "N", default_value = "1", value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub slots: u32,
     /// Models and data.
     #[command(flatten)]
     pub trainers: TrainerArgs,
-    /// A dataset to offer beside those that are always looked for (digits, cifar10), such as folder:flowers. May be
-    /// given more than once
+    /// A dataset to offer beside digits and cifar10, such as folder:flowers. May be given more than once
     #[arg(long, value_name = "NAME")]
     pub dataset: Vec<String>,
-    /// The data here is this worker's own: take part as one client in jobs with `local` data, and in no others
+    /// Train on this machine's own data: take part as one client in jobs with --partition local, and in no others
     #[arg(long)]
     pub local: bool,
-    /// Give up if the coordinator can't be reached for so long [default: never]
+    /// End if the coordinator can't be reached for this long, in seconds [default: try for ever]
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     pub patience: Option<Duration>,
 }
@@ -85,18 +85,21 @@ impl WorkerArgs {
                 .await
                 .map_err(|error| self.failure(error))
         })?;
-        screen.note(&format!("left; {} reports were accepted", totals.reports));
+        screen.note(&format!(
+            "left; the coordinator accepted {}",
+            plural(totals.reports, "report")
+        ));
         Ok(())
     }
 
     fn read_datasets(&self, trainers: &Arc<dyn TrainerFactory>) -> Result<(), Failure> {
         self.dataset.iter().try_for_each(|name| {
             let read = trainers.dataset(name).map(drop);
-            read.map_err(|error| Failure::because("--dataset", error))
+            read.map_err(|error| Failure::unusable("--dataset", &error))
         })
     }
 
-    /// Says which datasets this worker offers, and where others would have been found.
+    /// Says which datasets this worker offers, and the folder that others would be found in.
     fn tell_datasets(&self, screen: &Screen, trainers: &dyn TrainerFactory) -> Result<(), Failure> {
         if self.trainers.rehearse.is_some() {
             return Ok(());
@@ -104,13 +107,14 @@ impl WorkerArgs {
         let mut offered = Vec::new();
         for dataset in trainers.datasets() {
             offered.push(format!(
-                "{} ({} examples)",
-                dataset.name, dataset.train_examples
+                "{} ({})",
+                dataset.name,
+                plural(dataset.train_examples, "example")
             ));
         }
         let folder = self.trainers.data_folder()?;
         screen.note(&format!(
-            "datasets here: {}; others would be in {}",
+            "offers the datasets {}; looked for others in {}",
             offered.join(", "),
             folder.display()
         ));
@@ -118,11 +122,13 @@ impl WorkerArgs {
     }
 
     fn name(&self) -> String {
-        let host = || System::host_name().filter(|name| !name.is_empty());
-        self.name
-            .clone()
-            .or_else(host)
-            .unwrap_or_else(|| "worker".to_string())
+        if let Some(name) = &self.name {
+            return name.clone();
+        }
+        match System::host_name() {
+            Some(host) if !host.is_empty() => host,
+            _ => "worker".to_string(),
+        }
     }
 
     fn failure(&self, error: WorkerError) -> Failure {

@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     fmt,
-    sync::{Arc, Mutex, Weak},
+    sync::{Arc, Mutex, Weak, atomic::AtomicBool},
     time::Duration,
 };
 
@@ -21,6 +21,7 @@ use super::{
     upload,
 };
 use crate::{
+    computing::Computing,
     job::{JobSpec, Settings},
     report::{MemorySpool, Spool},
     store::{LogFiles, MemoryModels, ModelStore},
@@ -114,6 +115,8 @@ impl CoordinatorBuilder {
             clock: Clock::start(),
             state: Mutex::new(State::new(expiry, remembered)),
             rearm: Notify::new(),
+            computing: Computing::default(),
+            stopped: AtomicBool::new(false),
         }));
         tokio::spawn(keep_time(Arc::downgrade(&coordinator.0)));
         coordinator

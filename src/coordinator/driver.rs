@@ -23,6 +23,9 @@ use crate::{
 impl Coordinator {
     /// Hands an event to a job's machine, carries out what follows, and gives the answer to `event`'s request.
     pub(super) fn drive(&self, state: &mut State, job: JobId, event: Event) -> Option<Response> {
+        if self.0.stopped.load(Ordering::Relaxed) {
+            return None;
+        }
         let now = self.now();
         state
             .jobs
@@ -370,7 +373,7 @@ impl Coordinator {
 
     /// Lets a blocking thread do what may wait for a disk, outside of the lock.
     pub(super) fn later(&self, work: impl FnOnce() + Send + 'static) {
-        self.0.runtime.spawn_blocking(work);
+        self.0.computing.spawn(&self.0.runtime, work);
     }
 }
 

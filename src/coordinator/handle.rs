@@ -3,7 +3,11 @@
 use std::{
     collections::BTreeMap,
     fmt,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
 };
 
 use tokio::{
@@ -13,6 +17,7 @@ use tokio::{
 
 use super::{clock::Clock, config::CoordinatorConfig, executor::Threads, state::State};
 use crate::{
+    computing::Computing,
     ids::Timestamp,
     job::{JobSpec, Settings},
     protocol::DatasetInfo,
@@ -47,7 +52,7 @@ impl fmt::Debug for Coordinator {
     }
 }
 
-/// What all handles of one coordinator share. Beside `state`, nothing of it changes after the start.
+/// What all handles of one coordinator share. Beside `state` and the end, nothing of it changes after the start.
 pub(super) struct Shared {
     pub config: CoordinatorConfig,
     pub trainers: Arc<dyn TrainerFactory>,
@@ -67,9 +72,22 @@ pub(super) struct Shared {
     pub state: Mutex<State>,
     /// The next deadline may have moved nearer.
     pub rearm: Notify,
+    /// What runs on blocking threads.
+    pub computing: Computing,
+    /// Set when the coordinator is to stop: jobs go no further.
+    pub stopped: AtomicBool,
 }
 
 impl Coordinator {
+    /// Ends what computes here: jobs go no further, evaluations and folds under way are told to stop, and this waits for
+    /// them, at most for `limit`. Returns whether they have ended. For the end of a process: while `exit` runs, no thread
+    /// may compute any more.
+    pub async fn stop(&self, limit: Duration) -> bool {
+        self.0.stopped.store(true, Ordering::Relaxed);
+        self.state().stop_work();
+        self.0.computing.ended(limit).await
+    }
+
     pub(super) fn state(&self) -> MutexGuard<'_, State> {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

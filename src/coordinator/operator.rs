@@ -36,10 +36,9 @@ impl Operator for Coordinator {
             self.admit(caller)?;
             let coordinator = self.clone();
             // Drawing and keeping the initial model can take seconds, and factories are an embedder's own code, which may panic.
-            let submitted = self
-                .0
-                .runtime
-                .spawn_blocking(move || panics::caught(|| coordinator.try_submit(spec, initial)));
+            let submitted = self.0.computing.spawn(&self.0.runtime, move || {
+                panics::caught(|| coordinator.try_submit(spec, initial))
+            });
             match submitted.await {
                 Ok(Ok(submitted)) => Ok(submitted?),
                 Ok(Err(panic)) => {

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
@@ -69,6 +69,13 @@ impl State {
             armed: None,
             last_job: 0,
             last_request: 0,
+        }
+    }
+
+    /// Tells the evaluations and folds of all jobs to stop.
+    pub fn stop_work(&self) {
+        for job in self.jobs.values() {
+            job.over.store(true, Ordering::Relaxed);
         }
     }
 
@@ -217,5 +224,5 @@ fn not_registered() -> Refusal {
 }
 
 fn unknown_job(job: JobId) -> Refusal {
-    Refusal::new(RefusalKind::UnknownJob, format!("there is no job {job}"))
+    Refusal::new(RefusalKind::UnknownJob, format!("no job {job}"))
 }

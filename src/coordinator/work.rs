@@ -32,7 +32,7 @@ const NO_PLAN: &str = "the round has no plan";
 impl Coordinator {
     pub(super) fn spawn_prepare(&self, id: JobId, spec: JobSpec, workers: Vec<Host>) {
         let coordinator = self.clone();
-        self.0.runtime.spawn_blocking(move || {
+        self.later(move || {
             let prepared = caught(|| {
                 prepare(
                     &spec,
@@ -67,7 +67,7 @@ impl Coordinator {
     /// Deals the data again, if that is worth it, and says so.
     pub(super) fn spawn_deal(&self, id: JobId, round: RoundId, deal: Deal) {
         let coordinator = self.clone();
-        self.0.runtime.spawn_blocking(move || {
+        self.later(move || {
             let dealt = caught(|| deal.again()).unwrap_or_else(|reason| {
                 tracing::warn!(job = %id, reason, "the data is not dealt again");
                 None
@@ -102,7 +102,7 @@ impl Coordinator {
         let model = job.models.get(&version).cloned().ok_or(NO_MODEL)?;
         let (coordinator, id, spec) = (self.clone(), job.id, job.spec.clone());
         let (strategy, offered, seeds) = (job.strategy.clone(), job.state.clone(), job.seeds);
-        self.0.runtime.spawn_blocking(move || {
+        self.later(move || {
             let delta = delta_of(&spec);
             let mut context = RoundContext::new(round, &clients, &spec.training, &delta);
             context.version = version;
@@ -151,7 +151,7 @@ impl Coordinator {
         let (coordinator, id) = (self.clone(), job.id);
         let encoding = job.spec.encoding.models;
         let (senders, local_epochs) = (std::mem::take(&mut job.senders), job.local_epochs);
-        self.0.runtime.spawn_blocking(move || {
+        self.later(move || {
             let folded = caught(|| {
                 let mut writer = coordinator.begin_version(&fold, encoding)?;
                 let folded = fold.run(&coordinator, &mut *writer)?;
@@ -200,7 +200,7 @@ impl Coordinator {
         let next = job.next.take().filter(|next| next.round == round);
         let next = next.ok_or("there is no aggregate")?;
         let (coordinator, id) = (self.clone(), job.id);
-        self.0.runtime.spawn_blocking(move || {
+        self.later(move || {
             let published = caught(|| {
                 let published = next.writer.publish(&next.numbers);
                 published.map_err(|error| error.to_string())
@@ -238,7 +238,7 @@ impl Coordinator {
         let (coordinator, id, spec, over) =
             (self.clone(), job.id, job.spec.clone(), job.over.clone());
         let idle = job.evaluator.take();
-        self.0.runtime.spawn_blocking(move || {
+        self.later(move || {
             let evaluated = caught(|| {
                 let trainer = match idle {
                     Some(trainer) => Ok(trainer),

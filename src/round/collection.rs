@@ -7,10 +7,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::failures::Failure;
 use crate::{
     ids::{ClientId, ModelVersion, RequestId, RoundId, Timestamp, WorkerId},
     report::{Refusal, RefusalKind, ReportMetadata},
     strategy::RoundPlan,
+    words::plural,
 };
 
 /// A round that has been planned, open or closed.
@@ -45,15 +47,6 @@ struct Member {
     issued_to: Option<WorkerId>,
     /// Why it takes no further part, if so.
     failure: Option<Failure>,
-}
-
-/// Why a client takes no further part in a round.
-#[derive(Debug)]
-pub(super) struct Failure {
-    /// The worker that acted for it, if any.
-    pub worker: Option<WorkerId>,
-    /// In the client's own words, if it gave any.
-    pub reason: String,
 }
 
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -479,8 +472,8 @@ fn from_another(client: ClientId) -> Refusal {
 fn improper(client: ClientId, metadata: &ReportMetadata, partition: u64) -> Option<Refusal> {
     if metadata.examples == 0 || metadata.examples > partition {
         let detail = format!(
-            "claims {} examples, and the partition of client {client} has {partition}",
-            metadata.examples
+            "claims {}, and the partition of client {client} has {partition}",
+            plural(metadata.examples, "example")
         );
         return Some(Refusal::new(RefusalKind::ExamplesExceeded, detail));
     }

@@ -10,6 +10,7 @@ mod collection;
 mod command;
 mod evaluation;
 mod event;
+mod failures;
 mod leases;
 mod machine;
 mod pending;

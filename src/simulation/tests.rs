@@ -1,4 +1,5 @@
 mod buffers;
+mod ends;
 
 use std::collections::BTreeSet;
 
@@ -123,11 +124,12 @@ fn a_replay_folds_the_recorded_clients_and_ends_at_the_same_bits() {
         .workers(3)
         .run()
         .unwrap();
-    let again = Simulation::new(spec, trainers)
+    let again = Simulation::new(spec.clone(), trainers)
         .workers(2)
         .replay(recorded.rounds.clone())
         .run()
         .unwrap();
+    assert_eq!([&recorded.job.spec, &again.job.spec], [&spec, &spec]);
     let folded = |result: &SimulationResult| -> Vec<Vec<ClientId>> {
         result
             .rounds
@@ -348,6 +350,12 @@ fn the_record_tells_who_was_left_out_and_a_replay_leaves_out_the_same() {
     let again = run().replay(recorded.rounds.clone()).run().unwrap();
     assert_eq!(again.model.values(), recorded.model.values());
     assert_eq!(canonical(&again.log), canonical(&recorded.log));
+    for run in [&recorded, &again] {
+        let StrategySpec::Custom { name, .. } = &run.job.spec.strategy else {
+            panic!("{:?}", run.job.spec);
+        };
+        assert_eq!(name, "Picky");
+    }
 
     spec.limits.min_updates = 4;
     let failed = Simulation::new(spec, trainers)

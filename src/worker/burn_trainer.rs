@@ -1,16 +1,15 @@
 //! The trainer that trains burn modules: [`BurnTrainer`] for one thread, made by [`BurnTrainers`].
 //!
-//! What is trained is a [`Learner`]: a module, its examples and its loss. Image classifiers of the zoo or of one's own
-//! are learners already, on any [`Dataset`](crate::data::Dataset). This folder is the only place where local training
-//! meets burn; it knows no coordinator, no transport and no strategy.
+//! What is trained is a [`Learner`]: a module, its examples and its loss. Image classifiers, of the zoo or an embedder's,
+//! are learners already, on any [`Dataset`](crate::data::Dataset). Local training meets burn only in this folder; it knows no coordinator, no transport and no strategy.
 
 mod datasets;
+mod device_pool;
 mod erased;
 mod images;
 mod learner;
 mod optimizer;
 mod registry;
-mod seats;
 mod tally;
 
 use std::{
@@ -29,7 +28,7 @@ use super::{ClientContext, EvalTask, LocalTrainer, LocalUpdate, Partition, Train
 use crate::{
     model::{self, BridgeError},
     parameters::{Layout, Parameters, safetensors::check_finite},
-    rng::{Purpose, keyed},
+    rng::{ChaCha8Rng, Purpose, keyed},
     round::Evaluation,
 };
 
@@ -64,6 +63,7 @@ impl<L: Learner> BurnTrainer<L> {
     ///
     /// [`TrainError::Model`] if the module has no layout, [`TrainError::Panicked`] if it can't be built.
     pub fn new(learner: Arc<L>, device: Device) -> Result<Self, TrainError> {
+        // Once: the names and shapes of a module's tensors are the same each time that it is built.
         let _drawing = lock_generator();
         let layout = guarded(|| {
             let module = learner.module(&device.clone().autodiff())?;
@@ -81,6 +81,7 @@ impl<L: Learner> BurnTrainer<L> {
         self.layout
             .check_same(global.layout())
             .map_err(|error| TrainError::Model(error.to_string()))?;
+        // Its own values are replaced below, but drawing them moves burn's generator.
         let module = {
             let _drawing = lock_generator();
             self.learner.module(device)?
@@ -96,9 +97,10 @@ impl<L: Learner> BurnTrainer<L> {
     ) -> Result<LocalUpdate, TrainError> {
         let device = self.device.clone().autodiff();
         let mut order = examples_of(&task.partition, self.learner.examples(Split::Train))?;
-        let key = |purpose| keyed(task.seed, purpose, task.round, Some(task.client));
-        let mut shuffle = key(Purpose::Shuffle);
-        let (mut augment, mut dropout) = (key(Purpose::Augment), key(Purpose::Dropout));
+        // One generator a purpose: whether images are varied must not change the order of the examples.
+        let mut shuffle = generator(task, Purpose::Shuffle);
+        let mut augment = generator(task, Purpose::Augment);
+        let mut dropout = generator(task, Purpose::Dropout);
 
         let mut module = self.module(global, &device)?;
         let mut optimizer = optimizer::local_optimizer(&task.training);
@@ -106,6 +108,7 @@ impl<L: Learner> BurnTrainer<L> {
         let total = order.len() as u64 * u64::from(task.training.local_epochs);
         let (mut done, mut steps) = (0, 0);
         for _ in 0..task.training.local_epochs {
+            // The generator goes on, so that no two epochs have the same order.
             order.shuffle(&mut shuffle);
             for examples in order.chunks(task.training.batch_size.max(1) as usize) {
                 if context.is_cancelled() {
@@ -135,6 +138,7 @@ impl<L: Learner> BurnTrainer<L> {
         let values = model::export_as(&module, &self.layout)?.into_values();
         let parameters = Parameters::new(global.layout().clone(), values)
             .map_err(|error| TrainError::Model(error.to_string()))?;
+        // Not while training: reading values in each step would stall the device.
         check_finite(parameters.layout(), parameters.values())
             .map_err(|error| TrainError::Model(format!("training diverged: {error}")))?;
         let mut update = LocalUpdate::new(parameters, order.len() as u64);
@@ -151,6 +155,7 @@ impl<L: Learner> BurnTrainer<L> {
     ) -> Result<Evaluation, TrainError> {
         let count = self.learner.examples(Split::Test);
         let share = task.examples(u32::try_from(count).map_err(|_| too_many(count))?)?;
+        // Without autodiff, and with BatchNorm's running statistics instead of the batch's.
         let module = self.module(global, &self.device)?.valid();
         let mut tally = Tally::default();
         let examples: Vec<u32> = share.collect();
@@ -196,7 +201,12 @@ impl<L: Learner> LocalTrainer for BurnTrainer<L> {
     }
 }
 
-/// The partition as indices into the training split.
+/// The generator of one purpose: of this client in this round, whatever was drawn before.
+fn generator(task: &TrainTask, purpose: Purpose) -> ChaCha8Rng {
+    keyed(task.seed, purpose, task.round, Some(task.client))
+}
+
+/// Returns the partition as indices into the training split.
 fn examples_of(partition: &Partition, count: usize) -> Result<Vec<u32>, TrainError> {
     match partition {
         Partition::Everything => (0..count)

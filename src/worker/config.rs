@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use thiserror::Error;
 
 use crate::{
@@ -18,7 +19,7 @@ pub struct WorkerConfig {
     pub name: String,
     /// How many clients it trains at once.
     pub slots: u32,
-    /// What it shows to register.
+    /// The join token, if the coordinator asks for one.
     pub join_token: Option<Token>,
     /// What it trains with, for people.
     pub device: String,
@@ -30,6 +31,9 @@ pub struct WorkerConfig {
     pub backoff: Backoff,
     /// How long it goes on trying before it ends; none: for ever.
     pub patience: Option<Duration>,
+    /// How long it waits at its end for trainings to stop. They look at their flag in every batch, so that this is longer
+    /// than a batch takes.
+    pub stop_timeout: Duration,
 }
 
 impl Default for WorkerConfig {
@@ -43,6 +47,7 @@ impl Default for WorkerConfig {
             local: false,
             backoff: Backoff::default(),
             patience: None,
+            stop_timeout: Duration::from_secs(10),
         }
     }
 }
@@ -58,7 +63,7 @@ impl WorkerConfig {
 }
 
 /// Waits that double from `first` to `longest`, each shortened by up to a half at random, so that many workers don't
-/// come back in step.
+/// come back at the same moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Backoff {
     /// The first wait.
@@ -67,7 +72,8 @@ pub struct Backoff {
     pub longest: Duration,
 }
 
-/// No try comes sooner after the one before, whatever is configured, but for half of it in jitter.
+/// No try comes sooner than half of this after the one before, whatever is configured: a worker that asks without a pause
+/// would load the coordinator that it waits for.
 const LEAST_WAIT: Duration = Duration::from_millis(20);
 
 impl Default for Backoff {
@@ -80,21 +86,30 @@ impl Default for Backoff {
 }
 
 impl Backoff {
-    /// The wait before try number `tries` (from 1), with `jitter` between 0 and 1.
-    pub fn wait(&self, tries: u32, jitter: f64) -> Duration {
-        let doubled = self
-            .first
-            .max(LEAST_WAIT)
-            .saturating_mul(2u32.saturating_pow(tries.saturating_sub(1).min(30)));
-        doubled
-            .min(self.longest.max(LEAST_WAIT))
-            .mul_f64(1.0 - jitter.clamp(0.0, 1.0) / 2.0)
+    /// The waits of one request: before its second try, its third and so on.
+    pub(super) fn waits(&self) -> Waits {
+        let longest = self.longest.max(LEAST_WAIT);
+        let first = self.first.clamp(LEAST_WAIT, longest);
+        // `backon` makes a wait longer, by up to as much again: from half of what is meant, that is at most the whole.
+        let waits = ExponentialBuilder::new()
+            .with_min_delay(first / 2)
+            .with_max_delay(longest / 2)
+            .without_max_times()
+            .with_jitter()
+            .build();
+        Waits { waits, longest }
     }
+}
 
-    /// The same, with jitter from the operating system.
-    pub(super) fn random_wait(&self, tries: u32) -> Duration {
-        let jitter = getrandom::u32().map_or(0.5, |random| f64::from(random) / f64::from(u32::MAX));
-        self.wait(tries, jitter)
+/// The waits between the tries of one request.
+pub(super) struct Waits {
+    waits: ExponentialBackoff,
+    longest: Duration,
+}
+
+impl Waits {
+    pub fn next_wait(&mut self) -> Duration {
+        self.waits.next().unwrap_or(self.longest)
     }
 }
 
@@ -128,11 +143,23 @@ mod tests {
             first: Duration::from_millis(100),
             longest: Duration::from_secs(1),
         };
-        let waits: Vec<_> = (1..7)
-            .map(|tries| backoff.wait(tries, 0.0).as_millis())
-            .collect();
-        assert_eq!(waits, [100, 200, 400, 800, 1000, 1000]);
-        assert_eq!(backoff.wait(2, 1.0), Duration::from_millis(100));
-        assert_eq!(backoff.wait(u32::MAX, 0.0), Duration::from_secs(1));
+        let mut waits = backoff.waits();
+        for milliseconds in [100, 200, 400, 800, 1000, 1000] {
+            let most = Duration::from_millis(milliseconds);
+            let wait = waits.next_wait();
+            assert!(wait >= most / 2 && wait <= most, "{wait:?} of {most:?}");
+        }
+    }
+
+    #[test]
+    fn no_try_follows_at_once_whatever_is_configured() {
+        let backoff = Backoff {
+            first: Duration::ZERO,
+            longest: Duration::ZERO,
+        };
+        let mut waits = backoff.waits();
+        for _ in 0..100 {
+            assert!(waits.next_wait() >= LEAST_WAIT / 2);
+        }
     }
 }

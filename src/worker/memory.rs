@@ -42,14 +42,10 @@ impl ClientMemory {
     /// The state that a task with this basis starts from. It stays as it is, so that a task that is cancelled, fails or is
     /// done again changes nothing.
     pub fn choose(&mut self, basis: Option<RoundId>) -> Choice {
-        let is_basis = |state: &Option<(RoundId, Kept)>| {
-            let round = state.as_ref().map(|(round, _)| *round);
-            basis.is_some() && round == basis
-        };
-        if is_basis(&self.prepared) {
+        if leads_to(&self.prepared, basis) {
             self.committed = self.prepared.take();
         }
-        if !is_basis(&self.committed) {
+        if !leads_to(&self.committed, basis) {
             self.committed = None;
         }
         let kept = self.committed.as_ref().map(|(_, kept)| kept.clone());
@@ -74,6 +70,12 @@ impl ClientMemory {
             .map(|(_, kept)| kept.state.clone())
             .unwrap_or_default()
     }
+}
+
+/// Whether a state is the one that the report of this round led to.
+fn leads_to(state: &Option<(RoundId, Kept)>, basis: Option<RoundId>) -> bool {
+    let round = state.as_ref().map(|(round, _)| *round);
+    basis.is_some() && round == basis
 }
 
 #[cfg(test)]

@@ -5,15 +5,22 @@
 
 #[cfg(feature = "burn")]
 mod burn_trainer;
+mod busy;
 mod config;
 mod connection;
+mod failure;
 mod memory;
 mod noop;
 mod open_job;
+mod open_jobs;
 mod payload;
 mod runner;
+mod session;
+mod session_loop;
 mod task;
 mod trainer;
+mod training;
+mod whole_model;
 
 #[cfg(feature = "burn")]
 pub use burn_trainer::{

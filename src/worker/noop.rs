@@ -85,10 +85,9 @@ impl TrainerFactory for NoopTrainers {
             .datasets()
             .into_iter()
             .find(|dataset| dataset.name == name);
-        let reason = || format!("only {NOOP:?} is here");
         known.ok_or_else(|| TrainError::UnknownDataset {
             name: name.to_string(),
-            reason: reason().into(),
+            reason: format!("a rehearsal has only the dataset {NOOP:?}").into(),
         })
     }
 
@@ -119,6 +118,7 @@ impl LocalTrainer for NoopTrainer {
         task: &TrainTask,
         context: &mut ClientContext<'_>,
     ) -> Result<LocalUpdate, TrainError> {
+        // Once is enough: all that follows is one pass over the model.
         if context.is_cancelled() {
             return Err(TrainError::Cancelled);
         }

@@ -40,6 +40,7 @@ pub(super) fn encode_report(
     let mut payloads = Vec::with_capacity(expects.len());
     for spec in expects {
         let name = &spec.name;
+        // In the plan's order: it is the order of the parts in the body.
         let Some(values) = produced.remove(name) else {
             return Err(format!(
                 "the plan expects the payload {name:?}, which the trainer did not produce"
@@ -47,13 +48,29 @@ pub(super) fn encode_report(
         };
         let form = Form::of(spec, global.layout());
         let encoded = encode_values(form, values, residuals.remove(name));
-        let (encoded, residual) = encoded.map_err(|error| format!("payload {name:?}: {error}"))?;
+        let (encoded, residual) = encoded.map_err(|error| cannot_encode(name, &error))?;
         if let Some(residual) = residual {
             residuals.insert(name.clone(), residual);
         }
         payloads.push((name.clone(), encoded));
     }
     Ok(Payloads::new(payloads))
+}
+
+/// Why a payload can't be encoded, and what to do about it.
+fn cannot_encode(name: &str, error: &EncodingError) -> String {
+    let what = if name == DELTA {
+        "the change of the model".to_string()
+    } else {
+        format!("payload {name:?}")
+    };
+    let advice = match error {
+        EncodingError::Overflow { .. } => {
+            "; lower the learning rate (--lr), or choose --encoding bf16 or f32"
+        }
+        _ => "",
+    };
+    format!("{what} can't be encoded: {error}{advice}")
 }
 
 /// Encodes one payload; of a sparse one, also what is left out.
@@ -69,6 +86,7 @@ fn encode_values(
     if form.encoding().is_dense() {
         return Ok((encode(&form, &Arc::new(values))?, None));
     }
+    // What earlier reports left out is sent when it has grown large enough.
     if let Some(residual) = residual {
         for (value, left_out) in values.values_mut().iter_mut().zip(residual.values()) {
             *value += left_out;
@@ -113,6 +131,18 @@ mod tests {
         assert_eq!(send([0.0, 0.0, 0.25, 1.0]), [0.0, 0.75, 0.0, 1.0]);
         assert_eq!(send([0.0, 0.0, 0.0, 0.0]), [0.0, 0.0, 0.5, 0.0]);
         assert_eq!(residuals[DELTA].values(), [0.0; 4]);
+    }
+
+    #[test]
+    fn a_change_too_large_for_f16_is_named_with_what_to_do() {
+        let update = LocalUpdate::new(parameters([1.0, -70_000.0, 0.0, 0.0]), 1);
+        let specs = [delta(Encoding::F16)];
+        let problem = encode_report(&specs, update, &parameters([0.0; 4]), &mut BTreeMap::new());
+        assert_eq!(
+            problem.unwrap_err(),
+            "the change of the model can't be encoded: tensor \"a\" has the value -7.00e4, and the largest of f16 is \
+             65504; lower the learning rate (--lr), or choose --encoding bf16 or f32"
+        );
     }
 
     #[test]

@@ -11,10 +11,11 @@ use std::{
 use tokio::time::{Instant, sleep};
 
 use super::{
-    EvalTask, TrainError, TrainTask, WorkerError,
-    open_job::OpenJobs,
+    EvalTask, TrainTask,
+    failure::{Failure, unexpected},
+    open_jobs::OpenJobs,
     payload,
-    runner::{Session, persist, unexpected},
+    session::Session,
 };
 use crate::{
     parameters::Payloads,
@@ -24,34 +25,6 @@ use crate::{
     transport::{ReportBody, Request, Response, Transport},
 };
 
-/// Why a task came to nothing.
-pub(super) enum Failure {
-    /// The coordinator says no: there is nothing more to do.
-    Refused(Refusal),
-    /// This worker can't do it: the coordinator is told.
-    Unable(String),
-    /// Nobody wants it any more.
-    Dropped,
-}
-
-impl From<TrainError> for Failure {
-    fn from(error: TrainError) -> Self {
-        match error {
-            TrainError::Cancelled => Self::Dropped,
-            other => Self::Unable(other.to_string()),
-        }
-    }
-}
-
-impl From<WorkerError> for Failure {
-    fn from(error: WorkerError) -> Self {
-        match error {
-            WorkerError::Refused(refusal) => Self::Refused(refusal),
-            other => Self::Unable(other.to_string()),
-        }
-    }
-}
-
 impl OpenJobs {
     /// Does a task. What the coordinator refuses comes back, for the session to look at.
     pub async fn perform<T: Transport>(
@@ -60,40 +33,16 @@ impl OpenJobs {
         message: &TaskMessage,
         stop: &Arc<AtomicBool>,
     ) -> Result<(), Refusal> {
-        let failure = match self.attempt(session, message, stop).await {
+        let reason = match self.attempt(session, message, stop).await {
             Ok(()) | Err(Failure::Dropped) => return Ok(()),
             Err(Failure::Refused(refusal)) => return Err(refusal),
             Err(Failure::Unable(reason)) => reason,
         };
-        tracing::warn!(job = %message.job, round = %message.round, client = %message.client, failure, "task failed");
-        let request = || {
-            let (credentials, reason) = (session.credentials(), failure.clone());
-            let TaskMessage {
-                job,
-                round,
-                client,
-                version,
-                ..
-            } = *message;
-            match message.work {
-                TaskWork::Train { .. } => Request::TaskFailed {
-                    credentials,
-                    job,
-                    round,
-                    client,
-                    reason,
-                },
-                TaskWork::Evaluate { .. } => Request::Evaluation {
-                    credentials,
-                    job,
-                    version,
-                    client,
-                    evaluation: Err(reason),
-                },
-            }
-        };
-        match persist(&*session.transport, &session.config, request).await {
+        tracing::warn!(job = %message.job, round = %message.round, client = %message.client, reason, "task failed");
+        let answer = session.ask(|| failed(session, message, reason.clone()));
+        match answer.await {
             Ok(Response::Refused(refusal)) => Err(refusal),
+            // Whoever can't be told finds out at the round's deadline.
             _ => Ok(()),
         }
     }
@@ -115,6 +64,7 @@ impl OpenJobs {
                 sends,
                 expects,
             } => {
+                // As a length of time, since clocks of two machines differ.
                 let deadline = Instant::now() + Duration::from_millis(*remaining_ms);
                 let partition = job.partition(session, message.client, *generation).await?;
                 let layout = model.layout().clone();
@@ -124,6 +74,7 @@ impl OpenJobs {
                 task.training = training.clone();
                 task.basis = *basis;
                 task.settings = job.spec.settings.clone();
+                // Before training begins: a payload that can't be fetched must not cost a training.
                 task.payloads = job
                     .payloads(session, message.version, sends, &layout)
                     .await?;
@@ -154,8 +105,29 @@ impl OpenJobs {
     }
 }
 
+/// Says that a task can't be done, and why.
+fn failed<T: Transport>(session: &Session<T>, message: &TaskMessage, reason: String) -> Request {
+    let credentials = session.credentials();
+    match message.work {
+        TaskWork::Train { .. } => Request::TaskFailed {
+            credentials,
+            job: message.job,
+            round: message.round,
+            client: message.client,
+            reason,
+        },
+        TaskWork::Evaluate { .. } => Request::Evaluation {
+            credentials,
+            job: message.job,
+            version: message.version,
+            client: message.client,
+            evaluation: Err(reason),
+        },
+    }
+}
+
 impl<T: Transport> Session<T> {
-    /// Sends a report until there is a verdict, the round is over or the task is not wanted any more.
+    /// Sends a report until there is a verdict, the round is over or the task is cancelled.
     async fn submit(
         &self,
         message: &TaskMessage,
@@ -164,7 +136,8 @@ impl<T: Transport> Session<T> {
         deadline: Instant,
         stop: &AtomicBool,
     ) -> Result<(), Failure> {
-        for tries in 1.. {
+        let mut waits = self.config.backoff.waits();
+        loop {
             let request = Request::Report {
                 credentials: self.credentials(),
                 job: message.job,
@@ -175,7 +148,7 @@ impl<T: Transport> Session<T> {
             };
             match self.transport.send(request).await {
                 Ok(Response::Accepted) => {
-                    self.reports.fetch_add(1, Ordering::Relaxed);
+                    self.note_accepted();
                     return Ok(());
                 }
                 Ok(Response::Refused(refusal)) if !refusal.kind.is_transient() => {
@@ -190,13 +163,13 @@ impl<T: Transport> Session<T> {
                 }
                 Err(_) => {}
             }
-            let wait = self.config.backoff.random_wait(tries);
+            let wait = waits.next_wait();
+            // After its deadline nobody takes it.
             if stop.load(Ordering::Relaxed) || Instant::now() + wait > deadline {
                 return Err(Failure::Dropped);
             }
             sleep(wait).await;
         }
-        unreachable!("tries are not bounded")
     }
 
     async fn submit_evaluation(
@@ -204,24 +177,16 @@ impl<T: Transport> Session<T> {
         message: &TaskMessage,
         evaluation: Evaluation,
     ) -> Result<(), Failure> {
-        let request = || Request::Evaluation {
+        let answer = self.ask(|| Request::Evaluation {
             credentials: self.credentials(),
             job: message.job,
             version: message.version,
             client: message.client,
             evaluation: Ok(evaluation.clone()),
-        };
-        match persist(&*self.transport, &self.config, request).await? {
+        });
+        match answer.await? {
             Response::Accepted => Ok(()),
-            other => Err(refused(other)),
+            other => Err(Failure::of_answer(other)),
         }
-    }
-}
-
-/// An answer that is not the one hoped for.
-pub(super) fn refused(response: Response) -> Failure {
-    match response {
-        Response::Refused(refusal) => Failure::Refused(refusal),
-        other => Failure::Unable(unexpected(&other).to_string()),
     }
 }

@@ -81,7 +81,7 @@ pub trait TrainerFactory: Send + Sync {
     ///
     /// # Errors
     ///
-    /// [`TrainError::UnknownModel`]; [`TrainError::UnknownDataset`] where the model's shape depends on data that is not
+    /// [`TrainError::UnknownModel`]; [`TrainError::UnknownDataset`] if the model's shape depends on data that is not
     /// here and that is not one of the known ones.
     fn initial(&self, job: &JobDescription) -> Result<Parameters, TrainError>;
 
@@ -185,10 +185,12 @@ impl EvalTask {
             let what = format!("share {} of {}", self.share, self.shares);
             return Err(TrainError::Task(what));
         }
-        // Below `count`, since `share + 1 <= shares`.
-        let bound =
-            |share: u32| (u64::from(count) * u64::from(share) / u64::from(self.shares)) as u32;
-        Ok(bound(self.share)..bound(self.share + 1))
+        Ok(self.start_of(self.share, count)..self.start_of(self.share + 1, count))
+    }
+
+    /// The first example of a share. At most `count`, since no share is above `shares`.
+    fn start_of(&self, share: u32, count: u32) -> u32 {
+        (u64::from(count) * u64::from(share) / u64::from(self.shares)) as u32
     }
 }
 
@@ -241,7 +243,7 @@ pub struct ClientContext<'a> {
     /// a report left behind that was lost, excluded or came to a round that was abandoned is not here. It starts empty, and is
     /// empty again if the lease moved to a worker that does not have it; the report then says so.
     pub state: &'a mut BTreeMap<String, Parameters>,
-    /// Set when nobody wants the result any more.
+    /// Set when the task is cancelled.
     pub cancelled: &'a AtomicBool,
     /// Told after each batch how many of how many examples are done.
     pub progress: &'a mut dyn FnMut(u64, u64),
@@ -258,7 +260,7 @@ impl fmt::Debug for ClientContext<'_> {
 }
 
 impl ClientContext<'_> {
-    /// Whether nobody wants the result any more.
+    /// Whether the task is cancelled: its round has closed, its job has ended, or the process is to end.
     pub fn is_cancelled(&self) -> bool {
         self.cancelled.load(Ordering::Relaxed)
     }
@@ -288,10 +290,13 @@ pub enum TrainError {
     /// The global model does not fit the model that the factory makes, or its numbers ran away.
     #[error("the model can't be trained: {0}")]
     Model(String),
+    /// The report can't be made of what was trained.
+    #[error("{0}")]
+    Report(String),
     /// The task does not fit the data: an index past its end, for example.
     #[error("the task does not fit: {0}")]
     Task(String),
-    /// Nobody wants the result any more.
+    /// The task was cancelled.
     #[error("cancelled")]
     Cancelled,
     /// The trainer panicked.

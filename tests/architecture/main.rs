@@ -17,6 +17,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("ids", &[]),
     ("rng", &["ids"]),
     ("settings", &[]),
+    ("words", &[]),
     ("parameters", &[]),
     ("report", &["ids", "parameters"]),
     ("partition", &[]),
@@ -26,7 +27,14 @@ const ARROWS: &[(&str, &[&str])] = &[
     ),
     (
         "round",
-        &["ids", "parameters", "report", "settings", "strategy"],
+        &[
+            "ids",
+            "parameters",
+            "words",
+            "report",
+            "settings",
+            "strategy",
+        ],
     ),
     ("job", &["parameters", "partition", "settings", "strategy"]),
     (
@@ -36,6 +44,8 @@ const ARROWS: &[(&str, &[&str])] = &[
     // Edges.
     ("panics", &[]),
     ("text", &[]),
+    ("computing", &[]),
+    ("plain", &[]),
     ("data", &[]),
     ("backend", &["panics", "protocol"]),
     ("model", &["ids", "parameters", "rng"]),
@@ -43,13 +53,22 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("telemetry", &["ids", "protocol", "report", "round"]),
     (
         "transport",
-        &["ids", "job", "parameters", "protocol", "report", "round"],
+        &[
+            "ids",
+            "job",
+            "parameters",
+            "plain",
+            "protocol",
+            "report",
+            "round",
+        ],
     ),
     // Drivers.
     (
         "worker",
         &[
             "backend",
+            "computing",
             "data",
             "ids",
             "job",
@@ -67,6 +86,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         "coordinator",
         &[
             "cause",
+            "computing",
             "ids",
             "job",
             "panics",
@@ -105,6 +125,7 @@ const PURE: &[&str] = &[
     "ids",
     "rng",
     "settings",
+    "words",
     "parameters",
     "report",
     "partition",

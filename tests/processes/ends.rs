@@ -40,7 +40,32 @@ fn each_kind_of_failure_has_its_exit_code_and_one_line() {
         (4, format!("status {nobody}"), "http://127.0.0.1:1"),
         (4, format!("submit {nobody}"), "http://127.0.0.1:1"),
         (3, format!("submit --model nonsense {here}"), "nonsense"),
-        (3, format!("watch 77 {here}"), "there is no job 77"),
+        (
+            3,
+            format!("watch 77 {here}"),
+            "error: no job 77; \"fedavg status\" lists them",
+        ),
+        (
+            2,
+            format!(
+                "data fingerprint cifar10 --data-dir {}",
+                folder.path().display()
+            ),
+            "fedavg data download cifar10",
+        ),
+        (
+            2,
+            format!(
+                "simulate --dataset cifar10 --data-dir {}",
+                folder.path().display()
+            ),
+            "fedavg data download cifar10",
+        ),
+        (
+            2,
+            format!("status --join-token-file /nowhere {here}"),
+            "--join-token-file /nowhere: ",
+        ),
         (2, "model inspect /dev/null".to_string(), "/dev/null"),
     ] {
         let ended = fedavg(&arguments);
@@ -72,7 +97,7 @@ fn an_open_coordinator_stays_on_loopback_and_a_closed_one_wants_its_token() {
         assert_eq!(worker.code, Some(3), "{worker:?}");
         let operator = deployment.operator(&format!("workers {arguments}"));
         assert_eq!(operator.code, Some(3), "{operator:?}");
-        assert!(operator.err.contains("unauthorized"), "{operator:?}");
+        assert!(operator.err.contains("--join-token-file"), "{operator:?}");
     }
     assert_eq!(deployment.operator("health").code, Some(0));
     let mut worker = deployment.start_worker("--join-token secret");
@@ -118,6 +143,61 @@ fn ctrl_c_stops_watching_a_job_and_the_job_goes_on() {
     let advice = "\"fedavg watch 1\" shows it, \"fedavg cancel 1\" ends it";
     assert!(ended.err.contains(advice), "{ended:?}");
     assert_eq!(deployment.operator("cancel 1").code, Some(0));
+}
+
+#[test]
+fn an_overflow_is_said_once_with_its_tensor_and_what_to_do() {
+    let ended = fedavg("simulate --lr 100 --encoding f16 --max-attempts 2");
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    let (lines, last): (Vec<_>, _) = (ended.err.lines().collect(), ended.err.lines().last());
+    let last = last.unwrap();
+    for part in [
+        "8 clients failed: ",
+        "tensor \"fc1.bias\" has the value ",
+        "the largest of f16 is 65504",
+        "lower the learning rate (--lr), or choose --encoding bf16 or f32",
+    ] {
+        assert!(last.contains(part), "{part}: {ended:?}");
+    }
+    // Of the clients one is named; the rounds' and the job's ends say how many there are.
+    let of_clients = lines.iter().filter(|line| line.contains(": client "));
+    assert_eq!(of_clients.count(), 1, "{ended:?}");
+}
+
+#[test]
+fn a_model_that_is_written_to_standard_output_is_the_model_alone() {
+    let deployment = Deployment::start();
+    let _worker = deployment.worker("only");
+    let run = deployment.operator("submit --clients 2 --rounds 1 --watch");
+    assert_eq!(run.code, Some(0), "{run:?}");
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("model.safetensors");
+    let download = format!("model download 1 --output {}", file.display());
+    assert_eq!(deployment.operator(&download).code, Some(0));
+    for flag in ["", " --json"] {
+        let arguments = format!(
+            "model download 1 --output /dev/stdout --coordinator {}{flag}",
+            deployment.url
+        );
+        let output = binary(env!("CARGO_BIN_EXE_fedavg"), &arguments)
+            .stdout(Stdio::piped())
+            .output()
+            .unwrap();
+        assert_eq!(output.status.code(), Some(0));
+        assert!(output.stdout == fs::read(&file).unwrap(), "{flag}");
+    }
+    // Redirected to the end of a file, as `>>` does.
+    let appended = folder.path().join("appended");
+    fs::write(&appended, "before").unwrap();
+    let end = fs::File::options().append(true).open(&appended).unwrap();
+    let arguments = format!(
+        "model download 1 --output /dev/stdout --coordinator {}",
+        deployment.url
+    );
+    let mut command = binary(env!("CARGO_BIN_EXE_fedavg"), &arguments);
+    assert!(command.stdout(end).status().unwrap().success());
+    let expected = [b"before", &*fs::read(&file).unwrap()].concat();
+    assert!(fs::read(&appended).unwrap() == expected);
 }
 
 #[test]

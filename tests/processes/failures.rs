@@ -185,7 +185,7 @@ fn a_worker_finds_a_coordinator_that_was_killed_and_started_again() {
     assert_eq!(worker.code, Some(0), "{worker:?}");
     assert!(worker.err.contains("registering again"), "{}", worker.err);
     assert!(
-        worker.err.contains("reports were accepted"),
+        worker.err.contains("the coordinator accepted"),
         "{}",
         worker.err
     );

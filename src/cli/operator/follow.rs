@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use futures_util::StreamExt;
 use tokio::time::{Instant, sleep};
 
@@ -33,7 +34,7 @@ impl Follower<'_> {
         mut show: impl FnMut(&LoggedEvent) -> Result<(), Failure>,
     ) -> Result<Outcome, Failure> {
         let mut last = 0;
-        let mut pause = FIRST_PAUSE;
+        let mut pauses = growing_pauses();
         let mut heard = Instant::now();
         loop {
             match self
@@ -43,14 +44,16 @@ impl Follower<'_> {
                 .await
             {
                 Ok(mut events) => {
+                    // An error ends the stream only: the next one goes on after the last entry that came.
                     while let Some(Ok(entry)) = events.next().await {
-                        (heard, pause, last) = (Instant::now(), FIRST_PAUSE, entry.sequence);
+                        (heard, last) = (Instant::now(), entry.sequence);
+                        pauses = growing_pauses();
                         show(&entry)?;
                         if let JobEvent::Ended(outcome) = entry.event {
                             return Ok(outcome);
                         }
                     }
-                    // Where the log no longer has the end, the job still does.
+                    // The log may no longer have the end; the job does.
                     if let Ok(summary) = self
                         .client
                         .operator
@@ -70,8 +73,7 @@ impl Follower<'_> {
                 }
                 Err(error) => return Err(self.client.failure(error)),
             }
-            sleep(pause).await;
-            pause = (pause * 2).min(LONGEST_PAUSE);
+            sleep(pauses.next().unwrap_or(LONGEST_PAUSE)).await;
         }
     }
 
@@ -92,4 +94,14 @@ impl Follower<'_> {
         })
         .await
     }
+}
+
+/// Pauses that grow, with jitter: many who watch do not all come back at the same moment.
+fn growing_pauses() -> ExponentialBackoff {
+    ExponentialBuilder::new()
+        .with_min_delay(FIRST_PAUSE)
+        .with_max_delay(LONGEST_PAUSE)
+        .without_max_times()
+        .with_jitter()
+        .build()
 }

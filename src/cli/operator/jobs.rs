@@ -16,18 +16,19 @@ use crate::{
     ids::{JobId, RoundId},
     protocol::JobSummary,
     transport::Operator,
+    words::plural,
 };
 
-/// Show where the jobs stand, or one of them.
+/// List all jobs, or show one job in detail.
 #[derive(Debug, Clone, Args)]
 pub struct StatusArgs {
-    /// The job's number; without it, all
+    /// The job's number [default: all jobs]
     #[arg(value_name = "JOB")]
     pub job: Option<JobId>,
     /// Print JSON
     #[arg(long)]
     pub json: bool,
-    /// Where the coordinator is.
+    /// The coordinator.
     #[command(flatten)]
     pub connect: ConnectArgs,
 }
@@ -60,19 +61,19 @@ impl StatusArgs {
     }
 }
 
-/// Show a job's events as they come, until its end; the exit code is the job's.
+/// Follow a job until it ends; the exit code says how it ended.
 #[derive(Debug, Clone, Args)]
 pub struct WatchArgs {
     /// The job's number
     #[arg(value_name = "JOB")]
     pub job: JobId,
-    /// Give up if the coordinator can't be reached for so long
+    /// End if the coordinator can't be reached for this long, in seconds
     #[arg(long, value_name = "SECONDS", default_value = "60", value_parser = seconds)]
     pub patience: Duration,
     /// Print each event as JSON, one a line
     #[arg(long)]
     pub json: bool,
-    /// Where the coordinator is.
+    /// The coordinator.
     #[command(flatten)]
     pub connect: ConnectArgs,
 }
@@ -102,19 +103,19 @@ impl WatchArgs {
     }
 }
 
-/// Show a job's rounds, or write its results into a folder.
+/// Show a job's rounds, and write its results into a folder.
 #[derive(Debug, Clone, Args)]
 pub struct ResultsArgs {
     /// The job's number
     #[arg(value_name = "JOB")]
     pub job: JobId,
-    /// Where the files go; the job must have ended.
+    /// The files; the job must have ended.
     #[command(flatten)]
     pub output: OutputArgs,
     /// Print the summary as JSON instead of a table
     #[arg(long)]
     pub json: bool,
-    /// Where the coordinator is.
+    /// The coordinator.
     #[command(flatten)]
     pub connect: ConnectArgs,
 }
@@ -139,7 +140,7 @@ impl ResultsArgs {
     }
 }
 
-/// End a job that waits or runs.
+/// Cancel a job that waits or runs.
 #[derive(Debug, Clone, Args)]
 pub struct CancelArgs {
     /// The job's number
@@ -148,7 +149,7 @@ pub struct CancelArgs {
     /// Print JSON
     #[arg(long)]
     pub json: bool,
-    /// Where the coordinator is.
+    /// The coordinator.
     #[command(flatten)]
     pub connect: ConnectArgs,
 }
@@ -184,7 +185,7 @@ impl Client {
         let summary = self.job(job).await?;
         if summary.outcome.is_none() {
             return Err(Failure::because(
-                format!("job {job} has not ended"),
+                format!("job {job} has not ended; \"fedavg watch {job}\" waits for its end"),
                 format!("{}: {}", summary.phase, summary.detail),
             ));
         }
@@ -252,14 +253,17 @@ fn jobs_table(jobs: &[JobSummary]) -> Table {
 fn details(job: &JobSummary) -> String {
     let clients = job.clients.or(job.spec.clients);
     let clients = clients.map_or("as many clients as workers".to_string(), |clients| {
-        format!("{clients} clients")
+        plural(clients, "client")
     });
     let mut lines = vec![
         format!("job {}: {}", job.job, job.phase),
         format!("  {}", job.detail),
         format!(
-            "  {} on {}, {clients} ({}), {} parameters",
-            job.spec.model, job.spec.dataset, job.spec.partition, job.parameters
+            "  {} on {}, {clients} ({}), {}",
+            job.spec.model,
+            job.spec.dataset,
+            job.spec.partition,
+            plural(job.parameters, "parameter")
         ),
         format!(
             "  version {} of {}, round {}",
@@ -267,7 +271,11 @@ fn details(job: &JobSummary) -> String {
         ),
     ];
     if job.goal > 0 {
-        lines.push(format!("  {} of {} reports", job.accepted, job.goal));
+        lines.push(format!(
+            "  {} of {}",
+            job.accepted,
+            plural(job.goal, "report")
+        ));
     }
     lines.join("\n")
 }

@@ -11,23 +11,23 @@ pub use jobs::{CancelArgs, ResultsArgs, StatusArgs, WatchArgs};
 pub use submit::SubmitArgs;
 pub use workers::{HealthArgs, WorkersArgs};
 
-use super::{Failure, TokenArgs, values::coordinator_url};
+use super::{
+    Failure, TokenArgs,
+    values::{DEFAULT_COORDINATOR, coordinator_url},
+};
 use crate::transport::{
     Caller, OperatorError, TransportError,
     http::{ClientConfig, OperatorClient},
 };
 
-/// Where a coordinator is, unless told otherwise.
-pub const DEFAULT_COORDINATOR: &str = "http://127.0.0.1:8000";
-
-/// Where the coordinator is, and what it wants to be shown.
+/// The coordinator's address and join token.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Coordinator")]
 pub struct ConnectArgs {
-    /// The coordinator
+    /// The coordinator's address; without a port, 8000
     #[arg(long, value_name = "URL", env = "FEDAVG_COORDINATOR", default_value = DEFAULT_COORDINATOR, value_parser = coordinator_url)]
     pub coordinator: String,
-    /// What it wants to be shown.
+    /// The join token.
     #[command(flatten)]
     pub token: TokenArgs,
 }

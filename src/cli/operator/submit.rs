@@ -9,28 +9,28 @@ use crate::{
     cli::{Failure, Interrupt, JobArgs, Screen, block_on, job::read_model, values::seconds},
     protocol::JobSummary,
     transport::Operator,
+    words::plural,
 };
 
-/// Queue a job at the coordinator.
+/// Give the coordinator a job to train.
 #[derive(Debug, Clone, Args)]
 pub struct SubmitArgs {
     /// The job.
     #[command(flatten)]
     pub job: JobArgs,
-    /// Start from this model instead of one drawn from the seed
+    /// Start from this model instead of a random one
     #[arg(long, value_name = "FILE.safetensors", help_heading = "Submission")]
     pub initial: Option<PathBuf>,
-    /// Stay until the job ends, showing its progress; the exit code is the job's. Ctrl-C stops watching, and the job
-    /// goes on
+    /// Follow the job until it ends; the exit code says how it ended. Ctrl-C ends this command, and the job goes on
     #[arg(long, help_heading = "Submission")]
     pub watch: bool,
-    /// With --watch: give up if the coordinator can't be reached for so long
+    /// With --watch: end if the coordinator can't be reached for this long, in seconds
     #[arg(long, value_name = "SECONDS", default_value = "60", value_parser = seconds, help_heading = "Submission")]
     pub patience: Duration,
-    /// Print JSON: the job's summary; with --watch, then its events and the summary at the end, each on a line
+    /// Print JSON lines: the job; with --watch also its events, and the summary at the end
     #[arg(long, help_heading = "Submission")]
     pub json: bool,
-    /// Where the coordinator is.
+    /// The coordinator.
     #[command(flatten)]
     pub connect: ConnectArgs,
 }
@@ -86,7 +86,11 @@ impl SubmitArgs {
 
 fn submitted_line(summary: &JobSummary) -> String {
     format!(
-        "job {}: {} on {}, {} parameters; {}",
-        summary.job, summary.spec.model, summary.spec.dataset, summary.parameters, summary.detail
+        "job {}: {} on {}, {}; {}",
+        summary.job,
+        summary.spec.model,
+        summary.spec.dataset,
+        plural(summary.parameters, "parameter"),
+        summary.detail
     )
 }

@@ -11,15 +11,16 @@ use crate::{
     protocol::{Gpu, Hardware, WorkerSummary},
     round::WorkerState,
     transport::Operator,
+    words::plural,
 };
 
-/// Show the workers, live and gone.
+/// List the workers.
 #[derive(Debug, Clone, Args)]
 pub struct WorkersArgs {
     /// Print JSON
     #[arg(long)]
     pub json: bool,
-    /// Where the coordinator is.
+    /// The coordinator.
     #[command(flatten)]
     pub connect: ConnectArgs,
 }
@@ -44,13 +45,13 @@ impl WorkersArgs {
     }
 }
 
-/// Ask whether the coordinator is well; needs no token.
+/// Ask the coordinator whether it is running; needs no join token.
 #[derive(Debug, Clone, Args)]
 pub struct HealthArgs {
     /// Print JSON
     #[arg(long)]
     pub json: bool,
-    /// Where the coordinator is.
+    /// The coordinator.
     #[command(flatten)]
     pub connect: ConnectArgs,
 }
@@ -74,8 +75,11 @@ impl HealthArgs {
             .running
             .map_or("no job runs".to_string(), |job| format!("job {job} runs"));
         screen.print(&format!(
-            "well: version {}, protocol {}, {} workers, {running}, {} jobs wait",
-            health.version, health.protocol, health.workers, health.queued
+            "well: version {}, protocol {}, {}, {running}, {} waiting",
+            health.version,
+            health.protocol,
+            plural(health.workers, "worker"),
+            plural(health.queued, "job")
         ))
     }
 }
@@ -105,15 +109,17 @@ fn describe(hardware: &Hardware) -> String {
     parts.extend(hardware.cpu.clone());
     parts.extend(match (hardware.physical_cores, hardware.logical_cores) {
         (_, 0) => None,
-        (Some(cores), threads) if cores != threads => {
-            Some(format!("{cores} cores, {threads} threads"))
-        }
-        (_, cores) => Some(format!("{cores} cores")),
+        (Some(cores), threads) if cores != threads => Some(format!(
+            "{}, {}",
+            plural(cores, "core"),
+            plural(threads, "thread")
+        )),
+        (_, cores) => Some(plural(cores, "core")),
     });
     if hardware.memory_bytes > 0 {
         parts.push(gibibytes(hardware.memory_bytes));
     }
-    // Equal ones stand side by side in NVML's order, or else a count would hide which is which.
+    // Only neighbours in NVML's order are counted together: the place in the list is a GPU's index.
     for equal in hardware.gpus.chunk_by(|a, b| a == b) {
         let count = match equal.len() {
             1 => String::new(),

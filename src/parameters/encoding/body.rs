@@ -560,6 +560,18 @@ pub enum EncodingError {
     /// The model has more values than a sparse payload can number.
     #[error("the model has more values than 32 bits can number")]
     TooLong,
+    /// A value is finite, and too large for the encoding.
+    #[error("tensor {name:?} has the value {value}, and the largest of {encoding} is {largest}")]
+    Overflow {
+        /// The tensor.
+        name: String,
+        /// The value, in digits.
+        value: String,
+        /// The encoding.
+        encoding: String,
+        /// The largest value that the encoding has, in digits.
+        largest: String,
+    },
 }
 
 impl From<LayoutError> for EncodingError {

@@ -20,8 +20,9 @@ const BLOCK: usize = 64 * GROUP;
 ///
 /// # Errors
 ///
-/// [`SafetensorsError::NotFinite`] names the first tensor with a value that is not finite once it is encoded: one
-/// above 65504 has no form in f16. [`SafetensorsError::Layout`] if the form is of another layout.
+/// [`EncodingError::Overflow`] names the first tensor with a value that is too large for the encoding, such as one above
+/// 65504 for f16, and [`SafetensorsError::NotFinite`] the first with a NaN or an infinity. [`SafetensorsError::Layout`] if
+/// the form is of another layout.
 pub fn encode(form: &Form, parameters: &Arc<Parameters>) -> Result<Encoded, EncodingError> {
     form.layout().check_same(parameters.layout())?;
     if form.is_sparse() {
@@ -73,8 +74,7 @@ fn encode_range(
     if encoder.encode(values, scales, &mut back[..places.values_len]) {
         return Ok(());
     }
-    let name = encoder.unfit(values);
-    Err(SafetensorsError::NotFinite { name }.into())
+    Err(encoder.unfit(values))
 }
 
 /// Encodes the values of a range that are stored in one way.
@@ -151,12 +151,24 @@ impl<'a> RangeEncoder<'a> {
         encode_block(self.encoding, values, scales, out)
     }
 
-    /// The tensor of the first value that is not finite once it is encoded.
-    pub fn unfit(&self, values: &[f32]) -> String {
-        let layout = self.form.layout();
-        layout.name_at(self.range.start, values, |value| {
-            !fits(self.encoding, value)
-        })
+    /// Why a value can't be encoded: the first that is not finite once it is.
+    pub fn unfit(&self, values: &[f32]) -> EncodingError {
+        let name = self
+            .form
+            .layout()
+            .name_at(self.range.start, values, |value| {
+                !fits(self.encoding, value)
+            });
+        let unfit = values.iter().find(|value| !fits(self.encoding, **value));
+        match unfit {
+            Some(value) if value.is_finite() => EncodingError::Overflow {
+                name,
+                value: format!("{value:.2e}"),
+                encoding: self.encoding.to_string(),
+                largest: largest(self.encoding),
+            },
+            _ => SafetensorsError::NotFinite { name }.into(),
+        }
     }
 }
 
@@ -200,6 +212,15 @@ fn fits(encoding: Encoding, value: f32) -> bool {
         Encoding::F16 => f16::from_f32(value).is_finite(),
         Encoding::Bf16 => bf16::from_f32(value).is_finite(),
         _ => value.is_finite(),
+    }
+}
+
+/// The largest value of an encoding, in digits.
+fn largest(encoding: Encoding) -> String {
+    match encoding {
+        Encoding::F16 => f16::MAX.to_string(),
+        Encoding::Bf16 => format!("{:.2e}", bf16::MAX),
+        _ => format!("{:.2e}", f32::MAX),
     }
 }
 

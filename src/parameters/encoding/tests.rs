@@ -251,12 +251,23 @@ fn values_without_a_form_are_named_errors() {
             other => panic!("{encoding}: {other:?}"),
         }
     };
-    assert_eq!(not_finite(Encoding::F16, 65520.0), "c");
     for encoding in [Encoding::F16, Encoding::Bf16, Encoding::Int8, SPARSE] {
         for value in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
             assert_eq!(not_finite(encoding, value), "c");
         }
     }
+}
+
+#[test]
+fn a_value_too_large_for_an_encoding_is_named_with_the_largest() {
+    let mut values = vec![1.0; 900];
+    values[899] = -81_234.0;
+    let parameters = parameters(&values);
+    let error = encode(&form(Encoding::F16, parameters.layout()), &parameters).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "tensor \"c\" has the value -8.12e4, and the largest of f16 is 65504"
+    );
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use super::{Phase, RoundMachine};
 use crate::{
     ids::{ClientId, ModelVersion, RoundId, Timestamp},
-    round::{Command, Excluded, JobEvent, collection::Collection},
+    round::{Command, Excluded, JobEvent, collection::Collection, failures},
     strategy::Aggregation,
 };
 
@@ -42,7 +42,7 @@ impl RoundMachine {
         };
         let mut reason =
             format!("{why} with {accepted} of {quorum} accepted reports that the quorum needs");
-        if let Some(failures) = describe_failures(current) {
+        if let Some(failures) = failures::describe(current.failures()) {
             reason = format!("{reason}; {failures}");
         }
         self.abandon(reason, now);
@@ -160,24 +160,6 @@ impl RoundMachine {
         }
         accepted.into_iter().map(|(client, _)| client).collect()
     }
-}
-
-/// The reason of the first client that failed, with the worker that said so, and how many more failed.
-fn describe_failures(round: &Collection) -> Option<String> {
-    let mut failures = round.failures();
-    let (client, failure) = failures.next()?;
-    let mut text = match failure.worker {
-        Some(worker) => format!(
-            "client {client} (worker {worker}) failed: {}",
-            failure.reason
-        ),
-        None => format!("client {client} failed: {}", failure.reason),
-    };
-    let more = failures.count();
-    if more > 0 {
-        text = format!("{text}; {more} more failed");
-    }
-    Some(text)
 }
 
 /// Checks that an aggregation accounts for each accepted report once, and folded as many as the quorum.

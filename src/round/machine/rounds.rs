@@ -7,6 +7,7 @@ use crate::{
     ids::{ClientId, RoundId, Timestamp},
     round::{ClientSpec, Command, JobEvent, collection::Collection},
     strategy::{ClientInfo, RoundPlan},
+    words::plural,
 };
 
 impl RoundMachine {
@@ -20,8 +21,8 @@ impl RoundMachine {
         };
         if clients.len() < self.quorum() {
             return self.fail(format!(
-                "the job has {} clients, and its quorum is {}",
-                clients.len(),
+                "the job has {}, and its quorum is {}",
+                plural(clients.len(), "client"),
                 self.quorum()
             ));
         }

@@ -1,12 +1,13 @@
-//! Where a job stands, in words.
+//! What a job is doing, in words.
 
 use super::{Phase, RoundMachine};
 use crate::{
     ids::{ModelVersion, RoundId},
     round::Outcome,
+    words::plural,
 };
 
-/// Where a job stands.
+/// What a job is doing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RoundStatus {
     /// One word: waiting, preparing, gathering, dealing, evaluating, planning, collecting, aggregating, publishing, finishing, completed,
@@ -77,14 +78,15 @@ impl RoundMachine {
             ),
             Phase::Dealing => format!("dealing the data before round {}", self.round.next()),
             Phase::CatchingUp => format!(
-                "waiting for the evaluation of {} versions before round {}",
-                self.unevaluated(),
+                "waiting for the evaluation of {} before round {}",
+                plural(self.unevaluated(), "version"),
                 self.round.next()
             ),
             Phase::Planning => format!("planning round {}", self.round),
             Phase::Collecting => {
                 let orphans = match self.leases.orphans() {
                     0 => String::new(),
+                    1 => "; 1 client has no live worker".to_string(),
                     orphans => format!("; {orphans} clients have no live worker"),
                 };
                 format!(
@@ -92,13 +94,21 @@ impl RoundMachine {
                     self.round
                 )
             }
-            Phase::Aggregating => format!("folding {accepted} reports of round {}", self.round),
+            Phase::Aggregating => {
+                format!(
+                    "folding {} of round {}",
+                    plural(accepted, "report"),
+                    self.round
+                )
+            }
             Phase::Publishing { .. } => format!("storing version {}", self.version.next()),
             Phase::Finishing => format!(
-                "waiting for the evaluation of {} versions",
-                self.unevaluated()
+                "waiting for the evaluation of {}",
+                plural(self.unevaluated(), "version")
             ),
-            Phase::Ended(Outcome::Completed) => format!("{} rounds committed", self.version),
+            Phase::Ended(Outcome::Completed) => {
+                format!("{} committed", plural(self.version, "round"))
+            }
             Phase::Ended(Outcome::Failed { reason }) => reason.clone(),
             Phase::Ended(Outcome::Cancelled) => "cancelled by the operator".to_string(),
         }

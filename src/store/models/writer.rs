@@ -13,8 +13,7 @@ use super::{
 };
 use crate::{
     parameters::{
-        BlockBuffer, BlockError, BlockWriter, Form, RangeEncoder, checked,
-        safetensors::SafetensorsError,
+        BlockBuffer, BlockError, BlockWriter, EncodingError, Form, RangeEncoder, checked,
     },
     store::{ModelForm, ModelWriter, StateForm, StoreError, StoredModel},
 };
@@ -36,7 +35,7 @@ struct Target {
     buffer: BlockBuffer,
     scales: BlockBuffer,
     /// The first value that has no form in the encoding: its place, and its tensor.
-    unfit: Option<(usize, String)>,
+    unfit: Option<(usize, EncodingError)>,
 }
 
 impl Writer {
@@ -123,7 +122,7 @@ impl Target {
 }
 
 /// Keeps the first place only: blocks come in any order, and the message must not depend on it.
-fn note_unfit(unfit: &mut Option<(usize, String)>, place: usize, tensor: String) {
+fn note_unfit(unfit: &mut Option<(usize, EncodingError)>, place: usize, tensor: EncodingError) {
     match unfit {
         Some((first, _)) if *first <= place => {}
         _ => *unfit = Some((place, tensor)),
@@ -170,8 +169,7 @@ impl ModelWriter for Writer {
             next,
             ..
         } = *self;
-        if let Some((_, name)) = sent.as_ref().and_then(|sent| sent.unfit.clone()) {
-            let error = SafetensorsError::NotFinite { name };
+        if let Some((_, error)) = sent.as_ref().and_then(|sent| sent.unfit.clone()) {
             return Err(StoreError::Encoding(error.to_string()));
         }
         state::write(next.folder(), &next.path, numbers)?;

@@ -114,7 +114,10 @@ pub(super) fn from_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem>
         return Err(Problem::new(RefusalKind::Malformed, detail));
     }
     serde_json::from_slice(bytes).map_err(|error| {
-        let problem = Problem::new(RefusalKind::Malformed, error.to_string());
+        let problem = Problem::new(
+            RefusalKind::Malformed,
+            crate::plain::plain(&error.to_string()),
+        );
         match error.classify() {
             serde_json::error::Category::Data => problem,
             _ => problem.with_status(StatusCode::BAD_REQUEST),

@@ -1,4 +1,4 @@
-//! Datasets of images by name, read once.
+//! Datasets of images by name, each read once.
 
 use std::{
     collections::BTreeMap,
@@ -13,11 +13,11 @@ use crate::{
     model::ClassifierShape,
 };
 
-/// What was read or handed in so far, and where to look for more.
+/// The datasets that were read or handed in so far, and the folder of the others.
 #[derive(Default)]
 pub(super) struct Datasets {
     pub(super) folder: Option<PathBuf>,
-    /// Locked while a dataset is read, so that two threads do not read it twice.
+    /// Locked while a dataset is read: two threads that need it read it once.
     read: Mutex<BTreeMap<String, Arc<Dataset>>>,
 }
 
@@ -56,18 +56,12 @@ impl Datasets {
 
     /// The shape of a dataset's images; of the known ones without the data being here.
     pub(super) fn shape(&self, name: &str) -> Result<ClassifierShape, TrainError> {
-        let known = |channels, side| ClassifierShape {
-            channels,
-            height: side,
-            width: side,
-            classes: 10,
-        };
         if let Some(dataset) = self.lock().get(name) {
             return Ok(shape_of(dataset));
         }
         match name {
-            "digits" => Ok(known(1, 8)),
-            "cifar10" => Ok(known(3, 32)),
+            "digits" => Ok(ten_classes(1, 8)),
+            "cifar10" => Ok(ten_classes(3, 32)),
             _ => Ok(shape_of(&*self.open(name)?)),
         }
     }
@@ -75,5 +69,15 @@ impl Datasets {
     fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Dataset>>> {
         // Whole datasets are inserted, so that a panic leaves nothing half done.
         self.read.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The shape of square images in ten classes.
+fn ten_classes(channels: usize, side: usize) -> ClassifierShape {
+    ClassifierShape {
+        channels,
+        height: side,
+        width: side,
+        classes: 10,
     }
 }

@@ -22,7 +22,7 @@ pub(super) struct Family<C: Classifier> {
 /// Makes a classifier for images of a shape.
 pub(super) type Build<C> = dyn Fn(&ClassifierShape, &Device) -> Result<C, TrainError> + Send + Sync;
 
-/// Where the values of an initial global model come from.
+/// What draws the values of an initial global model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Initial {
     /// PyTorch's distributions, drawn on the host: the same on every device.

@@ -92,14 +92,14 @@ pub enum Split {
     Test,
 }
 
-/// One batch: which examples, where to compute, and what to draw from.
+/// One batch: its examples, the device to compute on, and the generators to draw from.
 #[derive(Debug)]
 pub struct Minibatch<'a> {
     /// The split that the indices point into.
     pub split: Split,
     /// Indices of the examples, below the split's number of them.
     pub examples: &'a [u32],
-    /// Where the module is: with autodiff while training.
+    /// The module's device: with autodiff while training.
     pub device: &'a Device,
     /// While training: the generators of this client and round.
     pub randomness: Option<Randomness<'a>>,

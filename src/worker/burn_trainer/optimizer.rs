@@ -12,6 +12,7 @@ use crate::job::{OptimizerKind, TrainingSettings};
 
 /// A new optimizer without any state. The learning rate is given at each step.
 pub(super) fn local_optimizer(settings: &TrainingSettings) -> ModuleOptimizer {
+    // None instead of a factor of zero spares a pass over the parameters in each step.
     let penalty = (settings.weight_decay > 0.0).then_some(settings.weight_decay as f32);
     match settings.optimizer {
         OptimizerKind::Sgd => ModuleOptimizer::from(Sgd {
@@ -19,6 +20,7 @@ pub(super) fn local_optimizer(settings: &TrainingSettings) -> ModuleOptimizer {
             momentum: (settings.momentum > 0.0).then_some(settings.momentum as f32),
         }),
         OptimizerKind::Adam => AdamConfig::new()
+            // PyTorch's defaults: burn's epsilon is another one.
             .with_beta_1(0.9)
             .with_beta_2(0.999)
             .with_epsilon(1e-8)
@@ -60,6 +62,7 @@ impl Optimizer for Sgd {
         };
         let velocity = match state {
             Some(state) => gradient.add(state.0.mul_scalar(momentum)),
+            // PyTorch's first velocity is the gradient itself, not a share of it.
             None => gradient,
         };
         let moved = parameter - velocity.clone().mul_scalar(lr);

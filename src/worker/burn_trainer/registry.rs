@@ -7,10 +7,10 @@ use burn::tensor::Device;
 use super::{
     Learner,
     datasets::Datasets,
+    device_pool::DevicePool,
     erased::{AnyFamily, AnyLearner, Shared},
     guarded,
     images::{Family, Initial},
-    seats::Seats,
 };
 use crate::{
     backend::{DeviceError, DeviceSpec},
@@ -36,7 +36,7 @@ use crate::{
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct BurnTrainers {
-    seats: Seats,
+    devices: DevicePool,
     models: BTreeMap<String, Arc<dyn AnyFamily>>,
     learners: BTreeMap<String, BTreeMap<String, Arc<dyn AnyLearner>>>,
     datasets: Datasets,
@@ -65,15 +65,15 @@ impl BurnTrainers {
     /// equals: with as many slots as devices, or a multiple of that, each device trains its share and never more.
     /// Initial models are drawn on the first.
     ///
-    /// The trainers of all devices round in their own way: which client's training comes to which device depends on who
-    /// is quick, and with unlike devices the bits of the result do, too.
+    /// Kinds of devices round differently, and which device trains a client depends on which is free first: with unlike
+    /// devices, two runs of one job differ in their last bits.
     ///
     /// # Errors
     ///
-    /// [`DeviceError`] if one of them is not there, stands twice, or there is none.
+    /// [`DeviceError`] if one of them is not there or is named twice, or if none is named.
     pub fn on(devices: impl IntoIterator<Item = DeviceSpec>) -> Result<Self, DeviceError> {
         let trainers = Self {
-            seats: Seats::on(devices)?,
+            devices: DevicePool::on(devices)?,
             models: BTreeMap::new(),
             learners: BTreeMap::new(),
             datasets: Datasets::default(),
@@ -91,7 +91,7 @@ impl BurnTrainers {
         self
     }
 
-    /// An image classifier of one's own, for any dataset of images. A model of this name that was known before is
+    /// Adds an image classifier, for any dataset of images. A model of this name that was known before is
     /// replaced.
     ///
     /// Its initial values are those that the module draws when it is built; see [`Learner::initial`].
@@ -109,13 +109,13 @@ impl BurnTrainers {
         )
     }
 
-    /// A dataset of images of one's own, for any classifier.
+    /// Adds a dataset of images, for any classifier.
     pub fn with_dataset(mut self, name: impl Into<String>, dataset: Dataset) -> Self {
         self.datasets.insert(name.into(), dataset);
         self
     }
 
-    /// A module with its own data and loss, for jobs that name both this model and this dataset.
+    /// Adds a module with its own data and loss, for jobs that name both this model and this dataset.
     pub fn with_learner<L: Learner>(
         mut self,
         model: impl Into<String>,
@@ -178,22 +178,23 @@ impl BurnTrainers {
 impl TrainerFactory for BurnTrainers {
     fn trainer(&self, job: &JobDescription) -> Result<Box<dyn LocalTrainer>, TrainError> {
         match self.learner(job) {
-            Some(learner) => self.seats.seated(|device| learner.trainer(device)),
+            Some(learner) => self.devices.trainer(|device| learner.trainer(device)),
             None => {
                 let family = self.family(job)?;
                 let dataset = self.datasets.open(&job.dataset)?;
-                self.seats.seated(|device| family.trainer(dataset, device))
+                self.devices
+                    .trainer(|device| family.trainer(dataset, device))
             }
         }
     }
 
     fn initial(&self, job: &JobDescription) -> Result<Parameters, TrainError> {
         guarded(|| match self.learner(job) {
-            Some(learner) => learner.initial(self.seats.first(), job.seed),
+            Some(learner) => learner.initial(self.devices.first(), job.seed),
             None => {
                 let family = self.family(job)?;
                 let shape = self.datasets.shape(&job.dataset)?;
-                family.initial(&shape, self.seats.first(), job.seed)
+                family.initial(&shape, self.devices.first(), job.seed)
             }
         })
     }

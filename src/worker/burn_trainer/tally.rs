@@ -1,6 +1,6 @@
 //! Sums of losses and right answers, read from the device seldom enough not to stall it.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt::Display};
 
 use burn::tensor::Tensor;
 
@@ -57,13 +57,10 @@ impl Tally {
         if self.counts.is_empty() {
             return Ok(());
         }
-        let unreadable = |error: &dyn std::error::Error| TrainError::Model(error.to_string());
         let data = Tensor::cat(std::mem::take(&mut self.waiting), 0)
             .try_into_data()
-            .map_err(|error| unreadable(&error))?;
-        let values = data
-            .try_into_vec_as::<f32>()
-            .map_err(|error| unreadable(&error))?;
+            .map_err(unreadable)?;
+        let values = data.try_into_vec_as::<f32>().map_err(unreadable)?;
         for (pair, count) in values.chunks_exact(2).zip(self.counts.drain(..)) {
             self.loss += f64::from(pair[0]) * count as f64;
             self.examples += count as u64;
@@ -74,25 +71,32 @@ impl Tally {
         Ok(())
     }
 
-    /// The means over all examples.
-    pub(super) fn finish(mut self) -> Result<Measured, TrainError> {
-        self.read()?;
-        let mean = |sum: f64| match self.examples {
+    fn mean(&self, sum: f64) -> f64 {
+        match self.examples {
             0 => 0.0,
             examples => sum / examples as f64,
-        };
-        let loss = mean(self.loss);
+        }
+    }
+
+    /// Returns the means over all examples.
+    pub(super) fn finish(mut self) -> Result<Measured, TrainError> {
+        self.read()?;
+        let loss = self.mean(self.loss);
         if !loss.is_finite() {
             return Err(TrainError::Model(format!(
-                "the loss is {loss}: a smaller learning rate may help"
+                "the loss is {loss}; a smaller learning rate (--lr) may help"
             )));
         }
         Ok(Measured {
             loss,
-            accuracy: self.correct.map(mean),
+            accuracy: self.correct.map(|correct| self.mean(correct)),
             examples: self.examples,
         })
     }
+}
+
+fn unreadable(error: impl Display) -> TrainError {
+    TrainError::Model(error.to_string())
 }
 
 /// What was measured over all examples of a training or an evaluation.

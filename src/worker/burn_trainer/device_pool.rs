@@ -11,20 +11,30 @@ use crate::{
     worker::{ClientContext, EvalTask, LocalTrainer, LocalUpdate, TrainError, TrainTask},
 };
 
-/// The devices of a factory, at least one, and who is on them.
-pub(super) struct Seats {
-    devices: Vec<Seat>,
-    places: Arc<Places>,
+/// The devices of a factory, at least one, and how many trainers live on each.
+pub(super) struct DevicePool {
+    devices: Vec<PooledDevice>,
+    live: Arc<LiveTrainers>,
 }
 
-struct Seat {
+struct PooledDevice {
     name: String,
     device: Device,
     meter: Option<Arc<EnergyMeter>>,
 }
 
-impl Seats {
-    /// These devices, each found to work.
+impl PooledDevice {
+    fn open(spec: DeviceSpec) -> Result<Self, DeviceError> {
+        Ok(Self {
+            name: spec.to_string(),
+            device: spec.device()?,
+            meter: EnergyMeter::of(spec),
+        })
+    }
+}
+
+impl DevicePool {
+    /// A pool of these devices, each found to work.
     pub fn on(devices: impl IntoIterator<Item = DeviceSpec>) -> Result<Self, DeviceError> {
         let mut specs = Vec::new();
         for device in devices {
@@ -38,50 +48,48 @@ impl Seats {
         if specs.is_empty() {
             return Err(DeviceError::NoDevice);
         }
-        let seat = |spec: DeviceSpec| {
-            Ok(Seat {
-                name: spec.to_string(),
-                device: spec.device()?,
-                meter: EnergyMeter::of(spec),
-            })
-        };
-        let devices: Vec<_> = specs.into_iter().map(seat).collect::<Result<_, _>>()?;
+        let mut devices = Vec::new();
+        for spec in specs {
+            devices.push(PooledDevice::open(spec)?);
+        }
         Ok(Self {
-            places: Arc::new(Places::new(devices.len())),
+            live: Arc::new(LiveTrainers::on(devices.len())),
             devices,
         })
     }
 
+    /// The device that initial models are drawn on.
     pub fn first(&self) -> &Device {
         &self.devices[0].device
     }
 
     /// Makes a trainer on the device with the fewest.
-    pub fn seated(
+    pub fn trainer(
         &self,
         make: impl FnOnce(Device) -> Result<Box<dyn LocalTrainer>, TrainError>,
     ) -> Result<Box<dyn LocalTrainer>, TrainError> {
-        let place = self.places.take();
-        let seat = &self.devices[place.index];
-        Ok(Box::new(Seated {
-            trainer: make(seat.device.clone())?,
-            name: seat.name.clone(),
-            meter: seat.meter.clone(),
+        // Before the trainer is made: making it takes seconds, and another thread must not choose the same device meanwhile.
+        let place = self.live.take_place();
+        let pooled = &self.devices[place.index];
+        Ok(Box::new(PooledTrainer {
+            trainer: make(pooled.device.clone())?,
+            device: pooled.name.clone(),
+            meter: pooled.meter.clone(),
             _place: place,
         }))
     }
 }
 
 /// A trainer with its place on a device.
-struct Seated {
+struct PooledTrainer {
     trainer: Box<dyn LocalTrainer>,
-    name: String,
+    device: String,
     meter: Option<Arc<EnergyMeter>>,
-    /// After the trainer, so that it is given back when the trainer is gone.
+    /// After the trainer, so that the place is given back when the trainer's memory on the device is.
     _place: Place,
 }
 
-impl LocalTrainer for Seated {
+impl LocalTrainer for PooledTrainer {
     fn train(
         &mut self,
         global: &Parameters,
@@ -101,7 +109,7 @@ impl LocalTrainer for Seated {
     }
 
     fn device(&self) -> Option<String> {
-        Some(self.name.clone())
+        Some(self.device.clone())
     }
 
     fn meter(&self) -> Option<Arc<EnergyMeter>> {
@@ -109,41 +117,41 @@ impl LocalTrainer for Seated {
     }
 }
 
-/// How many live on each of several devices.
-struct Places(Mutex<Vec<usize>>);
+/// How many trainers live on each of several devices.
+struct LiveTrainers(Mutex<Vec<usize>>);
 
-/// A place on the device of this index, given back when it is dropped.
+/// A trainer's place on the device of this index, given back when it is dropped.
 struct Place {
-    places: Arc<Places>,
+    live: Arc<LiveTrainers>,
     index: usize,
 }
 
-impl Places {
-    fn new(devices: usize) -> Self {
+impl LiveTrainers {
+    fn on(devices: usize) -> Self {
         Self(Mutex::new(vec![0; devices]))
     }
 
-    /// A place where the fewest are, on the first of equals.
-    fn take(self: &Arc<Self>) -> Place {
-        let mut live = self.live();
-        let index = (0..live.len())
-            .min_by_key(|index| live[*index])
+    /// Takes a place on the device with the fewest trainers, the first of equals.
+    fn take_place(self: &Arc<Self>) -> Place {
+        let mut counts = self.counts();
+        let index = (0..counts.len())
+            .min_by_key(|index| counts[*index])
             .unwrap_or(0);
-        live[index] += 1;
+        counts[index] += 1;
         Place {
-            places: self.clone(),
+            live: self.clone(),
             index,
         }
     }
 
-    fn live(&self) -> MutexGuard<'_, Vec<usize>> {
+    fn counts(&self) -> MutexGuard<'_, Vec<usize>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.places.live()[self.index] -= 1;
+        self.live.counts()[self.index] -= 1;
     }
 }
 
@@ -152,38 +160,38 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_place_is_where_the_fewest_are_and_on_the_first_of_equals() {
-        let places = Arc::new(Places::new(3));
-        let mut taken: Vec<_> = (0..7).map(|_| places.take()).collect();
+    fn a_place_is_on_the_device_with_the_fewest_and_on_the_first_of_equals() {
+        let live = Arc::new(LiveTrainers::on(3));
+        let mut taken: Vec<_> = (0..7).map(|_| live.take_place()).collect();
         let indices: Vec<_> = taken.iter().map(|place| place.index).collect();
         assert_eq!(indices, [0, 1, 2, 0, 1, 2, 0]);
         // Both of the last device go: it gets the next two.
         taken.retain(|place| place.index != 2);
         assert_eq!(
-            [places.take(), places.take()].map(|place| place.index),
+            [live.take_place(), live.take_place()].map(|place| place.index),
             [2, 2]
         );
     }
 
     #[test]
     fn a_place_comes_back_after_a_panic() {
-        let places = Arc::new(Places::new(2));
-        let first = places.take();
-        let others = places.clone();
+        let live = Arc::new(LiveTrainers::on(2));
+        let first = live.take_place();
+        let others = live.clone();
         let died = std::thread::spawn(move || {
-            let _place = others.take();
+            let _place = others.take_place();
             panic!("as a trainer might");
         });
         assert!(died.join().is_err());
-        assert_eq!((first.index, places.take().index), (0, 1));
-        assert_eq!(*places.live(), [1, 0]);
+        assert_eq!((first.index, live.take_place().index), (0, 1));
+        assert_eq!(*live.counts(), [1, 0]);
     }
 
     #[test]
     fn a_trainer_that_cannot_be_made_takes_no_place() {
-        let seats = Seats::on([DeviceSpec::Cpu]).unwrap();
-        let failed = seats.seated(|_| Err(TrainError::Cancelled));
+        let pool = DevicePool::on([DeviceSpec::Cpu]).unwrap();
+        let failed = pool.trainer(|_| Err(TrainError::Cancelled));
         assert!(failed.is_err());
-        assert_eq!(*seats.places.live(), [0]);
+        assert_eq!(*pool.live.counts(), [0]);
     }
 }
