@@ -30,6 +30,7 @@ mod proportional;
 mod quantity_skew;
 mod shard;
 mod spec;
+mod spelling;
 #[cfg(test)]
 mod tests;
 
@@ -42,6 +43,8 @@ pub use proportional::Proportional;
 pub use quantity_skew::QuantitySkew;
 pub use shard::Shard;
 pub use spec::{Capacity, PartitionSpec};
+#[cfg(feature = "http")]
+pub(crate) use spelling::PartitionSpelling;
 
 /// Deals examples to clients.
 ///
