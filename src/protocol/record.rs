@@ -11,7 +11,7 @@ use crate::{
 
 /// One line of `rounds.jsonl`: a round that ended.
 ///
-/// Of what can be missing, `abandoned` tells whether the round made a version. Lines of earlier versions of this crate,
+/// Of what can be missing, `abandoned` tells whether the round made a version. Lines of earlier versions of `fedavg`,
 /// which have `clients` instead of `accepted` and `folded`, are read as rounds without exclusions.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "http", derive(utoipa::ToSchema))]

@@ -76,7 +76,7 @@ pub struct WorkerSummary {
 #[cfg_attr(feature = "http", derive(utoipa::ToSchema))]
 #[non_exhaustive]
 pub struct Health {
-    /// The crate's version.
+    /// The version of the coordinator's program.
     pub version: String,
     /// The newest version of the protocol that it speaks.
     pub protocol: u32,

@@ -19,15 +19,17 @@ const PREFIX: &str = "#/components/schemas/";
 
 #[test]
 fn no_description_names_anything_of_rust() {
+    let document = document();
     let schemas = schemas();
-    let names: BTreeSet<&str> = schemas
-        .as_object()
-        .unwrap()
-        .keys()
-        .map(|name| &**name)
-        .collect();
+    let mut names: BTreeSet<String> = schemas.as_object().unwrap().keys().cloned().collect();
+    // A header may be named as well: `Range`.
+    for_each_object(&document, &mut |object| {
+        if object.contains_key("in") {
+            names.extend(object["name"].as_str().map(str::to_string));
+        }
+    });
     let mut count = 0;
-    for_each_object(&document(), &mut |object| {
+    for_each_object(&document, &mut |object| {
         for field in ["description", "summary"] {
             let Some(text) = object.get(field).and_then(Value::as_str) else {
                 continue;
