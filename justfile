@@ -34,6 +34,16 @@ examples:
 pytorch-worker PYTHON="python3":
     scripts/ci-python-worker {{ PYTHON }} torch
 
+# A client in Python, generated from the OpenAPI document, calls a coordinator built from here; CI runs it.
+openapi-python:
+    cargo build --release --bins
+    scripts/ci-openapi python
+
+# Types in TypeScript, generated from the OpenAPI document without a warning (needs Node.js).
+openapi-typescript:
+    cargo build --release --bins
+    scripts/ci-openapi typescript
+
 # What CI runs with LibTorch on the CPU: installs it, all tests, jobs; CIFAR-10 where FEDAVG_DATA has it.
 libtorch:
     scripts/ci-libtorch

@@ -78,6 +78,10 @@ impl ModelVersion {
     Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
 )]
 #[cfg_attr(feature = "http", derive(utoipa::ToSchema))]
+#[cfg_attr(
+    feature = "http",
+    schema(description = "A moment, in milliseconds since the Unix epoch.")
+)]
 #[serde(transparent)]
 pub struct Timestamp(pub u64);
 

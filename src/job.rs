@@ -53,17 +53,20 @@ pub struct JobSpec {
     /// The name of the dataset: `digits`, `cifar10`, `folder:NAME` or one that an embedder registered.
     pub dataset: String,
     /// Number of clients. Without it: as many as there are workers when the job starts.
+    #[cfg_attr(feature = "http", schema(minimum = 1))]
     pub clients: Option<u32>,
     /// How the examples are dealt over the clients.
-    #[cfg_attr(feature = "http", schema(value_type = Object))]
+    #[cfg_attr(feature = "http", schema(value_type = crate::partition::PartitionSpelling))]
     pub partition: PartitionSpec,
     /// Number of rounds to commit.
+    #[cfg_attr(feature = "http", schema(minimum = 1))]
     pub rounds: u32,
     /// The number of the first round, at least 1. A job that goes on from the model of another one, with the same seed, takes
     /// the number after the other's last round: it then draws the cohorts and shuffles that the other would have drawn.
     #[serde(skip_serializing_if = "is_one")]
+    #[cfg_attr(feature = "http", schema(minimum = 1))]
     pub first_round: u32,
-    /// Seeds every random draw of the job.
+    /// Seeds every random draw of the job. A language whose numbers are doubles reads it exactly up to 2^53.
     pub seed: u64,
     /// How clients train.
     #[serde(deserialize_with = "StrictTrainingSettings::deserialize")]
@@ -129,9 +132,14 @@ pub enum StrategySpec {
     FedAvg {
         /// The share of the clients whose reports a round waits for, above 0 and at most 1.
         #[serde(default = "one")]
+        #[cfg_attr(
+            feature = "http",
+            schema(exclusive_minimum = 0, maximum = 1, default = 1.0)
+        )]
         fraction: f64,
         /// How many more clients than the goal are chosen, as a share of the goal.
         #[serde(default)]
+        #[cfg_attr(feature = "http", schema(minimum = 0, default = 0.0))]
         over_selection: f64,
         /// How much each report counts.
         #[serde(default)]
@@ -188,7 +196,9 @@ impl StrategySpec {
     }
 }
 
-/// Who evaluates the global model on the test split.
+/// Who evaluates the global model on the test split: `auto` is the coordinator if it has the data, else the workers;
+/// `coordinator` is a job that is refused if the coordinator lacks the data; of `workers`, each client evaluates its share;
+/// `never` is nobody.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "http", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
@@ -205,17 +215,15 @@ pub enum EvaluationMode {
     Never,
 }
 
-/// How parameters travel, each as text: `f32`, `f16`, `bf16`, `int8`, `top_k:FRACTION`.
+/// How parameters travel.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "http", derive(utoipa::ToSchema))]
 #[serde(default)]
 #[non_exhaustive]
 pub struct Encodings {
     /// The deltas in reports.
-    #[cfg_attr(feature = "http", schema(value_type = String))]
     pub reports: Encoding,
     /// The global models that workers download; `top_k` is for reports alone. The coordinator's own model stays f32.
-    #[cfg_attr(feature = "http", schema(value_type = String))]
     pub models: Encoding,
 }
 

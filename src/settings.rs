@@ -10,16 +10,21 @@ use serde::{Deserialize, Serialize};
 #[non_exhaustive]
 pub struct TrainingSettings {
     /// Passes over the partition.
+    #[cfg_attr(feature = "http", schema(minimum = 1))]
     pub local_epochs: u32,
     /// Examples per optimizer step; the last batch of a pass may be smaller.
+    #[cfg_attr(feature = "http", schema(minimum = 1))]
     pub batch_size: u32,
     /// The local optimizer, new in each round.
     pub optimizer: OptimizerKind,
     /// Learning rate.
+    #[cfg_attr(feature = "http", schema(minimum = 0))]
     pub lr: f64,
     /// Momentum of SGD; without dampening, not Nesterov's.
+    #[cfg_attr(feature = "http", schema(minimum = 0))]
     pub momentum: f64,
     /// L2 penalty, added to the gradient as PyTorch does.
+    #[cfg_attr(feature = "http", schema(minimum = 0))]
     pub weight_decay: f64,
     /// Flip and padded crop of the training images.
     pub augment: bool,
@@ -56,7 +61,7 @@ pub(crate) struct StrictTrainingSettings {
     augment: bool,
 }
 
-/// A local optimizer, as PyTorch defines it.
+/// A local optimizer, as PyTorch defines it: `sgd` has momentum, and `adam` betas 0.9 and 0.999 and an eps of 1e-8.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "http", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
@@ -76,18 +81,25 @@ pub enum OptimizerKind {
 #[non_exhaustive]
 pub struct RoundLimits {
     /// Seconds from a round's beginning to its deadline.
+    #[cfg_attr(feature = "http", schema(minimum = 1))]
     pub round_timeout: u64,
     /// The quorum: the fewest reports that may commit a round at its deadline.
+    #[cfg_attr(feature = "http", schema(minimum = 1))]
     pub min_updates: u32,
     /// The goal: how many reports a round waits for. Without it, the strategy's own.
+    #[cfg_attr(feature = "http", schema(minimum = 1))]
     pub goal: Option<u32>,
     /// How often a round is tried before the job fails.
+    #[cfg_attr(feature = "http", schema(minimum = 1))]
     pub max_attempts: u32,
     /// The fewest workers that a job starts with.
+    #[cfg_attr(feature = "http", schema(minimum = 1))]
     pub min_workers: u32,
     /// Seconds that a job waits for its first workers before it fails.
+    #[cfg_attr(feature = "http", schema(minimum = 1))]
     pub start_timeout: u64,
     /// Seconds that the workers have to evaluate a version before it is recorded as not evaluated.
+    #[cfg_attr(feature = "http", schema(minimum = 1))]
     pub evaluation_timeout: u64,
 }
 

@@ -5,8 +5,10 @@ use std::{collections::HashMap, ops::Range, sync::Arc};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-/// What federated averaging may do with a tensor.
+/// What federated averaging may do with a tensor: `trainable` is optimized and averaged, `buffer` is a statistic that is averaged
+/// alone, `frozen` is neither.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "http", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Role {
     /// Optimized by the client, averaged, moved by the server optimizer.

@@ -33,6 +33,8 @@ impl DType {
 
 /// Which tensors of the model a payload has: those of these roles. In JSON a list, such as `["trainable", "buffer"]`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "http", derive(utoipa::ToSchema))]
+#[cfg_attr(feature = "http", schema(value_type = Vec<Role>))]
 #[serde(into = "Vec<Role>", from = "Vec<Role>")]
 pub struct Roles(u8);
 
@@ -80,6 +82,7 @@ impl From<Roles> for Vec<Role> {
 
 /// The shape of a payload. In JSON `{"model": ["trainable", "buffer"]}` or `{"vector": 12}`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "http", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Shape {
@@ -100,15 +103,13 @@ pub struct PayloadSpec {
     /// Its name: 1 to 64 ASCII letters, digits, `_`, `-` and `.`. In a body, `NAME/` stands before each tensor's name.
     pub name: String,
     /// Which tensors it has.
-    #[cfg_attr(feature = "http", schema(value_type = Object))]
     pub shape: Shape,
     /// The type of its values.
     #[serde(default)]
     pub dtype: DType,
     /// How the values of trainable tensors travel; buffers and vectors always travel as they are. Other types than f32 have no
-    /// encoding but [`Encoding::F32`], which means "as they are".
+    /// encoding but `f32`, which means "as they are".
     #[serde(default)]
-    #[cfg_attr(feature = "http", schema(value_type = String))]
     pub encoding: Encoding,
 }
 

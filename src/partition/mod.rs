@@ -31,6 +31,7 @@ mod proportional;
 mod quantity_skew;
 mod shard;
 mod spec;
+mod spelling;
 #[cfg(test)]
 mod tests;
 
@@ -44,6 +45,8 @@ pub use proportional::Proportional;
 pub use quantity_skew::QuantitySkew;
 pub use shard::Shard;
 pub use spec::{Capacity, PartitionSpec};
+#[cfg(feature = "http")]
+pub(crate) use spelling::PartitionSpelling;
 
 /// Checks that `examples` can be dealt to `clients` clients, in memory that does not grow with either.
 ///

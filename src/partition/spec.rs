@@ -3,112 +3,71 @@
 use std::fmt;
 use std::str::FromStr;
 
-use serde::{
-    Deserialize, Deserializer, Serialize,
-    de::{self, MapAccess, Visitor, value::MapAccessDeserializer},
-};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::{Dirichlet, Iid, PartitionError, Partitioner, Proportional, QuantitySkew, Shard};
 
 /// Which partition a job asks for.
 ///
-/// In TOML and JSON it is tagged by `kind`, as in `{ kind = "dirichlet", alpha = 0.5 }`, or the text that a command line
-/// has, as in `"dirichlet:0.5"` ([`FromStr`] and [`fmt::Display`] are each other's inverse).
-#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize)]
-#[serde(tag = "kind", rename_all = "snake_case")]
+/// In TOML and JSON it is tagged by `kind`, as in `{ kind = "dirichlet", alpha = 0.5 }`. A job may also have the text of a
+/// command line, as in `"dirichlet:0.5"`; an answer never does.
+// The derived functions are the tagged form; the traits, which take both spellings, are in `spelling.rs`.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "http", derive(utoipa::ToSchema))]
+#[serde(
+    remote = "Self",
+    tag = "kind",
+    rename_all = "snake_case",
+    deny_unknown_fields
+)]
 #[non_exhaustive]
 pub enum PartitionSpec {
-    /// Every client gets a random sample of the same size: [`Iid`].
+    /// Every client gets a random sample of the same size.
     #[default]
+    #[serde(deserialize_with = "no_fields")]
     Iid,
-    /// Each label is spread unevenly over the clients: [`Dirichlet`].
+    /// Each label is spread unevenly over the clients.
     Dirichlet {
         /// Concentration, positive: 0.1 is very uneven, 100 nearly even.
+        #[cfg_attr(feature = "http", schema(exclusive_minimum = 0))]
         alpha: f64,
     },
-    /// Each client sees only a few labels: [`Shard`].
+    /// Each client sees only a few labels.
     Shard {
         /// How many different labels a client sees, at least 1.
+        #[cfg_attr(feature = "http", schema(minimum = 1))]
         labels_per_client: u32,
     },
-    /// Clients of uneven size, each a random sample: [`QuantitySkew`].
+    /// Clients of uneven size, each a random sample.
     QuantitySkew {
         /// Concentration, positive: 0.1 is very uneven, 100 nearly even.
+        #[cfg_attr(feature = "http", schema(exclusive_minimum = 0))]
         alpha: f64,
     },
-    /// Clients' sizes follow what their workers can do: [`Proportional`].
+    /// Clients' sizes follow what their workers can do.
     Proportional {
-        /// What counts as a worker's capacity.
+        /// What counts as a worker's capacity; its GPUs if left out.
         #[serde(default, skip_serializing_if = "Capacity::is_default")]
         by: Capacity,
     },
     /// The data is the workers' own: one client per worker, nothing is dealt.
+    #[serde(deserialize_with = "no_fields")]
     Local,
 }
 
-/// The tagged spelling.
-#[derive(Deserialize)]
-#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
-enum Tagged {
-    // With braces, since serde lets a variant without them have any fields.
-    Iid {},
-    Dirichlet {
-        alpha: f64,
-    },
-    Shard {
-        labels_per_client: u32,
-    },
-    QuantitySkew {
-        alpha: f64,
-    },
-    Proportional {
-        #[serde(default)]
-        by: Capacity,
-    },
-    Local {},
+/// Refuses fields, which serde would pass over in a tagged variant that has none.
+fn no_fields<'de, D: Deserializer<'de>>(deserializer: D) -> Result<(), D::Error> {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct NoFields {}
+
+    NoFields::deserialize(deserializer).map(|NoFields {}| ())
 }
 
-impl From<Tagged> for PartitionSpec {
-    fn from(tagged: Tagged) -> Self {
-        match tagged {
-            Tagged::Iid {} => Self::Iid,
-            Tagged::Dirichlet { alpha } => Self::Dirichlet { alpha },
-            Tagged::Shard { labels_per_client } => Self::Shard { labels_per_client },
-            Tagged::QuantitySkew { alpha } => Self::QuantitySkew { alpha },
-            Tagged::Proportional { by } => Self::Proportional { by },
-            Tagged::Local {} => Self::Local,
-        }
-    }
-}
-
-impl<'de> Deserialize<'de> for PartitionSpec {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct EitherSpelling;
-
-        impl<'de> Visitor<'de> for EitherSpelling {
-            type Value = PartitionSpec;
-
-            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-                formatter.write_str(
-                    r#"a partition, such as "dirichlet:0.5" or { kind = "dirichlet", alpha = 0.5 }"#,
-                )
-            }
-
-            fn visit_str<E: de::Error>(self, text: &str) -> Result<PartitionSpec, E> {
-                text.parse().map_err(E::custom)
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<PartitionSpec, A::Error> {
-                Tagged::deserialize(MapAccessDeserializer::new(map)).map(PartitionSpec::from)
-            }
-        }
-
-        deserializer.deserialize_any(EitherSpelling)
-    }
-}
-
-/// What a worker can do, for a [`PartitionSpec::Proportional`] partition.
+/// What a worker can do, for a `proportional` partition: `gpus` is the number of its GPUs, where none counts as one; `measured`
+/// is the examples that it was seen to train in a second.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "http", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Capacity {

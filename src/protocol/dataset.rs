@@ -11,7 +11,10 @@ use serde::{Deserialize, Serialize};
 pub struct DatasetInfo {
     /// Its name.
     pub name: String,
-    /// SHA-256 over labels and decoded bytes of both splits, in hexadecimal.
+    /// SHA-256 in lower-case hexadecimal, over the fingerprints of the training and of the test split, as texts one after
+    /// the other. A split's is SHA-256 in lower-case hexadecimal over: the text `fedavg image set 1` and a line feed;
+    /// channels, height, width, number of classes and number of examples, each as a little-endian 64-bit integer; the labels
+    /// as little-endian 16-bit integers; the pixels' bytes, image by image, channel by channel, row by row.
     pub fingerprint: String,
     /// Number of training examples.
     pub train_examples: u64,

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-/// The hardware of one machine. What could not be found out is `None`, or an empty list, and never an error.
+/// The hardware of one machine. What could not be found out is null or left out, or an empty list, and never an error.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "http", derive(utoipa::ToSchema))]
 #[non_exhaustive]

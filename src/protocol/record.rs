@@ -11,7 +11,7 @@ use crate::{
 
 /// One line of `rounds.jsonl`: a round that ended.
 ///
-/// Of what can be missing, `abandoned` tells whether the round made a version. Lines of earlier versions of this crate,
+/// Of what can be missing, `abandoned` tells whether the round made a version. Lines of earlier versions of `fedavg`,
 /// which have `clients` instead of `accepted` and `folded`, are read as rounds without exclusions.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "http", derive(utoipa::ToSchema))]
@@ -28,6 +28,7 @@ pub struct RoundRecord {
     /// Mean loss of that version on the test split; none before it is evaluated.
     pub test_loss: Option<f64>,
     /// Accuracy of that version on the test split, from 0 to 1; none before it is evaluated, or if nobody measures it.
+    #[cfg_attr(feature = "http", schema(minimum = 0, maximum = 1))]
     pub test_accuracy: Option<f64>,
     /// What else was measured of that version on the test split.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
@@ -176,6 +177,7 @@ pub struct Contribution {
 #[non_exhaustive]
 pub struct LoggedEvent {
     /// Its place in the log, from 1, without gaps.
+    #[cfg_attr(feature = "http", schema(minimum = 1))]
     pub sequence: u64,
     /// When, in milliseconds since the Unix epoch.
     pub time: Timestamp,

@@ -13,15 +13,18 @@ use crate::ids::WorkerId;
 #[cfg_attr(feature = "http", derive(utoipa::ToSchema))]
 #[non_exhaustive]
 pub struct Registration {
-    /// The newest version of the protocol that it speaks: [`PROTOCOL`].
+    /// The newest version of the protocol that it speaks.
+    #[cfg_attr(feature = "http", schema(minimum = 1))]
     pub protocol: u32,
     /// The oldest version that it speaks; left out if it speaks no other than `protocol`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "http", schema(minimum = 1))]
     pub protocol_min: Option<u32>,
     /// A name for people; a worker with data of its own is known by it when it comes back.
     pub name: String,
-    /// How many clients it trains at once, at least 1.
+    /// How many clients it trains at once, from 1 to 1024.
     #[serde(default = "one")]
+    #[cfg_attr(feature = "http", schema(minimum = 1, maximum = 1024, default = 1))]
     pub slots: u32,
     /// What it runs on.
     #[serde(default)]
@@ -32,7 +35,7 @@ pub struct Registration {
     /// The datasets that it has.
     #[serde(default)]
     pub datasets: Vec<DatasetInfo>,
-    /// The names of the encodings that it knows: [`crate::parameters::Encoding::NAMES`] are all there are.
+    /// The names of the encodings that it knows, of `f32`, `f16`, `bf16`, `int8` and `top_k`; f32 alone if left out.
     #[serde(default = "plain")]
     pub encodings: Vec<String>,
     /// What it can do beyond training a delta: `payload:NAME` for each further payload that it can send.
@@ -100,6 +103,7 @@ fn plain() -> Vec<String> {
 /// A secret. `Debug` doesn't show it.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "http", derive(utoipa::ToSchema))]
+#[cfg_attr(feature = "http", schema(description = "A secret."))]
 #[serde(transparent)]
 pub struct Token(pub String);
 

@@ -40,7 +40,7 @@ pub struct JobSummary {
     pub parameters: u64,
     /// The CRC-32 of the initial model's values as little-endian f32, as `crc32=` and eight hexadecimal digits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[cfg_attr(feature = "http", schema(value_type = Option<String>))]
+    #[cfg_attr(feature = "http", schema(value_type = Option<String>, pattern = "^crc32=[0-9a-f]{8}$"))]
     pub initial_digest: Option<Digest>,
     /// When it was submitted, in milliseconds since the Unix epoch.
     pub submitted: Timestamp,
@@ -76,9 +76,9 @@ pub struct WorkerSummary {
 #[cfg_attr(feature = "http", derive(utoipa::ToSchema))]
 #[non_exhaustive]
 pub struct Health {
-    /// The crate's version.
+    /// The version of the coordinator's program.
     pub version: String,
-    /// [`crate::protocol::PROTOCOL`].
+    /// The newest version of the protocol that it speaks.
     pub protocol: u32,
     /// Number of live workers.
     pub workers: usize,

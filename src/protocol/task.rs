@@ -60,6 +60,7 @@ pub enum TaskWork {
         /// Which share, from 0.
         share: u32,
         /// How many equal shares there are: share `i` of `n` examples is `n * i / shares .. n * (i + 1) / shares`.
+        #[cfg_attr(feature = "http", schema(minimum = 1))]
         shares: u32,
     },
 }

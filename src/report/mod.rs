@@ -48,15 +48,16 @@ pub struct ReportMetadata {
     /// Measurements such as `train_loss` and `train_accuracy`; finite numbers.
     #[serde(default)]
     pub metrics: BTreeMap<String, f64>,
-    /// What trained it, such as `flex` or `libtorch:cuda:0`: at most [`LONGEST_DEVICE`] bytes, without control
-    /// characters.
+    /// What trained it, such as `flex` or `libtorch:cuda:0`: at most 64 bytes, without control characters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub device: Option<String>,
     /// Seconds of wall-clock time that the local training took; finite, not negative.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "http", schema(minimum = 0))]
     pub seconds: Option<f64>,
     /// Joules that the device spent on the local training, if they were measured; finite, not negative.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "http", schema(minimum = 0))]
     pub energy_joules: Option<f64>,
     /// Whether the client had to start from its initial state, since the worker has not kept the state that the task's `basis`
     /// names. Left out if not.

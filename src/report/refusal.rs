@@ -4,8 +4,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// A request was understood and is not granted. Asking again with the same request gets the same answer, unless
-/// [`RefusalKind::is_transient`] says otherwise.
+/// A request was understood and is not granted. The same request gets the same answer again, unless the reason is a
+/// transient one: `duplicate`, `truncated`, `storage` or `busy`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "http", derive(utoipa::ToSchema))]
 pub struct Refusal {
@@ -33,14 +33,15 @@ impl fmt::Display for Refusal {
     }
 }
 
+// `$code` is a `tt`: the derive of the schema reads the attribute's tokens, and would not find a `literal` among them.
 macro_rules! kinds {
-    ($($(#[$doc:meta])* $name:ident = $code:literal;)*) => {
+    ($($(#[doc = $doc:literal])* $name:ident = $code:tt;)*) => {
         /// The reasons for a refusal.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
         #[cfg_attr(feature = "http", derive(utoipa::ToSchema))]
         #[non_exhaustive]
         pub enum RefusalKind {
-            $($(#[$doc])* #[serde(rename = $code)] $name,)*
+            $($(#[doc = $doc])* #[serde(rename = $code)] $name,)*
         }
 
         impl RefusalKind {
@@ -51,6 +52,13 @@ macro_rules! kinds {
             pub fn code(self) -> &'static str {
                 match self {
                     $(Self::$name => $code,)*
+                }
+            }
+
+            /// What it says, in a sentence.
+            pub fn meaning(self) -> &'static str {
+                match self {
+                    $(Self::$name => concat!($($doc),*).trim_ascii(),)*
                 }
             }
         }

@@ -17,6 +17,7 @@ pub struct Evaluation {
     pub loss: f64,
     /// Share of the examples that are classified correctly, from 0 to 1; left out if the model is no classifier.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "http", schema(minimum = 0, maximum = 1))]
     pub accuracy: Option<f64>,
     /// Number of examples.
     pub examples: u64,

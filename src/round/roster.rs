@@ -41,7 +41,8 @@ pub struct WorkerRecord<I> {
     pub state: WorkerState,
 }
 
-/// Whether a worker is there.
+/// Whether a worker is there: `live` has been heard of lately, `lost` has been silent for too long and is live again once it
+/// is heard of, `left` said that it leaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "http", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]

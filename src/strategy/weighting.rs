@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::report::ReportMetadata;
 
-/// A client's factor in the mean.
+/// A client's factor in the mean: `examples` is the number of examples that it trained on, `uniform` one for each client.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[cfg_attr(feature = "http", derive(utoipa::ToSchema))]

@@ -9,6 +9,8 @@ mod encode;
 mod form;
 mod payloads;
 mod reader;
+#[cfg(feature = "http")]
+mod schema;
 mod stored;
 
 use std::{fmt, str::FromStr};

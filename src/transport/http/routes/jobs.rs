@@ -18,7 +18,7 @@ use super::list::{Asked, Part, list};
 use crate::{
     ids::{JobId, RoundId},
     job::JobSpec,
-    protocol::{JobSummary, LoggedEvent, RoundRecord},
+    protocol::{JobSummary, RoundRecord},
     report::RefusalKind,
     transport::{
         Page,
@@ -34,15 +34,41 @@ use crate::{
     },
 };
 
-/// Queues a job. The body is its specification; or its initial model, with the specification in `Fedavg-Job`.
-#[utoipa::path(post, path = "/jobs", tag = "operator", security(("join_token" = [])),
+/// Queues a job.
+///
+/// The body is its specification; or its initial model, with the specification in `Fedavg-Job`.
+#[utoipa::path(post, path = "/jobs", operation_id = "submit_job", tag = "operator", security(("join_token" = [])),
     params(
         ("Fedavg-Job" = Option<String>, Header,
-            description = "`JobSpec` as JSON in ASCII, where the body is the initial model."),
+            description = "`JobSpec` as JSON in one line of ASCII, if the body is the initial model.",
+            example = "{\"model\":\"mlp\",\"dataset\":\"digits\"}"),
         ("Fedavg-Digest" = Option<String>, Header,
-            description = "`crc32=` and eight hexadecimal digits: of the initial model.")),
-    request_body(content((JobSpec = "application/json"), (Safetensors = "application/octet-stream"))),
-    responses((status = 201, description = "It is queued.", body = JobSummary)))]
+            description = "`crc32=` and eight hexadecimal digits: of the initial model.",
+            pattern = "^crc32=[0-9a-f]{8}$", example = "crc32=cbf43926")),
+    request_body(description = "The specification, or an initial model in f32.", content(
+        (JobSpec = "application/json", examples(
+            ("defaults" = (summary = "`mlp` on `digits`", value = json!({}))),
+            ("uneven" = (summary = "Uneven data, small reports", value = json!({
+                "model": "cifar_cnn", "dataset": "cifar10", "clients": 10, "rounds": 20,
+                "partition": { "kind": "dirichlet", "alpha": 0.5 },
+                "training": { "local_epochs": 1, "lr": 0.01 },
+                "strategy": { "kind": "fedavg", "fraction": 0.5, "weighting": "examples" },
+                "encoding": { "reports": "top_k:0.01", "models": "bf16" },
+                "limits": { "min_updates": 3, "round_timeout": 600 }
+            }))),
+            ("local" = (summary = "Each worker's own data, an embedder's strategy", value = json!({
+                "model": "mlp", "dataset": "digits", "partition": "local", "evaluation": "never",
+                "strategy": { "kind": "custom", "name": "scaffold", "settings": { "step": 1.0 } },
+                "settings": { "hidden": [64, 32] }
+            }))))),
+        (Safetensors = "application/octet-stream"))),
+    responses((status = 201, description = "It is queued.", body = JobSummary,
+        headers(("Location" = String, description = "The path of the job.")), example = json!({
+            "job": 1,
+            "spec": { "model": "mlp", "dataset": "digits", "partition": { "kind": "dirichlet", "alpha": 0.5 }, "rounds": 20 },
+            "phase": "queued", "detail": "waits for its turn", "outcome": null, "clients": null, "round": 0,
+            "version": 0, "accepted": 0, "goal": 0, "parameters": 2410, "submitted": 1790000000000u64, "ended": null
+        }))))]
 pub(super) async fn submit(asked: AsOperator, request: Request<Body>) -> Result<Response, Problem> {
     let app = &asked.exchange.app;
     let has_model =
@@ -83,7 +109,7 @@ fn as_invalid_job(problem: Problem) -> Problem {
 }
 
 /// The jobs that are remembered.
-#[utoipa::path(get, path = "/jobs", tag = "operator", security(("join_token" = [])),
+#[utoipa::path(get, path = "/jobs", operation_id = "list_jobs", tag = "operator", security(("join_token" = [])),
     params(
         ("after" = Option<u64>, Query, description = "Only jobs after the one with this number."),
         ("limit" = Option<u64>, Query, minimum = 1,
@@ -103,9 +129,14 @@ pub(super) async fn jobs(asked: AsOperator, part: Part) -> Result<Response, Prob
 }
 
 /// A job, and where it stands.
-#[utoipa::path(get, path = "/jobs/{job}", tag = "operator", security(("join_token" = [])),
+#[utoipa::path(get, path = "/jobs/{job}", operation_id = "get_job", tag = "operator", security(("join_token" = [])),
     params(("job" = JobId, Path, description = "The job.")),
-    responses((status = 200, description = "Its summary.", body = JobSummary)))]
+    responses((status = 200, description = "Its summary.", body = JobSummary, example = json!({
+            "job": 1,
+            "spec": { "model": "mlp", "dataset": "digits", "partition": { "kind": "dirichlet", "alpha": 0.5 }, "rounds": 20 },
+            "phase": "collecting", "detail": "waits for 2 of 4 reports", "outcome": null, "clients": 4, "round": 5,
+            "version": 4, "accepted": 2, "goal": 4, "parameters": 2410, "submitted": 1790000000000u64, "ended": null
+        }))))]
 pub(super) async fn job(
     asked: AsOperator,
     Ids(job): Ids<JobId>,
@@ -114,14 +145,26 @@ pub(super) async fn job(
 }
 
 /// The records of a job's rounds that have ended.
-#[utoipa::path(get, path = "/jobs/{job}/rounds", tag = "operator", security(("join_token" = [])),
+#[utoipa::path(get, path = "/jobs/{job}/rounds", operation_id = "list_rounds", tag = "operator", security(("join_token" = [])),
     params(
         ("job" = JobId, Path, description = "The job."),
         ("after" = Option<u64>, Query, description = "Only those of rounds after the one with this number."),
         ("limit" = Option<u64>, Query, minimum = 1,
             description = "At most so many records, or fewer if the coordinator's own limit is lower. Without it, all.")),
     responses((status = 200, description = "In order.", body = Vec<RoundRecord>,
-        headers(("Link" = String, description = "The next page, as `rel=\"next\"`, if there is one.")))))]
+        headers(("Link" = String, description = "The next page, as `rel=\"next\"`, if there is one.")),
+        example = json!([{
+        "round": 4, "version": 4, "test_loss": 0.31, "test_accuracy": 0.91, "train_loss": 0.4, "seconds": 2.1,
+        "bytes": 1230144, "accepted": [0, 1, 2, 3], "folded": [0, 1, 2],
+        "excluded": [{ "client": 3, "reason": "its norm is too large" }],
+        "metrics": { "largest_norm": 3.5 }, "client_metrics": { "train_accuracy": 0.9 },
+        "by_client": [{ "client": 0, "examples": 180, "metrics": { "train_accuracy": 0.92 } }],
+        "contributions": [{
+            "worker": 7, "name": "lab-3", "device": "libtorch:cuda:0", "clients": [0, 1, 2], "examples": 540,
+            "seconds": 1.4, "energy_joules": 96.2
+        }],
+        "energy_joules": 96.2
+    }]))))]
 pub(super) async fn rounds(
     asked: AsOperator,
     Ids(job): Ids<JobId>,
@@ -140,7 +183,7 @@ pub(super) async fn rounds(
 }
 
 /// Ends a job.
-#[utoipa::path(post, path = "/jobs/{job}/cancel", tag = "operator", security(("join_token" = [])),
+#[utoipa::path(post, path = "/jobs/{job}/cancel", operation_id = "cancel_job", tag = "operator", security(("join_token" = [])),
     params(("job" = JobId, Path, description = "The job.")),
     responses((status = 200, description = "Its summary.", body = JobSummary)))]
 pub(super) async fn cancel(
@@ -161,14 +204,19 @@ pub(super) struct After {
     after: Option<u64>,
 }
 
-/// A job's events as server-sent events: the past ones, then new ones as they come. Ends after the job's last.
-#[utoipa::path(get, path = "/jobs/{job}/events", tag = "operator", security(("join_token" = [])),
+/// A job's events as server-sent events.
+///
+/// The past ones come first, then new ones as they happen. The stream ends after the job's last. The `data` of each is a
+/// `LoggedEvent` as JSON in one line, and its `id` is the event's `sequence`.
+#[utoipa::path(get, path = "/jobs/{job}/events", operation_id = "stream_events", tag = "operator",
+    security(("join_token" = [])),
     params(
         ("job" = JobId, Path, description = "The job."),
         ("after" = Option<u64>, Query, description = "Only those after the one with this number."),
-        ("Last-Event-ID" = Option<u64>, Header, description = "As `after`, which counts where both are there.")),
-    responses((status = 200, description = "Each has its number as `id` and is JSON.",
-        body = LoggedEvent, content_type = "text/event-stream")))]
+        ("Last-Event-ID" = Option<u64>, Header, description = "As `after`, which counts if both are there.")),
+    responses((status = 200, description = "Server-sent events. Lines that begin with a colon keep the connection busy.",
+        body = String, content_type = "text/event-stream",
+        example = "id: 12\ndata: {\"sequence\":12,\"time\":1790000000000,\"event\":\"round_started\",\"round\":1,\"version\":0,\"cohort\":[0,1],\"goal\":2,\"quorum\":1}\n\n")))]
 pub(super) async fn events(
     asked: AsOperator,
     Ids(job): Ids<JobId>,

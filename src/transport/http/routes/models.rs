@@ -52,16 +52,20 @@ impl FromRequestParts<App> for Reader {
     }
 }
 
-/// A global model, or a part of one: a safetensors file, in the job's encoding for models.
-#[utoipa::path(get, path = "/jobs/{job}/models/{version}", tag = "training",
+/// A global model, or a part of one.
+///
+/// The body is a safetensors file. A worker gets it in the job's encoding for models and without frozen tensors, an operator
+/// whole and in f32.
+#[utoipa::path(get, path = "/jobs/{job}/models/{version}", operation_id = "get_model", tag = "training",
     security(("worker_token" = []), ("join_token" = [])),
     params(
         ("job" = JobId, Path, description = "The job."),
-        ("version" = String, Path, description = "The version; an operator may ask for `latest`."),
-        ("Fedavg-Worker" = Option<WorkerId>, Header, description = "The worker that asks, where one does."),
+        ("version" = String, Path, description = "The version, a number; an operator may ask for `latest`.",
+            pattern = "^([0-9]+|latest)$", example = "latest"),
+        ("Fedavg-Worker" = Option<WorkerId>, Header, description = "The worker that asks, if one does."),
         ("If-None-Match" = Option<String>, Header, description = "Entity tags of models that are there already, or `*`."),
         ("Range" = Option<String>, Header, description = "One range of bytes: `bytes=5-9`, `bytes=5-` or `bytes=-5`. All else is passed over."),
-        ("If-Range" = Option<String>, Header, description = "The entity tag of the model that `Range` is a part of: the whole comes where it is another by now.")),
+        ("If-Range" = Option<String>, Header, description = "The entity tag of the model that `Range` is a part of: the whole comes if it is another by now.")),
     responses(
         (status = 200, description = "Safetensors.", body = Safetensors, content_type = "application/octet-stream",
             headers(
@@ -116,15 +120,16 @@ pub(super) async fn model(
     answer(body, job, version, &exchange, &method, &headers).await
 }
 
-/// A payload that a model version offers beside the model, or a part of one: a safetensors file whose names begin with the
-/// payload's and `/`. `frozen` has the model's frozen tensors, under their own names. Digest, entity tag and ranges are as for
-/// the model.
-#[utoipa::path(get, path = "/jobs/{job}/models/{version}/payloads/{payload}", tag = "training",
+/// A payload that a model version offers beside the model, or a part of one.
+///
+/// The body is a safetensors file whose names begin with the payload's and `/`. `frozen` has the model's frozen tensors, under
+/// their own names. Digest, entity tag and ranges are as for the model.
+#[utoipa::path(get, path = "/jobs/{job}/models/{version}/payloads/{payload}", operation_id = "get_payload", tag = "training",
     security(("worker_token" = [])),
     params(
         ("job" = JobId, Path, description = "The job."),
         ("version" = ModelVersion, Path, description = "The version."),
-        ("payload" = String, Path, description = "`frozen`, or a name that a task's `sends` has."),
+        ("payload" = String, Path, description = "`frozen`, or a name that a task's `sends` has.", example = "frozen"),
         ("Fedavg-Worker" = WorkerId, Header, description = "The worker that asks."),
         ("If-None-Match" = Option<String>, Header, description = "Entity tags of payloads that are there already, or `*`."),
         ("Range" = Option<String>, Header, description = "One range of bytes."),

@@ -11,14 +11,15 @@ use crate::{
 };
 
 /// Whether the coordinator is well. Anybody may ask.
-#[utoipa::path(get, path = "/health", tag = "service", security(()),
-    responses((status = 200, description = "It is.", body = Health)))]
+#[utoipa::path(get, path = "/health", operation_id = "get_health", tag = "service", security(()),
+    responses((status = 200, description = "It is.", body = Health,
+        example = json!({ "version": "0.1.0", "protocol": 2, "workers": 2, "running": 1, "queued": 0 }))))]
 pub(super) async fn health(State(app): State<App>) -> Result<axum::Json<Health>, Problem> {
     Ok(axum::Json(app.operator.health().await?))
 }
 
 /// This document. Anybody may ask.
-#[utoipa::path(get, path = "/openapi.json", tag = "service", security(()),
+#[utoipa::path(get, path = "/openapi.json", operation_id = "get_openapi", tag = "service", security(()),
     responses((status = 200, description = "OpenAPI 3.1.", body = Object)))]
 pub(super) async fn document(State(app): State<App>) -> axum::Json<Arc<OpenApi>> {
     axum::Json(app.document)

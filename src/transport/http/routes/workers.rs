@@ -26,9 +26,20 @@ use crate::{
 };
 
 /// Registers a worker, which gets a number and a token.
-#[utoipa::path(post, path = "/workers", tag = "workers", security(("join_token" = [])),
-    request_body = Registration,
-    responses((status = 201, description = "Its number, its token and its intervals.", body = Registered)))]
+#[utoipa::path(post, path = "/workers", operation_id = "register_worker", tag = "workers", security(("join_token" = [])),
+    request_body(content = Registration, description = "What the worker says about itself.", examples(
+        ("everything" = (value = json!({
+            "protocol": 2, "protocol_min": 1, "name": "lab-3", "slots": 1, "device": "numpy",
+            "hardware": { "os": "linux", "arch": "x86_64", "logical_cores": 8, "memory_bytes": 16000000000u64 },
+            "datasets": [{
+                "name": "digits", "fingerprint": "5f2c1e0b7a9d4c3f8e6b5a4d3c2b1a0f5f2c1e0b7a9d4c3f8e6b5a4d3c2b1a0f",
+                "train_examples": 1442, "test_examples": 355
+            }],
+            "encodings": ["f32", "int8", "top_k"], "capabilities": ["payload:control"], "local": false
+        }))),
+        ("least" = (value = json!({ "protocol": 2, "name": "lab-3" }))))),
+    responses((status = 201, description = "Its number, its token and its intervals.", body = Registered,
+        example = json!({ "worker": 7, "protocol": 2, "token": "b1946ac9", "heartbeat_ms": 10000, "poll_ms": 30000 }))))]
 pub(super) async fn register(
     Registrant {
         exchange,
@@ -49,13 +60,18 @@ pub(super) async fn register(
 }
 
 /// The workers, live and gone.
-#[utoipa::path(get, path = "/workers", tag = "operator", security(("join_token" = [])),
+#[utoipa::path(get, path = "/workers", operation_id = "list_workers", tag = "operator", security(("join_token" = [])),
     params(
         ("after" = Option<u64>, Query, description = "Only workers after the one with this number."),
         ("limit" = Option<u64>, Query, minimum = 1,
             description = "At most so many workers, or fewer if the coordinator's own limit is lower. Without it, all.")),
     responses((status = 200, description = "In order of their numbers.", body = Vec<WorkerSummary>,
-        headers(("Link" = String, description = "The next page, as `rel=\"next\"`, if there is one.")))))]
+        headers(("Link" = String, description = "The next page, as `rel=\"next\"`, if there is one.")),
+        example = json!([{
+            "worker": 7, "registration": { "protocol": 2, "name": "lab-3", "slots": 1, "device": "numpy" },
+            "state": "live", "registered": 1790000000000u64, "last_seen": 1790000012000u64, "clients": 4,
+            "examples_per_second": 1250.5
+        }]))))]
 pub(super) async fn workers(asked: AsOperator, part: Part) -> Result<Response, Problem> {
     let path = format!("{BASE}/workers");
     let read = move |after, limit| -> Asked<WorkerSummary> {
@@ -70,7 +86,7 @@ pub(super) async fn workers(asked: AsOperator, part: Part) -> Result<Response, P
 }
 
 /// The worker leaves: its clients go to others at once.
-#[utoipa::path(delete, path = "/workers/{worker}", tag = "workers", security(("worker_token" = [])),
+#[utoipa::path(delete, path = "/workers/{worker}", operation_id = "leave", tag = "workers", security(("worker_token" = [])),
     params(("worker" = WorkerId, Path, description = "The worker that asks.")),
     responses((status = 204, description = "It has left.")))]
 pub(super) async fn leave(NamedWorker(credentials): NamedWorker, exchange: Exchange) -> Response {
@@ -78,10 +94,20 @@ pub(super) async fn leave(NamedWorker(credentials): NamedWorker, exchange: Excha
 }
 
 /// The worker is alive, and works on these tasks.
-#[utoipa::path(post, path = "/workers/{worker}/heartbeat", tag = "workers", security(("worker_token" = [])),
+#[utoipa::path(post, path = "/workers/{worker}/heartbeat", operation_id = "send_heartbeat", tag = "workers",
+    security(("worker_token" = [])),
     params(("worker" = WorkerId, Path, description = "The worker that asks.")),
-    request_body = Heartbeat,
-    responses((status = 200, description = "The tasks that are not wanted any more.", body = Alive)))]
+    request_body(content = Heartbeat, description = "The tasks that the worker works on.", examples(
+        ("at_work" = (value = json!({ "busy": [{
+            "job": 1, "round": 4, "client": 2, "version": 3, "kind": "train", "remaining_ms": 899990,
+            "training": {
+                "local_epochs": 1, "batch_size": 64, "optimizer": "sgd", "lr": 0.01, "momentum": 0.9,
+                "weight_decay": 0.0001, "augment": false
+            }
+        }] }))),
+        ("idle" = (value = json!({ "busy": [] }))))),
+    responses((status = 200, description = "The tasks that were cancelled.", body = Alive,
+        example = json!({ "unwanted": [] }))))]
 pub(super) async fn heartbeat(
     NamedWorker(credentials): NamedWorker,
     exchange: Exchange,
@@ -96,12 +122,33 @@ pub(super) async fn heartbeat(
     }
 }
 
-/// The worker asks for a task. The coordinator waits with the answer until there is one.
-#[utoipa::path(post, path = "/workers/{worker}/poll", tag = "workers", security(("worker_token" = [])),
+/// The worker asks for a task.
+///
+/// The coordinator waits with the answer until there is one, at most as long as the worker asks.
+#[utoipa::path(post, path = "/workers/{worker}/poll", operation_id = "poll", tag = "workers", security(("worker_token" = [])),
     params(("worker" = WorkerId, Path, description = "The worker that asks.")),
-    request_body = Poll,
+    request_body(content = Poll, description = "What the worker works on already, and how long it waits.",
+        example = json!({ "busy": [], "wait_ms": 30000 })),
     responses(
-        (status = 200, description = "A task.", body = TaskMessage),
+        (status = 200, description = "A task.", body = TaskMessage, examples(
+            ("train" = (value = json!({
+                "job": 1, "round": 4, "client": 2, "version": 3, "kind": "train",
+                "training": {
+                    "local_epochs": 1, "batch_size": 64, "optimizer": "sgd", "lr": 0.01, "momentum": 0.9,
+                    "weight_decay": 0.0001, "augment": false
+                },
+                "remaining_ms": 899990, "basis": 3, "sends": ["control"],
+                "expects": [
+                    {
+                        "name": "delta", "shape": { "model": ["trainable", "buffer"] }, "dtype": "f32",
+                        "encoding": "int8"
+                    },
+                    { "name": "counts", "shape": { "vector": 3 }, "dtype": "u64", "encoding": "f32" }
+                ]
+            }))),
+            ("evaluate" = (value = json!({
+                "job": 1, "round": 4, "client": 2, "version": 4, "kind": "evaluate", "share": 2, "shares": 8
+            }))))),
         (status = 204, description = "None within the wait: poll again.")))]
 pub(super) async fn poll(
     NamedWorker(credentials): NamedWorker,

@@ -1,17 +1,48 @@
 //! The OpenAPI document against the routes.
 
+mod operations;
+mod schemas;
+
 use std::collections::BTreeSet;
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::Running;
 use crate::transport::http::{openapi, problem::status_of, router};
 
 const METHODS: [&str; 5] = ["get", "put", "post", "delete", "patch"];
 
+fn document() -> Value {
+    serde_json::to_value(openapi()).unwrap()
+}
+
+fn schemas() -> Value {
+    document()["components"]["schemas"].clone()
+}
+
+/// Visits every object of JSON, but for what is in examples.
+fn for_each_object(value: &Value, visit: &mut dyn FnMut(&Map<String, Value>)) {
+    match value {
+        Value::Object(map) => {
+            visit(map);
+            for (name, value) in map {
+                if !name.starts_with("example") || value["type"].is_string() {
+                    for_each_object(value, visit);
+                }
+            }
+        }
+        Value::Array(items) => {
+            for item in items {
+                for_each_object(item, visit);
+            }
+        }
+        _ => {}
+    }
+}
+
 /// The operations of the document: method and path.
 fn documented() -> BTreeSet<(String, String)> {
-    let document = serde_json::to_value(openapi()).unwrap();
+    let document = document();
     let mut found = BTreeSet::new();
     for (path, item) in document["paths"].as_object().unwrap() {
         for method in item.as_object().unwrap().keys() {
@@ -95,9 +126,13 @@ fn the_document_has_what_the_protocol_promises() {
 
 #[test]
 fn every_reference_and_every_token_of_the_document_is_in_it() {
-    let document = serde_json::to_value(openapi()).unwrap();
+    let document = document();
     let mut references = Vec::new();
-    collect_references(&document, &mut references);
+    for_each_object(&document, &mut |object| {
+        if let Some(Value::String(reference)) = object.get("$ref") {
+            references.push(reference.clone());
+        }
+    });
     assert!(references.len() > 30);
     for reference in references {
         let found = document.pointer(reference.strip_prefix('#').unwrap());
@@ -119,27 +154,11 @@ fn every_reference_and_every_token_of_the_document_is_in_it() {
 
 #[test]
 fn bodies_of_parameters_are_binary() {
-    let document = serde_json::to_value(openapi()).unwrap();
+    let document = document();
     let report = &document["paths"]["/api/v1/jobs/{job}/rounds/{round}/reports/{client}"]["put"];
     let schema = &report["requestBody"]["content"]["application/octet-stream"]["schema"];
     let schema = document.pointer(schema["$ref"].as_str().unwrap().strip_prefix('#').unwrap());
     assert_eq!(schema.unwrap()["format"], "binary");
-}
-
-fn collect_references(value: &Value, found: &mut Vec<String>) {
-    match value {
-        Value::Object(map) => {
-            if let Some(Value::String(reference)) = map.get("$ref") {
-                found.push(reference.clone());
-            }
-            map.values()
-                .for_each(|value| collect_references(value, found));
-        }
-        Value::Array(items) => items
-            .iter()
-            .for_each(|item| collect_references(item, found)),
-        _ => {}
-    }
 }
 
 #[test]
@@ -153,7 +172,7 @@ fn every_refusal_is_in_the_protocol() {
 
 #[test]
 fn hardware_contributions_and_measures_have_schemas_of_their_own() {
-    let document = serde_json::to_value(openapi()).unwrap();
+    let document = document();
     let schemas = &document["components"]["schemas"];
     let hardware = &schemas["Registration"]["properties"]["hardware"];
     assert!(
