@@ -60,6 +60,10 @@ fixtures PYTHON="python3":
 style *ARGS:
     scripts/style {{ ARGS }}
 
+# The pages: every link leads somewhere, no line is too long.
+docs:
+    scripts/ci-docs
+
 # Licences, advisories and sources of dependencies (needs cargo-deny).
 deny:
     cargo deny check
