@@ -30,7 +30,8 @@ encodings SEEDS="3":
 examples:
     scripts/ci-examples
 
-# The Python worker with PyTorch's trainer against a coordinator built from here; PYTHON has torch and numpy.
+# The Python workers with PyTorch against a coordinator built from here, a model of one's own included; PYTHON has torch, numpy
+# and safetensors.
 pytorch-worker PYTHON="python3":
     scripts/ci-python-worker {{ PYTHON }} torch
 
@@ -73,6 +74,10 @@ hostile *ARGS:
 # Four habits of this code, counted; `just style --places` says where each is.
 style *ARGS:
     scripts/style {{ ARGS }}
+
+# The pages: every link leads somewhere, no line is too long.
+docs:
+    scripts/ci-docs
 
 # Licences, advisories and sources of dependencies (needs cargo-deny).
 deny:

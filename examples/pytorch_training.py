@@ -1,7 +1,8 @@
 """What `pytorch_worker.py` trains: the crate's datasets, and its models in NumPy and in PyTorch.
 
-A dataset must hold the same examples in the same order as the crate's, which its fingerprint shows, and a model must have the
-crate's names and shapes. How a model is trained is the worker's own business, as long as it does what the task says.
+A dataset of the crate's must hold the same examples in the same order, which its fingerprint shows, and a model of the crate's
+must have its names and shapes. For another model and data of a worker's own there are `TorchTrainer` and `OwnData`: see
+`pytorch_own_model.py`. How a model is trained is the worker's own business, as long as it does what the task says.
 """
 
 import collections
@@ -42,47 +43,36 @@ def evaluate(trainer, dataset, indices, check, size=500):
 
 
 class NumpyTrainer:
-    """The crate's `mlp` written out. Losses are sums over the examples, as for every trainer here."""
+    """A trainer whose model is written out in a subclass: `forward` and `gradients`.
+
+    Losses are sums over the examples, as for every trainer here.
+    """
 
     device = "numpy"
 
     def load(self, name, dataset, parameters):
-        """Makes the model called `name` for the dataset's images, with these parameters."""
-        if name != "mlp":
-            raise ValueError(f"the NumPy trainer knows the model mlp alone, not {name}; see --trainer torch")
+        """Makes the model called `name` for the dataset's examples, with these parameters."""
         self.values = {key: value.copy() for key, value in parameters.items()}
 
     def parameters(self):
         return self.values
 
-    def forward(self, images, labels):
-        """The input, the hidden layer, the probability of each class, the loss and the number of right answers."""
-        inputs = images.reshape(len(images), -1)
-        hidden = np.maximum(inputs @ self.values["fc1.weight"].T + self.values["fc1.bias"], 0)
-        logits = hidden @ self.values["fc2.weight"].T + self.values["fc2.bias"]
-        logits -= logits.max(1, keepdims=True)
-        log_probabilities = logits - np.log(np.exp(logits).sum(1, keepdims=True))
-        loss = -log_probabilities[np.arange(len(labels)), labels].sum()
-        return inputs, hidden, np.exp(log_probabilities), float(loss), int((logits.argmax(1) == labels).sum())
-
-    def measure(self, images, labels):
-        return self.forward(images, labels)[3:]
+    def measure(self, inputs, labels):
+        """The loss and the number of right answers."""
+        logits = self.forward(inputs)
+        return loss_of(logits, labels)[0], int((logits.argmax(1) == labels).sum())
 
     def begin(self, training, seed):
         self.training, self.steps = training, 0
         self.first = {key: np.zeros_like(value) for key, value in self.values.items()}
         self.second = {key: np.zeros_like(value) for key, value in self.values.items()}
 
-    def step(self, images, labels):
-        inputs, hidden, error, loss, correct = self.forward(images, labels)
-        error[np.arange(len(labels)), labels] -= 1
-        error /= len(labels)  # The gradient is that of the mean.
-        gradients = {"fc2.weight": error.T @ hidden, "fc2.bias": error.sum(0)}
-        error = error @ self.values["fc2.weight"] * (hidden > 0)
-        gradients.update({"fc1.weight": error.T @ inputs, "fc1.bias": error.sum(0)})
+    def step(self, inputs, labels):
+        gradients, loss, correct = self.gradients(inputs, labels)
         self.steps += 1
-        for key, value in self.values.items():
-            value -= self.training["lr"] * self.direction(key, gradients[key] + self.training["weight_decay"] * value)
+        for key, gradient in gradients.items():
+            value = self.values[key]
+            value -= self.training["lr"] * self.direction(key, gradient + self.training["weight_decay"] * value)
         return loss, correct
 
     def direction(self, key, gradient):
@@ -97,37 +87,85 @@ class NumpyTrainer:
         return first / (1 - 0.9**self.steps) / (np.sqrt(second / (1 - 0.999**self.steps)) + 1e-8)
 
 
+def loss_of(logits, labels):
+    """The sum of the cross-entropies, and its gradient."""
+    logits = logits - logits.max(1, keepdims=True)
+    log_probabilities = logits - np.log(np.exp(logits).sum(1, keepdims=True))
+    loss = -log_probabilities[np.arange(len(labels)), labels].sum()
+    error = np.exp(log_probabilities)
+    error[np.arange(len(labels)), labels] -= 1
+    return float(loss), error
+
+
+class NumpyMlp(NumpyTrainer):
+    """The crate's `mlp`."""
+
+    def load(self, name, dataset, parameters):
+        if name != "mlp":
+            raise ValueError(f"the NumPy trainer knows the model mlp alone, not {name}; see --trainer torch")
+        super().load(name, dataset, parameters)
+
+    def forward(self, images):
+        self.inputs = images.reshape(len(images), -1)
+        self.hidden = np.maximum(self.inputs @ self.values["fc1.weight"].T + self.values["fc1.bias"], 0)
+        return self.hidden @ self.values["fc2.weight"].T + self.values["fc2.bias"]
+
+    def gradients(self, images, labels):
+        logits = self.forward(images)
+        loss, error = loss_of(logits, labels)
+        error /= len(labels)  # The gradient is that of the mean.
+        gradients = {"fc2.weight": error.T @ self.hidden, "fc2.bias": error.sum(0)}
+        error = error @ self.values["fc2.weight"] * (self.hidden > 0)
+        gradients.update({"fc1.weight": error.T @ self.inputs, "fc1.bias": error.sum(0)})
+        return gradients, loss, int((logits.argmax(1) == labels).sum())
+
+
+def module_of_crate(name, dataset):
+    """The crate's model called `name`, in PyTorch."""
+    import torch  # Here, since the NumPy trainer does without.
+
+    _, channels, height, width = dataset.train[0].shape
+    return torch_module(torch.nn, name, channels, height, width)
+
+
 class TorchTrainer:
-    """The crate's models in PyTorch, on a CUDA device where there is one."""
+    """Trains a PyTorch module, on a CUDA device if there is one. `build(name, dataset)` makes the module of a job's model.
 
-    def __init__(self):
-        import torch  # Here, since the NumPy trainer does without.
+    It minimises the cross-entropy; for another loss, override `loss`.
+    """
 
-        self.torch, self.cross_entropy = torch, torch.nn.functional.cross_entropy
+    def __init__(self, build=module_of_crate):
+        import torch
+
+        self.torch, self.build = torch, build
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
 
     def load(self, name, dataset, parameters):
-        _, channels, height, width = dataset.train[0].shape
-        self.module = torch_module(self.torch.nn, name, channels, height, width).to(self.device)
+        self.module = self.build(name, dataset).to(self.device)
         values = {key: self.torch.tensor(value) for key, value in parameters.items()}
-        # PyTorch's count of BatchNorm's batches does not travel.
         missing, unexpected = self.module.load_state_dict(values, strict=False)
-        if unexpected or not all(key.endswith("num_batches_tracked") for key in missing):
+        state = self.module.state_dict()
+        loaded = {state[key].data_ptr() for key in values if key in state}
+        # Only floating-point tensors travel (PyTorch's count of BatchNorm's batches, for example, does not), and of tied
+        # tensors only one.
+        missing = [key for key in missing if state[key].is_floating_point() and state[key].data_ptr() not in loaded]
+        if missing or unexpected:
             raise ValueError(f"not the parameters of {name}: missing {missing}, unexpected {unexpected}")
 
     def parameters(self):
         values = self.module.state_dict().items()
-        return {key: value.cpu().numpy() for key, value in values if value.is_floating_point()}
+        return {key: value.float().cpu().numpy() for key, value in values if value.is_floating_point()}
 
-    def loss(self, images, labels):
-        logits = self.module(self.torch.from_numpy(images).to(self.device))
+    def loss(self, inputs, labels):
+        """The mean loss of a batch, which is minimised, and the number of right answers."""
+        logits = self.module(self.torch.from_numpy(inputs).to(self.device))
         labels = self.torch.from_numpy(labels).to(self.device)
-        return self.cross_entropy(logits, labels), (logits.argmax(1) == labels).sum()
+        return self.torch.nn.functional.cross_entropy(logits, labels), (logits.argmax(1) == labels).sum()
 
-    def measure(self, images, labels):
+    def measure(self, inputs, labels):
         self.module.eval()
         with self.torch.no_grad():
-            loss, correct = self.loss(images, labels)
+            loss, correct = self.loss(inputs, labels)
         return loss.item() * len(labels), correct.item()
 
     def begin(self, training, seed):
@@ -138,10 +176,10 @@ class TorchTrainer:
         else:
             self.optimizer = self.torch.optim.Adam(self.module.parameters(), **options)
 
-    def step(self, images, labels):
+    def step(self, inputs, labels):
         self.module.train()
         self.optimizer.zero_grad()
-        loss, correct = self.loss(images, labels)
+        loss, correct = self.loss(inputs, labels)
         loss.backward()
         self.optimizer.step()
         return loss.item() * len(labels), correct.item()
@@ -192,8 +230,11 @@ class Dataset:
 
     def info(self):
         """For the registration."""
-        sizes = {"train_examples": len(self.train[1]), "test_examples": len(self.test[1])}
+        sizes = {"train_examples": self.count(self.train), "test_examples": self.count(self.test)}
         return {"name": self.name, "fingerprint": self.fingerprint, **sizes}
+
+    def count(self, split):
+        return len(split[1])
 
     @functools.cached_property
     def fingerprint(self):
@@ -224,6 +265,28 @@ class Dataset:
         places = rng.integers(0, 2 * self.padding + 1, (count, 2))
         cuts = [image[:, y : y + height, x : x + width] for image, (y, x) in zip(framed, places)]
         return np.stack([cut[:, :, ::-1] if flip else cut for cut, flip in zip(cuts, rng.integers(0, 2, count))])
+
+
+class OwnData:
+    """Data of this worker's own: two map-style datasets, such as `torch.utils.data.Dataset`.
+
+    `split[index]` is an input, as an array or a tensor, and its label, a class from 0.
+    """
+
+    def __init__(self, name, train, test):
+        self.name, self.train, self.test = name, train, test
+
+    def info(self):
+        """For the registration. No other worker has the same data, so that there is no fingerprint to compare."""
+        return {"name": self.name, "fingerprint": "own", "train_examples": len(self.train), "test_examples": len(self.test)}
+
+    def count(self, split):
+        return len(split)
+
+    def batch(self, split, indices, rng=None):
+        """The inputs and the labels at `indices`. Augmentation is the dataset's own business."""
+        inputs, labels = zip(*(split[int(index)] for index in indices))
+        return np.stack([np.asarray(value, np.float32) for value in inputs]), np.array([int(label) for label in labels])
 
 
 def read_digits(path):

@@ -4,8 +4,9 @@
     python3 examples/pytorch_worker.py                      # NumPy: the model `mlp` on any dataset that it has
     python3 examples/pytorch_worker.py --trainer torch      # PyTorch: `mlp`, `lenet`, `tiny_cnn` and `cifar_cnn`
 
-It needs Python 3.9, NumPy and, for `--trainer torch`, PyTorch. For a worker of your own, read it from the top: what a worker does
-(`Worker`, `Session`), then how it talks (`Coordinator`, safetensors). Models and data are beside it, in `pytorch_training.py`.
+It needs Python 3.9, NumPy and, for `--trainer torch`, PyTorch. To train a model of your own, start from `pytorch_own_model.py`, which
+calls `work` of this file. To write a worker in another language, read this file from the top: what a worker does (`Worker`,
+`Session`), then how it talks (`Coordinator`, safetensors). Models and data are beside it, in `pytorch_training.py`.
 """
 
 import argparse
@@ -60,8 +61,10 @@ class Refused(Exception):
 class Worker:
     """Works for a coordinator from registration to registration: it may be restarted, and then knows nobody."""
 
-    def __init__(self, coordinator, trainer, datasets, options):
+    def __init__(self, coordinator, trainer, datasets, options, local=False):
+        """With `local`, the data is this worker's own: it takes part as one client, in jobs with a `local` partition alone."""
         self.coordinator, self.trainer, self.datasets, self.options = coordinator, trainer, datasets, options
+        self.local = local
         self.accepted, self.last_task = 0, time.monotonic()
 
     def run(self):
@@ -92,7 +95,7 @@ class Session:
         self.worker, self.coordinator, self.trainer = worker, worker.coordinator, worker.trainer
         name, device, token = worker.options.name, worker.trainer.device, worker.options.join_token
         datasets = [dataset.info() for dataset in worker.datasets.values()]
-        registration = {"protocol": 1, "name": name, "slots": 1, "device": device, "datasets": datasets}
+        registration = {"protocol": 1, "name": name, "slots": 1, "device": device, "datasets": datasets, "local": worker.local}
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         self.registered = json.loads(self.coordinator.ask("POST", "/workers", registration, headers, until=worker.idle_until()))
         number, token = self.registered["worker"], self.registered["token"]
@@ -154,9 +157,12 @@ class Session:
         spec, dataset, model = self.prepare(task)
         # The data may be dealt anew between rounds: a task of another generation is of another partition.
         partition = self.document(f"/jobs/{task['job']}/partitions/{task['client']}", task.get("generation", 0))
-        if partition["fingerprint"] != dataset.fingerprint:
+        if partition["indices"] is None:  # The data is this worker's own: all of it.
+            indices = np.arange(dataset.count(dataset.train))
+        elif partition["fingerprint"] != dataset.fingerprint:
             raise ValueError("the partition is of another copy of the dataset")
-        indices = np.array(partition["indices"], np.int64)
+        else:
+            indices = np.array(partition["indices"], np.int64)
         # Nothing else is random, so that a client's task makes the same report whenever it is done.
         rng = np.random.default_rng([spec["seed"], task["round"], task["client"]])
         start = time.perf_counter()
@@ -176,7 +182,9 @@ class Session:
 
     def evaluate(self, task):
         _, dataset, _ = self.prepare(task)
-        count, share, shares = len(dataset.test[1]), task["share"], task["shares"]
+        count, share, shares = dataset.count(dataset.test), task["share"], task["shares"]
+        if self.worker.local:  # No other worker has these test examples: nothing is to be shared out.
+            share, shares = 0, 1
         indices = np.arange(count * share // shares, count * (share + 1) // shares)
         evaluation = pytorch_training.evaluate(self.trainer, dataset, indices, self.current.check)
         self.send_evaluation(task, {"evaluation": evaluation})
@@ -319,27 +327,24 @@ def write_safetensors(tensors):
     return b"".join([struct.pack("<Q", len(header)), header, *pieces])
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    option, path, token = parser.add_argument, pathlib.Path, os.environ.get("FEDAVG_JOIN_TOKEN")
-    digits = path(__file__).resolve().parent.parent / "src/data/digits.bin"
-    option("--coordinator", metavar="URL", default="http://127.0.0.1:8000")
+def add_options(parser, name):
+    """The options of every worker; `name` is what it is called without `--name`."""
+    option, token = parser.add_argument, os.environ.get("FEDAVG_JOIN_TOKEN")
+    option("--coordinator", metavar="URL", default=os.environ.get("FEDAVG_COORDINATOR", "http://127.0.0.1:8000"))
     option("--join-token", metavar="TOKEN", default=token, help="what the coordinator was started with ($FEDAVG_JOIN_TOKEN)")
-    option("--name", default=socket.gethostname(), help="a name for people (the host's)")
-    option("--trainer", choices=["numpy", "torch"], default="numpy")
-    option("--digits", metavar="PATH", type=path, default=digits, help="the crate's src/data/digits.bin")
-    option("--data-dir", metavar="PATH", type=path, help="the folder that holds cifar-10-batches-bin")
+    option("--name", default=name, help=f"a name for people ({name})")
     option("--rounds-then-leave", metavar="N", type=int, default=math.inf, help="leave after N accepted reports")
     option("--exit-when-idle", metavar="SECONDS", type=float, default=math.inf, help="leave when no task comes for so long")
-    options = parser.parse_args()
-    if urlsplit(options.coordinator).scheme != "http" or not urlsplit(options.coordinator).hostname:
-        parser.error(f"--coordinator: {options.coordinator!r} is not like http://127.0.0.1:8000")
-    logging.basicConfig(format="%(asctime)s %(message)s", level=logging.INFO)
 
-    datasets = [pytorch_training.read_digits(options.digits)]
-    datasets += [pytorch_training.read_cifar10(options.data_dir)] if options.data_dir else []
-    trainer = {"numpy": pytorch_training.NumpyTrainer, "torch": pytorch_training.TorchTrainer}[options.trainer]()
-    worker = Worker(Coordinator(options.coordinator), trainer, {dataset.name: dataset for dataset in datasets}, options)
+
+def work(trainer, datasets, options, local=False):
+    """Works until it is stopped, or until the options say that it is done. `options` are those of `add_options`."""
+    url = urlsplit(options.coordinator)
+    if url.scheme != "http" or not url.hostname:
+        sys.exit(f"--coordinator: {options.coordinator!r} is not like http://127.0.0.1:8000")
+    logging.basicConfig(format="%(asctime)s %(message)s", level=logging.INFO)
+    datasets = {dataset.name: dataset for dataset in datasets}
+    worker = Worker(Coordinator(options.coordinator), trainer, datasets, options, local)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # Both ways to be stopped leave the coordinator first.
     try:
         worker.run()
@@ -347,6 +352,22 @@ def main():
         log.info("stopped: %s", str(reason) or "by a signal")
     except Refused as refused:
         sys.exit(f"refused: {refused}")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_options(parser, socket.gethostname())
+    option, path = parser.add_argument, pathlib.Path
+    digits = path(__file__).resolve().parent.parent / "src/data/digits.bin"
+    option("--trainer", choices=["numpy", "torch"], default="numpy")
+    option("--digits", metavar="PATH", type=path, default=digits, help="the crate's src/data/digits.bin")
+    option("--data-dir", metavar="PATH", type=path, help="the folder that holds cifar-10-batches-bin")
+    options = parser.parse_args()
+
+    datasets = [pytorch_training.read_digits(options.digits)]
+    datasets += [pytorch_training.read_cifar10(options.data_dir)] if options.data_dir else []
+    trainer = {"numpy": pytorch_training.NumpyMlp, "torch": pytorch_training.TorchTrainer}[options.trainer]()
+    work(trainer, datasets, options)
 
 
 if __name__ == "__main__":

@@ -111,7 +111,7 @@ fn inspect(screen: &Screen, file: &Path, as_json: bool) -> Result<(), Failure> {
     for tensor in model.tensors() {
         lines.push(Line::of(&model, tensor));
     }
-    let count: usize = lines.iter().map(|line| line.values).sum();
+    let count = parameters(&lines);
     if as_json {
         return screen.print_json(&json!({ "parameters": count, "tensors": lines }));
     }
@@ -136,7 +136,7 @@ fn inspect(screen: &Screen, file: &Path, as_json: bool) -> Result<(), Failure> {
             line.name.clone(),
             line.dtype.clone(),
             shape.join(" x "),
-            role(line.role).to_string(),
+            line.role.map_or("-", role).to_string(),
             line.values.to_string(),
             norm,
         ]);
@@ -156,7 +156,8 @@ struct Line {
     name: String,
     dtype: String,
     shape: Vec<usize>,
-    role: Role,
+    /// None if such a tensor is no part of a model.
+    role: Option<Role>,
     values: usize,
     /// The Euclidean norm; none if the values are no floating-point numbers, or not finite.
     norm: Option<f64>,
@@ -173,17 +174,29 @@ impl Line {
             squares += f64::from(*value).powi(2);
             not_finite += usize::from(!value.is_finite());
         }
-        let is_number = values.is_some() && not_finite == 0;
+        let is_finite = values.is_some() && not_finite == 0;
+        let role = model.role(&tensor.name);
         Self {
             name: tensor.name.clone(),
             dtype: tensor.dtype.clone(),
             shape: tensor.shape.clone(),
-            role: model.role(&tensor.name),
+            role: values.is_some().then_some(role),
             values: tensor.shape.iter().product(),
-            norm: is_number.then(|| squares.sqrt()),
+            norm: is_finite.then(|| squares.sqrt()),
             not_finite,
         }
     }
+}
+
+/// How many values the tensors have that can be part of a model.
+fn parameters(lines: &[Line]) -> usize {
+    let mut count = 0;
+    for line in lines {
+        if line.role.is_some() {
+            count += line.values;
+        }
+    }
+    count
 }
 
 fn role(role: Role) -> &'static str {

@@ -139,7 +139,9 @@ impl<'a> ModelFile<'a> {
             let found = tensor.values().ok_or_else(|| SafetensorsError::Dtype {
                 name: tensor.name.clone(),
                 found: tensor.dtype.clone(),
-                expected: "F32, F16, BF16 or F64".to_string(),
+                expected:
+                    "F32, F16, BF16 or F64; leave tensors of integers and booleans out of the file"
+                        .to_string(),
             })?;
             if tensor.kind != Dtype::F32 && !converted.contains(&tensor.dtype) {
                 converted.push(tensor.dtype.clone());

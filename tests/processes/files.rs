@@ -185,6 +185,15 @@ fn models_of_other_programs_are_shown_and_taken() {
     assert_eq!(run.code, Some(0), "{run:?}");
     assert!(run.err.contains("took the prefix \"module.\""), "{run:?}");
 
+    // PyTorch's count of batches is in the file, and no part of the model.
+    let shown = fedavg("model inspect tests/fixtures/tiny_cnn.safetensors");
+    assert!(shown.out.contains(", 3754 parameters, "), "{shown:?}");
+    for line in shown.out.lines() {
+        if line.contains("num_batches_tracked") {
+            assert!(!line.contains("trainable"), "{line}");
+        }
+    }
+
     let pickle = folder.path().join("model.pt");
     fs::write(&pickle, b"PK\x03\x04archive/data.pkl").unwrap();
     let refused = fedavg(&format!("model inspect {}", pickle.display()));
