@@ -1,10 +1,10 @@
-//! What `auto` stands for on this machine, and why.
+//! Which devices `auto` means on this machine, and why.
 
 #[cfg(any(feature = "libtorch", test))]
 use super::LibTorchTarget;
 use super::{DeviceError, DeviceSpec, WgpuTarget};
 
-/// The devices that `auto` stands for.
+/// The devices that `auto` means.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Choice {
@@ -15,12 +15,15 @@ pub struct Choice {
 }
 
 impl DeviceSpec {
-    /// What `auto` stands for here: every CUDA GPU that proves itself, through LibTorch if that is compiled in, else
-    /// through burn's own backend; else the CPU; else, if no CPU backend is compiled in, the best GPU of `wgpu`.
+    /// The devices that `auto` means here. The first of these that exist:
+    ///
+    /// 1. every CUDA GPU that proves itself, through LibTorch if that is compiled in, else through burn's own backend;
+    /// 2. the CPU, if a CPU backend is compiled in;
+    /// 3. the best GPU of `wgpu`, which nobody has tried yet.
     ///
     /// # Errors
     ///
-    /// [`DeviceError`] if not even the last of these is to be had.
+    /// [`DeviceError`] if this program has none of them.
     pub fn choose() -> Result<Choice, DeviceError> {
         let (candidates, missing) = cuda_candidates();
         choose_from(candidates, missing, |device| device.device().map(drop))
@@ -29,8 +32,6 @@ impl DeviceSpec {
 
 /// The CUDA devices to try, and why there is none if there is none.
 fn cuda_candidates() -> (Vec<DeviceSpec>, String) {
-    #[cfg(any(feature = "libtorch", feature = "cuda"))]
-    let indices = |count: usize| 0..u16::try_from(count).unwrap_or(u16::MAX);
     #[cfg(feature = "libtorch")]
     {
         let cuda = super::Cuda::of_libtorch();
@@ -51,6 +52,13 @@ fn cuda_candidates() -> (Vec<DeviceSpec>, String) {
     }
 }
 
+/// The indices of so many GPUs, as far as a [`DeviceSpec`] can name them.
+#[cfg(any(feature = "libtorch", feature = "cuda"))]
+fn indices(count: usize) -> std::ops::Range<u16> {
+    0..u16::try_from(count).unwrap_or(u16::MAX)
+}
+
+/// Chooses among the CUDA devices that `try_out` accepts. `missing` says why there are none to try, if so.
 fn choose_from(
     cuda: Vec<DeviceSpec>,
     missing: String,
@@ -64,25 +72,27 @@ fn choose_from(
             Err(error) => refused.push(error.to_string()),
         }
     }
+    let refused = refused.join("; ");
     if devices.is_empty() {
-        let reason = if refused.is_empty() {
-            missing
-        } else {
-            refused.join("; ")
-        };
-        let why = format!("no GPU is used: {reason}");
-        let devices = match DeviceSpec::Cpu.resolve() {
-            Ok(cpu) => vec![cpu],
-            Err(_) if cfg!(feature = "wgpu") => vec![DeviceSpec::Wgpu(WgpuTarget::Best)],
-            Err(error) => return Err(error),
-        };
-        return Ok(Choice { devices, why });
+        let reason = if refused.is_empty() { missing } else { refused };
+        return Ok(Choice {
+            devices: vec![without_cuda()?],
+            why: format!("no GPU is used: {reason}"),
+        });
     }
     let mut why = "every CUDA GPU that works".to_string();
     if !refused.is_empty() {
-        why.push_str(&format!("; left out: {}", refused.join("; ")));
+        why.push_str(&format!("; left out: {refused}"));
     }
     Ok(Choice { devices, why })
+}
+
+/// The device to use if no CUDA GPU works.
+fn without_cuda() -> Result<DeviceSpec, DeviceError> {
+    match DeviceSpec::Cpu.resolve() {
+        Err(_) if cfg!(feature = "wgpu") => Ok(DeviceSpec::Wgpu(WgpuTarget::Best)),
+        cpu_or_error => cpu_or_error,
+    }
 }
 
 #[cfg(all(test, any(feature = "flex", feature = "ndarray", feature = "libtorch")))]

@@ -1,4 +1,4 @@
-//! Why a CUDA device can't be had, in words that say what to do.
+//! Says why a CUDA device can't be used, and what to do about it.
 //!
 //! What is known of build, driver and GPUs comes in as [`Cuda`], so that each answer can be tested without a GPU.
 
@@ -26,15 +26,11 @@ impl Cuda {
     /// What LibTorch finds.
     #[cfg(feature = "libtorch")]
     pub fn of_libtorch() -> Self {
-        // Nothing of LibTorch is called before it is known to be the right one.
-        let count = || match super::libtorch::check_loaded() {
-            Ok(()) => tch::Cuda::device_count().max(0),
-            Err(_) => 0,
-        };
         Self {
             libtorch: super::hardware::LIBTORCH.map(str::to_string),
             has_gpu_part: cfg!(libtorch_gpu),
-            visible: crate::panics::quietly(count).map_or(0, |count| count as usize),
+            // LibTorch throws if its driver is broken, which is a panic here.
+            visible: crate::panics::quietly(libtorch_device_count).unwrap_or(0),
             ..Self::of_driver()
         }
     }
@@ -42,12 +38,10 @@ impl Cuda {
     /// What burn's own CUDA backend finds. It looks for the driver's library when it is first used, and not before.
     #[cfg(feature = "cuda")]
     pub fn of_burn() -> Self {
-        use burn::tensor::{Device, DeviceType};
-
-        let count = || Device::enumerate(DeviceType::Cuda).into_vec().len();
         Self {
             has_gpu_part: true,
-            visible: crate::panics::quietly(count).unwrap_or(0),
+            // burn panics if there is no driver.
+            visible: crate::panics::quietly(burn_device_count).unwrap_or(0),
             ..Self::of_driver()
         }
     }
@@ -61,55 +55,66 @@ impl Cuda {
         }
     }
 
-    /// Why there is no GPU of this index, if that is known before trying.
+    /// Why the GPU of this index can't be used, if that is known before trying.
     pub fn obstacle(&self, index: usize) -> Option<String> {
-        if index < self.visible && self.has_gpu_part {
+        if !self.has_gpu_part {
+            return Some(self.no_gpu_part());
+        }
+        if index < self.visible {
             return None;
         }
-        if !self.has_gpu_part {
-            let libtorch = self.libtorch.as_deref().unwrap_or_default();
-            let pin = Pin::of(libtorch).map_or("current", |pin| pin.name);
+        if self.visible > 0 {
             return Some(format!(
-                "this program is built against LibTorch {libtorch}, which has no GPU part: install one that has with \
-                 `scripts/libtorch {pin} --gpu` and build again"
+                "there is no GPU {index}: CUDA shows {}, counted from 0",
+                gpu_count(self.visible)
             ));
         }
-        let count = |gpus: usize| match gpus {
-            1 => "1 GPU".to_string(),
-            gpus => format!("{gpus} GPUs"),
-        };
-        Some(match &self.driver {
-            _ if self.visible > 0 => format!(
-                "there is no GPU {index}: CUDA shows {}, counted from 0",
-                count(self.visible)
-            ),
-            None => {
-                "there is no NVIDIA driver: CUDA shows no GPU, and NVML is not there".to_string()
-            }
-            Some(gpus) if gpus.is_empty() => "the NVIDIA driver shows no GPU".to_string(),
-            Some(gpus) => {
-                let driver = gpus[0].driver.as_deref().unwrap_or("of unknown version");
-                let shown = count(gpus.len());
-                match &self.restriction {
-                    Some(restriction) => format!(
-                        "the NVIDIA driver shows {shown}, and CUDA none: CUDA_VISIBLE_DEVICES is {restriction:?}"
-                    ),
-                    None => format!(
-                        "the NVIDIA driver ({driver}) shows {shown}, and CUDA none: the driver may be too old for this LibTorch"
-                    ),
-                }
-            }
-        })
+        Some(self.nothing_visible())
     }
 
-    /// What to say of a GPU that failed its proof.
+    /// The build is for CPUs.
+    fn no_gpu_part(&self) -> String {
+        let libtorch = self.libtorch.as_deref().unwrap_or_default();
+        let pin = Pin::of(libtorch).map_or("current", |pin| pin.name);
+        format!(
+            "this program is built against LibTorch {libtorch}, which has no GPU part: install one that has with \
+             `scripts/libtorch {pin} --gpu` and build again"
+        )
+    }
+
+    /// CUDA shows no GPU; what the driver shows says why.
+    fn nothing_visible(&self) -> String {
+        let Some(gpus) = &self.driver else {
+            return "there is no NVIDIA driver: CUDA shows no GPU, and the driver's library NVML can't be loaded".to_string();
+        };
+        let Some(first) = gpus.first() else {
+            return "the NVIDIA driver shows no GPU: `nvidia-smi` says what it finds".to_string();
+        };
+        let shown = gpu_count(gpus.len());
+        if let Some(restriction) = &self.restriction {
+            return format!(
+                "the NVIDIA driver shows {shown}, and CUDA none: CUDA_VISIBLE_DEVICES is {restriction:?}, so unset it or \
+                 name a GPU there"
+            );
+        }
+        let version = first.driver.as_deref().unwrap_or("of unknown version");
+        format!(
+            "the NVIDIA driver ({version}) shows {shown}, and CUDA none: the driver may be too old for this LibTorch; \
+             update it"
+        )
+    }
+
+    /// The error of a GPU that failed its proof with this message.
     pub fn explain(&self, device: DeviceSpec, index: usize, failure: &str) -> DeviceError {
         if !is_without_kernels(failure) {
-            // LibTorch adds its call stack.
+            // The first line alone: LibTorch's call stack follows.
             let reason = failure.lines().next().unwrap_or_default().to_string();
             return DeviceError::Unavailable { device, reason };
         }
-        let (gpu, capability) = self.name(index);
+        let (gpu, capability) = match self.gpu(index) {
+            Some(gpu) => (described(gpu), capability_of(gpu)),
+            None => (format!("GPU {index}"), None),
+        };
         let build = match &self.libtorch {
             Some(libtorch) => format!("LibTorch {libtorch}"),
             None => "the CUDA toolkit of this program".to_string(),
@@ -131,55 +136,98 @@ impl Cuda {
         }
     }
 
-    /// The GPU of this index by name, and its capability. CUDA counts the fastest first and the driver by slot, so that
-    /// among unlike GPUs the one that has no code in this build is meant.
-    fn name(&self, index: usize) -> (String, Option<ComputeCapability>) {
+    /// The driver's GPU that CUDA's index most likely means, after it failed for lack of code.
+    ///
+    /// CUDA counts the fastest first and the driver by slot, so that an index names the same GPU in both only if all are alike
+    /// and none is hidden. Otherwise it is the first GPU that this build has no code for.
+    fn gpu(&self, index: usize) -> Option<&Gpu> {
         let gpus = self.driver.as_deref().unwrap_or_default();
-        let capability =
-            |gpu: &Gpu| ComputeCapability::parse(gpu.compute_capability.as_deref().unwrap_or(""));
-        let here = self.libtorch.as_deref().and_then(Pin::of);
-        let unserved = |gpu: &&Gpu| match (&here, capability(gpu)) {
-            (Some(pin), Some(capability)) => !pin.serves(capability),
-            _ => true,
-        };
-        let alike = gpus.windows(2).all(|pair| {
-            pair[0].name == pair[1].name && capability(&pair[0]) == capability(&pair[1])
-        });
-        let found = if alike && self.restriction.is_none() {
-            gpus.get(index)
-        } else {
-            gpus.iter().find(unserved)
-        };
-        let Some(gpu) = found else {
-            return (format!("GPU {index}"), None);
-        };
-        let known = gpu.compute_capability.as_deref().unwrap_or("unknown");
-        let text = format!("{}, compute capability {known}", gpu.name);
-        (text, capability(gpu))
+        if are_alike(gpus) && self.restriction.is_none() {
+            return gpus.get(index);
+        }
+        gpus.iter().find(|gpu| !self.surely_serves(gpu))
+    }
+
+    /// Whether this build is known to have code for this GPU.
+    fn surely_serves(&self, gpu: &Gpu) -> bool {
+        match (self.pin(), capability_of(gpu)) {
+            (Some(pin), Some(capability)) => pin.serves(capability),
+            _ => false,
+        }
+    }
+
+    /// The pin that this program is built against.
+    fn pin(&self) -> Option<Pin> {
+        Pin::of(self.libtorch.as_deref()?)
     }
 
     /// Another pin that has code for this GPU.
     fn pin_for(&self, capability: Option<ComputeCapability>) -> Option<Pin> {
         let capability = capability?;
-        let here = self.libtorch.as_deref().and_then(Pin::of);
+        let own = self.pin();
         Pin::all()
             .into_iter()
-            .filter(|pin| here.as_ref() != Some(pin))
-            .find(|pin| pin.serves(capability))
+            .find(|pin| own.as_ref() != Some(pin) && pin.serves(capability))
     }
 }
 
+#[cfg(feature = "libtorch")]
+fn libtorch_device_count() -> usize {
+    // Nothing of LibTorch is called before it is known to be the right one.
+    match super::libtorch::check_loaded() {
+        Ok(()) => usize::try_from(tch::Cuda::device_count()).unwrap_or(0),
+        Err(_) => 0,
+    }
+}
+
+#[cfg(feature = "cuda")]
+fn burn_device_count() -> usize {
+    use burn::tensor::{Device, DeviceType};
+
+    Device::enumerate(DeviceType::Cuda).into_vec().len()
+}
+
+/// `1 GPU`, `2 GPUs`.
+fn gpu_count(gpus: usize) -> String {
+    if gpus == 1 {
+        "1 GPU".to_string()
+    } else {
+        format!("{gpus} GPUs")
+    }
+}
+
+fn described(gpu: &Gpu) -> String {
+    let capability = gpu.compute_capability.as_deref().unwrap_or("unknown");
+    format!("{}, compute capability {capability}", gpu.name)
+}
+
+fn capability_of(gpu: &Gpu) -> Option<ComputeCapability> {
+    ComputeCapability::parse(gpu.compute_capability.as_deref()?)
+}
+
+/// Whether all GPUs have one name and one capability.
+fn are_alike(gpus: &[Gpu]) -> bool {
+    for pair in gpus.windows(2) {
+        if pair[0].name != pair[1].name || capability_of(&pair[0]) != capability_of(&pair[1]) {
+            return false;
+        }
+    }
+    true
+}
+
+/// What CUDA, LibTorch and burn say of a GPU that a build has no code for, in lower case.
+const WITHOUT_KERNELS: [&str; 5] = [
+    "no kernel image",
+    "arch_mismatch",
+    "not compiled with",
+    "unsupported gpu architecture",
+    "nobinaryforgpu",
+];
+
 /// Whether a failure says that a GPU has no code in this build.
 fn is_without_kernels(failure: &str) -> bool {
-    [
-        "no kernel image",
-        "ARCH_MISMATCH",
-        "not compiled with",
-        "unsupported gpu architecture",
-        "NoBinaryForGpu",
-    ]
-    .iter()
-    .any(|part| failure.to_lowercase().contains(&part.to_lowercase()))
+    let failure = failure.to_lowercase();
+    WITHOUT_KERNELS.iter().any(|part| failure.contains(part))
 }
 
 #[cfg(test)]

@@ -7,8 +7,8 @@ use burn::tensor::Device;
 use super::{DeviceError, DeviceSpec, LibTorchTarget, WgpuTarget, proof::prove};
 
 impl DeviceSpec {
-    /// The device that this stands for: `cpu` and `auto` become the backend chosen, others stay what they are. The log
-    /// says what `auto` became, and why.
+    /// The device that this means: `cpu` and `auto` become a backend, others stay what they are. The log says what `auto`
+    /// became, and why.
     ///
     /// # Errors
     ///
@@ -99,12 +99,12 @@ fn proven(spec: DeviceSpec, device: Device) -> Result<Device, DeviceError> {
     }
 }
 
-/// wgpu's thread ends if there is no adapter, and whoever waits for it learns that alone.
+/// Says what is missing if there is no adapter: wgpu's thread then ends, and its waiters learn nothing but that.
 fn without_adapter(error: DeviceError) -> DeviceError {
     match error {
         DeviceError::Unavailable { device, reason } if reason.contains("RecvError") => {
-            let reason = "wgpu found no such adapter, or its driver failed (what it said is above): a driver for Vulkan or \
-                          Metal is needed";
+            let reason = "wgpu found no such adapter, or its driver failed (its own message is above): install a driver for \
+                          Vulkan or Metal, or use another device";
             DeviceError::Unavailable {
                 device,
                 reason: reason.to_string(),

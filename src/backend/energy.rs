@@ -128,7 +128,7 @@ impl State {
         if self.active == 0 {
             return;
         }
-        // A counter that goes back has begun again: its driver was loaded again.
+        // A count falls if the driver was loaded again. What was spent before is then lost, so the energy is not known.
         match (before, now) {
             (Some(before), Some(now)) if now >= before => {
                 self.clock += (now - before) as f64 / f64::from(self.active);

@@ -1,13 +1,13 @@
-//! Why a device cannot be had.
+//! Why a device can't be used.
 
 use super::DeviceSpec;
 
-/// Why there is no such device.
+/// Why a device can't be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum DeviceError {
     /// The text names no device.
-    #[error("unknown device {text:?}: one of {DEVICES}")]
+    #[error("unknown device {text:?}: use one of {DEVICES}")]
     Unknown {
         /// What was given.
         text: String,
@@ -47,14 +47,14 @@ pub enum DeviceError {
     /// This program runs with another LibTorch than it was built against.
     #[error("{reason}")]
     OtherLibTorch {
-        /// Both versions, and where the libraries are.
+        /// Both versions, and the folder of the libraries.
         reason: String,
     },
-    /// A list of devices without one.
-    #[error("no device to train on")]
+    /// An empty list of devices.
+    #[error("the list of devices is empty: name at least one, such as cpu")]
     NoDevice,
-    /// A device stands twice in a list; `cpu` and the backend that it stands for are the same.
-    #[error("device {device} is named twice")]
+    /// A list has a device more than once. `cpu` and the backend that it means are the same device.
+    #[error("device {device} is in the list more than once: name each device once")]
     Duplicate {
         /// The device.
         device: DeviceSpec,

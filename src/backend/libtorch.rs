@@ -36,16 +36,23 @@ fn check(
     let Some(root) = library.parent().and_then(Path::parent) else {
         return Ok(());
     };
-    let release = |version: &str| version.split('+').next().unwrap_or_default().to_string();
-    match version(root, read) {
-        Some(found) if release(built) != release(&found) => Err(format!(
-            "this program is built against LibTorch {built} and was started with the libraries of {found} in {}: look at \
-             LD_LIBRARY_PATH, or build again with LIBTORCH={}",
-            root.join("lib").display(),
-            root.display()
-        )),
-        _ => Ok(()),
+    let Some(found) = version(root, read) else {
+        return Ok(());
+    };
+    if release(built) == release(&found) {
+        return Ok(());
     }
+    Err(format!(
+        "this program is built against LibTorch {built} and was started with the libraries of {found} in {}: set \
+         LD_LIBRARY_PATH to those of {built}, or build again with LIBTORCH={}",
+        root.join("lib").display(),
+        root.display()
+    ))
+}
+
+/// The version without its build: CPU and CUDA builds of one release have the same functions.
+fn release(version: &str) -> &str {
+    version.split('+').next().unwrap_or_default()
 }
 
 #[cfg(test)]

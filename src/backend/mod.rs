@@ -1,4 +1,4 @@
-//! Where a worker computes: names of devices, the burn device behind each, and what hardware there is.
+//! The devices that a worker computes on: their names, the burn device behind each, and what hardware there is.
 //!
 //! A [`DeviceSpec`] is a device as an operator writes it. [`DeviceSpec::device`] turns it into burn's
 //! `Device`, or into an error that says what to do: a device that this binary was not built

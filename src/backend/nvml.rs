@@ -24,20 +24,23 @@ impl NvmlEnergy {
     /// The counter of the GPU that CUDA knows by this index, if it surely is and works.
     fn open(cuda: u16) -> Option<Self> {
         let nvml = Nvml::init().ok()?;
-        let variable = |name| std::env::var(name).ok();
-        let gpu = named(
-            cuda,
-            variable("CUDA_VISIBLE_DEVICES").as_deref(),
-            variable("CUDA_DEVICE_ORDER").as_deref(),
-        )?;
+        let visible = std::env::var("CUDA_VISIBLE_DEVICES").ok();
+        let order = std::env::var("CUDA_DEVICE_ORDER").ok();
+        let gpu = named(cuda, visible.as_deref(), order.as_deref())?;
         let index = position(&gpu, &uuids(&nvml)?)?;
         let mut source = Self { nvml, index };
-        (source.is_whole() && source.millijoules().is_some()).then_some(source)
+        // Asked once already, since older GPUs are there and have no counter.
+        if source.is_whole() && source.millijoules().is_some() {
+            Some(source)
+        } else {
+            None
+        }
     }
 
+    /// Whether the GPU is not divided (MIG): the counter is the whole GPU's, and would count others' work.
     fn is_whole(&self) -> bool {
         let device = self.nvml.device_by_index(self.index);
-        // GPUs that can't be divided say that they don't know the question.
+        // GPUs that can't be divided answer this question with an error.
         !device.is_ok_and(|device| device.mig_mode().is_ok_and(|mode| mode.current != 0))
     }
 }
@@ -71,46 +74,64 @@ enum Name {
 /// What CUDA's device of this index is called, given `CUDA_VISIBLE_DEVICES` and `CUDA_DEVICE_ORDER`; none if they do
 /// not say it plainly.
 fn named(cuda: u16, visible: Option<&str>, order: Option<&str>) -> Option<Name> {
-    let by_place = |place| match order {
+    let index = usize::from(cuda);
+    let Some(visible) = visible else {
+        return Some(by_place(index, order));
+    };
+    // CUDA reads the list as far as it is valid, so that entries after the device's do not matter and all before it do.
+    let mut listed = Vec::new();
+    for entry in visible.split(',').take(index + 1) {
+        listed.push(entry_name(entry.trim(), order)?);
+    }
+    let found = listed.get(index)?;
+    // CUDA refuses a list with a GPU in it more than once.
+    if listed[..index].contains(found) {
+        return None;
+    }
+    Some(found.clone())
+}
+
+/// The GPU that an entry of `CUDA_VISIBLE_DEVICES` names; none if it is no index and no UUID of a whole GPU.
+fn entry_name(entry: &str, order: Option<&str>) -> Option<Name> {
+    if let Ok(place) = entry.parse() {
+        return Some(by_place(place, order));
+    }
+    if entry.starts_with("GPU-") && entry.len() > "GPU-".len() {
+        return Some(Name::Uuid(entry.to_string()));
+    }
+    None
+}
+
+/// The GPU of this index, given `CUDA_DEVICE_ORDER`.
+fn by_place(place: usize, order: Option<&str>) -> Name {
+    match order {
         Some("PCI_BUS_ID") => Name::Pci(place),
         _ => Name::Fastest(place),
-    };
-    let Some(visible) = visible else {
-        return Some(by_place(usize::from(cuda)));
-    };
-    // CUDA reads the list as far as it is valid. What comes after the device does not matter.
-    let listed: Vec<_> = visible
-        .split(',')
-        .take(usize::from(cuda) + 1)
-        .map(|entry| {
-            let entry = entry.trim();
-            match entry.parse() {
-                Ok(place) => Some(by_place(place)),
-                Err(_) if entry.len() > "GPU-".len() && entry.starts_with("GPU-") => {
-                    Some(Name::Uuid(entry.to_string()))
-                }
-                Err(_) => None,
-            }
-        })
-        .collect::<Option<_>>()?;
-    let found = listed.get(usize::from(cuda))?;
-    let is_unique = listed.iter().filter(|name| *name == found).count() == 1;
-    is_unique.then(|| found.clone())
+    }
 }
 
 /// NVML's index of the GPU of this name among all with these UUIDs.
 fn position(gpu: &Name, uuids: &[String]) -> Option<u32> {
     let index = match gpu {
         Name::Pci(place) => *place,
-        // If there is one alone, no order can mistake it.
+        // With one GPU alone every order is the same.
         Name::Fastest(place) if uuids.len() == 1 => *place,
         Name::Fastest(_) => return None,
         Name::Uuid(beginning) => {
-            let mut found = (0..uuids.len()).filter(|index| uuids[*index].starts_with(beginning));
-            found.next().filter(|_| found.next().is_none())?
+            let mut matching =
+                (0..uuids.len()).filter(|index| uuids[*index].starts_with(beginning));
+            let first = matching.next()?;
+            if matching.next().is_some() {
+                return None;
+            }
+            first
         }
     };
-    (index < uuids.len()).then_some(index as u32)
+    if index < uuids.len() {
+        Some(index as u32)
+    } else {
+        None
+    }
 }
 
 #[cfg(test)]

@@ -8,37 +8,37 @@ impl FromStr for DeviceSpec {
     type Err = DeviceError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        Ok(match text {
-            "cpu" => Self::Cpu,
-            "auto" => Self::Auto,
-            "flex" => Self::Flex,
-            "ndarray" => Self::NdArray,
-            "libtorch" => Self::LibTorch(LibTorchTarget::Cpu),
-            "libtorch:mps" => Self::LibTorch(LibTorchTarget::Mps),
-            "wgpu" => Self::Wgpu(WgpuTarget::Best),
-            "wgpu:cpu" => Self::Wgpu(WgpuTarget::Cpu),
-            _ => {
-                let (kind, index) = text.rsplit_once(':').ok_or_else(|| unknown(text))?;
-                // `parse` alone would take "+1" and "01", which would print as something else.
-                let parsed: u16 = index.parse().map_err(|_| unknown(text))?;
-                if parsed.to_string() != index {
-                    return Err(unknown(text));
-                }
-                match kind {
-                    "libtorch:cuda" => Self::LibTorch(LibTorchTarget::Cuda(parsed)),
-                    "cuda" => Self::Cuda(parsed),
-                    "wgpu:discrete" => Self::Wgpu(WgpuTarget::Discrete(parsed)),
-                    "wgpu:integrated" => Self::Wgpu(WgpuTarget::Integrated(parsed)),
-                    _ => return Err(unknown(text)),
-                }
-            }
+        let device = match text {
+            "cpu" => Some(Self::Cpu),
+            "auto" => Some(Self::Auto),
+            "flex" => Some(Self::Flex),
+            "ndarray" => Some(Self::NdArray),
+            "libtorch" => Some(Self::LibTorch(LibTorchTarget::Cpu)),
+            "libtorch:mps" => Some(Self::LibTorch(LibTorchTarget::Mps)),
+            "wgpu" => Some(Self::Wgpu(WgpuTarget::Best)),
+            "wgpu:cpu" => Some(Self::Wgpu(WgpuTarget::Cpu)),
+            _ => with_index(text),
+        };
+        device.ok_or_else(|| DeviceError::Unknown {
+            text: text.to_owned(),
         })
     }
 }
 
-fn unknown(text: &str) -> DeviceError {
-    DeviceError::Unknown {
-        text: text.to_owned(),
+/// The device of a text that ends with an index, such as `libtorch:cuda:0`.
+fn with_index(text: &str) -> Option<DeviceSpec> {
+    let (kind, digits) = text.rsplit_once(':')?;
+    let index: u16 = digits.parse().ok()?;
+    // `parse` takes "+1" and "01" too, which would print as something else.
+    if index.to_string() != digits {
+        return None;
+    }
+    match kind {
+        "libtorch:cuda" => Some(DeviceSpec::LibTorch(LibTorchTarget::Cuda(index))),
+        "cuda" => Some(DeviceSpec::Cuda(index)),
+        "wgpu:discrete" => Some(DeviceSpec::Wgpu(WgpuTarget::Discrete(index))),
+        "wgpu:integrated" => Some(DeviceSpec::Wgpu(WgpuTarget::Integrated(index))),
+        _ => None,
     }
 }
 

@@ -33,7 +33,7 @@ impl Pin {
         ["current", "legacy"].map(Self::read).to_vec()
     }
 
-    /// The pin of a LibTorch version such as `2.9.0+cu128`; what stands after the `+` does not count.
+    /// The pin of a LibTorch version such as `2.9.0+cu128`; what comes after the `+` does not count.
     pub fn of(libtorch: &str) -> Option<Self> {
         let version = libtorch.split('+').next();
         Self::all()
@@ -55,23 +55,27 @@ impl Pin {
     }
 
     fn read(name: &'static str) -> Self {
-        let value = |key: &str| {
-            let of_key = |line: &'static str| {
-                let rest = line.strip_prefix(name)?.trim_start();
-                Some(rest.strip_prefix(key)?.trim())
-            };
-            PINS.lines().find_map(of_key).unwrap_or_default()
-        };
+        let kernels = pinned(name, "kernels").split_whitespace();
         Self {
             name,
-            version: value("version"),
-            cuda: value("cuda"),
-            kernels: value("kernels")
-                .split_whitespace()
-                .filter_map(ComputeCapability::parse)
-                .collect(),
+            version: pinned(name, "version"),
+            cuda: pinned(name, "cuda"),
+            kernels: kernels.filter_map(ComputeCapability::parse).collect(),
         }
     }
+}
+
+/// The value of a key of a pin; empty if the file has none.
+fn pinned(name: &str, key: &str) -> &'static str {
+    for line in PINS.lines() {
+        let Some(rest) = line.strip_prefix(name) else {
+            continue;
+        };
+        if let Some(value) = rest.trim_start().strip_prefix(key) {
+            return value.trim();
+        }
+    }
+    ""
 }
 
 impl ComputeCapability {

@@ -1,7 +1,7 @@
 //! A device proves that it computes, before anybody counts on it.
 //!
 //! A driver without a GPU, a GPU without code in this LibTorch, a graphics API without an adapter: burn finds out at the
-//! first operation, by a panic. So a device is given out only after a small convolution and its gradients came out right.
+//! first operation, by a panic. So a device is given out only after a small convolution and its gradients were computed right.
 
 use std::{sync::mpsc, thread, time::Duration};
 
@@ -9,7 +9,7 @@ use burn::tensor::{Device, Tensor, TensorData, module::conv2d, ops::ConvOptions}
 
 use crate::panics;
 
-/// The longest that a device may take. A GPU for whose generation code has first to be made takes minutes.
+/// The longest that a device may take. It takes minutes if the driver has to compile the code for the GPU's generation first.
 const PATIENCE: Duration = Duration::from_secs(600);
 
 /// How far a value may be off, as a share of the largest one expected: devices multiply with ten bits (TF32), or convolve
@@ -44,52 +44,69 @@ pub(super) fn prove(device: &Device) -> Result<(), String> {
 /// The loss is half the sum of the squares of the convolution's output, so that the output is its own gradient.
 fn compute(device: &Device) -> Result<(), String> {
     let device = device.clone().autodiff();
-    let tensor = |values: &[i8], side: usize| {
-        let values: Vec<f32> = values.iter().map(|value| f32::from(*value)).collect();
-        Tensor::<4>::from_data(TensorData::new(values, [1, 1, side, side]), &device).require_grad()
-    };
-    let (image, kernel) = (tensor(&IMAGE, 4), tensor(&KERNEL, 3));
+    let image = square(&IMAGE, 4, &device);
+    let kernel = square(&KERNEL, 3, &device);
     let options = ConvOptions::new([1, 1], [0, 0], [1, 1], 1);
     let output = conv2d(image.clone(), kernel.clone(), None, options);
     let loss = (output.clone() * output.clone()).sum() * 0.5;
     let gradients = loss.backward();
-    let read = |what: &str, tensor: Option<Tensor<4>>| {
-        let tensor = tensor.ok_or_else(|| format!("{what} is missing"))?;
-        let data = tensor.try_into_data().map_err(|error| error.to_string())?;
-        data.try_into_vec_as::<f32>()
-            .map_err(|error| error.to_string())
-    };
     let expected = Expected::new();
     for (what, found, expected) in [
-        ("a convolution", Some(output.inner()), &expected.output),
         (
-            "its gradient for the image",
+            "a convolution's output",
+            Some(output.inner()),
+            &expected.output,
+        ),
+        (
+            "a convolution's gradient for the image",
             image.grad(&gradients),
             &expected.image,
         ),
         (
-            "its gradient for the kernel",
+            "a convolution's gradient for the kernel",
             kernel.grad(&gradients),
             &expected.kernel,
         ),
     ] {
-        let found = read(what, found)?;
+        let found = found.ok_or_else(|| format!("burn made no tensor for {what}"))?;
+        let found = values_of(found)?;
         if !agree(&found, expected) {
             return Err(format!(
-                "{what} came out as {found:?} instead of {expected:?}"
+                "it computed {what} wrong: {found:?} instead of {expected:?}"
             ));
         }
     }
     Ok(())
 }
 
+/// A tensor `[1, 1, side, side]` that wants a gradient.
+fn square(values: &[i8], side: usize, device: &Device) -> Tensor<4> {
+    let values: Vec<f32> = values.iter().map(|value| f32::from(*value)).collect();
+    Tensor::from_data(TensorData::new(values, [1, 1, side, side]), device).require_grad()
+}
+
+fn values_of(tensor: Tensor<4>) -> Result<Vec<f32>, String> {
+    let data = tensor.try_into_data().map_err(|error| error.to_string())?;
+    data.try_into_vec_as::<f32>()
+        .map_err(|error| error.to_string())
+}
+
 /// Whether this is what was expected, within the tolerance.
 fn agree(found: &[f32], expected: &[f32]) -> bool {
+    if found.len() != expected.len() {
+        return false;
+    }
     let largest = expected
         .iter()
         .fold(0f32, |max, value| max.max(value.abs()));
-    let is_near = |(found, expected): (&f32, &f32)| (found - expected).abs() <= TOLERANCE * largest;
-    found.len() == expected.len() && found.iter().zip(expected).all(is_near)
+    for (found, expected) in found.iter().zip(expected) {
+        let is_near = (found - expected).abs() <= TOLERANCE * largest;
+        // Not "is far": a NaN is neither.
+        if !is_near {
+            return false;
+        }
+    }
+    true
 }
 
 /// The same in plain arithmetic.
@@ -102,18 +119,16 @@ struct Expected {
 impl Expected {
     fn new() -> Self {
         let (mut output, mut image, mut kernel) = (vec![0.0; 4], vec![0.0; 16], vec![0.0; 9]);
-        // Output place, kernel place, and the image place that they meet in.
-        let meetings = || {
-            (0..4).flat_map(|out| {
-                (0..9).map(move |at| (out, at, (out / 2 + at / 3) * 4 + out % 2 + at % 3))
-            })
-        };
-        for (out, at, pixel) in meetings() {
-            output[out] += f32::from(KERNEL[at]) * f32::from(IMAGE[pixel]);
+        for out in 0..4 {
+            for at in 0..9 {
+                output[out] += f32::from(KERNEL[at]) * f32::from(IMAGE[pixel(out, at)]);
+            }
         }
-        for (out, at, pixel) in meetings() {
-            image[pixel] += output[out] * f32::from(KERNEL[at]);
-            kernel[at] += output[out] * f32::from(IMAGE[pixel]);
+        for out in 0..4 {
+            for at in 0..9 {
+                image[pixel(out, at)] += output[out] * f32::from(KERNEL[at]);
+                kernel[at] += output[out] * f32::from(IMAGE[pixel(out, at)]);
+            }
         }
         Self {
             output,
@@ -121,6 +136,12 @@ impl Expected {
             kernel,
         }
     }
+}
+
+/// The index of the image's value that this value of the kernel is multiplied with for this value of the output.
+fn pixel(out: usize, at: usize) -> usize {
+    let (row, column) = (out / 2 + at / 3, out % 2 + at % 3);
+    row * 4 + column
 }
 
 #[cfg(all(test, any(feature = "flex", feature = "ndarray", feature = "libtorch")))]

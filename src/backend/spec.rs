@@ -1,14 +1,14 @@
-//! A device as an operator writes it.
+//! A device, as an operator names it.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// Where to compute, as an operator writes it: `cpu`, `auto`, `flex`, `ndarray`, `libtorch`, `libtorch:cuda:0`,
+/// A device to compute on, as an operator writes it: `cpu`, `auto`, `flex`, `ndarray`, `libtorch`, `libtorch:cuda:0`,
 /// `libtorch:mps`, `cuda:0`, `wgpu`, `wgpu:discrete:0`, `wgpu:integrated:0`, `wgpu:cpu`.
 ///
 /// Parsing knows every device, whatever this binary was built with, so that a configuration can be read anywhere;
-/// [`device`](Self::device) is where a device that is not compiled in is refused. Serialised as its text.
+/// [`device`](Self::device) refuses a device that is not compiled in. Serialised as its text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 #[non_exhaustive]

@@ -320,6 +320,7 @@ mod tests {
             event: JobEvent::ClientFailed {
                 round: RoundId(1),
                 client: ClientId(client),
+                worker: None,
                 reason: reason.to_string(),
             },
         };

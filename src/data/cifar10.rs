@@ -76,18 +76,16 @@ pub(super) fn verify(folder: &Path) -> Result<(), DataError> {
 
 fn find(data_dir: &Path) -> Result<PathBuf, DataError> {
     let looked_at = vec![data_dir.join(FOLDER), data_dir.to_owned()];
-    let found = looked_at
-        .iter()
-        .position(|folder| folder.join(TRAIN_BATCHES[0]).is_file());
-    match found {
-        Some(at) => Ok(looked_at[at].clone()),
-        None => Err(DataError::NotFound {
-            dataset: "cifar10".to_owned(),
-            looked_at,
-            hint: "Get it with `fedavg data download cifar10`, or point --data-dir or FEDAVG_DATA at the folder \
-                   that holds it.",
-        }),
+    for folder in &looked_at {
+        if folder.join(TRAIN_BATCHES[0]).is_file() {
+            return Ok(folder.clone());
+        }
     }
+    Err(DataError::NotFound {
+        dataset: "cifar10".to_owned(),
+        looked_at,
+        hint: "Get it with `fedavg data download cifar10`, or set --data-dir or FEDAVG_DATA to the folder that holds it.",
+    })
 }
 
 fn read_set(name: &str, batches: &[PathBuf]) -> Result<ImageSet, DataError> {
@@ -102,36 +100,43 @@ fn read_set(name: &str, batches: &[PathBuf]) -> Result<ImageSet, DataError> {
 
 /// Appends the records of one batch file, after checking its size and labels.
 fn read_batch(path: &Path, pixels: &mut Vec<u8>, labels: &mut Vec<u16>) -> Result<(), DataError> {
-    let malformed = |reason| DataError::Malformed {
-        path: path.to_owned(),
-        reason,
-    };
-    let bytes = read_at_most(path, BATCH_BYTES + 1).map_err(|source| DataError::Read {
-        path: path.to_owned(),
-        source,
-    })?;
-    let size = bytes.len() as u64;
-    if size > BATCH_BYTES {
-        return Err(malformed(format!("it is larger than {BATCH_BYTES} bytes")));
-    }
-    let may_be_shorter = path.ends_with(TEST_BATCH);
-    if size != BATCH_BYTES && !may_be_shorter {
-        return Err(malformed(format!("{size} bytes instead of {BATCH_BYTES}")));
-    }
-    if bytes.is_empty() || bytes.len() % RECORD != 0 {
-        return Err(malformed(format!(
-            "{size} bytes are not a whole number of records of {RECORD}"
-        )));
+    // One byte more than a whole batch, so that a longer file shows, however long it is.
+    let bytes = read_at_most(path, BATCH_BYTES + 1)
+        .map_err(|source| DataError::unreadable(path, source))?;
+    if let Some(reason) = wrong_size(path, bytes.len()) {
+        return Err(DataError::malformed(path, reason));
     }
     for (at, record) in bytes.chunks_exact(RECORD).enumerate() {
         let label = record[0];
         if usize::from(label) >= CLASSES.len() {
-            return Err(malformed(format!("record {at} has label {label}, above 9")));
+            let reason = format!("record {at} has label {label}, and the highest is 9");
+            return Err(DataError::malformed(path, reason));
         }
         labels.push(u16::from(label));
         pixels.extend_from_slice(&record[1..]);
     }
     Ok(())
+}
+
+/// What is wrong with the size of a batch file, if anything.
+fn wrong_size(path: &Path, size: usize) -> Option<String> {
+    let may_be_shorter = path.ends_with(TEST_BATCH);
+    if size as u64 > BATCH_BYTES {
+        return Some(format!(
+            "it has more than the {BATCH_BYTES} bytes of a batch"
+        ));
+    }
+    if size as u64 != BATCH_BYTES && !may_be_shorter {
+        return Some(format!(
+            "it has {size} bytes, and a training batch has {BATCH_BYTES}"
+        ));
+    }
+    if size == 0 || !size.is_multiple_of(RECORD) {
+        return Some(format!(
+            "it has {size} bytes, which is not a whole number of records of {RECORD}"
+        ));
+    }
+    None
 }
 
 fn read_at_most(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
@@ -229,7 +234,7 @@ mod tests {
         );
     }
 
-    /// Against the real data, where FEDAVG_DATA says where it is.
+    /// Reads the real data, if FEDAVG_DATA names its folder.
     #[test]
     fn the_published_means_are_those_of_the_real_images() {
         let Some(data_dir) = std::env::var_os(crate::data::DATA_DIR_VARIABLE) else {

@@ -2,7 +2,7 @@
 //!
 //! Everything happens in a folder of its own inside the folder of datasets, and `cifar-10-batches-bin` appears in one
 //! rename at the end. So whatever is interrupted, and however, a half download is never taken for a whole one; the
-//! next download removes what was left. Nothing from an archive decides where a file is written.
+//! next download removes what was left. Nothing from an archive decides to which path a file is written.
 
 mod archive;
 mod error;
@@ -25,7 +25,7 @@ use super::{
     image_set::hex,
 };
 
-/// Where a download is put together, inside the folder of datasets.
+/// The folder that a download is put together in, inside the folder of datasets.
 const WORK_FOLDER: &str = ".cifar-10-download";
 
 /// Gets CIFAR-10 into `data_dir` and returns the folder that holds the batches.

@@ -1,19 +1,19 @@
 //! Why a dataset could not be opened or used.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// What goes wrong between a dataset's name and a batch of its examples.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DataError {
     /// The text names no dataset.
-    #[error("unknown dataset {text:?}: one of digits, cifar10, folder:PATH")]
+    #[error("unknown dataset {text:?}: use digits, cifar10 or folder:PATH")]
     Unknown {
         /// What was given.
         text: String,
     },
-    /// The dataset is not where it was looked for.
+    /// None of the folders that were looked at has the dataset.
     #[error("dataset {dataset} not found; looked at {}. {hint}", list(.looked_at))]
     NotFound {
         /// The dataset asked for.
@@ -31,8 +31,10 @@ pub enum DataError {
         /// The Cargo feature to enable.
         feature: &'static str,
     },
-    /// There is no folder to look in: neither argument nor environment name one, and the user has no cache folder.
-    #[error("no folder for datasets: give --data-dir, or set FEDAVG_DATA")]
+    /// There is no folder to look in: neither an argument nor the environment names one, and the user has no cache folder.
+    #[error(
+        "no folder to look for datasets in, since this user has no cache folder: give --data-dir, or set FEDAVG_DATA"
+    )]
     NoDataDir,
     /// A file could not be read.
     #[error("cannot read {}", .path.display())]
@@ -43,7 +45,7 @@ pub enum DataError {
         source: io::Error,
     },
     /// A file is not what its format says: truncated, of a wrong size, or with values out of range.
-    #[error("{} is damaged or no such file: {reason}", .path.display())]
+    #[error("{} is damaged, or is another kind of file: {reason}", .path.display())]
     Malformed {
         /// The file.
         path: PathBuf,
@@ -59,7 +61,7 @@ pub enum DataError {
         reason: String,
     },
     /// An index past the end of the set.
-    #[error("example {index} of {set}, which has {examples}")]
+    #[error("there is no example {index} in {set}: it has {examples}, counted from 0")]
     IndexOutOfRange {
         /// The set's name.
         set: String,
@@ -68,6 +70,22 @@ pub enum DataError {
         /// How many examples there are.
         examples: usize,
     },
+}
+
+impl DataError {
+    /// A file or folder that is not what its format says.
+    pub(super) fn malformed(path: &Path, reason: impl Into<String>) -> Self {
+        Self::Malformed {
+            path: path.to_owned(),
+            reason: reason.into(),
+        }
+    }
+
+    /// A file or folder that the operating system does not read.
+    pub(super) fn unreadable(path: &Path, source: io::Error) -> Self {
+        let path = path.to_owned();
+        Self::Read { path, source }
+    }
 }
 
 fn list(paths: &[PathBuf]) -> String {

@@ -20,7 +20,7 @@ const EXTENSIONS: [&str; 4] = ["bmp", "jpg", "jpeg", "png"];
 /// The images under `root/train` and `root/test`, of which all must have the same height and width.
 ///
 /// Classes are the sorted names of the folders under `train`; files are in the order of class and name, and those that
-/// are not `bmp`, `jpg`, `jpeg` or `png` are passed over. Where one image has colour, grey ones are read as colour;
+/// are not `bmp`, `jpg`, `jpeg` or `png` are passed over. If one image has colour, grey ones are read as colour;
 /// transparency is dropped, and 16 bits or floats per value become 8 bits. Normalised with the mean and standard deviation of
 /// the training images; no augmentation.
 pub fn folder(root: &Path) -> Result<Dataset, DataError> {
@@ -66,17 +66,19 @@ fn class_names(train: &Path) -> Result<Vec<String>, DataError> {
             classes.push(name.to_string_lossy().into_owned());
         }
     }
-    match classes.len() {
-        0 => Err(DataError::Malformed {
-            path: train.to_owned(),
-            reason: "no folders of classes in it".to_owned(),
-        }),
-        count if count > usize::from(u16::MAX) => Err(DataError::Malformed {
-            path: train.to_owned(),
-            reason: format!("{count} classes are more than {}", u16::MAX),
-        }),
-        _ => Ok(classes),
+    if classes.is_empty() {
+        let reason = "it has no folders, and each class must be one";
+        return Err(DataError::malformed(train, reason));
     }
+    if classes.len() > usize::from(u16::MAX) {
+        let reason = format!(
+            "it has {} classes, and {} is the most",
+            classes.len(),
+            u16::MAX
+        );
+        return Err(DataError::malformed(train, reason));
+    }
+    Ok(classes)
 }
 
 /// Decodes every image under `split/<class>/` for the classes given, in order of class and file name; at least one.
@@ -88,60 +90,54 @@ fn decode(split: &Path, classes: &[String]) -> Result<Vec<Decoded>, DataError> {
         }
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         if !classes.iter().any(|class| *class == name) {
-            return Err(DataError::Malformed {
-                reason: "a class that train/ does not have".to_owned(),
-                path,
-            });
+            let reason = "it is a class that train/ does not have: remove it, or give train/ a folder of this name";
+            return Err(DataError::malformed(&path, reason));
         }
         let files = entries(&path)?;
         let images = files.into_iter().filter(|file| is_image(file));
         items.extend(images.map(|file| (file, name.clone().into_owned())));
     }
     if items.is_empty() {
-        return Err(DataError::Malformed {
-            path: split.to_owned(),
-            reason: format!("no images ({}) in it", EXTENSIONS.join(", ")),
-        });
+        let reason = format!("it has no images ({})", EXTENSIONS.join(", "));
+        return Err(DataError::malformed(split, reason));
     }
     let paths: Vec<PathBuf> = items.iter().map(|(path, _)| path.clone()).collect();
-    let images =
-        ImageFolderDataset::new_classification_with_items(items, classes).map_err(|error| {
-            DataError::Malformed {
-                path: split.to_owned(),
-                reason: error.to_string(),
-            }
-        })?;
-
-    let threads = thread::available_parallelism().map_or(1, |count| count.get());
-    let per_thread = paths.len().div_ceil(threads).max(1);
-    let parts: Vec<Result<Vec<Decoded>, DataError>> = thread::scope(|scope| {
-        let running: Vec<_> = paths
-            .chunks(per_thread)
-            .enumerate()
-            .map(|(part, paths)| {
-                let images = &images;
-                scope.spawn(move || {
-                    let from = part * per_thread;
-                    let each = paths.iter().enumerate();
-                    each.map(|(at, path)| decode_one(images, from + at, path))
-                        .collect()
-                })
-            })
-            .collect();
-        running.into_iter().map(joined).collect()
-    });
-    let mut decoded = Vec::with_capacity(paths.len());
-    for part in parts {
-        decoded.extend(part?);
-    }
-    Ok(decoded)
+    let images = ImageFolderDataset::new_classification_with_items(items, classes)
+        .map_err(|error| DataError::malformed(split, error.to_string()))?;
+    decode_all(&images, &paths)
 }
 
-fn joined<T>(thread: thread::ScopedJoinHandle<'_, T>) -> T {
-    match thread.join() {
-        Ok(value) => value,
-        Err(panic) => std::panic::resume_unwind(panic),
+/// Decodes all images, in this order, on as many threads as the machine has cores.
+fn decode_all(images: &ImageFolderDataset, paths: &[PathBuf]) -> Result<Vec<Decoded>, DataError> {
+    let threads = thread::available_parallelism().map_or(1, |count| count.get());
+    let per_thread = paths.len().div_ceil(threads).max(1);
+    thread::scope(|scope| {
+        let mut running = Vec::new();
+        for (part, paths) in paths.chunks(per_thread).enumerate() {
+            running.push(scope.spawn(move || decode_range(images, part * per_thread, paths)));
+        }
+        let mut decoded = Vec::with_capacity(paths.len());
+        for thread in running {
+            match thread.join() {
+                Ok(part) => decoded.extend(part?),
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        }
+        Ok(decoded)
+    })
+}
+
+/// Decodes the images from index `from` on, whose files are these.
+fn decode_range(
+    images: &ImageFolderDataset,
+    from: usize,
+    paths: &[PathBuf],
+) -> Result<Vec<Decoded>, DataError> {
+    let mut decoded = Vec::with_capacity(paths.len());
+    for (at, path) in paths.iter().enumerate() {
+        decoded.push(decode_one(images, from + at, path)?);
     }
+    Ok(decoded)
 }
 
 fn decode_one(
@@ -149,22 +145,19 @@ fn decode_one(
     index: usize,
     path: &Path,
 ) -> Result<Decoded, DataError> {
-    let malformed = |reason: &str| DataError::Malformed {
-        path: path.to_owned(),
-        reason: reason.to_owned(),
-    };
     // burn-dataset panics on a file that it cannot decode.
     let item = catch_unwind(AssertUnwindSafe(|| images.get(index)))
-        .map_err(|_| malformed("it cannot be decoded"))?
-        .map_err(|error| malformed(&error.to_string()))?;
+        .map_err(|_| DataError::malformed(path, "it cannot be decoded"))?
+        .map_err(|error| DataError::malformed(path, error.to_string()))?;
     let Annotation::Label(label) = item.annotation else {
-        return Err(malformed("it has no class"));
+        return Err(DataError::malformed(path, "it has no class"));
     };
     let (height, width) = (item.image_height, item.image_width);
-    let channels = match height * width {
-        0 => return Err(malformed("it is empty")),
-        plane => item.image.len() / plane,
-    };
+    let plane = height * width;
+    if plane == 0 {
+        return Err(DataError::malformed(path, "it has no pixels"));
+    }
+    let channels = item.image.len() / plane;
     Ok(Decoded {
         path: path.to_owned(),
         label: label as u16,
@@ -217,16 +210,14 @@ fn assemble(
     let mut labels = Vec::with_capacity(images.len());
     for image in images {
         if (image.height, image.width) != (shape.height, shape.width) {
-            return Err(DataError::Malformed {
-                reason: format!(
-                    "{} x {} pixels, where the first image has {} x {}",
-                    image.height, image.width, shape.height, shape.width
-                ),
-                path: image.path,
-            });
+            let reason = format!(
+                "it has {} x {} pixels and the first image {} x {}: all must have the same",
+                image.height, image.width, shape.height, shape.width
+            );
+            return Err(DataError::malformed(&image.path, reason));
         }
         for channel in 0..shape.channels {
-            // A grey image among colour ones has only one plane, which stands for all.
+            // A grey image among colour ones has one plane, which is used for all channels.
             let from = channel.min(image.channels - 1);
             pixels.extend(image.values.iter().skip(from).step_by(image.channels));
         }
@@ -237,24 +228,22 @@ fn assemble(
 
 fn is_image(path: &Path) -> bool {
     let extension = path.extension().and_then(|extension| extension.to_str());
-    extension.is_some_and(|own| {
-        EXTENSIONS
-            .iter()
-            .any(|known| own.eq_ignore_ascii_case(known))
-    })
+    let Some(extension) = extension else {
+        return false;
+    };
+    EXTENSIONS
+        .iter()
+        .any(|known| extension.eq_ignore_ascii_case(known))
 }
 
 /// What is in a folder, sorted by name.
 fn entries(folder: &Path) -> Result<Vec<PathBuf>, DataError> {
-    let read = |source| DataError::Read {
-        path: folder.to_owned(),
-        source,
-    };
-    let mut paths = fs::read_dir(folder)
-        .map_err(read)?
-        .map(|entry| entry.map(|entry| entry.path()))
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(read)?;
+    let mut paths = Vec::new();
+    for entry in fs::read_dir(folder).map_err(|source| DataError::unreadable(folder, source))? {
+        let entry = entry.map_err(|source| DataError::unreadable(folder, source))?;
+        paths.push(entry.path());
+    }
+    // The operating system lists files in any order, and each worker must have the same.
     paths.sort();
     Ok(paths)
 }

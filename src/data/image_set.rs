@@ -66,7 +66,7 @@ impl ImageSet {
         if shape.pixels() == 0 || expected != Some(pixels.len()) {
             return Err(DataError::Inconsistent {
                 reason: format!(
-                    "{} bytes are not {} images of {shape}",
+                    "it has {} bytes of pixels, which are not {} images of {shape}",
                     pixels.len(),
                     labels.len()
                 ),
@@ -78,7 +78,10 @@ impl ImageSet {
             .find(|&&label| label as usize >= classes.len())
         {
             return Err(DataError::Inconsistent {
-                reason: format!("label {label} with {} classes", classes.len()),
+                reason: format!(
+                    "it has the label {label}, and only {} classes, counted from 0",
+                    classes.len()
+                ),
                 name,
             });
         }

@@ -1,4 +1,4 @@
-//! Where datasets are looked for: one rule for every command and process.
+//! The folder that datasets are looked for in: one rule for every command and process.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};

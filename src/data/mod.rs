@@ -1,12 +1,12 @@
-//! Datasets: where they are looked for, what they hold, and batches of them.
+//! Datasets: how they are found, what they hold, and batches of them.
 //!
-//! | text | dataset | where from |
+//! | text | dataset | source |
 //! |---|---|---|
 //! | `digits` | 8 x 8 handwritten digits, 1797 grey images | embedded in the crate ([`digits`](fn@digits)) |
 //! | `cifar10` | 32 x 32 photographs, 60 000 in ten classes | `cifar-10-batches-bin` ([`cifar10`](fn@cifar10)) |
 //! | `folder:PATH` | any images of one size | `train/<class>/*` and `test/<class>/*` (feature `vision`) |
 //!
-//! [`data_dir`] is the one rule for where datasets are looked for, and [`Source::open`] reads one into memory, decoded.
+//! [`data_dir`] is the one rule for the folder that datasets are looked for in, and [`Source::open`] reads one into memory, decoded.
 //! [`Transform`] makes batches of a set: normalised, and varied by flip and padded crop.
 //!
 //! ```

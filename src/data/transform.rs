@@ -181,7 +181,7 @@ impl Transform {
                 continue;
             }
             let shift = place.right.unsigned_abs().min(width);
-            // Where the padding is: right of what is shown, or left of it; the other way round in a mirror.
+            // Padding is right of what is shown if the window moved right, else left of it; the other way round in a mirror.
             let padded_right = (place.right >= 0) != place.mirrored;
             for y in 0..height {
                 // The row of the original that this row shows; the rest is padding.
@@ -218,7 +218,7 @@ fn append_row(image: &[u8], mirrored: bool, table: &[f32; 256], out: &mut Vec<f3
     }
 }
 
-/// Where the window lies on the image, and whether it is mirrored.
+/// The window's place on the image, and whether it is mirrored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 struct Placement {
     /// Rows the window moves down on the image; up when negative.
@@ -230,22 +230,22 @@ struct Placement {
 
 impl Placement {
     fn draw(augmentation: Augmentation, shape: ImageShape, rng: &mut ChaCha8Rng) -> Self {
-        // More padding than the image is large shows nothing but padding.
-        let mut offset = |size: usize| {
-            let padding = augmentation.crop_padding.min(size as u32);
-            match padding {
-                0 => 0,
-                _ => rng.random_range(0..=2 * padding) as isize - padding as isize,
-            }
-        };
-        let down = offset(shape.height);
-        let right = offset(shape.width);
+        // The order of the draws is part of what a seed means.
         Self {
-            down,
-            right,
+            down: draw_offset(augmentation.crop_padding, shape.height, rng),
+            right: draw_offset(augmentation.crop_padding, shape.width, rng),
             mirrored: augmentation.flip && rng.random_bool(0.5),
         }
     }
+}
+
+/// A uniform draw between `-padding` and `padding`; of at most the image's size, since all else would show padding alone.
+fn draw_offset(padding: u32, size: usize, rng: &mut ChaCha8Rng) -> isize {
+    let padding = padding.min(size as u32);
+    if padding == 0 {
+        return 0;
+    }
+    rng.random_range(0..=2 * padding) as isize - padding as isize
 }
 
 #[cfg(test)]

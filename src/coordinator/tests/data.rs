@@ -262,7 +262,7 @@ async fn a_lost_worker_gets_its_client_back_with_the_size_that_its_data_has_now(
     assert_eq!(summary.phase, "completed", "{}", summary.detail);
     // 1000 examples count for 70: 15 * 70 / 75.
     assert_eq!(model.values(), [14.0; SIZE]);
-    let log = lab.coordinator.log(job).unwrap();
+    let log = lab.coordinator.log(job).await.unwrap();
     let mut returned = Vec::new();
     let mut resized = Vec::new();
     for logged in log {

@@ -22,36 +22,45 @@ const MOST_BYTES: u64 = 1 << 30;
 ///
 /// A path in the archive only chooses among the expected names. Links, folders and any other entry are passed over.
 pub(super) fn unpack(archive: &Path, origin: &Origin, to: &Path) -> Result<(), DownloadError> {
-    let wrong = |reason: String| DownloadError::Archive {
-        origin: origin.to_string(),
-        reason,
-    };
-    let unreadable = |error: io::Error| wrong(error.to_string());
     fs::create_dir(to).map_err(file_error("create", to))?;
 
     let file = File::open(archive).map_err(file_error("read", archive))?;
     let unzipped = GzDecoder::new(BufReader::new(file)).take(MOST_BYTES);
     let mut archive = Archive::new(unzipped);
-    for entry in archive.entries().map_err(unreadable)? {
-        let entry = entry.map_err(unreadable)?;
-        let path = entry.path().map_err(unreadable)?;
-        let Some(name) = expected_name(&path).filter(|_| entry.header().entry_type().is_file())
-        else {
+    let entries = archive
+        .entries()
+        .map_err(|error| damaged(origin, error.to_string()))?;
+    for entry in entries {
+        let entry = entry.map_err(|error| damaged(origin, error.to_string()))?;
+        let path = entry
+            .path()
+            .map_err(|error| damaged(origin, error.to_string()))?;
+        let Some(name) = expected_name(&path) else {
             continue;
         };
+        if !entry.header().entry_type().is_file() {
+            continue;
+        }
         let target = to.join(name);
         let mut out = File::create_new(&target).map_err(file_error("write", &target))?;
         // One byte more than a batch has shows the reader of the batch that it is too long.
         let mut entry = entry.take(BATCH_BYTES + 1);
-        io::copy(&mut entry, &mut out).map_err(unreadable)?;
+        io::copy(&mut entry, &mut out).map_err(|error| damaged(origin, error.to_string()))?;
         out.sync_all().map_err(file_error("write", &target))?;
     }
     for name in TRAIN_BATCHES.into_iter().chain([TEST_BATCH]) {
         if !to.join(name).is_file() {
-            return Err(wrong(format!("it has no {FOLDER}/{name}")));
+            return Err(damaged(origin, format!("it has no {FOLDER}/{name}")));
         }
     }
     Ok(())
+}
+
+fn damaged(origin: &Origin, reason: String) -> DownloadError {
+    DownloadError::Archive {
+        origin: origin.to_string(),
+        reason,
+    }
 }
 
 fn expected_name(path: &Path) -> Option<&'static str> {

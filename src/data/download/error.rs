@@ -1,4 +1,4 @@
-//! What can go wrong with a download.
+//! Why a download failed.
 
 use std::{
     io,
@@ -12,7 +12,7 @@ use crate::data::DataError;
 #[non_exhaustive]
 pub enum DownloadError {
     /// No SHA-256.
-    #[error("{text:?} is not a SHA-256: 64 hexadecimal digits")]
+    #[error("{text:?} is not a SHA-256: give 64 hexadecimal digits")]
     NoChecksum {
         /// What was given.
         text: String,
@@ -29,7 +29,8 @@ pub enum DownloadError {
     },
     /// The bytes are not the ones expected.
     #[error(
-        "checksum of {origin} is {found}, not {expected}: it is another file, or damaged on the way"
+        "the checksum of {origin} is {found}, not {expected}: it is another file, or was damaged on the way. Nothing was \
+         installed; get it again, or give the file's own checksum with --sha256"
     )]
     Checksum {
         /// File or address.
@@ -40,7 +41,7 @@ pub enum DownloadError {
         found: String,
     },
     /// The bytes are right, but no CIFAR-10 archive.
-    #[error("{origin} is no CIFAR-10 archive: {reason}")]
+    #[error("{origin} is not a CIFAR-10 archive in binary form: {reason}")]
     Archive {
         /// File or address.
         origin: String,
@@ -65,8 +66,8 @@ pub enum DownloadError {
         /// The operating system's reason.
         source: io::Error,
     },
-    /// Another process is at it.
-    #[error("another download into {} is running", .folder.display())]
+    /// Another process is downloading.
+    #[error("another download into {} is running: wait for it, or choose another --data-dir", .folder.display())]
     Busy {
         /// The folder of datasets.
         folder: PathBuf,

@@ -34,10 +34,6 @@ pub(super) fn fetch(
             })
         }
         Origin::Url(url) => {
-            let failed = |reason: String| DownloadError::Fetch {
-                url: url.clone(),
-                reason,
-            };
             let agent = ureq::Agent::config_builder()
                 .timeout_connect(Some(CONNECT_TIMEOUT))
                 .timeout_recv_response(Some(SILENCE_TIMEOUT))
@@ -47,14 +43,19 @@ pub(super) fn fetch(
             let response = agent
                 .get(url)
                 .call()
-                .map_err(|error| failed(error.to_string()))?;
+                .map_err(|error| not_fetched(url, error.to_string()))?;
             let total = response.body().content_length();
             let body = response.into_body().into_with_config().limit(MOST_BYTES);
             copy(body.reader(), total, to, progress, |error| {
-                failed(error.to_string())
+                not_fetched(url, error.to_string())
             })
         }
     }
+}
+
+fn not_fetched(url: &str, reason: String) -> DownloadError {
+    let url = url.to_owned();
+    DownloadError::Fetch { url, reason }
 }
 
 fn copy(

@@ -1,10 +1,10 @@
-//! What to get, from where, and how to know that it is the right thing.
+//! The archive to get, and the checksum that it must have.
 
 use std::{path::PathBuf, str::FromStr};
 
 use super::error::DownloadError;
 
-/// Where CIFAR-10's author publishes its binary form, 170 052 171 bytes.
+/// The address at which CIFAR-10's author publishes its binary form, 170 052 171 bytes.
 pub const CIFAR10_URL: &str = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz";
 /// The SHA-256 of that archive, whose published MD5 is `c32a1d4ab5d03f1284b67883e8d87530`.
 pub const CIFAR10_SHA256: &str = "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd";
@@ -50,10 +50,10 @@ impl FromStr for Checksum {
     }
 }
 
-/// What to get and how to know that it is the right thing. The default is the published archive.
+/// The archive to get, and the checksum that it must have. The default is the published archive.
 #[derive(Debug, Clone)]
 pub struct Download {
-    /// Where the archive is.
+    /// The archive.
     pub origin: Origin,
     /// What its bytes must hash to.
     pub checksum: Checksum,

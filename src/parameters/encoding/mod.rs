@@ -5,23 +5,30 @@
 //! hands the payload on in the form's own order, whatever the order of the body's tensors.
 
 mod body;
+mod check;
 mod encode;
+mod error;
+mod expected;
 mod form;
 mod payloads;
 mod reader;
 #[cfg(feature = "http")]
 mod schema;
+mod segments;
+mod sink;
 mod stored;
 
 use std::{fmt, str::FromStr};
 
-pub use body::{BodyDecoder, BodySink, EncodingError, MemorySink};
+pub use body::BodyDecoder;
 pub(crate) use encode::RangeEncoder;
 pub use encode::{encode, encode_block, encode_top_k};
+pub use error::EncodingError;
 pub use form::Form;
 pub use payloads::{BodyForm, Part, Payloads};
 pub use reader::{Encoded, EncodedReader, Memory, PayloadSource, Values};
 use serde::{Deserialize, Serialize};
+pub use sink::{BodySink, MemorySink};
 pub use stored::{MemoryBody, StoredBody};
 use thiserror::Error;
 
