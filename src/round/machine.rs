@@ -5,6 +5,26 @@
 //! with its reason and tried again, a bounded number of times. Every state that waits has a deadline or a command under
 //! way.
 //!
+//! ```text
+//!                   enough workers          clients and data are fixed
+//!   begin ─▶ Waiting ─────────▶ Preparing ──────────┐
+//!                                                   ▼
+//!      ┌───────────────────────────────────▶ begin a round ──▶ Finishing     all rounds are committed;
+//!      │                                       │    │    │         │         versions are still evaluated
+//!      │         two versions wait to be       │    │    │         ▼
+//!      │         evaluated: CatchingUp ◀───────┘    │    │       Ended       also from every phase:
+//!      │         too few clients have                │    │                   cancelled, or a wait too long
+//!      │         a worker: Gathering ◀──────────────┘    │
+//!      │                                                  ▼
+//!      │  each, once it is over, begins          Dealing (if data is dealt again)
+//!      │  the round again                                 │
+//!      │                                                  ▼
+//!      │                                              Planning ──▶ Collecting ──▶ Aggregating ──▶ Publishing
+//!      │                                                  │             │              │              │
+//!      ├──── abandoned, with its reason ◀─────────────────┴─────────────┴──────────────┴──────────────┤
+//!      └──── committed: the version moves by one ◀─────────────────────────────────────────────────────┘
+//! ```
+//!
 //! This file takes events in and hands commands out; what follows from an event stands beside it: [`workers`] (leases
 //! and tasks), [`reports`] (verdicts), [`rounds`] (when a round begins), [`commits`] (how it ends), [`evaluations`], and
 //! [`status`] (the same in words).
@@ -371,7 +391,8 @@ impl RoundMachine {
     }
 
     fn wake(&mut self, workers: impl IntoIterator<Item = WorkerId>) {
-        let wake = |worker| Command::Wake { worker };
-        self.commands.extend(workers.into_iter().map(wake));
+        for worker in workers {
+            self.commands.push_back(Command::Wake { worker });
+        }
     }
 }

@@ -71,8 +71,10 @@ impl RoundMachine {
         if self.phase != Phase::Dealing || round != self.round.next() {
             return;
         }
-        let is_whole = |sizes: &Vec<u64>| sizes.len() == self.clients.len() && !sizes.contains(&0);
-        if let Some(examples) = examples.filter(is_whole) {
+        if let Some(examples) = examples
+            && examples.len() == self.clients.len()
+            && !examples.contains(&0)
+        {
             for (client, size) in self.clients.iter_mut().zip(&examples) {
                 client.examples = *size;
             }

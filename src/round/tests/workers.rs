@@ -243,7 +243,7 @@ fn a_long_list_of_tasks_at_hand_is_no_trouble() {
 #[test]
 fn a_job_with_too_few_clients_for_its_quorum_fails_at_once() {
     let bench = Bench::planning(config(), 1, 1);
-    assert_eq!(bench.detail(), "the job has 1 clients, and its quorum is 2");
+    assert_eq!(bench.detail(), "the job has 1 client, and its quorum is 2");
     assert_eq!(bench.phase(), "failed");
 }
 

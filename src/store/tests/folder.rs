@@ -49,6 +49,7 @@ fn what_an_earlier_coordinator_left_is_removed_and_nothing_else() {
         below(elsewhere.path()),
         [
             "lock",
+            "logs",
             "models",
             "models/job-of-mine",
             "spool",

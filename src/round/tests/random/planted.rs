@@ -3,7 +3,7 @@
 //! The machine has none of them. What goes into it, or what comes out of it, is changed on its way, so that the checker
 //! sees what it would see of a machine that has the bug.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
     ids::{ClientId, ModelVersion, RequestId, RoundId},
@@ -35,7 +35,9 @@ pub struct Planted {
     quorums: BTreeMap<RoundId, usize>,
     /// The examples of each report that was offered.
     offered: BTreeMap<(RoundId, ClientId), u64>,
-    /// The request that tells of the end of an upload, if the last event was one.
+    /// The uploads that were admitted and have not ended.
+    admitted: BTreeSet<RequestId>,
+    /// The request that tells of the end of one of them, if the last event did.
     end: Option<RequestId>,
     /// The clients whose reports are being aggregated.
     aggregated: Vec<ClientId>,
@@ -71,8 +73,15 @@ impl Planted {
             ) => {
                 self.offered.insert((*round, *client), metadata.examples);
             }
-            (Bug::LateAccepted, Event::ReportStored { request, .. }) => {
-                self.end = Some(*request);
+            (
+                Bug::LateAccepted,
+                Event::ReportStored {
+                    request, upload, ..
+                },
+            ) => {
+                if self.admitted.remove(upload) {
+                    self.end = Some(*request);
+                }
             }
             (Bug::ExclusionIgnored, Event::Aggregated { aggregation, .. }) => {
                 if let Ok(aggregation) = aggregation {
@@ -128,6 +137,9 @@ impl Planted {
                 }
             }
             Command::Respond { request, response } => match (bug, &mut *response) {
+                (Bug::LateAccepted, Response::Admitted) => {
+                    self.admitted.insert(*request);
+                }
                 (Bug::LateAccepted, Response::Refused(refusal)) => {
                     if refusal.kind == RefusalKind::Late && self.end == Some(*request) {
                         *response = Response::Accepted;

@@ -1,0 +1,227 @@
+//! The verdict on each report, and on each task that a worker gives up.
+//!
+//! What a verdict is taken from, in this order:
+//!
+//! 1. what was sent (another version, too many examples): the same for the same report, whatever else happened;
+//! 2. what happened to the client in this round, which is never undone: so a report that is sent again gets the same
+//!    answer;
+//! 3. the moment ("not leased", and refusals that are transient).
+
+use super::{
+    Collection,
+    member::{Claim, MemberState, Upload},
+};
+use crate::{
+    ids::{ClientId, RequestId, RoundId, WorkerId},
+    report::{Refusal, RefusalKind, ReportMetadata},
+    words::plural,
+};
+
+/// What to say to an offered report.
+#[derive(Debug, PartialEq)]
+pub(in crate::round) enum Offer {
+    Admit,
+    AlreadyAccepted,
+    Refuse(Refusal),
+    /// Refuse, and expect nothing more of the client.
+    Fail(Refusal),
+}
+
+/// What to say of an upload that ended.
+#[derive(Debug, PartialEq)]
+pub(in crate::round) enum Verdict {
+    Accept {
+        worker: WorkerId,
+        examples: u64,
+    },
+    AlreadyAccepted,
+    /// No such upload was admitted, or it has ended before.
+    Unknown(Refusal),
+    Refuse {
+        worker: WorkerId,
+        refusal: Refusal,
+    },
+    /// Refuse, and expect nothing more of the client.
+    Fail {
+        worker: WorkerId,
+        refusal: Refusal,
+    },
+}
+
+impl Collection {
+    /// Judges a report before its body is read. `lease` is the client's worker.
+    pub fn offer(
+        &mut self,
+        request: RequestId,
+        worker: WorkerId,
+        client: ClientId,
+        metadata: &ReportMetadata,
+        lease: Option<WorkerId>,
+    ) -> Offer {
+        let Some(member) = self.members.get(&client) else {
+            return Offer::Refuse(self.not_in_cohort(client));
+        };
+        if metadata.base_version != self.version {
+            let detail = format!(
+                "starts from version {}, and the round from {}",
+                metadata.base_version, self.version
+            );
+            return Offer::Refuse(Refusal::new(RefusalKind::Stale, detail));
+        }
+        if let Some(refusal) = improper(client, metadata, member.examples) {
+            let is_awaited = !self.closed && self.is_pending(client);
+            if !is_awaited || lease != Some(worker) {
+                return Offer::Refuse(refusal);
+            }
+            // The worker that acts for the client has trained, and this is what it has to send: nothing better will come.
+            self.set(client, MemberState::Failed(refusal.clone()));
+            return Offer::Fail(refusal);
+        }
+        match &member.state {
+            MemberState::Accepted { worker: sender, .. } if *sender == worker => {
+                Offer::AlreadyAccepted
+            }
+            MemberState::Accepted { .. } => Offer::Refuse(from_another(client)),
+            MemberState::Failed(refusal) => Offer::Refuse(refusal.clone()),
+            _ if self.closed => Offer::Refuse(late(self.round)),
+            _ if lease != Some(worker) => Offer::Refuse(not_leased(worker, client)),
+            MemberState::Uploading(_) => {
+                let detail = format!("the report of client {client} is being uploaded already");
+                Offer::Refuse(Refusal::new(RefusalKind::Duplicate, detail))
+            }
+            MemberState::Pending => {
+                let upload = Upload {
+                    client,
+                    worker,
+                    claim: Claim {
+                        examples: metadata.examples,
+                        train_loss: metadata.train_loss(),
+                    },
+                };
+                self.uploads.insert(request, upload);
+                self.set(client, MemberState::Uploading(request));
+                Offer::Admit
+            }
+        }
+    }
+
+    /// Judges an upload that ended.
+    pub fn stored(
+        &mut self,
+        client: ClientId,
+        upload: RequestId,
+        stored: Result<(), Refusal>,
+    ) -> Verdict {
+        let ended = self.uploads.remove(&upload);
+        let Some(Upload { worker, claim, .. }) = ended.filter(|ended| ended.client == client)
+        else {
+            let detail = format!("request {upload} uploads nothing for client {client}");
+            return Verdict::Unknown(Refusal::new(RefusalKind::Conflict, detail));
+        };
+        if let Some(verdict) = self.settled(client, upload, worker) {
+            return verdict;
+        }
+        match stored {
+            Ok(()) => {
+                let state = MemberState::Accepted {
+                    upload,
+                    worker,
+                    claim,
+                };
+                self.set(client, state);
+                Verdict::Accept {
+                    worker,
+                    examples: claim.examples,
+                }
+            }
+            Err(refusal) if refusal.kind.is_transient() => {
+                self.set(client, MemberState::Pending);
+                Verdict::Refuse { worker, refusal }
+            }
+            Err(refusal) => {
+                self.set(client, MemberState::Failed(refusal.clone()));
+                Verdict::Fail { worker, refusal }
+            }
+        }
+    }
+
+    /// The verdict on an upload that can't change the round any more; none if it is the one that the round waits for.
+    fn settled(&self, client: ClientId, upload: RequestId, worker: WorkerId) -> Option<Verdict> {
+        let member = self.members.get(&client);
+        let refusal = match member.map(|member| &member.state) {
+            Some(MemberState::Accepted { worker: sender, .. }) if *sender == worker => {
+                return Some(Verdict::AlreadyAccepted);
+            }
+            Some(MemberState::Accepted { .. }) => from_another(client),
+            Some(MemberState::Failed(refusal)) => refusal.clone(),
+            _ if self.closed => late(self.round),
+            Some(MemberState::Uploading(current)) if *current == upload => return None,
+            _ => {
+                let detail = format!("worker {worker} lost the lease of client {client} meanwhile");
+                Refusal::new(RefusalKind::NotLeased, detail)
+            }
+        };
+        Some(Verdict::Refuse { worker, refusal })
+    }
+
+    /// Judges what a worker says about a task that it can't do: whether that changes the round, or why it may not say
+    /// so.
+    pub fn give_up(
+        &mut self,
+        worker: WorkerId,
+        client: ClientId,
+        reason: &str,
+        lease: Option<WorkerId>,
+    ) -> Result<bool, Refusal> {
+        match self.members.get(&client) {
+            None => Err(self.not_in_cohort(client)),
+            Some(member) if self.closed || !member.state.is_outstanding() => Ok(false),
+            Some(_) if lease != Some(worker) => Err(not_leased(worker, client)),
+            Some(_) => {
+                let detail = format!("client {client} failed: {reason}");
+                let is_news = self.fail(client, Refusal::new(RefusalKind::Conflict, detail));
+                let member = self.members.get_mut(&client);
+                if let Some(failure) = member.and_then(|member| member.failure.as_mut()) {
+                    failure.reason = reason.to_string();
+                }
+                Ok(is_news)
+            }
+        }
+    }
+
+    fn not_in_cohort(&self, client: ClientId) -> Refusal {
+        let detail = format!(
+            "client {client} is not in the cohort of round {}",
+            self.round
+        );
+        Refusal::new(RefusalKind::NotInCohort, detail)
+    }
+}
+
+/// The verdict on what comes after its round has closed.
+pub(in crate::round) fn late(round: RoundId) -> Refusal {
+    Refusal::new(RefusalKind::Late, format!("round {round} has closed"))
+}
+
+/// The verdict on what comes from a worker that may not act for the client.
+pub(in crate::round) fn not_leased(worker: WorkerId, client: ClientId) -> Refusal {
+    let detail = format!("worker {worker} does not hold the lease of client {client}");
+    Refusal::new(RefusalKind::NotLeased, detail)
+}
+
+fn from_another(client: ClientId) -> Refusal {
+    let detail = format!("the report of client {client} came from another worker");
+    Refusal::new(RefusalKind::NotLeased, detail)
+}
+
+/// What is wrong with what a report says about itself, whatever the round.
+fn improper(client: ClientId, metadata: &ReportMetadata, partition: u64) -> Option<Refusal> {
+    if metadata.examples == 0 || metadata.examples > partition {
+        let detail = format!(
+            "claims {}, and the partition of client {client} has {partition}",
+            plural(metadata.examples, "example")
+        );
+        return Some(Refusal::new(RefusalKind::ExamplesExceeded, detail));
+    }
+    metadata.check().err()
+}
