@@ -89,7 +89,9 @@ impl PartitionSpec {
     /// Checks the parameters, without a dataset at hand.
     pub fn validate(&self) -> Result<(), PartitionError> {
         match *self {
-            Self::Dirichlet { alpha } | Self::QuantitySkew { alpha } => check_alpha(alpha),
+            Self::Dirichlet { alpha } | Self::QuantitySkew { alpha } => {
+                super::deal::check_alpha(alpha)
+            }
             Self::Shard {
                 labels_per_client: 0,
             } => Err(PartitionError::NoLabelsPerClient),
@@ -132,15 +134,6 @@ impl PartitionSpec {
             )?),
             Self::Local => return Err(PartitionError::Local),
         })
-    }
-}
-
-/// Refuses NaN, infinities, zero and negative numbers.
-pub(super) fn check_alpha(alpha: f64) -> Result<(), PartitionError> {
-    if alpha.is_finite() && alpha > 0.0 {
-        Ok(())
-    } else {
-        Err(PartitionError::Alpha { alpha })
     }
 }
 

@@ -6,7 +6,7 @@
 
 mod body;
 mod check;
-mod encode;
+mod encoder;
 mod error;
 mod expected;
 mod form;
@@ -21,8 +21,8 @@ mod stored;
 use std::{fmt, str::FromStr};
 
 pub use body::BodyDecoder;
-pub(crate) use encode::RangeEncoder;
-pub use encode::{encode, encode_block, encode_top_k};
+pub(crate) use encoder::RangeEncoder;
+pub use encoder::{encode, encode_block, encode_top_k};
 pub use error::EncodingError;
 pub use form::Form;
 pub use payloads::{BodyForm, Part, Payloads};

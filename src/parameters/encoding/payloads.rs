@@ -102,7 +102,7 @@ impl BodyForm {
         let parts: Vec<_> = parts
             .zip(self.parts.iter().map(|part| &part.form))
             .collect();
-        form::header(&parts)
+        form::header_of(&parts)
     }
 
     /// The most bytes that a body of this form may have, with whatever an honest header has beside the names.
