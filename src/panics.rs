@@ -1,4 +1,4 @@
-//! Where a panic of foreign code ends: strategies and trainers are an embedder's own, and burn panics on shapes.
+//! Catches the panics of foreign code: strategies and trainers are an embedder's own, and burn panics on shapes.
 
 #[cfg(feature = "burn")]
 use std::cell::Cell;

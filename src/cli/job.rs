@@ -366,7 +366,7 @@ mod tests {
         assert_eq!(parse(&["--rounds=0"]).spec().unwrap_err().code(), 2);
         assert_eq!(
             parse(&["--lr=-1"]).spec().unwrap_err().to_string(),
-            "training.lr must be a finite number of at least 0"
+            "training.lr must be a finite number of at least 0, not -1"
         );
     }
 }

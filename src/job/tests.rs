@@ -1,4 +1,5 @@
-use super::*;
+use super::{free_settings::MOST_SETTINGS, *};
+use crate::{parameters::Encoding, strategy::Weighting};
 
 #[test]
 fn an_empty_document_is_a_job_with_the_seeds_defaults() {

@@ -1,7 +1,7 @@
 //! From a burn module to [`Parameters`] and back, for any module on any device.
 //!
-//! Tensors are named by their path in the module (`conv1.weight`, `blocks.0.bias`) and stand in PyTorch's names and
-//! memory layout:
+//! Tensors are named by their path in the module (`conv1.weight`, `blocks.0.bias`), with PyTorch's names and memory
+//! layout:
 //!
 //! - `Linear`: the weight is transposed to `[outputs, inputs]`, whatever the layer's own layout is;
 //! - `BatchNorm`, `LayerNorm`, `GroupNorm`, `InstanceNorm`, `RmsNorm`: `gamma` and `beta` are `weight` and `bias`;

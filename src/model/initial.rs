@@ -12,7 +12,7 @@ use crate::{
 
 /// What PyTorch initialises layers of these names and shapes to, drawn from a job's seed: the same on every device.
 ///
-/// - A `weight` of two dimensions or more and its `bias` are uniform in ±1/√fan_in, where fan_in is the number of
+/// - A `weight` of two dimensions or more and its `bias` are uniform in ±1/√fan_in, and fan_in is the number of
 ///   values behind one output: `kaiming_uniform(a = √5)` and its bias, the default of `torch.nn.Linear` and
 ///   `torch.nn.Conv2d` (<https://docs.pytorch.org/docs/stable/generated/torch.nn.Linear.html>).
 /// - A normalisation's `weight` and running variance are one, its `bias` and running mean zero.

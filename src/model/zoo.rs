@@ -26,7 +26,7 @@ pub const NAMES: [&str; 4] = ["cifar_cnn", "lenet", "mlp", "tiny_cnn"];
 
 /// A model of the zoo can't be made for images of this shape.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[error("{model} needs {needs}, not {shape}")]
+#[error("{model} needs {needs}, not {shape}: choose another model or dataset")]
 pub struct UnfitShape {
     /// The model.
     pub model: &'static str,
@@ -38,7 +38,7 @@ pub struct UnfitShape {
 
 /// Max pooling by 2 x 2 windows side by side; an odd last row or column is left out, as in PyTorch.
 ///
-/// Where a ReLU goes with it, the zoo halves first: the largest value is the same either way, to the bit, and so is its
+/// If a ReLU goes with it, the zoo halves first: the largest value is the same either way, to the bit, and so is its
 /// gradient, and a ReLU of a quarter of the values takes a quarter of the time.
 fn halved(images: Tensor<4>) -> Tensor<4> {
     max_pool2d(images, MaxPoolOptions::new([2, 2]))

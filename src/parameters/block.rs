@@ -9,6 +9,13 @@ use thiserror::Error;
 use super::{Layout, Parameters};
 
 /// A source of parameters that can be read in any order and from several threads.
+///
+/// # Contract
+///
+/// 1. The values do not change as long as the reader exists: a scan and the fold after it get the same bits.
+/// 2. Calls from several threads at the same time, in any order, give the same values as one after the other.
+/// 3. `block` has the values that `read` fills in, to the bit once they are decoded.
+/// 4. A range past the layout's end is [`BlockError::OutOfRange`] and never a panic.
 pub trait BlockReader: Sync {
     /// The layout of what is read.
     fn layout(&self) -> &Arc<Layout>;
@@ -20,7 +27,7 @@ pub trait BlockReader: Sync {
     /// [`BlockError::OutOfRange`] past the layout's end; [`BlockError::Unreadable`] if the storage fails.
     fn read(&self, offset: usize, block: &mut [f32]) -> Result<(), BlockError>;
 
-    /// Where a [`Block`] that begins at `offset` must end at the latest: where values are stored in another way. Above
+    /// The end of the longest [`Block`] that begins at `offset`: the next value after it is stored in another way. Above
     /// `offset`, and at most the layout's length.
     fn uniform_end(&self, _offset: usize) -> usize {
         self.layout().len()
@@ -43,7 +50,14 @@ pub trait BlockReader: Sync {
     }
 }
 
-/// A destination of parameters. Each value is written exactly once, in blocks that come in any order.
+/// A destination of parameters.
+///
+/// # Contract
+///
+/// 1. Each value is written exactly once, in blocks that come in any order and do not overlap.
+/// 2. A fold writes the blocks of [`Layout::blocks`]: each within one role, of at most [`FOLD_BLOCK`](super::FOLD_BLOCK) values.
+/// 3. A block past the layout's end is [`BlockError::OutOfRange`] and never a panic.
+/// 4. After an error nothing more is written, and what was written counts for nothing.
 pub trait BlockWriter: Send {
     /// Takes the values from `offset` on.
     ///
@@ -69,12 +83,12 @@ pub enum Block<'a> {
         values: &'a [i8],
         /// One for each group that the range touches.
         scales: &'a [f32],
-        /// How many values of its group stand before the first one.
+        /// How many values of its group are before the first one.
         skip: usize,
     },
     /// The values that are not zero.
     Sparse {
-        /// Where each is, in rising order.
+        /// The index of each, in rising order.
         indices: &'a [u32],
         /// One for each index.
         values: &'a [f32],
@@ -138,8 +152,13 @@ impl Block<'_> {
 
 /// The stretches of one scale each in a range of `len` values that begins `skip` values into its first group.
 pub(crate) fn groups(len: usize, skip: usize) -> impl Iterator<Item = Range<usize>> {
-    let start = move |group: usize| (group * super::GROUP).saturating_sub(skip).min(len);
-    (0..(skip + len).div_ceil(super::GROUP)).map(move |group| start(group)..start(group + 1))
+    let count = (skip + len).div_ceil(super::GROUP);
+    (0..count).map(move |group| group_start(group, skip, len)..group_start(group + 1, skip, len))
+}
+
+/// The beginning of a group, counted from the beginning of the range.
+fn group_start(group: usize, skip: usize, len: usize) -> usize {
+    (group * super::GROUP).saturating_sub(skip).min(len)
 }
 
 /// Space for one block, kept from block to block. It begins at a multiple of eight bytes.

@@ -7,7 +7,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use thiserror::Error;
 
 /// The CRC-32 of some bytes (ISO 3309, as `zlib.crc32` of Python): it finds what transport and disks break. It keeps
-/// nobody out; the tokens do. Other than stronger digests, it can be taken block by block in any order, so that a file
+/// nobody out; the tokens do. Unlike a cryptographic digest, it can be taken block by block in any order, so that a file
 /// that several threads write has one for free.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Digest(u32);
@@ -82,7 +82,7 @@ impl<'de> Deserialize<'de> for Digest {
 
 /// A text is not a digest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-#[error("a digest reads crc32= and eight hexadecimal digits")]
+#[error("not a digest: expected crc32= and eight hexadecimal digits, such as crc32=cbf43926")]
 pub struct DigestError;
 
 #[cfg(test)]

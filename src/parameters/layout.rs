@@ -34,7 +34,7 @@ pub struct TensorSpec {
 }
 
 impl TensorSpec {
-    /// Where its values stand in the flat vector.
+    /// The indices of its values in the flat vector.
     pub fn range(&self) -> Range<usize> {
         self.start..self.start + self.len
     }
@@ -61,7 +61,7 @@ impl Layout {
     ///
     /// # Errors
     ///
-    /// [`LayoutError::Duplicate`] for a name that stands twice, [`LayoutError::TooLarge`] if the number of values
+    /// [`LayoutError::Duplicate`] for a name that more than one tensor has, [`LayoutError::TooLarge`] if the number of values
     /// does not fit in memory's address range, [`LayoutError::Empty`] for no tensor at all.
     pub fn new(
         tensors: impl IntoIterator<Item = (String, Vec<usize>, Role)>,
@@ -74,21 +74,11 @@ impl Layout {
             len: 0,
         };
         for (name, shape, role) in sorted {
-            let len = shape
-                .iter()
-                .try_fold(1usize, |product, &side| product.checked_mul(side))
-                .filter(|len| {
-                    layout
-                        .len
-                        .checked_add(*len)
-                        .is_some_and(|sum| sum <= isize::MAX as usize / 8)
-                })
-                .ok_or_else(|| LayoutError::TooLarge { name: name.clone() })?;
-            if layout
-                .by_name
-                .insert(name.clone(), layout.tensors.len())
-                .is_some()
-            {
+            let Some(len) = layout.len_of_next(&shape) else {
+                return Err(LayoutError::TooLarge { name });
+            };
+            let index = layout.tensors.len();
+            if layout.by_name.insert(name.clone(), index).is_some() {
                 return Err(LayoutError::Duplicate { name });
             }
             layout.tensors.push(TensorSpec {
@@ -104,6 +94,18 @@ impl Layout {
             return Err(LayoutError::Empty);
         }
         Ok(Arc::new(layout))
+    }
+
+    /// The number of values of one more tensor of this shape; none if all together could not be addressed.
+    fn len_of_next(&self, shape: &[usize]) -> Option<usize> {
+        // The widest values that a payload has for each of the layout's are of eight bytes.
+        const MOST: usize = isize::MAX as usize / 8;
+        let mut len = 1usize;
+        for side in shape {
+            len = len.checked_mul(*side)?;
+        }
+        let sum = self.len.checked_add(len)?;
+        if sum <= MOST { Some(len) } else { None }
     }
 
     /// One tensor with this many values.
@@ -147,7 +149,7 @@ impl Layout {
         self.len * size_of::<f32>()
     }
 
-    /// The stretches of equal role, in order: what a block-wise fold walks over.
+    /// The role of the value at `offset`, and the values from there on that have it, up to the first of another role.
     pub fn role_at(&self, offset: usize) -> Option<(Role, Range<usize>)> {
         let index = self
             .tensors
@@ -189,13 +191,16 @@ impl Layout {
         values: &[f32],
         wanted: impl Fn(f32) -> bool,
     ) -> String {
-        let place = values.iter().position(|value| wanted(*value));
-        let place = place.map_or(usize::MAX, |place| offset + place);
-        let spec = self
-            .tensors
-            .iter()
-            .find(|spec| spec.range().contains(&place));
-        spec.map(|spec| spec.name.clone()).unwrap_or_default()
+        let Some(place) = values.iter().position(|value| wanted(*value)) else {
+            return String::new();
+        };
+        let index = offset + place;
+        for spec in &self.tensors {
+            if spec.range().contains(&index) {
+                return spec.name.clone();
+            }
+        }
+        String::new()
     }
 
     /// The most bytes that an honest header of a body with this layout has.
@@ -263,7 +268,7 @@ pub const FOLD_BLOCK: usize = 64 * 1024;
 pub struct FoldBlock {
     /// The role of all of them.
     pub role: Role,
-    /// Where they are in the layout.
+    /// Their indices in the layout.
     pub range: Range<usize>,
 }
 
@@ -294,21 +299,23 @@ pub enum LayoutError {
         found: Vec<usize>,
     },
     /// Not as many values as the layout has.
-    #[error("{found} values where the layout has {expected}")]
+    #[error("there are {found} values, and the layout has {expected}")]
     Length {
         /// The layout's number of values.
         expected: usize,
         /// The number that was found.
         found: usize,
     },
-    /// A name stands twice.
-    #[error("tensor {name:?} stands twice")]
+    /// More than one tensor has this name.
+    #[error("more than one tensor has the name {name:?}: each needs its own")]
     Duplicate {
         /// The name.
         name: String,
     },
     /// Too many values to address.
-    #[error("tensor {name:?} is too large to address")]
+    #[error(
+        "tensor {name:?} is too large: with it the model has more values than memory can address"
+    )]
     TooLarge {
         /// The tensor at which the sum overflows.
         name: String,

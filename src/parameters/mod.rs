@@ -1,6 +1,6 @@
 //! Model parameters without a model: one flat `Vec<f32>` over a shared [`Layout`].
 //!
-//! Values stand in PyTorch's names and memory layout and in the safetensors file's order, everywhere: a model file on
+//! Values have PyTorch's names and memory layout and in the safetensors file's order, everywhere: a model file on
 //! disk, on the wire and in the fold is the same bytes. Only the burn bridge (`model`) transposes and renames.
 //! Nothing here knows burn, files or sockets.
 

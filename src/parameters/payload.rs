@@ -100,7 +100,7 @@ pub const VECTOR: &str = "vector";
 #[cfg_attr(feature = "http", derive(utoipa::ToSchema))]
 #[non_exhaustive]
 pub struct PayloadSpec {
-    /// Its name: 1 to 64 ASCII letters, digits, `_`, `-` and `.`. In a body, `NAME/` stands before each tensor's name.
+    /// Its name: 1 to 64 ASCII letters, digits, `_`, `-` and `.`. In a body, `NAME/` is in front of each tensor's name.
     pub name: String,
     /// Which tensors it has.
     pub shape: Shape,
@@ -156,8 +156,7 @@ impl PayloadSpec {
     /// What is wrong, in words: a name that can't stand in a body, or an encoding that the type or the shape does not have.
     pub fn check(&self) -> Result<(), String> {
         let name = &self.name;
-        let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte);
-        if name.is_empty() || name.len() > LONGEST_PAYLOAD_NAME || !name.bytes().all(is_plain) {
+        if name.is_empty() || name.len() > LONGEST_PAYLOAD_NAME || !name.bytes().all(is_name_byte) {
             return Err(format!(
                 "{name:?} is not a payload's name: use 1 to {LONGEST_PAYLOAD_NAME} letters, digits, '_', '-' and '.'"
             ));
@@ -171,12 +170,16 @@ impl PayloadSpec {
         }
         if matches!(self.shape, Shape::Vector(_)) && !is_plain_f32 {
             return Err(format!(
-                "payload {name:?} is a vector, which can't be encoded as {}",
+                "payload {name:?} is a vector, which can't be encoded as {}: use f32, which means as they are",
                 self.encoding
             ));
         }
         Ok(())
     }
+}
+
+fn is_name_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"_-.".contains(&byte)
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use super::{Examples, Partitioner};
 
 /// Asserts the whole contract of [`Partitioner`] for one dataset, one number of clients and one seed.
 ///
-/// A refusal (`Err`) is allowed, as long as it is one every time.
+/// A refusal (`Err`) is allowed, if the same arguments are refused every time.
 ///
 /// # Panics
 ///
@@ -21,8 +21,9 @@ pub fn deals_every_example_once(
     clients: usize,
     seed: u64,
 ) {
-    let deal = || partitioner.partition(examples, clients, ChaCha8Rng::seed_from_u64(seed));
-    let lists = match (deal(), deal()) {
+    let first = partitioner.partition(examples, clients, ChaCha8Rng::seed_from_u64(seed));
+    let second = partitioner.partition(examples, clients, ChaCha8Rng::seed_from_u64(seed));
+    let lists = match (first, second) {
         (Ok(first), Ok(second)) => {
             assert!(first == second, "the same arguments gave two partitions");
             first

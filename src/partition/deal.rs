@@ -21,6 +21,15 @@ pub(super) fn check_counts(examples: usize, clients: usize) -> Result<(), Partit
     Ok(())
 }
 
+/// Refuses NaN, infinities, zero and negative numbers.
+pub(super) fn check_alpha(alpha: f64) -> Result<(), PartitionError> {
+    if alpha.is_finite() && alpha > 0.0 {
+        Ok(())
+    } else {
+        Err(PartitionError::Alpha { alpha })
+    }
+}
+
 /// All indices in a random order.
 pub(super) fn shuffled(examples: usize, rng: &mut ChaCha8Rng) -> Vec<u32> {
     let mut indices: Vec<u32> = (0..examples as u32).collect();

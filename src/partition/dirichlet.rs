@@ -3,9 +3,9 @@
 use rand_chacha::ChaCha8Rng;
 
 use super::deal::{
-    ascending, check_counts, dirichlet_shares, hand_out, shuffled_by_label, sizes_by_share, top_up,
+    ascending, check_alpha, check_counts, dirichlet_shares, hand_out, shuffled_by_label,
+    sizes_by_share, top_up,
 };
-use super::spec::check_alpha;
 use super::{Examples, PartitionError, Partitioner};
 
 /// What a redraw aims at, and the last step guarantees: this many examples for each client, or an even share if that

@@ -13,19 +13,21 @@ pub enum PartitionError {
         text: String,
     },
     /// `alpha` is not a positive, finite number.
-    #[error("alpha must be a positive number, not {alpha}")]
+    #[error("alpha must be a positive, finite number, not {alpha}")]
     Alpha {
         /// What was given.
         alpha: f64,
     },
     /// A shard partition of zero labels per client.
-    #[error("shard needs at least one label per client")]
+    #[error("shard needs at least 1 label per client, not 0: write shard:2, for example")]
     NoLabelsPerClient,
-    /// There is nobody to deal to.
-    #[error("there are no clients to deal examples to")]
+    /// There are no clients.
+    #[error("examples can't be dealt to 0 clients: ask for at least 1")]
     NoClients,
-    /// Somebody would get nothing.
-    #[error("{examples} examples cannot be dealt to {clients} clients: each needs at least one")]
+    /// A client would get nothing.
+    #[error(
+        "{examples} examples can't be dealt to {clients} clients, since each needs at least one: ask for fewer clients"
+    )]
     TooFewExamples {
         /// Examples in the dataset.
         examples: usize,
@@ -39,7 +41,10 @@ pub enum PartitionError {
         examples: usize,
     },
     /// The partitioner deals by label, and labels are not known here.
-    #[error("{partitioner} deals by label, and the labels of these examples are not known here")]
+    #[error(
+        "{partitioner} deals by label, and the labels of these examples are not known here: use iid, quantity_skew or \
+         proportional, or give the coordinator the data"
+    )]
     LabelsUnknown {
         /// The partitioner's name.
         partitioner: &'static str,
@@ -60,7 +65,9 @@ pub enum PartitionError {
         least: usize,
     },
     /// More labels per client than there are labels.
-    #[error("{labels_per_client} labels per client are more than the {labels} labels of the data")]
+    #[error(
+        "{labels_per_client} labels per client are more than the {labels} labels of the data: ask for at most {labels}"
+    )]
     TooManyLabelsPerClient {
         /// Labels per client asked for.
         labels_per_client: usize,
@@ -86,7 +93,7 @@ pub enum PartitionError {
         /// What was given.
         capacity: f64,
     },
-    /// `local` data stays where it is.
+    /// `local` data stays with its worker.
     #[error("local data is not dealt: each worker is one client and keeps its own examples")]
     Local,
 }

@@ -8,9 +8,15 @@ use super::PartitionError;
 ///
 /// # Contract
 ///
-/// For any `examples` and `clients` an implementation either refuses, or returns exactly `clients` lists that together
-/// hold each of `0..examples.count()` once, each list ascending and not empty. It draws from `rng` only: the same
-/// arguments give the same lists. `partition::conformance` (feature `testing`) checks this.
+/// For any `examples` and `clients`, an implementation either refuses or returns lists for which all of this holds:
+///
+/// 1. There are exactly `clients` lists; list `i` is client `i`'s.
+/// 2. Together they have each of `0..examples.count()` exactly once.
+/// 3. No list is empty.
+/// 4. Each list is in ascending order.
+/// 5. The same arguments give the same lists, and the same refusals: randomness comes from `rng` alone.
+///
+/// It never panics. `partition::conformance` (feature `testing`) checks all of this.
 pub trait Partitioner: std::fmt::Debug + Send + Sync {
     /// Deals `examples` to `clients` clients; list `i` is client `i`'s.
     fn partition(

@@ -1,5 +1,7 @@
 //! Clients whose sizes follow what their workers can do.
 
+use std::{cmp::Reverse, collections::BinaryHeap};
+
 use rand_chacha::ChaCha8Rng;
 
 use super::deal::{ascending, check_counts, hand_out, shuffled, sizes_by_share};
@@ -23,23 +25,22 @@ impl Proportional {
     ///
     /// [`PartitionError::Capacity`] if one is not a positive, finite number.
     pub fn new(capacities: &[f64]) -> Result<Self, PartitionError> {
-        let is_bad = |capacity: &f64| !(capacity.is_finite() && *capacity > 0.0);
-        match capacities.iter().position(is_bad) {
-            Some(client) => Err(PartitionError::Capacity {
-                client,
-                capacity: capacities[client],
-            }),
-            None => Ok(Self {
-                capacities: capacities.to_vec(),
-            }),
+        for (client, &capacity) in capacities.iter().enumerate() {
+            let is_good = capacity.is_finite() && capacity > 0.0;
+            if !is_good {
+                return Err(PartitionError::Capacity { client, capacity });
+            }
         }
+        Ok(Self {
+            capacities: capacities.to_vec(),
+        })
     }
 
     /// The size of each client's partition of so many examples; they sum to it.
     ///
     /// # Errors
     ///
-    /// [`PartitionError`] if there is nobody to deal to, or not an example for each.
+    /// [`PartitionError`] if there are no clients, or fewer examples than clients.
     pub fn sizes(&self, examples: usize) -> Result<Vec<usize>, PartitionError> {
         check_counts(examples, self.capacities.len())?;
         // Relative to the largest, so that no sum is infinite.
@@ -76,23 +77,28 @@ impl Partitioner for Proportional {
     }
 }
 
-/// Gives one to each that has none, taken from the first of the largest. There must be at least one for each.
+/// Gives one example to each client that has none, taken from the first of the largest. There must be at least one for each.
 fn fill_empty(sizes: &mut [usize]) {
-    let mut empty: Vec<_> = (0..sizes.len())
-        .filter(|&client| sizes[client] == 0)
-        .collect();
+    let mut empty = Vec::new();
+    for (client, size) in sizes.iter().enumerate() {
+        if *size == 0 {
+            empty.push(client);
+        }
+    }
     if empty.is_empty() {
         return;
     }
-    // By size, the first of equals last, so that it is popped first.
-    let by_size = |&client: &usize| (sizes[client], std::cmp::Reverse(client));
-    let mut heap: std::collections::BinaryHeap<_> =
-        (0..sizes.len()).map(|client| by_size(&client)).collect();
+    // A heap, since looking for the largest again and again would take the square of the number of clients.
+    let mut largest = BinaryHeap::new();
+    for (client, size) in sizes.iter().enumerate() {
+        // Of equal sizes the first client is popped first.
+        largest.push((*size, Reverse(client)));
+    }
     while let Some(client) = empty.pop()
-        && let Some((size, rich)) = heap.pop()
+        && let Some((size, Reverse(rich))) = largest.pop()
     {
         sizes[client] = 1;
-        sizes[rich.0] = size - 1;
-        heap.push((size - 1, rich));
+        sizes[rich] = size - 1;
+        largest.push((size - 1, Reverse(rich)));
     }
 }

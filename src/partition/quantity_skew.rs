@@ -3,9 +3,9 @@
 use rand_chacha::ChaCha8Rng;
 
 use super::deal::{
-    ascending, check_counts, dirichlet_shares, hand_out, shuffled, sizes_by_share, top_up,
+    ascending, check_alpha, check_counts, dirichlet_shares, hand_out, shuffled, sizes_by_share,
+    top_up,
 };
-use super::spec::check_alpha;
 use super::{Examples, PartitionError, Partitioner};
 
 /// Every client gets a random sample, of a size drawn from a symmetric Dirichlet distribution over the clients.

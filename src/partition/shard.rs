@@ -12,8 +12,8 @@ use super::{Examples, PartitionError, Partitioner};
 ///
 /// This is the pathological non-IID partition of McMahan et al., *Communication-Efficient Learning of Deep Networks
 /// from Decentralized Data* (2017, arXiv:1602.05629), which sorts the examples by label, cuts shards of equal size and
-/// deals them at random. Here a cut never runs across two labels and nobody is dealt one label twice, so that the
-/// number of labels per client is kept, not approached. A label is cut in as many equal shards as its frequency asks
+/// deals them at random. Here a cut never runs across two labels and no client gets two shards of one label, so that
+/// the number of labels per client is exact. A label is cut in as many equal shards as its frequency asks
 /// for: with even labels all shards are the same size, as in the paper.
 ///
 /// Refused: more labels per client than the data has, and so few that a label would have no client. A client holds
@@ -26,12 +26,12 @@ pub struct Shard {
 impl Shard {
     /// A partitioner that gives each client this many labels, at least one.
     pub fn new(labels_per_client: u32) -> Result<Self, PartitionError> {
-        match labels_per_client {
-            0 => Err(PartitionError::NoLabelsPerClient),
-            labels => Ok(Self {
-                labels_per_client: labels as usize,
-            }),
+        if labels_per_client == 0 {
+            return Err(PartitionError::NoLabelsPerClient);
         }
+        Ok(Self {
+            labels_per_client: labels_per_client as usize,
+        })
     }
 
     pub(super) fn check_labels(&self, labels: usize, clients: usize) -> Result<(), PartitionError> {

@@ -64,7 +64,7 @@ fn no_fields<'de, D: Deserializer<'de>>(deserializer: D) -> Result<(), D::Error>
     NoFields::deserialize(deserializer).map(|NoFields {}| ())
 }
 
-/// What a worker can do, for a `proportional` partition: `gpus` is the number of its GPUs, where none counts as one; `measured`
+/// What a worker can do, for a `proportional` partition: `gpus` is the number of its GPUs, and none counts as one; `measured`
 /// is the examples that it was seen to train in a second.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "http", derive(utoipa::ToSchema))]
@@ -89,7 +89,9 @@ impl PartitionSpec {
     /// Checks the parameters, without a dataset at hand.
     pub fn validate(&self) -> Result<(), PartitionError> {
         match *self {
-            Self::Dirichlet { alpha } | Self::QuantitySkew { alpha } => check_alpha(alpha),
+            Self::Dirichlet { alpha } | Self::QuantitySkew { alpha } => {
+                super::deal::check_alpha(alpha)
+            }
             Self::Shard {
                 labels_per_client: 0,
             } => Err(PartitionError::NoLabelsPerClient),
@@ -135,47 +137,40 @@ impl PartitionSpec {
     }
 }
 
-/// Refuses NaN, infinities, zero and negative numbers.
-pub(super) fn check_alpha(alpha: f64) -> Result<(), PartitionError> {
-    if alpha.is_finite() && alpha > 0.0 {
-        Ok(())
-    } else {
-        Err(PartitionError::Alpha { alpha })
-    }
-}
-
 impl FromStr for PartitionSpec {
     type Err = PartitionError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let unknown = || PartitionError::Unknown {
-            text: text.to_owned(),
-        };
         let (kind, parameter) = match text.split_once(':') {
             Some((kind, parameter)) => (kind, Some(parameter)),
             None => (text, None),
         };
-        let alpha = |parameter: &str| parameter.parse().map_err(|_| unknown());
         let spec = match (kind, parameter) {
             ("iid", None) => Self::Iid,
-            ("dirichlet", Some(parameter)) => Self::Dirichlet {
-                alpha: alpha(parameter)?,
+            ("dirichlet", Some(alpha)) => Self::Dirichlet {
+                alpha: alpha.parse().map_err(|_| unknown(text))?,
             },
-            ("shard", Some(parameter)) => Self::Shard {
-                labels_per_client: parameter.parse().map_err(|_| unknown())?,
+            ("shard", Some(labels)) => Self::Shard {
+                labels_per_client: labels.parse().map_err(|_| unknown(text))?,
             },
-            ("quantity_skew", Some(parameter)) => Self::QuantitySkew {
-                alpha: alpha(parameter)?,
+            ("quantity_skew", Some(alpha)) => Self::QuantitySkew {
+                alpha: alpha.parse().map_err(|_| unknown(text))?,
             },
             ("proportional", None) => Self::Proportional { by: Capacity::Gpus },
             ("proportional", Some("measured")) => Self::Proportional {
                 by: Capacity::Measured,
             },
             ("local", None) => Self::Local,
-            _ => return Err(unknown()),
+            _ => return Err(unknown(text)),
         };
         spec.validate()?;
         Ok(spec)
+    }
+}
+
+fn unknown(text: &str) -> PartitionError {
+    PartitionError::Unknown {
+        text: text.to_owned(),
     }
 }
 

@@ -110,7 +110,7 @@ proptest! {
         let sum: f64 = capacities.iter().sum();
         let exact = |capacity: &f64| examples as f64 * capacity / sum;
         prop_assert!(sizes.iter().all(|size| *size >= 1), "{sizes:?}");
-        // Where each has its least by itself, nothing is taken from anybody for it.
+        // If each client has its least by itself, no example is moved.
         if capacities.iter().all(|capacity| exact(capacity) >= 1.0) {
             for (size, capacity) in sizes.iter().zip(&capacities) {
                 let off = (*size as f64 - exact(capacity)).abs();

@@ -1,4 +1,4 @@
-//! The way out: a visitor that collects names, shapes, roles and values.
+//! From a module to parameters: a visitor that collects names, shapes, roles and values.
 
 use std::sync::Arc;
 
@@ -79,12 +79,11 @@ impl Visitor {
             role,
             values: Vec::new(),
         };
-        let wrong_type = |name: &str, found: DType| BridgeError::Dtype {
-            name: name.to_string(),
-            found: format!("{found:?}"),
-        };
         if tensor.dtype() != DType::F32 {
-            return Err(wrong_type(&found.name, tensor.dtype()));
+            return Err(BridgeError::Dtype {
+                name: found.name,
+                found: format!("{:?}", tensor.dtype()),
+            });
         }
         if self.with_values {
             let data = tensor

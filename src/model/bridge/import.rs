@@ -1,4 +1,4 @@
-//! The way in: a mapper that puts values in place of the module's own.
+//! From parameters to a module: a mapper that puts values in place of the module's own.
 
 use burn::{
     module::{Module, ModuleMapper, Param},
@@ -83,7 +83,7 @@ impl ModuleMapper for Mapper<'_> {
         match self.data(&param) {
             Ok(data) => {
                 let tensor = Tensor::from_data(data, (&param.lazy_device(), DType::F32));
-                // The id stays: an optimizer's state hangs on it.
+                // The id is kept, since an optimizer finds its state by it.
                 let id = param.id;
                 param.transform_for_load(tensor, id)
             }

@@ -1,4 +1,4 @@
-//! Where PyTorch's names and layout differ from burn's.
+//! The differences between PyTorch's names and layout and burn's.
 
 /// The path of the tensor that a visitor or a mapper is at.
 #[derive(Debug, Default)]

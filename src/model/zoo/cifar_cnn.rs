@@ -44,15 +44,13 @@ impl CifarCnn {
                 shape: *shape,
             });
         }
-        let conv = |channels| padded(channels, device);
-        let norm = |channels| BatchNorm::new(channels, device);
         Ok(Self {
-            conv1: conv([shape.channels, 32]),
-            bn1: norm(32),
-            conv2: conv([32, 64]),
-            bn2: norm(64),
-            conv3: conv([64, 128]),
-            bn3: norm(128),
+            conv1: padded([shape.channels, 32], device),
+            bn1: BatchNorm::new(32, device),
+            conv2: padded([32, 64], device),
+            bn2: BatchNorm::new(64, device),
+            conv3: padded([64, 128], device),
+            bn3: BatchNorm::new(128, device),
             fc1: LinearConfig::new(inputs, 256).init(device),
             fc2: LinearConfig::new(256, shape.classes).init(device),
         })

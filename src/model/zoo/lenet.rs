@@ -43,14 +43,12 @@ impl LeNet {
             });
         }
         let left = ((side - (KERNEL - 1)) / 2 - (KERNEL - 1)) / 2;
-        let conv = |channels| Conv2dConfig::new(channels, [KERNEL; 2]).init(device);
-        let linear = |inputs, outputs| LinearConfig::new(inputs, outputs).init(device);
         Ok(Self {
-            conv1: conv([shape.channels, 6]),
-            conv2: conv([6, 16]),
-            fc1: linear(16 * left * left, 120),
-            fc2: linear(120, 84),
-            fc3: linear(84, shape.classes),
+            conv1: Conv2dConfig::new([shape.channels, 6], [KERNEL; 2]).init(device),
+            conv2: Conv2dConfig::new([6, 16], [KERNEL; 2]).init(device),
+            fc1: LinearConfig::new(16 * left * left, 120).init(device),
+            fc2: LinearConfig::new(120, 84).init(device),
+            fc3: LinearConfig::new(84, shape.classes).init(device),
         })
     }
 }

@@ -114,7 +114,7 @@ fn shapes_that_leave_nothing_to_classify_are_errors() {
     let error = CifarCnn::new(&ClassifierShape { width: 3, ..DIGITS }, &device).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "cifar_cnn needs sides of at least 4 pixels, not 1 x 8 x 3 with 10 classes"
+        "cifar_cnn needs sides of at least 4 pixels, not 1 x 8 x 3 with 10 classes: choose another model or dataset"
     );
 }
 

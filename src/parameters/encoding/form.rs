@@ -12,7 +12,7 @@ mod tensors;
 use std::{ops::Range, sync::Arc};
 
 pub(super) use directory::{Directory, is_stride};
-pub(super) use header::header;
+pub(super) use header::header_of;
 pub(super) use kind::Kind;
 pub(super) use sections::Section;
 use sections::Sections;

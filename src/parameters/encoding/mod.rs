@@ -1,36 +1,43 @@
-//! How values stand in bytes, on the wire and in the spool: every encoding can be read block by block.
+//! How values are stored in bytes, on the wire and in the spool: every encoding can be read block by block.
 //!
-//! The bytes of an encoded model or delta are its *payload*; a [`Form`] says where in it everything stands. A
-//! safetensors body carries the payload's tensors: [`BodyDecoder`] takes one in pieces, checks it as it passes, and
+//! The bytes of an encoded model or delta are its *payload*; a [`Form`] has the place of each tensor in it. A safetensors body carries the payload's tensors: [`BodyDecoder`] takes one in pieces, checks it as it passes, and
 //! hands the payload on in the form's own order, whatever the order of the body's tensors.
 
 mod body;
 mod check;
-mod encode;
+mod encoder;
 mod error;
 mod expected;
 mod form;
+mod memory;
 mod payloads;
 mod reader;
 #[cfg(feature = "http")]
 mod schema;
 mod segments;
 mod sink;
+mod source;
 mod stored;
+mod top_k;
+mod values;
 
 use std::{fmt, str::FromStr};
 
 pub use body::BodyDecoder;
-pub(crate) use encode::RangeEncoder;
-pub use encode::{encode, encode_block, encode_top_k};
+pub(crate) use encoder::RangeEncoder;
+pub use encoder::{encode, encode_block};
 pub use error::EncodingError;
 pub use form::Form;
+pub use memory::Memory;
 pub use payloads::{BodyForm, Part, Payloads};
-pub use reader::{Encoded, EncodedReader, Memory, PayloadSource, Values};
+pub use reader::{Encoded, EncodedReader};
 use serde::{Deserialize, Serialize};
 pub use sink::{BodySink, MemorySink};
+pub use source::PayloadSource;
 pub use stored::{MemoryBody, StoredBody};
 use thiserror::Error;
+pub use top_k::encode_top_k;
+pub use values::Values;
 
 /// How many values share a scale in [`Encoding::Int8`].
 pub const GROUP: usize = 256;
@@ -38,7 +45,7 @@ pub const GROUP: usize = 256;
 /// The share of the values that `top_k` sends if none is named.
 pub const DEFAULT_FRACTION: f64 = 0.01;
 
-/// How values stand in bytes. As text: `f32`, `f16`, `bf16`, `int8`, `top_k:0.01`.
+/// How values are stored in bytes. As text: `f32`, `f16`, `bf16`, `int8`, `top_k:0.01`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
 #[non_exhaustive]
@@ -99,24 +106,27 @@ impl FromStr for Encoding {
     type Err = UnknownEncoding;
 
     fn from_str(text: &str) -> Result<Self, UnknownEncoding> {
-        let unknown = || UnknownEncoding(text.to_string());
-        Ok(match text {
-            "f32" => Self::F32,
-            "f16" => Self::F16,
-            "bf16" => Self::Bf16,
-            "int8" => Self::Int8,
-            "top_k" => Self::TopK {
+        let encoding = match text {
+            "f32" => Some(Self::F32),
+            "f16" => Some(Self::F16),
+            "bf16" => Some(Self::Bf16),
+            "int8" => Some(Self::Int8),
+            "top_k" => Some(Self::TopK {
                 fraction: DEFAULT_FRACTION,
-            },
-            _ => {
-                let fraction = text.strip_prefix("top_k:").ok_or_else(unknown)?;
-                let fraction = fraction.parse().map_err(|_| unknown())?;
-                let within = fraction > 0.0 && fraction <= 1.0;
-                within
-                    .then_some(Self::TopK { fraction })
-                    .ok_or_else(unknown)?
-            }
-        })
+            }),
+            _ => top_k_with_fraction(text),
+        };
+        encoding.ok_or_else(|| UnknownEncoding(text.to_string()))
+    }
+}
+
+/// The encoding of a text such as `top_k:0.01`, if its fraction is in range.
+fn top_k_with_fraction(text: &str) -> Option<Encoding> {
+    let fraction = text.strip_prefix("top_k:")?.parse().ok()?;
+    if fraction > 0.0 && fraction <= 1.0 {
+        Some(Encoding::TopK { fraction })
+    } else {
+        None
     }
 }
 
@@ -137,7 +147,7 @@ impl TryFrom<String> for Encoding {
 /// A text names no encoding.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error(
-    "unknown encoding {0:?}: known are f32, f16, bf16, int8 and top_k:FRACTION with a fraction above 0 and at most 1"
+    "unknown encoding {0:?}: use f32, f16, bf16, int8, or top_k:FRACTION with a fraction above 0 and at most 1"
 )]
 pub struct UnknownEncoding(pub String);
 

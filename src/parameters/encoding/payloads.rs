@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::{Encoded, Form, form};
 use crate::parameters::{Digest, Digesting, Layout, PayloadSpec};
 
-/// Where a payload begins in stored bytes: at a multiple of this many.
+/// A payload begins at a multiple of this many stored bytes, so that its values are aligned once they are in memory.
 const ALIGNMENT: u64 = 8;
 
 /// The form of a safetensors body: of one payload, or of several that follow each other.
@@ -71,7 +71,7 @@ impl BodyForm {
         &self.parts
     }
 
-    /// Where each payload begins in stored bytes: one after the other, each at a multiple of eight.
+    /// The offset of each payload among the stored bytes: one after the other, each at a multiple of eight.
     pub fn bases(&self) -> Vec<u64> {
         let mut bases = Vec::with_capacity(self.parts.len());
         let mut next = 0u64;
@@ -102,7 +102,7 @@ impl BodyForm {
         let parts: Vec<_> = parts
             .zip(self.parts.iter().map(|part| &part.form))
             .collect();
-        form::header(&parts)
+        form::header_of(&parts)
     }
 
     /// The most bytes that a body of this form may have, with whatever an honest header has beside the names.

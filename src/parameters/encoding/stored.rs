@@ -8,6 +8,16 @@ use super::{Encoded, Encoding, payloads::prefix_of};
 use crate::parameters::{BlockError, Digest, Digesting};
 
 /// A safetensors body that does not change any more: header and payload, in a file or in memory.
+///
+/// # Contract
+///
+/// 1. The body is whole and valid, and none of its bytes changes as long as this value exists: a store may delete it, but what is
+///    being read is read to its end.
+/// 2. `length` and `digest` are those of all bytes that `read` gives, header included.
+/// 3. Calls from several threads at the same time give the same bytes. `read` may wait for a disk, so it is called on threads that
+///    may block.
+/// 4. `read` fills the whole buffer, or fails. A range past the end is an error, never a panic.
+/// 5. `in_memory` and `in_pieces`, if they return something, have the same values and bytes as `read`. They cost no copy.
 pub trait StoredBody: Send + Sync {
     /// What its values are encoded in.
     fn encoding(&self) -> Encoding;
@@ -22,7 +32,7 @@ pub trait StoredBody: Send + Sync {
     ///
     /// # Errors
     ///
-    /// [`BlockError::Unreadable`] where the storage fails or the body ends before.
+    /// [`BlockError::Unreadable`] if the storage fails or the body ends before.
     fn read(&self, offset: u64, bytes: &mut [u8]) -> Result<(), BlockError>;
 
     /// The payload itself, if it is in memory.
@@ -91,7 +101,10 @@ impl StoredBody for MemoryBody {
         if bytes.is_empty() {
             Ok(())
         } else {
-            Err(BlockError::Unreadable("the body ends before".into()))
+            let missing = bytes.len();
+            let detail =
+                format!("the body ends {missing} bytes before the end of the range asked for");
+            Err(BlockError::Unreadable(detail.into()))
         }
     }
 

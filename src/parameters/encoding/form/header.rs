@@ -13,12 +13,12 @@ use crate::parameters::{
 impl Form {
     /// The bytes of a safetensors file before this payload, if it is the only one. `prefix` goes in front of each name.
     pub fn header(&self, prefix: &str) -> Vec<u8> {
-        header(&[(prefix, self)])
+        header_of(&[(prefix, self)])
     }
 }
 
 /// The bytes of a safetensors file before its payloads, which follow each other without gaps.
-pub(crate) fn header(parts: &[(&str, &Form)]) -> Vec<u8> {
+pub(crate) fn header_of(parts: &[(&str, &Form)]) -> Vec<u8> {
     let mut roles = BTreeMap::new();
     for (prefix, form) in parts {
         for spec in form.layout.tensors() {

@@ -1,4 +1,4 @@
-//! Where the bytes of a range of values are in a payload.
+//! The places of a range of values among the bytes of a payload.
 
 use std::ops::Range;
 

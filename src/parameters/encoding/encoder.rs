@@ -5,13 +5,9 @@ use std::{ops::Range, sync::Arc};
 use half::{bf16, f16, slice::HalfFloatSliceExt};
 
 use super::{
-    Encoded, EncodedReader, Encoding, EncodingError, Form, GROUP, Memory,
-    form::{Directory, Kind},
+    Encoded, EncodedReader, Encoding, EncodingError, Form, GROUP, Memory, encode_top_k, form::Kind,
 };
-use crate::parameters::{
-    BlockError, Parameters,
-    safetensors::{SafetensorsError, check_finite},
-};
+use crate::parameters::{BlockError, Parameters, safetensors::SafetensorsError};
 
 /// How many values are encoded at once.
 const BLOCK: usize = 64 * GROUP;
@@ -85,7 +81,7 @@ pub(crate) struct RangeEncoder<'a> {
     places: Option<RangePlaces>,
 }
 
-/// Where the bytes of a range belong.
+/// The places of a range's bytes in the payload.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct RangePlaces {
     /// Whether the bytes are those of the values as they are.
@@ -123,7 +119,10 @@ impl<'a> RangeEncoder<'a> {
         };
         let is_cut = !range.len().is_multiple_of(GROUP) && end != form.uniform_end(range.start);
         if encoder.encoding == Encoding::Int8 && (places.skip > 0 || is_cut) {
-            let detail = format!("a block of {range:?} cuts a group of {GROUP} values");
+            let detail = format!(
+                "the block {range:?} cuts a group of {GROUP} values: in int8, blocks begin and end at a multiple of {GROUP} \
+                 values of their tensor"
+            );
             return Err(BlockError::Unwritable(detail.into()));
         }
         encoder.places = Some(RangePlaces {
@@ -141,7 +140,7 @@ impl<'a> RangeEncoder<'a> {
         self.range.clone()
     }
 
-    /// Where their bytes belong; none if the form does not have them.
+    /// The places of their bytes; none if the form does not have them.
     pub fn places(&self) -> Option<RangePlaces> {
         self.places
     }
@@ -244,77 +243,4 @@ fn quantize(values: &[f32], out: &mut [i8]) -> f32 {
 /// The next number of at most 16 significant bits, so that its product with an int8 is exact in f32.
 fn rounded_up(scale: f32) -> f32 {
     f32::from_bits((scale.to_bits().saturating_add(0xff)) & !0xff)
-}
-
-/// Takes the trainable values that are largest in absolute value out of `values`, as many as the form's fraction says, and all
-/// buffers; what is left there is what the client keeps for its next delta. Of equal ones the first are taken; zeros never are.
-///
-/// # Errors
-///
-/// [`SafetensorsError::NotFinite`], and [`EncodingError::TooLong`] for a model whose indices don't fit 32 bits.
-pub fn encode_top_k(form: &Form, values: &mut Parameters) -> Result<Encoded, EncodingError> {
-    form.layout().check_same(values.layout())?;
-    if u32::try_from(form.trainable()).is_err() {
-        return Err(EncodingError::TooLong);
-    }
-    let layout = values.layout().clone();
-    check_finite(&layout, values.values())?;
-    let values = values.values_mut();
-    let most = form.entries();
-    // The size of the last one that is taken; how many of exactly that size are taken follows from those above it.
-    let mut sizes: Vec<u32> = Vec::with_capacity(form.trainable());
-    for section in sparse_sections(form) {
-        sizes.extend(values[section].iter().map(|value| size_of_value(*value)));
-    }
-    let mut threshold = 0;
-    if most < sizes.len() && most > 0 {
-        let (_, found, _) = sizes.select_nth_unstable_by(most - 1, |a, b| b.cmp(a));
-        threshold = *found;
-    }
-    let above = sizes.iter().filter(|size| **size > threshold).count();
-    drop(sizes);
-    let mut equal = most - above;
-    let (mut found, mut indices) = (Vec::with_capacity(most), Vec::with_capacity(most));
-    let mut directory = Directory::default();
-    let mut index = 0u32;
-    for section in sparse_sections(form) {
-        for value in &mut values[section] {
-            let size = size_of_value(*value);
-            let is_taken = size > threshold || (size == threshold && equal > 0);
-            if is_taken && size > 0 {
-                if size == threshold {
-                    equal -= 1;
-                }
-                found.push(value.to_bits());
-                indices.push(index);
-                directory.take(index, form.trainable());
-                *value = 0.0;
-            }
-            index += 1;
-        }
-    }
-    let entries = indices.len();
-    found.extend_from_slice(&indices);
-    // Then the buffers, dense and as they are; nothing of them is left for later.
-    for section in form.sections() {
-        if section.kind == Kind::F32 {
-            let dense = &mut values[section.values.clone()];
-            found.extend(dense.iter().map(|value| value.to_bits()));
-            dense.fill(0.0);
-        }
-    }
-    let form = form.clone().sparse(entries, directory.finish());
-    let bytes = form.bytes() as usize;
-    Ok(EncodedReader::new(form, Memory::words(found, bytes)))
-}
-
-fn sparse_sections(form: &Form) -> impl Iterator<Item = Range<usize>> + '_ {
-    let sections = form.sections().iter();
-    let sparse = sections.filter(|section| section.kind == Kind::Sparse);
-    sparse.map(|section| section.values.clone())
-}
-
-/// A number that grows with the absolute value.
-fn size_of_value(value: f32) -> u32 {
-    value.to_bits() & 0x7fff_ffff
 }

@@ -1,0 +1,119 @@
+//! The checks of a job that need no coordinator.
+
+use super::{
+    JobError, JobSpec, RoundLimits, Settings, StrategySpec, TrainingSettings,
+    free_settings::MOST_SETTINGS,
+};
+
+impl JobSpec {
+    /// Checks what can be checked without a coordinator: every number in its range, and limits that fit each other.
+    ///
+    /// # Errors
+    ///
+    /// [`JobError`] names the field.
+    pub fn validate(&self) -> Result<(), JobError> {
+        at_least_one("rounds", self.rounds)?;
+        at_least_one("first_round", self.first_round)?;
+        at_least_one("clients", self.clients.unwrap_or(1))?;
+        check_training(&self.training)?;
+        check_limits(&self.limits)?;
+        check_strategy(&self.strategy)?;
+        check_size("settings", &self.settings)?;
+        if !self.encoding.models.is_dense() {
+            let problem = "can't be top_k, which is for reports alone: use f32, f16, bf16 or int8";
+            return Err(JobError::new("encoding.models", problem));
+        }
+        self.check_clients()
+    }
+
+    /// Whether there are enough clients for a round to commit.
+    fn check_clients(&self) -> Result<(), JobError> {
+        let Some(clients) = self.clients else {
+            return Ok(());
+        };
+        let quorum = self.limits.min_updates;
+        if clients < quorum {
+            let problem = format!("is {clients}, below limits.min_updates, which is {quorum}");
+            return Err(JobError::new("clients", problem));
+        }
+        if let Some(goal) = self.limits.goal
+            && clients < goal
+        {
+            let problem = format!("is {clients}, below limits.goal, which is {goal}");
+            return Err(JobError::new("clients", problem));
+        }
+        Ok(())
+    }
+}
+
+fn check_training(training: &TrainingSettings) -> Result<(), JobError> {
+    at_least_one("training.local_epochs", training.local_epochs)?;
+    at_least_one("training.batch_size", training.batch_size)?;
+    not_negative("training.lr", training.lr)?;
+    not_negative("training.momentum", training.momentum)?;
+    not_negative("training.weight_decay", training.weight_decay)
+}
+
+fn check_limits(limits: &RoundLimits) -> Result<(), JobError> {
+    at_least_one("limits.round_timeout", limits.round_timeout)?;
+    at_least_one("limits.min_updates", limits.min_updates)?;
+    at_least_one("limits.goal", limits.goal.unwrap_or(1))?;
+    at_least_one("limits.max_attempts", limits.max_attempts)?;
+    at_least_one("limits.min_workers", limits.min_workers)?;
+    at_least_one("limits.start_timeout", limits.start_timeout)?;
+    at_least_one("limits.evaluation_timeout", limits.evaluation_timeout)?;
+    let quorum = limits.min_updates;
+    if let Some(goal) = limits.goal
+        && goal < quorum
+    {
+        let problem = format!("is {goal}, below limits.min_updates, which is {quorum}");
+        return Err(JobError::new("limits.goal", problem));
+    }
+    Ok(())
+}
+
+fn check_strategy(strategy: &StrategySpec) -> Result<(), JobError> {
+    match strategy {
+        StrategySpec::FedAvg {
+            fraction,
+            over_selection,
+            ..
+        } => {
+            not_negative("strategy.over_selection", *over_selection)?;
+            if *fraction > 0.0 && *fraction <= 1.0 {
+                return Ok(());
+            }
+            let problem = format!("must be above 0 and at most 1, not {fraction}");
+            Err(JobError::new("strategy.fraction", problem))
+        }
+        StrategySpec::Custom { settings, .. } => check_size("strategy.settings", settings),
+    }
+}
+
+fn at_least_one(field: &'static str, value: impl Into<u64>) -> Result<(), JobError> {
+    if value.into() == 0 {
+        return Err(JobError::new(field, "must be at least 1, not 0"));
+    }
+    Ok(())
+}
+
+fn not_negative(field: &'static str, value: f64) -> Result<(), JobError> {
+    if value.is_finite() && value >= 0.0 {
+        return Ok(());
+    }
+    let problem = format!("must be a finite number of at least 0, not {value}");
+    Err(JobError::new(field, problem))
+}
+
+fn check_size(field: &'static str, settings: &Settings) -> Result<(), JobError> {
+    let text = serde_json::to_string(settings)
+        .map_err(|error| JobError::new(field, format!("can't be written as JSON: {error}")))?;
+    if text.len() > MOST_SETTINGS {
+        let problem = format!(
+            "has {} bytes as JSON, and {MOST_SETTINGS} is the most",
+            text.len()
+        );
+        return Err(JobError::new(field, problem));
+    }
+    Ok(())
+}
