@@ -13,32 +13,28 @@
 //! PyTorch the ratio is left out. `cargo bench --bench training -- cifar_cnn libtorch` runs a part: any of the models,
 //! any of the backends. `FEDAVG_BENCH_SECONDS` is how long a measurement takes, 2 seconds if it isn't set.
 
+#[path = "support/noise_client.rs"]
+mod noise_client;
+
 use std::{
-    collections::BTreeMap,
     env,
     ffi::OsString,
     hint::black_box,
     io::{BufRead, BufReader, Write},
     process::{Child, ChildStdin, ChildStdout, Command, Stdio},
-    sync::{Arc, atomic::AtomicBool},
     time::{Duration, Instant},
 };
 
 use fedavg::{
     backend::DeviceSpec,
-    data::{Augmentation, Batch, Dataset, ImageSet, ImageShape, Normalization},
-    ids::{ClientId, RoundId},
-    job::JobSpec,
-    parameters::Parameters,
+    data::{Batch, Dataset},
+    ids::RoundId,
     rng::{Purpose, keyed},
-    worker::{BurnTrainers, ClientContext, LocalTrainer, Partition, TrainTask, TrainerFactory},
 };
-use rand_core::Rng;
+use noise_client::{BATCH, EXAMPLES, NoiseClient, noise};
+use serde_json::Value;
 
 const MODELS: [&str; 3] = ["cifar_cnn", "lenet", "mlp"];
-const DATASET: &str = "noise";
-const EXAMPLES: usize = 4096;
-const BATCH: usize = 64;
 const TURNS: usize = 5;
 
 /// The workers' allocator, as in `fedavg-worker`.
@@ -117,30 +113,6 @@ fn devices() -> Vec<DeviceSpec> {
         .collect()
 }
 
-/// Random images of CIFAR-10's shape, with its augmentation.
-fn noise() -> Dataset {
-    let shape = ImageShape {
-        channels: 3,
-        height: 32,
-        width: 32,
-    };
-    let set = |name: &str, count: usize, seed| {
-        let mut rng = keyed(seed, Purpose::Initialize, RoundId(0), None);
-        let mut pixels = vec![0; count * shape.pixels()];
-        rng.fill_bytes(&mut pixels);
-        let labels = (0..count).map(|_| (rng.next_u32() % 10) as u16).collect();
-        let classes = (0..10).map(|class| class.to_string()).collect();
-        ImageSet::new(name, shape, classes, pixels, labels).expect("a set")
-    };
-    let train = set("noise/train", EXAMPLES, 1);
-    Dataset {
-        test: set("noise/test", 10, 2),
-        normalization: Normalization::measure(&train, 255.0),
-        train,
-        augmentation: Augmentation::CIFAR10,
-    }
-}
-
 /// How many images a second are made ready, on one thread.
 fn data_speed(dataset: &Dataset) -> f64 {
     let transform = dataset.transform().expect("a transform");
@@ -161,22 +133,16 @@ fn data_speed(dataset: &Dataset) -> f64 {
 /// One backend's trainer of one model.
 struct Ours {
     name: String,
-    trainer: Box<dyn LocalTrainer>,
-    global: Parameters,
+    client: NoiseClient,
     images: usize,
     speeds: Vec<f64>,
 }
 
 impl Ours {
     fn new(device: DeviceSpec, model: &str, dataset: Dataset) -> Self {
-        let factory = BurnTrainers::new(device)
-            .expect("a device that is here")
-            .with_dataset(DATASET, dataset);
-        let job = JobSpec::new(model, DATASET);
         let mut ours = Self {
             name: device.to_string(),
-            trainer: factory.trainer(&job.description()).expect("a trainer"),
-            global: factory.initial(&job.description()).expect("a model"),
+            client: NoiseClient::new(device, model, dataset).expect("a device that is here"),
             images: 0,
             speeds: Vec::new(),
         };
@@ -190,24 +156,7 @@ impl Ours {
     }
 
     fn train(&mut self, images: usize) -> Duration {
-        let indices: Arc<[u32]> = (0..images).map(|at| (at % EXAMPLES) as u32).collect();
-        let partition = Partition::Indices(indices);
-        let mut task = TrainTask::new(RoundId(1), ClientId(0), partition);
-        task.seed = 1;
-        task.training.batch_size = BATCH as u32;
-        task.training.augment = true;
-        let (mut state, cancelled) = (BTreeMap::new(), AtomicBool::new(false));
-        let mut context = ClientContext {
-            client: task.client,
-            state: &mut state,
-            cancelled: &cancelled,
-            progress: &mut |_, _| {},
-        };
-        let start = Instant::now();
-        let update = self.trainer.train(&self.global, &task, &mut context);
-        let time = start.elapsed();
-        assert_eq!(update.expect("an update").examples, images as u64);
-        time
+        self.client.train(images).expect("an update")
     }
 }
 
@@ -289,9 +238,11 @@ impl PyTorch {
     }
 
     fn train(&mut self, model: &str, images: usize) -> Duration {
-        writeln!(self.orders, "{model} {images} {BATCH}").expect("a running script");
-        let seconds = self.line().expect("an answer");
-        Duration::from_secs_f64(seconds.parse().expect("seconds"))
+        writeln!(self.orders, "train {model} {images}").expect("a running script");
+        let answer = self.line().expect("an answer");
+        let answer: Value = serde_json::from_str(&answer).expect("JSON");
+        let seconds = answer["seconds"].as_f64();
+        Duration::from_secs_f64(seconds.unwrap_or_else(|| panic!("PyTorch: {answer}")))
     }
 
     /// The next line of its output; none where it has ended.

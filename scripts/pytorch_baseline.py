@@ -11,7 +11,6 @@ import argparse
 import time
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 
 from pytorch_data import augment, cifar10_test, cifar10_train, evaluate, normalise
@@ -39,7 +38,11 @@ def parse():
 
 
 def train(model, images, labels, options, generator):
-    """One client's round: trains `model` in place and returns how many examples a pass has."""
+    """One client's round: trains `model` in place, on its device, and returns how many examples a pass has.
+
+    Batches are made on the device of the images, which may be another one.
+    """
+    device = next(model.parameters()).device
     optimizer = torch.optim.SGD(
         model.parameters(), lr=options.lr, momentum=options.momentum, weight_decay=options.weight_decay
     )
@@ -48,8 +51,9 @@ def train(model, images, labels, options, generator):
         order = torch.randperm(len(labels), generator=generator)
         for chosen in order.split(options.batch_size)[: options.batches]:
             batch = images[chosen] if options.no_augment else augment(images[chosen], generator)
+            batch, target = normalise(batch).to(device), labels[chosen].to(device)
             optimizer.zero_grad()
-            F.cross_entropy(model(normalise(batch)), labels[chosen]).backward()
+            F.cross_entropy(model(batch), target).backward()
             optimizer.step()
     return len(labels)
 
@@ -66,6 +70,9 @@ def weighted_mean(states, weights):
 
 
 def main():
+    # Only here: `train` is used on machines that have torch alone.
+    from safetensors.torch import load_file, save_file
+
     options = parse()
     torch.set_num_threads(options.threads)
     torch.manual_seed(options.seed)

@@ -11,7 +11,6 @@ import copy
 import pathlib
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 
 from pytorch_zoo import build
@@ -91,6 +90,9 @@ def outcome(model, optimizer_of, inputs, labels):
 
 
 def main():
+    # Only here: `steps` is used on machines that have torch alone.
+    from safetensors.torch import load_file, save_file
+
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("out", type=pathlib.Path, help="folder for the files, made if it does not exist")
     out = arguments.parse_args().out
