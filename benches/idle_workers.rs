@@ -597,7 +597,7 @@ async fn next(news: &mut mpsc::UnboundedReceiver<News>) -> Result<News, Failure>
     Ok(news.ok_or("the workers are gone")?)
 }
 
-/// The coordinator's share of a core over a while in which nobody asks for anything new, in percent.
+/// The coordinator's share of a core over a while without any new request, in percent.
 async fn quiet(coordinator: &Process, window: Duration) -> Result<f64, Failure> {
     let (before, start) = (coordinator.cpu()?, Instant::now());
     sleep(window).await;

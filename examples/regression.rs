@@ -33,7 +33,7 @@ fn example(index: u32) -> ([f32; 3], f32) {
     (x, 2.0 * x[0] - x[1] + 0.5 * x[2] + 1.0)
 }
 
-/// What the model says, less what is right. Its values stand in the order of its layout: `bias`, then `weight`.
+/// What the model says, less what is right. Its values are in the order of its layout: `bias`, then `weight`.
 fn error(model: &[f32], index: u32) -> (f32, [f32; 4]) {
     let (x, y) = example(index);
     let slopes = [1.0, x[0], x[1], x[2]];

@@ -18,7 +18,7 @@ use super::{DeviceSpec, EnergySource};
 /// The meter has a clock that counts millijoules instead of seconds: from one begin or end of a training to the next it
 /// moves on by what the device spent meanwhile, divided by the number of trainings that ran. A training's energy is the
 /// clock at its end minus that at its begin.
-pub struct EnergyMeter(Mutex<State>);
+pub struct EnergyMeter(Mutex<Counting>);
 
 impl fmt::Debug for EnergyMeter {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -28,7 +28,8 @@ impl fmt::Debug for EnergyMeter {
     }
 }
 
-struct State {
+/// What the meter knows, under its lock.
+struct Counting {
     source: Box<dyn EnergySource>,
     active: u32,
     /// What the source said last; none if it could not be read.
@@ -56,7 +57,7 @@ impl fmt::Debug for Metered {
 impl EnergyMeter {
     /// A meter of this source.
     pub fn new(source: impl EnergySource + 'static) -> Arc<Self> {
-        Arc::new(Self(Mutex::new(State {
+        Arc::new(Self(Mutex::new(Counting {
             source: Box::new(source),
             active: 0,
             last: None,
@@ -78,18 +79,18 @@ impl EnergyMeter {
 
     /// A training begins on the device.
     pub fn begin(self: &Arc<Self>) -> Metered {
-        let mut state = self.state();
-        state.advance();
-        state.active += 1;
+        let mut counting = self.counting();
+        counting.advance();
+        counting.active += 1;
         Metered {
             meter: self.clone(),
-            clock: state.clock,
-            gaps: state.gaps,
+            clock: counting.clock,
+            gaps: counting.gaps,
             ended: false,
         }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn counting(&self) -> MutexGuard<'_, Counting> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -104,13 +105,17 @@ impl Metered {
     }
 
     fn close(&mut self) -> Option<f64> {
+        // A training that ended is dropped, too, and must not count as two.
         if std::mem::replace(&mut self.ended, true) {
             return None;
         }
-        let mut state = self.meter.state();
-        state.advance();
-        state.active -= 1;
-        (state.gaps == self.gaps).then(|| (state.clock - self.clock) / 1000.0)
+        let mut counting = self.meter.counting();
+        counting.advance();
+        counting.active -= 1;
+        if counting.gaps != self.gaps {
+            return None;
+        }
+        Some((counting.clock - self.clock) / 1000.0)
     }
 }
 
@@ -120,7 +125,7 @@ impl Drop for Metered {
     }
 }
 
-impl State {
+impl Counting {
     /// Takes what the device spent since the last time into the clock.
     fn advance(&mut self) {
         let now = self.source.millijoules();
@@ -198,7 +203,7 @@ mod tests {
         let fails = meter.begin();
         drop(fails);
         assert_eq!(goes_on.end(), Some(40.0));
-        assert_eq!(meter.state().active, 0);
+        assert_eq!(meter.counting().active, 0);
     }
 
     #[test]

@@ -12,7 +12,7 @@ use crate::panics;
 /// The longest that a device may take. It takes minutes if the driver has to compile the code for the GPU's generation first.
 const PATIENCE: Duration = Duration::from_secs(600);
 
-/// How far a value may be off, as a share of the largest one expected: devices multiply with ten bits (TF32), or convolve
+/// How far a value may be off, as a fraction of the largest one expected: devices multiply with ten bits (TF32), or convolve
 /// by way of fractions (Winograd). One that computes something else is off by a whole number.
 const TOLERANCE: f32 = 1e-3;
 

@@ -20,7 +20,7 @@ const STD: f32 = 0.3762;
 
 /// The digits, split in 1442 training and 355 test images.
 ///
-/// The split is fixed and the same share of each class: in file order, every fifth image of a class (its fifth, tenth,
+/// The split is fixed and the same fraction of each class: in file order, every fifth image of a class (its fifth, tenth,
 /// and so on) is a test image. Values are divided by 16 and normalised with the training images' mean and standard
 /// deviation. There is no augmentation, since a mirrored digit is another sign.
 pub fn digits() -> Result<Dataset, DataError> {

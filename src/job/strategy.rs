@@ -16,14 +16,14 @@ pub enum StrategySpec {
     /// Federated averaging.
     #[serde(rename = "fedavg")]
     FedAvg {
-        /// The share of the clients whose reports a round waits for, above 0 and at most 1.
+        /// The fraction of the clients whose reports a round waits for, above 0 and at most 1.
         #[serde(default = "one")]
         #[cfg_attr(
             feature = "http",
             schema(exclusive_minimum = 0, maximum = 1, default = 1.0)
         )]
         fraction: f64,
-        /// How many more clients than the goal are chosen, as a share of the goal.
+        /// How many more clients than the goal are chosen, as a fraction of the goal.
         #[serde(default)]
         #[cfg_attr(feature = "http", schema(minimum = 0, default = 0.0))]
         over_selection: f64,

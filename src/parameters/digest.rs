@@ -58,11 +58,13 @@ impl FromStr for Digest {
 
     fn from_str(text: &str) -> Result<Self, DigestError> {
         let digits = text.strip_prefix("crc32=").ok_or(DigestError)?;
-        match digits.len() {
-            8 => u32::from_str_radix(digits, 16)
-                .map(Self)
-                .map_err(|_| DigestError),
-            _ => Err(DigestError),
+        // `from_str_radix` takes fewer digits and a sign, too, which would print as something else.
+        if digits.len() != 8 || digits.starts_with('+') {
+            return Err(DigestError);
+        }
+        match u32::from_str_radix(digits, 16) {
+            Ok(number) => Ok(Self(number)),
+            Err(_) => Err(DigestError),
         }
     }
 }
@@ -99,6 +101,7 @@ mod tests {
             "cbf43926",
             "crc32=cbf4392",
             "crc32=cbf4392g",
+            "crc32=+cbf4392",
             "sha256=00000000",
         ] {
             assert_eq!(text.parse::<Digest>(), Err(DigestError));

@@ -1,4 +1,4 @@
-//! What the partitioners share: shuffling, cutting in shares, and keeping clients from being empty.
+//! What several partitioners use: shuffling, cutting in proportions, and keeping clients from being empty.
 
 use rand::RngExt;
 use rand::seq::SliceRandom;
@@ -67,44 +67,44 @@ pub(super) fn shuffled_by_label(
     Ok(by_label)
 }
 
-/// A draw from the symmetric Dirichlet distribution over `clients` shares, as non-negative numbers whose sum is
+/// A draw from the symmetric Dirichlet distribution over `clients` proportions, as non-negative numbers whose sum is
 /// positive and finite but not 1.
 ///
-/// Gamma draws of a small shape can all underflow to zero. The distribution's limit is then one share that holds
+/// Gamma draws of a small shape can all underflow to zero. The distribution's limit is then one client that has
 /// everything, which is what such a draw becomes.
-pub(super) fn dirichlet_shares(clients: usize, alpha: f64, rng: &mut ChaCha8Rng) -> Vec<f64> {
+pub(super) fn dirichlet_proportions(clients: usize, alpha: f64, rng: &mut ChaCha8Rng) -> Vec<f64> {
     let Ok(gamma) = Gamma::new(alpha, 1.0) else {
         unreachable!("alpha was checked to be positive and finite");
     };
-    let mut shares: Vec<f64> = (0..clients).map(|_| gamma.sample(rng)).collect();
-    let sum: f64 = shares.iter().sum();
+    let mut proportions: Vec<f64> = (0..clients).map(|_| gamma.sample(rng)).collect();
+    let sum: f64 = proportions.iter().sum();
     if sum == 0.0 {
-        shares[rng.random_range(0..clients as u32) as usize] = 1.0;
+        proportions[rng.random_range(0..clients as u32) as usize] = 1.0;
     } else if !sum.is_finite() {
-        shares.fill(1.0);
+        proportions.fill(1.0);
     }
-    shares
+    proportions
 }
 
-/// Cuts `count` in sizes that follow `shares` (non-negative, their sum positive and finite); the sizes sum to `count`.
+/// Cuts `count` in sizes that follow `proportions` (non-negative, their sum positive and finite); the sizes sum to `count`.
 ///
-/// Cuts are at the rounded-down cumulated shares, so that each size is less than one example from its exact share.
-pub(super) fn sizes_by_share(count: usize, shares: &[f64]) -> Vec<usize> {
-    let sum: f64 = shares.iter().sum();
+/// Cuts are at the rounded-down cumulated proportions, so that each size is less than one example from the exact one.
+pub(super) fn sizes_by_proportion(count: usize, proportions: &[f64]) -> Vec<usize> {
+    let sum: f64 = proportions.iter().sum();
     let mut cumulated = 0.0;
     let mut from = 0;
-    let mut sizes: Vec<usize> = shares
+    let mut sizes: Vec<usize> = proportions
         .iter()
-        .map(|share| {
-            cumulated += share;
+        .map(|proportion| {
+            cumulated += proportion;
             let to = ((count as f64 * (cumulated / sum)) as usize).clamp(from, count);
             let size = to - from;
             from = to;
             size
         })
         .collect();
-    // Rounding can leave the last cut short of the end. It goes to the last client with a share at all.
-    if let Some(last) = shares.iter().rposition(|&share| share > 0.0) {
+    // Rounding can leave the last cut short of the end. It goes to the last client whose proportion is not 0.
+    if let Some(last) = proportions.iter().rposition(|&proportion| proportion > 0.0) {
         sizes[last] += count - from;
     }
     sizes
@@ -161,30 +161,30 @@ mod tests {
 
     proptest! {
         #[test]
-        fn sizes_follow_shares(
+        fn sizes_follow_proportions(
             count in 0_usize..100_000,
-            shares in prop::collection::vec(0.0_f64..10.0, 1..50),
+            proportions in prop::collection::vec(0.0_f64..10.0, 1..50),
         ) {
-            let sum: f64 = shares.iter().sum();
+            let sum: f64 = proportions.iter().sum();
             prop_assume!(sum > 0.0);
-            let sizes = sizes_by_share(count, &shares);
+            let sizes = sizes_by_proportion(count, &proportions);
             prop_assert_eq!(sizes.iter().sum::<usize>(), count);
-            for (size, share) in sizes.iter().zip(&shares) {
-                let exact = count as f64 * share / sum;
+            for (size, proportion) in sizes.iter().zip(&proportions) {
+                let exact = count as f64 * proportion / sum;
                 prop_assert!((*size as f64 - exact).abs() < 1.001, "{size} for {exact}");
             }
         }
 
         #[test]
-        fn dirichlet_shares_can_be_cut_at_any_alpha(
+        fn dirichlet_proportions_can_be_cut_at_any_alpha(
             alpha in prop_oneof![Just(f64::MIN_POSITIVE), Just(1e-8), 0.01_f64..100.0, Just(1e12), Just(f64::MAX)],
             clients in 1_usize..40,
             seed: u64,
         ) {
-            let shares = dirichlet_shares(clients, alpha, &mut ChaCha8Rng::seed_from_u64(seed));
-            let sum: f64 = shares.iter().sum();
-            prop_assert!(sum.is_finite() && sum > 0.0, "{shares:?}");
-            prop_assert_eq!(sizes_by_share(1000, &shares).iter().sum::<usize>(), 1000);
+            let proportions = dirichlet_proportions(clients, alpha, &mut ChaCha8Rng::seed_from_u64(seed));
+            let sum: f64 = proportions.iter().sum();
+            prop_assert!(sum.is_finite() && sum > 0.0, "{proportions:?}");
+            prop_assert_eq!(sizes_by_proportion(1000, &proportions).iter().sum::<usize>(), 1000);
         }
     }
 

@@ -3,12 +3,12 @@
 use rand_chacha::ChaCha8Rng;
 
 use super::deal::{
-    ascending, check_alpha, check_counts, dirichlet_shares, hand_out, shuffled_by_label,
-    sizes_by_share, top_up,
+    ascending, check_alpha, check_counts, dirichlet_proportions, hand_out, shuffled_by_label,
+    sizes_by_proportion, top_up,
 };
 use super::{Examples, PartitionError, Partitioner};
 
-/// What a redraw aims at, and the last step guarantees: this many examples for each client, or an even share if that
+/// What a redraw aims at, and the last step guarantees: this many examples for each client, or an even part if that
 /// is less.
 const LEAST: usize = 10;
 /// How often the whole partition is drawn before examples are moved instead.
@@ -16,10 +16,10 @@ const DRAWS: usize = 10;
 
 /// Each label's examples are spread over the clients by a draw from a symmetric Dirichlet distribution.
 ///
-/// A small `alpha` gives most of a label to a few clients, a large one gives each client an even share. The Dirichlet
+/// A small `alpha` gives most of a label to a few clients, a large one gives each client an even part. The Dirichlet
 /// distribution as the measure of label skew is from Hsu et al., *Measuring the Effects of Non-Identical Data
 /// Distribution for Federated Visual Classification* (2019, arXiv:1909.06335), who draw the label mixture of each of
-/// many equally large clients. This is the common variant that draws each label's shares over the clients (Yurochkin
+/// many equally large clients. This is the common variant that draws each label's proportions over the clients (Yurochkin
 /// et al. 2019, arXiv:1905.12022; Li et al. 2022, arXiv:2102.02079), so that clients differ in size too.
 ///
 /// **Smallest client.** Each client gets at least 10 examples, or `examples / clients` if that is less. The
@@ -52,8 +52,12 @@ impl Partitioner for Dirichlet {
         for _ in 0..DRAWS {
             lists = vec![Vec::new(); clients];
             for indices in &by_label {
-                let shares = dirichlet_shares(clients, self.alpha, &mut rng);
-                hand_out(indices, &sizes_by_share(indices.len(), &shares), &mut lists);
+                let proportions = dirichlet_proportions(clients, self.alpha, &mut rng);
+                hand_out(
+                    indices,
+                    &sizes_by_proportion(indices.len(), &proportions),
+                    &mut lists,
+                );
             }
             if lists.iter().all(|list| list.len() >= least) {
                 break;

@@ -4,14 +4,14 @@ use std::{cmp::Reverse, collections::BinaryHeap};
 
 use rand_chacha::ChaCha8Rng;
 
-use super::deal::{ascending, check_counts, hand_out, shuffled, sizes_by_share};
+use super::deal::{ascending, check_counts, hand_out, shuffled, sizes_by_proportion};
 use super::{Examples, PartitionError, Partitioner};
 
 /// Every client gets a random sample whose size follows its *capacity*: what its worker can do, in any unit, as long as
 /// it is the same for all. A client with four times the capacity gets four times as much.
 ///
-/// Sizes are within one example of their exact share, and at least 1; if the least makes a client larger than its
-/// share, it is at the expense of the largest. Clients still differ in nothing but size. The random order of the
+/// Sizes are within one example of the exact proportion, and at least 1; an example that a client has for that reason alone is
+/// taken from the largest. Clients still differ in nothing but size. The random order of the
 /// examples does not depend on the capacities: others move the cuts, and most examples stay with their client.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Proportional {
@@ -45,12 +45,12 @@ impl Proportional {
         check_counts(examples, self.capacities.len())?;
         // Relative to the largest, so that no sum is infinite.
         let largest = self.capacities.iter().copied().fold(0.0, f64::max);
-        let shares: Vec<_> = self
+        let proportions: Vec<_> = self
             .capacities
             .iter()
             .map(|capacity| capacity / largest)
             .collect();
-        let mut sizes = sizes_by_share(examples, &shares);
+        let mut sizes = sizes_by_proportion(examples, &proportions);
         fill_empty(&mut sizes);
         Ok(sizes)
     }

@@ -3,8 +3,8 @@
 use rand_chacha::ChaCha8Rng;
 
 use super::deal::{
-    ascending, check_alpha, check_counts, dirichlet_shares, hand_out, shuffled, sizes_by_share,
-    top_up,
+    ascending, check_alpha, check_counts, dirichlet_proportions, hand_out, shuffled,
+    sizes_by_proportion, top_up,
 };
 use super::{Examples, PartitionError, Partitioner};
 
@@ -35,10 +35,10 @@ impl Partitioner for QuantitySkew {
         check_counts(examples.count(), clients)?;
         let mut lists = vec![Vec::new(); clients];
         let indices = shuffled(examples.count(), &mut rng);
-        let shares = dirichlet_shares(clients, self.alpha, &mut rng);
+        let proportions = dirichlet_proportions(clients, self.alpha, &mut rng);
         hand_out(
             &indices,
-            &sizes_by_share(indices.len(), &shares),
+            &sizes_by_proportion(indices.len(), &proportions),
             &mut lists,
         );
         top_up(&mut lists, 1, &mut rng);

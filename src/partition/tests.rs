@@ -101,7 +101,7 @@ proptest! {
 
 proptest! {
     #[test]
-    fn proportional_sizes_follow_their_shares(
+    fn proportional_sizes_follow_the_capacities(
         capacities in prop::collection::vec(0.01_f64..1000.0, 1..60),
         examples in 60_usize..100_000,
     ) {

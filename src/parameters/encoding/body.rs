@@ -17,12 +17,12 @@ pub struct BodyDecoder {
     expected: Expected,
     limit: u64,
     digest: Digesting,
-    state: State,
+    phase: Phase,
 }
 
 /// How far a body has been taken.
 #[derive(Debug)]
-enum State {
+enum Phase {
     Header(HeaderReader),
     Values(Segments),
     Failed,
@@ -55,7 +55,7 @@ impl BodyDecoder {
             expected,
             limit: u64::MAX,
             digest: Digesting::default(),
-            state: State::Header(header),
+            phase: Phase::Header(header),
         }
     }
 
@@ -69,7 +69,7 @@ impl BodyDecoder {
     /// Takes a header within these limits alone, for a body of any layout that comes from outside. The defaults count without
     /// it. To be called before the first piece.
     pub fn with_header_limits(mut self, limits: HeaderLimits) -> Self {
-        self.state = State::Header(HeaderReader::within(limits));
+        self.phase = Phase::Header(HeaderReader::within(limits));
         self
     }
 
@@ -82,13 +82,13 @@ impl BodyDecoder {
         self.digest.update(piece);
         let result = self.try_push(piece, sink);
         if result.is_err() {
-            self.state = State::Failed;
+            self.phase = Phase::Failed;
         }
         result
     }
 
     fn try_push(&mut self, mut piece: &[u8], sink: &mut dyn BodySink) -> Result<(), EncodingError> {
-        if let State::Header(header) = &mut self.state {
+        if let Phase::Header(header) = &mut self.phase {
             let Some(metadata) = header.push(&mut piece)? else {
                 return Ok(());
             };
@@ -99,11 +99,11 @@ impl BodyDecoder {
             }
             let segments = Segments::new(self.expected.form(&metadata)?, &metadata)?;
             sink.begin(segments.form())?;
-            self.state = State::Values(segments);
+            self.phase = Phase::Values(segments);
         }
-        match &mut self.state {
-            State::Values(segments) => segments.push(piece, sink),
-            State::Header(_) | State::Failed => Err(SafetensorsError::failed_before().into()),
+        match &mut self.phase {
+            Phase::Values(segments) => segments.push(piece, sink),
+            Phase::Header(_) | Phase::Failed => Err(SafetensorsError::failed_before().into()),
         }
     }
 
@@ -113,10 +113,10 @@ impl BodyDecoder {
     ///
     /// [`SafetensorsError::Truncated`] if the body ended early, [`SafetensorsError::Digest`] if it is not the one that was sent.
     pub fn finish(self, announced: Option<Digest>) -> Result<BodyForm, EncodingError> {
-        let segments = match self.state {
-            State::Values(segments) => segments,
-            State::Header(_) => return Err(SafetensorsError::Truncated { missing: 1 }.into()),
-            State::Failed => return Err(SafetensorsError::failed_before().into()),
+        let segments = match self.phase {
+            Phase::Values(segments) => segments,
+            Phase::Header(_) => return Err(SafetensorsError::Truncated { missing: 1 }.into()),
+            Phase::Failed => return Err(SafetensorsError::failed_before().into()),
         };
         let form = segments.finish()?;
         let found = self.digest.finish();

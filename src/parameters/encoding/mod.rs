@@ -42,7 +42,7 @@ pub use values::Values;
 /// How many values share a scale in [`Encoding::Int8`].
 pub const GROUP: usize = 256;
 
-/// The share of the values that `top_k` sends if none is named.
+/// The fraction of the values that `top_k` sends if none is named.
 pub const DEFAULT_FRACTION: f64 = 0.01;
 
 /// How values are stored in bytes. As text: `f32`, `f16`, `bf16`, `int8`, `top_k:0.01`.
@@ -67,7 +67,7 @@ pub enum Encoding {
     /// added to the client's next delta (*error feedback*): Stich et al., "Sparsified SGD with Memory", NeurIPS 2018,
     /// <https://arxiv.org/abs/1809.07599>. For reports alone: a model can't be sent so.
     TopK {
-        /// The share of the values that is sent, above 0 and at most 1.
+        /// The fraction of the values that is sent, above 0 and at most 1.
         fraction: f64,
     },
 }
