@@ -1,0 +1,70 @@
+//! What a round knows of each client of its cohort. It decides nothing.
+
+use crate::{
+    ids::{ClientId, RequestId, WorkerId},
+    report::Refusal,
+};
+
+/// One client of the cohort.
+#[derive(Debug, Default)]
+pub struct Member {
+    pub state: MemberState,
+    /// Number of examples in its partition in this round: a verdict must not change when the data is dealt again. It does if
+    /// the worker that has the data comes back with more or fewer examples, since all that it then sends is new.
+    pub examples: u64,
+    /// The worker that acts for the client.
+    pub holder: Option<WorkerId>,
+    /// Who was given the task last.
+    pub issued_to: Option<WorkerId>,
+    /// Why it takes no further part, if so.
+    pub failure: Option<Failure>,
+}
+
+/// Why a client takes no further part in a round.
+#[derive(Debug)]
+pub struct Failure {
+    /// The worker that acted for it, if any.
+    pub worker: Option<WorkerId>,
+    /// In the client's own words, if it gave any.
+    pub reason: String,
+}
+
+/// What has come of a client so far.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub enum MemberState {
+    #[default]
+    Pending,
+    Uploading(RequestId),
+    Accepted {
+        upload: RequestId,
+        worker: WorkerId,
+        claim: Claim,
+    },
+    /// Takes no further part: this refusal is the verdict on whatever it sends.
+    Failed(Refusal),
+}
+
+impl MemberState {
+    pub fn is_outstanding(&self) -> bool {
+        matches!(self, Self::Pending | Self::Uploading(_))
+    }
+
+    pub fn is_accepted(&self) -> bool {
+        matches!(self, Self::Accepted { .. })
+    }
+}
+
+/// An admitted upload that has not ended.
+#[derive(Debug)]
+pub struct Upload {
+    pub client: ClientId,
+    pub worker: WorkerId,
+    pub claim: Claim,
+}
+
+/// What a report says of itself that the round's event log needs.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Claim {
+    pub examples: u64,
+    pub train_loss: Option<f64>,
+}
