@@ -1,7 +1,7 @@
 //! What every [`Spool`] must keep, for this crate's own and for a third party's.
 //!
 //! Call [`everything`] from a test with an empty spool that has room for a few megabytes, and the threads to read with. A
-//! broken promise panics with its name. Each property uses a job of its own, so that they can be called alone too.
+//! broken guarantee panics with what is wrong; each function names the numbers of [`Spool`]'s contract that it checks. Each property uses a job of its own, so that they can be called alone too.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -39,7 +39,7 @@ pub fn everything(spool: &dyn Spool, executor: &dyn Executor) {
     keeps_readable_what_is_held(spool, executor);
 }
 
-/// A report reads back to the bit, in every encoding, whatever the pieces that it came in.
+/// Guarantees 2 and 7: a report reads back to the bit, in every encoding, whatever the pieces that it came in.
 ///
 /// # Panics
 ///
@@ -67,7 +67,7 @@ pub fn gives_back_what_was_uploaded(spool: &dyn Spool, executor: &dyn Executor) 
     }
 }
 
-/// The tensors of a body may stand in any order.
+/// Guarantee 2: the tensors of a body may come in any order.
 ///
 /// # Panics
 ///
@@ -101,7 +101,7 @@ pub fn takes_tensors_in_any_order(spool: &dyn Spool) {
     spool.discard(JobId(1010), ROUND);
 }
 
-/// Payloads of several types in one report read back as they were sent, uploaded or from memory; one that is missing is refused.
+/// Guarantees 2 and 3: payloads of several types in one report read back as they were sent, uploaded or from memory; one that is missing is refused.
 ///
 /// # Panics
 ///
@@ -116,23 +116,18 @@ pub fn keeps_several_payloads(spool: &dyn Spool) {
     let form = Arc::new(BodyForm::of(&specs, &layout()));
     let counts = Values::U64(vec![1, u64::MAX, 3]);
     let sums = Values::F64(vec![0.1, -1e300]);
-    let form_of = |index: usize| form.parts()[index].form.clone();
-    let named = |index: usize, encoded: Encoded| (specs[index].name.clone(), encoded);
-    let payloads = Payloads::new(vec![
-        named(
-            0,
-            encode(&form_of(0), &parameters(3)).expect("finite values"),
-        ),
-        named(
-            1,
-            encode(&form_of(1), &parameters(4)).expect("finite values"),
-        ),
-        named(
-            2,
-            Encoded::values(form_of(2), counts).expect("three counts"),
-        ),
-        named(3, Encoded::values(form_of(3), sums).expect("two sums")),
-    ]);
+    let forms: Vec<Form> = form.parts().iter().map(|part| part.form.clone()).collect();
+    let encoded = [
+        encode(&forms[0], &parameters(3)).expect("finite values"),
+        encode(&forms[1], &parameters(4)).expect("finite values"),
+        Encoded::values(forms[2].clone(), counts).expect("three counts"),
+        Encoded::values(forms[3].clone(), sums).expect("two sums"),
+    ];
+    let mut payloads = Vec::new();
+    for (spec, encoded) in specs.iter().zip(encoded) {
+        payloads.push((spec.name.clone(), encoded));
+    }
+    let payloads = Payloads::new(payloads);
     let body = payloads.pieces().concat();
     for (client, size) in [(0, 9), (1, 5000), (2, usize::MAX)] {
         let mut writer = spool
@@ -174,7 +169,7 @@ pub fn keeps_several_payloads(spool: &dyn Spool) {
     spool.discard(JobId(1015), ROUND);
 }
 
-/// A delta in memory is stored as an upload of it is, and one that is no report is refused.
+/// Guarantees 2 and 3: a delta in memory is stored as an upload of it is, and one that is no report is refused.
 ///
 /// # Panics
 ///
@@ -202,7 +197,7 @@ pub fn takes_what_is_in_memory(spool: &dyn Spool) {
     spool.discard(JobId(1020), ROUND);
 }
 
-/// A body that is broken in any way is refused, is not there afterwards, and can be uploaded again.
+/// Guarantees 1 and 3: a body that is broken in any way is refused, is not there afterwards, and can be uploaded again.
 ///
 /// # Panics
 ///
@@ -241,11 +236,11 @@ pub fn refuses_what_is_no_report(spool: &dyn Spool) {
     spool.discard(JobId(1030), ROUND);
 }
 
-/// Before its end an upload is not there, and a dropped one never is.
+/// Guarantee 1: before its end an upload is not there, and a dropped one never is.
 ///
 /// # Panics
 ///
-/// Where it is.
+/// If it is.
 pub fn shows_a_report_from_its_finish_on(spool: &dyn Spool) {
     let (key, delta) = (key(1040, 0), delta(Encoding::F32, 0));
     let body = delta.pieces().concat();
@@ -261,7 +256,7 @@ pub fn shows_a_report_from_its_finish_on(spool: &dyn Spool) {
     spool.discard(JobId(1040), ROUND);
 }
 
-/// Several uploads of one client don't meet.
+/// Guarantee 4: several uploads of one client do not affect each other.
 ///
 /// # Panics
 ///
@@ -290,7 +285,7 @@ pub fn keeps_the_uploads_of_a_client_apart(spool: &dyn Spool) {
     spool.discard(JobId(1050), ROUND);
 }
 
-/// A forgotten report is gone, and no other.
+/// Guarantee 5: a forgotten report is gone, and no other; to forget it again is no error.
 ///
 /// # Panics
 ///
@@ -307,7 +302,7 @@ pub fn forgets_one_report(spool: &dyn Spool) {
     spool.discard(JobId(1060), ROUND);
 }
 
-/// A discarded round is gone, and no other, not even if an upload of it is under way.
+/// Guarantee 5: a discarded round is gone, and no other, not even if an upload of it is under way.
 ///
 /// # Panics
 ///
@@ -346,7 +341,7 @@ pub fn discards_one_round(spool: &dyn Spool) {
     spool.discard(elsewhere.job, elsewhere.round);
 }
 
-/// A report that was handed out stays readable when the spool has forgotten it.
+/// Guarantee 6: a report that was handed out stays readable when the spool has forgotten it.
 ///
 /// # Panics
 ///
@@ -392,14 +387,14 @@ fn layout() -> Arc<Layout> {
 }
 
 fn parameters(seed: u32) -> Arc<Parameters> {
-    let value = |index: u32| {
-        let mixed = (index + 1)
+    let layout = layout();
+    let mut values = Vec::with_capacity(layout.len());
+    for index in 1..=layout.len() as u32 {
+        let mixed = index
             .wrapping_mul(2_654_435_761)
             .wrapping_add(seed * 40_503);
-        ((mixed >> 8) as f32 / (1 << 24) as f32 - 0.5) * 0.125
-    };
-    let layout = layout();
-    let values = (0..layout.len() as u32).map(value).collect();
+        values.push(((mixed >> 8) as f32 / (1 << 24) as f32 - 0.5) * 0.125);
+    }
     Arc::new(Parameters::new(layout, values).expect("values of the layout"))
 }
 

@@ -1,6 +1,12 @@
 //! Threads as an argument: pure code says what may run at once, its driver says on which threads.
 
 /// Runs independent pieces of work, on as many threads as it has.
+///
+/// # Contract
+///
+/// 1. [`Executor::run`] calls `work` exactly once for each index, in any order, and returns only after all calls ended.
+/// 2. A panic in `work` reaches the caller of [`Executor::run`] as a panic, and no call is running any more then.
+/// 3. [`Executor::threads`] is at least 1. It may be used to size pieces, but results never depend on it.
 pub trait Executor: Send + Sync {
     /// How many pieces can run at once; at least 1.
     fn threads(&self) -> usize;

@@ -6,15 +6,17 @@
 #[cfg(any(test, feature = "testing"))]
 pub mod conformance;
 mod executor;
+mod memory;
 mod refusal;
 mod spool;
 
 use std::{collections::BTreeMap, sync::Arc};
 
 pub use executor::{Executor, Serial};
+pub use memory::MemorySpool;
 pub use refusal::{Refusal, RefusalKind};
 use serde::{Deserialize, Serialize};
-pub use spool::{MemorySpool, Spool, SpoolError, SpoolKey, SpoolWriter};
+pub use spool::{Spool, SpoolError, SpoolKey, SpoolWriter};
 use thiserror::Error;
 
 use crate::{
@@ -82,32 +84,35 @@ impl ReportMetadata {
     ///
     /// [`RefusalKind::Malformed`], with what is wrong.
     pub fn check(&self) -> Result<(), Refusal> {
-        let malformed = |detail: &str| Err(Refusal::new(RefusalKind::Malformed, detail));
         if !self.metrics.values().all(|value| value.is_finite()) {
             return malformed("a metric is not a finite number");
         }
-        let is_measure =
-            |value: Option<f64>| value.is_none_or(|value| value.is_finite() && value >= 0.0);
         if !is_measure(self.seconds) {
             return malformed("the seconds of training are not a finite number from 0");
         }
         if !is_measure(self.energy_joules) {
             return malformed("the joules of training are not a finite number from 0");
         }
-        let is_name = |device: &String| {
-            device.len() <= LONGEST_DEVICE && !device.chars().any(char::is_control)
-        };
-        if self.device.as_ref().is_none_or(is_name) {
-            Ok(())
-        } else {
-            malformed("a device has at most 64 bytes and no control characters")
+        if let Some(device) = &self.device
+            && (device.len() > LONGEST_DEVICE || device.chars().any(char::is_control))
+        {
+            return malformed("a device has at most 64 bytes and no control characters");
         }
+        Ok(())
     }
 
     /// The mean loss over the client's training, if it was measured.
     pub fn train_loss(&self) -> Option<f64> {
         self.metrics.get("train_loss").copied()
     }
+}
+
+fn malformed(detail: &str) -> Result<(), Refusal> {
+    Err(Refusal::new(RefusalKind::Malformed, detail))
+}
+
+fn is_measure(value: Option<f64>) -> bool {
+    value.is_none_or(|value| value.is_finite() && value >= 0.0)
 }
 
 /// One accepted report: who, in which round, what it says, and its payloads by block.

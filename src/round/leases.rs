@@ -196,7 +196,7 @@ impl Leases {
         moves
     }
 
-    /// Where the data of this worker is now: with the last that replaced it.
+    /// The worker that has this worker's data now: the last of those that replaced it.
     fn present_home(&self, mut worker: WorkerId) -> WorkerId {
         while let Some(heir) = self.heirs.get(&worker).filter(|_| !self.is_live(worker)) {
             worker = *heir;

@@ -1,36 +1,41 @@
 //! One job's control plane.
 //!
-//! A round goes through planning, collecting, aggregating and publishing. It *commits* when its goal is met, or when
-//! nobody is left to wait for or its deadline comes, if the strategy folds at least the quorum; else it is *abandoned*
-//! with its reason and tried again, a bounded number of times. Every state that waits has a deadline or a command under
-//! way.
-//!
 //! ```text
-//!                   enough workers          clients and data are fixed
-//!   begin ─▶ Waiting ─────────▶ Preparing ──────────┐
-//!                                                   ▼
-//!      ┌───────────────────────────────────▶ begin a round ──▶ Finishing     all rounds are committed;
-//!      │                                       │    │    │         │         versions are still evaluated
-//!      │         two versions wait to be       │    │    │         ▼
-//!      │         evaluated: CatchingUp ◀───────┘    │    │       Ended       also from every phase:
-//!      │         too few clients have                │    │                   cancelled, or a wait too long
-//!      │         a worker: Gathering ◀──────────────┘    │
-//!      │                                                  ▼
-//!      │  each, once it is over, begins          Dealing (if data is dealt again)
-//!      │  the round again                                 │
-//!      │                                                  ▼
-//!      │                                              Planning ──▶ Collecting ──▶ Aggregating ──▶ Publishing
-//!      │                                                  │             │              │              │
-//!      ├──── abandoned, with its reason ◀─────────────────┴─────────────┴──────────────┴──────────────┤
-//!      └──── committed: the version moves by one ◀─────────────────────────────────────────────────────┘
+//!  Waiting ──> Preparing ──> (begin a round) <─────────────────────────────────────┐
+//!                             │                                                    │
+//!                             ├─> Finishing    all rounds are committed            │
+//!                             ├─> CatchingUp   too many versions to evaluate ─────>┤
+//!                             ├─> Gathering    too few clients have a worker ─────>┤
+//!                             ├─> Dealing      only if the data may be dealt again │
+//!                             │      │                                             │
+//!                             └──────┴─> Planning                                  │
+//!                                           │                                      │
+//!                                        Collecting                                │
+//!                                           │                                      │
+//!                                        Aggregating                               │
+//!                                           │                                      │
+//!                                        Publishing ──> committed ─────────────────┤
+//!                                                                                  │
+//!      each of the last four, if it fails: abandoned, with the reason ─────────────┘
+//!
+//!  Finishing ──> Ended(Completed)   once all versions are evaluated
+//!  any phase ──> Ended(Failed)      a timeout of Waiting or Gathering, a failed Preparing, too many abandoned attempts
+//!  any phase ──> Ended(Cancelled)
 //! ```
 //!
-//! This file takes events in and hands commands out; what follows from an event stands beside it: [`workers`] (leases
-//! and tasks), [`reports`] (verdicts), [`rounds`] (when a round begins), [`commits`] (how it ends), [`evaluations`], and
-//! [`status`] (the same in words).
+//! Dealing goes to Gathering instead of Planning if too many workers were lost meanwhile. A round *commits* if the
+//! strategy folds at least the quorum; it stops collecting when its goal is met, when no report may still come, when the
+//! quorum can't be reached any more, or at its deadline. Every phase that waits has a deadline or a command under way.
+//!
+//! This file takes events in and hands commands out. What follows from an event is in the other files: [`workers`] (leases
+//! and tasks), [`reports`] (verdicts), [`rounds`] (when a round begins), [`commits`] (how it ends), [`evaluations`],
+//! [`ends`] (how the job ends), and [`status`] (the same in words).
 
 mod commits;
+mod config;
+mod ends;
 mod evaluations;
+mod phase;
 mod reports;
 mod rounds;
 mod status;
@@ -43,44 +48,19 @@ use std::{
 
 #[cfg(test)]
 pub(super) use commits::REMEMBERED_ROUNDS;
+pub use config::{EvaluationBy, MachineConfig};
+use phase::Phase;
 pub use status::RoundStatus;
 
 use super::{
-    ClientSpec, Command, Event, JobEvent, Outcome, Response, collection::Collection,
-    leases::Leases, pending::Pending,
+    ClientSpec, Command, Event, JobEvent, Response, collection::Collection, leases::Leases,
+    pending::Pending,
 };
 use crate::{
     ids::{ClientId, ModelVersion, RequestId, RoundId, Timestamp, WorkerId},
     report::{Refusal, RefusalKind},
-    settings::RoundLimits,
-    strategy::{Aggregation, ClientInfo},
+    strategy::ClientInfo,
 };
-
-/// What a round machine needs to know of its job.
-#[derive(Debug, Clone)]
-pub struct MachineConfig {
-    /// Number of rounds to commit.
-    pub rounds: u32,
-    /// The number of the first round, at least 1.
-    pub first_round: RoundId,
-    /// Quorum, deadlines and attempts.
-    pub limits: RoundLimits,
-    /// Who evaluates.
-    pub evaluation: EvaluationBy,
-    /// Whether the data may be dealt again between rounds: each round then begins with [`Command::Deal`].
-    pub deals: bool,
-}
-
-/// Who evaluates the versions of this job.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum EvaluationBy {
-    /// The driver, on [`Command::Evaluate`].
-    Driver,
-    /// The workers, each client a share.
-    Workers,
-    /// Nobody.
-    Nobody,
-}
 
 /// One job's control plane. See the module's documentation for how to drive it.
 #[derive(Debug)]
@@ -105,35 +85,8 @@ pub struct RoundMachine {
     /// The versions whose turn comes after it, oldest first, each with the round that made it.
     to_evaluate: VecDeque<(ModelVersion, RoundId)>,
     commands: VecDeque<Command>,
-    /// The workers that are there and can't train the job, in words.
+    /// The live workers that can't train the job, in words.
     bystanders: String,
-}
-
-#[derive(Debug, Clone, PartialEq)]
-enum Phase {
-    /// Until there are enough workers to begin with.
-    Waiting {
-        deadline: Timestamp,
-    },
-    Preparing,
-    /// Until there are enough clients for a round.
-    Gathering {
-        deadline: Timestamp,
-    },
-    /// Between rounds: the driver says whether the data is dealt again.
-    Dealing,
-    /// Between rounds: until fewer versions wait to be evaluated.
-    CatchingUp,
-    Planning,
-    Collecting,
-    Aggregating,
-    Publishing {
-        /// What was folded, and checked.
-        aggregation: Aggregation,
-    },
-    /// All rounds are committed; versions are still being evaluated.
-    Finishing,
-    Ended(Outcome),
 }
 
 impl RoundMachine {
@@ -206,8 +159,8 @@ impl RoundMachine {
 
     /// Takes one event. What follows from it comes out of [`RoundMachine::poll_command`].
     pub fn handle(&mut self, event: Event, now: Timestamp) {
-        // A deadline has passed for whatever comes after it, even if the driver's tick is late. But who is there is
-        // best known before the next round begins.
+        // Whatever comes after a deadline is late, even if the driver's tick is late, too. Workers are the exception: a
+        // round that begins at this deadline needs to know first who joined and who was lost.
         if !matches!(event, Event::WorkerJoined { .. } | Event::WorkerLost { .. }) {
             self.check_deadlines(now);
         }
@@ -222,14 +175,6 @@ impl RoundMachine {
         };
         for upload in current.take_unneeded() {
             self.commands.push_back(Command::EndUpload { upload });
-        }
-    }
-
-    /// How the job ended, once it has.
-    pub fn outcome(&self) -> Option<&Outcome> {
-        match &self.phase {
-            Phase::Ended(outcome) => Some(outcome),
-            _ => None,
         }
     }
 
@@ -307,42 +252,6 @@ impl RoundMachine {
         }
         self.check_evaluations(now);
     }
-
-    // Ends.
-
-    fn cancelled(&mut self, request: RequestId) {
-        match self.outcome() {
-            // Asked again: it is what was wanted.
-            Some(Outcome::Cancelled) => self.respond(request, Response::Accepted),
-            Some(_) => {
-                let refusal = Refusal::new(RefusalKind::Conflict, "the job has ended already");
-                self.respond(request, Response::Refused(refusal));
-            }
-            None => {
-                self.respond(request, Response::Accepted);
-                self.close_current();
-                self.end(Outcome::Cancelled);
-            }
-        }
-    }
-
-    fn fail_waiting(&mut self, seconds: u64) {
-        let detail = self.status().detail;
-        self.fail(format!("after {seconds} s still {detail}"));
-    }
-
-    fn fail(&mut self, reason: String) {
-        self.end(Outcome::Failed { reason });
-    }
-
-    fn end(&mut self, outcome: Outcome) {
-        self.skip_evaluations();
-        self.log(JobEvent::Ended(outcome.clone()));
-        self.commands.push_back(Command::End(outcome.clone()));
-        self.phase = Phase::Ended(outcome);
-    }
-
-    // What every part needs.
 
     /// The clients that some live worker can act for.
     fn available(&self) -> impl Iterator<Item = (ClientId, ClientSpec)> + '_ {

@@ -55,19 +55,19 @@ impl Pending {
         clients: &[ClientId],
         deadline: Timestamp,
     ) -> Self {
-        let share = |number| Share {
-            number,
-            holder: None,
-            measured: None,
-        };
-        let shares = clients
-            .iter()
-            .zip(0..)
-            .map(|(client, number)| (*client, share(number)));
+        let mut shares = BTreeMap::new();
+        for (client, number) in clients.iter().zip(0..) {
+            let share = Share {
+                number,
+                holder: None,
+                measured: None,
+            };
+            shares.insert(*client, share);
+        }
         Self {
             deadline: Some(deadline),
             open: clients.len(),
-            shares: shares.collect(),
+            shares,
             ..Self::by_driver(version, round)
         }
     }

@@ -1,6 +1,7 @@
 //! What every [`ModelStore`] must keep, for this crate's own and for a third party's.
 //!
-//! Call [`everything`] from a test. A broken promise panics with its name. Each property uses a job of its own.
+//! Call [`everything`] from a test. A broken guarantee panics with what is wrong; each function names the numbers of
+//! [`ModelStore`]'s contract that it checks. Each property uses a job of its own.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -27,7 +28,7 @@ pub fn everything(models: &dyn ModelStore) {
     keeps_the_state_with_its_version(models);
 }
 
-/// Values, file and body are those that the encodings make of the same model, in every encoding and order of blocks.
+/// Guarantee 2: values, file and body are those that the encodings make of the same model, in every encoding and order of blocks.
 ///
 /// # Panics
 ///
@@ -54,7 +55,7 @@ pub fn gives_back_what_was_written(models: &dyn ModelStore) {
     models.remove(JobId(1), None);
 }
 
-/// A model that was handed out stays readable after its removal.
+/// Guarantee 3: a model that was handed out stays readable after its removal.
 ///
 /// # Panics
 ///
@@ -77,7 +78,8 @@ pub fn keeps_readable_what_is_held(models: &dyn ModelStore) {
     }
 }
 
-/// A version that is published again replaces the first; a writer that is dropped replaces nothing, and is in nobody's way.
+/// Guarantees 1 and 4: a version that is published again replaces the first; a writer that is dropped replaces nothing and disturbs no
+/// other.
 ///
 /// # Panics
 ///
@@ -85,8 +87,7 @@ pub fn keeps_readable_what_is_held(models: &dyn ModelStore) {
 pub fn replaces_a_version_that_is_published_again(models: &dyn ModelStore) {
     let (job, version) = (JobId(3), ModelVersion(4));
     let form = ModelForm::new(layout(), Encoding::Int8);
-    let begin = || models.begin(job, version, &form);
-    let mut dropped = begin().expect("a version begins");
+    let mut dropped = models.begin(job, version, &form).expect("a version begins");
     let first = publish(models, job, version, Encoding::Int8, &parameters(1), true);
     dropped.write(0, &[9.0; 256]).expect("a block");
     drop(dropped);
@@ -97,7 +98,7 @@ pub fn replaces_a_version_that_is_published_again(models: &dyn ModelStore) {
     models.remove(job, None);
 }
 
-/// A value that the encoding doesn't have is an error that names the tensor, and nothing has appeared.
+/// Guarantees 1 and 5: a value that the encoding doesn't have is an error that names the tensor, and nothing has appeared.
 ///
 /// # Panics
 ///
@@ -133,7 +134,7 @@ pub fn refuses_what_has_no_form(models: &dyn ModelStore) {
     models.remove(JobId(4), None);
 }
 
-/// State tensors and numbers are those of their version, whatever is written later; offered ones are bodies; frozen tensors are
+/// Guarantees 2 and 3: state tensors and numbers are those of their version, whatever is written later; offered ones are bodies; frozen tensors are
 /// apart.
 ///
 /// # Panics
@@ -220,12 +221,12 @@ fn layout() -> Arc<Layout> {
 }
 
 fn parameters(seed: u64) -> Arc<Parameters> {
-    let value = |index: u64| {
-        let mixed = (index + 1).wrapping_mul(2_654_435_761 + 2 * seed) as u32;
-        (mixed >> 8) as f32 / (1 << 24) as f32 - 0.5
-    };
     let layout = layout();
-    let values = (0..layout.len() as u64).map(value).collect();
+    let mut values = Vec::with_capacity(layout.len());
+    for index in 1..=layout.len() as u64 {
+        let mixed = index.wrapping_mul(2_654_435_761 + 2 * seed) as u32;
+        values.push((mixed >> 8) as f32 / (1 << 24) as f32 - 0.5);
+    }
     Arc::new(Parameters::new(layout, values).expect("values of the layout"))
 }
 

@@ -70,7 +70,7 @@ impl DataFolder {
         }))
     }
 
-    /// Where it is.
+    /// Its path.
     pub fn path(&self) -> &Path {
         &self.path
     }

@@ -1,4 +1,4 @@
-//! Where global models are kept, and reports until their round closes: in memory, or in files.
+//! Keeps global models, and reports until their round closes: in memory, or in files.
 //!
 //! A version of the global model is written while it is folded, beside the one before, and appears in one atomic step,
 //! together with the strategy's state. Nothing here knows jobs' rules; the coordinator says when.
@@ -112,10 +112,14 @@ impl StateForm {
 ///
 /// 1. A version is there only after [`ModelWriter::publish`] returned it, and then all of it is; a writer that is dropped before
 ///    that leaves nothing behind.
-/// 2. A [`StoredModel`] that somebody holds stays readable after its removal.
-/// 3. All methods may be called from several threads, and may wait for a disk.
+/// 2. A version gives back what was written to the bit, whatever the order of its blocks: the model, its body in the job's
+///    encoding, the frozen tensors, and the strategy's state.
+/// 3. A [`StoredModel`] that somebody holds stays readable after its removal.
+/// 4. A version that is published again replaces the first one; whoever holds the first one still reads the first one.
+/// 5. A value that the job's encoding does not have is a [`StoreError::Encoding`] that names the tensor.
+/// 6. All methods may be called from several threads, and may wait for a disk.
 ///
-/// `store::conformance` (feature `testing`) checks this.
+/// `store::conformance` (feature `testing`) checks 1 to 5.
 pub trait ModelStore: Send + Sync {
     /// Begins a version of a job's model.
     ///

@@ -105,7 +105,6 @@ impl Coefficients {
 
 impl<'a> Resolved<'a> {
     pub fn new(context: &AggregateContext<'a>, inputs: &Inputs) -> Result<Self, StrategyError> {
-        let unfit = |problem: String| Err(StrategyError::Aggregate(problem));
         if !inputs.rows.is_sorted_by(|a, b| a.0 < b.0) {
             return unfit("the inputs are not in rising order of clients".to_string());
         }
@@ -159,4 +158,8 @@ impl<'a> Resolved<'a> {
             Role::Trainable | Role::Frozen => &self.trainable,
         }
     }
+}
+
+fn unfit<T>(problem: String) -> Result<T, StrategyError> {
+    Err(StrategyError::Aggregate(problem))
 }

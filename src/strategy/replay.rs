@@ -43,11 +43,16 @@ impl FederatedStrategy for Replay {
     }
 
     fn plan(&self, round: &RoundContext<'_>) -> Result<RoundPlan, StrategyError> {
-        let refuse = |problem: String| Err(StrategyError::Plan(problem));
         let clients = match self.accepted.get(&round.round) {
             Some(Some(clients)) => clients,
-            Some(None) => return refuse("the record has this round as abandoned".to_string()),
-            None => return refuse(format!("the record has no round {}", round.round)),
+            Some(None) => {
+                let problem = "the record has this round as abandoned".to_string();
+                return Err(StrategyError::Plan(problem));
+            }
+            None => {
+                let problem = format!("the record has no round {}", round.round);
+                return Err(StrategyError::Plan(problem));
+            }
         };
         let planned = self.inner.plan(round)?;
         let mut members = Vec::with_capacity(clients.len());

@@ -63,7 +63,6 @@ pub fn canonical(log: &[LoggedEvent]) -> Vec<JobEvent> {
             _ => events.push(event.clone()),
         }
     }
-    let is_acceptance = |event: &JobEvent| matches!(event, JobEvent::ReportAccepted { .. });
     for stretch in events.chunk_by_mut(|a, b| is_acceptance(a) && is_acceptance(b)) {
         stretch.sort_by_key(|event| match event {
             JobEvent::ReportAccepted { client, .. } => *client,
@@ -76,6 +75,10 @@ pub fn canonical(log: &[LoggedEvent]) -> Vec<JobEvent> {
     });
     events.extend(evaluations);
     events
+}
+
+fn is_acceptance(event: &JobEvent) -> bool {
+    matches!(event, JobEvent::ReportAccepted { .. })
 }
 
 #[cfg(test)]

@@ -164,11 +164,6 @@ impl RoundMachine {
 
 /// Checks that an aggregation accounts for each accepted report once, and folded as many as the quorum.
 fn check(round: &Collection, aggregation: &Aggregation) -> Result<(), String> {
-    let invalid = |problem: String| {
-        Err(format!(
-            "the strategy's aggregation is not valid: {problem}"
-        ))
-    };
     let folded = &aggregation.folded;
     let excluded: Vec<_> = aggregation
         .excluded
@@ -176,13 +171,16 @@ fn check(round: &Collection, aggregation: &Aggregation) -> Result<(), String> {
         .map(|(client, _)| *client)
         .collect();
     if !folded.is_sorted() || !excluded.is_sorted() {
-        return invalid("its clients are not in rising order".to_string());
+        return Err(invalid("its clients are not in rising order"));
     }
     let mut named = folded.clone();
     named.extend(&excluded);
     named.sort_unstable();
     if let Some(pair) = named.windows(2).find(|pair| pair[0] == pair[1]) {
-        return invalid(format!("it names client {} more than once", pair[0]));
+        return Err(invalid(&format!(
+            "it names client {} more than once",
+            pair[0]
+        )));
     }
     let mut accepted = Vec::new();
     for (client, _) in round.accepted() {
@@ -192,15 +190,17 @@ fn check(round: &Collection, aggregation: &Aggregation) -> Result<(), String> {
         .iter()
         .find(|client| accepted.binary_search(client).is_err())
     {
-        return invalid(format!("no report of client {stranger} was accepted"));
+        return Err(invalid(&format!(
+            "no report of client {stranger} was accepted"
+        )));
     }
     if let Some(missing) = accepted
         .iter()
         .find(|client| named.binary_search(client).is_err())
     {
-        return invalid(format!(
+        return Err(invalid(&format!(
             "it neither folds nor excludes client {missing}, whose report was accepted"
-        ));
+        )));
     }
     if folded.len() < round.plan.quorum {
         return Err(format!(
@@ -211,4 +211,8 @@ fn check(round: &Collection, aggregation: &Aggregation) -> Result<(), String> {
         ));
     }
     Ok(())
+}
+
+fn invalid(problem: &str) -> String {
+    format!("the strategy's aggregation is not valid: {problem}")
 }

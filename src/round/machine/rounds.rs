@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, time::Duration};
 
 use super::{Phase, RoundMachine};
 use crate::{
-    ids::{ClientId, RoundId, Timestamp},
+    ids::{RoundId, Timestamp},
     round::{ClientSpec, Command, JobEvent, collection::Collection},
     strategy::{ClientInfo, RoundPlan},
     words::plural,
@@ -66,11 +66,12 @@ impl RoundMachine {
         self.plan_round();
     }
 
-    /// Takes the new sizes of the partitions, if there are some, and begins the round.
+    /// Takes the new sizes of the partitions, if any, and begins the round.
     pub(super) fn dealt(&mut self, round: RoundId, examples: Option<Vec<u64>>, now: Timestamp) {
         if self.phase != Phase::Dealing || round != self.round.next() {
             return;
         }
+        // Sizes that are not those of all clients, or a client without data, are a driver's mistake: the old ones stay.
         if let Some(examples) = examples
             && examples.len() == self.clients.len()
             && !examples.contains(&0)
@@ -143,11 +144,10 @@ impl RoundMachine {
         });
         let cohort: Vec<_> = plan.clients().collect();
         let deadline = self.round_deadline(now);
-        let size = |client: ClientId| {
+        let mut current = Collection::new(round, self.version, plan, deadline, |client| {
             let spec = self.clients.get(client.0 as usize);
             spec.map_or(0, |spec| spec.examples)
-        };
-        let mut current = Collection::new(round, self.version, plan, deadline, size);
+        });
         for client in &cohort {
             current.place(*client, self.leases.holder(*client));
         }
@@ -175,10 +175,13 @@ impl RoundMachine {
     ///
     /// What is wrong with it, in words.
     pub fn check_plan(&self, plan: &RoundPlan) -> Result<(), String> {
-        let is_unknown = |client: ClientId| client.0 as usize >= self.clients.len();
+        let job_clients = self.clients.len();
         let problem = if !plan.clients().is_sorted_by(|a, b| a < b) {
             "the cohort is not in rising order"
-        } else if plan.clients().any(is_unknown) {
+        } else if plan
+            .clients()
+            .any(|client| client.0 as usize >= job_clients)
+        {
             "the cohort has a client that the job has not"
         } else if plan.goal > plan.members.len() {
             "the goal is above the cohort"

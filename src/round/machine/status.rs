@@ -1,4 +1,4 @@
-//! What a job is doing, in words.
+//! A job's progress, in words.
 
 use super::{Phase, RoundMachine};
 use crate::{
@@ -7,7 +7,7 @@ use crate::{
     words::plural,
 };
 
-/// What a job is doing.
+/// A job's progress.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RoundStatus {
     /// One word: waiting, preparing, gathering, dealing, evaluating, planning, collecting, aggregating, publishing, finishing, completed,
@@ -26,7 +26,7 @@ pub struct RoundStatus {
 }
 
 impl RoundMachine {
-    /// Where the job stands.
+    /// The job's progress.
     pub fn status(&self) -> RoundStatus {
         let (accepted, goal) = match &self.current {
             Some(current) => (current.accepted_count(), current.plan.goal),

@@ -1,0 +1,29 @@
+//! What a round machine is told about its job, once.
+
+use crate::{ids::RoundId, settings::RoundLimits};
+
+/// What a round machine needs to know of its job.
+#[derive(Debug, Clone)]
+pub struct MachineConfig {
+    /// Number of rounds to commit.
+    pub rounds: u32,
+    /// The number of the first round, at least 1.
+    pub first_round: RoundId,
+    /// Quorum, deadlines and attempts.
+    pub limits: RoundLimits,
+    /// Who evaluates.
+    pub evaluation: EvaluationBy,
+    /// Whether the data may be dealt again between rounds: each round then begins with [`Command::Deal`].
+    pub deals: bool,
+}
+
+/// Who evaluates the versions of this job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EvaluationBy {
+    /// The driver, on [`Command::Evaluate`].
+    Driver,
+    /// The workers, each client a share.
+    Workers,
+    /// Nobody.
+    Nobody,
+}

@@ -1,0 +1,50 @@
+//! How a job ends: completed, failed or cancelled. It ends once.
+
+use super::{Phase, RoundMachine};
+use crate::{
+    ids::RequestId,
+    report::{Refusal, RefusalKind},
+    round::{Command, JobEvent, Outcome, Response},
+};
+
+impl RoundMachine {
+    /// How the job ended, once it has.
+    pub fn outcome(&self) -> Option<&Outcome> {
+        match &self.phase {
+            Phase::Ended(outcome) => Some(outcome),
+            _ => None,
+        }
+    }
+
+    pub(super) fn cancelled(&mut self, request: RequestId) {
+        match self.outcome() {
+            // Asked again, for instance since the first answer was lost: the same answer.
+            Some(Outcome::Cancelled) => self.respond(request, Response::Accepted),
+            Some(_) => {
+                let refusal = Refusal::new(RefusalKind::Conflict, "the job has ended already");
+                self.respond(request, Response::Refused(refusal));
+            }
+            None => {
+                self.respond(request, Response::Accepted);
+                self.close_current();
+                self.end(Outcome::Cancelled);
+            }
+        }
+    }
+
+    pub(super) fn fail_waiting(&mut self, seconds: u64) {
+        let detail = self.status().detail;
+        self.fail(format!("after {seconds} s still {detail}"));
+    }
+
+    pub(super) fn fail(&mut self, reason: String) {
+        self.end(Outcome::Failed { reason });
+    }
+
+    pub(super) fn end(&mut self, outcome: Outcome) {
+        self.skip_evaluations();
+        self.log(JobEvent::Ended(outcome.clone()));
+        self.commands.push_back(Command::End(outcome.clone()));
+        self.phase = Phase::Ended(outcome);
+    }
+}
