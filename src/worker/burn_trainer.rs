@@ -6,6 +6,7 @@
 mod datasets;
 mod device_pool;
 mod erased;
+mod generator;
 mod images;
 mod learner;
 mod optimizer;
@@ -15,10 +16,11 @@ mod tally;
 use std::{
     fmt,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::{Arc, Mutex},
+    sync::Arc,
 };
 
 use burn::{module::Module, optim::GradientsParams, tensor::Device};
+use generator::lock_generator;
 pub use learner::{BatchLoss, Learner, Minibatch, Randomness, Split};
 use rand::seq::SliceRandom;
 pub use registry::BurnTrainers;
@@ -34,10 +36,6 @@ use crate::{
 
 /// Number of examples that are evaluated at once.
 const EVALUATION_BATCH: usize = 250;
-
-/// Building a module may draw from burn's generator, which the whole process shares: seeding it and drawing must not be
-/// interleaved with another thread's.
-static BURN_GENERATOR: Mutex<()> = Mutex::new(());
 
 /// Trains one [`Learner`] on one device.
 ///
@@ -225,13 +223,6 @@ fn examples_of(partition: &Partition, count: usize) -> Result<Vec<u32>, TrainErr
 
 fn too_many(count: usize) -> TrainError {
     TrainError::Task(format!("{count} examples; indices have 32 bits"))
-}
-
-fn lock_generator() -> impl Drop {
-    // A panic while building a module leaves nothing behind that the next one could stumble over.
-    BURN_GENERATOR
-        .lock()
-        .unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
 /// Runs what calls burn, whose way to report a wrong shape is a panic.

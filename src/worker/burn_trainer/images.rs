@@ -5,7 +5,8 @@ use std::sync::Arc;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
 use super::{
-    BatchLoss, Learner, Minibatch, Split, TrainError, learner::seeded_initial, lock_generator,
+    BatchLoss, Learner, Minibatch, Split, TrainError, generator::lock_generator,
+    learner::seeded_initial,
 };
 use crate::{
     data::{Augmentation, Batch, DataError, Dataset, ImageSet, Transform},

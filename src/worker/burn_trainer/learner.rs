@@ -8,8 +8,8 @@ use burn::{
 };
 use sha2::{Digest, Sha256};
 
-use super::{TrainError, lock_generator};
-use crate::{model, parameters::Parameters, rng::ChaCha8Rng};
+use super::generator::lock_generator;
+use crate::{model, parameters::Parameters, rng::ChaCha8Rng, worker::TrainError};
 
 /// A module, its examples and its loss. Shared by the threads that train.
 ///

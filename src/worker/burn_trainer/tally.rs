@@ -4,8 +4,8 @@ use std::{collections::BTreeMap, fmt::Display};
 
 use burn::tensor::Tensor;
 
-use super::{BatchLoss, TrainError};
-use crate::round::Evaluation;
+use super::learner::BatchLoss;
+use crate::{round::Evaluation, worker::TrainError};
 
 /// Number of batches whose results stay on the device before they are read.
 const READ_EVERY: usize = 64;
