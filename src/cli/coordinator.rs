@@ -12,7 +12,9 @@ use super::{
 };
 use crate::{
     backend::DeviceSpec,
-    coordinator::{Coordinator, CoordinatorConfig, RegistrationLimits},
+    coordinator::{
+        Coordinator, CoordinatorConfig, JobLimits, RegistrationLimits, UploadLimits, WorkerLimits,
+    },
     parameters::HeaderLimits,
     protocol::Token,
     store::{DataFolder, FileModels, FileSpool, FileSpoolConfig, LogFiles},
@@ -286,25 +288,34 @@ impl LimitArgs {
         }
         Ok(CoordinatorConfig {
             join_token,
-            heartbeat: self.heartbeat,
-            worker_expiry: self.worker_expiry,
-            poll_wait: self.poll_wait,
-            report_overhead: self.report_overhead,
-            spool_bytes: self.spool_bytes,
-            max_uploads: self.max_uploads,
-            upload_buffer: usize::try_from(self.upload_buffer).unwrap_or(usize::MAX),
-            max_local_examples: self.max_local_examples,
-            max_workers: self.max_workers,
-            keep_workers: self.keep_workers,
-            registration: RegistrationLimits {
-                examples: self.max_examples,
-                ..RegistrationLimits::default()
-            },
-            max_clients: self.max_clients,
-            max_queued: self.max_queued,
-            keep_jobs: self.keep_jobs,
-            log_window: usize::try_from(self.log_window).unwrap_or(usize::MAX),
             fold_threads: self.fold_threads,
+            workers: WorkerLimits {
+                heartbeat: self.heartbeat,
+                expiry: self.worker_expiry,
+                poll_wait: self.poll_wait,
+                max: self.max_workers,
+                keep: self.keep_workers,
+                registration: RegistrationLimits {
+                    examples: self.max_examples,
+                    ..RegistrationLimits::default()
+                },
+                ..WorkerLimits::default()
+            },
+            uploads: UploadLimits {
+                overhead: self.report_overhead,
+                spool_bytes: self.spool_bytes,
+                max: self.max_uploads,
+                buffer: usize::try_from(self.upload_buffer).unwrap_or(usize::MAX),
+                max_local_examples: self.max_local_examples,
+                ..UploadLimits::default()
+            },
+            jobs: JobLimits {
+                max_clients: self.max_clients,
+                max_queued: self.max_queued,
+                keep: self.keep_jobs,
+                log_window: usize::try_from(self.log_window).unwrap_or(usize::MAX),
+                ..JobLimits::default()
+            },
             ..CoordinatorConfig::default()
         })
     }

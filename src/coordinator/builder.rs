@@ -93,15 +93,15 @@ impl CoordinatorBuilder {
     ///
     /// Outside of a tokio runtime.
     pub fn start(self) -> Coordinator {
-        let expiry = self.config.worker_expiry;
-        let remembered = self.config.keep_workers;
+        let expiry = self.config.workers.expiry;
+        let remembered = self.config.workers.keep;
         let spool = self
             .spool
-            .unwrap_or_else(|| Arc::new(MemorySpool::new(self.config.spool_bytes)));
+            .unwrap_or_else(|| Arc::new(MemorySpool::new(self.config.uploads.spool_bytes)));
         let coordinator = Coordinator(Arc::new(Shared {
-            uploads: Semaphore::new(self.config.max_uploads.max(1)),
+            uploads: Semaphore::new(self.config.uploads.max.max(1)),
             batches: Arc::new(Semaphore::new(
-                (self.config.upload_buffer / upload::BATCH).max(1),
+                (self.config.uploads.buffer / upload::BATCH).max(1),
             )),
             executor: Threads::new(self.config.fold_threads),
             datasets: self.trainers.datasets(),

@@ -5,44 +5,97 @@ use std::time::Duration;
 use crate::{protocol::Token, telemetry::ClientMetricsLimit};
 
 /// How a coordinator treats its workers, and what it takes at most.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct CoordinatorConfig {
     /// What workers show to register and operators show with every request; none: everybody may.
     pub join_token: Option<Token>,
+    /// Of workers.
+    pub workers: WorkerLimits,
+    /// Of reports on their way.
+    pub uploads: UploadLimits,
+    /// Of jobs.
+    pub jobs: JobLimits,
+    /// Threads for the fold; 0: as many as there are cores.
+    pub fold_threads: usize,
+}
+
+/// How workers are kept in touch with, and how many and what is kept of them. Each has a default.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct WorkerLimits {
     /// How often workers are told to send a heartbeat. One without a task may let its polls do.
     pub heartbeat: Duration,
     /// A worker that was not heard of for so long is lost.
-    pub worker_expiry: Duration,
-    /// The longest that a poll waits for a task; at most a third of `worker_expiry` counts.
+    pub expiry: Duration,
+    /// The longest that a poll waits for a task; at most a third of `expiry` counts.
     pub poll_wait: Duration,
-    /// The largest body of a report, in bytes beyond the model's own size.
-    pub report_overhead: u64,
-    /// Bytes of reports that the memory spool takes at once.
-    pub spool_bytes: u64,
-    /// The most reports that are taken at once; further ones wait before their bodies are read.
-    pub max_uploads: usize,
-    /// How long an upload keeps its place among those that are taken at once while nothing of it comes.
-    pub upload_idle: Duration,
-    /// Bytes of reports that have come and wait for the spool, of all uploads together; what is beyond waits in the
-    /// sender.
-    pub upload_buffer: usize,
-    /// The most examples that a report of a worker's own data counts for.
-    pub max_local_examples: u64,
     /// The most workers that may be registered and live at once.
-    pub max_workers: usize,
+    pub max: usize,
     /// How many workers that are gone are remembered, for the operator.
-    pub keep_workers: usize,
+    pub keep: usize,
     /// What a worker may say about itself.
     pub registration: RegistrationLimits,
     /// The most characters that are kept of a reason that a worker gives for a failure.
     pub max_reason: usize,
+}
+
+impl Default for WorkerLimits {
+    fn default() -> Self {
+        Self {
+            heartbeat: Duration::from_secs(10),
+            expiry: Duration::from_secs(90),
+            poll_wait: Duration::from_secs(30),
+            max: 20_000,
+            keep: 256,
+            registration: RegistrationLimits::default(),
+            max_reason: 1000,
+        }
+    }
+}
+
+/// How reports are taken. Each has a default.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct UploadLimits {
+    /// The largest body of a report, in bytes beyond the model's own size.
+    pub overhead: u64,
+    /// Bytes of reports that the memory spool takes at once.
+    pub spool_bytes: u64,
+    /// The most reports that are taken at once; further ones wait before their bodies are read.
+    pub max: usize,
+    /// How long an upload keeps its place among those that are taken at once while nothing of it comes.
+    pub idle: Duration,
+    /// Bytes of reports that have come and wait for the spool, of all uploads together; what is beyond waits in the
+    /// sender.
+    pub buffer: usize,
+    /// The most examples that a report of a worker's own data counts for.
+    pub max_local_examples: u64,
+}
+
+impl Default for UploadLimits {
+    fn default() -> Self {
+        Self {
+            overhead: 1 << 20,
+            spool_bytes: 8 << 30,
+            max: 64,
+            idle: Duration::from_millis(50),
+            buffer: 8 << 20,
+            max_local_examples: 1_000_000_000,
+        }
+    }
+}
+
+/// How many jobs there may be, and what is kept of each. Each has a default.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct JobLimits {
     /// The most clients of a job.
     pub max_clients: u32,
     /// The most jobs that wait in the queue.
     pub max_queued: usize,
     /// How many ended jobs are remembered, each with its final model.
-    pub keep_jobs: usize,
+    pub keep: usize,
     /// Bytes of a job's event log that are in memory, and as many of its records of rounds. Older ones are in files.
     pub log_window: usize,
     /// The most entries of a list (jobs, workers, records of rounds) that one request gets at once. Longer lists are read page by
@@ -50,34 +103,17 @@ pub struct CoordinatorConfig {
     pub max_page: usize,
     /// How much of the clients' own metrics the record of a round keeps.
     pub client_metrics: ClientMetricsLimit,
-    /// Threads for the fold; 0: as many as there are cores.
-    pub fold_threads: usize,
 }
 
-impl Default for CoordinatorConfig {
+impl Default for JobLimits {
     fn default() -> Self {
         Self {
-            join_token: None,
-            heartbeat: Duration::from_secs(10),
-            worker_expiry: Duration::from_secs(90),
-            poll_wait: Duration::from_secs(30),
-            report_overhead: 1 << 20,
-            spool_bytes: 8 << 30,
-            max_uploads: 64,
-            upload_idle: Duration::from_millis(50),
-            upload_buffer: 8 << 20,
-            max_local_examples: 1_000_000_000,
-            max_workers: 20_000,
-            keep_workers: 256,
-            registration: RegistrationLimits::default(),
-            max_reason: 1000,
             max_clients: 1_000_000,
             max_queued: 100,
-            keep_jobs: 16,
+            keep: 16,
             log_window: 1 << 20,
             max_page: 256,
             client_metrics: ClientMetricsLimit::default(),
-            fold_threads: 0,
         }
     }
 }

@@ -361,7 +361,7 @@ impl Coordinator {
         let mut ended: Vec<_> = ended.collect();
         ended.sort_unstable();
         // At least the one that has just ended: its end is still to be told.
-        let kept = self.0.config.keep_jobs.max(1);
+        let kept = self.0.config.jobs.keep.max(1);
         for (_, id) in ended.iter().take(ended.len().saturating_sub(kept)) {
             let (id, job, models) = (*id, state.jobs.remove(id), self.0.models.clone());
             self.later(move || {

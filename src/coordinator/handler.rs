@@ -97,7 +97,7 @@ impl Coordinator {
                 reason,
             } => {
                 let worker = credentials.worker;
-                let reason = printable(&reason, self.0.config.max_reason).into_owned();
+                let reason = printable(&reason, self.0.config.workers.max_reason).into_owned();
                 self.tell(&credentials, job, |request| Event::TaskFailed {
                     request,
                     worker,
@@ -114,8 +114,9 @@ impl Coordinator {
                 evaluation,
             } => {
                 let worker = credentials.worker;
-                let evaluation = evaluation
-                    .map_err(|reason| printable(&reason, self.0.config.max_reason).into_owned());
+                let evaluation = evaluation.map_err(|reason| {
+                    printable(&reason, self.0.config.workers.max_reason).into_owned()
+                });
                 self.tell(&credentials, job, |request| Event::ShareEvaluated {
                     request,
                     worker,

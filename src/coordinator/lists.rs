@@ -28,7 +28,7 @@ const EVENTS: usize = 256;
 impl Coordinator {
     /// How many entries a page has at most, if so many are asked for.
     fn page_size(&self, asked: usize) -> usize {
-        asked.min(self.0.config.max_page).max(1)
+        asked.min(self.0.config.jobs.max_page).max(1)
     }
 
     pub(super) fn list_jobs(&self, after: JobId, limit: usize) -> Page<JobSummary, JobId> {

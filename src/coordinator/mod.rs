@@ -37,7 +37,7 @@ mod upload;
 mod work;
 
 pub use builder::CoordinatorBuilder;
-pub use config::{CoordinatorConfig, RegistrationLimits};
+pub use config::{CoordinatorConfig, JobLimits, RegistrationLimits, UploadLimits, WorkerLimits};
 pub use executor::Threads;
 pub use handle::Coordinator;
 pub(crate) use handle::{StrategyFactory, strategy_factory};

@@ -185,7 +185,7 @@ impl Coordinator {
             state.next_job()
         };
         let initial = self.keep_initial(id, &spec, &initial, &strategy.state)?;
-        let (window, runtime) = (self.0.config.log_window, &self.0.runtime);
+        let (window, runtime) = (self.0.config.jobs.log_window, &self.0.runtime);
         let history = History::new(id, evaluation, window, &self.0.logs, runtime);
         let now = self.now();
         let mut job = Job::new(id, spec, initial, strategy, evaluation, history, now);

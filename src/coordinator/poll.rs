@@ -84,7 +84,7 @@ impl Coordinator {
     /// The longest that a poll waits: a worker that does nothing but poll is heard of in time, even if one goes astray.
     pub(super) fn longest_poll(&self) -> Duration {
         let config = &self.0.config;
-        config.poll_wait.min(config.worker_expiry / 3)
+        config.workers.poll_wait.min(config.workers.expiry / 3)
     }
 
     pub(super) fn next_task(

@@ -111,7 +111,11 @@ pub(super) fn local_examples(
         return None;
     }
     let dataset = find(registration, spec)?;
-    Some(dataset.train_examples.min(config.max_local_examples))
+    Some(
+        dataset
+            .train_examples
+            .min(config.uploads.max_local_examples),
+    )
 }
 
 fn find<'a>(registration: &'a Registration, spec: &JobSpec) -> Option<&'a DatasetInfo> {

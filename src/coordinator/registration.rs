@@ -26,14 +26,14 @@ impl Coordinator {
         registration: Registration,
     ) -> Result<Response, Refusal> {
         self.admit(&Caller::new(peer, join_token))?;
-        let protocol = check_registration(&registration, &self.0.config.registration)?;
+        let protocol = check_registration(&registration, &self.0.config.workers.registration)?;
         let token = draw_token()?;
         let now = self.now();
         let mut state = self.state();
-        if state.roster.live_count() >= self.0.config.max_workers {
+        if state.roster.live_count() >= self.0.config.workers.max {
             let detail = format!(
                 "{} workers are registered already",
-                self.0.config.max_workers
+                self.0.config.workers.max
             );
             return Err(Refusal::new(RefusalKind::Busy, detail));
         }
@@ -69,7 +69,7 @@ impl Coordinator {
             worker,
             protocol,
             token,
-            heartbeat_ms: self.0.config.heartbeat.as_millis() as u64,
+            heartbeat_ms: self.0.config.workers.heartbeat.as_millis() as u64,
             poll_ms: self.longest_poll().as_millis() as u64,
         }))
     }

@@ -27,7 +27,9 @@ impl Coordinator {
             self.heard_of(&mut state, credentials)?;
             let spec = &state.job(job)?.spec;
             if spec.partition.is_local() {
-                metadata.examples = metadata.examples.min(self.0.config.max_local_examples);
+                metadata.examples = metadata
+                    .examples
+                    .min(self.0.config.uploads.max_local_examples);
             }
             let request = state.next_request();
             let worker = credentials.worker;

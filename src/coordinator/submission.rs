@@ -100,7 +100,7 @@ impl Coordinator {
         spec: &JobSpec,
         dataset: Option<&DatasetInfo>,
     ) -> Result<(), Refusal> {
-        let most = self.0.config.max_clients;
+        let most = self.0.config.jobs.max_clients;
         if let Some(clients) = spec.clients.filter(|clients| *clients > most) {
             let problem = format!("is {clients}, and {most} is the most here");
             return Err(invalid(&JobError::new("clients", problem)));
@@ -138,7 +138,7 @@ impl Coordinator {
 
     /// Whether one more job may wait.
     pub(super) fn check_queue(&self, state: &State) -> Result<(), Refusal> {
-        if state.queue.len() < self.0.config.max_queued {
+        if state.queue.len() < self.0.config.jobs.max_queued {
             Ok(())
         } else {
             let detail = format!("{} jobs are waiting already", state.queue.len());

@@ -61,7 +61,7 @@ struct Lab {
 impl Lab {
     async fn open(config: CoordinatorConfig) -> Self {
         let trainers = Arc::new(NoopTrainers::new(SIZE, 100).unwrap());
-        let spool = MemorySpool::new(config.spool_bytes);
+        let spool = MemorySpool::new(config.uploads.spool_bytes);
         let coordinator = Coordinator::builder(trainers.clone())
             .config(config)
             .spool(Arc::new(spool.clone()))

@@ -119,7 +119,7 @@ impl Upload {
         length: Option<u64>,
         digest: Option<Digest>,
     ) -> Result<u64, Refusal> {
-        let limit = self.form.bytes() + self.coordinator.0.config.report_overhead;
+        let limit = self.form.bytes() + self.coordinator.0.config.uploads.overhead;
         if let Some(length) = length.filter(|length| *length > limit) {
             return Err(too_large(length, limit));
         }
@@ -133,7 +133,7 @@ impl Upload {
         let mut writing: Option<JoinHandle<Written>> = None;
         let mut received = 0;
         loop {
-            let first = match timeout(shared.config.upload_idle, bytes.next()).await {
+            let first = match timeout(shared.config.uploads.idle, bytes.next()).await {
                 Ok(first) => first,
                 Err(_) => {
                     // Whoever is slow does not keep a place from whoever is fast.

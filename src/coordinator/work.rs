@@ -155,7 +155,7 @@ impl Coordinator {
             let folded = caught(|| {
                 let mut writer = coordinator.begin_version(&fold, encoding)?;
                 let folded = fold.run(&coordinator, &mut *writer)?;
-                let limit = coordinator.0.config.client_metrics;
+                let limit = coordinator.0.config.jobs.client_metrics;
                 let (aggregation, numbers) = (folded.aggregation, folded.numbers);
                 let said = &folded.said;
                 let account =

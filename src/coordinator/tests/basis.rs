@@ -164,8 +164,11 @@ fn check(records: &[RoundRecord], seen: &[Seen]) -> usize {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_training_starts_from_the_state_that_its_last_folded_report_led_to() {
     let config = CoordinatorConfig {
-        worker_expiry: Duration::from_millis(300),
-        heartbeat: Duration::from_millis(50),
+        workers: WorkerLimits {
+            expiry: Duration::from_millis(300),
+            heartbeat: Duration::from_millis(50),
+            ..WorkerLimits::default()
+        },
         ..CoordinatorConfig::default()
     };
     let trainers = Arc::new(NoopTrainers::new(SIZE, 100).unwrap());

@@ -99,7 +99,10 @@ async fn a_partition_by_label_needs_the_labels_here() {
 #[tokio::test]
 async fn local_data_makes_a_client_of_each_worker_and_a_lost_one_a_dropout() {
     let lab = Lab::open(CoordinatorConfig {
-        max_local_examples: 70,
+        uploads: UploadLimits {
+            max_local_examples: 70,
+            ..UploadLimits::default()
+        },
         ..CoordinatorConfig::default()
     })
     .await;
@@ -166,7 +169,7 @@ async fn show_life(lab: &Lab, credentials: &Credentials) -> Response {
 
 /// Takes all workers for lost that are not heard of from here on.
 fn lose_all(lab: &Lab) {
-    let later = lab.coordinator.now() + lab.coordinator.0.config.worker_expiry;
+    let later = lab.coordinator.now() + lab.coordinator.0.config.workers.expiry;
     let mut state = lab.coordinator.state();
     for worker in state.expire(later) {
         lab.coordinator.worker_lost(&mut state, worker);
@@ -206,8 +209,14 @@ async fn a_worker_whose_registration_was_answered_in_vain_registers_again() {
 #[tokio::test]
 async fn a_lost_worker_gets_its_client_back_with_the_size_that_its_data_has_now() {
     let lab = Lab::open(CoordinatorConfig {
-        max_local_examples: 70,
-        keep_workers: 2,
+        uploads: UploadLimits {
+            max_local_examples: 70,
+            ..UploadLimits::default()
+        },
+        workers: WorkerLimits {
+            keep: 2,
+            ..WorkerLimits::default()
+        },
         ..CoordinatorConfig::default()
     })
     .await;

@@ -16,7 +16,7 @@ use crate::{
 /// A coordinator of its own, whose logs go to a folder.
 fn with_logs_in(folder: &Arc<DataFolder>, config: CoordinatorConfig) -> Lab {
     let trainers = Arc::new(NoopTrainers::new(SIZE, 100).unwrap());
-    let spool = MemorySpool::new(config.spool_bytes);
+    let spool = MemorySpool::new(config.uploads.spool_bytes);
     let coordinator = Coordinator::builder(trainers.clone())
         .config(config)
         .spool(Arc::new(spool.clone()))
@@ -34,8 +34,11 @@ fn with_logs_in(folder: &Arc<DataFolder>, config: CoordinatorConfig) -> Lab {
 
 fn config(log_window: usize, max_page: usize) -> CoordinatorConfig {
     CoordinatorConfig {
-        log_window,
-        max_page,
+        jobs: JobLimits {
+            log_window,
+            max_page,
+            ..JobLimits::default()
+        },
         ..CoordinatorConfig::default()
     }
 }
@@ -220,7 +223,10 @@ async fn files_of_logs_are_removed_with_their_job() {
     let lab = with_logs_in(
         &folder,
         CoordinatorConfig {
-            keep_jobs,
+            jobs: JobLimits {
+                keep: keep_jobs,
+                ..JobLimits::default()
+            },
             ..config(0, 256)
         },
     );

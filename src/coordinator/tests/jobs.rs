@@ -52,7 +52,10 @@ async fn a_queued_job_and_a_running_one_can_be_cancelled_and_an_ended_one_not() 
 #[tokio::test]
 async fn jobs_that_were_cancelled_in_the_queue_are_not_remembered_for_ever() {
     let config = CoordinatorConfig {
-        keep_jobs: 2,
+        jobs: JobLimits {
+            keep: 2,
+            ..JobLimits::default()
+        },
         ..CoordinatorConfig::default()
     };
     let lab = Lab::open(config).await;

@@ -16,10 +16,13 @@ fn basis(task: &TaskMessage) -> Option<RoundId> {
 #[tokio::test]
 async fn the_record_has_what_clients_measured_within_its_limit_and_who_lost_its_state() {
     let config = CoordinatorConfig {
-        client_metrics: ClientMetricsLimit {
-            clients: 1,
-            metrics: 1,
-            ..ClientMetricsLimit::default()
+        jobs: JobLimits {
+            client_metrics: ClientMetricsLimit {
+                clients: 1,
+                metrics: 1,
+                ..ClientMetricsLimit::default()
+            },
+            ..JobLimits::default()
         },
         ..CoordinatorConfig::default()
     };

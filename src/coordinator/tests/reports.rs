@@ -289,7 +289,10 @@ async fn a_report_that_comes_twice_counts_once_and_a_late_one_not_at_all() {
 #[tokio::test]
 async fn a_full_spool_is_a_transient_refusal() {
     let config = CoordinatorConfig {
-        spool_bytes: (4 * SIZE) as u64 + 1,
+        uploads: UploadLimits {
+            spool_bytes: (4 * SIZE) as u64 + 1,
+            ..UploadLimits::default()
+        },
         ..CoordinatorConfig::default()
     };
     let lab = Lab::open(config).await;
@@ -400,7 +403,10 @@ fn begin_upload(lab: &Lab, credentials: &Credentials, task: &TaskMessage) -> Tcp
 #[tokio::test(flavor = "multi_thread")]
 async fn an_upload_that_stops_keeps_no_place_and_ends_with_its_round() {
     let config = CoordinatorConfig {
-        max_uploads: 1,
+        uploads: UploadLimits {
+            max: 1,
+            ..UploadLimits::default()
+        },
         ..CoordinatorConfig::default()
     };
     let lab = Lab::open(config).await;
