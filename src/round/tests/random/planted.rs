@@ -53,11 +53,15 @@ impl Planted {
         };
         self.end = None;
         match (bug, &mut event) {
-            (Bug::QuorumIgnored, Event::Planned { round, plan }) => {
-                if let Ok(plan) = plan {
-                    self.quorums.insert(*round, plan.quorum);
-                    plan.quorum = plan.quorum.min(1);
-                }
+            (
+                Bug::QuorumIgnored,
+                Event::Planned {
+                    round,
+                    plan: Ok(plan),
+                },
+            ) => {
+                self.quorums.insert(*round, plan.quorum);
+                plan.quorum = plan.quorum.min(1);
             }
             (Bug::StaleAdmitted, Event::ReportOffered { metadata, .. }) => {
                 metadata.base_version = version;
@@ -78,19 +82,19 @@ impl Planted {
                 Event::ReportStored {
                     request, upload, ..
                 },
+            ) if self.admitted.remove(upload) => self.end = Some(*request),
+            (
+                Bug::ExclusionIgnored,
+                Event::Aggregated {
+                    aggregation: Ok(aggregation),
+                    ..
+                },
             ) => {
-                if self.admitted.remove(upload) {
-                    self.end = Some(*request);
-                }
-            }
-            (Bug::ExclusionIgnored, Event::Aggregated { aggregation, .. }) => {
-                if let Ok(aggregation) = aggregation {
-                    *aggregation = Aggregation {
-                        folded: self.aggregated.clone(),
-                        excluded: Vec::new(),
-                        ..aggregation.clone()
-                    };
-                }
+                *aggregation = Aggregation {
+                    folded: self.aggregated.clone(),
+                    excluded: Vec::new(),
+                    ..aggregation.clone()
+                };
             }
             _ => {}
         }
@@ -140,10 +144,10 @@ impl Planted {
                 (Bug::LateAccepted, Response::Admitted) => {
                     self.admitted.insert(*request);
                 }
-                (Bug::LateAccepted, Response::Refused(refusal)) => {
-                    if refusal.kind == RefusalKind::Late && self.end == Some(*request) {
-                        *response = Response::Accepted;
-                    }
+                (Bug::LateAccepted, Response::Refused(refusal))
+                    if refusal.kind == RefusalKind::Late && self.end == Some(*request) =>
+                {
+                    *response = Response::Accepted;
                 }
                 (Bug::BasisOfExcluded, Response::Task(task)) => {
                     if let TaskKind::Train { basis, .. } = &mut task.kind {

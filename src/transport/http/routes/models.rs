@@ -267,10 +267,10 @@ impl Known {
         let mut response = (status, Body::new(outbound)).into_response();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(SAFETENSORS));
-        if status == StatusCode::PARTIAL_CONTENT {
-            if let Ok(range) = ContentRange::bytes(range, length) {
-                headers.typed_insert(range);
-            }
+        if status == StatusCode::PARTIAL_CONTENT
+            && let Ok(range) = ContentRange::bytes(range, length)
+        {
+            headers.typed_insert(range);
         }
         self.tell(response)
     }
