@@ -62,6 +62,10 @@ wgpu DEVICE="wgpu":
     CARGO_TARGET_DIR=target/gpu cargo run --release --no-default-features --features wgpu,cli -- simulate --device {{ DEVICE }} --rounds 3
     CARGO_TARGET_DIR=target/gpu cargo test --release --no-default-features --features wgpu,cli --lib twenty
 
+# What a machine with an NVIDIA GPU needs to check this crate (`build`); the same check on this CPU (`try`); `clean`.
+gpu-check *ARGS:
+    scripts/gpu-check {{ ARGS }}
+
 # The committed PyTorch fixtures, made again.
 fixtures PYTHON="python3":
     {{ PYTHON }} scripts/pytorch_fixtures.py tests/fixtures

@@ -131,7 +131,7 @@ def main():
     asked = subprocess.run([sys.executable, "-c", ASK_TORCH], capture_output=True, text=True, timeout=budget.left())
     if asked.returncode != 0:
         last = (asked.stderr.strip().splitlines() or ["it said nothing"])[-1]
-        return refuse(2, f"{sys.executable} has no torch that starts ({last}): run this with the Python that has PyTorch")
+        return refuse(2, f"{sys.executable} has no torch that starts ({last}): run this with a Python that has PyTorch")
     machine = json.loads(asked.stdout)
     if is_gpu and machine["uuid"] is None:
         return refuse(3, f"no GPU is checked: there is an NVIDIA driver, and PyTorch {machine['torch']} can't use its GPU")
