@@ -149,8 +149,9 @@ pub fn keeps_the_state_with_its_version(models: &dyn ModelStore) {
     let tensors = tensors.map(|(name, shape, role)| (name.to_string(), shape, role));
     let layout = Layout::new(tensors).expect("a layout");
     let values = |seed: u64| {
-        let value = |index: u64| ((index * 31 + seed * 7) % 97) as f32 / 97.0;
-        let values = (0..layout.len() as u64).map(value).collect();
+        let values = (0..layout.len() as u64)
+            .map(|index| ((index * 31 + seed * 7) % 97) as f32 / 97.0)
+            .collect();
         Arc::new(Parameters::new(layout.clone(), values).expect("values of the layout"))
     };
     let mut form = ModelForm::new(layout.clone(), Encoding::Int8);

@@ -22,10 +22,13 @@ impl ModelStore for MemoryModels {
         _version: ModelVersion,
         form: &ModelForm,
     ) -> Result<Box<dyn ModelWriter>, StoreError> {
-        let zeros = || Parameters::zeros(form.layout.clone());
+        let mut states = Vec::with_capacity(form.states.len());
+        for _ in &form.states {
+            states.push(Parameters::zeros(form.layout.clone()));
+        }
         Ok(Box::new(Writer {
-            parameters: zeros(),
-            states: form.states.iter().map(|_| zeros()).collect(),
+            parameters: Parameters::zeros(form.layout.clone()),
+            states,
             form: form.clone(),
         }))
     }

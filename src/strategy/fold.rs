@@ -20,8 +20,10 @@ use super::{
 };
 use crate::parameters::{BlockError, FoldBlock, Role};
 
-/// Where the next version is written. Each value of the model, and of each state tensor's roles, comes once, in blocks of
-/// [`Layout::blocks`](crate::parameters::Layout::blocks), in any order.
+/// Takes the next version's values while they are folded.
+///
+/// What a caller promises: each value of the model, and of each state tensor's roles, comes exactly once, in blocks of
+/// [`Layout::blocks`](crate::parameters::Layout::blocks), in any order; one block at a time, from any thread.
 pub trait VersionSink: Send {
     /// Takes the model's values from `offset` on.
     ///

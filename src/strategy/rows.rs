@@ -294,7 +294,7 @@ impl<'a> Rows<'a> {
         let mut fetched = self.scratch.fetched.borrow_mut();
         let mut start = self.range.start;
         while start < self.range.end {
-            // All reports have the same form, so that the first one says where a block of any of them ends.
+            // All reports have the same form, so a block ends at the same place in each of them as in the first.
             let first = payload.rows.first();
             let end = first.map_or(self.range.end, |row| row.uniform_end(start));
             let end = end.clamp(start + 1, self.range.end);

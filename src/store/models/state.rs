@@ -1,6 +1,6 @@
 //! The numbers of a strategy's state, beside the model that they belong to.
 
-use std::{collections::BTreeMap, fs::File, path::Path};
+use std::{collections::BTreeMap, fs::File, io, path::Path};
 
 use serde_json::json;
 
@@ -30,12 +30,13 @@ pub(super) fn write(
     }
     let json = json!({ "numbers": numbers }).to_string();
     let path = path.join("state.json");
-    let write = || {
-        let file = File::create_new(&path)?;
-        folder.write_at(&file, json.as_bytes(), 0)?;
-        file.sync_data()
-    };
-    write().map_err(|error| failed(&path, error))
+    write_file(folder, &path, json.as_bytes()).map_err(|error| failed(&path, error))
+}
+
+fn write_file(folder: &DataFolder, path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let file = File::create_new(path)?;
+    folder.write_at(&file, bytes, 0)?;
+    file.sync_data()
 }
 
 /// A state tensor's name as part of a file's: names have only letters, digits, `_`, `-` and `.`.

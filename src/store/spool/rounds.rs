@@ -35,14 +35,13 @@ impl Rounds {
     /// A new file for an upload.
     pub fn create(&self, key: SpoolKey) -> (PathBuf, io::Result<File>) {
         let path = self.place(key, "part");
-        let create = || {
+        let file = make_in(&self.round(key.job, key.round), || {
             File::options()
                 .read(true)
                 .write(true)
                 .create_new(true)
                 .open(&path)
-        };
-        let file = make_in(&self.round(key.job, key.round), create);
+        });
         (path, file)
     }
 

@@ -35,7 +35,7 @@ pub(in crate::store) struct PayloadTrailer {
     pub encoding: String,
     /// Values of a sparse payload.
     pub entries: usize,
-    /// Where it begins in the file, and its length, in bytes.
+    /// Its offset in the file and its length, in bytes.
     pub start: u64,
     pub bytes: u64,
 }
