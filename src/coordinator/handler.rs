@@ -149,7 +149,7 @@ impl Coordinator {
         let state = self.state();
         state.authenticate(credentials)?;
         let job = state.job(job)?;
-        let share = job.share(client)?;
+        let partition = job.partition_of(client)?;
         let lease = job
             .machine
             .as_ref()
@@ -161,7 +161,7 @@ impl Coordinator {
             );
             return Err(Refusal::new(RefusalKind::NotLeased, detail));
         }
-        Ok(Response::Partition(share))
+        Ok(Response::Partition(partition))
     }
 
     fn serve_model(

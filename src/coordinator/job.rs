@@ -15,7 +15,7 @@ use crate::{
     ids::{ClientId, JobId, ModelVersion, RequestId, RoundId, Timestamp, WorkerId},
     job::JobSpec,
     parameters::{BodyForm, Digest, Layout, Role},
-    protocol::{DatasetShare, JobSummary, LoggedEvent, Registration, RoundRecord},
+    protocol::{DatasetPartition, JobSummary, LoggedEvent, Registration, RoundRecord},
     report::{Refusal, RefusalKind},
     round::{EvaluationBy, JobEvent, Outcome, RoundMachine},
     store::{ModelWriter, StoredModel},
@@ -239,7 +239,7 @@ impl Job {
         }
     }
 
-    pub fn share(&self, client: ClientId) -> Result<DatasetShare, Refusal> {
+    pub fn partition_of(&self, client: ClientId) -> Result<DatasetPartition, Refusal> {
         let indices = match self.partitions.get(client.0 as usize) {
             Some(Partition::Indices(indices)) => Some(indices.clone()),
             Some(Partition::Everything) => None,
@@ -248,7 +248,7 @@ impl Job {
                 return Err(Refusal::new(RefusalKind::UnknownClient, detail));
             }
         };
-        Ok(DatasetShare {
+        Ok(DatasetPartition {
             dataset: self.spec.dataset.clone(),
             fingerprint: self.fingerprint.clone(),
             indices,

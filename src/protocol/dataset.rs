@@ -43,7 +43,7 @@ impl DatasetInfo {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "http", derive(utoipa::ToSchema))]
 #[non_exhaustive]
-pub struct DatasetShare {
+pub struct DatasetPartition {
     /// The dataset.
     pub dataset: String,
     /// Its fingerprint; the examples are of this copy alone. Empty for `local` data.

@@ -10,7 +10,7 @@ mod registration;
 mod summary;
 mod task;
 
-pub use dataset::{DatasetInfo, DatasetShare};
+pub use dataset::{DatasetInfo, DatasetPartition};
 pub use hardware::{Gpu, Hardware};
 pub use record::{Contribution, LoggedEvent, MeasuredClient, RoundRecord};
 pub use registration::{Registered, Registration, Token};

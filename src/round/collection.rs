@@ -7,7 +7,7 @@ mod verdicts;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use member::{Member, MemberState, Upload};
+use member::{Admitted, Member, MemberProgress};
 pub(super) use verdicts::{Offer, Verdict, late, not_leased};
 
 use super::failures::Failure;
@@ -30,7 +30,7 @@ pub(super) struct Collection {
     /// The pending members that have a worker, by it: what is looked at when a worker asks for a task.
     ready: BTreeSet<(WorkerId, ClientId)>,
     /// Admitted uploads that have not ended, those that were overtaken too.
-    uploads: BTreeMap<RequestId, Upload>,
+    uploads: BTreeMap<RequestId, Admitted>,
     /// Those of them that can't be accepted any more, as long as nobody was told.
     unneeded: Vec<RequestId>,
     accepted: usize,
@@ -76,7 +76,7 @@ impl Collection {
         }
         self.closed = true;
         for member in self.members.values() {
-            if let MemberState::Uploading(upload) = member.state {
+            if let MemberProgress::Uploading(upload) = member.progress {
                 self.unneeded.push(upload);
             }
         }
@@ -94,7 +94,7 @@ impl Collection {
     pub fn accepted(&self) -> Vec<(ClientId, RequestId)> {
         let mut accepted = Vec::with_capacity(self.accepted);
         for (client, member) in &self.members {
-            if let MemberState::Accepted { upload, .. } = member.state {
+            if let MemberProgress::Accepted { upload, .. } = member.progress {
                 accepted.push((*client, upload));
             }
         }
@@ -105,7 +105,7 @@ impl Collection {
     pub fn train_loss(&self, clients: &[ClientId]) -> Option<f64> {
         let (mut sum, mut examples) = (0.0, 0.0);
         for client in clients {
-            let MemberState::Accepted { claim, .. } = &self.members.get(client)?.state else {
+            let MemberProgress::Accepted { claim, .. } = &self.members.get(client)?.progress else {
                 return None;
             };
             let weight = claim.examples as f64;
@@ -129,14 +129,14 @@ impl Collection {
     pub fn is_outstanding(&self, client: ClientId) -> bool {
         self.members
             .get(&client)
-            .is_some_and(|member| member.state.is_outstanding())
+            .is_some_and(|member| member.progress.is_outstanding())
     }
 
     /// Whether the client's task may be handed out: not while its report is on the way.
     pub fn is_pending(&self, client: ClientId) -> bool {
         self.members
             .get(&client)
-            .is_some_and(|member| member.state == MemberState::Pending)
+            .is_some_and(|member| member.progress == MemberProgress::Pending)
     }
 
     /// The clients of this worker whose tasks may be handed out, in order.
@@ -163,7 +163,7 @@ impl Collection {
     /// The client's own data has this many examples now. What was accepted is not judged again.
     pub fn resize(&mut self, client: ClientId, examples: u64) {
         if let Some(member) = self.members.get_mut(&client)
-            && !member.state.is_accepted()
+            && !member.progress.is_accepted()
         {
             member.examples = examples;
         }
@@ -173,7 +173,7 @@ impl Collection {
     pub fn fail(&mut self, client: ClientId, refusal: Refusal) -> bool {
         let is_open = self.is_outstanding(client);
         if is_open {
-            self.set(client, MemberState::Failed(refusal));
+            self.set(client, MemberProgress::Failed(refusal));
         }
         is_open
     }
@@ -186,7 +186,7 @@ impl Collection {
         if let Some(before) = std::mem::replace(&mut member.holder, holder) {
             self.ready.remove(&(before, client));
         }
-        if let (MemberState::Pending, Some(holder)) = (&member.state, holder) {
+        if let (MemberProgress::Pending, Some(holder)) = (&member.progress, holder) {
             self.ready.insert((holder, client));
         }
     }
@@ -197,35 +197,35 @@ impl Collection {
             return;
         };
         member.issued_to = None;
-        if matches!(member.state, MemberState::Uploading(_)) {
-            self.set(client, MemberState::Pending);
+        if matches!(member.progress, MemberProgress::Uploading(_)) {
+            self.set(client, MemberProgress::Pending);
         }
         self.place(client, holder);
     }
 
-    fn set(&mut self, client: ClientId, state: MemberState) {
+    fn set(&mut self, client: ClientId, state: MemberProgress) {
         let Some(member) = self.members.get_mut(&client) else {
             return;
         };
-        let before = std::mem::replace(&mut member.state, state);
-        if let MemberState::Failed(refusal) = &member.state {
+        let before = std::mem::replace(&mut member.progress, state);
+        if let MemberProgress::Failed(refusal) = &member.progress {
             member.failure = Some(Failure {
                 worker: member.issued_to.or(member.holder),
                 reason: refusal.detail.clone(),
             });
         }
-        if let MemberState::Uploading(upload) = before
+        if let MemberProgress::Uploading(upload) = before
             && self.uploads.contains_key(&upload)
         {
             self.unneeded.push(upload);
         }
-        self.accepted += usize::from(member.state.is_accepted());
+        self.accepted += usize::from(member.progress.is_accepted());
         self.accepted -= usize::from(before.is_accepted());
-        self.outstanding += usize::from(member.state.is_outstanding());
+        self.outstanding += usize::from(member.progress.is_outstanding());
         self.outstanding -= usize::from(before.is_outstanding());
         if let Some(holder) = member.holder {
-            match member.state {
-                MemberState::Pending => self.ready.insert((holder, client)),
+            match member.progress {
+                MemberProgress::Pending => self.ready.insert((holder, client)),
                 _ => self.ready.remove(&(holder, client)),
             };
         }

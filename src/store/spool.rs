@@ -25,7 +25,7 @@ use rounds::Rounds;
 use stored::{Shared, Stored};
 #[cfg(test)]
 pub(super) use trailer::{PayloadTrailer, Trailer};
-use upload::Upload;
+use upload::ReportFile;
 
 use super::DataFolder;
 use crate::{
@@ -72,7 +72,7 @@ impl Spool for FileSpool {
         key: SpoolKey,
         form: &Arc<BodyForm>,
     ) -> Result<Box<dyn SpoolWriter>, SpoolError> {
-        let upload = Upload::begin(self.0.clone(), key, form)?;
+        let upload = ReportFile::begin(self.0.clone(), key, form)?;
         Ok(Box::new(upload))
     }
 

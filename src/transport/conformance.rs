@@ -26,7 +26,7 @@ use crate::{
         StoredBody, encode,
     },
     protocol::{
-        DatasetInfo, DatasetShare, FROZEN, JobMessage, PROTOCOL, Registered, Registration,
+        DatasetInfo, DatasetPartition, FROZEN, JobMessage, PROTOCOL, Registered, Registration,
         TaskMessage, TaskWork, Token,
     },
     report::{Refusal, RefusalKind, ReportMetadata},
@@ -192,7 +192,7 @@ fn exchanges() -> Vec<(Request, Response)> {
         heartbeat_ms: 10_000,
         poll_ms: 30_000,
     };
-    let share = DatasetShare {
+    let share = DatasetPartition {
         dataset: "digits".to_string(),
         fingerprint: "abc".to_string(),
         indices: Some((0..10_000).collect()),

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{ModelBody, ReportBody};
 use crate::{
     ids::{ClientId, JobId, ModelVersion, RoundId, WorkerId},
-    protocol::{DatasetShare, JobMessage, Registered, Registration, TaskMessage, Token},
+    protocol::{DatasetPartition, JobMessage, Registered, Registration, TaskMessage, Token},
     report::{Refusal, ReportMetadata},
     round::Evaluation,
 };
@@ -130,7 +130,7 @@ pub enum Response {
     /// To `Job`.
     Job(JobMessage),
     /// To `Partition`.
-    Partition(DatasetShare),
+    Partition(DatasetPartition),
     /// To `Model`.
     Model(ModelBody),
     /// Done: to `Leave`, `Report`, `TaskFailed` and `Evaluation`.

@@ -9,7 +9,7 @@ use crate::{
 /// A client of the cohort.
 #[derive(Debug, Default)]
 pub(super) struct Member {
-    pub state: MemberState,
+    pub progress: MemberProgress,
     /// Number of examples in its partition in this round: a verdict must not change when the data is dealt again. It does if
     /// the worker that has the data comes back with more or fewer examples, since all that it then sends is new.
     pub examples: u64,
@@ -23,7 +23,7 @@ pub(super) struct Member {
 
 /// How far a client is with its report.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub(super) enum MemberState {
+pub(super) enum MemberProgress {
     #[default]
     Pending,
     Uploading(RequestId),
@@ -36,7 +36,7 @@ pub(super) enum MemberState {
     Failed(Refusal),
 }
 
-impl MemberState {
+impl MemberProgress {
     pub fn is_outstanding(&self) -> bool {
         matches!(self, Self::Pending | Self::Uploading(_))
     }
@@ -48,7 +48,7 @@ impl MemberState {
 
 /// An admitted upload.
 #[derive(Debug)]
-pub(super) struct Upload {
+pub(super) struct Admitted {
     pub client: ClientId,
     pub worker: WorkerId,
     pub claim: Claim,

@@ -9,7 +9,7 @@
 
 use super::{
     Collection,
-    member::{Claim, MemberState, Upload},
+    member::{Admitted, Claim, MemberProgress},
 };
 use crate::{
     ids::{ClientId, RequestId, RoundId, WorkerId},
@@ -74,23 +74,23 @@ impl Collection {
                 return Offer::Refuse(refusal);
             }
             // The worker that acts for the client has trained, and this is what it has to send: nothing better will come.
-            self.set(client, MemberState::Failed(refusal.clone()));
+            self.set(client, MemberProgress::Failed(refusal.clone()));
             return Offer::Fail(refusal);
         }
-        match &member.state {
-            MemberState::Accepted { worker: sender, .. } if *sender == worker => {
+        match &member.progress {
+            MemberProgress::Accepted { worker: sender, .. } if *sender == worker => {
                 Offer::AlreadyAccepted
             }
-            MemberState::Accepted { .. } => Offer::Refuse(from_another(client)),
-            MemberState::Failed(refusal) => Offer::Refuse(refusal.clone()),
+            MemberProgress::Accepted { .. } => Offer::Refuse(from_another(client)),
+            MemberProgress::Failed(refusal) => Offer::Refuse(refusal.clone()),
             _ if self.closed => Offer::Refuse(late(self.round)),
             _ if lease != Some(worker) => Offer::Refuse(not_leased(worker, client)),
-            MemberState::Uploading(_) => {
+            MemberProgress::Uploading(_) => {
                 let detail = format!("the report of client {client} is being uploaded already");
                 Offer::Refuse(Refusal::new(RefusalKind::Duplicate, detail))
             }
-            MemberState::Pending => {
-                let upload = Upload {
+            MemberProgress::Pending => {
+                let upload = Admitted {
                     client,
                     worker,
                     claim: Claim {
@@ -99,7 +99,7 @@ impl Collection {
                     },
                 };
                 self.uploads.insert(request, upload);
-                self.set(client, MemberState::Uploading(request));
+                self.set(client, MemberProgress::Uploading(request));
                 Offer::Admit
             }
         }
@@ -113,7 +113,7 @@ impl Collection {
         stored: Result<(), Refusal>,
     ) -> Verdict {
         let ended = self.uploads.remove(&upload);
-        let Some(Upload { worker, claim, .. }) = ended.filter(|ended| ended.client == client)
+        let Some(Admitted { worker, claim, .. }) = ended.filter(|ended| ended.client == client)
         else {
             let detail = format!("request {upload} uploads nothing for client {client}");
             return Verdict::Unknown(Refusal::new(RefusalKind::Conflict, detail));
@@ -123,7 +123,7 @@ impl Collection {
         }
         match stored {
             Ok(()) => {
-                let state = MemberState::Accepted {
+                let state = MemberProgress::Accepted {
                     upload,
                     worker,
                     claim,
@@ -135,11 +135,11 @@ impl Collection {
                 }
             }
             Err(refusal) if refusal.kind.is_transient() => {
-                self.set(client, MemberState::Pending);
+                self.set(client, MemberProgress::Pending);
                 Verdict::Refuse { worker, refusal }
             }
             Err(refusal) => {
-                self.set(client, MemberState::Failed(refusal.clone()));
+                self.set(client, MemberProgress::Failed(refusal.clone()));
                 Verdict::Fail { worker, refusal }
             }
         }
@@ -148,14 +148,14 @@ impl Collection {
     /// The verdict on an upload that can't change the round any more; none if it is the one that the round waits for.
     fn settled(&self, client: ClientId, upload: RequestId, worker: WorkerId) -> Option<Verdict> {
         let member = self.members.get(&client);
-        let refusal = match member.map(|member| &member.state) {
-            Some(MemberState::Accepted { worker: sender, .. }) if *sender == worker => {
+        let refusal = match member.map(|member| &member.progress) {
+            Some(MemberProgress::Accepted { worker: sender, .. }) if *sender == worker => {
                 return Some(Verdict::AlreadyAccepted);
             }
-            Some(MemberState::Accepted { .. }) => from_another(client),
-            Some(MemberState::Failed(refusal)) => refusal.clone(),
+            Some(MemberProgress::Accepted { .. }) => from_another(client),
+            Some(MemberProgress::Failed(refusal)) => refusal.clone(),
             _ if self.closed => late(self.round),
-            Some(MemberState::Uploading(current)) if *current == upload => return None,
+            Some(MemberProgress::Uploading(current)) if *current == upload => return None,
             _ => {
                 let detail = format!("worker {worker} lost the lease of client {client} meanwhile");
                 Refusal::new(RefusalKind::NotLeased, detail)
@@ -175,7 +175,7 @@ impl Collection {
     ) -> Result<bool, Refusal> {
         match self.members.get(&client) {
             None => Err(self.not_in_cohort(client)),
-            Some(member) if self.closed || !member.state.is_outstanding() => Ok(false),
+            Some(member) if self.closed || !member.progress.is_outstanding() => Ok(false),
             Some(_) if lease != Some(worker) => Err(not_leased(worker, client)),
             Some(_) => {
                 let detail = format!("client {client} failed: {reason}");

@@ -21,13 +21,13 @@ const DIRECT: usize = 64 * 1024;
 /// The most bytes that are written at once.
 const CHUNK: usize = 256 * 1024;
 
-pub(super) struct Upload {
+pub(super) struct ReportFile {
     spool: Arc<Shared>,
     decoder: BodyDecoder,
     part: Part,
 }
 
-impl Upload {
+impl ReportFile {
     pub fn begin(
         spool: Arc<Shared>,
         key: SpoolKey,
@@ -42,7 +42,7 @@ impl Upload {
     }
 }
 
-impl SpoolWriter for Upload {
+impl SpoolWriter for ReportFile {
     fn push(&mut self, piece: &[u8]) -> Result<(), SpoolError> {
         Ok(self.decoder.push(piece, &mut self.part)?)
     }

@@ -94,7 +94,7 @@ pub(super) struct Call {
     body: Outbound,
     /// What the answer may take beyond the usual.
     extra: Duration,
-    is_upload: bool,
+    has_parameters: bool,
 }
 
 impl Call {
@@ -105,7 +105,7 @@ impl Call {
             headers: HeaderMap::new(),
             body: Outbound::empty(),
             extra: Duration::ZERO,
-            is_upload: false,
+            has_parameters: false,
         }
     }
 
@@ -155,12 +155,12 @@ impl Call {
     }
 
     /// Parameters, which may take their time, and their digest.
-    pub(super) fn upload(
+    pub(super) fn parameters(
         mut self,
         body: Outbound,
         digest: Option<Digest>,
     ) -> Result<Self, TransportError> {
-        self.is_upload = true;
+        self.has_parameters = true;
         let call = self.body(SAFETENSORS, body);
         match digest {
             Some(digest) => call.header(HeaderName::from_static(DIGEST_HEADER), digest.to_string()),
@@ -189,7 +189,7 @@ impl Call {
 
     /// How long to wait without any progress.
     fn patience(&self, config: &ClientConfig) -> Duration {
-        let usual = if self.is_upload {
+        let usual = if self.has_parameters {
             config.answer_timeout.max(config.stall_timeout)
         } else {
             config.answer_timeout

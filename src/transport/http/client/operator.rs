@@ -119,7 +119,7 @@ impl Operator for OperatorClient {
                     let initial = Encoded::plain(parameters);
                     let body = Outbound::model(&initial);
                     call.header(HeaderName::from_static(JOB_HEADER), spec)?
-                        .upload(body, digest_of(Payloads::model(initial)).await)?
+                        .parameters(body, digest_of(Payloads::model(initial)).await)?
                 }
             };
             self.json(caller, call).await

@@ -143,7 +143,7 @@ fn call(request: Request, digest: Option<Digest>) -> Result<(Call, Success), Tra
             let call = Call::put(format!("/jobs/{job}/rounds/{round}/reports/{client}"));
             let call = by(&credentials, call)?
                 .header(HeaderName::from_static(REPORT_HEADER), metadata)?
-                .upload(Outbound::from(body), digest)?;
+                .parameters(Outbound::from(body), digest)?;
             (call, Success::Accepted)
         }
         Request::TaskFailed {

@@ -9,7 +9,7 @@ use axum::{
 use super::answer::plain;
 use crate::{
     ids::{ClientId, JobId, ModelVersion, RoundId, WorkerId},
-    protocol::{DatasetShare, Failure, JobMessage, ShareEvaluation},
+    protocol::{DatasetPartition, Failure, JobMessage, ShareEvaluation},
     report::ReportMetadata,
     transport::{
         self, ReportBody, Request,
@@ -62,7 +62,7 @@ pub(super) async fn description(
         ("job" = JobId, Path, description = "The job."),
         ("client" = ClientId, Path, description = "The client."),
         ("Fedavg-Worker" = WorkerId, Header, description = "The worker that asks.")),
-    responses((status = 200, description = "Indices into the training split.", body = DatasetShare,
+    responses((status = 200, description = "Indices into the training split.", body = DatasetPartition,
         example = json!({
             "dataset": "digits", "fingerprint": "5f2c1e0b7a9d4c3f8e6b5a4d3c2b1a0f5f2c1e0b7a9d4c3f8e6b5a4d3c2b1a0f",
             "indices": [3, 11, 12, 40]

@@ -16,7 +16,7 @@ use crate::{
         MemorySink, Parameters, Role, Roles, StoredBody, safetensors,
     },
     protocol::{
-        Contribution, DatasetShare, Health, JobMessage, JobSummary, LoggedEvent, Registered,
+        Contribution, DatasetPartition, Health, JobMessage, JobSummary, LoggedEvent, Registered,
         RoundRecord, TaskMessage, TaskWork, Token, WorkerSummary,
     },
     report::{DELTA, Refusal, RefusalKind, ReportMetadata},
@@ -248,7 +248,7 @@ impl Fake {
                 spec: JobSpec::default().description(),
                 frozen: false,
             }),
-            Request::Partition { client, .. } => Response::Partition(DatasetShare {
+            Request::Partition { client, .. } => Response::Partition(DatasetPartition {
                 dataset: "digits".to_string(),
                 fingerprint: "abc".to_string(),
                 indices: (client.0 > 0).then(|| Arc::from([1, 5, u32::MAX])),
