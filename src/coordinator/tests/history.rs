@@ -219,17 +219,9 @@ async fn lists_are_read_by_pages_of_limited_size() {
 async fn files_of_logs_are_removed_with_their_job() {
     let root = tempfile::tempdir().unwrap();
     let folder = DataFolder::open(root.path()).unwrap();
-    let keep_jobs = 1;
-    let lab = with_logs_in(
-        &folder,
-        CoordinatorConfig {
-            jobs: JobLimits {
-                keep: keep_jobs,
-                ..JobLimits::default()
-            },
-            ..config(0, 256)
-        },
-    );
+    let mut config = config(0, 256);
+    config.jobs.keep = 1;
+    let lab = with_logs_in(&folder, config);
     lab.spawn_worker();
     let mut jobs = Vec::new();
     for _ in 0..2 {
