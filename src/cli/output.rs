@@ -69,7 +69,8 @@ impl OutputArgs {
                 "has an earlier run ({file}); give another folder, or --force to replace it"
             )));
         }
-        fs::create_dir_all(folder).map_err(|error| refuse(error.to_string()))?;
+        fs::create_dir_all(folder)
+            .map_err(|error| refuse(format!("the folder can't be made: {error}")))?;
         // Permissions alone don't tell: the file system may be read-only.
         let probe = WholeFile::create(&folder.join("probe"));
         probe.map_err(|failure| refuse(in_full(&failure)))?;

@@ -16,7 +16,7 @@ use super::{
     job::{read_model, read_text},
     output::{OutputArgs, OutputFolder, last_line},
     rounds_table,
-    values::{at_least_one, seconds},
+    values::{at_least_one, seconds, setting},
 };
 use crate::{
     backend::DeviceSpec,
@@ -275,9 +275,9 @@ fn describe(spec: &JobSpec, workers: usize) -> String {
         plural(spec.rounds, "round"),
         plural(training.local_epochs, "local epoch"),
         training.batch_size,
-        training.lr,
-        training.momentum,
-        training.weight_decay,
+        setting(training.lr),
+        setting(training.momentum),
+        setting(training.weight_decay),
         spec.seed
     )
 }

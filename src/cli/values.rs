@@ -125,9 +125,19 @@ pub(super) fn number(value: f64) -> String {
     }
 }
 
-/// A share for people: `95.28 %`.
-pub(super) fn percent(share: f64) -> String {
-    format!("{:.2} %", share * 100.0)
+/// A setting as it was given, or with an exponent if that would be very long.
+pub(super) fn setting(value: f64) -> String {
+    let size = value.abs();
+    if size >= 1e9 || (size < 1e-9 && size > 0.0) {
+        format!("{value:e}")
+    } else {
+        value.to_string()
+    }
+}
+
+/// A fraction for people: `95.28 %`.
+pub(super) fn percent(fraction: f64) -> String {
+    format!("{:.2} %", fraction * 100.0)
 }
 
 #[cfg(test)]
@@ -167,6 +177,12 @@ mod tests {
             "NaN",
         ];
         assert_eq!(texts, expected);
+    }
+
+    #[test]
+    fn settings_are_as_they_were_given() {
+        let texts = [0.1, 1e-4, 0.0, 64.0, 1e300, -2.5e-12].map(setting);
+        assert_eq!(texts, ["0.1", "0.0001", "0", "64", "1e300", "-2.5e-12"]);
     }
 
     #[test]

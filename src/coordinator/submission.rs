@@ -132,8 +132,13 @@ impl Coordinator {
             (None, None) => return Ok(()),
         };
         let checked = partition::check(&spec.partition, examples, clients as usize);
-        checked
-            .map_err(|error| invalid(&JobError::new("clients", format!("is {clients}: {error}"))))
+        checked.map_err(|error| {
+            let problem = format!(
+                "{} does not go with {clients} clients: {error}",
+                spec.partition
+            );
+            invalid(&JobError::new("partition", problem))
+        })
     }
 
     /// Whether one more job may wait.

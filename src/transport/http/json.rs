@@ -113,16 +113,31 @@ pub(super) fn from_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem>
         let detail = "expected a JSON object, not an array";
         return Err(Problem::new(RefusalKind::Malformed, detail));
     }
-    serde_json::from_slice(bytes).map_err(|error| {
-        let problem = Problem::new(
-            RefusalKind::Malformed,
-            crate::plain::plain(&error.to_string()),
-        );
+    let mut reader = serde_json::Deserializer::from_slice(bytes);
+    let read = serde_path_to_error::deserialize(&mut reader);
+    let value = read.map_err(|error| {
+        // A path of "." is the whole value, which needs no name.
+        let path = error.path().to_string();
+        let error = error.into_inner();
+        let mut detail = crate::plain::plain(&error.to_string());
+        if path != "." && error.is_data() {
+            detail = format!("{path}: {detail}");
+        }
+        let problem = Problem::new(RefusalKind::Malformed, detail);
         match error.classify() {
             serde_json::error::Category::Data => problem,
             _ => problem.with_status(StatusCode::BAD_REQUEST),
         }
-    })
+    })?;
+    // What follows the value would otherwise be passed over.
+    reader.end().map_err(|error| {
+        Problem::new(
+            RefusalKind::Malformed,
+            crate::plain::plain(&error.to_string()),
+        )
+        .with_status(StatusCode::BAD_REQUEST)
+    })?;
+    Ok(value)
 }
 
 /// A value from JSON in a header.
