@@ -28,6 +28,7 @@ pub(super) fn check_registration(
     if registration.name.is_empty() {
         return Err(malformed("the worker's name is empty".to_string()));
     }
+    // Counts first, so that the texts of too many entries are not looked at.
     check_count("datasets", registration.datasets.len(), limits.datasets)?;
     check_count("encodings", registration.encodings.len(), limits.encodings)?;
     check_count(
@@ -43,6 +44,7 @@ pub(super) fn check_registration(
     for dataset in &registration.datasets {
         texts.check("dataset", &dataset.name, limits.text)?;
         texts.check("fingerprint", &dataset.fingerprint, limits.text)?;
+        // Dealing makes a list of all examples: 20 million are 80 MB. A worker's own data is not dealt.
         if !registration.local && dataset.train_examples > limits.examples {
             return Err(malformed(format!(
                 "dataset {:?} has {} examples, and {} is the most that are dealt here (--max-examples of the coordinator)",
@@ -110,12 +112,15 @@ impl Texts<'_> {
                 "the {what} has {length} bytes, and {most} is the most"
             )));
         }
+        // Each text may be long, but not all of them: this bounds what is kept of all workers together.
         let most = self.limits.total;
         if self.bytes > most {
             return Err(malformed(format!(
                 "a registration has at most {most} bytes of text in all"
             )));
         }
+        // Operators print it on terminals: an escape sequence could overwrite what they see, and turned text could hide
+        // it.
         match text.chars().find(|letter| is_unsafe(*letter)) {
             None => Ok(()),
             Some(letter) => Err(malformed(format!(

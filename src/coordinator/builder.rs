@@ -99,11 +99,13 @@ impl CoordinatorBuilder {
             .spool
             .unwrap_or_else(|| Arc::new(MemorySpool::new(self.config.uploads.spool_bytes)));
         let coordinator = Coordinator(Arc::new(Shared {
+            // Without a permit no report could ever come in, so 0 counts as 1; here and in the next one.
             uploads: Semaphore::new(self.config.uploads.max.max(1)),
             batches: Arc::new(Semaphore::new(
                 (self.config.uploads.buffer / upload::BATCH).max(1),
             )),
             executor: Threads::new(self.config.fold_threads),
+            // Asked once: registrations are compared with them under the lock, where no code of an embedder may run.
             datasets: self.trainers.datasets(),
             runtime: Handle::current(),
             config: self.config,
@@ -118,6 +120,7 @@ impl CoordinatorBuilder {
             computing: Computing::default(),
             stopped: AtomicBool::new(false),
         }));
+        // A weak reference: a strong one would keep the coordinator and its models as long as the runtime.
         tokio::spawn(keep_time(Arc::downgrade(&coordinator.0)));
         coordinator
     }
@@ -145,8 +148,9 @@ async fn keep_time(shared: Weak<Shared>) {
         };
         let next = coordinator.tick();
         let wait = next.map_or(Duration::from_secs(1), |next| next.since(coordinator.now()));
+        // At most a second: this holds the coordinator while it waits, and one that nobody else holds is to go. At least
+        // a millisecond: after `stop` no event is taken, so a deadline that is due stays due, and the loop would spin.
         let wait = wait.clamp(Duration::from_millis(1), Duration::from_secs(1));
-        // At most a second, so that a coordinator that nobody holds any more is let go.
         let _ = tokio::time::timeout(wait, coordinator.0.rearm.notified()).await;
     }
 }

@@ -47,6 +47,8 @@ pub(super) fn first_capacities(spec: &JobSpec, hosts: &[Host], clients: usize) -
         by_worker.insert(host.worker, host);
     }
     let mut holders = Vec::with_capacity(clients);
+    // The machine places the leases after the data is dealt. This runs the same code, so both name the same workers
+    // unless some come or go meanwhile.
     for worker in first_holders(&slots, clients) {
         holders.extend(by_worker.get(&worker));
     }
@@ -69,6 +71,7 @@ fn measured(holders: &[&Host]) -> Option<Vec<f64>> {
     let mut capacities = Vec::with_capacity(holders.len());
     for host in holders {
         let clients = clients_of[&host.worker];
+        // One unknown speed makes all of them useless: a measured speed and a guess have no common unit.
         capacities.push(of_one_client(host.speed?, clients, host.registration.slots));
     }
     Some(capacities)
@@ -90,6 +93,7 @@ pub(super) fn current_capacities(state: &State, job: &Job) -> Option<Vec<f64>> {
     let mut capacities = Vec::with_capacity(job.partitions.len());
     for client in 0..job.partitions.len() {
         let holder = machine.lease(ClientId(client as u32))?;
+        // Called under the lock, and a job can have a million clients on a few workers: each worker is looked at once.
         if let Some(capacity) = of_worker.get(&holder) {
             capacities.push(*capacity);
             continue;

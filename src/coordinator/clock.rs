@@ -14,6 +14,8 @@ impl Clock {
     pub fn start() -> Self {
         let origin = SystemTime::now()
             .duration_since(UNIX_EPOCH)
+            // A clock before 1970 counts as 1970: a wrong date is no reason not to start, since only differences
+            // decide.
             .unwrap_or_default();
         Self {
             origin: origin.as_millis() as u64,

@@ -44,6 +44,7 @@ impl Default for WorkerLimits {
     fn default() -> Self {
         Self {
             heartbeat: Duration::from_secs(10),
+            // Nine heartbeats, or three polls: a worker whose connection is out for a minute keeps its clients.
             expiry: Duration::from_secs(90),
             poll_wait: Duration::from_secs(30),
             max: 20_000,

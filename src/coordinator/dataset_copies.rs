@@ -16,6 +16,7 @@ impl DatasetCopies {
     /// A worker is live from now on.
     pub fn add(&mut self, registration: &Registration) {
         for dataset in shared(registration) {
+            // Not `entry`, which needs a copy of the name for each worker: nearly all names are known already.
             if !self.counts.contains_key(&dataset.name) {
                 self.counts.insert(dataset.name.clone(), BTreeMap::new());
             }
@@ -53,7 +54,7 @@ impl DatasetCopies {
     pub fn other_than(&self, dataset: &DatasetInfo) -> Option<&str> {
         let copies = self.counts.get(&dataset.name)?;
         let mut fingerprints = copies.keys().map(String::as_str);
-        // Of two copies, one differs.
+        // Takes at most two steps: of two copies, one differs.
         fingerprints.find(|fingerprint| *fingerprint != dataset.fingerprint)
     }
 }

@@ -42,12 +42,14 @@ impl Deal {
     /// New partitions, if the rounds are much shorter with them, or a client has much less than it is due.
     pub fn again(&self) -> Result<Option<Vec<Partition>>, String> {
         let examples = self.sizes.iter().sum::<u64>() as usize;
+        // Sizes alone say whether it is worth it. Lists of indices are made only then.
         let due = self.sizes_due(examples)?;
         let now = slowest(&self.sizes, &self.capacities);
         let then = slowest(&due, &self.capacities);
         if now <= WORTHWHILE * then && !self.starves_a_client(&due) {
             return Ok(None);
         }
+        // Only `proportional:measured` is dealt again, and it looks at no labels.
         deal(&self.spec, Examples::unlabelled(examples), &self.capacities).map(Some)
     }
 
@@ -70,6 +72,7 @@ pub(super) fn deal(
     examples: Examples<'_>,
     capacities: &[f64],
 ) -> Result<Vec<Partition>, String> {
+    // Round 0, whenever this is called: the same capacities always deal the same examples.
     let generator = keyed(spec.seed, Purpose::Partition, RoundId(0), None);
     let clients = capacities.len();
     let dealt = partition(

@@ -30,6 +30,7 @@ impl Executor for Threads {
     fn run(&self, count: usize, work: &(dyn Fn(usize) + Sync)) {
         let next = AtomicUsize::new(0);
         thread::scope(|scope| {
+            // One fewer than there are threads: the caller's own works, too.
             for _ in 1..self.0.min(count) {
                 scope.spawn(|| take_turns(&next, count, work));
             }
@@ -41,6 +42,7 @@ impl Executor for Threads {
 /// Works on the next index that no thread has taken, until all are taken.
 fn take_turns(next: &AtomicUsize, count: usize, work: &(dyn Fn(usize) + Sync)) {
     loop {
+        // Relaxed is enough: each index is taken once, and the end of the scope makes all writes visible.
         let index = next.fetch_add(1, Ordering::Relaxed);
         if index >= count {
             return;

@@ -99,6 +99,7 @@ impl Fold {
             .cancelled_by(&self.over);
         let folded = aggregate(&*self.strategy, context, &mut Sink(writer));
         let (aggregation, numbers) = folded.map_err(|error| chain(&error))?;
+        // The metadata alone is kept: the reports are discarded with their round.
         let mut said = Vec::with_capacity(reports.len());
         for report in &reports {
             said.push((report.client, report.metadata.clone()));

@@ -83,12 +83,16 @@ impl Coordinator {
     /// them, at most for `limit`. Returns whether they have ended. For the end of a process: while `exit` runs, no thread
     /// may compute any more.
     pub async fn stop(&self, limit: Duration) -> bool {
+        // First the flag: from here on `drive` takes no event, so work that ends starts no next piece while this waits.
+        // Relaxed is enough: `drive` reads it under the lock that is taken next.
         self.0.stopped.store(true, Ordering::Relaxed);
         self.state().stop_work();
         self.0.computing.ended(limit).await
     }
 
     pub(super) fn state(&self) -> MutexGuard<'_, State> {
+        // A panic under the lock would be a defect here, since foreign code runs outside of it. It must not make every
+        // later request panic as well.
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

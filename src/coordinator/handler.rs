@@ -29,6 +29,7 @@ impl Handler for Coordinator {
             Requester::NewWorker { join_token } => {
                 self.admit(&Caller::new(peer, join_token.clone()))
             }
+            // Not noted as a sign of life: this only saves the reading of a body, and `answer` checks again.
             Requester::Worker(credentials) => self.state().authenticate(credentials).map(drop),
         };
         Box::pin(std::future::ready(checked))
@@ -45,6 +46,8 @@ impl Coordinator {
             _ => None,
         };
         let state = self.state();
+        // A request that names no job can add to the log, too: a poll takes a task, and leases move when workers come
+        // or go.
         let job = state.jobs.get(&named.or(state.running)?)?;
         Some(job.history.events.clone())
     }
@@ -97,6 +100,7 @@ impl Coordinator {
                 reason,
             } => {
                 let worker = credentials.worker;
+                // Workers choose this text. It goes to logs and terminals: cut, and without control characters.
                 let reason = printable(&reason, self.0.config.workers.max_reason).into_owned();
                 self.tell(&credentials, job, |request| Event::TaskFailed {
                     request,
@@ -154,6 +158,7 @@ impl Coordinator {
             .machine
             .as_ref()
             .and_then(|machine| RoundMachine::lease(machine, client));
+        // A worker that has lost the lease meanwhile learns it here, before it trains for nothing.
         if lease != Some(credentials.worker) {
             let detail = format!(
                 "worker {} does not hold the lease of client {client}",
@@ -189,6 +194,8 @@ impl Coordinator {
             );
             Refusal::new(RefusalKind::NotFound, detail)
         })?;
+        // Counted whole when it is handed out: how much of it is sent (a range, a part that breaks off), only the
+        // transport knows.
         job.bytes.fetch_add(body.length(), Ordering::Relaxed);
         Ok(Response::Model(ModelBody::Stored(body)))
     }

@@ -48,6 +48,7 @@ impl History {
         if !self.is_evaluated {
             self.close();
         } else {
+            // No round makes version 0, so this closes abandoned rounds alone: no evaluation comes for them.
             self.close_to(ModelVersion(0));
         }
     }
@@ -58,6 +59,7 @@ impl History {
             if record.version == Some(version)
                 && let Some(evaluation) = evaluation
             {
+                // Copies the record only if a reader holds it at this moment.
                 let record = Arc::make_mut(record);
                 record.test_loss = Some(evaluation.loss);
                 record.test_accuracy = evaluation.accuracy;

@@ -28,12 +28,15 @@ const EVENTS: usize = 256;
 impl Coordinator {
     /// How many entries a page has at most, if so many are asked for.
     fn page_size(&self, asked: usize) -> usize {
+        // A page without an entry would name nothing to go on after.
         asked.min(self.0.config.jobs.max_page).max(1)
     }
 
     pub(super) fn list_jobs(&self, after: JobId, limit: usize) -> Page<JobSummary, JobId> {
         let limit = self.page_size(limit);
         let mut state = self.state();
+        // Only the running job can be waiting for workers. This looks at each worker, so not if the job is before the
+        // page.
         if let Some(running) = state.running.filter(|running| *running > after) {
             note_bystanders(&mut state, running);
         }
@@ -46,6 +49,7 @@ impl Coordinator {
             summaries.push(Job::summary(job));
         }
         let last = summaries.last().map(|summary| summary.job);
+        // Looks for one more, so that the last page does not lead to an empty one.
         let next = rest.next().and(last);
         Page::new(summaries, next)
     }
@@ -93,6 +97,7 @@ impl Coordinator {
         after: RoundId,
         limit: usize,
     ) -> Result<Page<RoundRecord, RoundId>, Refusal> {
+        // The lock is held for this line alone: the page may come from a file.
         let records = self.state().job(job)?.history.records();
         let page = records.page(after, self.page_size(limit)).await;
         page.map_err(|error| unreadable("records", job, &error))
@@ -178,9 +183,12 @@ impl Follower {
                 self.after = event.sequence;
                 return Some((Ok(Arc::unwrap_or_clone(event)), self));
             }
+            // A stream that went on after the error would have a gap.
             if self.is_broken {
                 return None;
             }
+            // Before the page is read: what is logged after this look makes `changed` return at once, so nothing is
+            // missed.
             let seen = *self.progress.borrow_and_update();
             match self.log.page(self.after, EVENTS).await {
                 Ok(page) => self.ready.extend(page.entries),
@@ -190,6 +198,7 @@ impl Follower {
                     return Some((Err(refusal.into()), self));
                 }
             }
+            // The log gets nothing after the end. An error of `changed` means that the job was forgotten.
             if self.ready.is_empty() && (seen.ended || self.progress.changed().await.is_err()) {
                 return None;
             }

@@ -41,10 +41,12 @@ impl Needs {
         let delta = PayloadSpec::model(DELTA, Roles::TRAINED);
         for payload in &plan.expects {
             needs.encodings.insert(payload.encoding.name());
+            // Every worker can send a delta: it is no capability.
             if payload.name != DELTA {
                 needs.payloads.push(payload.name.clone());
             }
         }
+        // Protocol 1 knows neither further payloads nor an encoded delta.
         if plan.expects != [delta] || !plan.sends.is_empty() {
             needs.protocol = PAYLOADS;
         }
@@ -71,7 +73,7 @@ impl Needs {
     }
 }
 
-/// Checks the payloads of a plan: each has a name of its own that can stand in a body, and each that is sent is offered.
+/// Checks the payloads of a plan: each has a name of its own that a body can have, and each that is sent is offered.
 ///
 /// # Errors
 ///
@@ -82,10 +84,11 @@ pub(super) fn check_plan(plan: &RoundPlan, state: &StateSpec) -> Result<(), Stri
         payload.check()?;
         if !names.insert(&payload.name) {
             return Err(format!(
-                "the plan expects the payload {:?} twice",
+                "the plan expects the payload {:?} more than once",
                 payload.name
             ));
         }
+        // It is added to the model, so it must have the model's tensors.
         if payload.name == DELTA && payload.shape != PayloadSpec::model(DELTA, Roles::TRAINED).shape
         {
             return Err(

@@ -45,6 +45,7 @@ impl Operator for Coordinator {
                     let detail = format!("the job can't be prepared: a panic: {panic}");
                     Err(Refusal::new(RefusalKind::InvalidJob, detail).into())
                 }
+                // Panics are caught above: only a runtime that shuts down ends here.
                 Err(error) => Err(Refusal::new(RefusalKind::Busy, error.to_string()).into()),
             }
         })
@@ -132,6 +133,7 @@ impl Coordinator {
     pub(super) fn admit(&self, caller: &Caller) -> Result<(), Refusal> {
         let shown = caller.token.as_ref();
         match &self.0.config.join_token {
+            // If code in this process shows a token, it asks for somebody else, whose token has to be checked.
             _ if caller.peer == Peer::InProcess && shown.is_none() => Ok(()),
             Some(expected) if shown.is_some_and(|shown| expected.matches(shown)) => Ok(()),
             Some(_) => Err(Refusal::new(
@@ -154,6 +156,7 @@ impl Coordinator {
 
     fn end(&self, job: JobId) -> Result<JobSummary, Refusal> {
         let mut state = self.state();
+        // Only a machine can end a job, and a job in the queue has none yet.
         self.give_machine(&mut state, job)?;
         let request = state.next_request();
         if let Some(Response::Refused(refusal)) =
@@ -169,6 +172,7 @@ impl Coordinator {
         spec: JobSpec,
         initial: Option<Arc<Parameters>>,
     ) -> Result<JobSummary, Refusal> {
+        // Cheap checks come first, so that a bad job is refused before its model is drawn.
         spec.validate().map_err(|error| invalid(&error))?;
         spec.partition
             .validate()
@@ -179,6 +183,8 @@ impl Coordinator {
         let strategy = self.make_strategy(&spec, initial.layout())?;
         let evaluation = self.evaluation(&spec, has_data.is_ok())?;
 
+        // A full queue refuses before the model is written. The lock is not held meanwhile: writing may wait for a
+        // disk.
         let id = {
             let mut state = self.state();
             self.check_queue(&state)?;
@@ -194,10 +200,12 @@ impl Coordinator {
             job.fingerprint = dataset.fingerprint;
         }
         let mut state = self.state();
+        // Others may have submitted meanwhile: checked again under the lock that queues the job.
         let room = self
             .check_queue(&state)
             .and_then(|()| check_encodings(&state, &job));
         if let Err(refusal) = room {
+            // Removing files may wait for a disk.
             drop(state);
             self.0.models.remove(id, None);
             return Err(refusal);

@@ -23,6 +23,7 @@ impl Coordinator {
         state.authenticate(credentials)?;
         if state.heard_of(credentials.worker, self.now()) {
             tracing::info!(worker = %credentials.worker, "worker is back");
+            // It lost its leases when it was silent: to the machine it is a new worker.
             self.worker_joined(state, credentials.worker);
         }
         Ok(())
@@ -46,6 +47,8 @@ impl Coordinator {
 
     pub(super) fn leave(&self, credentials: &Credentials) -> Result<Response, Refusal> {
         let mut state = self.state();
+        // Not `heard_of`: a lost worker that says goodbye would be live again for a moment, and leases would move to
+        // it.
         state.authenticate(credentials)?;
         if state.leave(credentials.worker) {
             tracing::info!(worker = %credentials.worker, "worker left");
@@ -65,6 +68,8 @@ impl Coordinator {
         loop {
             let wake = {
                 let mut state = self.state();
+                // Checked after each wake-up: the worker may have left, or lost its name to another, while this poll
+                // waited.
                 self.heard_of(&mut state, credentials)?;
                 if let Some(task) = self.next_task(&mut state, credentials, busy) {
                     return Ok(Response::Task(task));
@@ -81,7 +86,7 @@ impl Coordinator {
         }
     }
 
-    /// The longest that a poll waits: a worker that does nothing but poll is heard of in time, even if one goes astray.
+    /// The longest that a poll waits: a worker that does nothing but poll is heard of in time, even if one poll is lost.
     pub(super) fn longest_poll(&self) -> Duration {
         let config = &self.0.config;
         config.workers.poll_wait.min(config.workers.expiry / 3)
@@ -97,6 +102,7 @@ impl Coordinator {
         let request = state.next_request();
         let busy = busy
             .iter()
+            // The machine knows one job: a task of an earlier job can have the same round, client and version.
             .filter(|message| message.job == job)
             .map(task_of)
             .collect();
@@ -107,6 +113,7 @@ impl Coordinator {
         };
         match self.drive(state, job, event) {
             Some(round::Response::Task(task)) => {
+                // Under the lock under which the task was issued: both are of the same partition.
                 let generation = state.job(job).map_or(0, |job| job.generation);
                 Some(self.message_of(job, generation, task))
             }
@@ -124,6 +131,7 @@ impl Coordinator {
                 expects,
             } => TaskWork::Train {
                 training,
+                // A span and not a moment: the worker's clock may be wrong.
                 remaining_ms: deadline.since(self.now()).as_millis() as u64,
                 generation,
                 basis,
@@ -153,6 +161,7 @@ fn is_wanted(state: &State, worker: WorkerId, message: &TaskMessage) -> bool {
 }
 
 fn task_of(message: &TaskMessage) -> Task {
+    // The machine compares what `Task::is_same_work` does: the rest need not be filled in.
     let kind = match &message.work {
         TaskWork::Train { training, .. } => TaskKind::Train {
             training: training.clone(),
@@ -178,6 +187,7 @@ fn task_of(message: &TaskMessage) -> Task {
 /// To wake a thread for each of them alone is most of what an idle worker costs.
 fn bunched(now: Timestamp, wait: Duration) -> Duration {
     let bunch = (wait / 256).as_millis() as u64;
+    // Below 256 ms a bunch has no length: such a poll waits as long as it asks.
     let early = (now + wait).0.checked_rem(bunch).unwrap_or(0);
     wait - Duration::from_millis(early)
 }

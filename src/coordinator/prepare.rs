@@ -43,6 +43,7 @@ pub(super) fn prepare(
         }
     }
     let dataset = dataset.ok_or("no worker and not the coordinator has the dataset")?;
+    // Workers never send labels: only the coordinator's own copy has them.
     let labels = match here {
         Some(_) if spec.partition.needs_labels() => Some(
             trainers

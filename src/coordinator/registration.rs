@@ -25,11 +25,14 @@ impl Coordinator {
         join_token: Option<Token>,
         registration: Registration,
     ) -> Result<Response, Refusal> {
+        // HTTP has asked `check_requester` before it read the body; other transports have not.
         self.admit(&Caller::new(peer, join_token))?;
         let protocol = check_registration(&registration, &self.0.config.workers.registration)?;
+        // Before the lock is taken: the operating system may let us wait for randomness.
         let token = draw_token()?;
         let now = self.now();
         let mut state = self.state();
+        // Only live workers count. Of those that are gone, the roster keeps `WorkerLimits::keep`.
         if state.roster.live_count() >= self.0.config.workers.max {
             let detail = format!(
                 "{} workers are registered already",
@@ -37,6 +40,7 @@ impl Coordinator {
             );
             return Err(Refusal::new(RefusalKind::Busy, detail));
         }
+        // All that can refuse comes before `retire`: a worker that is refused must not take the place of another one.
         self.check_datasets(&state, &registration)?;
         let replaces = state.namesake(&registration);
         let mut was_lost = false;
@@ -60,10 +64,13 @@ impl Coordinator {
             replaces,
         };
         let worker = state.register(info, now);
+        // Before the leases move, so that the log tells the reason first. A worker that left in order was not lost:
+        // nothing to tell.
         if let Some(former) = replaces.filter(|_| was_lost) {
             self.tell_of_return(&mut state, worker, former);
         }
         self.worker_joined(&mut state, worker);
+        // The time keeper has to know when this worker expires. Without a running job nothing above has told it.
         self.rearm(&mut state);
         Ok(Response::Registered(Registered {
             worker,
@@ -78,6 +85,7 @@ impl Coordinator {
     /// registered without being heard of again.
     fn retire(&self, state: &mut State, former: WorkerId) -> bool {
         let found = state.roster.find(former).map(|record| record.state);
+        // From here on its token is refused: otherwise two processes of one name could act for one client.
         if state.leave(former) {
             self.worker_lost(state, former);
         }
@@ -117,6 +125,7 @@ impl Coordinator {
         registration: &Registration,
     ) -> Result<(), Refusal> {
         if registration.local {
+            // No two workers have the same data of their own: there is nothing to compare.
             return Ok(());
         }
         for dataset in &registration.datasets {
@@ -184,6 +193,7 @@ fn check_copy(
 }
 
 fn draw_token() -> Result<Token, Refusal> {
+    // 256 bits can't be guessed, so wrong tokens need not be counted.
     let mut bytes = [0; 32];
     getrandom::fill(&mut bytes).map_err(|error| {
         Refusal::new(

@@ -26,6 +26,9 @@ impl Coordinator {
             let mut state = self.state();
             self.heard_of(&mut state, credentials)?;
             let spec = &state.job(job)?.spec;
+            // Nobody can count the examples of a worker's own data, and they are the report's weight: the limit keeps
+            // one claim from outweighing all others. The client's size was cut in the same way (`local_examples`), so
+            // that an honest report is not refused for having more.
             if spec.partition.is_local() {
                 metadata.examples = metadata
                     .examples
@@ -33,6 +36,7 @@ impl Coordinator {
             }
             let request = state.next_request();
             let worker = credentials.worker;
+            // Judged before anything of the body is read: a report that can't count costs no transfer.
             let event = Event::ReportOffered {
                 request,
                 worker,
@@ -42,6 +46,7 @@ impl Coordinator {
             };
             match self.drive(&mut state, job, event) {
                 Some(round::Response::Admitted) => {}
+                // It was accepted before, and the answer may have been lost: the body need not come again.
                 Some(round::Response::Accepted) => return Ok(Response::Accepted),
                 answer => return Err(refusal_of(answer)),
             }
@@ -53,9 +58,11 @@ impl Coordinator {
             };
             let job = state.job_mut(job)?;
             let end = Arc::new(Notify::new());
+            // Under the lock of the admission: if the round closes next, `Command::EndUpload` finds this upload.
             job.uploads.insert(request, end.clone());
             Upload::new(self.clone(), key, job.report_form.clone(), end)
         };
+        // Without the lock: a body may take minutes.
         upload.take(metadata, body).await
     }
 
@@ -68,6 +75,7 @@ impl Coordinator {
     ) -> Result<Response, Refusal> {
         let mut state = self.state();
         self.heard_of(&mut state, credentials)?;
+        // `drive` gives no answer to an unknown job and none to one that has not started: tell them apart here.
         state.job(job)?;
         let request = state.next_request();
         match self.drive(&mut state, job, event(request)) {

@@ -44,14 +44,17 @@ impl RoundAccount {
             if said.state_lost {
                 state_lost.push(*client);
             }
+            // If a strategy's list is out of order, this is wrong, and the machine abandons the round.
             let is_folded = folded.binary_search(client).is_ok();
             if is_folded {
                 of_folded.push((*client, said));
             }
+            // The roster may have forgotten the sender by the time its report was accepted.
             let Some((worker, registration)) = senders.get(client) else {
                 continue;
             };
             let of_worker = measured.entry(*worker).or_default();
+            // An excluded report took its time as well: the worker's speed is not the strategy's to judge.
             of_worker.add(said.examples, local_epochs, said.seconds);
             if is_folded {
                 sent.push((*client, *worker, registration.name.as_str(), said));

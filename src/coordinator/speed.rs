@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 /// The weight of the latest round in a worker's speed. With a half, a change shows at once, and what a single odd round
-/// measured is an eighth of the speed three rounds later.
+/// measured is an eighth of the speed two rounds later.
 const LATEST: f64 = 0.5;
 
 /// For how many pairs of a model and a dataset a worker's speed is remembered.
@@ -23,7 +23,7 @@ struct Speed {
     examples_per_second: f64,
 }
 
-/// What was measured of a worker in one round: the reports that were folded, added up.
+/// What was measured of a worker in one round: its accepted reports, added up, those that were excluded too.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub(super) struct Measured {
     /// Number of examples, each counted as often as it was trained on.
@@ -35,6 +35,7 @@ pub(super) struct Measured {
 impl Measured {
     /// Adds a report that says how long it took. One that trained on nothing, or in no time, says nothing.
     pub fn add(&mut self, examples: u64, local_epochs: u32, seconds: Option<f64>) {
+        // Workers send this number: 0 s would be an infinite speed, and such a worker would be due all examples.
         if let Some(seconds) = seconds.filter(|seconds| seconds.is_finite() && *seconds > 0.0)
             && examples > 0
         {
@@ -51,13 +52,14 @@ impl Measured {
 }
 
 impl Speeds {
-    /// Takes a round's measure into the speed: each round counts for half of what all before it do.
+    /// Takes a round's measure into the speed: it counts for half, and all rounds before it for the other half.
     pub fn note(&mut self, model: &str, dataset: &str, measured: Measured) {
         let Some(latest) = measured.speed() else {
             return;
         };
         let before = self
             .position(model, dataset)
+            // Removed and put back at the end, so that the one that was measured longest ago is forgotten first.
             .and_then(|at| self.known.remove(at));
         let examples_per_second = match before {
             Some(before) => {

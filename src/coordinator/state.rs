@@ -80,6 +80,7 @@ impl State {
     }
 
     pub fn next_job(&mut self) -> JobId {
+        // Counted first: 0 is no job. Lists begin after it, and a client asks for it to test its token.
         self.last_job += 1;
         JobId(self.last_job)
     }
@@ -105,6 +106,8 @@ impl State {
         let worker = self.roster.register(info, now);
         self.copies.add(&registration);
         if registration.local {
+            // Names of the running job alone are needed: a queued job has no owners yet, and an ended one needs no
+            // worker back.
             let job = self.running.and_then(|job| self.jobs.get(&job));
             self.names
                 .set(&registration.name, worker, &self.roster, |name| {
@@ -129,6 +132,7 @@ impl State {
             info.was_heard = true;
         }
         let is_back = self.roster.touch(worker, now) == Some(true);
+        // Its copies were taken out when it was lost.
         if is_back && let Some(record) = self.roster.find(worker) {
             self.copies.add(&record.info.registration);
         }
@@ -178,6 +182,7 @@ impl State {
         let record = found.ok_or_else(not_registered)?;
         if !record.info.token.matches(token) {
             // After a restart of the coordinator, an old worker's number can be another's: it then has to register.
+            // This looks at all workers, but only for a token that is wrong.
             let mut workers = self.roster.iter();
             if !workers.any(|(_, other)| other.info.token.matches(token)) {
                 return Err(not_registered());
@@ -186,6 +191,8 @@ impl State {
             return Err(Refusal::new(RefusalKind::Forbidden, detail));
         }
         match record.state {
+            // Also one whose name another worker has taken. It has to register again; a lost worker need not, since it is
+            // live again as soon as it is heard of.
             WorkerState::Left => Err(not_registered()),
             _ => Ok(&record.info),
         }

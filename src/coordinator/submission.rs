@@ -37,13 +37,14 @@ impl Coordinator {
                         format!("does not fit the model: {error}"),
                     ))
                 })?;
-                // Roles are the factory's to say.
+                // The factory says which tensors are buffers or frozen. A file's own roles are for information.
+                // Not copied if nobody else holds it: a model can have gigabytes.
                 let values = Arc::unwrap_or_clone(given).into_values();
                 Parameters::new(drawn.layout().clone(), values)
                     .map(Arc::new)
                     .map_err(|error| invalid(&JobError::new("initial", error.to_string())))
             }
-            // What is not known here can be known to the workers.
+            // The workers may know a model that the coordinator does not.
             (
                 Err(TrainError::UnknownModel { .. } | TrainError::UnknownDataset { .. }),
                 Some(given),
@@ -84,6 +85,7 @@ impl Coordinator {
         let published = writer.publish(&state.numbers);
         Ok(KeptInitial {
             model: published.map_err(|error| match error {
+                // Values that the encoding can't write are a mistake of the job; all else is the storage's.
                 StoreError::Encoding(problem) => {
                     invalid(&JobError::new("encoding.models", problem))
                 }
@@ -100,12 +102,14 @@ impl Coordinator {
         spec: &JobSpec,
         dataset: Option<&DatasetInfo>,
     ) -> Result<(), Refusal> {
+        // Partitions and leases take memory for each client once the job starts.
         let most = self.0.config.jobs.max_clients;
         if let Some(clients) = spec.clients.filter(|clients| *clients > most) {
             let problem = format!("is {clients}, and {most} is the most here");
             return Err(invalid(&JobError::new("clients", problem)));
         }
         if spec.partition.is_local() {
+            // Workers' own data is not dealt. How many clients there are is known at the start.
             return Ok(());
         }
         let mut labels = None;
@@ -118,11 +122,13 @@ impl Coordinator {
                 invalid(&JobError::new("partition", problem))
             })?);
         }
+        // Without a number there is a client for each worker that is there at the start: not known yet.
         let Some(clients) = spec.clients else {
             return Ok(());
         };
         let count = match dataset {
             Some(dataset) => Some(dataset.train_examples),
+            // The largest copy, so that no job is refused here that could run.
             None => self.state().most_examples(&spec.dataset),
         };
         let examples = match (&labels, count) {
@@ -180,6 +186,8 @@ impl Coordinator {
         state
             .check(layout)
             .map_err(|error| invalid_strategy(error.to_string()))?;
+        // Workers know the job's seed. This one never leaves the coordinator, so that they can't foresee draws such as
+        // noise.
         let mut secret = [0; 32];
         getrandom::fill(&mut secret).map_err(|error| {
             let detail = format!("no randomness for the job's secret seed: {error}");
@@ -219,6 +227,7 @@ impl Coordinator {
         if !has_data {
             return Err(format!("the coordinator has no dataset {:?}", spec.dataset));
         }
+        // Made and dropped: a trainer that can't be made refuses the job now and not after its first round.
         let trainer = self.0.trainers.trainer(&spec.description());
         trainer.map(drop).map_err(|error| error.to_string())
     }
@@ -237,6 +246,7 @@ fn write_initial(
 ) -> Result<(), BlockError> {
     for block in initial.layout().blocks() {
         let start = block.range.start;
+        // The state's values follow block by block: no second array of the model's size is made for them.
         writer.write(start, &initial.values()[block.range.clone()])?;
         for (index, tensor) in state.tensors.iter().enumerate() {
             if !tensor.roles.contains(block.role) {
