@@ -23,6 +23,8 @@ use crate::{
 impl Coordinator {
     /// Hands an event to a job's machine, carries out what follows, and gives the answer to `event`'s request.
     pub(super) fn drive(&self, state: &mut State, job: JobId, event: Event) -> Option<Response> {
+        // Work that was told to stop ends with an error. Taken as an event, it would abandon the round and begin the
+        // next one.
         if self.0.stopped.load(Ordering::Relaxed) {
             return None;
         }
@@ -47,6 +49,7 @@ impl Coordinator {
     pub(super) fn tick(&self) -> Option<Timestamp> {
         let now = self.now();
         let mut state = self.state();
+        // Workers first: if a round ends at the same moment, the next one begins with the leases as they are now.
         for worker in state.expire(now) {
             tracing::warn!(%worker, "worker lost: it was not heard of for too long");
             self.worker_lost(&mut state, worker);
@@ -54,6 +57,7 @@ impl Coordinator {
         if let Some(job) = state.running
             && machine_deadline(&state, job).is_some_and(|deadline| deadline <= now)
         {
+            // The job may fail at this deadline, and its reason names them.
             note_bystanders(&mut state, job);
             self.drive(&mut state, job, Event::Tick);
         }
@@ -80,6 +84,7 @@ impl Coordinator {
             };
             let now = self.now();
             let mut machine = RoundMachine::new(machine_config(job), now);
+            // Before it begins: its first log entry says what it waits for, and who can't help.
             machine.note_bystanders(bystanders);
             machine.begin(&workers, now);
             job.machine = Some(machine);
@@ -107,6 +112,7 @@ impl Coordinator {
         let Some(record) = state.roster.find(worker) else {
             return;
         };
+        // A worker without the data has no part in the job. One that has it and gets no tasks is told of in the log.
         if !job.has_its_data(&record.info.registration) {
             return;
         }
@@ -158,6 +164,7 @@ impl Coordinator {
         job.report_form = Arc::new(BodyForm::of(&plan.expects, &job.layout));
         job.plan = Some(Arc::new(plan.clone()));
         let needs = Needs::of_plan(job.spec.encoding, plan);
+        // Most strategies plan alike each round: then no worker need be looked at.
         if needs == job.needs {
             return;
         }
@@ -175,6 +182,7 @@ impl Coordinator {
                 _ => {}
             }
         }
+        // Those that can come first, so that the clients of the others have somewhere to go at once.
         for worker in able {
             self.join(state, id, worker);
         }
@@ -198,6 +206,7 @@ impl Coordinator {
         loop {
             let job = state.jobs.get_mut(&id)?;
             let machine = job.machine.as_mut()?;
+            // The machine wants its commands carried out before it gets the next event.
             if let Some(command) = machine.poll_command() {
                 self.carry_out(state, id, command, &mut answer, &mut events);
             } else if let Some(event) = events.pop_front() {
@@ -216,6 +225,7 @@ impl Coordinator {
         self.wake(state);
         if state.jobs.get(&id).is_some_and(|job| job.ended.is_some()) {
             self.forget_oldest_jobs(state);
+            // A job that was cancelled in the queue ends, too, and has never run.
             if state.running == Some(id) {
                 state.running = None;
                 self.start_next(state);
@@ -295,11 +305,13 @@ impl Coordinator {
                 }
             }
             Command::EndUpload { upload } => {
+                // `notify_one` leaves a permit: the upload may not be waiting yet.
                 if let Some(end) = job.uploads.get(&upload) {
                     end.notify_one();
                 }
             }
             Command::Discard { round } => {
+                // To drop an unfinished version removes its files, which may wait for the disk.
                 let next = job.next.take();
                 let spool = self.0.spool.clone();
                 self.later(move || {
@@ -312,6 +324,7 @@ impl Coordinator {
                 if let JobEvent::ReportAccepted { client, worker, .. } = event
                     && let Some(record) = state.roster.find(worker)
                 {
+                    // Taken now: the worker may be forgotten before the round is folded.
                     let registration = record.info.registration.clone();
                     job.senders.insert(client, (worker, registration));
                 }
@@ -344,7 +357,7 @@ impl Coordinator {
         });
     }
 
-    /// Lets the time keeper know where a deadline has come nearer.
+    /// Lets the time keeper know if a deadline has come nearer.
     pub(super) fn rearm(&self, state: &mut State) {
         let next = next_deadline(state);
         if next.is_some_and(|next| state.armed.is_none_or(|armed| next < armed)) {
@@ -381,6 +394,7 @@ impl Coordinator {
 pub(super) fn refusal_of(answer: Option<Response>) -> Refusal {
     match answer {
         Some(Response::Refused(refusal)) => refusal,
+        // No answer: the job waits in the queue and has no machine, or the coordinator stops.
         _ => Refusal::new(RefusalKind::Conflict, "the job has not started"),
     }
 }

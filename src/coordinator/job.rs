@@ -181,6 +181,7 @@ impl Job {
             return Some("no data of its own (--local)".to_string());
         }
         let mut names = Vec::new();
+        // The line is for people: a few names are enough to see the mistake.
         for dataset in registration.datasets.iter().take(8) {
             if dataset.name == self.spec.dataset {
                 return Some(format!("another copy of dataset {:?}", dataset.name));
@@ -261,6 +262,7 @@ impl Job {
         let Some(machine) = &self.machine else {
             return Vec::new();
         };
+        // The latest is kept after the job's end as well: operators download it.
         let is_idle = |version: &ModelVersion| *version != latest && !machine.needs(*version);
         let idle: Vec<_> = self.models.keys().copied().filter(is_idle).collect();
         for version in &idle {
@@ -320,6 +322,7 @@ impl Job {
             _ => {}
         }
         let sequence = self.progress.borrow().sequence + 1;
+        // Appended before it is announced: a follower that is woken finds it.
         self.history.events.append(Arc::new(LoggedEvent {
             sequence,
             time: now,

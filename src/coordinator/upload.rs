@@ -119,6 +119,7 @@ impl Upload {
         length: Option<u64>,
         digest: Option<Digest>,
     ) -> Result<u64, Refusal> {
+        // The layout tells how long a report can be: one that announces more is refused before a byte is read.
         let limit = self.form.bytes() + self.coordinator.0.config.uploads.overhead;
         if let Some(length) = length.filter(|length| *length > limit) {
             return Err(too_large(length, limit));
@@ -128,6 +129,7 @@ impl Upload {
         let mut turn = shared.uploads.acquire().await.ok();
         let (spool, key) = (shared.spool.clone(), self.key);
         let form = self.form.clone();
+        // On a blocking thread: a spool sets space aside here, and may wait for its disk.
         let begun = blocking(move || spool.begin(key, &form)).await?;
         let mut writer = Some(begun.map_err(refuse)?);
         let mut writing: Option<JoinHandle<Written>> = None;
@@ -147,6 +149,7 @@ impl Upload {
             if turn.is_none() {
                 turn = shared.uploads.acquire().await.ok();
             }
+            // Taken once there are bytes to hold: a sender that is silent takes no room from the others.
             let permit = shared.batches.clone().acquire_owned().await;
             let mut batch = vec![first.map_err(broken)?];
             let mut size = batch[0].len();
@@ -159,15 +162,18 @@ impl Upload {
                 batch.push(piece);
             }
             received += size as u64;
+            // A chunked body has not said its length.
             if received > limit {
                 return Err(too_large(received, limit));
             }
+            // The spool takes the pieces in order: one batch is written at a time, while the next one comes.
             if let Some(writing) = writing.take() {
                 writer = Some(written(writing).await?);
             }
             if let Some(writer) = writer.take() {
                 writing = Some(tokio::task::spawn_blocking(move || {
                     let written = push(writer, &batch);
+                    // Together: the room is free when the bytes are.
                     drop((batch, permit));
                     written
                 }));
@@ -189,6 +195,7 @@ impl Upload {
     }
 
     fn close(&mut self, stored: Result<(), Refusal>) -> Result<Response, Refusal> {
+        // First, so that dropping this does not tell the machine once more.
         self.open = false;
         let SpoolKey {
             job,
@@ -223,6 +230,8 @@ impl Upload {
 
 impl Drop for Upload {
     fn drop(&mut self) {
+        // The future is dropped when the connection breaks. Without this, the machine would take the upload for one
+        // under way, and refuse the next try as a duplicate.
         if self.open {
             let _ = self.close(Err(Refusal::new(
                 RefusalKind::Truncated,

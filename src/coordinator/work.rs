@@ -52,6 +52,7 @@ impl Coordinator {
                     }),
                     Some(job),
                 ) => {
+                    // In one step with the machine's clients: no task goes out whose partition is not there.
                     job.partitions = partitions;
                     job.fingerprint = fingerprint;
                     job.owners = owners;
@@ -88,6 +89,7 @@ impl Coordinator {
             };
             coordinator.drive(&mut state, id, Event::Dealt { round, examples });
             drop(state);
+            // A list for each client is freed: outside of the lock.
             drop(before);
         });
     }
@@ -210,6 +212,7 @@ impl Coordinator {
                 let job = held.jobs.get_mut(&id).filter(|job| job.ended.is_none());
                 match (published, job) {
                     (Ok(model), Some(job)) => {
+                        // Before the machine hears of it: the tasks of the next round name this version.
                         job.models.insert(version, model);
                         Ok(())
                     }
@@ -263,6 +266,7 @@ impl Coordinator {
                 Ok((evaluation, trainer))
             });
             let evaluation = evaluated.map(|(evaluation, trainer)| {
+                // A trainer that failed or panicked is not kept: nobody knows its state.
                 coordinator.keep_evaluator(id, trainer);
                 evaluation
             });
