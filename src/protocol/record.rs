@@ -15,6 +15,7 @@ use crate::{
 /// which have `clients` instead of `accepted` and `folded`, are read as rounds without exclusions.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "http", derive(utoipa::ToSchema))]
+// Makes the derived code inherent methods, so that the traits below can repair old lines around it.
 #[serde(remote = "Self")]
 #[non_exhaustive]
 pub struct RoundRecord {

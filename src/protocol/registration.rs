@@ -78,6 +78,7 @@ pub struct Registered {
     /// Its identity.
     pub worker: WorkerId,
     /// The version of the protocol that both speak from now on: the newest that both know.
+    // A coordinator of protocol 1 does not say it.
     #[serde(default = "first_protocol")]
     pub protocol: u32,
     /// What it shows from now on.

@@ -1,4 +1,4 @@
-//! Where things stand, for the operator.
+//! Jobs, workers and the coordinator as operators see them.
 
 use serde::{Deserialize, Serialize};
 
@@ -10,7 +10,7 @@ use crate::{
     round::{Outcome, WorkerState},
 };
 
-/// A job, and where it stands.
+/// A job and its progress.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "http", derive(utoipa::ToSchema))]
 #[non_exhaustive]

@@ -140,7 +140,7 @@ pub enum ShareEvaluation {
 impl From<Result<Evaluation, String>> for ShareEvaluation {
     fn from(evaluation: Result<Evaluation, String>) -> Self {
         match evaluation {
-            // JSON has no form for them.
+            // JSON has no form for NaN and infinity: they would be written as null.
             Ok(found) if !is_finite(&found) => Self::Failed(
                 "the loss, the accuracy or a metric is not a finite number".to_string(),
             ),

@@ -80,6 +80,7 @@ impl ClientMetrics {
         // Stable: metrics that equally many clients have stay in the order of their names.
         means.sort_by_key(|(_, sum)| std::cmp::Reverse(sum.clients));
         for (name, sum) in means {
+            // Not a number if all of them have 0 examples; such a mean is left out below, since JSON can't have it.
             let mean = sum.value / sum.examples;
             let has_room = measured.means.len() < limit.metrics;
             if has_room && name.len() <= limit.name && mean.is_finite() {

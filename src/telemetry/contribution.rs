@@ -27,6 +27,7 @@ pub fn contributions<'a>(
                 energy_joules: None,
             });
         group.clients.push(client);
+        // Workers send these numbers.
         group.examples = group.examples.saturating_add(said.examples);
         group.seconds = sum([group.seconds, said.seconds]);
         group.energy_joules = sum([group.energy_joules, said.energy_joules]);

@@ -25,7 +25,7 @@ pub fn parse_rounds(text: &str) -> Result<Vec<RoundRecord>, (usize, String)> {
 
 /// What two runs of the same job must agree on, whatever their workers, threads and transports: the log without times
 /// and without what depends on who was quicker. Within a round, acceptances are in client order; evaluations,
-/// which may run beside the next round, stand at the end.
+/// which may run beside the next round, come at the end.
 pub fn canonical(log: &[LoggedEvent]) -> Vec<JobEvent> {
     let mut events: Vec<JobEvent> = Vec::new();
     let mut evaluations: Vec<JobEvent> = Vec::new();
@@ -45,6 +45,7 @@ pub fn canonical(log: &[LoggedEvent]) -> Vec<JobEvent> {
             } => events.push(JobEvent::ClientFailed {
                 round: *round,
                 client: *client,
+                // Which worker acted for a client depends on who was there and free.
                 worker: None,
                 reason: reason.clone(),
             }),
