@@ -75,6 +75,7 @@ impl ModelBody {
         encoding: Encoding,
         form: Option<Arc<BodyForm>>,
     ) -> Result<Arc<Parameters>, BodyError> {
+        // The decoder checks the form of a stream. A model in memory never passes it.
         if let (Some(form), Some(model)) = (&form, self.in_memory()) {
             for expected in form.parts() {
                 let same = expected.form.layout().check_same(model.form().layout());
@@ -144,6 +145,7 @@ impl ModelBody {
                 digest,
             } => (bytes, length, digest),
         };
+        // A header that announces more values than the body has bytes must not have memory set aside for them.
         let mut decoder = decoder.with_limit(length.unwrap_or(u64::MAX));
         let mut sink = MemorySink::default();
         while let Some(piece) = bytes.next().await {

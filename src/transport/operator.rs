@@ -37,7 +37,7 @@ pub type Records<'a> = BoxStream<'a, Result<RoundRecord, OperatorError>>;
 /// Entries of a list that are asked for at once. A coordinator may give fewer.
 const PAGE: usize = 1000;
 
-/// How long to wait before a job is looked at again whose events ended before it.
+/// How long to wait before looking again at a job whose events ended before the job did.
 const PAUSE: Duration = Duration::from_millis(200);
 
 /// The operator's side of a coordinator: [`Coordinator`](crate::coordinator::Coordinator) itself, or a client of one. Object-safe,
@@ -204,10 +204,13 @@ pub trait Operator: Send + Sync + 'static {
                     return Ok(summary);
                 }
                 let before = last;
+                // After the last event that came: the stream before may have broken off.
                 let mut events = self.events(caller, job, last).await?;
                 while let Some(event) = events.next().await {
                     last = event?.sequence;
                 }
+                // Events that end at once, as behind a proxy that cuts them, would otherwise be asked for without a
+                // pause.
                 if last == before {
                     sleep(PAUSE).await;
                 }
@@ -254,6 +257,7 @@ pub trait Operator: Send + Sync + 'static {
                 file.write_all(&piece).map_err(OperatorError::Write)?;
                 length += piece.len() as u64;
             }
+            // A buffered file that is dropped hides the error of its last write.
             file.flush().map_err(OperatorError::Write)?;
             Ok((version, length))
         })
@@ -408,6 +412,7 @@ impl<O: Operator + ?Sized> Reader<'_, O> {
                 sequence, event, ..
             } = event?;
             self.last_event = sequence;
+            // Nothing else completes a record. To look after each event would ask for the records once for each report.
             if matches!(
                 event,
                 JobEvent::RoundCommitted { .. }

@@ -23,6 +23,7 @@ impl Peer {
         match self {
             Self::InProcess => true,
             Self::Address(address) => is_loopback(address.ip()),
+            // A server that does not say who asks must not open a coordinator without a token to everybody.
             Self::Unknown => false,
         }
     }

@@ -120,6 +120,7 @@ impl PieceReader {
         let start = self.left.start;
         let end = self.left.end.min(start.saturating_add(size));
         self.left.start = end;
+        // A disk may be slow or hang: never on a thread of the runtime.
         tokio::task::spawn_blocking(move || {
             let mut bytes = vec![0; (end - start) as usize];
             body.read(start, &mut bytes)?;

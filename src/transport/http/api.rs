@@ -1,4 +1,4 @@
-//! The names of paths, headers and media types. What stands in bodies is [`crate::protocol`]'s.
+//! The names of paths, headers and media types. What is in bodies is [`crate::protocol`]'s.
 
 use serde::Serialize;
 
@@ -17,13 +17,14 @@ pub(super) const VERSION_HEADER: &str = "fedavg-model-version";
 /// The media type of parameters.
 pub(super) const SAFETENSORS: &str = "application/octet-stream";
 
-/// JSON that can stand in a header: ASCII alone.
+/// JSON that a header can have: ASCII alone.
 pub(super) fn ascii_json<T: Serialize>(value: &T) -> Result<String, serde_json::Error> {
     let text = serde_json::to_string(value)?;
     if text.is_ascii() {
         return Ok(text);
     }
     let mut ascii = String::with_capacity(text.len());
+    // JSON's escapes are units of UTF-16: a character beyond 16 bits has two.
     for unit in text.encode_utf16() {
         match u8::try_from(unit) {
             Ok(byte) if byte.is_ascii() => ascii.push(char::from(byte)),

@@ -53,9 +53,11 @@ impl Default for RouterConfig {
             max_submissions: 4,
             pieces: 32,
             stall_timeout: Duration::from_secs(60),
+            // Without a least rate, a byte each minute would hold an upload open within the stall limit.
             min_upload_rate: 1024,
             upload_grace: Duration::from_secs(10),
             max_wait: Duration::from_secs(300),
+            // Well below the 60 s after which a client takes a silent stream for one that stalls.
             keep_alive: Duration::from_secs(15),
             hosts: Vec::new(),
             advertised: None,

@@ -11,9 +11,14 @@ use crate::report::RefusalKind;
 /// for a host that is neither this machine nor configured, which is how a page makes its own name mean this machine.
 pub(super) fn refuse_browsers(parts: &Parts, app: &App) -> Result<(), Problem> {
     let refuse = |detail: String| Err(Problem::new(RefusalKind::Forbidden, detail));
+    // Browsers send it with all that a page asks of another site, but for a plain GET, whose answer the page can't
+    // read.
     if parts.headers.contains_key(header::ORIGIN) {
         return refuse("a web page can't use a coordinator without a join token".to_string());
     }
+    // Against DNS rebinding: a page lets its own name lead to this machine. To the browser this is then the page's own
+    // site, so it sends no `Origin` with a GET and shows the page the answer; but it sends that name. A browser always
+    // sends a host.
     let Some(host) = parts.headers.get(header::HOST) else {
         return Ok(());
     };

@@ -59,6 +59,7 @@ pub(super) fn parameters(
         );
         return Err(Problem::new(RefusalKind::TooLarge, detail));
     }
+    // A chunked body has not said its length.
     let mut taken = 0u64;
     let bytes = body
         .into_data_stream()
@@ -76,6 +77,7 @@ pub(super) fn parameters(
 
 /// The error of a body, if axum has wrapped it.
 pub(super) fn body_error(error: Box<dyn std::error::Error + Send + Sync>) -> BodyError {
+    // axum wraps the errors of bodies. Inside is the reason that the sender should learn: too slow, or too large.
     let error = match error.downcast::<axum::Error>() {
         Ok(wrapped) => wrapped.into_inner(),
         Err(error) => error,

@@ -33,6 +33,8 @@ impl<S: Sync> FromRequestParts<S> for Bearer {
             .ok()
             .and_then(|text| text.trim().split_once(' '))
             .unwrap_or_default();
+        // A header that can't be read is refused and not passed over: its sender means to show a token, and would be
+        // told that there is none.
         if scheme.eq_ignore_ascii_case("bearer") && !token.trim().is_empty() {
             Ok(Self(Some(Token(token.trim().to_string()))))
         } else {
@@ -108,7 +110,7 @@ impl FromRequestParts<App> for Exchange {
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Infallible> {
         let connection = parts.extensions.get::<Connection>().cloned();
-        // Of a server of the user's own.
+        // What axum's own server says, if the router is mounted there.
         let foreign = parts.extensions.get::<ConnectInfo<SocketAddr>>();
         let address = match (&connection, foreign) {
             (Some(connection), _) => Some(connection.peer),

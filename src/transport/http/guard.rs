@@ -43,7 +43,9 @@ impl<S> Guarded<S> {
             return result;
         }
         let stall = self.stall;
+        // Made at the first wait, since many connections never have one, and reset at the others.
         let timer = self.timer.get_or_insert_with(|| Box::pin(sleep(stall)));
+        // Only when a wait begins. Reset at each poll, the limit would never be reached.
         if !self.waiting {
             self.waiting = true;
             timer.as_mut().reset(Instant::now() + stall);

@@ -66,6 +66,7 @@ impl<B> Inbound<B> {
     fn poll_stalled(&mut self, context: &mut Context<'_>) -> Poll<BodyError> {
         let stall = self.pace.stall;
         let timer = self.timer.get_or_insert_with(|| Box::pin(sleep(stall)));
+        // Only when a wait begins. Reset at each poll, the limit would never be reached.
         if self.waiting.is_none() {
             let now = Instant::now();
             self.waiting = Some(now);
@@ -81,6 +82,7 @@ impl<B> Inbound<B> {
     /// Takes note of a piece; an error if the sender is too slow.
     fn note(&mut self, length: usize) -> Result<(), BodyError> {
         self.received += length as u64;
+        // The piece was there before anybody waited for it: no time to count.
         let Some(since) = self.waiting.take() else {
             return Ok(());
         };
@@ -131,6 +133,7 @@ where
         {
             item = Some(Err(slow));
         }
+        // A body may not be polled after its end or an error.
         if !matches!(item, Some(Ok(_))) {
             self.body = None;
         }
@@ -196,6 +199,7 @@ impl Drop for Lingering {
     fn drop(&mut self) {
         let linger = self.linger;
         let rest = self.body.take().filter(|body| !body.is_end_stream());
+        // Without a runtime, the process is about to end, and nobody waits for the answer.
         let (Some(rest), Ok(runtime)) = (rest, tokio::runtime::Handle::try_current()) else {
             return;
         };

@@ -69,6 +69,7 @@ struct Reading {
 
 impl Reading {
     fn take(mut self, mut batch: VecDeque<Bytes>) -> Result<Self, SafetensorsError> {
+        // Each piece is freed once it is decoded.
         while let Some(piece) = batch.pop_front() {
             self.digest.update(&piece);
             self.decoder.push(&piece)?;

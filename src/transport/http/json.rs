@@ -60,11 +60,13 @@ impl<T: JsonBody> FromRequest<App> for Json<T> {
     type Rejection = Problem;
 
     async fn from_request(request: Request<Body>, app: &App) -> Result<Self, Problem> {
+        // A page may send `text/plain` to any site, but JSON only after the browser has asked the site for permission.
         if !media_type(request.headers()).is_some_and(is_json) {
             return Err(unsupported("the body must be application/json"));
         }
         let limit = T::limit(&app.config.json);
         let whole = read_whole(request.into_body(), limit, T::WHAT);
+        // For the whole body: at the least rate, a megabyte could take a quarter of an hour.
         let Ok(bytes) = timeout(app.config.stall_timeout, whole).await else {
             let detail = "the body took too long";
             return Err(Problem::new(RefusalKind::Truncated, detail));

@@ -15,7 +15,7 @@ pub(super) fn next_page(headers: &HeaderMap) -> Option<u64> {
         let Ok(text) = value.to_str() else {
             continue;
         };
-        // Of this API, a link has no comma within.
+        // No link of this API has a comma in it.
         for link in text.split(',') {
             let Some((target, parameters)) = link.split_once('>') else {
                 continue;

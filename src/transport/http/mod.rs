@@ -1,6 +1,6 @@
 //! The transport over HTTP: REST with JSON for control, safetensors for parameters. `docs/protocol.md` tells it all.
 //!
-//! [`router`] stands in front of a [`Handler`](super::Handler) and [`Operator`](super::Operator), and [`serve`] has the limits
+//! [`router`] is in front of a [`Handler`](super::Handler) and [`Operator`](super::Operator), and [`serve`] has the limits
 //! that live on connections. [`HttpTransport`] is a worker's end and [`OperatorClient`] an operator's. Both sides see the values
 //! that they would see in one process.
 //!

@@ -131,6 +131,7 @@ impl Body for Outbound {
         let slice = match &mut this.content {
             Content::Nothing => None,
             Content::Pieces(pieces) => {
+                // `part` leaves the pieces empty that are outside of the range.
                 while pieces.front().is_some_and(Bytes::is_empty) {
                     pieces.pop_front();
                 }
@@ -145,6 +146,7 @@ impl Body for Outbound {
                 item
             }
         };
+        // Slices are counted and not bytes: the sender only looks whether the number has changed.
         this.sent.fetch_add(1, Ordering::Relaxed);
         Poll::Ready(slice.map(|slice| slice.map(Frame::data)))
     }

@@ -31,6 +31,7 @@ impl Selection {
             return Self::Whole;
         };
         let end = match last {
+            // Not a valid range: the standard has it passed over.
             Bound::Included(last) if last < first => return Self::Whole,
             Bound::Included(last) => last.saturating_add(1).min(length),
             Bound::Excluded(end) => end.min(length),
@@ -48,6 +49,7 @@ impl Selection {
 pub(super) fn received(headers: &HeaderMap) -> Option<(Range<u64>, Option<u64>)> {
     let range = headers.typed_get::<ContentRange>()?;
     let (first, last) = range.bytes_range()?;
+    // The other end sends this number: it can be the largest one.
     let end = last.checked_add(1)?;
     let whole = range.bytes_len();
     let is_possible = whole.is_none_or(|whole| end <= whole);

@@ -38,6 +38,7 @@ pub fn router_of(
     operator: Arc<dyn Operator>,
     config: RouterConfig,
 ) -> Router {
+    // `Semaphore::new` panics above its own limit, and none at all would let nothing through.
     let pieces = config.pieces.clamp(1, Semaphore::MAX_PERMITS);
     let submissions = config.max_submissions.clamp(1, Semaphore::MAX_PERMITS);
     let pace = Pace {
@@ -59,10 +60,12 @@ pub fn router_of(
         document: Arc::new(document),
     };
     router
+        // Routes and not a fallback, which would keep this router from being merged with others.
         .route(BASE, any(no_such_path))
         .route(&format!("{BASE}/"), any(no_such_path))
         .route(&format!("{BASE}/{{*path}}"), any(no_such_path))
         .method_not_allowed_fallback(no_such_method)
+        // Here and not on the connection: bodies keep the pace on other servers, too.
         .layer(map_request(move |request: Request<Body>| {
             let guarded = request.map(|body| Body::new(Inbound::new(body, pace)));
             std::future::ready(guarded)

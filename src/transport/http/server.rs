@@ -119,6 +119,7 @@ pub async fn serve(
 ) {
     let (stop, stopping) = watch::channel(false);
     let permits = Arc::new(Semaphore::new(
+        // `Semaphore::new` panics above its own limit.
         config.max_connections.clamp(1, Semaphore::MAX_PERMITS),
     ));
     let config = Arc::new(config);
@@ -129,6 +130,8 @@ pub async fn serve(
         let (stream, peer, permit) = tokio::select! {
             accepted = accept => accepted,
             () = &mut shutdown => break,
+            // Takes out connections that have ended, which a `JoinSet` keeps until somebody asks. The `accept` that
+            // this drops has taken no connection.
             Some(_) = connections.join_next(), if !connections.is_empty() => continue,
         };
         let service = TowerToHyperService::new(router.clone());
@@ -142,6 +145,7 @@ pub async fn serve(
             drop(permit);
         });
     }
+    // Before the wait: new clients are refused at once instead of waiting in the queue of a server that stops.
     drop(listener);
     stop.send_replace(true);
     let ended = async { while connections.join_next().await.is_some() {} };
@@ -175,6 +179,7 @@ async fn accept(
     permits: &Arc<Semaphore>,
 ) -> (TcpStream, SocketAddr, Option<OwnedSemaphorePermit>) {
     // The semaphore is never closed.
+    // Before `accept`: connections above the limit wait in the operating system's queue, and cost this process nothing.
     let permit = permits.clone().acquire_owned().await.ok();
     loop {
         match listener.accept().await {
@@ -194,7 +199,8 @@ async fn serve_connection(
     config: &ServerConfig,
     connection: Connection,
 ) {
-    // A failure here is one of the connection, which shows below.
+    // Answers are small (a task, a verdict), and must not wait for the peer's delayed acknowledgement of the last one. A
+    // failure here is one of the connection, which shows below.
     let _ = stream.set_nodelay(true);
     let io = TokioIo::new(Guarded::new(stream, config.stall_timeout));
     let stopped = connection.stopped();
@@ -223,11 +229,13 @@ async fn serve_connection(
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
         () = stopped => {
+            // An idle connection ends at once, another one after the answer that is under way.
             connection.as_mut().graceful_shutdown();
             connection.await
         }
     };
     if let Err(error) = ended {
+        // Peers break connections every day: no warning.
         debug!(%error, "a connection broke");
     }
 }

@@ -5,7 +5,7 @@ use thiserror::Error;
 
 use crate::transport::http::{DEFAULT_PORT, api::BASE};
 
-/// The coordinator's address: host, port, and what stands in front of the protocol's paths.
+/// The coordinator's address: host, port, and what comes before the protocol's paths.
 #[derive(Debug, Clone)]
 pub(super) struct Address {
     authority: Authority,
@@ -55,6 +55,7 @@ impl Address {
         }
         let path = path.as_ref().map_or("", PathAndQuery::path);
         let prefix = path.trim_end_matches('/');
+        // Somebody may have copied the base of the API from its document.
         let prefix = prefix.strip_suffix(BASE).unwrap_or(prefix).to_string();
         Ok(Self { authority, prefix })
     }

@@ -70,6 +70,7 @@ impl Default for ClientConfig {
             answer_timeout: Duration::from_secs(30),
             stall_timeout: Duration::from_secs(60),
             max_json: 256 << 20,
+            // The coordinator closes after 30 s. A request that is sent while it does would be lost.
             idle_timeout: Duration::from_secs(20),
             read_buffer: 128 << 10,
             resume_tries: 8,
@@ -204,6 +205,7 @@ impl Connection {
         let mut connector = HttpConnector::new();
         connector.set_nodelay(true);
         connector.set_connect_timeout(Some(config.connect_timeout));
+        // A poll waits in silence. Probes notice a coordinator whose machine is gone.
         connector.set_keepalive(Some(config.stall_timeout));
         let client = Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())

@@ -102,6 +102,7 @@ impl Download {
                     }
                     _ => continue,
                 },
+                // Without a length, the end is the end: a chunked body that breaks off comes as an error.
                 None if self.length.is_none_or(|length| self.position >= length) => {
                     return Ok(None);
                 }
@@ -161,6 +162,7 @@ impl Download {
                 });
             }
         }
+        // `If-Range` should have made this impossible, but a proxy may not know it.
         let found = answer.headers.typed_get::<ETag>();
         let is_other = found.is_some_and(|found| found != *tag);
         let Some((bytes, whole)) = range::received(&answer.headers) else {
@@ -171,6 +173,7 @@ impl Download {
         if is_other || is_longer {
             return Err(Failure::Final(BodyError::Changed));
         }
+        // Bytes that were skipped or came once more would make a model that never was.
         if bytes.start != self.position {
             let detail = format!("bytes from {} on, not {}", bytes.start, self.position);
             return Err(Failure::Final(BodyError::Malformed(detail.into())));

@@ -69,6 +69,7 @@ impl Stream for EventStream {
             };
             if let Err(error) = taken {
                 self.bytes = None;
+                // The error ends the stream: what the same piece had before it would come after it.
                 self.ready.clear();
                 return Poll::Ready(Some(Err(error)));
             }

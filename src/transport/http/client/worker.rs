@@ -57,6 +57,7 @@ enum Success {
 
 impl Transport for HttpTransport {
     async fn send(&self, request: Request) -> Result<Response, TransportError> {
+        // Taken beforehand: it is in the head, which goes out before the body.
         let digest = match &request {
             Request::Report { body, .. } => match body {
                 ReportBody::Memory(payloads) => digest_of(payloads.clone()).await,
@@ -136,7 +137,7 @@ fn call(request: Request, digest: Option<Digest>) -> Result<(Call, Success), Tra
             mut metadata,
             body,
         } => {
-            // JSON has no form for them.
+            // JSON has no form for NaN and infinity: the report would be refused for a number that is there for people.
             metadata.metrics.retain(|_, value| value.is_finite());
             let metadata = ascii_json(&metadata)
                 .map_err(|error| TransportError::Protocol(Cause::of(error)))?;

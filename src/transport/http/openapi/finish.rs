@@ -8,6 +8,7 @@ use super::{problems, tidy, unions};
 pub(in crate::transport::http) fn finish(mut document: OpenApi) -> OpenApi {
     if let Some(components) = &mut document.components {
         let schemas = &mut components.schemas;
+        // In this order: `flatten` makes the unions whose variants `name_variants` names.
         unions::flatten(schemas);
         unions::name_variants(schemas);
         tidy::drop_object_defaults(schemas);

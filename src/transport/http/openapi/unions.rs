@@ -135,6 +135,7 @@ fn untagged_union(name: &str, objects: Vec<Object>, schemas: &mut Schemas) -> On
     for mut object in objects {
         let field = object.required.first().cloned().unwrap_or_default();
         let variant = format!("{name}{}", pascal_case(&field));
+        // Otherwise an object with the fields of two variants would be both.
         object.additional_properties = Some(Box::new(AdditionalProperties::FreeForm(false)));
         union.items.push(Ref::from_schema_name(&variant).into());
         schemas.insert(variant, inline(object));

@@ -73,7 +73,7 @@ pub(super) async fn submit(asked: AsOperator, request: Request<Body>) -> Result<
     let app = &asked.exchange.app;
     let has_model =
         media_type(request.headers()).is_some_and(|found| found.eq_ignore_ascii_case(SAFETENSORS));
-    // Each holds a whole model in memory until it is kept.
+    // Taken before the body is read, and held until the job is queued: until then the whole model is in memory.
     let _turn = if has_model {
         app.submissions.acquire().await.ok()
     } else {
@@ -118,17 +118,17 @@ fn as_invalid_job(problem: Problem) -> Problem {
         headers(("Link" = String, description = "The next page, as `rel=\"next\"`, if there is one.")))))]
 pub(super) async fn jobs(asked: AsOperator, part: Part) -> Result<Response, Problem> {
     let path = format!("{BASE}/jobs");
-    let read = move |after, limit| -> Asked<JobSummary> {
+    list(&path, part, move |after, limit| -> Asked<JobSummary> {
         let (operator, caller) = (asked.exchange.app.operator.clone(), asked.caller.clone());
         Box::pin(async move {
             let page = operator.jobs_page(&caller, JobId(after), limit).await?;
             Ok(Page::new(page.entries, page.next.map(|next| next.0)))
         })
-    };
-    list(&path, part, read).await
+    })
+    .await
 }
 
-/// A job, and where it stands.
+/// A job and its progress.
 #[utoipa::path(get, path = "/jobs/{job}", operation_id = "get_job", tag = "operator", security(("join_token" = [])),
     params(("job" = JobId, Path, description = "The job.")),
     responses((status = 200, description = "Its summary.", body = JobSummary, example = json!({
@@ -171,15 +171,15 @@ pub(super) async fn rounds(
     part: Part,
 ) -> Result<Response, Problem> {
     let path = format!("{BASE}/jobs/{job}/rounds");
-    let read = move |after, limit| -> Asked<RoundRecord> {
+    list(&path, part, move |after, limit| -> Asked<RoundRecord> {
         let (operator, caller) = (asked.exchange.app.operator.clone(), asked.caller.clone());
         Box::pin(async move {
             let page = operator.rounds_page(&caller, job, RoundId(after), limit);
             let page = page.await?;
             Ok(Page::new(page.entries, page.next.map(|next| next.0)))
         })
-    };
-    list(&path, part, read).await
+    })
+    .await
 }
 
 /// Ends a job.
@@ -234,9 +234,11 @@ pub(super) async fn events(
     let events = asked
         .operator()
         .events(&asked.caller, job, after.unwrap_or(last));
+    // The stream would otherwise go on until the job ends, and hold up the server's end.
     let events = events.await?.take_until(Box::pin(asked.exchange.stopped()));
     let events = events.filter_map(|event| {
-        // An event that is not to be had ends the stream of a coordinator; whoever asks again gets the reason.
+        // The head of the answer is sent already, so an event that can't be read only ends the stream. The coordinator's
+        // own log has the reason.
         let event = event.ok();
         let sent = event.and_then(|event| {
             let id = event.sequence.to_string();

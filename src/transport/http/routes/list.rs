@@ -56,6 +56,7 @@ pub(super) async fn list<T: Serialize + Send + 'static>(
     read: impl Fn(u64, usize) -> Asked<T> + Send + 'static,
 ) -> Result<Response, Problem> {
     let after = part.after.unwrap_or(0);
+    // Before the answer begins: later, an error can only break it off, without a status and a reason.
     let first = read(after, part.limit.unwrap_or(PAGE)).await?;
     let Some(next) = first.next else {
         return Ok(Json(first.entries).into_response());
@@ -112,6 +113,7 @@ impl<T: Serialize, F: Fn(u64, usize) -> Asked<T>> Array<T, F> {
             self.has_entries = true;
         }
         match page.next {
+            // A page that leads back would never end.
             Some(next) if next > self.after => self.after = next,
             _ => {
                 text.push(b']');

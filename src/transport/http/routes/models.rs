@@ -248,6 +248,7 @@ impl Known {
         headers: &HeaderMap,
     ) -> Response {
         let length = body.length();
+        // Before the range, as the standard orders.
         if etag::is_known(&self.tag, headers) {
             let nothing = Body::new(Outbound::nothing());
             return self.tell((StatusCode::NOT_MODIFIED, nothing).into_response());
@@ -263,6 +264,7 @@ impl Known {
             Selection::Part(range) => (range, StatusCode::PARTIAL_CONTENT),
             Selection::Nothing => return beyond(length),
         };
+        // For HEAD as well: nobody polls its body, so nothing is read.
         let outbound = Outbound::stored(body, range.clone(), &app.pieces);
         let mut response = (status, Body::new(outbound)).into_response();
         let headers = response.headers_mut();

@@ -74,15 +74,15 @@ pub(super) async fn register(
         }]))))]
 pub(super) async fn workers(asked: AsOperator, part: Part) -> Result<Response, Problem> {
     let path = format!("{BASE}/workers");
-    let read = move |after, limit| -> Asked<WorkerSummary> {
+    list(&path, part, move |after, limit| -> Asked<WorkerSummary> {
         let (operator, caller) = (asked.exchange.app.operator.clone(), asked.caller.clone());
         Box::pin(async move {
             let page = operator.workers_page(&caller, WorkerId(after), limit);
             let page = page.await?;
             Ok(Page::new(page.entries, page.next.map(|next| next.0)))
         })
-    };
-    list(&path, part, read).await
+    })
+    .await
 }
 
 /// The worker leaves: its clients go to others at once.
@@ -164,6 +164,8 @@ pub(super) async fn poll(
     };
     let response = tokio::select! {
         response = exchange.handle(request) => response,
+        // The worker polls again, and finds the coordinator gone. Without this, each poll would hold up the server's
+        // end.
         () = exchange.stopped() => transport::Response::Idle,
     };
     match response {
