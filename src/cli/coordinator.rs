@@ -29,8 +29,9 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 /// How to run a coordinator.
 #[derive(Debug, Clone, Args)]
 pub struct CoordinatorArgs {
-    /// The address to listen on: ADDRESS:PORT, ADDRESS (port 8000), PORT (this machine alone), or tailscale[:PORT], this
-    /// machine's Tailscale address. An address that other machines reach needs a join token. Port 0 takes any free port
+    /// The address to listen on: ADDRESS:PORT, ADDRESS (port 8000), PORT (this machine alone), tailscale or tailscale:PORT
+    /// (this machine's Tailscale address). An address that other machines reach needs a join token. Port 0 takes any free
+    /// port
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8000")]
     pub bind: Bind,
     /// The address that workers are told to use, if it is not the one of --bind: a host name, an address or tailscale,

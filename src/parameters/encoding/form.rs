@@ -30,7 +30,7 @@ use crate::parameters::{DType, Layout, PayloadSpec, Roles, Shape, VECTOR};
 /// | int8 | `@scales` (F32), buffers (F32), then trainable tensors (I8) |
 /// | top_k | `@values` (F32), `@indices` (U32), then buffers (F32) |
 ///
-/// Each trainable tensor of int8 has a scale for each [`GROUP`] of its values; the last group of a tensor may be shorter. The
+/// Each trainable tensor of int8 has a scale for each [`GROUP`](crate::parameters::GROUP) of its values; the last group of a tensor may be shorter. The
 /// indices of top_k rise and count the trainable values alone, in the layout's order. The tensors in a body have the payload's
 /// name and `/` in front; those of a model have nothing.
 #[derive(Debug, Clone, PartialEq)]

@@ -13,14 +13,14 @@ pub struct MachineConfig {
     pub limits: RoundLimits,
     /// Who evaluates.
     pub evaluation: EvaluationBy,
-    /// Whether the data may be dealt again between rounds: each round then begins with [`Command::Deal`].
+    /// Whether the data may be dealt again between rounds: each round then begins with [`Command::Deal`](crate::round::Command::Deal).
     pub deals: bool,
 }
 
 /// Who evaluates the versions of this job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EvaluationBy {
-    /// The driver, on [`Command::Evaluate`].
+    /// The driver, on [`Command::Evaluate`](crate::round::Command::Evaluate).
     Driver,
     /// The workers, each client a share.
     Workers,

@@ -169,11 +169,20 @@ impl FromRequestParts<App> for AsOperator {
         let Ok(exchange) = Exchange::from_request_parts(parts, app).await;
         let caller = Caller::new(exchange.peer, token);
         app.operator.authorize(&caller).await?;
-        if caller.token.is_none() {
-            refuse_browsers(parts, app)?;
-        }
+        refuse_browsers_if_open(parts, app, exchange.peer).await?;
         Ok(Self { exchange, caller })
     }
+}
+
+/// Keeps web pages out if this peer needs no token.
+///
+/// A token that was shown does not count: an open coordinator does not look at it, and a page can show any.
+async fn refuse_browsers_if_open(parts: &Parts, app: &App, peer: Peer) -> Result<(), Problem> {
+    let without_token = Caller::new(peer, None);
+    if app.operator.authorize(&without_token).await.is_ok() {
+        refuse_browsers(parts, app)?;
+    }
+    Ok(())
 }
 
 /// One who registers as a worker, with the join token that was shown.
@@ -192,9 +201,7 @@ impl FromRequestParts<App> for Registrant {
             join_token: join_token.clone(),
         };
         exchange.check(&requester).await?;
-        if join_token.is_none() {
-            refuse_browsers(parts, app)?;
-        }
+        refuse_browsers_if_open(parts, app, exchange.peer).await?;
         Ok(Self {
             exchange,
             join_token,

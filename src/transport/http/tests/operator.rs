@@ -237,6 +237,17 @@ async fn a_web_page_is_neither_an_operator_nor_a_worker() {
         (403, jobs, "host: evil.example:8000\r\n"),
         (403, register, "host: evil.example\r\n"),
         (403, jobs, "host: localhost.evil.example\r\n"),
+        // An open coordinator does not look at a token, so that one proves nothing.
+        (
+            403,
+            jobs,
+            "host: evil.example\r\nauthorization: Bearer x\r\n",
+        ),
+        (
+            403,
+            register,
+            "host: localhost\r\norigin: http://evil\r\nauthorization: Bearer x\r\n",
+        ),
         (200, jobs, "host: localhost:8000\r\n"),
         (200, jobs, "host: LAB\r\n"),
         (200, jobs, "host: 127.0.0.1:8000\r\n"),
