@@ -1,17 +1,19 @@
 mod buffers;
 mod ends;
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
 use super::*;
 use crate::{
+    coordinator::CoordinatorConfig,
     ids::{ClientId, ModelVersion, RoundId},
-    job::EvaluationMode,
+    job::{EvaluationMode, JobSpec, StrategySpec},
+    parameters::Parameters,
     report::DELTA,
-    round::JobEvent,
+    round::{JobEvent, Outcome},
     strategy::{
-        AggregateContext, Aggregation, FedAvg, Inputs, NextVersion, RoundContext, RoundPlan,
-        Weighting,
+        AggregateContext, Aggregation, FedAvg, FederatedStrategy, Inputs, NextVersion,
+        RoundContext, RoundPlan, StrategyError, Weighting,
     },
     telemetry::canonical,
     worker::NoopTrainers,

@@ -1,17 +1,21 @@
 //! BatchNorm's statistics under every encoding: they travel as they are, so that a version has exactly the mean of what the clients
 //! had, and no variance below zero.
 
-use std::{collections::BTreeMap, sync::Mutex};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex},
+};
 
 use super::*;
 use crate::{
     backend::DeviceSpec,
-    job::JobDescription,
-    parameters::{Encoding, Role},
+    job::{JobDescription, JobSpec},
+    parameters::{Encoding, Parameters, Role},
     protocol::DatasetInfo,
     round::Evaluation,
     worker::{
         BurnTrainers, ClientContext, EvalTask, LocalTrainer, LocalUpdate, TrainError, TrainTask,
+        TrainerFactory,
     },
 };
 

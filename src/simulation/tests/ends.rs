@@ -1,18 +1,28 @@
 //! However a run or a worker ends, no training and no evaluation computes any more.
 
 use std::{
-    sync::atomic::{AtomicUsize, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     thread,
+    time::{Duration, Instant},
 };
 
 use tokio::{sync::Notify, time::timeout};
 
 use super::*;
 use crate::{
-    job::JobDescription,
+    coordinator::Coordinator,
+    job::{JobDescription, JobSpec},
+    parameters::Parameters,
     protocol::DatasetInfo,
-    round::Evaluation,
-    worker::{ClientContext, EvalTask, LocalTrainer, LocalUpdate, TrainTask},
+    round::{Evaluation, Outcome},
+    transport::{Caller, InProcess, Operator},
+    worker::{
+        ClientContext, EvalTask, LocalTrainer, LocalUpdate, NoopTrainers, TrainError, TrainTask,
+        TrainerFactory, Worker, WorkerConfig,
+    },
 };
 
 /// The longest that a test waits.
