@@ -88,6 +88,7 @@ impl StorageArgs {
                     let problem = "no folder for data is known here: name one with --state-dir";
                     Failure::Usage(problem.to_string())
                 })?;
+                // By port, so that two coordinators of one user need no flag to have a folder each.
                 data.join(format!("fedavg/coordinator-{}", bind.port()))
             }
         };
@@ -191,13 +192,17 @@ impl CoordinatorArgs {
         let has_token = token.is_some();
         let local = self.local_addresses();
         let bind = self.bind.resolve(&local)?;
+        // `listen` checks that again. Here nothing has been read or opened yet.
         check_bind(bind, token.as_ref()).map_err(bind_failure)?;
         self.check_advertised(has_token)?;
         let advertise = self.advertise.as_ref();
         let advertise = advertise.map(|advertise| advertise.resolve(&local));
         let advertise = advertise.transpose()?;
         let config = self.limits.coordinator(token.clone())?;
+        // It evaluates on the CPU alone, so that its machine needs no GPU.
         let trainers = self.trainers.trainers(&[DeviceSpec::Cpu])?;
+        // Last of what can fail on arguments: it removes what an earlier coordinator left there, which a mistyped flag
+        // must not do.
         let folder = self.storage.folder(bind)?;
         block_on(async {
             let interrupt = Interrupt::listen()?;
@@ -218,7 +223,7 @@ impl CoordinatorArgs {
             let address = listener.local_addr();
             let address = address.map_err(|error| Failure::because("can't serve", error))?;
             let advertised = advertise.map(|place| place.url(address.port()));
-            // Who closed standard output doesn't want to know the address.
+            // If standard output is closed, nobody reads the address; the coordinator serves all the same.
             let _ = screen.print(&format!("listening on http://{address}"));
             tracing::info!(%address, "listening");
             match advertised.clone().or_else(|| reached_at(address)) {
@@ -234,6 +239,7 @@ impl CoordinatorArgs {
             limits.hosts.clone_from(&self.allow_host);
             let router = router(Arc::new(coordinator.clone()), limits).fallback(no_such_path);
             serve(listener, router, self.limits.server(), interrupt.wait()).await;
+            // After the server: a submission that still came would begin to compute again.
             coordinator.stop(STOP_TIMEOUT).await;
             tracing::info!("stopped");
             Ok(())
@@ -252,7 +258,7 @@ impl CoordinatorArgs {
         }
     }
 
-    /// Who is told an address of this coordinator to reach it by must be kept out by something, too.
+    /// An address for other machines needs a join token: without one, this coordinator answers its own machine alone.
     fn check_advertised(&self, has_token: bool) -> Result<(), Failure> {
         match &self.advertise {
             Some(advertise) if !advertise.is_loopback() && !has_token => Err(Failure::Usage(
@@ -265,6 +271,7 @@ impl CoordinatorArgs {
 
     /// How workers join: a line to copy, which does not show the join token.
     fn invitation(&self, listening: SocketAddr, url: &str, has_token: bool) -> String {
+        // With --advertise, something in front of a loopback address (a tunnel, a proxy) lets other machines in.
         let is_local = self.advertise.is_none() && listening.ip().to_canonical().is_loopback();
         let who = if is_local {
             "workers on this machine join with"
@@ -282,6 +289,7 @@ impl CoordinatorArgs {
 
 impl LimitArgs {
     fn coordinator(&self, join_token: Option<Token>) -> Result<CoordinatorConfig, Failure> {
+        // Every worker that trains would be lost between two of its heartbeats.
         if self.heartbeat >= self.worker_expiry {
             return Err(Failure::Usage(
                 "--heartbeat must be shorter than --worker-expiry".to_string(),
@@ -306,6 +314,7 @@ impl LimitArgs {
                 overhead: self.report_overhead,
                 spool_bytes: self.spool_bytes,
                 max: self.max_uploads,
+                // On a machine of 32 bits, a limit beyond its memory is no limit.
                 buffer: usize::try_from(self.upload_buffer).unwrap_or(usize::MAX),
                 max_local_examples: self.max_local_examples,
                 ..UploadLimits::default()
@@ -339,6 +348,7 @@ impl LimitArgs {
                 ..config.header
             },
             min_upload_rate: self.min_upload_rate,
+            // The router shortens the wait of a poll to its own limit; --poll-wait must not be cut by it.
             max_wait: config.max_wait.max(self.poll_wait),
             ..config
         }

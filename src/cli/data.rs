@@ -104,6 +104,7 @@ impl DataArgs {
 
     fn list(&self, screen: &Screen) -> Result<(), Failure> {
         let folder = self.folder()?;
+        // A dataset that is not here is a line of the answer, not a failure.
         let lines: Vec<_> = KNOWN
             .map(|name| line(name, open(name, &folder).map_err(|error| in_full(&error))))
             .into();
@@ -144,9 +145,11 @@ impl DataArgs {
         let style = ProgressStyle::with_template("{wide_bar} {bytes}/{total_bytes}  {eta}");
         bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
         let place = download::cifar10(&download, &folder, &mut |progress| {
+            // A server need not say the length. Then the bar is full, and its figure still grows.
             bar.set_length(progress.total.unwrap_or(progress.received));
             bar.set_position(progress.received);
         });
+        // Also after a failure, or the bar would stay on the screen above the error.
         bar.finish_and_clear();
         let place = place.map_err(|error| match error {
             DownloadError::NoChecksum { .. } => Failure::Usage(error.to_string()),

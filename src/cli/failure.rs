@@ -5,6 +5,7 @@ use std::{error::Error, fmt, path::Path};
 use thiserror::Error;
 
 use crate::{
+    cause::chain,
     report::{Refusal, RefusalKind},
     round::Outcome,
     text::printable,
@@ -92,6 +93,7 @@ impl Failure {
             Self::Usage(_) => 2,
             Self::Refused(_) => 3,
             Self::Unreachable { .. } => 4,
+            // As a shell reports a program that a signal ended: 128 and the signal's number.
             Self::Cancelled | Self::Interrupted => 130,
             Self::OutputClosed => 141,
         }
@@ -126,18 +128,8 @@ fn refused(refusal: &Refusal) -> String {
 
 /// An error with its causes, on one line. A cause that its effect has quoted already is not said again.
 pub(super) fn in_full(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let said = error.to_string();
-        if !text.contains(&said) {
-            text.push_str(": ");
-            text.push_str(&said);
-        }
-        cause = error.source();
-    }
-    // Other machines' words can be in it.
-    printable(&text.replace('\n', " "), LONGEST).into_owned()
+    // Other machines' words can be in it, with line breaks and of any length.
+    printable(&chain(error).replace('\n', " "), LONGEST).into_owned()
 }
 
 #[cfg(test)]

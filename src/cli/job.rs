@@ -185,6 +185,8 @@ impl JobArgs {
                 *weighting = self.weighting.unwrap_or(*weighting);
                 Ok(())
             }
+            // A strategy of another name has settings of its own, which no flag knows: it is refused only if a flag
+            // would be lost.
             _ if self.fraction.is_none()
                 && self.over_selection.is_none()
                 && self.weighting.is_none() =>
@@ -216,10 +218,12 @@ pub fn read_job(file: &Path) -> Result<JobSpec, Failure> {
 
 /// Says what is wrong with a job file, and at which line and key.
 fn unusable_job(file: &Path, text: &str, key: &str, error: &toml::de::Error) -> Failure {
+    // An error without a place is one of the file as a whole.
     let line = error
         .span()
         .map_or(1, |span| text[..span.start].matches('\n').count() + 1);
     let problem = plain(error.message());
+    // `serde_path_to_error` calls the whole file `.`.
     let key = if key.is_empty() || key == "." {
         String::new()
     } else {
@@ -247,6 +251,7 @@ pub fn read_model(screen: &Screen, file: &Path) -> Result<Parameters, Failure> {
     let read = ModelFile::parse(&bytes).and_then(ModelFile::into_model);
     let read = read.map_err(|error| Failure::of_file(file, error))?;
     for change in read.changes {
+        // The names of tensors are in it, and the file may be anybody's.
         screen.note(&printable(&format!("{}: {change}", file.display()), 1000));
     }
     Ok(read.model)

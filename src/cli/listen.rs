@@ -86,6 +86,7 @@ impl FromStr for Advertise {
                 port: port.map(above_zero).transpose()?,
             });
         }
+        // Before the text is split at a colon: an address of IPv6 has several.
         if let Ok(address) = text.parse::<SocketAddr>() {
             return Self::of_ip(address.ip(), Some(above_zero(address.port())?));
         }
@@ -98,6 +99,7 @@ impl FromStr for Advertise {
         };
         let is_usual =
             |letter: char| letter.is_ascii_alphanumeric() || matches!(letter, '-' | '.' | '_');
+        // Digits alone are no host: whoever writes `8000` means a port.
         if host.contains(|letter: char| letter.is_ascii_alphabetic()) && host.chars().all(is_usual)
         {
             Ok(Self::Host {
@@ -140,6 +142,7 @@ impl Advertise {
     pub(super) fn is_loopback(&self) -> bool {
         match self {
             Self::Host { host, .. } => {
+                // Brackets: it is kept as a URL has it. Canonical: `::ffff:127.0.0.1` is this machine, too.
                 let address = host.trim_matches(['[', ']']).parse::<IpAddr>();
                 host == "localhost"
                     || address.is_ok_and(|address| address.to_canonical().is_loopback())
@@ -181,6 +184,7 @@ fn of_tailscale(text: &str) -> Result<Option<Option<u16>>, String> {
         Some("") => Ok(Some(None)),
         Some(rest) => match rest.strip_prefix(':') {
             Some(port) => port_of(port).map(Some).map(Some),
+            // A host whose name begins like the word, `tailscaled` for example.
             None => Ok(None),
         },
         None => Ok(None),
@@ -240,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn tailscale_stands_for_the_machines_address_there() {
+    fn tailscale_means_the_machines_address_there() {
         let addresses = machine(&["192.168.1.5", "100.64.0.7"]);
         for (text, expected) in [
             ("tailscale", "100.64.0.7:8000"),

@@ -41,6 +41,8 @@ impl LogArgs {
         let is_plain = env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
         // An error means that a subscriber is there already, which then is the one to use.
         let _ = tracing_subscriber::fmt()
+            // Nothing is passed over: `LogFilter` was parsed when the arguments were, and the usual filters are this
+            // program's.
             .with_env_filter(EnvFilter::builder().parse_lossy(filter))
             // Module names mean nothing to most readers; `--log` still filters by them.
             .with_target(false)
@@ -51,6 +53,7 @@ impl LogArgs {
 }
 
 fn silence_probes() {
+    // burn says by a panic that a device is missing. The panic is caught, and its message would look like a crash.
     let before = panic::take_hook();
     panic::set_hook(Box::new(move |info| {
         if !is_probing() {

@@ -73,6 +73,7 @@ impl ModelCommand {
 impl DownloadArgs {
     fn run(&self, screen: &Screen) -> Result<(), Failure> {
         let client = self.connect.client()?;
+        // Before the download, which must not end at a file that can't be written.
         let mut file = WholeFile::create(&self.output)?;
         let (version, length) = block_on(async {
             let download =

@@ -62,6 +62,7 @@ impl OutputArgs {
         if folder.exists() && !folder.is_dir() {
             return Err(refuse("is a file; give a folder".to_string()));
         }
+        // One of them is enough: a run that was interrupted may have left some alone.
         if let Some(file) = FILES.iter().find(|file| folder.join(file).exists())
             && !self.force
         {
@@ -73,6 +74,7 @@ impl OutputArgs {
             .map_err(|error| refuse(format!("the folder can't be made: {error}")))?;
         // Permissions alone don't tell: the file system may be read-only.
         let probe = WholeFile::create(&folder.join("probe"));
+        // Removed again at once: a `WholeFile` that is dropped leaves nothing.
         probe.map_err(|failure| refuse(in_full(&failure)))?;
         Ok(Some(OutputFolder(folder.clone())))
     }
@@ -204,6 +206,7 @@ impl WholeFile {
             return Self::standard_output(path);
         }
         // A link in its place is not replaced: `/dev/stdout` is one.
+        // A path that leads to nothing yet can't be resolved, and is taken as it is.
         let path = &fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
         let is_special = fs::metadata(path).is_ok_and(|found| !found.is_file());
         let (file, temporary) = if is_special {
@@ -229,6 +232,7 @@ impl WholeFile {
     fn standard_output(path: &Path) -> Result<Self, Failure> {
         use std::os::fd::AsFd;
 
+        // A copy: when the file is closed, standard output must stay open.
         let descriptor = io::stdout().as_fd().try_clone_to_owned();
         let descriptor = descriptor.map_err(|error| cannot_write(path, error))?;
         Ok(Self {
@@ -247,6 +251,7 @@ impl WholeFile {
     pub fn put_in_place(mut self) -> Result<(), Failure> {
         let placed = self.place();
         placed.map_err(|error| cannot_write(&self.path, error))?;
+        // So that its drop does not look for the temporary file, which has its name now.
         self.file = None;
         Ok(())
     }
@@ -283,7 +288,7 @@ impl Drop for WholeFile {
         if self.file.take().is_some()
             && let Some(temporary) = &self.temporary
         {
-            // It is of no use to anybody.
+            // Half a file is of no use. About one that can't be removed, nothing can be done here.
             let _ = fs::remove_file(temporary);
         }
     }

@@ -17,7 +17,8 @@ use tokio::sync::watch;
 
 use super::{Failure, failure::in_full};
 
-/// How long the end of the process waits for threads that were told to stop.
+/// How long the end of the process waits for threads that were told to stop. Short, since workers, simulations and the
+/// coordinator have waited for theirs before: what still computes then does not look at its flag.
 const LAST_WAIT: Duration = Duration::from_secs(3);
 
 /// Whether a thread did not stop in time.
@@ -48,6 +49,7 @@ pub fn exit(result: Result<(), Failure>) -> ExitCode {
     let mut code = 0;
     if let Err(failure) = result {
         code = failure.code();
+        // A reader that has seen enough (`fedavg status | head -1`) is no error to tell.
         if !matches!(failure, Failure::OutputClosed) {
             // Nobody is left to be told if standard error is closed, too.
             let _ = writeln!(io::stderr(), "error: {}", in_full(&failure));
@@ -81,8 +83,10 @@ impl Interrupt {
         let mut signals =
             Signals::new().map_err(|error| Failure::because("can't listen for Ctrl-C", error))?;
         let (interrupted, receiver) = watch::channel(false);
+        // A task of its own, so that the second signal ends the process even if the command never asks.
         tokio::spawn(async move {
             signals.next().await;
+            // After SIGHUP the terminal is gone, and nobody can read it.
             let _ = writeln!(io::stderr(), "ending; Ctrl-C again ends at once");
             interrupted.send_replace(true);
             signals.next().await;

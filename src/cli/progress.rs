@@ -54,6 +54,7 @@ impl JobProgress {
             let style =
                 ProgressStyle::with_template("[{elapsed_precise}] {wide_bar} {pos}/{len}  {msg}");
             bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+            // A round can take minutes without an event; the clock that goes on shows that the command lives.
             bar.enable_steady_tick(Duration::from_millis(250));
             bar
         });
@@ -119,7 +120,9 @@ impl JobProgress {
             }
             None => self.note(&entry.event),
         }
+        // After the line was made, or the first client's reason would count as shown before.
         if let JobEvent::ClientFailed { reason, .. } = &entry.event
+            // Reasons come from other machines, and could be a new one each time. Beyond this many, each is shown.
             && self.reasons.len() < MOST_REASONS
         {
             self.reasons.insert(without_numbers(reason));
@@ -268,6 +271,7 @@ impl JobProgress {
 impl Drop for JobProgress {
     fn drop(&mut self) {
         if let Some(bar) = &self.bar {
+            // Or it would stay on the screen, above the table of results.
             bar.finish_and_clear();
         }
     }
@@ -288,6 +292,7 @@ fn holder(worker: Option<WorkerId>) -> String {
 
 /// Whether an event is worth a line even if there is a bar.
 fn is_unusual(event: &JobEvent) -> bool {
+    // What is usual is listed, so that a new kind of event is shown.
     !matches!(
         event,
         JobEvent::Started { .. }

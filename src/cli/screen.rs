@@ -55,8 +55,10 @@ impl Screen {
     ///
     /// [`Failure::OutputClosed`] if nobody reads it any more.
     pub fn print(&self, text: &str) -> Result<(), Failure> {
+        // The bar is on standard error, but on a terminal both are on the same lines.
         let written = self.bars.suspend(|| {
             let mut output = io::stdout().lock();
+            // Tables end with a line break of their own.
             writeln!(output, "{}", text.trim_end_matches('\n'))?;
             output.flush()
         });

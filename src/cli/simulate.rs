@@ -88,6 +88,7 @@ impl SimulateArgs {
             .and_then(|recorded| recorded.spec.as_ref())
             && *recorded != spec
         {
+            // With another job, the record's clients would make another model, and nothing would say so.
             return Err(Failure::Usage(
                 "--replay repeats the job of the recorded run: leave out the flags and the file that make it another one"
                     .to_string(),
@@ -98,6 +99,7 @@ impl SimulateArgs {
         let devices = self.device.resolve(screen)?;
         let workers = self.workers(&spec, &devices);
         let trainers = self.trainers.trainers(&devices)?;
+        // The simulation looks, too, but only after the run was announced.
         let dataset = trainers.dataset(&spec.dataset);
         dataset.map_err(|error| Failure::Usage(error.to_string()))?;
         screen.note(&describe(&spec, workers));
@@ -146,6 +148,7 @@ impl SimulateArgs {
         output: Option<OutputFolder>,
     ) -> Result<(), Failure> {
         let results = results(result);
+        // Before anything is printed: standard output may be closed, and the results must not be lost for that.
         if let Some(folder) = &output {
             results.write(folder)?;
         }
@@ -206,15 +209,18 @@ impl SimulateArgs {
     /// The job: a recorded run's if one is repeated, else the file's, else this command's defaults; then the flags.
     fn spec(&self, recorded: Option<&Recorded>) -> Result<JobSpec, Failure> {
         let mut spec = match recorded.and_then(|recorded| recorded.spec.clone()) {
+            // A job file wins over the record; `run` then checks that it is the same job.
             Some(spec) if self.job.file.is_none() => self.job.over(spec)?,
             _ => self.job.spec()?,
         };
         let rehearsed = self.trainers.rehearse.is_some();
         if rehearsed && self.job.file.is_none() {
+            // A rehearsal has no other model and no other dataset; `mlp` on `digits` would be refused.
             (spec.model, spec.dataset) = (NOOP.to_string(), NOOP.to_string());
         }
         // Not the number of workers, which is another one on another machine.
         spec.clients = spec.clients.or(Some(CLIENTS));
+        // Not if there is a file or a record: what these leave out has the defaults of every job.
         if self.job.file.is_none() && self.replay.is_none() && spec.dataset == "digits" {
             let training = &mut spec.training;
             training.local_epochs = self.job.local_epochs.unwrap_or(DIGITS_EPOCHS);

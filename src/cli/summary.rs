@@ -98,6 +98,7 @@ impl RunSummary {
             energy_joules: rounds
                 .iter()
                 .filter_map(|record| record.energy_joules)
+                // `sum` would make 0 J of a run that nobody measured.
                 .reduce(|sum, joules| sum + joules),
         }
     }

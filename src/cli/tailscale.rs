@@ -1,6 +1,6 @@
 //! Finds this machine's Tailscale address among those of its network interfaces.
 //!
-//! It goes by the ranges that Tailscale assigns from and by the interfaces' names; it must never ask `tailscaled`, nor
+//! It looks at the ranges that Tailscale assigns from and at the interfaces' names; it must never ask `tailscaled`, nor
 //! take an address that is not there.
 
 use std::{
@@ -41,6 +41,7 @@ pub(super) fn local_addresses() -> Vec<LocalAddress> {
             })
         })
         .collect();
+    // sysinfo's map has no order, and the same machine must take the same address at each start.
     addresses.sort();
     addresses
 }
@@ -199,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn where_there_is_none_the_error_names_what_there_is() {
+    fn without_one_the_error_names_what_there_is() {
         let text = none_found(&[local("eth0", "192.168.1.5"), local("lo", "127.0.0.1")]);
         for part in [
             "100.64.0.0/10",

@@ -37,13 +37,15 @@ impl TokenArgs {
                 // Editors end a file with a line break.
                 Some(text.trim().to_string())
             }
-            // An empty argument is a mistake; an empty variable counts as unset.
+            // An empty argument is a mistake; an empty variable counts as unset. clap, if it read the variable, would
+            // take it for an empty argument.
             None => self.join_token.clone().or_else(|| {
                 let text = env::var(VARIABLE).unwrap_or_default();
                 (!text.is_empty()).then_some(text)
             }),
         };
         let Some(text) = text else { return Ok(None) };
+        // It travels in a header, which can't have other characters. Spaces at its ends would be cut off on the way.
         if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic()) {
             Ok(Some(Token(text)))
         } else {

@@ -18,6 +18,7 @@ pub(super) fn seconds(text: &str) -> Result<Duration, String> {
     let number: f64 = text
         .parse()
         .map_err(|_| "not a number of seconds, such as 10 or 0.5".to_string())?;
+    // It also refuses what parses as a number and is no time: `-1`, `NaN`, `inf`.
     match Duration::try_from_secs_f64(number) {
         Ok(duration) if !duration.is_zero() => Ok(duration),
         _ => Err("must be above 0".to_string()),
@@ -64,6 +65,7 @@ pub(super) fn bytes(text: &str) -> Result<u64, String> {
 /// An address to listen on: `127.0.0.1:8000`, an address alone (port 8000), or a port alone (loopback).
 pub(super) fn bind_address(text: &str) -> Result<SocketAddr, String> {
     let text = match text.strip_prefix("localhost") {
+        // The one name that needs no look-up.
         Some(rest) => format!("127.0.0.1{rest}"),
         None => text.to_string(),
     };

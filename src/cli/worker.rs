@@ -57,11 +57,13 @@ impl WorkerArgs {
     ///
     /// The coordinator refuses, or can't be reached for longer than the worker's patience.
     pub fn run(&self, screen: &Screen) -> Result<(), Failure> {
+        // What needs no time to be found wrong comes first: opening a GPU and reading datasets take seconds.
         let transport = HttpTransport::new(&self.coordinator, ClientConfig::default())
             .map_err(|error| Failure::Usage(error.to_string()))?;
         let join_token = self.token.token()?;
         let devices = self.device.resolve(screen)?;
         let trainers = self.trainers.trainers(&devices)?;
+        // In this order: a dataset beside the known ones is offered once it has been read.
         self.read_datasets(&trainers)?;
         self.tell_datasets(screen, &*trainers)?;
         let config = WorkerConfig {
@@ -93,10 +95,11 @@ impl WorkerArgs {
     }
 
     fn read_datasets(&self, trainers: &Arc<dyn TrainerFactory>) -> Result<(), Failure> {
-        self.dataset.iter().try_for_each(|name| {
-            let read = trainers.dataset(name).map(drop);
-            read.map_err(|error| Failure::unusable("--dataset", &error))
-        })
+        for name in &self.dataset {
+            let read = trainers.dataset(name);
+            read.map_err(|error| Failure::unusable("--dataset", &error))?;
+        }
+        Ok(())
     }
 
     /// Says which datasets this worker offers, and the folder that others would be found in.

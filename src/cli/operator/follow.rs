@@ -53,7 +53,8 @@ impl Follower<'_> {
                             return Ok(outcome);
                         }
                     }
-                    // The log may no longer have the end; the job does.
+                    // A log that can't be read to its end (the coordinator's disk is broken) never has the event that ends
+                    // this loop; the job's summary has its end all the same. If that fails, the next try tells why.
                     if let Ok(summary) = self
                         .client
                         .operator
@@ -73,6 +74,7 @@ impl Follower<'_> {
                 }
                 Err(error) => return Err(self.client.failure(error)),
             }
+            // Also after a stream that ended without an error: something in between may end each at once.
             sleep(pauses.next().unwrap_or(LONGEST_PAUSE)).await;
         }
     }

@@ -128,6 +128,7 @@ impl ResultsArgs {
     /// No such job, no coordinator, files that can't be written, or a job that goes on.
     pub fn run(&self, screen: &Screen) -> Result<(), Failure> {
         let client = self.connect.client()?;
+        // Before the results are fetched: a model of gigabytes must not end at a folder that can't be written.
         let output = self.output.prepare()?;
         block_on(async {
             if let Some(folder) = &output {

@@ -40,7 +40,7 @@ impl SubmitArgs {
     ///
     /// # Errors
     ///
-    /// The job is none or is refused, the coordinator is out of reach; with `--watch`, the job did not complete.
+    /// The arguments make no job, the coordinator refuses it or can't be reached; with `--watch`, the job did not complete.
     pub fn run(&self, screen: &Screen) -> Result<(), Failure> {
         let spec = self.job.spec()?;
         let initial = match &self.initial {
@@ -68,6 +68,7 @@ impl SubmitArgs {
                 job,
                 patience: self.patience,
             };
+            // Not before: until the job is submitted there is nothing to tell, and Ctrl-C ends the command by itself.
             let interrupt = Interrupt::listen()?;
             let outcome = tokio::select! {
                 outcome = follower.show(screen, spec.rounds, self.json) => outcome?,
@@ -78,6 +79,7 @@ impl SubmitArgs {
                     return Err(Failure::Interrupted);
                 }
             };
+            // Also of a job that failed: its rounds say how far it came.
             print_results(screen, &client, job, self.json).await?;
             Failure::of_outcome(&outcome)
         })

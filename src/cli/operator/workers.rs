@@ -90,6 +90,7 @@ fn listing(workers: &[WorkerSummary], now: Timestamp) -> String {
     let mut lines = table.lines();
     let mut text = String::new();
     text.extend(lines.next());
+    // Each worker has one line: no cell has a line break, whatever a worker calls itself.
     for (line, worker) in lines.zip(workers) {
         let hardware = describe(&worker.registration.hardware);
         text.push_str(&format!("\n{line}"));
@@ -186,6 +187,7 @@ fn table(workers: &[WorkerSummary], now: Timestamp) -> Table {
             worker.worker.to_string(),
             registration.name.clone(),
             state(worker.state).to_string(),
+            // By two clocks. If the coordinator's is ahead, `since` gives 0.
             format!("{} s ago", now.since(worker.last_seen).as_secs()),
             worker.clients.to_string(),
             registration.slots.to_string(),
