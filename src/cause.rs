@@ -74,6 +74,7 @@ pub(crate) fn chain(error: &dyn Error) -> String {
     let mut next = error.source();
     while let Some(cause) = next {
         let cause_text = cause.to_string();
+        // Many errors have their cause's text in their own, `Cause` among them.
         if !text.contains(&cause_text) {
             text = format!("{text}: {cause_text}");
         }

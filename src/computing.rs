@@ -28,6 +28,7 @@ impl Computing {
         runtime: &Handle,
         work: impl FnOnce() -> R + Send + 'static,
     ) -> JoinHandle<R> {
+        // Not `send`, which changes nothing as long as nobody waits.
         self.0.send_modify(|count| *count += 1);
         // Counted from here on, and not from when a thread is free: work that waits for a thread will compute, too.
         let counted = Counted(self.0.clone());

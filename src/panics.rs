@@ -14,12 +14,14 @@ thread_local! {
 
 /// Runs `work`; a panic is its message as an error.
 pub(crate) fn caught<T>(work: impl FnOnce() -> T) -> Result<T, String> {
+    // Whoever calls this gives up what a panic may have left half changed: the trainer, the fold's output.
     catch_unwind(AssertUnwindSafe(work)).map_err(|panic| message(&*panic))
 }
 
 /// The same, if a panic of this thread is an expected answer: [`is_expected`] then says so to the program's panic hook.
 #[cfg(feature = "burn")]
 pub(crate) fn quietly<T>(work: impl FnOnce() -> T) -> Result<T, String> {
+    // Restored below, not cleared: one probe may be a part of another.
     let was_expected = IS_EXPECTED.replace(true);
     let result = caught(work);
     IS_EXPECTED.set(was_expected);

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 /// The message in plain words; one of an unknown kind as it is. A place that serde_json appends comes first.
 pub(crate) fn plain(message: &str) -> String {
+    // The last one: a text that is quoted in the message may have these words, too.
     match message.rsplit_once(" at line ") {
         Some((problem, place)) => match place.split_once(" column ") {
             Some((line, column)) => {
@@ -46,6 +47,7 @@ fn problem_in(message: &str) -> String {
             needed(expected)
         );
     }
+    // toml's parser says this of each value that is none, also of a missing one.
     if message.starts_with("string values must be quoted") {
         return "a value is missing here, or a text without its quotes".to_string();
     }
@@ -64,6 +66,7 @@ fn bare(name: &str) -> Cow<'_, str> {
         .strip_prefix('`')
         .and_then(|name| name.strip_suffix('`'))
     {
+        // In quotes, or an empty name could not be seen.
         Some("") | None => format!("{name:?}").into(),
         Some(name) => name.into(),
     }

@@ -22,6 +22,7 @@ pub(crate) fn is_unsafe(letter: char) -> bool {
 /// The text with each unsafe character as its escape (`\n`, `\u{1b}`), on one line of at most `limit` characters and an
 /// ellipsis.
 pub(crate) fn printable(text: &str, limit: usize) -> Cow<'_, str> {
+    // Bytes first: there are at least as many of them as characters, and counting those goes through the text.
     let is_short = text.len() <= limit || text.chars().nth(limit).is_none();
     if is_short && !text.chars().any(is_unsafe) {
         return Cow::Borrowed(text);

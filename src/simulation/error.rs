@@ -48,7 +48,7 @@ pub enum SimulationError {
         "--partition local trains on the workers' own data, and a simulation has no such workers; choose another partition"
     )]
     LocalData,
-    /// The job asks for a strategy that nobody gave.
+    /// The job asks for a strategy that was not given.
     #[error(
         "the job names a custom strategy, and this program has none; `Simulation::strategy` gives it one"
     )]

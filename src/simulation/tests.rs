@@ -144,7 +144,7 @@ fn a_replay_folds_the_recorded_clients_and_ends_at_the_same_bits() {
 }
 
 #[test]
-fn workers_evaluate_shares_where_the_job_says_so() {
+fn workers_evaluate_shares_if_the_job_says_so() {
     let (mut spec, trainers) = job(3, 4);
     spec.evaluation = EvaluationMode::Workers;
     let result = Simulation::new(spec, trainers).workers(2).run().unwrap();

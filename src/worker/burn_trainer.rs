@@ -1,7 +1,8 @@
 //! The trainer that trains burn modules: [`BurnTrainer`] for one thread, made by [`BurnTrainers`].
 //!
 //! What is trained is a [`Learner`]: a module, its examples and its loss. Image classifiers, of the zoo or an embedder's,
-//! are learners already, on any [`Dataset`](crate::data::Dataset). Local training meets burn only in this folder; it knows no coordinator, no transport and no strategy.
+//! are learners already, on any [`Dataset`](crate::data::Dataset). Local training uses burn only in this folder, which must
+//! know no coordinator, no transport and no strategy.
 
 mod datasets;
 mod device_pool;
@@ -108,6 +109,7 @@ impl<L: Learner> BurnTrainer<L> {
         for _ in 0..task.training.local_epochs {
             // The generator goes on, so that no two epochs have the same order.
             order.shuffle(&mut shuffle);
+            // At least 1: the task comes from another machine, and `chunks` panics at 0.
             for examples in order.chunks(task.training.batch_size.max(1) as usize) {
                 if context.is_cancelled() {
                     return Err(TrainError::Cancelled);
@@ -227,6 +229,7 @@ fn too_many(count: usize) -> TrainError {
 
 /// Runs what calls burn, whose way to report a wrong shape is a panic.
 fn guarded<T>(action: impl FnOnce() -> Result<T, TrainError>) -> Result<T, TrainError> {
+    // A panic leaves nothing half changed: module, optimizer and tally are of this call alone.
     catch_unwind(AssertUnwindSafe(action))
         .unwrap_or_else(|panic| Err(TrainError::Panicked(model::panic_text(&*panic))))
 }

@@ -42,6 +42,7 @@ impl BusyTasks {
     pub fn stop(&self, message: &TaskMessage) {
         for (busy, stop) in self.locked().iter() {
             if busy == message {
+                // Relaxed: the flag is all that is said, and no other value is read because of it.
                 stop.store(true, Ordering::Relaxed);
             }
         }
@@ -55,6 +56,7 @@ impl BusyTasks {
 impl Drop for BusyTask {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
+        // By its flag, not by its message: the same task may have been given again meanwhile.
         let stop = &self.stop;
         self.tasks
             .locked()

@@ -89,6 +89,7 @@ impl<T: Transport> Transport for Watched<T> {
     async fn send(&self, request: Request) -> Result<Response, TransportError> {
         let answer = self.transport.send(request).await;
         match &answer {
+            // Also if it refuses: it is there.
             Ok(_) => self.answered(),
             Err(error) => self.failed(error),
         }

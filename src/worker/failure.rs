@@ -1,4 +1,4 @@
-//! Why a task came to nothing.
+//! Why a task has no result.
 
 use super::{TrainError, WorkerError};
 use crate::{
@@ -6,7 +6,7 @@ use crate::{
     transport::{Response, TransportError},
 };
 
-/// Why a task came to nothing.
+/// Why a task has no result.
 pub(super) enum Failure {
     /// The coordinator says no: there is nothing more to do.
     Refused(Refusal),

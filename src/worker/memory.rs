@@ -46,6 +46,7 @@ impl ClientMemory {
             self.committed = self.prepared.take();
         }
         if !leads_to(&self.committed, basis) {
+            // The last report that was folded led to another state, which is not here.
             self.committed = None;
         }
         let kept = self.committed.as_ref().map(|(_, kept)| kept.clone());

@@ -169,12 +169,15 @@ impl OpenJob {
                 other => return Err(Failure::of_answer(other)),
             };
             let collected = match payload {
+                // Frozen tensors are a part of the model, and come in the same form.
                 Some(name) if name != FROZEN => body.collect_payload(name).await,
                 _ => body.collect(encoding, known.clone()).await,
             };
             tries += 1;
             match collected {
                 Ok(model) => return Ok(model),
+                // The transport resumes downloads that break off; what is left for this are bodies that it can't
+                // mend: a wrong digest, for example.
                 Err(error) if tries < FETCH_TRIES => {
                     tracing::warn!(%error, "the model did not come whole: trying again");
                     sleep(waits.next_wait()).await;

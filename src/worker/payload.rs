@@ -36,6 +36,7 @@ pub(super) fn encode_report(
     let delta =
         delta.map_err(|error| format!("the local model does not fit the global one: {error}"))?;
     let mut produced = update.payloads;
+    // In place of one that the trainer may have made: the worker takes the delta, nobody else.
     produced.insert(DELTA.to_string(), PayloadValues::Model(delta));
     let mut payloads = Vec::with_capacity(expects.len());
     for spec in expects {

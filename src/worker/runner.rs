@@ -52,6 +52,7 @@ impl<T: Transport> Worker<T> {
     /// A worker with these models and data.
     pub fn new(transport: T, trainers: Arc<dyn TrainerFactory>, config: WorkerConfig) -> Self {
         Self {
+            // One for the worker's life: an outage may begin in one registration and end in the next.
             transport: Arc::new(Watched::new(transport)),
             trainers,
             config,
@@ -78,8 +79,10 @@ impl<T: Transport> Worker<T> {
         let mut totals = WorkerTotals::default();
         loop {
             let registered = tokio::select! {
+                // A worker that is told to end must not register once more.
                 biased;
                 () = &mut shutdown => {
+                    // The registration may be reading the datasets.
                     self.wait_for_threads().await;
                     return Ok(totals);
                 }
@@ -119,6 +122,7 @@ impl<T: Transport> Worker<T> {
         let known = self.computing.spawn(&Handle::current(), move || {
             (trainers.datasets(), trainers.capabilities())
         });
+        // A factory that panics has no data to offer.
         let (datasets, capabilities) = known.await.unwrap_or_default();
         let registration = Registration {
             protocol: PROTOCOL,

@@ -76,6 +76,7 @@ pub(super) async fn persist<T: Transport>(
     let start = Instant::now();
     let mut waits = config.backoff.waits();
     loop {
+        // Made for each try: what a poll says that the worker is busy with changes meanwhile.
         let error = match transport.send(request()).await {
             // A coordinator that is busy is as one that can't be reached: the same request is granted later.
             Ok(Response::Refused(refusal)) if refusal.kind == RefusalKind::Busy => {

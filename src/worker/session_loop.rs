@@ -47,6 +47,7 @@ pub(super) enum End {
 impl End {
     fn of_refusal(refusal: Refusal) -> Self {
         match refusal.kind {
+            // A coordinator that restarted, or that has forgotten a worker which was lost, does not know its token.
             RefusalKind::Unauthorized => Self::Forgotten,
             _ => Self::Error(WorkerError::Refused(refusal)),
         }
@@ -89,6 +90,7 @@ impl<T: Transport> SessionLoop<T> {
     ) -> End {
         let slots = self.session.config.slots.max(1) as usize;
         let mut heartbeats = pin!(self.send_heartbeats());
+        // Kept from turn to turn: dropped, it would break off whenever a task ends, and be sent again.
         let mut poll = None;
         loop {
             // A worker that has no free slot must not be given a task that another one could begin at once.
@@ -107,6 +109,7 @@ impl<T: Transport> SessionLoop<T> {
                 () = shutdown.as_mut() => return End::Shutdown,
                 end = &mut heartbeats => return end,
                 Some(done) = tasks.join_next(), if !tasks.is_empty() => {
+                    // Any other refusal is of one task, and has been logged. This one is of the whole registration.
                     if let Ok(Err(Refusal { kind: RefusalKind::Unauthorized, .. })) = done {
                         return End::Forgotten;
                     }

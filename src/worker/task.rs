@@ -136,6 +136,7 @@ impl<T: Transport> Session<T> {
         deadline: Instant,
         stop: &AtomicBool,
     ) -> Result<(), Failure> {
+        // Not by `persist`, whose patience is the worker's: a report is of use to the end of its round.
         let mut waits = self.config.backoff.waits();
         loop {
             let request = Request::Report {
@@ -161,6 +162,7 @@ impl<T: Transport> Session<T> {
                 Err(error) if !error.is_transient() => {
                     return Err(Failure::Unable(error.to_string()));
                 }
+                // The transport has logged it, as a part of the outage.
                 Err(_) => {}
             }
             let wait = waits.next_wait();

@@ -190,6 +190,7 @@ impl EvalTask {
 
     /// The first example of a share. At most `count`, since no share is above `shares`.
     fn start_of(&self, share: u32, count: u32) -> u32 {
+        // The product of two numbers of 32 bits may need 64.
         (u64::from(count) * u64::from(share) / u64::from(self.shares)) as u32
     }
 }

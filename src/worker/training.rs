@@ -71,6 +71,7 @@ impl OpenJob {
         let evaluated = self.with_trainer(client, state, stop, move |trainer, context| {
             trainer.evaluate(&model, &task, context)
         });
+        // An evaluation leaves no trace in the client's state.
         let (evaluation, _) = evaluated.await?;
         Ok(evaluation)
     }
@@ -88,6 +89,7 @@ impl OpenJob {
     ) -> Result<(R, BTreeMap<String, Parameters>), TrainError> {
         let (job, stop) = (self.clone(), stop.clone());
         let running = self.computing.spawn(&Handle::current(), move || {
+            // The lock is free again while a trainer is made, which takes seconds.
             let idle = locked(&job.trainers).pop();
             let result = panics::caught(|| {
                 let mut trainer = match idle {

@@ -60,6 +60,7 @@ impl Datasets {
             return Ok(shape_of(dataset));
         }
         match name {
+            // So that a coordinator without the data can draw the initial model.
             "digits" => Ok(ten_classes(1, 8)),
             "cifar10" => Ok(ten_classes(3, 32)),
             _ => Ok(shape_of(&*self.open(name)?)),

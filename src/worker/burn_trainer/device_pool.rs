@@ -48,6 +48,7 @@ impl DevicePool {
         if specs.is_empty() {
             return Err(DeviceError::NoDevice);
         }
+        // Only now, since opening a device takes seconds: all names have been found right.
         let mut devices = Vec::new();
         for spec in specs {
             devices.push(PooledDevice::open(spec)?);

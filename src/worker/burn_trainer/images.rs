@@ -42,6 +42,7 @@ impl<C: Classifier> Family<C> {
     ) -> Result<Parameters, TrainError> {
         match self.initial {
             Initial::PyTorch => {
+                // Only the module's names and shapes are used, but building it moves burn's generator.
                 let _drawing = lock_generator();
                 let module = (self.build)(shape, &device.clone().autodiff())?;
                 Ok(pytorch_initial(&layout_of(&module)?, seed))

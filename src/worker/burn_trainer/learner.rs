@@ -119,8 +119,8 @@ pub struct Randomness<'a> {
 pub struct BatchLoss {
     /// Mean over the batch: one value, that training differentiates.
     pub loss: Tensor<1>,
-    /// How many examples were answered right: one value. `None` if right and wrong mean nothing; the accuracy of an
-    /// evaluation is then 0.
+    /// How many examples were answered right: one value. `None` if right and wrong mean nothing; reports and evaluations
+    /// then have no accuracy.
     pub correct: Option<Tensor<1>>,
 }
 
@@ -129,6 +129,7 @@ impl BatchLoss {
     /// logit is the label's.
     pub fn cross_entropy(logits: Tensor<2>, labels: Tensor<1, Int>) -> Self {
         let [examples, _] = logits.dims();
+        // Without autodiff: nothing is differentiated through a count.
         let answers = logits.clone().inner().argmax(1).reshape([examples]);
         let correct = answers.equal(labels.clone().inner()).int().sum().float();
         let likelihoods = log_softmax(logits, 1).gather(1, labels.reshape([examples, 1]));

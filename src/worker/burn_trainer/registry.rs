@@ -70,7 +70,7 @@ impl BurnTrainers {
     ///
     /// # Errors
     ///
-    /// [`DeviceError`] if one of them is not there or is named twice, or if none is named.
+    /// [`DeviceError`] if one of them is not there or is named more than once, or if none is named.
     pub fn on(devices: impl IntoIterator<Item = DeviceSpec>) -> Result<Self, DeviceError> {
         let trainers = Self {
             devices: DevicePool::on(devices)?,
@@ -146,6 +146,7 @@ impl BurnTrainers {
     }
 
     fn with_family<C: Classifier>(mut self, name: impl Into<String>, family: Family<C>) -> Self {
+        // The inner one is what all trainers of the family share, the outer one forgets its type.
         self.models.insert(name.into(), Arc::new(Arc::new(family)));
         self
     }
@@ -225,6 +226,7 @@ impl TrainerFactory for BurnTrainers {
             .datasets
             .here()
             .into_iter()
+            // A learner's examples come before images of the same name, as they do in `dataset`.
             .filter(|(name, _)| !self.learners.contains_key(name))
             .map(|(name, dataset)| info(&name, &dataset));
         own.chain(images).collect()

@@ -23,6 +23,7 @@ pub(super) struct Tally {
 impl Tally {
     /// Takes the results of a batch of this many examples.
     pub(super) fn add(&mut self, batch: BatchLoss, count: usize) -> Result<(), TrainError> {
+        // Learners are an embedder's. A third value for a batch would shift all the pairs that `read` makes.
         let values = [Some(&batch.loss), batch.correct.as_ref()];
         if values
             .into_iter()
@@ -36,6 +37,7 @@ impl Tally {
         self.waiting.push(batch.loss.inner());
         // A batch that counts no right answers makes the whole uncounted.
         let counts_answers = batch.correct.is_some();
+        // The first batch of all decides whether answers are counted.
         if self.examples == 0 && self.counts.is_empty() {
             self.correct = counts_answers.then_some(0.0);
         } else if !counts_answers {
@@ -44,6 +46,7 @@ impl Tally {
         let device = self.waiting[self.waiting.len() - 1].device();
         self.waiting.push(match batch.correct {
             Some(correct) => correct.inner(),
+            // Two values for each batch, so that one read of the device brings them all.
             None => Tensor::zeros([1], &device),
         });
         self.counts.push(count);
@@ -73,6 +76,7 @@ impl Tally {
 
     fn mean(&self, sum: f64) -> f64 {
         match self.examples {
+            // A share of an evaluation may be empty; 0 / 0 would be taken for a training that diverged.
             0 => 0.0,
             examples => sum / examples as f64,
         }

@@ -135,7 +135,7 @@ fn trainers_are_spread_over_the_devices_and_say_where_they_are() {
 }
 
 #[test]
-fn no_device_and_one_that_stands_twice_are_refused() {
+fn no_device_and_a_device_that_is_named_again_are_refused() {
     let on = |devices: &[&str]| {
         let devices = devices.iter().map(|name| name.parse().unwrap());
         BurnTrainers::on(devices).map(drop).unwrap_err()
