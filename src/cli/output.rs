@@ -20,6 +20,7 @@ use super::{
 use crate::{
     parameters::{Parameters, safetensors},
     protocol::{LoggedEvent, RoundRecord},
+    text::printable,
     words::plural,
 };
 
@@ -138,7 +139,8 @@ pub(super) fn last_line(summary: &RunSummary, output: Option<&Path>) -> String {
         measured.push_str(&format!(" (of version {version}, not {})", summary.version));
     }
     let files = output.map_or(String::new(), |folder| {
-        format!("; written to {}", folder.display())
+        let folder = folder.display().to_string();
+        format!("; written to {}", printable(&folder, usize::MAX))
     });
     let energy = summary.energy_joules.map_or(String::new(), |joules| {
         format!(", {}", human_joules(joules))

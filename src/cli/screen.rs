@@ -7,6 +7,7 @@ use serde::Serialize;
 use tracing_subscriber::fmt::MakeWriter;
 
 use super::Failure;
+use crate::text::printable;
 
 /// What a command writes to. Clones write to the same.
 #[derive(Debug, Clone)]
@@ -41,8 +42,10 @@ impl Screen {
         self.bars.add(ProgressBar::new(length))
     }
 
-    /// A line of progress, to standard error.
+    /// A line of progress, to standard error, without control characters: names and paths in it can come from a job file
+    /// that somebody else wrote.
     pub fn note(&self, line: &str) {
+        let line = printable(line, usize::MAX);
         self.bars.suspend(|| {
             // Progress that nobody can see is no reason to fail.
             let _ = writeln!(io::stderr().lock(), "{line}");

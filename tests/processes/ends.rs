@@ -243,3 +243,25 @@ fn log_lines_that_nobody_reads_hang_and_kill_nothing() {
     let summary: RunSummary = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(summary.outcome, Some(Outcome::Completed));
 }
+
+#[test]
+fn no_control_character_of_a_job_or_a_path_reaches_the_terminal() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = folder.path().join("o\u{1b}[31m");
+    let job = folder.path().join("job.toml");
+    fs::write(&job, "model = \"\\u001b[31mred\"\n").unwrap();
+    let program = env!("CARGO_BIN_EXE_fedavg");
+    let mut runs = [
+        binary(program, "simulate --rounds 1 --output"),
+        binary(program, "simulate"),
+    ];
+    runs[0].arg(&output);
+    runs[1].arg(&job);
+    for run in &mut runs {
+        let finished = run.output().unwrap();
+        for text in [finished.stdout, finished.stderr] {
+            let text = String::from_utf8(text).unwrap();
+            assert!(!text.contains('\u{1b}'), "{text:?}");
+        }
+    }
+}
