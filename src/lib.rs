@@ -26,6 +26,10 @@
 //! Programs ask a coordinator as [`Operator`], whether it is in the process or behind HTTP. burn is a feature, and re-exported: a
 //! coordinator with trainers of one's own needs `default-features = false, features = ["http"]` alone.
 
+// A file of `benches` names this crate from outside, and a test includes it.
+#[cfg(test)]
+extern crate self as fedavg;
+
 pub mod backend;
 mod cause;
 #[cfg(feature = "cli")]

@@ -81,6 +81,10 @@ fn given(found: &str) -> String {
         ("boolean ", ""),
     ] {
         if let Some(value) = found.strip_prefix(kind) {
+            // serde adds the type of a number that is wider than 64 bits.
+            let value = value
+                .trim_end_matches(" as i128")
+                .trim_end_matches(" as u128");
             return format!("{name}{}", value.trim_matches('`'));
         }
     }
@@ -96,7 +100,10 @@ fn given(found: &str) -> String {
 /// What serde expected.
 fn needed(expected: &str) -> &str {
     match expected {
-        "u8" | "u16" | "u32" | "u64" | "usize" => "a whole number of at least 0",
+        "u8" => "a whole number from 0 to 255",
+        "u16" => "a whole number from 0 to 65535",
+        "u32" => "a whole number from 0 to 4294967295",
+        "u64" | "usize" => "a whole number from 0 to 18446744073709551615",
         "i8" | "i16" | "i32" | "i64" | "isize" => "a whole number",
         "f32" | "f64" => "a number",
         "a string" | "string" | "str" => "a text",
@@ -136,11 +143,15 @@ mod tests {
             ("duplicate field `lr`", "the key lr is given more than once"),
             (
                 "invalid type: string \"many\", expected u32",
-                "the text \"many\" is given, and a whole number of at least 0 is needed",
+                "the text \"many\" is given, and a whole number from 0 to 4294967295 is needed",
             ),
             (
                 "invalid value: integer `-1`, expected u32",
-                "the number -1 is given, and a whole number of at least 0 is needed",
+                "the number -1 is given, and a whole number from 0 to 4294967295 is needed",
+            ),
+            (
+                "invalid value: integer `99999999999999999999` as i128, expected u64",
+                "the number 99999999999999999999 is given, and a whole number from 0 to 18446744073709551615 is needed",
             ),
             (
                 "invalid type: string \"f32\", expected struct Encodings",

@@ -1,6 +1,6 @@
 //! Twenty steps of `tiny_cnn` in a whole local training, beside those that PyTorch's fixture has.
 //!
-//! `src/worker/burn_trainer/tests/twenty_steps.rs` tests the same on the devices of the machine that runs the tests.
+//! `src/worker/burn_trainer/tests/twenty_steps.rs` uses it, too, on the devices of the machine that runs the tests.
 
 use std::{
     collections::BTreeMap,

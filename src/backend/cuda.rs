@@ -30,7 +30,7 @@ impl Cuda {
             libtorch: super::hardware::LIBTORCH.map(str::to_string),
             has_gpu_part: cfg!(libtorch_gpu),
             // LibTorch throws if its driver is broken, which is a panic here.
-            visible: crate::panics::quietly(libtorch_device_count).unwrap_or(0),
+            visible: super::probe::quietly(libtorch_device_count).unwrap_or(0),
             ..Self::of_driver()
         }
     }
@@ -41,7 +41,7 @@ impl Cuda {
         Self {
             has_gpu_part: true,
             // burn panics if there is no driver.
-            visible: crate::panics::quietly(burn_device_count).unwrap_or(0),
+            visible: super::probe::quietly(burn_device_count).unwrap_or(0),
             ..Self::of_driver()
         }
     }

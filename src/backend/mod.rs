@@ -46,6 +46,8 @@ mod nvml;
 mod parse;
 mod pin;
 #[cfg(feature = "burn")]
+mod probe;
+#[cfg(feature = "burn")]
 mod proof;
 mod spec;
 #[cfg(any(feature = "libtorch", test))]
@@ -65,5 +67,5 @@ pub use spec::{DeviceSpec, LibTorchTarget, WgpuTarget};
 /// The panic is caught. A program whose panic hook asks this first prints nothing of it; this library sets no hook of its own.
 #[cfg(feature = "burn")]
 pub fn is_probing() -> bool {
-    crate::panics::is_expected()
+    probe::is_expected()
 }

@@ -7,7 +7,7 @@ use std::{sync::mpsc, thread, time::Duration};
 
 use burn::tensor::{Device, Tensor, TensorData, module::conv2d, ops::ConvOptions};
 
-use crate::panics;
+use super::probe::quietly;
 
 /// The longest that a device may take. It takes minutes if the driver has to compile the code for the GPU's generation first.
 const PATIENCE: Duration = Duration::from_secs(600);
@@ -32,7 +32,7 @@ pub(super) fn prove(device: &Device) -> Result<(), String> {
     let spawned = thread::Builder::new()
         .name("device-proof".to_string())
         .spawn(move || {
-            let proof = panics::quietly(|| compute(&device)).unwrap_or_else(Err);
+            let proof = quietly(|| compute(&device)).unwrap_or_else(Err);
             let _ = done.send(proof);
         });
     spawned.map_err(|error| format!("no thread to try it on: {error}"))?;
@@ -175,7 +175,7 @@ mod tests {
     fn a_device_that_works_proves_it_and_one_that_panics_says_why() {
         let device = DeviceSpec::Cpu.device().unwrap();
         assert_eq!(prove(&device), Ok(()));
-        let said = panics::quietly(|| -> Result<(), String> { panic!("no kernel image") });
+        let said = quietly(|| -> Result<(), String> { panic!("no kernel image") });
         assert_eq!(said, Err("no kernel image".to_string()));
     }
 }

@@ -6,11 +6,11 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use fedavg::cli::{CoordinatorArgs, EXIT_CODES, LogArgs, Screen, exit};
+use fedavg::cli::{COORDINATOR_EXIT_CODES, CoordinatorArgs, LogArgs, Screen, exit};
 
 /// The coordinator of federated averaging: takes jobs, gives workers their tasks, and averages what they train.
 #[derive(Parser)]
-#[command(version, after_help = EXIT_CODES, max_term_width = 110)]
+#[command(version, after_help = COORDINATOR_EXIT_CODES, max_term_width = 110)]
 struct Arguments {
     #[command(flatten)]
     coordinator: CoordinatorArgs,

@@ -3,14 +3,14 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use fedavg::cli::{EXIT_CODES, LogArgs, Screen, WorkerArgs, exit};
+use fedavg::cli::{LogArgs, Screen, WORKER_EXIT_CODES, WorkerArgs, exit};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// A worker of federated averaging: trains for a coordinator, on the data of this machine.
 #[derive(Parser)]
-#[command(version, after_help = EXIT_CODES, max_term_width = 110)]
+#[command(version, after_help = WORKER_EXIT_CODES, max_term_width = 110)]
 struct Arguments {
     #[command(flatten)]
     worker: WorkerArgs,

@@ -8,7 +8,7 @@ use super::{
     Advertise, Bind, Failure, Interrupt, Screen, TokenArgs, TrainerArgs, block_on,
     listen::reached_at,
     tailscale::{LocalAddress, local_addresses},
-    values::{bytes, seconds},
+    values::{at_least_one, bytes, bytes_above_0, seconds},
 };
 use crate::{
     backend::DeviceSpec,
@@ -25,6 +25,9 @@ use crate::{
 
 /// How long the end waits for an evaluation or a fold to stop. They look at their flag in every batch and block.
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A worker's three, and one for the operator.
+const LEAST_CONNECTIONS: usize = 4;
 
 /// How to run a coordinator.
 #[derive(Debug, Clone, Args)]
@@ -68,7 +71,7 @@ pub struct StorageArgs {
     #[arg(long, conflicts_with = "state_dir")]
     pub in_memory: bool,
     /// The most report files that are open at once
-    #[arg(long, value_name = "N", default_value = "256")]
+    #[arg(long, value_name = "N", default_value = "256", value_parser = at_least_one)]
     pub open_reports: usize,
     /// Flush a report to the disk each time that this many bytes of it have come, and at its end; 0: only at its end
     #[arg(long, value_name = "BYTES", default_value = "32MiB", value_parser = bytes)]
@@ -124,19 +127,19 @@ pub struct LimitArgs {
     #[arg(long, value_name = "BYTES", default_value = "1MiB", value_parser = bytes)]
     pub report_overhead: u64,
     /// With --in-memory: the memory for the reports of a round
-    #[arg(long, value_name = "BYTES", default_value = "8GiB", value_parser = bytes)]
+    #[arg(long, value_name = "BYTES", default_value = "8GiB", value_parser = bytes_above_0)]
     pub spool_bytes: u64,
     /// The most reports that are received at once; others wait
-    #[arg(long, value_name = "N", default_value = "64")]
+    #[arg(long, value_name = "N", default_value = "64", value_parser = at_least_one)]
     pub max_uploads: usize,
     /// The memory for received bytes that wait for the disk
-    #[arg(long, value_name = "BYTES", default_value = "8MiB", value_parser = bytes)]
+    #[arg(long, value_name = "BYTES", default_value = "8MiB", value_parser = bytes_above_0)]
     pub upload_buffer: u64,
     /// The most examples that a worker with --local data counts for
     #[arg(long, value_name = "N", default_value = "1000000000")]
     pub max_local_examples: u64,
     /// The most workers at once
-    #[arg(long, value_name = "N", default_value = "20000")]
+    #[arg(long, value_name = "N", default_value = "20000", value_parser = at_least_one)]
     pub max_workers: usize,
     /// The most examples of a dataset that is dealt to clients
     #[arg(long, value_name = "N", default_value = "20000000")]
@@ -148,7 +151,7 @@ pub struct LimitArgs {
     #[arg(long, value_name = "N", default_value = "1000000", value_parser = clap::value_parser!(u32).range(1..))]
     pub max_clients: u32,
     /// The most jobs that wait their turn
-    #[arg(long, value_name = "N", default_value = "100")]
+    #[arg(long, value_name = "N", default_value = "100", value_parser = at_least_one)]
     pub max_queued: usize,
     /// How many ended jobs are kept, each with its final model
     #[arg(long, value_name = "N", default_value = "16")]
@@ -163,20 +166,20 @@ pub struct LimitArgs {
     /// An upload that is slower than this many bytes a second is ended; 0: no upload is too slow
     #[arg(long, value_name = "BYTES", default_value = "1KiB", value_parser = bytes)]
     pub min_upload_rate: u64,
-    /// The most connections at once; a worker has up to three of them
-    #[arg(long, value_name = "N", default_value = "32768")]
+    /// The most connections at once, at least 4; a worker has up to three of them
+    #[arg(long, value_name = "N", default_value = "32768", value_parser = connections)]
     pub max_connections: usize,
     /// The largest header of an initial model
-    #[arg(long, value_name = "BYTES", default_value = "16MiB", value_parser = bytes)]
+    #[arg(long, value_name = "BYTES", default_value = "16MiB", value_parser = bytes_above_0)]
     pub max_header: u64,
     /// The most tensors of an initial model
-    #[arg(long, value_name = "N", default_value = "100000")]
+    #[arg(long, value_name = "N", default_value = "100000", value_parser = at_least_one)]
     pub max_tensors: usize,
     /// The longest name of a tensor of an initial model
-    #[arg(long, value_name = "BYTES", default_value = "1KiB", value_parser = bytes)]
+    #[arg(long, value_name = "BYTES", default_value = "1KiB", value_parser = bytes_above_0)]
     pub max_tensor_name: u64,
     /// The largest model or report that is received
-    #[arg(long, value_name = "BYTES", default_value = "8GiB", value_parser = bytes)]
+    #[arg(long, value_name = "BYTES", default_value = "8GiB", value_parser = bytes_above_0)]
     pub max_body: u64,
 }
 
@@ -352,6 +355,16 @@ impl LimitArgs {
             max_wait: config.max_wait.max(self.poll_wait),
             ..config
         }
+    }
+}
+
+/// A number of connections that leaves room for the operator beside a worker.
+fn connections(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(number) if number >= LEAST_CONNECTIONS => Ok(number),
+        _ => Err(format!(
+            "not a whole number of at least {LEAST_CONNECTIONS}"
+        )),
     }
 }
 

@@ -24,6 +24,22 @@ pub const EXIT_CODES: &str = "Exit codes:
   130  the job was cancelled, or Ctrl-C ended the command
   141  the reader of standard output went away";
 
+/// The coordinator's, which ends by a signal.
+pub const COORDINATOR_EXIT_CODES: &str = "Exit codes:
+  0    ended in order, by Ctrl-C or another signal
+  1    something went wrong
+  2    an argument, or a file that one names, can't be used
+  130  a second signal ended it at once";
+
+/// The worker's, which ends by a signal, too.
+pub const WORKER_EXIT_CODES: &str = "Exit codes:
+  0    ended in order, by Ctrl-C or another signal
+  1    something went wrong
+  2    an argument, or a file or a device that one names, can't be used
+  3    the coordinator refuses the worker
+  4    the coordinator can't be reached for longer than --patience
+  130  a second signal ended it at once";
+
 /// Why a command did not succeed. Each has one of the [`EXIT_CODES`].
 #[derive(Debug, Error)]
 #[non_exhaustive]
@@ -118,9 +134,6 @@ fn refused(refusal: &Refusal) -> String {
     let detail = &refusal.detail;
     match refusal.kind {
         RefusalKind::UnknownJob => format!("{detail}; \"fedavg status\" lists them"),
-        RefusalKind::Unauthorized => format!(
-            "the coordinator refuses: {detail}; give its join token with --join-token-file or FEDAVG_JOIN_TOKEN"
-        ),
         RefusalKind::InvalidJob => format!("the coordinator refuses the job: {detail}"),
         _ => format!("the coordinator refuses: {detail}"),
     }

@@ -1,13 +1,15 @@
 //! A job as arguments: a TOML file, and flags that override it.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use clap::{Args, builder::PossibleValuesParser, builder::TypedValueParser};
 
-use super::{Failure, Screen, model_file::read_model_bytes, values::by_name};
+use super::{
+    Failure, Screen,
+    model_file::read_model_bytes,
+    text_file::{SMALL, read_text},
+    values::by_name,
+};
 use crate::{
     job::{EvaluationMode, JobSpec, OptimizerKind, StrategySpec},
     parameters::{Encoding, ModelFile, Parameters},
@@ -207,7 +209,7 @@ impl JobArgs {
 ///
 /// [`Failure::Usage`] with the file's name, the line and the key.
 pub fn read_job(file: &Path) -> Result<JobSpec, Failure> {
-    let text = read_text(file)?;
+    let text = read_text(file, SMALL)?;
     let parsed = toml::Deserializer::parse(&text);
     let deserializer = parsed.map_err(|error| unusable_job(file, &text, "", &error))?;
     serde_path_to_error::deserialize(deserializer).map_err(|error| {
@@ -232,15 +234,6 @@ fn unusable_job(file: &Path, text: &str, key: &str, error: &toml::de::Error) -> 
     Failure::of_file(file, format!("line {line}: {key}{problem}"))
 }
 
-/// Reads a file of text.
-///
-/// # Errors
-///
-/// [`Failure::Usage`] with the file's name.
-pub(super) fn read_text(file: &Path) -> Result<String, Failure> {
-    fs::read_to_string(file).map_err(|error| Failure::of_file(file, error))
-}
-
 /// Reads a model from a safetensors file, and tells what had to be changed for it.
 ///
 /// # Errors
@@ -259,6 +252,8 @@ pub fn read_model(screen: &Screen, file: &Path) -> Result<Parameters, Failure> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use clap::Parser;
 
     use super::*;

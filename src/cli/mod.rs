@@ -25,14 +25,16 @@ mod simulate;
 mod summary;
 mod table;
 mod tailscale;
+mod text_file;
 mod token;
 mod trainers;
 mod values;
+mod whole_file;
 mod worker;
 
 pub use coordinator::CoordinatorArgs;
 pub use device::DeviceArgs;
-pub use failure::{EXIT_CODES, Failure};
+pub use failure::{COORDINATOR_EXIT_CODES, EXIT_CODES, Failure, WORKER_EXIT_CODES};
 pub use job::JobArgs;
 pub use listen::{Advertise, Bind};
 pub use logging::{LogArgs, LogFilter};

@@ -10,8 +10,8 @@ use super::{
     Align, Failure, Screen, Table, block_on,
     model_file::read_model_bytes,
     operator::ConnectArgs,
-    output::WholeFile,
     values::{human_bytes, number},
+    whole_file::WholeFile,
 };
 use crate::{
     ids::{JobId, ModelVersion},

@@ -2,10 +2,13 @@
 //! is whole.
 
 use std::{
-    fs::{self, File},
-    io::{self, BufWriter, Write},
+    fs,
+    io::{self, Write},
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use clap::Args;
@@ -16,6 +19,7 @@ use super::{
     failure::in_full,
     progress::ended,
     values::{human_bytes, human_joules, number, percent},
+    whole_file::WholeFile,
 };
 use crate::{
     parameters::{Parameters, safetensors},
@@ -63,6 +67,11 @@ impl OutputArgs {
         if folder.exists() && !folder.is_dir() {
             return Err(refuse("is a file; give a folder".to_string()));
         }
+        if let Some(name) = FILES.iter().find(|name| folder.join(name).is_dir()) {
+            return Err(refuse(format!(
+                "has a folder named {name}, which is the name of a result; give another folder"
+            )));
+        }
         // One of them is enough: a run that was interrupted may have left some alone.
         if let Some(file) = FILES.iter().find(|file| folder.join(file).exists())
             && !self.force
@@ -77,24 +86,27 @@ impl OutputArgs {
         let probe = WholeFile::create(&folder.join("probe"));
         // Removed again at once: a `WholeFile` that is dropped leaves nothing.
         probe.map_err(|failure| refuse(in_full(&failure)))?;
-        Ok(Some(OutputFolder(folder.clone())))
+        Ok(Some(OutputFolder {
+            path: folder.clone(),
+            has_checkpoint: Arc::default(),
+        }))
     }
 }
 
 /// A folder that a run's files can be written into.
 #[derive(Debug, Clone)]
-pub struct OutputFolder(PathBuf);
+pub struct OutputFolder {
+    path: PathBuf,
+    /// Whether this run has written its files there before.
+    has_checkpoint: Arc<AtomicBool>,
+}
 
 impl OutputFolder {
     /// Its path.
     pub fn path(&self) -> &Path {
-        &self.0
+        &self.path
     }
 }
-
-/// The names of standard output.
-#[cfg(unix)]
-const STANDARD_OUTPUT: [&str; 3] = ["/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"];
 
 /// The names of a run's files.
 const FILES: [&str; 4] = [
@@ -105,21 +117,60 @@ const FILES: [&str; 4] = [
 ];
 
 impl Results {
-    /// Writes the files. `summary.json` comes last: if it is there, the others are.
+    /// Writes the files. `summary.json` comes last: if it is there, the others are, and are of the same moment.
+    ///
+    /// If one can't be written, an earlier checkpoint of this run stays as it was. Without one, those that could be written
+    /// are put in place: the final model must not be lost because the event log did not fit on the disk.
     ///
     /// # Errors
     ///
-    /// The file that can't be written, and why.
+    /// The first file that can't be written, and why.
     pub fn write(&self, folder: &OutputFolder) -> Result<(), Failure> {
-        let folder = folder.path();
-        write_model(&folder.join("model.safetensors"), &self.model)?;
-        write_lines(&folder.join("rounds.jsonl"), &self.rounds)?;
-        write_lines(&folder.join("events.jsonl"), &self.events)?;
-        write_whole(&folder.join("summary.json"), |file| {
+        let path = |name| folder.path.join(name);
+        // All beside their places first: a disk that is full in the middle must not leave files of two moments.
+        let parts = [
+            WholeFile::written(&path("model.safetensors"), |file| {
+                write_model(file, &self.model)
+            }),
+            WholeFile::written(&path("rounds.jsonl"), |file| {
+                write_lines(file, &self.rounds)
+            }),
+            WholeFile::written(&path("events.jsonl"), |file| {
+                write_lines(file, &self.events)
+            }),
+        ];
+        let mut written = Vec::new();
+        let mut problem = None;
+        for part in parts {
+            match part {
+                Ok(file) => written.push(file),
+                Err(failure) => problem = problem.or(Some(failure)),
+            }
+        }
+        if let Some(failure) = problem {
+            if !folder.has_checkpoint.load(Ordering::Relaxed) {
+                // With --force, that of another run is there: it would stand for files that are not its own.
+                let _ = fs::remove_file(path("summary.json"));
+                put_in_place(written)?;
+            }
+            return Err(failure);
+        }
+        let summary = WholeFile::written(&path("summary.json"), |file| {
             serde_json::to_writer_pretty(&mut *file, &self.summary)?;
             writeln!(file)
-        })
+        })?;
+        written.push(summary);
+        put_in_place(written)?;
+        folder.has_checkpoint.store(true, Ordering::Relaxed);
+        Ok(())
     }
+}
+
+fn put_in_place(files: Vec<WholeFile>) -> Result<(), Failure> {
+    for file in files {
+        file.put_in_place()?;
+    }
+    Ok(())
 }
 
 /// The end of a run in one line.
@@ -154,199 +205,117 @@ pub(super) fn last_line(summary: &RunSummary, output: Option<&Path>) -> String {
 }
 
 /// Writes a model as a safetensors file.
-///
-/// # Errors
-///
-/// If it can't be written.
-fn write_model(file: &Path, model: &Parameters) -> Result<(), Failure> {
-    write_whole(file, |file| {
-        file.write_all(&safetensors::header(model.layout(), ""))?;
-        file.write_all(bytemuck::cast_slice(model.values()))
-    })
+fn write_model(file: &mut WholeFile, model: &Parameters) -> io::Result<()> {
+    file.write_all(&safetensors::header(model.layout(), ""))?;
+    file.write_all(bytemuck::cast_slice(model.values()))
 }
 
 /// Writes values as JSON, one a line.
-///
-/// # Errors
-///
-/// If it can't be written.
-pub(super) fn write_lines<T: Serialize>(file: &Path, values: &[T]) -> Result<(), Failure> {
-    write_whole(file, |file| {
-        for value in values {
-            serde_json::to_writer(&mut *file, value)?;
-            writeln!(file)?;
-        }
-        Ok(())
-    })
-}
-
-fn write_whole(
-    path: &Path,
-    write: impl FnOnce(&mut WholeFile) -> io::Result<()>,
-) -> Result<(), Failure> {
-    let mut file = WholeFile::create(path)?;
-    write(&mut file).map_err(|error| cannot_write(path, error))?;
-    file.put_in_place()
-}
-
-/// A file that is written beside its place, and appears there as a whole or not at all. Standard output, and what is there
-/// and is no regular file (a pipe, a terminal, `/dev/null`), is written to instead: it can't be replaced. Of a symbolic
-/// link, what it leads to is replaced.
-#[derive(Debug)]
-pub(super) struct WholeFile {
-    path: PathBuf,
-    /// None if `path` itself is written to.
-    temporary: Option<PathBuf>,
-    /// None once the file is in its place.
-    file: Option<BufWriter<File>>,
-}
-
-impl WholeFile {
-    pub fn create(path: &Path) -> Result<Self, Failure> {
-        #[cfg(unix)]
-        if STANDARD_OUTPUT.iter().any(|name| path == Path::new(name)) {
-            return Self::standard_output(path);
-        }
-        // A link in its place is not replaced: `/dev/stdout` is one.
-        // A path that leads to nothing yet can't be resolved, and is taken as it is.
-        let path = &fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-        let is_special = fs::metadata(path).is_ok_and(|found| !found.is_file());
-        let (file, temporary) = if is_special {
-            // Without creating or truncating, which a pipe has no use for.
-            (File::options().write(true).open(path), None)
-        } else {
-            let name = path.file_name().unwrap_or_default().to_string_lossy();
-            // In the same folder: a rename is atomic only within one file system. With the process's number: two runs must
-            // not write to one file.
-            let temporary = path.with_file_name(format!(".{name}.{}.tmp", std::process::id()));
-            (File::create(&temporary), Some(temporary))
-        };
-        let file = file.map_err(|error| cannot_write(path, error))?;
-        Ok(Self {
-            path: path.to_owned(),
-            temporary,
-            file: Some(BufWriter::new(file)),
-        })
+fn write_lines<T: Serialize>(file: &mut WholeFile, values: &[T]) -> io::Result<()> {
+    for value in values {
+        serde_json::to_writer(&mut *file, value)?;
+        writeln!(file)?;
     }
-
-    /// Standard output itself: opened by its name, a file that it is redirected to would be written from its beginning.
-    #[cfg(unix)]
-    fn standard_output(path: &Path) -> Result<Self, Failure> {
-        use std::os::fd::AsFd;
-
-        // A copy: when the file is closed, standard output must stay open.
-        let descriptor = io::stdout().as_fd().try_clone_to_owned();
-        let descriptor = descriptor.map_err(|error| cannot_write(path, error))?;
-        Ok(Self {
-            path: path.to_owned(),
-            temporary: None,
-            file: Some(BufWriter::new(File::from(descriptor))),
-        })
-    }
-
-    /// Whether it is a pipe, a terminal or another thing that is written to as it comes.
-    pub fn is_stream(&self) -> bool {
-        self.temporary.is_none()
-    }
-
-    /// Gives the file its name; one that had it before is replaced.
-    pub fn put_in_place(mut self) -> Result<(), Failure> {
-        let placed = self.place();
-        placed.map_err(|error| cannot_write(&self.path, error))?;
-        // So that its drop does not look for the temporary file, which has its name now.
-        self.file = None;
-        Ok(())
-    }
-
-    fn place(&mut self) -> io::Result<()> {
-        self.buffer()?.flush()?;
-        let Some(temporary) = self.temporary.clone() else {
-            return Ok(());
-        };
-        // Before the rename, or a power failure could leave a whole name on half a file.
-        self.buffer()?.get_ref().sync_all()?;
-        fs::rename(temporary, &self.path)
-    }
-
-    fn buffer(&mut self) -> io::Result<&mut BufWriter<File>> {
-        self.file
-            .as_mut()
-            .ok_or_else(|| io::Error::other("it is closed"))
-    }
-}
-
-impl Write for WholeFile {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.buffer()?.write(bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.buffer()?.flush()
-    }
-}
-
-impl Drop for WholeFile {
-    fn drop(&mut self) {
-        if self.file.take().is_some()
-            && let Some(temporary) = &self.temporary
-        {
-            // Half a file is of no use. About one that can't be removed, nothing can be done here.
-            let _ = fs::remove_file(temporary);
-        }
-    }
-}
-
-fn cannot_write(path: &Path, error: io::Error) -> Failure {
-    Failure::because(format!("can't write {}", path.display()), error)
+    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::parameters::{Layout, Role};
+    use crate::{
+        ids::{JobId, ModelVersion, RoundId, Timestamp},
+        job::JobSpec,
+        parameters::{Layout, Role},
+        protocol::JobSummary,
+        round::Outcome,
+    };
 
-    fn model(value: f32) -> Parameters {
+    fn results(version: u64) -> Results {
         let layout = Layout::new([("w".to_string(), vec![2], Role::Trainable)]).unwrap();
-        Parameters::new(layout, vec![value; 2]).unwrap()
+        let job = JobSummary {
+            job: JobId(1),
+            spec: JobSpec::default(),
+            phase: "completed".to_string(),
+            detail: String::new(),
+            outcome: Some(Outcome::Completed),
+            clients: Some(2),
+            round: RoundId(version),
+            version: ModelVersion(version),
+            accepted: 0,
+            goal: 0,
+            parameters: 2,
+            initial_digest: None,
+            submitted: Timestamp(0),
+            ended: None,
+        };
+        Results {
+            summary: RunSummary::new(&job, &[]),
+            rounds: Vec::new(),
+            events: Vec::new(),
+            model: Arc::new(Parameters::new(layout, vec![version as f32; 2]).unwrap()),
+        }
+    }
+
+    fn arguments(folder: &Path, force: bool) -> OutputArgs {
+        OutputArgs {
+            output: Some(folder.to_owned()),
+            force,
+        }
     }
 
     #[test]
-    fn a_model_is_the_bytes_of_the_wire_and_replaces_the_one_before() {
+    fn the_model_is_the_bytes_of_the_wire() {
         let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("model.safetensors");
-        write_model(&file, &model(1.0)).unwrap();
-        write_model(&file, &model(2.0)).unwrap();
-        assert_eq!(fs::read(&file).unwrap(), safetensors::encode(&model(2.0)));
-        let names: Vec<_> = fs::read_dir(folder.path())
-            .unwrap()
-            .map(|entry| entry.unwrap().file_name())
-            .collect();
-        assert_eq!(names, ["model.safetensors"]);
-    }
-
-    #[cfg(unix)]
-    #[test]
-    fn a_link_stays_and_what_it_leads_to_is_replaced() {
-        let folder = tempfile::tempdir().unwrap();
-        let (file, link) = (folder.path().join("file"), folder.path().join("link"));
-        fs::write(&file, "before").unwrap();
-        std::os::unix::fs::symlink(&file, &link).unwrap();
-        write_lines(&link, &[1]).unwrap();
-        assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
-        assert_eq!(fs::read_to_string(&file).unwrap(), "1\n");
+        let output = arguments(folder.path(), false).prepare().unwrap().unwrap();
+        results(1).write(&output).unwrap();
+        let model = fs::read(folder.path().join("model.safetensors")).unwrap();
+        assert_eq!(model, safetensors::encode(&results(1).model));
+        let mut names = Vec::new();
+        for entry in fs::read_dir(folder.path()).unwrap() {
+            names.push(entry.unwrap().file_name().into_string().unwrap());
+        }
+        names.sort_unstable();
+        assert_eq!(
+            names,
+            [
+                "events.jsonl",
+                "model.safetensors",
+                "rounds.jsonl",
+                "summary.json"
+            ]
+        );
     }
 
     #[test]
-    fn a_write_that_breaks_off_leaves_the_old_file_and_nothing_else() {
+    fn a_file_that_cannot_be_written_costs_neither_the_checkpoint_nor_the_model() {
         let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("rounds.jsonl");
-        write_lines(&file, &[1, 2]).unwrap();
-        let failure = write_whole(&file, |file| {
-            file.write_all(b"3")?;
-            Err(io::Error::other("disk full"))
-        });
-        assert_eq!(failure.unwrap_err().code(), 1);
-        assert_eq!(fs::read_to_string(&file).unwrap(), "1\n2\n");
-        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+        let path = |name: &str| folder.path().join(name);
+        let output = arguments(folder.path(), false).prepare().unwrap().unwrap();
+        results(1).write(&output).unwrap();
+        // A folder in its place can't be written to, whoever runs the test.
+        fs::remove_file(path("events.jsonl")).unwrap();
+        fs::create_dir(path("events.jsonl")).unwrap();
+        let failure = results(2).write(&output).unwrap_err();
+        assert!(in_full(&failure).contains("events.jsonl"), "{failure}");
+        let model = || fs::read(path("model.safetensors")).unwrap();
+        assert_eq!(model(), safetensors::encode(&results(1).model));
+        assert!(path("summary.json").exists());
+
+        // The same in a folder that has no checkpoint of this run.
+        fs::remove_dir(path("events.jsonl")).unwrap();
+        let output = arguments(folder.path(), true).prepare().unwrap().unwrap();
+        fs::create_dir(path("events.jsonl")).unwrap();
+        assert!(results(3).write(&output).is_err());
+        assert_eq!(model(), safetensors::encode(&results(3).model));
+        assert!(!path("summary.json").exists());
+    }
+
+    #[test]
+    fn a_folder_with_the_name_of_a_result_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir(folder.path().join("rounds.jsonl")).unwrap();
+        let failure = arguments(folder.path(), true).prepare().unwrap_err();
+        assert_eq!(failure.code(), 2);
+        assert!(failure.to_string().contains("a folder named rounds.jsonl"));
     }
 }

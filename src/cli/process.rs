@@ -21,6 +21,10 @@ use super::{Failure, failure::in_full};
 /// coordinator have waited for theirs before: what still computes then does not look at its flag.
 const LAST_WAIT: Duration = Duration::from_secs(3);
 
+/// A further signal so soon after the first is the same wish. `timeout` signals its child and then its process group;
+/// a key that is held down repeats.
+const SAME_SIGNAL: Duration = Duration::from_secs(1);
+
 /// Whether a thread did not stop in time.
 static STILL_COMPUTES: AtomicBool = AtomicBool::new(false);
 
@@ -68,8 +72,8 @@ fn end_at_once(code: u8) -> ! {
     low_level::exit(code.into())
 }
 
-/// Ctrl-C, SIGTERM or SIGHUP (the terminal was closed): the first asks the command to end cleanly, the second ends the
-/// process at once, whatever still computes.
+/// Ctrl-C, SIGTERM or SIGHUP (the terminal was closed): the first asks the command to end cleanly. One that comes more than
+/// a second later ends the process at once, whatever still computes.
 #[derive(Debug, Clone)]
 pub struct Interrupt(watch::Receiver<bool>);
 
@@ -89,8 +93,13 @@ impl Interrupt {
             // After SIGHUP the terminal is gone, and nobody can read it.
             let _ = writeln!(io::stderr(), "ending; Ctrl-C again ends at once");
             interrupted.send_replace(true);
-            signals.next().await;
-            end_at_once(Failure::Interrupted.code());
+            let first = Instant::now();
+            loop {
+                signals.next().await;
+                if first.elapsed() > SAME_SIGNAL {
+                    end_at_once(Failure::Interrupted.code());
+                }
+            }
         });
         Ok(Self(receiver))
     }

@@ -13,9 +13,10 @@ use super::{
     DeviceArgs, Failure, Interrupt, JobArgs, JobProgress, Results, RunSummary, Screen, TrainerArgs,
     block_on,
     failure::in_full,
-    job::{read_model, read_text},
+    job::read_model,
     output::{OutputArgs, OutputFolder, last_line},
     rounds_table,
+    text_file::{RECORD, SMALL, read_text},
     values::{at_least_one, seconds, setting},
 };
 use crate::{
@@ -149,17 +150,20 @@ impl SimulateArgs {
     ) -> Result<(), Failure> {
         let results = results(result);
         // Before anything is printed: standard output may be closed, and the results must not be lost for that.
-        if let Some(folder) = &output {
-            results.write(folder)?;
-        }
+        let written = match &output {
+            Some(folder) => results.write(folder),
+            None => Ok(()),
+        };
         let summary = &results.summary;
         if self.json {
             screen.print_json(summary)?;
         } else {
             screen.print(&rounds_table(&results.rounds).to_string())?;
-            let folder = output.as_ref().map(OutputFolder::path);
-            screen.print(&last_line(summary, folder))?;
+            // If the files could not be written, the error says so instead.
+            let folder = output.as_ref().filter(|_| written.is_ok());
+            screen.print(&last_line(summary, folder.map(OutputFolder::path)))?;
         }
+        written?;
         if let Some(warning) = &summary.warning {
             screen.note(&format!("warning: {warning}"));
         }
@@ -190,7 +194,19 @@ impl SimulateArgs {
                 initial: None,
             }));
         }
-        let summary = read_summary(&summary)?;
+        let path = summary;
+        let summary = read_summary(&path)?;
+        let of_summary = summary.rounds_committed + summary.rounds_abandoned;
+        if of_summary != rounds.len() {
+            return Err(Failure::of_file(
+                file,
+                format!(
+                    "has {}, and {} says {of_summary}: the two are not of the same run, or a part is missing",
+                    plural(rounds.len(), "round"),
+                    path.display()
+                ),
+            ));
+        }
         if summary.initial_digest.is_none() {
             screen.note(
                 "warning: the recorded run is of an earlier version, so that the initial model is not checked",
@@ -289,7 +305,7 @@ fn describe(spec: &JobSpec, workers: usize) -> String {
 }
 
 fn read_rounds(file: &Path) -> Result<Vec<RoundRecord>, Failure> {
-    let text = read_text(file)?;
+    let text = read_text(file, RECORD)?;
     parse_rounds(&text).map_err(|(line, problem)| {
         let problem = format!("line {line} is no record of a round: {}", plain(&problem));
         Failure::of_file(file, problem)
@@ -297,7 +313,7 @@ fn read_rounds(file: &Path) -> Result<Vec<RoundRecord>, Failure> {
 }
 
 fn read_summary(file: &Path) -> Result<RunSummary, Failure> {
-    let text = read_text(file)?;
+    let text = read_text(file, SMALL)?;
     serde_json::from_str(&text).map_err(|error| {
         let problem = format!("it is no summary of a run: {}", plain(&error.to_string()));
         Failure::of_file(file, problem)

@@ -1,10 +1,13 @@
 //! The join token, as an argument, an environment variable or a file.
 
-use std::{env, fs, path::PathBuf};
+use std::{env, path::PathBuf};
 
 use clap::Args;
 
-use super::Failure;
+use super::{
+    Failure,
+    text_file::{SMALL, read_text},
+};
 use crate::protocol::Token;
 
 /// The environment variable that a token is read from if no argument has one.
@@ -31,9 +34,8 @@ impl TokenArgs {
     pub fn token(&self) -> Result<Option<Token>, Failure> {
         let text = match &self.join_token_file {
             Some(file) => {
-                let text = fs::read_to_string(file).map_err(|error| {
-                    Failure::unusable(format!("--join-token-file {}", file.display()), &error)
-                })?;
+                let text = read_text(file, SMALL)
+                    .map_err(|failure| Failure::Usage(format!("--join-token-file {failure}")))?;
                 // Editors end a file with a line break.
                 Some(text.trim().to_string())
             }
@@ -60,6 +62,8 @@ impl TokenArgs {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]

@@ -18,10 +18,14 @@ pub(super) fn seconds(text: &str) -> Result<Duration, String> {
     let number: f64 = text
         .parse()
         .map_err(|_| "not a number of seconds, such as 10 or 0.5".to_string())?;
-    // It also refuses what parses as a number and is no time: `-1`, `NaN`, `inf`.
+    if number.is_nan() || number <= 0.0 {
+        return Err("must be above 0".to_string());
+    }
     match Duration::try_from_secs_f64(number) {
-        Ok(duration) if !duration.is_zero() => Ok(duration),
-        _ => Err("must be above 0".to_string()),
+        // Deadlines are counted in milliseconds: less would be no time.
+        Ok(duration) if duration >= Duration::from_millis(1) => Ok(duration),
+        Ok(_) => Err("too short: 0.001 is the least".to_string()),
+        Err(_) => Err("too long".to_string()),
     }
 }
 
@@ -60,6 +64,14 @@ pub(super) fn bytes(text: &str) -> Result<u64, String> {
     number
         .checked_mul(factor)
         .ok_or_else(|| "too large".to_string())
+}
+
+/// A number of bytes, as [`bytes`] reads it, for a limit that lets nothing pass if it is zero.
+pub(super) fn bytes_above_0(text: &str) -> Result<u64, String> {
+    match bytes(text)? {
+        0 => Err("must be above 0".to_string()),
+        number => Ok(number),
+    }
 }
 
 /// An address to listen on: `127.0.0.1:8000`, an address alone (port 8000), or a port alone (loopback).
@@ -150,9 +162,20 @@ mod tests {
     #[test]
     fn times_and_sizes_are_read_and_nonsense_is_refused() {
         assert_eq!(seconds("0.2"), Ok(Duration::from_millis(200)));
-        for text in ["0", "-1", "NaN", "inf", "soon", ""] {
-            assert!(seconds(text).is_err(), "{text}");
+        for (text, expected) in [
+            ("0", "must be above 0"),
+            ("-1", "must be above 0"),
+            ("NaN", "must be above 0"),
+            ("1e-9", "too short: 0.001 is the least"),
+            ("1e300", "too long"),
+            ("inf", "too long"),
+            ("soon", "not a number of seconds, such as 10 or 0.5"),
+            ("", "not a number of seconds, such as 10 or 0.5"),
+        ] {
+            assert_eq!(seconds(text), Err(expected.to_string()), "{text}");
         }
+        assert_eq!(bytes_above_0("1KiB"), Ok(1024));
+        assert_eq!(bytes_above_0("0KiB"), Err("must be above 0".to_string()));
         assert_eq!(bytes("1048576"), Ok(1 << 20));
         assert_eq!(bytes("16MiB"), Ok(16 << 20));
         assert_eq!(bytes("8g"), Ok(8 << 30));

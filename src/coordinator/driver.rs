@@ -51,7 +51,7 @@ impl Coordinator {
         let mut state = self.state();
         // Workers first: if a round ends at the same moment, the next one begins with the leases as they are now.
         for worker in state.expire(now) {
-            tracing::warn!(%worker, "worker lost: it was not heard of for too long");
+            tracing::warn!(%worker, "worker lost: it has been silent for longer than --worker-expiry");
             self.worker_lost(&mut state, worker);
         }
         if let Some(job) = state.running

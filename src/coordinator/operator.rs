@@ -138,7 +138,7 @@ impl Coordinator {
             Some(expected) if shown.is_some_and(|shown| expected.matches(shown)) => Ok(()),
             Some(_) => Err(Refusal::new(
                 RefusalKind::Unauthorized,
-                "the join token is missing or wrong: show the coordinator's with --join-token or FEDAVG_JOIN_TOKEN",
+                "the join token is missing or wrong: show the coordinator's with --join-token-file or FEDAVG_JOIN_TOKEN",
             )),
             None if caller.peer.is_here() => Ok(()),
             None => Err(Refusal::new(

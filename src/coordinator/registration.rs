@@ -35,9 +35,14 @@ impl Coordinator {
         // Only live workers count. Of those that are gone, the roster keeps `WorkerLimits::keep`.
         if state.roster.live_count() >= self.0.config.workers.max {
             let detail = format!(
-                "{} workers are registered already",
+                "{} workers are registered already, and that is the most; the coordinator's --max-workers raises it",
                 self.0.config.workers.max
             );
+            // Each of those that wait tries again every few seconds: once is enough for the operator.
+            if !state.told_full {
+                state.told_full = true;
+                tracing::warn!(name = registration.name, "a worker must wait: {detail}");
+            }
             return Err(Refusal::new(RefusalKind::Busy, detail));
         }
         // All that can refuse comes before `retire`: a worker that is refused must not take the place of another one.
@@ -64,6 +69,7 @@ impl Coordinator {
             replaces,
         };
         let worker = state.register(info, now);
+        state.told_full = false;
         // Before the leases move, so that the log tells the reason first. A worker that left in order was not lost:
         // nothing to tell.
         if let Some(former) = replaces.filter(|_| was_lost) {
@@ -166,7 +172,7 @@ fn check_name(
         return Ok(());
     }
     let detail = format!(
-        "worker {namesake} has the name {:?} and is live: it was heard of {} s ago. Choose another --name; if this is the same \
+        "worker {namesake} has the name {:?} and is live: its last request came {} s ago. Choose another --name; if this is the same \
          worker, started again, wait until worker {namesake} is lost, after {} s of silence",
         registration.name,
         now.since(record.last_seen).as_secs(),

@@ -33,6 +33,8 @@ pub(super) struct State {
     pub running: Option<JobId>,
     /// Polls to let go on, once the commands are carried out.
     pub woken: Vec<Arc<Notify>>,
+    /// Whether the log has said that no more workers can register.
+    pub told_full: bool,
     /// The deadline that the time keeper waits for.
     pub armed: Option<Timestamp>,
     last_job: u64,
@@ -66,6 +68,7 @@ impl State {
             queue: VecDeque::new(),
             running: None,
             woken: Vec::new(),
+            told_full: false,
             armed: None,
             last_job: 0,
             last_request: 0,

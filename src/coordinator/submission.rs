@@ -152,7 +152,10 @@ impl Coordinator {
         if state.queue.len() < self.0.config.jobs.max_queued {
             Ok(())
         } else {
-            let detail = format!("{} jobs are waiting already", state.queue.len());
+            let detail = format!(
+                "{} jobs are waiting already, and that is the most (--max-queued): submit it again when one has ended",
+                state.queue.len()
+            );
             Err(Refusal::new(RefusalKind::Busy, detail))
         }
     }

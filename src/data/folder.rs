@@ -5,7 +5,6 @@
 //! `test/` by themselves, and a class without test images would shift every label after it.
 
 use std::fs;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::thread;
 
@@ -13,6 +12,7 @@ use burn_dataset::Dataset as _;
 use burn_dataset::vision::{Annotation, ImageDatasetItem, ImageFolderDataset, PixelData};
 
 use super::{Augmentation, DataError, Dataset, ImageSet, ImageShape, Normalization};
+use crate::panics;
 
 /// What burn-dataset decodes.
 const EXTENSIONS: [&str; 4] = ["bmp", "jpg", "jpeg", "png"];
@@ -146,7 +146,7 @@ fn decode_one(
     path: &Path,
 ) -> Result<Decoded, DataError> {
     // burn-dataset panics on a file that it cannot decode.
-    let item = catch_unwind(AssertUnwindSafe(|| images.get(index)))
+    let item = panics::caught(|| images.get(index))
         .map_err(|_| DataError::malformed(path, "it cannot be decoded"))?
         .map_err(|error| DataError::malformed(path, error.to_string()))?;
     let Annotation::Label(label) = item.annotation else {

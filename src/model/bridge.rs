@@ -19,18 +19,17 @@ mod export;
 mod import;
 mod pytorch;
 
-use std::{
-    any::Any,
-    panic::{AssertUnwindSafe, catch_unwind},
-    sync::Arc,
-};
+use std::sync::Arc;
 
 use burn::module::Module;
 pub use error::BridgeError;
 
 #[cfg(doc)]
 use crate::parameters::Role;
-use crate::parameters::{Layout, Parameters};
+use crate::{
+    panics,
+    parameters::{Layout, Parameters},
+};
 
 /// The module's values, with the layout that [`layout_of`] gives.
 ///
@@ -88,19 +87,7 @@ pub(crate) fn fill<M: Module>(module: M, parameters: &Parameters) -> Result<M, B
 }
 
 fn guarded<T>(action: impl FnOnce() -> Result<T, BridgeError>) -> Result<T, BridgeError> {
-    catch_unwind(AssertUnwindSafe(action))
-        .unwrap_or_else(|panic| Err(BridgeError::Panicked(panic_text(&*panic))))
-}
-
-/// What a caught panic said, in one line.
-pub(crate) fn panic_text(panic: &(dyn Any + Send)) -> String {
-    let text = panic
-        .downcast_ref::<String>()
-        .map(String::as_str)
-        .or_else(|| panic.downcast_ref::<&str>().copied())
-        .unwrap_or("no message");
-    let line: Vec<&str> = text.split_whitespace().collect();
-    line.join(" ")
+    panics::caught(action).unwrap_or_else(|text| Err(BridgeError::Panicked(text)))
 }
 
 #[cfg(test)]

@@ -1,5 +1,7 @@
 //! Why examples could not be dealt.
 
+use crate::words::plural;
+
 /// Why a partition was refused. Each is a mistake in the job or a mismatch between job and dataset, never bad luck.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[non_exhaustive]
@@ -51,8 +53,9 @@ pub enum PartitionError {
     },
     /// A label would have no client, so that its examples would be left over.
     #[error(
-        "{clients} clients with {labels_per_client} labels each cannot hold the {labels} labels of the data: \
-         ask for at least {least} labels per client"
+        "{clients} clients with {} each cannot hold the {labels} labels of the data: ask for at least {least} labels per \
+         client",
+        plural(labels_per_client, "label")
     )]
     LabelsLeftOver {
         /// Clients of the job.
@@ -66,7 +69,8 @@ pub enum PartitionError {
     },
     /// More labels per client than there are labels.
     #[error(
-        "{labels_per_client} labels per client are more than the {labels} labels of the data: ask for at most {labels}"
+        "{} per client: more than the {labels} of the data; ask for at most {labels}",
+        plural(labels_per_client, "label")
     )]
     TooManyLabelsPerClient {
         /// Labels per client asked for.

@@ -130,23 +130,13 @@ impl Spool for MemorySpool {
         round: RoundId,
         accepted: &[(ClientId, RequestId)],
     ) -> Result<Vec<Report>, SpoolError> {
-        let stored = self.stored();
-        let mut reports = Vec::with_capacity(accepted.len());
-        for &(client, upload) in accepted {
-            let key = SpoolKey {
-                job,
-                round,
-                client,
-                upload,
-            };
-            let found = stored.get(&key).ok_or(SpoolError::Missing { client })?;
+        SpoolKey::accepted_reports(&self.stored(), job, round, accepted, |client, found| {
             let mut payloads: Vec<(String, Arc<dyn BlockReader + Send + Sync>)> = Vec::new();
             for (name, encoded) in found.payloads.iter() {
                 payloads.push((name.to_string(), Arc::new(encoded.clone())));
             }
-            reports.push(Report::new(client, round, found.metadata.clone(), payloads));
-        }
-        Ok(reports)
+            Report::new(client, round, found.metadata.clone(), payloads)
+        })
     }
 
     fn forget(&self, key: SpoolKey) {

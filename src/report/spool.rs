@@ -1,6 +1,6 @@
 //! What keeps accepted reports until their round closes, as traits. It never decides which report counts.
 
-use std::{ops::RangeInclusive, sync::Arc};
+use std::{collections::BTreeMap, ops::RangeInclusive, sync::Arc};
 
 use thiserror::Error;
 
@@ -27,6 +27,32 @@ pub struct SpoolKey {
 }
 
 impl SpoolKey {
+    /// The reports that a round accepted, out of all that a spool has stored.
+    ///
+    /// # Errors
+    ///
+    /// [`SpoolError::Missing`] names the first client whose report is not there.
+    pub(crate) fn accepted_reports<S>(
+        stored: &BTreeMap<Self, S>,
+        job: JobId,
+        round: RoundId,
+        accepted: &[(ClientId, RequestId)],
+        report: impl Fn(ClientId, &S) -> Report,
+    ) -> Result<Vec<Report>, SpoolError> {
+        let mut reports = Vec::with_capacity(accepted.len());
+        for &(client, upload) in accepted {
+            let key = Self {
+                job,
+                round,
+                client,
+                upload,
+            };
+            let found = stored.get(&key).ok_or(SpoolError::Missing { client })?;
+            reports.push(report(client, found));
+        }
+        Ok(reports)
+    }
+
     /// All keys that a round of a job can have, in order.
     pub fn of_round(job: JobId, round: RoundId) -> RangeInclusive<Self> {
         let first = Self {

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use tokio::{sync::watch, task::JoinSet};
 
 use crate::{
+    Cause,
     coordinator::Coordinator,
-    transport::InProcess,
+    transport::{InProcess, TransportError},
     worker::{TrainerFactory, Worker, WorkerConfig, WorkerError, WorkerTotals},
 };
 
@@ -41,8 +42,14 @@ impl Workers {
     /// Why one of them ended by itself; as long as none has, this waits.
     pub async fn failed(&mut self) -> WorkerError {
         while let Some(ended) = self.running.join_next().await {
-            if let Ok(Err(error)) = ended {
-                return error;
+            match ended {
+                Ok(Err(error)) => return error,
+                Ok(Ok(_)) => {}
+                // A panic of a trainer is caught before; this one is a defect of the worker. Without it the run would wait
+                // for a worker that is gone.
+                Err(error) => {
+                    return WorkerError::Transport(TransportError::Protocol(Cause::of(error)));
+                }
             }
         }
         // This is one branch of a `select!`: it must not end without an error to tell.

@@ -82,23 +82,13 @@ impl Spool for FileSpool {
         round: RoundId,
         accepted: &[(ClientId, RequestId)],
     ) -> Result<Vec<Report>, SpoolError> {
-        let stored = self.0.stored();
-        let mut reports = Vec::with_capacity(accepted.len());
-        for &(client, upload) in accepted {
-            let key = SpoolKey {
-                job,
-                round,
-                client,
-                upload,
-            };
-            let found = stored.get(&key).ok_or(SpoolError::Missing { client })?;
+        SpoolKey::accepted_reports(&self.0.stored(), job, round, accepted, |client, found| {
             let mut payloads: Vec<(String, Arc<dyn BlockReader + Send + Sync>)> = Vec::new();
             for (name, reader) in &found.payloads {
                 payloads.push((name.clone(), Arc::new(reader.clone())));
             }
-            reports.push(Report::new(client, round, found.metadata.clone(), payloads));
-        }
-        Ok(reports)
+            Report::new(client, round, found.metadata.clone(), payloads)
+        })
     }
 
     fn forget(&self, key: SpoolKey) {

@@ -7,7 +7,6 @@
 use std::{
     collections::BTreeMap,
     fmt,
-    panic::{AssertUnwindSafe, catch_unwind},
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
@@ -18,7 +17,10 @@ use super::{
     rows::{Rows, Scratch},
     state::check_finite,
 };
-use crate::parameters::{BlockError, FoldBlock, Role};
+use crate::{
+    panics,
+    parameters::{BlockError, FoldBlock, Role},
+};
 
 /// Takes the next version's values while they are folded.
 ///
@@ -325,11 +327,7 @@ fn each_block(
 
 /// Runs a strategy's own code; a panic in it is an error with its message, on whatever thread it happens.
 fn guarded(work: impl FnOnce()) -> Result<(), StrategyError> {
-    catch_unwind(AssertUnwindSafe(work)).map_err(|panic| {
-        let text = panic.downcast_ref::<&str>().map(|text| text.to_string());
-        let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
-        StrategyError::Panicked(text.unwrap_or_else(|| "without a message".to_string()))
-    })
+    panics::caught(work).map_err(StrategyError::Panicked)
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

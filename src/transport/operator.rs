@@ -294,7 +294,7 @@ pub enum OperatorError {
     #[error("the model did not come whole: try again")]
     Body(#[from] BodyError),
     /// What was read could not be written.
-    #[error("the model can't be written: is the disk full?")]
+    #[error("the model can't be written")]
     Write(#[source] io::Error),
 }
 

@@ -28,8 +28,10 @@ pub enum BodyError {
     /// It broke off, and what it was a part of is not there any more.
     #[error("the body broke off, and is another one by now")]
     Changed,
-    /// It is larger than the limit.
-    #[error("the body is larger than the limit of {limit} bytes")]
+    /// It is larger than what the coordinator receives.
+    #[error(
+        "the body has more than {limit} bytes, and that is the most; the coordinator's --max-body raises it"
+    )]
     TooLarge {
         /// The limit.
         limit: u64,

@@ -14,11 +14,7 @@ mod optimizer;
 mod registry;
 mod tally;
 
-use std::{
-    fmt,
-    panic::{AssertUnwindSafe, catch_unwind},
-    sync::Arc,
-};
+use std::{fmt, sync::Arc};
 
 use burn::{module::Module, optim::GradientsParams, tensor::Device};
 use generator::lock_generator;
@@ -30,6 +26,7 @@ use tally::Tally;
 use super::{ClientContext, EvalTask, LocalTrainer, LocalUpdate, Partition, TrainError, TrainTask};
 use crate::{
     model::{self, BridgeError},
+    panics,
     parameters::{Layout, Parameters, safetensors::check_finite},
     rng::{ChaCha8Rng, Purpose, keyed},
     round::Evaluation,
@@ -230,8 +227,7 @@ fn too_many(count: usize) -> TrainError {
 /// Runs what calls burn, whose way to report a wrong shape is a panic.
 fn guarded<T>(action: impl FnOnce() -> Result<T, TrainError>) -> Result<T, TrainError> {
     // A panic leaves nothing half changed: module, optimizer and tally are of this call alone.
-    catch_unwind(AssertUnwindSafe(action))
-        .unwrap_or_else(|panic| Err(TrainError::Panicked(model::panic_text(&*panic))))
+    panics::caught(action).unwrap_or_else(|text| Err(TrainError::Panicked(text)))
 }
 
 impl From<BridgeError> for TrainError {

@@ -75,11 +75,17 @@ pub(super) async fn persist<T: Transport>(
 ) -> Result<Response, WorkerError> {
     let start = Instant::now();
     let mut waits = config.backoff.waits();
+    let mut was_told = false;
     loop {
         // Made for each try: what a poll says that the worker is busy with changes meanwhile.
         let error = match transport.send(request()).await {
             // A coordinator that is busy is as one that can't be reached: the same request is granted later.
             Ok(Response::Refused(refusal)) if refusal.kind == RefusalKind::Busy => {
+                // Once: it can last for hours, and each try says the same.
+                if !was_told {
+                    was_told = true;
+                    tracing::warn!(%refusal, "the coordinator is busy: trying again until it is not");
+                }
                 TransportError::Unreachable(Cause::of(refusal))
             }
             Ok(response) => return Ok(response),

@@ -138,6 +138,7 @@ impl<T: Transport> Session<T> {
     ) -> Result<(), Failure> {
         // Not by `persist`, whose patience is the worker's: a report is of use to the end of its round.
         let mut waits = self.config.backoff.waits();
+        let mut was_told = false;
         loop {
             let request = Request::Report {
                 credentials: self.credentials(),
@@ -155,9 +156,12 @@ impl<T: Transport> Session<T> {
                 Ok(Response::Refused(refusal)) if !refusal.kind.is_transient() => {
                     return Err(Failure::Refused(refusal));
                 }
-                Ok(Response::Refused(refusal)) => {
+                // Once for each report: every try says the same.
+                Ok(Response::Refused(refusal)) if !was_told => {
+                    was_told = true;
                     tracing::warn!(%refusal, "report not taken yet: trying again")
                 }
+                Ok(Response::Refused(_)) => {}
                 Ok(other) => return Err(Failure::Unable(unexpected(&other).to_string())),
                 Err(error) if !error.is_transient() => {
                     return Err(Failure::Unable(error.to_string()));

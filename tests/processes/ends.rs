@@ -115,8 +115,10 @@ fn a_signal_cancels_a_simulation_and_keeps_what_it_has() {
     );
     let mut simulation = Process::start(&mut binary(env!("CARGO_BIN_EXE_fedavg"), &arguments));
     simulation.err.until("round 3: version 3");
-    // The terminal was closed; Ctrl-C and SIGTERM take the same way.
+    // The terminal was closed; Ctrl-C and SIGTERM take the same way. What closes it may send a second signal at once, which
+    // must not cost the results.
     simulation.hang_up();
+    simulation.interrupt();
     let ended = simulation.finish();
     assert_eq!(ended.code, Some(130), "{ended:?}");
     let read = |name: &str| fs::read_to_string(folder.path().join(name)).unwrap();
@@ -135,13 +137,18 @@ fn ctrl_c_stops_watching_a_job_and_the_job_goes_on() {
         "submit --clients 2 --rounds 1000000 --watch --coordinator {}",
         deployment.url
     );
-    let mut submitted = Process::start(&mut binary(env!("CARGO_BIN_EXE_fedavg"), &arguments));
-    submitted.err.until("round 1: version 1");
-    submitted.interrupt();
-    let ended = submitted.finish();
-    assert_eq!(ended.code, Some(130), "{ended:?}");
-    let advice = "\"fedavg watch 1\" shows it, \"fedavg cancel 1\" ends it";
-    assert!(ended.err.contains(advice), "{ended:?}");
+    for arguments in [
+        arguments,
+        format!("watch 1 --coordinator {}", deployment.url),
+    ] {
+        let mut watching = Process::start(&mut binary(env!("CARGO_BIN_EXE_fedavg"), &arguments));
+        watching.err.until("round 1: version 1");
+        watching.interrupt();
+        let ended = watching.finish();
+        assert_eq!(ended.code, Some(130), "{ended:?}");
+        let advice = "\"fedavg watch 1\" shows it, \"fedavg cancel 1\" ends it";
+        assert!(ended.err.contains(advice), "{ended:?}");
+    }
     assert_eq!(deployment.operator("cancel 1").code, Some(0));
 }
 
@@ -186,6 +193,20 @@ fn a_model_that_is_written_to_standard_output_is_the_model_alone() {
         assert_eq!(output.status.code(), Some(0));
         assert!(output.stdout == fs::read(&file).unwrap(), "{flag}");
     }
+    let (reader, writer) = pipe().unwrap();
+    drop(reader);
+    let arguments = format!(
+        "model download 1 --output /dev/stdout --coordinator {}",
+        deployment.url
+    );
+    let mut unread = binary(env!("CARGO_BIN_EXE_fedavg"), &arguments);
+    let output = unread
+        .stdout(writer)
+        .stderr(Stdio::piped())
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(141));
+    assert!(output.stderr.is_empty(), "{output:?}");
     // Redirected to the end of a file, as `>>` does.
     let appended = folder.path().join("appended");
     fs::write(&appended, "before").unwrap();

@@ -206,6 +206,31 @@ fn a_job_without_a_worker_says_what_it_waits_for_and_fails_at_its_deadline() {
 }
 
 #[test]
+fn a_job_whose_reports_are_too_large_to_be_received_fails_and_says_so() {
+    let deployment = Deployment::with("--bind 127.0.0.1:0 --max-body 1KiB");
+    let _worker = deployment.worker("only");
+    let run = deployment.operator("submit --clients 2 --max-attempts 1 --watch");
+    assert_eq!(run.code, Some(1), "{run:?}");
+    let last = run.err.lines().last().unwrap();
+    let why = "the body has more than 1024 bytes, and that is the most; the coordinator's --max-body raises it";
+    assert!(last.contains(why), "{run:?}");
+}
+
+#[test]
+fn a_worker_that_has_to_wait_for_a_place_says_so_and_gets_it() {
+    let deployment = Deployment::with("--bind 127.0.0.1:0 --max-workers 1");
+    let first = deployment.worker("first");
+    let mut second = deployment.start_worker("--name second");
+    let line = second.err.until("the coordinator is busy");
+    assert!(line.contains("--max-workers"), "{line}");
+    first.interrupt();
+    second.err.until("registered");
+    let coordinator = deployment.stop();
+    let told = coordinator.err.matches("a worker must wait").count();
+    assert_eq!(told, 1, "{}", coordinator.err);
+}
+
+#[test]
 fn a_job_says_which_workers_are_there_that_can_not_train_it() {
     let deployment = Deployment::start();
     let _workers = [deployment.worker("one"), deployment.worker("two")];

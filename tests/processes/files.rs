@@ -95,19 +95,19 @@ fn a_replay_needs_the_summary_all_rounds_and_the_same_initial_model() {
     );
 
     let text = fs::read_to_string(&rounds).unwrap();
-    let without_second: Vec<_> = text
-        .lines()
-        .enumerate()
-        .filter(|(line, _)| *line != 1)
-        .collect();
-    let lines: Vec<_> = without_second.iter().map(|(_, line)| *line).collect();
-    fs::write(&rounds, lines.join("\n")).unwrap();
-    let refused = fedavg(&replay);
-    assert_eq!(refused.code, Some(2), "{refused:?}");
-    assert!(
-        refused.err.contains("round 3 in place of round 2"),
-        "{refused:?}"
-    );
+    let lines: Vec<_> = text.lines().collect();
+    for (kept, problem) in [
+        (vec![lines[0], lines[2]], "summary.json says 3"),
+        (
+            vec![lines[0], lines[2], lines[2]],
+            "round 3 in place of round 2",
+        ),
+    ] {
+        fs::write(&rounds, kept.join("\n")).unwrap();
+        let refused = fedavg(&replay);
+        assert_eq!(refused.code, Some(2), "{refused:?}");
+        assert!(refused.err.contains(problem), "{refused:?}");
+    }
 
     fs::remove_file(place("first/summary.json")).unwrap();
     let refused = fedavg(&replay);

@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep};
 
 use super::Client;
 use crate::{
-    cli::{Failure, JobProgress, Screen},
+    cli::{Failure, Interrupt, JobProgress, Screen},
     ids::JobId,
     protocol::LoggedEvent,
     round::{JobEvent, Outcome},
@@ -46,13 +46,15 @@ impl Follower<'_> {
                 Ok(mut events) => {
                     // An error ends the stream only: the next one goes on after the last entry that came.
                     while let Some(Ok(entry)) = events.next().await {
-                        (heard, last) = (Instant::now(), entry.sequence);
+                        last = entry.sequence;
                         pauses = growing_pauses();
                         show(&entry)?;
                         if let JobEvent::Ended(outcome) = entry.event {
                             return Ok(outcome);
                         }
                     }
+                    // The connection was there until now, also if nothing happened in the job for long.
+                    heard = Instant::now();
                     // A log that can't be read to its end (the coordinator's disk is broken) never has the event that ends
                     // this loop; the job's summary has its end all the same. If that fails, the next try tells why.
                     if let Ok(summary) = self
@@ -60,11 +62,9 @@ impl Follower<'_> {
                         .operator
                         .job(&self.client.caller, self.job)
                         .await
+                        && let Some(outcome) = summary.outcome
                     {
-                        heard = Instant::now();
-                        if let Some(outcome) = summary.outcome {
-                            return Ok(outcome);
-                        }
+                        return Ok(outcome);
                     }
                 }
                 Err(OperatorError::Transport(error))
@@ -79,13 +79,28 @@ impl Follower<'_> {
         }
     }
 
-    /// The same, for people or as JSON lines.
-    pub async fn show(
+    /// Shows the job to its end, or until Ctrl-C: then it says that the job goes on.
+    pub async fn until(
         &self,
+        interrupt: Interrupt,
         screen: &Screen,
         rounds: u32,
         as_json: bool,
     ) -> Result<Outcome, Failure> {
+        tokio::select! {
+            outcome = self.show(screen, rounds, as_json) => outcome,
+            () = interrupt.wait() => {
+                let job = self.job;
+                screen.note(&format!(
+                    "job {job} goes on; \"fedavg watch {job}\" shows it, \"fedavg cancel {job}\" ends it"
+                ));
+                Err(Failure::Interrupted)
+            }
+        }
+    }
+
+    /// Hands each event to the screen, as [`Self::follow`] does: for people, or as JSON lines.
+    async fn show(&self, screen: &Screen, rounds: u32, as_json: bool) -> Result<Outcome, Failure> {
         if as_json {
             return self.follow(|entry| screen.print_json(entry)).await;
         }

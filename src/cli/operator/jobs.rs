@@ -94,10 +94,7 @@ impl WatchArgs {
                 job: self.job,
                 patience: self.patience,
             };
-            let outcome = tokio::select! {
-                outcome = follower.show(screen, rounds, self.json) => outcome?,
-                () = interrupt.wait() => return Err(Failure::Interrupted),
-            };
+            let outcome = follower.until(interrupt, screen, rounds, self.json).await?;
             Failure::of_outcome(&outcome)
         })
     }

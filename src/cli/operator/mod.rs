@@ -5,6 +5,8 @@ mod jobs;
 mod submit;
 mod workers;
 
+use std::io;
+
 use clap::Args;
 
 pub use jobs::{CancelArgs, ResultsArgs, StatusArgs, WatchArgs};
@@ -66,6 +68,11 @@ impl Client {
                 coordinator: self.address.clone(),
                 source: error.into(),
             },
+            // The reader of a pipe has seen enough.
+            OperatorError::Write(error) if error.kind() == io::ErrorKind::BrokenPipe => {
+                Failure::OutputClosed
+            }
+            error @ OperatorError::Write(_) => Failure::because("the download broke off", error),
             error => Failure::because("the answer is lost", error),
         }
     }

@@ -70,15 +70,9 @@ impl SubmitArgs {
             };
             // Not before: until the job is submitted there is nothing to tell, and Ctrl-C ends the command by itself.
             let interrupt = Interrupt::listen()?;
-            let outcome = tokio::select! {
-                outcome = follower.show(screen, spec.rounds, self.json) => outcome?,
-                () = interrupt.wait() => {
-                    screen.note(&format!(
-                        "job {job} goes on; \"fedavg watch {job}\" shows it, \"fedavg cancel {job}\" ends it"
-                    ));
-                    return Err(Failure::Interrupted);
-                }
-            };
+            let outcome = follower
+                .until(interrupt, screen, spec.rounds, self.json)
+                .await?;
             // Also of a job that failed: its rounds say how far it came.
             print_results(screen, &client, job, self.json).await?;
             Failure::of_outcome(&outcome)

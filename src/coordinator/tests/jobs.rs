@@ -95,7 +95,7 @@ async fn a_round_without_reports_is_abandoned_and_the_job_fails_with_that_reason
         panic!("{summary:?}")
     };
     assert!(
-        reason.contains("the deadline has passed with 0 of 1"),
+        reason.contains("the deadline has passed (reports accepted: 0, needed: 1)"),
         "{reason}"
     );
     assert_eq!(

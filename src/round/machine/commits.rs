@@ -40,8 +40,7 @@ impl RoundMachine {
         } else {
             "the deadline has passed"
         };
-        let mut reason =
-            format!("{why} with {accepted} of {quorum} accepted reports that the quorum needs");
+        let mut reason = format!("{why} (reports accepted: {accepted}, needed: {quorum})");
         if let Some(failures) = failures::describe(current.failures()) {
             reason = format!("{reason}; {failures}");
         }

@@ -26,6 +26,15 @@ impl RoundMachine {
                 self.quorum()
             ));
         }
+        // Only now is it known how many clients there are, if the job has not said: as many as workers.
+        if let Some(goal) = self.config.limits.goal
+            && clients.len() < goal as usize
+        {
+            return self.fail(format!(
+                "the job has {}, and its goal is {goal} reports",
+                plural(clients.len(), "client")
+            ));
+        }
         self.clients = clients;
         self.log(JobEvent::Started {
             clients: self.clients.len() as u32,

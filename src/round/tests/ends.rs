@@ -223,7 +223,7 @@ fn the_end_of_a_job_whose_clients_failed_has_their_reason_once_with_client_and_w
     }
     assert_eq!(
         failure(&bench),
-        "attempt 3 of 3 was abandoned: too many clients have failed with 0 of 2 accepted reports that the quorum needs; \
+        "attempt 3 of 3 was abandoned: too many clients have failed (reports accepted: 0, needed: 2); \
          2 clients failed: out of memory; the first is client 0 (worker 1)"
     );
 }

@@ -77,7 +77,7 @@ fn below_the_quorum_a_round_is_abandoned_at_its_deadline_and_tried_again() {
     let reason = abandoned(&commands);
     assert_eq!(
         reason,
-        "the deadline has passed with 1 of 2 accepted reports that the quorum needs"
+        "the deadline has passed (reports accepted: 1, needed: 2)"
     );
     assert!(commands.contains(&Command::Discard { round: R1 }));
     let plans = |command: &Command| matches!(command, Command::Plan { round, version: ModelVersion(0), .. } if *round == R2);
@@ -112,7 +112,7 @@ fn attempts_are_bounded_and_the_job_then_fails_with_the_last_reason() {
     };
     assert_eq!(
         reason,
-        "attempt 3 of 3 was abandoned: the deadline has passed with 1 of 2 accepted reports that the quorum needs"
+        "attempt 3 of 3 was abandoned: the deadline has passed (reports accepted: 1, needed: 2)"
     );
 }
 
@@ -148,7 +148,10 @@ fn a_quorum_that_is_out_of_reach_is_not_waited_for() {
     let mut bench = Bench::collecting(config(), 1, 3);
     bench.give_up(W1, C0, R1);
     let (_, commands) = bench.give_up(W1, C1, R1);
-    assert!(abandoned(&commands).starts_with("too many clients have failed with 0 of 2"));
+    assert!(
+        abandoned(&commands)
+            .starts_with("too many clients have failed (reports accepted: 0, needed: 2)")
+    );
     assert_eq!(bench.phase(), "planning");
 }
 

@@ -181,27 +181,27 @@ async fn the_trainings_of_a_run_that_is_dropped_stop() {
     work.ended().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_worker_ends_when_its_trainings_have() {
-    let (spec, trainers, work) = endless(false);
+/// A coordinator with an endless job, whose only worker has ended once the work had begun.
+async fn after_the_worker(evaluates: bool) -> (Coordinator, Arc<Work>) {
+    let (spec, trainers, work) = endless(evaluates);
     let coordinator = Coordinator::builder(trainers.clone()).start();
     let here = Caller::in_process();
     coordinator.submit(&here, spec, None).await.unwrap();
     let transport = InProcess::new(Arc::new(coordinator.clone()));
     let worker = Worker::new(transport, trainers, WorkerConfig::new("only"));
     worker.run(work.begun()).await.unwrap();
+    (coordinator, work)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_ends_when_its_trainings_have() {
+    let (_coordinator, work) = after_the_worker(false).await;
     assert_eq!(work.live(), 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_coordinator_that_stops_ends_its_evaluation() {
-    let (spec, trainers, work) = endless(true);
-    let coordinator = Coordinator::builder(trainers.clone()).start();
-    let here = Caller::in_process();
-    coordinator.submit(&here, spec, None).await.unwrap();
-    let transport = InProcess::new(Arc::new(coordinator.clone()));
-    let worker = Worker::new(transport, trainers, WorkerConfig::new("only"));
-    worker.run(work.begun()).await.unwrap();
+    let (coordinator, work) = after_the_worker(true).await;
     assert_eq!(work.live(), 1);
     assert!(coordinator.stop(LIMIT).await);
     assert_eq!(work.live(), 0);

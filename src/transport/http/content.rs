@@ -4,7 +4,7 @@ use axum::{
     body::Body,
     http::{HeaderMap, StatusCode, header},
 };
-use futures_util::TryStreamExt;
+use futures_util::{FutureExt, TryStreamExt};
 use http_body::Body as _;
 
 use super::{
@@ -43,7 +43,11 @@ pub(super) fn digest(headers: &HeaderMap) -> Result<Option<Digest>, Problem> {
     }
 }
 
-/// The body as a stream of safetensors bytes within the limit, and its length if that is said.
+/// The body as a stream of safetensors bytes, and its length if that is said. The stream ends with an error as soon as the
+/// body is known to exceed the limit; that is at once if its length says so, before a byte is read.
+///
+/// An error of the stream, not an answer: the coordinator then notes that this client's report was refused. Without that,
+/// it would give the task to the worker again, for ever.
 pub(super) fn parameters(
     headers: &HeaderMap,
     body: Body,
@@ -53,11 +57,9 @@ pub(super) fn parameters(
         return Err(unsupported("the body must be application/octet-stream"));
     }
     let length = body.size_hint().exact();
-    if let Some(length) = length.filter(|length| *length > limit) {
-        let detail = format!(
-            "the body has {length} bytes, and {limit} is the most; the coordinator's --max-body raises it"
-        );
-        return Err(Problem::new(RefusalKind::TooLarge, detail));
+    if length.is_some_and(|length| length > limit) {
+        let refused = std::future::ready(Err(BodyError::TooLarge { limit }));
+        return Ok((Box::pin(refused.into_stream()), length));
     }
     // A chunked body has not said its length.
     let mut taken = 0u64;

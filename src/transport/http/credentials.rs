@@ -216,8 +216,15 @@ impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Ids<T> 
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
-        let ids = Path::<T>::from_request_parts(parts, state).await;
-        ids.map(|Path(ids)| Self(ids))
-            .map_err(|error| Problem::new(RefusalKind::NotFound, error.body_text()))
+        match Path::<T>::from_request_parts(parts, state).await {
+            Ok(Path(ids)) => Ok(Self(ids)),
+            Err(_) => {
+                let detail = format!(
+                    "no such path: each ID in {} must be a whole number",
+                    parts.uri.path()
+                );
+                Err(Problem::new(RefusalKind::NotFound, detail))
+            }
+        }
     }
 }

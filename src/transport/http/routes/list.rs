@@ -33,8 +33,9 @@ impl<S: Sync> FromRequestParts<S> for Part {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
-        let Query(part) = Query::<Self>::try_from_uri(&parts.uri)
-            .map_err(|error| malformed(error.body_text()))?;
+        let Query(part) = Query::<Self>::try_from_uri(&parts.uri).map_err(|_| {
+            malformed("after and limit must be whole numbers of at least 0".to_string())
+        })?;
         if part.limit == Some(0) {
             return Err(malformed("limit is 0, and must be 1 or more".to_string()));
         }

@@ -340,7 +340,10 @@ async fn what_is_too_large_is_refused_before_it_is_read() {
         let (status, code, _) = problem(&running.raw(request).await);
         assert_eq!((status, &*code), (413, "too_large"), "{line}");
     }
-    assert!(running.fake.asked.lock().unwrap().is_empty());
+    // The coordinator hears of the report alone: it must know that this client's was refused.
+    let asked = running.fake.asked.lock().unwrap();
+    assert_eq!(asked.len(), 1, "{asked:?}");
+    assert!(asked[0].starts_with("Report"), "{asked:?}");
 }
 
 #[tokio::test]

@@ -23,8 +23,8 @@ use crate::{
     round::{Excluded, JobEvent, Outcome},
     telemetry::{ClientMetrics, ClientMetricsLimit},
     transport::{
-        Answer, Caller, Credentials, Events, Handler, ModelBody, Operator, OperatorError, Page,
-        Peer, ReportBody, Request, Requester, Response,
+        Answer, BodyError, Caller, Credentials, Events, Handler, ModelBody, Operator,
+        OperatorError, Page, Peer, ReportBody, Request, Requester, Response,
     },
 };
 
@@ -295,11 +295,10 @@ impl Fake {
         let form = Form::new(Encoding::F32, self.model.layout().clone(), Roles::TRAINED);
         let mut decoder = BodyDecoder::new(Arc::new(BodyForm::one(DELTA, form)));
         let mut sink = MemorySink::default();
-        while let Some(piece) = bytes
-            .try_next()
-            .await
-            .map_err(|error| truncated(error.to_string()))?
-        {
+        while let Some(piece) = bytes.try_next().await.map_err(|error| match error {
+            BodyError::TooLarge { .. } => Refusal::new(RefusalKind::TooLarge, error.to_string()),
+            error => truncated(error.to_string()),
+        })? {
             decoder
                 .push(&piece, &mut sink)
                 .map_err(|error| malformed(error.to_string()))?;
