@@ -8,13 +8,10 @@ use serde::Serialize;
 
 use super::{Align, Failure, Screen, Table, failure::in_full, trainers::folder};
 use crate::data::{
-    Dataset,
+    Dataset, KNOWN,
     download::{self, Checksum, Download, DownloadError, Origin},
     open,
 };
-
-/// The datasets that every build knows.
-const KNOWN: [&str; 2] = ["digits", "cifar10"];
 
 /// List, check and download the datasets of this machine.
 #[derive(Debug, Clone, Args)]

@@ -44,5 +44,5 @@ pub use error::DataError;
 pub use folder::folder;
 pub use image_set::{ImageSet, ImageShape, LabelledImage};
 pub use location::{DATA_DIR_VARIABLE, data_dir};
-pub use source::{Source, open};
+pub use source::{KNOWN, Source, open};
 pub use transform::{Augmentation, Batch, Normalization, Transform};

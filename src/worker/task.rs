@@ -53,6 +53,8 @@ impl OpenJobs {
         message: &TaskMessage,
         stop: &Arc<AtomicBool>,
     ) -> Result<(), Failure> {
+        // The time that the task has left counts from here: what is fetched first takes a part of it.
+        let received = Instant::now();
         let job = self.open(session, message.job).await?;
         let model = job.model(session, message.version).await?;
         match &message.work {
@@ -65,7 +67,7 @@ impl OpenJobs {
                 expects,
             } => {
                 // As a length of time, since clocks of two machines differ.
-                let deadline = Instant::now() + Duration::from_millis(*remaining_ms);
+                let deadline = received + Duration::from_millis(*remaining_ms);
                 let partition = job.partition(session, message.client, *generation).await?;
                 let layout = model.layout().clone();
                 let mut task = TrainTask::new(message.round, message.client, partition);

@@ -88,7 +88,12 @@ impl WatchArgs {
         let client = self.connect.client()?;
         block_on(async {
             let interrupt = Interrupt::listen()?;
-            let rounds = client.job(self.job).await?.spec.rounds;
+            let summary = client.job(self.job).await?;
+            let rounds = summary.spec.rounds;
+            // A job that waits its turn has no events: without this line, nothing would be seen.
+            if summary.phase == "queued" && !self.json {
+                screen.note(&format!("job {}: {}", self.job, summary.detail));
+            }
             let follower = Follower {
                 client: &client,
                 job: self.job,

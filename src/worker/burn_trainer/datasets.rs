@@ -44,7 +44,7 @@ impl Datasets {
 
     /// Every dataset that is here: the known ones that can be read, and those that were handed in or named before.
     pub(super) fn here(&self) -> Vec<(String, Arc<Dataset>)> {
-        for known in ["digits", "cifar10"] {
+        for known in data::KNOWN {
             // What is not here is not listed; whoever asks for it by name is told why.
             let _ = self.open(known);
         }
