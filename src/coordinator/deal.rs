@@ -1,6 +1,6 @@
 //! Dealing a job's data over its clients, and when it is worth dealing it again.
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::AtomicBool};
 
 use super::{capacity::current_capacities, state::State};
 use crate::{
@@ -26,6 +26,8 @@ pub(super) struct Deal {
     capacities: Vec<f64>,
     /// The number of examples of each client now.
     sizes: Vec<u64>,
+    /// Whether the job has ended.
+    over: Arc<AtomicBool>,
 }
 
 impl Deal {
@@ -36,6 +38,7 @@ impl Deal {
             capacities: current_capacities(state, job)?,
             spec: job.spec.clone(),
             sizes: sizes(&job.partitions),
+            over: job.over.clone(),
         })
     }
 
@@ -50,7 +53,8 @@ impl Deal {
             return Ok(None);
         }
         // Only `proportional:measured` is dealt again, and it looks at no labels.
-        deal(&self.spec, Examples::unlabelled(examples), &self.capacities).map(Some)
+        let examples = Examples::unlabelled(examples).until(&self.over);
+        deal(&self.spec, examples, &self.capacities).map(Some)
     }
 
     /// The number of examples that each client has by its capacity.
@@ -129,6 +133,7 @@ mod tests {
             spec,
             capacities: capacities.to_vec(),
             sizes: sizes.to_vec(),
+            over: Arc::default(),
         };
         let partitions = deal.again().unwrap()?;
         Some(super::sizes(&partitions))

@@ -253,7 +253,7 @@ impl Coordinator {
             let Some(job) = state.jobs.get(&id) else {
                 return;
             };
-            return self.spawn_prepare(id, job.spec.clone(), Host::eligible(state, job));
+            return self.spawn_prepare(job, Host::eligible(state, job));
         }
         if let Command::Deal { round } = command {
             match Deal::of(state, id) {

@@ -1,6 +1,6 @@
 //! Fixing a job's clients and dealing the data over them.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::atomic::AtomicBool};
 
 use super::{
     capacity::{Host, first_capacities},
@@ -24,12 +24,14 @@ pub(super) struct Prepared {
     pub owners: BTreeSet<String>,
 }
 
-/// Deals the data over the clients; `workers` are those that can train the job, in order of registration.
+/// Deals the data over the clients, unless that is `cancelled`; `workers` are those that can train the job, in order of
+/// registration.
 pub(super) fn prepare(
     spec: &JobSpec,
     trainers: &dyn TrainerFactory,
     workers: &[Host],
     config: &CoordinatorConfig,
+    cancelled: &AtomicBool,
 ) -> Result<Prepared, String> {
     if spec.partition.is_local() {
         return Ok(local(spec, workers, config));
@@ -61,6 +63,7 @@ pub(super) fn prepare(
         .map_or(workers.len(), |clients| clients as usize);
     // Before anything of this size is made.
     partition::check(&spec.partition, examples, count).map_err(|error| error.to_string())?;
+    let examples = examples.until(cancelled);
     let partitions = deal(spec, examples, &first_capacities(spec, workers, count))?;
     Ok(Prepared {
         clients: sizes(&partitions)

@@ -18,7 +18,6 @@ use super::{
 use crate::{
     cause::chain,
     ids::{ClientId, JobId, ModelVersion, RequestId, RoundId},
-    job::JobSpec,
     panics,
     round::Event,
     strategy::{ClientInfo, RoundContext},
@@ -30,8 +29,9 @@ const NO_MODEL: &str = "the model is not kept any more";
 const NO_PLAN: &str = "the round has no plan";
 
 impl Coordinator {
-    pub(super) fn spawn_prepare(&self, id: JobId, spec: JobSpec, workers: Vec<Host>) {
+    pub(super) fn spawn_prepare(&self, job: &Job, workers: Vec<Host>) {
         let coordinator = self.clone();
+        let (id, spec, over) = (job.id, job.spec.clone(), job.over.clone());
         self.later(move || {
             let prepared = caught(|| {
                 prepare(
@@ -39,6 +39,7 @@ impl Coordinator {
                     &*coordinator.0.trainers,
                     &workers,
                     &coordinator.0.config,
+                    &over,
                 )
             });
             let mut state = coordinator.state();

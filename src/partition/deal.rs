@@ -1,5 +1,7 @@
 //! What several partitioners use: shuffling, cutting in proportions, and keeping clients from being empty.
 
+use std::{cmp::Reverse, collections::BinaryHeap};
+
 use rand::RngExt;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
@@ -131,15 +133,24 @@ pub(super) fn hand_out(indices: &[u32], sizes: &[usize], lists: &mut [Vec<u32>])
 ///
 /// `least` must be at most examples / clients, which makes it attainable.
 pub(super) fn top_up(lists: &mut [Vec<u32>], least: usize, rng: &mut ChaCha8Rng) {
+    // The largest on top, and of equal ones the first, so that ties are decided the same way everywhere. Clients that
+    // receive are never in it: as long as one has fewer than `least`, another has more, and those that receive have at
+    // most `least`. Looking for the largest in all lists would take minutes with a million clients.
+    let mut rich = BinaryHeap::new();
+    for (client, list) in lists.iter().enumerate() {
+        if list.len() > least {
+            rich.push((list.len(), Reverse(client)));
+        }
+    }
     for poor in 0..lists.len() {
         while lists[poor].len() < least {
-            // The first of the largest, so that ties are decided the same way everywhere.
-            let rich = (0..lists.len())
-                .max_by_key(|&client| (lists[client].len(), std::cmp::Reverse(client)))
-                .unwrap_or(poor);
-            let at = rng.random_range(0..lists[rich].len() as u32) as usize;
-            let moved = lists[rich].swap_remove(at);
+            let Some((size, Reverse(largest))) = rich.pop() else {
+                return;
+            };
+            let at = rng.random_range(0..size as u32) as usize;
+            let moved = lists[largest].swap_remove(at);
             lists[poor].push(moved);
+            rich.push((size - 1, Reverse(largest)));
         }
     }
 }
@@ -185,6 +196,28 @@ mod tests {
             let sum: f64 = proportions.iter().sum();
             prop_assert!(sum.is_finite() && sum > 0.0, "{proportions:?}");
             prop_assert_eq!(sizes_by_proportion(1000, &proportions).iter().sum::<usize>(), 1000);
+        }
+
+        #[test]
+        fn top_up_takes_each_example_from_the_first_of_the_largest(
+            sizes in prop::collection::vec(0_usize..40, 1..30),
+            seed: u64,
+        ) {
+            let mut lists: Vec<Vec<u32>> = sizes.iter().map(|size| (0..*size as u32).collect()).collect();
+            let least = (sizes.iter().sum::<usize>() / sizes.len()).min(10);
+            let mut expected = lists.clone();
+            top_up(&mut lists, least, &mut ChaCha8Rng::seed_from_u64(seed));
+            let mut rng = ChaCha8Rng::seed_from_u64(seed);
+            for poor in 0..expected.len() {
+                while expected[poor].len() < least {
+                    let largest = expected.iter().map(Vec::len).max().unwrap();
+                    let first = expected.iter().position(|list| list.len() == largest).unwrap();
+                    let at = rng.random_range(0..largest as u32) as usize;
+                    let moved = expected[first].swap_remove(at);
+                    expected[poor].push(moved);
+                }
+            }
+            prop_assert_eq!(lists, expected);
         }
     }
 

@@ -52,6 +52,7 @@ impl Partitioner for Dirichlet {
         for _ in 0..DRAWS {
             lists = vec![Vec::new(); clients];
             for indices in &by_label {
+                examples.check_cancelled()?;
                 let proportions = dirichlet_proportions(clients, self.alpha, &mut rng);
                 hand_out(
                     indices,

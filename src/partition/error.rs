@@ -97,6 +97,9 @@ pub enum PartitionError {
         /// What was given.
         capacity: f64,
     },
+    /// It was cancelled while the examples were dealt.
+    #[error("dealing the examples was cancelled")]
+    Cancelled,
     /// `local` data stays with its worker.
     #[error("local data is not dealt: each worker is one client and keeps its own examples")]
     Local,

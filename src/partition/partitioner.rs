@@ -1,5 +1,7 @@
 //! What deals examples to clients, and what it may know of them.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use rand_chacha::ChaCha8Rng;
 
 use super::PartitionError;
@@ -15,6 +17,7 @@ use super::PartitionError;
 /// 3. No list is empty.
 /// 4. Each list is in ascending order.
 /// 5. The same arguments give the same lists, and the same refusals: randomness comes from `rng` alone.
+/// 6. If it can take longer than a second, it asks [`Examples::check_cancelled`] about as often, and ends with that refusal.
 ///
 /// It never panics. `partition::conformance` (feature `testing`) checks all of this.
 pub trait Partitioner: std::fmt::Debug + Send + Sync {
@@ -27,11 +30,13 @@ pub trait Partitioner: std::fmt::Debug + Send + Sync {
     ) -> Result<Vec<Vec<u32>>, PartitionError>;
 }
 
-/// What a partitioner may know of the examples: how many there are and, mostly, their labels.
+/// What a partitioner may know of the examples: how many there are, mostly their labels, and whether anybody still wants
+/// them dealt.
 #[derive(Debug, Clone, Copy)]
 pub struct Examples<'a> {
     count: usize,
     labels: Option<&'a [u16]>,
+    cancelled: Option<&'a AtomicBool>,
 }
 
 impl<'a> Examples<'a> {
@@ -40,6 +45,7 @@ impl<'a> Examples<'a> {
         Self {
             count: labels.len(),
             labels: Some(labels),
+            cancelled: None,
         }
     }
 
@@ -48,6 +54,28 @@ impl<'a> Examples<'a> {
         Self {
             count,
             labels: None,
+            cancelled: None,
+        }
+    }
+
+    /// The same examples, which are dealt only as long as this flag is not set: a million clients take minutes.
+    pub fn until(self, cancelled: &'a AtomicBool) -> Self {
+        Self {
+            cancelled: Some(cancelled),
+            ..self
+        }
+    }
+
+    /// Looks at the flag. Partitioners ask in every loop whose length grows with clients times labels.
+    ///
+    /// # Errors
+    ///
+    /// [`PartitionError::Cancelled`] if it is set.
+    pub fn check_cancelled(&self) -> Result<(), PartitionError> {
+        match self.cancelled {
+            // Relaxed: the flag is all that is said.
+            Some(cancelled) if cancelled.load(Ordering::Relaxed) => Err(PartitionError::Cancelled),
+            _ => Ok(()),
         }
     }
 

@@ -1,6 +1,9 @@
 //! Clients that see only a few labels each.
 
-use std::cmp::Reverse;
+use std::{
+    cmp::{Ordering, Reverse},
+    collections::BinaryHeap,
+};
 
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
@@ -52,6 +55,38 @@ impl Shard {
         }
         Ok(())
     }
+
+    /// Which clients own a shard of each label: `labels_per_client` different labels for each client.
+    ///
+    /// Clients choose in turn, each the labels with the most shards left, ties in random order. Such a choice never runs
+    /// out of labels before the last client (Gale and Ryser), as no label has more shards than there are clients.
+    fn owners_of_labels(
+        &self,
+        shards: &[usize],
+        examples: Examples<'_>,
+        clients: usize,
+        rng: &mut ChaCha8Rng,
+    ) -> Result<Vec<Vec<usize>>, PartitionError> {
+        let mut left = shards.to_vec();
+        let mut owners = vec![Vec::new(); shards.len()];
+        let mut labels = Vec::with_capacity(shards.len());
+        for client in 0..clients {
+            examples.check_cancelled()?;
+            labels.clear();
+            for (label, &left) in left.iter().enumerate() {
+                labels.push((Reverse(left), rng.next_u64(), label));
+            }
+            // Which ones are chosen matters, their order does not: no sort, since there can be a million clients.
+            labels.select_nth_unstable(self.labels_per_client - 1);
+            for &(Reverse(remaining), _, label) in &labels[..self.labels_per_client] {
+                if remaining > 0 {
+                    left[label] -= 1;
+                    owners[label].push(client);
+                }
+            }
+        }
+        Ok(owners)
+    }
 }
 
 impl Partitioner for Shard {
@@ -67,7 +102,7 @@ impl Partitioner for Shard {
 
         let counts: Vec<usize> = by_label.iter().map(Vec::len).collect();
         let shards = shards_per_label(&counts, clients, clients * self.labels_per_client);
-        let owners = owners_of_labels(&shards, clients, self.labels_per_client, &mut rng);
+        let owners = self.owners_of_labels(&shards, examples, clients, &mut rng)?;
 
         let mut lists = vec![Vec::new(); clients];
         for (indices, owners) in by_label.iter().zip(&owners) {
@@ -86,64 +121,85 @@ impl Partitioner for Shard {
     }
 }
 
+/// A label, ordered by the size of its shards; of equal sizes, the first label is the larger one.
+#[derive(PartialEq, Eq)]
+struct Cut {
+    label: usize,
+    count: usize,
+    shards: usize,
+}
+
+impl Ord for Cut {
+    fn cmp(&self, other: &Self) -> Ordering {
+        // count / shards against other.count / other.shards, without division.
+        let here = self.count as u128 * other.shards as u128;
+        let there = other.count as u128 * self.shards as u128;
+        here.cmp(&there).then(other.label.cmp(&self.label))
+    }
+}
+
+impl PartialOrd for Cut {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
 /// How many shards each label is cut in: `total` in all, at least one for each label and at most one per client.
 ///
 /// One more shard goes, again and again, to the label whose shards are the largest (D'Hondt's method); the first such
 /// label if several are.
 fn shards_per_label(counts: &[usize], clients: usize, total: usize) -> Vec<usize> {
     let mut shards = vec![1; counts.len()];
+    let mut largest = BinaryHeap::new();
+    for (label, &count) in counts.iter().enumerate() {
+        largest.push(Cut {
+            label,
+            count,
+            shards: 1,
+        });
+    }
     for _ in counts.len()..total {
-        let mut largest = None;
-        for (label, &count) in counts.iter().enumerate() {
-            if shards[label] == clients {
-                continue;
-            }
-            // count / shards > best_count / best_shards, without division.
-            let larger = largest.is_none_or(|best: usize| {
-                count as u128 * shards[best] as u128 > counts[best] as u128 * shards[label] as u128
-            });
-            if larger {
-                largest = Some(label);
-            }
+        // A label with a shard for each client is not put back.
+        while largest.peek().is_some_and(|cut| cut.shards == clients) {
+            largest.pop();
         }
-        let Some(label) = largest else { break };
-        shards[label] += 1;
+        let Some(mut cut) = largest.pop() else { break };
+        cut.shards += 1;
+        shards[cut.label] = cut.shards;
+        largest.push(cut);
     }
     shards
 }
 
-/// Which clients own a shard of each label: `labels_per_client` different labels for each client.
-///
-/// Clients choose in turn, each the labels with the most shards left, ties in random order. Such a choice never runs
-/// out of labels before the last client (Gale and Ryser), as no label has more shards than there are clients.
-fn owners_of_labels(
-    shards: &[usize],
-    clients: usize,
-    labels_per_client: usize,
-    rng: &mut ChaCha8Rng,
-) -> Vec<Vec<usize>> {
-    let mut left = shards.to_vec();
-    let mut owners = vec![Vec::new(); shards.len()];
-    for client in 0..clients {
-        let mut labels: Vec<(Reverse<usize>, u64, usize)> = left
-            .iter()
-            .enumerate()
-            .map(|(label, &left)| (Reverse(left), rng.next_u64(), label))
-            .collect();
-        labels.sort_unstable();
-        for &(Reverse(remaining), _, label) in labels.iter().take(labels_per_client) {
-            if remaining > 0 {
-                left[label] -= 1;
-                owners[label].push(client);
-            }
-        }
-    }
-    owners
-}
-
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn each_further_shard_is_for_the_first_label_with_the_largest_ones(
+            counts in prop::collection::vec(1_usize..1000, 1..20),
+            clients in 1_usize..30,
+            total in 0_usize..300,
+        ) {
+            let mut expected = vec![1; counts.len()];
+            for _ in counts.len()..total {
+                let mut best = None;
+                for label in 0..counts.len() {
+                    let larger = |other: usize| counts[label] * expected[other] > counts[other] * expected[label];
+                    if expected[label] < clients && best.is_none_or(larger) {
+                        best = Some(label);
+                    }
+                }
+                if let Some(label) = best {
+                    expected[label] += 1;
+                }
+            }
+            prop_assert_eq!(shards_per_label(&counts, clients, total), expected);
+        }
+    }
 
     #[test]
     fn even_labels_get_even_shards() {

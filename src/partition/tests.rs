@@ -1,4 +1,7 @@
-use std::collections::BTreeSet;
+use std::{
+    collections::BTreeSet,
+    sync::atomic::{AtomicBool, Ordering},
+};
 
 use proptest::prelude::*;
 use rand::{RngExt, SeedableRng};
@@ -366,4 +369,20 @@ fn what_can_not_be_dealt_is_refused_before_it_is_dealt() {
         refused("shard:2", 4),
         Some(PartitionError::LabelsLeftOver { least: 3, .. })
     ));
+}
+
+#[test]
+fn dealing_that_is_cancelled_ends() {
+    let labels = ten_labels(1000);
+    let cancelled = AtomicBool::new(false);
+    for text in ["dirichlet:0.5", "shard:2"] {
+        let deal = || {
+            let examples = Examples::labelled(&labels).until(&cancelled);
+            partition(&text.parse().unwrap(), examples, 10, None, rng(1))
+        };
+        cancelled.store(false, Ordering::Relaxed);
+        assert!(deal().is_ok(), "{text}");
+        cancelled.store(true, Ordering::Relaxed);
+        assert_eq!(deal(), Err(PartitionError::Cancelled), "{text}");
+    }
 }

@@ -16,6 +16,7 @@ use crate::{
     coordinator::Coordinator,
     job::{JobDescription, JobSpec},
     parameters::Parameters,
+    partition::PartitionSpec,
     protocol::DatasetInfo,
     round::{Evaluation, Outcome},
     transport::{Caller, InProcess, Operator},
@@ -205,4 +206,59 @@ async fn a_coordinator_that_stops_ends_its_evaluation() {
     assert_eq!(work.live(), 1);
     assert!(coordinator.stop(LIMIT).await);
     assert_eq!(work.live(), 0);
+}
+
+/// Trainers whose data takes most of an hour to be dealt: many labels, and a client for every second example.
+struct ManyLabels(Arc<NoopTrainers>);
+
+impl ManyLabels {
+    const EXAMPLES: u32 = 200_000;
+    const LABELS: u32 = 60_000;
+}
+
+impl TrainerFactory for ManyLabels {
+    fn trainer(&self, job: &JobDescription) -> Result<Box<dyn LocalTrainer>, TrainError> {
+        self.0.trainer(job)
+    }
+
+    fn initial(&self, job: &JobDescription) -> Result<Parameters, TrainError> {
+        self.0.initial(job)
+    }
+
+    fn dataset(&self, name: &str) -> Result<DatasetInfo, TrainError> {
+        let mut dataset = self.0.dataset(name)?;
+        dataset.train_examples = Self::EXAMPLES.into();
+        Ok(dataset)
+    }
+
+    fn labels(&self, _: &str) -> Result<Arc<[u16]>, TrainError> {
+        let labels = (0..Self::EXAMPLES).map(|index| (index % Self::LABELS) as u16);
+        Ok(labels.collect())
+    }
+
+    fn datasets(&self) -> Vec<DatasetInfo> {
+        self.0.datasets()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cancelled_job_stops_dealing() {
+    let (mut spec, inner) = job(1, ManyLabels::EXAMPLES / 2);
+    spec.partition = PartitionSpec::Dirichlet { alpha: 0.5 };
+    let trainers = Arc::new(ManyLabels(inner.clone()));
+    let coordinator = Coordinator::builder(trainers).start();
+    let here = Caller::in_process();
+    let job = coordinator.submit(&here, spec, None).await.unwrap().job;
+    let transport = InProcess::new(Arc::new(coordinator.clone()));
+    let worker = Worker::new(transport, inner, WorkerConfig::new("only"));
+    let worker = tokio::spawn(worker.run(std::future::pending()));
+    let preparing = async {
+        while coordinator.job(&here, job).await.unwrap().phase != "preparing" {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(LIMIT, preparing).await.unwrap();
+    coordinator.cancel(&here, job).await.unwrap();
+    assert!(coordinator.stop(LIMIT).await, "it still deals");
+    worker.abort();
 }
