@@ -241,6 +241,19 @@ fn a_long_list_of_tasks_at_hand_is_no_trouble() {
 }
 
 #[test]
+fn a_job_with_fewer_clients_than_its_goal_fails_at_once() {
+    let mut config = config();
+    config.limits.goal = Some(3);
+    let bench = Bench::planning(config.clone(), 1, 2);
+    assert_eq!(
+        bench.detail(),
+        "the job has 2 clients, and its goal is 3 reports"
+    );
+    let bench = Bench::planning(config, 1, 3);
+    assert_eq!(bench.phase(), "planning");
+}
+
+#[test]
 fn a_job_with_too_few_clients_for_its_quorum_fails_at_once() {
     let bench = Bench::planning(config(), 1, 1);
     assert_eq!(bench.detail(), "the job has 1 client, and its quorum is 2");
