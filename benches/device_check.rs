@@ -11,7 +11,7 @@
 //! - `train MODEL IMAGES`: one client's round on so many random images. `scripts/pytorch_training_speed.py` takes the
 //!   same orders.
 //!
-//! It decides nothing: what a figure should be is known to whoever asks.
+//! It only measures. Whether a figure is good enough is for its reader to decide.
 
 #[path = "support/noise_client.rs"]
 mod noise_client;

@@ -1,8 +1,8 @@
 //! What ten thousand workers cost that wait for work, and how soon all of them have it.
 //!
 //! The coordinator runs in a process of its own, with the allocator, the runtime and the limits of `fedavg-coordinator`.
-//! This process is the workers: each has one connection, registers, and asks for a task again and again. Heart-beats go over a
-//! few connections that all workers share, since here each process may open but so many files.
+//! This process is the workers: each has one connection, registers, and asks for a task again and again. Heart-beats go
+//! over a few connections that all workers share, since here each process may open but so many files.
 //!
 //! - *registered*: from the first connection to the last answer to a registration.
 //! - *memory*: of the coordinator's process, resident: when all wait (`idle`), and the most there ever was (`peak`, with the
@@ -14,7 +14,7 @@
 //!   which the tasks are there) until each worker has read its task. Dealing the data and planning come before it: `since
 //!   submission` has them in it.
 //! - *health*: the slowest answer to `GET /health` in a row of them, in the quiet and while the job begins. It looks at the
-//!   state, so it waits for whoever holds the lock.
+//!   state, so it waits as long as another thread holds the lock.
 //!
 //! ```text
 //! ulimit -n 20000

@@ -1,6 +1,6 @@
 //! A burn module and data of one's own, trained by federated averaging: `cargo run --release --example custom_model`.
 //!
-//! Points on two spirals are to be told apart. Eight clients train on a share of them each.
+//! The model learns to tell the points of two spirals apart. Each of eight clients trains on a part of the points.
 
 use std::{f32::consts::TAU, sync::Arc};
 

@@ -37,8 +37,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let listener = TcpListener::bind(address).await?;
     let url = format!("http://{}", listener.local_addr()?);
     println!("listening on {url}");
-    // The coordinator has to know who asks. `transport::http::serve` says that, too, and has limits that axum's server lacks:
-    // the documentation of `router` lists them.
+    // The coordinator has to know the caller's address. `transport::http::serve` says that, too, and has limits that axum's
+    // server lacks: the documentation of `router` lists them.
     let app = app.into_make_service_with_connect_info::<SocketAddr>();
     let serving = tokio::spawn(async move { axum::serve(listener, app).await });
     if argument.is_some() {

@@ -34,7 +34,7 @@ log = logging.getLogger("worker")
 
 
 class Dropped(Exception):
-    """It is of no use any more to go on: the task is not wanted, its round is over, or nobody answered in time."""
+    """Going on is of no use: the task is not wanted, its round is over, or no answer came in time."""
 
 
 class Refused(Exception):
@@ -59,7 +59,7 @@ class Refused(Exception):
 
 
 class Worker:
-    """Works for a coordinator from registration to registration: it may be restarted, and then knows nobody."""
+    """Works for a coordinator, and registers again if the coordinator was restarted and does not know it any more."""
 
     def __init__(self, coordinator, trainer, datasets, options, local=False):
         """With `local`, the data is this worker's own: it takes part as one client, in jobs with a `local` partition alone."""
@@ -68,7 +68,7 @@ class Worker:
         self.accepted, self.last_task = 0, time.monotonic()
 
     def run(self):
-        """Until the options say that it is done. Raises `Refused` where it can't register, and `Dropped` where nobody answers."""
+        """Works until the options say so. Raises `Refused` if it can't register, and `Dropped` if no answer comes."""
         while not self.is_done():
             session = Session(self)
             try:
@@ -155,7 +155,7 @@ class Session:
 
     def train(self, task):
         spec, dataset, model = self.prepare(task)
-        # The data may be dealt anew between rounds: a task of another generation is of another partition.
+        # The data may be dealt again between rounds: a task of another generation is of another partition.
         partition = self.document(f"/jobs/{task['job']}/partitions/{task['client']}", task.get("generation", 0))
         if partition["indices"] is None:  # The data is this worker's own: all of it.
             indices = np.arange(dataset.count(dataset.train))

@@ -1,8 +1,8 @@
-//! Counts the work that runs on blocking threads, so that whoever ends a run or a process can wait until nothing computes
+//! Counts the work that runs on blocking threads, so that the end of a run or a process can wait until nothing computes
 //! any more: `exit` runs the destructors of C++ libraries, and a thread that still computes with one of them then writes
 //! to memory that is being freed.
 //!
-//! It must never stop work itself: whoever starts the work has a flag for that.
+//! It must never stop work itself: the code that starts the work has a flag for that.
 
 use std::time::Duration;
 

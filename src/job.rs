@@ -119,7 +119,7 @@ impl JobSpec {
 
 /// Who evaluates the global model on the test split: `auto` is the coordinator if it has the data, else the workers;
 /// `coordinator` is a job that is refused if the coordinator lacks the data; of `workers`, each client evaluates its share;
-/// `never` is nobody.
+/// `never`: no evaluation.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "http", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
@@ -132,7 +132,7 @@ pub enum EvaluationMode {
     Coordinator,
     /// The workers: each client evaluates its share of the test split, weighted by examples.
     Workers,
-    /// Nobody.
+    /// No evaluation.
     Never,
 }
 

@@ -1,4 +1,5 @@
-//! Catches the panics of foreign code: strategies and trainers are an embedder's own, and the tensor library panics on shapes.
+//! Catches the panics of foreign code: strategies and trainers are an embedder's own, and the tensor library panics on
+//! shapes.
 
 use std::{
     any::Any,
@@ -7,7 +8,7 @@ use std::{
 
 /// Runs `work`; a panic is its message as an error.
 pub(crate) fn caught<T>(work: impl FnOnce() -> T) -> Result<T, String> {
-    // Whoever calls this gives up what a panic may have left half changed: the trainer, the fold's output.
+    // The callers drop what a panic may have left half changed: the trainer, the fold's output.
     catch_unwind(AssertUnwindSafe(work)).map_err(|panic| message(&*panic))
 }
 

@@ -1,6 +1,6 @@
 //! Keyed randomness: every random draw of a job is a function of (seed, purpose, round, client).
 //!
-//! No generator's state survives a call: whoever needs randomness builds the generator from its key, draws, and drops
+//! No generator's state survives a call: code that needs randomness builds the generator from its key, draws, and drops
 //! it. So a client that moves to another worker, a task that is done twice and a run on more threads draw the same
 //! numbers. Nothing here asks the operating system for randomness.
 
@@ -50,7 +50,8 @@ pub fn streamed(seed: u64, purpose: Purpose, round: RoundId, stream: u64) -> Cha
     ChaCha8Rng::from_seed(key)
 }
 
-/// The generator for (secret, purpose, round, stream). Who knows its numbers learns nothing of the secret, nor of other streams.
+/// The generator for (secret, purpose, round, stream). Who knows its numbers learns nothing of the secret, nor of other
+/// streams.
 pub fn secret(secret: &[u8; 32], purpose: Purpose, round: RoundId, stream: u64) -> ChaCha8Rng {
     let mut hash = Sha256::new();
     hash.update(secret);

@@ -99,7 +99,7 @@ impl FromStr for Advertise {
         };
         let is_usual =
             |letter: char| letter.is_ascii_alphanumeric() || matches!(letter, '-' | '.' | '_');
-        // Digits alone are no host: whoever writes `8000` means a port.
+        // Digits alone are no host: a user who writes `8000` means a port.
         if host.contains(|letter: char| letter.is_ascii_alphabetic()) && host.chars().all(is_usual)
         {
             Ok(Self::Host {

@@ -292,7 +292,7 @@ mod tests {
         let path = |name: &str| folder.path().join(name);
         let output = arguments(folder.path(), false).prepare().unwrap().unwrap();
         results(1).write(&output).unwrap();
-        // A folder in its place can't be written to, whoever runs the test.
+        // A folder in its place can't be written to, not even by root.
         fs::remove_file(path("events.jsonl")).unwrap();
         fs::create_dir(path("events.jsonl")).unwrap();
         let failure = results(2).write(&output).unwrap_err();

@@ -55,7 +55,7 @@ pub fn exit(result: Result<(), Failure>) -> ExitCode {
         code = failure.code();
         // A reader that has seen enough (`fedavg status | head -1`) is no error to tell.
         if !matches!(failure, Failure::OutputClosed) {
-            // Nobody is left to be told if standard error is closed, too.
+            // If standard error is closed, too, there is no way left to say it.
             let _ = writeln!(io::stderr(), "error: {}", in_full(&failure));
         }
     }
@@ -90,7 +90,7 @@ impl Interrupt {
         // A task of its own, so that the second signal ends the process even if the command never asks.
         tokio::spawn(async move {
             signals.next().await;
-            // After SIGHUP the terminal is gone, and nobody can read it.
+            // After SIGHUP the terminal is gone, and this can't be read.
             let _ = writeln!(io::stderr(), "ending; Ctrl-C again ends at once");
             interrupted.send_replace(true);
             let first = Instant::now();
@@ -107,7 +107,7 @@ impl Interrupt {
     /// Waits for the first signal.
     pub async fn wait(mut self) {
         if self.0.wait_for(|interrupted| *interrupted).await.is_err() {
-            // Nobody can send any more: there is no signal to come.
+            // The task that listens has ended: no signal will come.
             std::future::pending().await
         }
     }

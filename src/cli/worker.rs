@@ -45,7 +45,7 @@ pub struct WorkerArgs {
     /// Train on this machine's own data: take part as one client in jobs with --partition local, and in no others
     #[arg(long)]
     pub local: bool,
-    /// End if the coordinator can't be reached for this long, in seconds [default: try for ever]
+    /// End if the coordinator can't be reached for this long, in seconds [default: never end]
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     pub patience: Option<Duration>,
 }

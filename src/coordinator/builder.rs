@@ -68,8 +68,8 @@ impl CoordinatorBuilder {
         self
     }
 
-    /// Another place for what logs and records do not have in memory than files without a name in the system's folder for temporary
-    /// files.
+    /// Another place for what logs and records do not have in memory than files without a name in the system's folder for
+    /// temporary files.
     pub fn logs(mut self, logs: LogFiles) -> Self {
         self.logs = logs;
         self
@@ -148,8 +148,9 @@ async fn keep_time(shared: Weak<Shared>) {
         };
         let next = coordinator.tick();
         let wait = next.map_or(Duration::from_secs(1), |next| next.since(coordinator.now()));
-        // At most a second: this holds the coordinator while it waits, and one that nobody else holds is to go. At least
-        // a millisecond: after `stop` no event is taken, so a deadline that is due stays due, and the loop would spin.
+        // At most a second: this holds the coordinator while it waits, and one without other holders must be dropped. At
+        // least a millisecond: after `stop` no event is taken, so a deadline that is due stays due, and the loop would
+        // spin.
         let wait = wait.clamp(Duration::from_millis(1), Duration::from_secs(1));
         let _ = tokio::time::timeout(wait, coordinator.0.rearm.notified()).await;
     }

@@ -26,7 +26,7 @@ pub struct CoordinatorConfig {
 pub struct WorkerLimits {
     /// How often workers are told to send a heartbeat. One without a task may let its polls do.
     pub heartbeat: Duration,
-    /// A worker that was not heard of for so long is lost.
+    /// A worker that has been silent for this long is lost.
     pub expiry: Duration,
     /// The longest that a poll waits for a task; at most a third of `expiry` counts.
     pub poll_wait: Duration,
@@ -99,8 +99,8 @@ pub struct JobLimits {
     pub keep: usize,
     /// Bytes of a job's event log that are in memory, and as many of its records of rounds. Older ones are in files.
     pub log_window: usize,
-    /// The most entries of a list (jobs, workers, records of rounds) that one request gets at once. Longer lists are read page by
-    /// page.
+    /// The most entries of a list (jobs, workers, records of rounds) that one request gets at once. Longer lists are read
+    /// page by page.
     pub max_page: usize,
     /// How much of the clients' own metrics the record of a round keeps.
     pub client_metrics: ClientMetricsLimit,

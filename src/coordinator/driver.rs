@@ -192,7 +192,7 @@ impl Coordinator {
         }
     }
 
-    /// A worker left, or was not heard of for too long.
+    /// A worker left, or has been silent for too long.
     pub(super) fn worker_lost(&self, state: &mut State, worker: WorkerId) {
         if let Some(job) = state.running {
             self.drive(state, job, Event::WorkerLost { worker });
@@ -373,7 +373,7 @@ impl Coordinator {
             .filter_map(|job| Some((job.ended?, job.id)));
         let mut ended: Vec<_> = ended.collect();
         ended.sort_unstable();
-        // At least the one that has just ended: its end is still to be told.
+        // At least the one that has just ended: its watchers have not seen its end yet.
         let kept = self.0.config.jobs.keep.max(1);
         for (_, id) in ended.iter().take(ended.len().saturating_sub(kept)) {
             let (id, job, models) = (*id, state.jobs.remove(id), self.0.models.clone());

@@ -14,7 +14,7 @@ use crate::{
 };
 
 impl Coordinator {
-    /// Checks the credentials and notes that the worker was heard of.
+    /// Checks the credentials and notes the time of this request.
     pub(super) fn heard_of(
         &self,
         state: &mut State,
@@ -86,7 +86,7 @@ impl Coordinator {
         }
     }
 
-    /// The longest that a poll waits: a worker that does nothing but poll is heard of in time, even if one poll is lost.
+    /// The longest that a poll waits: a worker that only polls sends a request before it expires, even if one poll is lost.
     pub(super) fn longest_poll(&self) -> Duration {
         let config = &self.0.config;
         config.workers.poll_wait.min(config.workers.expiry / 3)

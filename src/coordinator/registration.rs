@@ -88,7 +88,7 @@ impl Coordinator {
     }
 
     /// Takes the right to come back from a worker whose name is another's now; whether it was lost: it has neither left, nor
-    /// registered without being heard of again.
+    /// registered and sent nothing afterwards.
     fn retire(&self, state: &mut State, former: WorkerId) -> bool {
         let found = state.roster.find(former).map(|record| record.state);
         // From here on its token is refused: otherwise two processes of one name could act for one client.

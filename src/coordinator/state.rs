@@ -58,7 +58,7 @@ pub(super) struct WorkerInfo {
 }
 
 impl State {
-    /// Nobody and nothing yet. Workers may be silent for `expiry`, and this many that are gone are remembered.
+    /// No workers and no jobs yet. Workers may be silent for `expiry`, and this many that are gone are remembered.
     pub fn new(expiry: Duration, remembered: usize) -> Self {
         Self {
             roster: Roster::new(expiry).remembering(remembered),
@@ -129,7 +129,7 @@ impl State {
         }
     }
 
-    /// Notes that a worker was heard of; whether it had been lost, and is live again.
+    /// Notes that a worker sent a request; whether it had been lost, and is live again.
     pub fn heard_of(&mut self, worker: WorkerId, now: Timestamp) -> bool {
         if let Some(info) = self.roster.info_mut(worker) {
             info.was_heard = true;
@@ -151,7 +151,7 @@ impl State {
         was_live
     }
 
-    /// Takes those for lost that have not been heard of for too long, and names them, in order of registration.
+    /// Marks the workers lost that have been silent for too long, and returns them in order of registration.
     pub fn expire(&mut self, now: Timestamp) -> Vec<WorkerId> {
         let lost = self.roster.expire(now);
         lost.iter().for_each(|worker| self.forget_copies(*worker));
@@ -195,7 +195,7 @@ impl State {
         }
         match record.state {
             // Also one whose name another worker has taken. It has to register again; a lost worker need not, since it is
-            // live again as soon as it is heard of.
+            // live again as soon as it sends a request.
             WorkerState::Left => Err(not_registered()),
             _ => Ok(&record.info),
         }

@@ -39,7 +39,7 @@ use crate::{
     worker::{NoopTrainers, TrainerFactory},
 };
 
-/// Who asks in these tests, unless they ask over HTTP.
+/// The caller in these tests, unless they use HTTP.
 const HERE: Caller = Caller {
     peer: Peer::InProcess,
     token: None,

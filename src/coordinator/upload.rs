@@ -2,7 +2,7 @@
 //!
 //! The body is read piece by piece and handed to the spool in batches, on blocking threads, while the next batch comes.
 //! How many uploads there are at once, and how many batches wait for the spool, is bounded: beyond that nothing is read,
-//! so that senders wait, and nobody is refused for the others' sake.
+//! so that senders wait, and no sender is refused because of the others.
 
 use std::sync::{
     Arc,
@@ -35,7 +35,7 @@ pub(super) struct Upload {
     /// Notified when nobody needs the report any more.
     end: Arc<Notify>,
     open: bool,
-    /// Set if nobody waits for the end of what is being stored: whoever stores it then forgets it.
+    /// Set if the report that is being stored is not needed any more: the thread that stores it then forgets it.
     abandoned: Arc<AtomicBool>,
 }
 
@@ -138,7 +138,7 @@ impl Upload {
             let first = match timeout(shared.config.uploads.idle, bytes.next()).await {
                 Ok(first) => first,
                 Err(_) => {
-                    // Whoever is slow does not keep a place from whoever is fast.
+                    // A slow sender must not keep a place that a fast one could use.
                     turn = None;
                     bytes.next().await
                 }
@@ -153,7 +153,7 @@ impl Upload {
             let permit = shared.batches.clone().acquire_owned().await;
             let mut batch = vec![first.map_err(broken)?];
             let mut size = batch[0].len();
-            // What is there already comes along; what isn't is not waited for while others may need the room.
+            // Takes the pieces that have arrived. It does not wait for more: other uploads may need the room.
             while size < BATCH
                 && let Some(Some(piece)) = bytes.next().now_or_never()
             {
@@ -241,8 +241,8 @@ impl Drop for Upload {
     }
 }
 
-/// Forgets what has just been stored if nobody waits for it any more. Whoever gives it up says so first and forgets it
-/// then: so one of the two comes after the storing.
+/// Forgets what has just been stored if it is not needed any more. The other side sets the flag first and then forgets the
+/// report, too: one of the two comes after the storing.
 fn forget_if(abandoned: &AtomicBool, spool: &dyn Spool, key: SpoolKey) {
     if abandoned.load(Ordering::SeqCst) {
         spool.forget(key);

@@ -61,7 +61,7 @@ pub struct WorkerSummary {
     pub state: WorkerState,
     /// When it registered, in milliseconds since the Unix epoch.
     pub registered: Timestamp,
-    /// When it was last heard of.
+    /// When its last request came.
     pub last_seen: Timestamp,
     /// How many clients of the running job it acts for.
     pub clients: usize,

@@ -201,7 +201,7 @@ pub enum JobEvent {
         /// The number of examples of each client, in order.
         examples: Vec<u64>,
     },
-    /// A client's lease went to a worker, or is nobody's for now.
+    /// A client's lease went to a worker, or has no holder for now.
     Leased {
         /// The client.
         client: ClientId,

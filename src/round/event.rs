@@ -40,7 +40,7 @@ pub enum Event {
         /// How many examples it has.
         examples: u64,
     },
-    /// A worker left, or was not heard of for too long.
+    /// A worker left, or has been silent for too long.
     WorkerLost {
         /// The worker.
         worker: WorkerId,
@@ -66,7 +66,7 @@ pub enum Event {
     TaskRequested {
         /// Whom the reply goes to.
         request: RequestId,
-        /// Who asks.
+        /// The worker that asks.
         worker: WorkerId,
         /// The tasks that it is working on already.
         busy: Vec<super::Task>,

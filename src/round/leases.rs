@@ -126,8 +126,8 @@ impl Leases {
         sorted(moves)
     }
 
-    /// A worker is there: it takes what nobody holds. What others hold stays until [`Leases::rebalance`], but for the
-    /// data of the worker that it `replaces`, once that one is gone.
+    /// A worker has come: it takes the clients without a holder. What others hold stays until [`Leases::rebalance`], but
+    /// for the data of the worker that it `replaces`, once that one is gone.
     pub fn join(&mut self, worker: WorkerId, slots: u32, replaces: Option<WorkerId>) -> Vec<Move> {
         let slots = slots.max(1);
         self.change(worker, |entry| entry.slots = slots);
@@ -228,7 +228,7 @@ impl Leases {
             .collect()
     }
 
-    /// Deals out what nobody holds and anybody could.
+    /// Deals out the clients without a holder that any worker can act for.
     fn place(&mut self) -> Vec<Move> {
         if self.workers.is_empty() {
             return Vec::new();

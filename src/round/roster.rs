@@ -19,9 +19,9 @@ const REMEMBERED: usize = 256;
 #[derive(Debug)]
 pub struct Roster<I> {
     workers: BTreeMap<WorkerId, WorkerRecord<I>>,
-    /// The live ones, by when they were last heard of.
+    /// The live ones, by the time of their last request.
     live: BTreeSet<(Timestamp, WorkerId)>,
-    /// Those that are gone, by when they were last heard of.
+    /// Those that are gone, by the time of their last request.
     gone: BTreeSet<(Timestamp, WorkerId)>,
     expiry: Duration,
     remembered: usize,
@@ -35,28 +35,28 @@ pub struct WorkerRecord<I> {
     pub info: I,
     /// When it registered.
     pub registered: Timestamp,
-    /// When it was last heard of.
+    /// When its last request came.
     pub last_seen: Timestamp,
     /// Whether it is there.
     pub state: WorkerState,
 }
 
-/// Whether a worker is there: `live` has been heard of lately, `lost` has been silent for too long and is live again once it
-/// is heard of, `left` said that it leaves.
+/// Whether a worker is there: `live` has sent a request lately, `lost` has been silent for too long and is live again after
+/// its next request, `left` said that it leaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "http", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum WorkerState {
     /// Heard of within the expiry.
     Live,
-    /// Not heard of for longer; live again once it is.
+    /// Silent for longer; live again after its next request.
     Lost,
     /// It said that it leaves.
     Left,
 }
 
 impl<I> Roster<I> {
-    /// An empty roster that takes a worker for lost when it has not been heard of for `expiry`.
+    /// An empty roster. A worker that is silent for `expiry` is lost.
     pub fn new(expiry: Duration) -> Self {
         Self {
             workers: BTreeMap::new(),
@@ -95,7 +95,7 @@ impl<I> Roster<I> {
         worker
     }
 
-    /// Notes that a worker was heard of. Whether it had been lost, and is live again; `None` for one that is unknown
+    /// Notes that a worker sent a request. Whether it had been lost, and is live again; `None` for one that is unknown
     /// or has left.
     pub fn touch(&mut self, worker: WorkerId, now: Timestamp) -> Option<bool> {
         let state = self.workers.get(&worker)?.state;
@@ -112,7 +112,7 @@ impl<I> Roster<I> {
         before == Some(WorkerState::Live)
     }
 
-    /// Takes those for lost that have not been heard of for too long, and names them, in order of registration.
+    /// Marks the workers lost that have been silent for too long, and returns them in order of registration.
     pub fn expire(&mut self, now: Timestamp) -> Vec<WorkerId> {
         let mut lost = Vec::new();
         while let Some((last_seen, worker)) = self.live.first().copied() {
@@ -177,7 +177,7 @@ impl<I> Roster<I> {
         self.workers.get_mut(&worker).map(|record| &mut record.info)
     }
 
-    /// Changes a worker's state, which it was heard of in at `seen` at the earliest, and gives the state before.
+    /// Changes a worker's state and returns the state before. Its last request came at `seen` or later.
     fn set(
         &mut self,
         worker: WorkerId,
@@ -236,7 +236,7 @@ mod tests {
             roster.leave(worker);
         }
         assert!(roster.iter().count() <= REMEMBERED + 1);
-        // Of those that are gone, the ones not heard of for longest are forgotten.
+        // Of those that are gone, the ones that have been silent the longest are forgotten.
         let long_lived = roster.register((), Timestamp(0));
         roster.touch(long_lived, Timestamp(5000));
         for _ in 0..2 * REMEMBERED {

@@ -59,7 +59,7 @@ impl Simulation {
 
     /// How many clients train at once; at least 1.
     pub fn workers(mut self, workers: usize) -> Self {
-        // Without a worker the job would wait for ever.
+        // Without a worker the job would wait forever.
         self.workers = workers.max(1);
         self
     }
@@ -110,8 +110,8 @@ impl Simulation {
         self
     }
 
-    /// Fails at once, with [`SimulationError::Replay`](super::SimulationError::Replay), if the initial model is not the one with
-    /// this digest ([`JobSummary::initial_digest`](crate::protocol::JobSummary::initial_digest)).
+    /// Fails at once, with [`SimulationError::Replay`](super::SimulationError::Replay), if the initial model is not the one
+    /// with this digest ([`JobSummary::initial_digest`](crate::protocol::JobSummary::initial_digest)).
     pub fn expect_initial(mut self, digest: Digest) -> Self {
         self.expected_initial = Some(digest);
         self

@@ -151,7 +151,7 @@ impl Simulation {
             }
         }
         if let Some(checkpoints) = self.checkpoints {
-            // Whoever saves must be done before the end is saved.
+            // The saving of a checkpoint must be over before the end is saved.
             checkpoints.ended().await;
         }
         let result = collect(coordinator, job, &asked).await?;

@@ -145,8 +145,8 @@ impl<T: LogEntry> WindowedLog<T> {
         }
     }
 
-    /// Waits, for a few seconds at most, while the window is over its limit and is being spilled. Whoever is about to cause entries at
-    /// a request of others waits here first, so that they can't be faster than the disk.
+    /// Waits, for a few seconds at most, while the window is over its limit and is being spilled. A caller that is about to
+    /// cause entries at a request of others waits here first, so that they can't be faster than the disk.
     pub async fn room(&self) {
         let waited = timeout(LONGEST_WAIT, async {
             loop {
@@ -162,7 +162,8 @@ impl<T: LogEntry> WindowedLog<T> {
         let _ = waited.await;
     }
 
-    /// At most `limit` of the entries after the one with this number, and of at most a megabyte, but at least one if there is one.
+    /// At most `limit` of the entries after the one with this number, and of at most a megabyte, but at least one if there
+    /// is one.
     ///
     /// # Errors
     ///

@@ -115,7 +115,7 @@ impl StateForm {
 /// 2. A version gives back what was written to the bit, whatever the order of its blocks: the model, its body in the job's
 ///    encoding, the frozen tensors, and the strategy's state.
 /// 3. A [`StoredModel`] that somebody holds stays readable after its removal.
-/// 4. A version that is published again replaces the first one; whoever holds the first one still reads the first one.
+/// 4. A version that is published again replaces the first one; a holder of the first one still reads the first one.
 /// 5. A value that the job's encoding does not have is a [`StoreError::Encoding`] that names the tensor.
 /// 6. All methods may be called from several threads, and may wait for a disk.
 ///
@@ -153,8 +153,8 @@ pub trait ModelWriter: BlockWriter {
         values: &[f32],
     ) -> Result<(), BlockError>;
 
-    /// Makes the version, of which every value has been written, and the numbers of the strategy's state durable, and all of it
-    /// appear in one step.
+    /// Makes the version, of which every value has been written, and the numbers of the strategy's state durable, and all
+    /// of it appear in one step.
     ///
     /// # Errors
     ///

@@ -11,7 +11,7 @@ pub struct UniformSampler {
     /// The share of the clients whose reports a round waits for (`C` of the paper), above 0 and at most 1.
     pub fraction: f64,
     /// How many more clients than the goal are chosen, as a share of the goal: 0.3 chooses 13 for a goal of 10, so that
-    /// three stragglers hold nobody up.
+    /// three stragglers do not delay the round.
     pub over_selection: f64,
 }
 

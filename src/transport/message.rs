@@ -66,7 +66,8 @@ pub enum Request {
         job: JobId,
         /// The version.
         version: ModelVersion,
-        /// The payload beside the model, by name: [`FROZEN`](crate::protocol::FROZEN), or one that the task names; none for the model itself.
+        /// The payload beside the model, by name: [`FROZEN`](crate::protocol::FROZEN), or one that the task names; none for
+        /// the model itself.
         payload: Option<String>,
     },
     /// Take this report.
@@ -152,7 +153,7 @@ pub enum Requester {
     Worker(Credentials),
 }
 
-/// Who asks: a worker shows its token with every request.
+/// The worker that asks. It shows its token with every request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Credentials {
     /// The worker.

@@ -52,7 +52,7 @@ pub trait Handler: Send + Sync + 'static {
     /// Answers one request of this peer. What can't be granted is [`Response::Refused`].
     fn handle(&self, peer: Peer, request: Request) -> BoxFuture<'_, Response>;
 
-    /// Checks who asks, before a transport reads the body of the request. [`Handler::handle`] has to check again: this only
+    /// Checks the caller, before a transport reads the body of the request. [`Handler::handle`] has to check again: this only
     /// saves the reading. The default lets everybody pass; a handler in front of another one passes the question on.
     ///
     /// # Errors

@@ -40,8 +40,8 @@ const PAGE: usize = 1000;
 /// How long to wait before looking again at a job whose events ended before the job did.
 const PAUSE: Duration = Duration::from_millis(200);
 
-/// The operator's side of a coordinator: [`Coordinator`](crate::coordinator::Coordinator) itself, or a client of one. Object-safe,
-/// so that a program holds an `Arc<dyn Operator>` and need not know which.
+/// The operator's side of a coordinator: [`Coordinator`](crate::coordinator::Coordinator) itself, or a client of one.
+/// Object-safe, so that a program holds an `Arc<dyn Operator>` and need not know which.
 ///
 /// # Contract
 ///
@@ -89,8 +89,8 @@ pub trait Operator: Send + Sync + 'static {
     /// [`UnknownJob`](crate::report::RefusalKind::UnknownJob), here and below.
     fn job<'a>(&'a self, caller: &'a Caller, job: JobId) -> Answer<'a, JobSummary>;
 
-    /// Some of the records of a job's rounds that have ended, in order: those of rounds after this one, at most `limit` of them
-    /// and at least one if there is one; round 0 is before the first.
+    /// Some of the records of a job's rounds that have ended, in order: those of rounds after this one, at most `limit` of
+    /// them and at least one if there is one; round 0 is before the first.
     ///
     /// # Errors
     ///
@@ -118,8 +118,8 @@ pub trait Operator: Send + Sync + 'static {
     /// As [`Operator::job`].
     fn events<'a>(&'a self, caller: &'a Caller, job: JobId, after: u64) -> Answer<'a, Events>;
 
-    /// Some of the workers, live and gone, in order of their numbers: those after this one, at most `limit` of them and at least
-    /// one if there is one; worker 0 is before the first.
+    /// Some of the workers, live and gone, in order of their numbers: those after this one, at most `limit` of them and at
+    /// least one if there is one; worker 0 is before the first.
     ///
     /// # Errors
     ///
@@ -144,7 +144,7 @@ pub trait Operator: Send + Sync + 'static {
         version: Option<ModelVersion>,
     ) -> Answer<'a, (ModelVersion, ModelBody)>;
 
-    /// Whether the coordinator is well. Anybody may ask, so that it names nobody.
+    /// Whether the coordinator is well. Everybody may ask, so the answer names no worker and no job.
     ///
     /// # Errors
     ///
@@ -193,8 +193,8 @@ pub trait Operator: Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// As [`Operator::job`]; [`OperatorError::Transport`] if the coordinator can't be reached any more. The job then goes on, and
-    /// may be waited for again.
+    /// As [`Operator::job`]; [`OperatorError::Transport`] if the coordinator can't be reached any more. The job then goes
+    /// on, and may be waited for again.
     fn wait<'a>(&'a self, caller: &'a Caller, job: JobId) -> Answer<'a, JobSummary> {
         Box::pin(async move {
             let mut last = 0;
@@ -235,8 +235,8 @@ pub trait Operator: Send + Sync + 'static {
         })
     }
 
-    /// Writes the global model of this version, or the latest, as the safetensors file that it is. Returns its version and its
-    /// length in bytes. What is written before an error is not a model.
+    /// Writes the global model of this version, or the latest, as the safetensors file that it is. Returns its version and
+    /// its length in bytes. What is written before an error is not a model.
     ///
     /// # Errors
     ///
@@ -263,8 +263,8 @@ pub trait Operator: Send + Sync + 'static {
         })
     }
 
-    /// The records of a job's rounds after this one, each once and in order, as soon as nothing more will be added to it: when its
-    /// version is evaluated, or a later one is, or nobody evaluates, or the job has ended. Ends with the job.
+    /// The records of a job's rounds after this one, each once and in order, as soon as nothing more will be added to it:
+    /// when its version is evaluated, or a later one is, or nobody evaluates, or the job has ended. Ends with the job.
     fn records<'a>(&'a self, caller: &'a Caller, job: JobId, after: RoundId) -> Records<'a> {
         let reader = Reader {
             operator: self,
@@ -367,8 +367,8 @@ impl<O: Operator + ?Sized> Reader<'_, O> {
         Ok(())
     }
 
-    /// The first page of the next records, as far as they are complete, and whether there is no further page. More pages are looked
-    /// at only if nothing on the first is complete: the record that completes it can be on the next.
+    /// The first page of the next records, as far as they are complete, and whether there is no further page. More pages
+    /// are looked at only if nothing on the first is complete: the record that completes it can be on the next.
     async fn complete_records(
         &mut self,
         is_open: bool,
@@ -427,8 +427,8 @@ impl<O: Operator + ?Sized> Reader<'_, O> {
     }
 }
 
-/// How many of these records nothing more will be added to, in a job that is evaluated: those up to the last that is evaluated
-/// or abandoned, but none that waits for its own evaluation behind all others.
+/// How many of these records nothing more will be added to, in a job that is evaluated: those up to the last that is
+/// evaluated or abandoned, but none that waits for its own evaluation behind all others.
 fn complete(records: &[RoundRecord]) -> usize {
     let evaluated = records
         .iter()

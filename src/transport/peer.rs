@@ -1,4 +1,4 @@
-//! Who asks.
+//! The sender of a request.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -23,7 +23,7 @@ impl Peer {
         match self {
             Self::InProcess => true,
             Self::Address(address) => is_loopback(address.ip()),
-            // A server that does not say who asks must not open a coordinator without a token to everybody.
+            // A server that does not know the caller must not open a coordinator without a token to everybody.
             Self::Unknown => false,
         }
     }
@@ -34,7 +34,7 @@ pub(crate) fn is_loopback(address: IpAddr) -> bool {
     address.to_canonical().is_loopback()
 }
 
-/// Who asks as an operator: from where, and what was shown.
+/// The operator that asks: its address, and the token that it shows.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Caller {
@@ -45,8 +45,8 @@ pub struct Caller {
 }
 
 impl Caller {
-    /// Code in this process. A coordinator trusts it, since it holds the coordinator; a client of a remote coordinator shows the
-    /// token that it was made with.
+    /// Code in this process. A coordinator trusts it, since it holds the coordinator; a client of a remote coordinator
+    /// shows the token that it was made with.
     pub fn in_process() -> Self {
         Self {
             peer: Peer::InProcess,

@@ -11,7 +11,7 @@ use crate::protocol::TaskMessage;
 #[derive(Default)]
 pub(super) struct BusyTasks(Mutex<Vec<(TaskMessage, Arc<AtomicBool>)>>);
 
-/// A task that is under way until this is dropped. What still computes for it is then told to stop: whoever waited for
+/// A task that is under way until this is dropped. What still computes for it is then told to stop: the task that waited for
 /// the result is gone, and the thread must not go on without it.
 pub(super) struct BusyTask {
     tasks: Arc<BusyTasks>,

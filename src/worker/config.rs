@@ -29,7 +29,7 @@ pub struct WorkerConfig {
     pub local: bool,
     /// The waits between tries when the coordinator can't be reached.
     pub backoff: Backoff,
-    /// How long it goes on trying before it ends; none: for ever.
+    /// How long it goes on trying before it ends; none: forever.
     pub patience: Option<Duration>,
     /// How long it waits at its end for trainings to stop. They look at their flag in every batch, so that this is longer
     /// than a batch takes.

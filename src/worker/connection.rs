@@ -59,7 +59,7 @@ impl<T: Transport> Watched<T> {
     }
 }
 
-/// What a failed request is worth telling.
+/// What the log says of a failed request.
 #[derive(Debug, PartialEq)]
 enum Told {
     First,

@@ -128,7 +128,7 @@ impl<T: Transport> Worker<T> {
             protocol: PROTOCOL,
             protocol_min: Some(OLDEST_PROTOCOL),
             name: self.config.name.clone(),
-            // A worker without a slot would poll for ever for nothing.
+            // A worker without a slot would poll forever and get nothing.
             slots: self.config.slots.max(1),
             hardware: self.config.hardware.clone(),
             device: self.config.device.clone(),

@@ -42,7 +42,7 @@ impl OpenJobs {
         let answer = session.ask(|| failed(session, message, reason.clone()));
         match answer.await {
             Ok(Response::Refused(refusal)) => Err(refusal),
-            // Whoever can't be told finds out at the round's deadline.
+            // If the coordinator can't be told, it finds out at the round's deadline.
             _ => Ok(()),
         }
     }
@@ -172,7 +172,7 @@ impl<T: Transport> Session<T> {
                 Err(_) => {}
             }
             let wait = waits.next_wait();
-            // After its deadline nobody takes it.
+            // After the deadline the coordinator refuses it.
             if stop.load(Ordering::Relaxed) || Instant::now() + wait > deadline {
                 return Err(Failure::Dropped);
             }

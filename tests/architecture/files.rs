@@ -61,7 +61,7 @@ impl Files {
         let mut paths = Vec::new();
         let body = without_uses(&file.code);
         for (name, path) in &file.imports {
-            // A name that is only handed on is followed from where it is used.
+            // A re-export is not a use: the file that uses the name is checked instead.
             if name == "*" || next_word(&body, name).is_some() {
                 paths.push(path.clone());
             }

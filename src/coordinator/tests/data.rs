@@ -167,7 +167,7 @@ async fn show_life(lab: &Lab, credentials: &Credentials) -> Response {
     lab.coordinator.handle(Peer::InProcess, request).await
 }
 
-/// Takes all workers for lost that are not heard of from here on.
+/// Marks all workers lost that send no request from here on.
 fn lose_all(lab: &Lab) {
     let later = lab.coordinator.now() + lab.coordinator.0.config.workers.expiry;
     let mut state = lab.coordinator.state();

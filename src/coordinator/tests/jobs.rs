@@ -217,7 +217,7 @@ async fn strangers_are_refused_where_a_join_token_is_set() {
         (Peer::InProcess, wrong, false),
         (here, None, false),
         (Peer::Unknown, None, false),
-        // Whoever holds the coordinator.
+        // The holder of the coordinator itself.
         (Peer::InProcess, None, true),
     ] {
         let caller = Caller::new(peer, token.clone());
@@ -248,7 +248,7 @@ async fn without_a_join_token_only_this_machine_is_answered() {
         (address("[::ffff:127.0.0.1]:5000"), true),
         (address("192.168.0.7:5000"), false),
         (address("[2001:db8::1]:5000"), false),
-        // A server that does not say who asks.
+        // A server that does not know the caller.
         (Peer::Unknown, false),
     ] {
         let caller = Caller::new(peer, None);

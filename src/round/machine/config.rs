@@ -13,7 +13,8 @@ pub struct MachineConfig {
     pub limits: RoundLimits,
     /// Who evaluates.
     pub evaluation: EvaluationBy,
-    /// Whether the data may be dealt again between rounds: each round then begins with [`Command::Deal`](crate::round::Command::Deal).
+    /// Whether the data may be dealt again between rounds: each round then begins with
+    /// [`Command::Deal`](crate::round::Command::Deal).
     pub deals: bool,
 }
 
@@ -24,6 +25,6 @@ pub enum EvaluationBy {
     Driver,
     /// The workers, each client a share.
     Workers,
-    /// Nobody.
+    /// No evaluation.
     Nobody,
 }

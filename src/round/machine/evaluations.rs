@@ -126,7 +126,7 @@ impl RoundMachine {
         }
     }
 
-    /// A share that is in already, or not wanted any more, is accepted whoever sends it, and changes nothing.
+    /// A share that is in already, or not wanted any more, is accepted from any worker, and changes nothing.
     fn judge_share(
         &self,
         worker: WorkerId,

@@ -60,7 +60,7 @@ impl Rounds {
         Ok(())
     }
 
-    /// Removes a file, and the folders that are empty then. Whoever is still at work in one finds it there.
+    /// Removes a file, and the folders that are empty then. A folder that is still in use is not empty, and stays.
     pub fn remove(&self, key: SpoolKey, file: &Path) {
         // Before the file: a folder that is created later under this name is not taken for a durable one.
         self.durable().remove(&(key.job, key.round));

@@ -47,7 +47,7 @@ pub(super) fn digest(headers: &HeaderMap) -> Result<Option<Digest>, Problem> {
 /// body is known to exceed the limit; that is at once if its length says so, before a byte is read.
 ///
 /// An error of the stream, not an answer: the coordinator then notes that this client's report was refused. Without that,
-/// it would give the task to the worker again, for ever.
+/// it would give the task to the worker again and again.
 pub(super) fn parameters(
     headers: &HeaderMap,
     body: Body,

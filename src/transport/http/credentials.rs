@@ -1,4 +1,4 @@
-//! Who asks: what the routes read from a request's head before anything of its body is read.
+//! The caller: what the routes read from a request's head before they read anything of its body.
 
 use std::{convert::Infallible, net::SocketAddr};
 

@@ -1,5 +1,5 @@
-//! A body that comes in: [`Inbound`] never waits for ever on a sender that stalls, [`Lingering`] hears a refused sender out for a
-//! while.
+//! A body that comes in: [`Inbound`] never waits forever for a sender that stalls, [`Lingering`] hears a refused sender out
+//! for a while.
 
 use std::{
     error::Error,

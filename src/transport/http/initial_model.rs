@@ -1,6 +1,6 @@
 //! The initial model that comes with a submission: decoded on blocking threads, a batch at a time, within limits.
 //!
-//! Whoever sends it may stop at any time: then the request ends, and with it what has been decoded.
+//! The sender may stop at any time. The request then ends, and what has been decoded is dropped.
 
 use std::collections::VecDeque;
 
@@ -40,7 +40,7 @@ pub(super) async fn read_initial_model(
     while let Some(first) = bytes.try_next().await? {
         let mut size = first.len();
         let mut batch = VecDeque::from([first]);
-        // What is there already comes along.
+        // Takes the pieces that have arrived, and does not wait for more.
         while size < BATCH
             && let Some(Some(piece)) = bytes.try_next().now_or_never().transpose()?
         {

@@ -53,7 +53,7 @@ json_bodies! {
     JobSpec: job, "job";
 }
 
-/// A JSON body, within its limit. Take it after whatever says who asks: extractors run in order.
+/// A JSON body, within its limit. Take it after the extractor that checks the caller: extractors run in order.
 pub(super) struct Json<T>(pub T);
 
 impl<T: JsonBody> FromRequest<App> for Json<T> {

@@ -1,5 +1,5 @@
 //! Which part of a body `Range` asks for, <https://www.rfc-editor.org/rfc/rfc9110#section-14>. One part alone is ever
-//! sent: who asks for several, or for something that can't be read, gets the whole, as the standard allows.
+//! sent: a request for several, or for something that can't be read, gets the whole, as the standard allows.
 
 use std::ops::{Bound, Range};
 

@@ -15,18 +15,19 @@ use super::{
 };
 use crate::transport::{Handler, Operator};
 
-/// The routes of a coordinator, below `/api/v1`, as a router to mount in an axum application or to [`serve`](super::serve). It has
-/// no fallback, so that it can be merged with other routers; [`no_such_path`] is one.
+/// The routes of a coordinator, below `/api/v1`, as a router to mount in an axum application or to [`serve`](super::serve).
+/// It has no fallback, so that it can be merged with other routers; [`no_such_path`] is one.
 ///
-/// What is on the routes is within [`RouterConfig`]'s limits wherever they are mounted. What lives on connections is the server's
-/// to do, and [`serve`](super::serve) does it. Another server must by itself:
+/// What is on the routes is within [`RouterConfig`]'s limits wherever they are mounted. What lives on connections is the
+/// server's to do, and [`serve`](super::serve) does it. Another server must by itself:
 ///
 /// - limit the number of connections, and the time that the head of a request may take;
-/// - break off an answer of which nothing is read: a model in memory is held by whoever reads it, and
+/// - break off an answer of which nothing is read: a model in memory is held as long as somebody reads it, and
 ///   [`RouterConfig::pieces`] of models on disk, so that all others get small ones;
-/// - say who asks, by axum's `into_make_service_with_connect_info::<SocketAddr>()`: a coordinator without a join token answers
-///   its own machine alone, and nobody if it can't know;
-/// - end polls and streams of events when it stops; they otherwise go on for [`RouterConfig::max_wait`], or as long as the job;
+/// - know the caller's address, by axum's `into_make_service_with_connect_info::<SocketAddr>()`: a coordinator without a
+///   join token answers its own machine alone, and nobody if it can't know;
+/// - end polls and streams of events when it stops; they otherwise go on for [`RouterConfig::max_wait`], or as long as the
+///   job;
 /// - hear out a sender that was refused before the end of its body, so that it gets the answer instead of a reset.
 pub fn router<C: Handler + Operator>(coordinator: Arc<C>, config: RouterConfig) -> Router {
     router_of(coordinator.clone(), coordinator, config)

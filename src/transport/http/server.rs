@@ -1,5 +1,5 @@
 //! Listens, and serves the routes to every connection, within limits: nothing that a peer does or leaves undone holds
-//! a connection for ever.
+//! a connection forever.
 
 use std::{future::Future, io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
@@ -30,7 +30,7 @@ use crate::{protocol::Token, transport::peer::is_loopback};
 pub struct ServerConfig {
     /// The most connections at once; further ones wait in the operating system's queue. A worker has up to three.
     pub max_connections: usize,
-    /// The most bytes of a connection that are read ahead of whoever takes them, at least 8 KiB; the head of a request
+    /// The most bytes of a connection that are read before they are taken, at least 8 KiB; the head of a request
     /// must fit. Answers are put together in pieces until there are so many.
     pub read_buffer: usize,
     /// How long a connection may take to send the head of a request, and how long it may be idle.
@@ -92,7 +92,8 @@ pub fn check_bind(address: SocketAddr, join_token: Option<&Token>) -> Result<(),
     Ok(())
 }
 
-/// Listens on this address for a coordinator with this join token; port 0 is any free one. Must be called within a tokio runtime.
+/// Listens on this address for a coordinator with this join token; port 0 is any free one. Must be called within a tokio
+/// runtime.
 ///
 /// # Errors
 ///
@@ -109,8 +110,8 @@ pub async fn listen(
 /// Serves a router to every connection of a listener until `shutdown` is done. Polls and streams of events of
 /// [`router`](super::router) then end at once, and what else is under way has [`ServerConfig::drain_timeout`] to end.
 ///
-/// The router may have other routes, too: yours beside those of a coordinator. A coordinator without a join token answers its own
-/// machine alone; [`check_bind`] says beforehand whether an address fits.
+/// The router may have other routes, too: yours beside those of a coordinator. A coordinator without a join token answers
+/// its own machine alone; [`check_bind`] says beforehand whether an address fits.
 pub async fn serve(
     listener: TcpListener,
     router: Router,
@@ -210,7 +211,7 @@ async fn serve_connection(
     };
     let service = service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(connection.clone());
-        // Who asks before sending stops by itself when refused.
+        // A sender that asks first (`expect: 100-continue`) stops by itself when it is refused.
         let asks_first = request.headers().contains_key(header::EXPECT);
         router.call(request.map(|body| {
             if asks_first {

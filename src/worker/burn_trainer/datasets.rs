@@ -45,7 +45,7 @@ impl Datasets {
     /// Every dataset that is here: the known ones that can be read, and those that were handed in or named before.
     pub(super) fn here(&self) -> Vec<(String, Arc<Dataset>)> {
         for known in data::KNOWN {
-            // What is not here is not listed; whoever asks for it by name is told why.
+            // What is not here is not listed. A request for it by name gets the reason.
             let _ = self.open(known);
         }
         self.lock()

@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 /// interleaved with another thread's.
 static BURN_GENERATOR: Mutex<()> = Mutex::new(());
 
-/// Keeps the generator for whoever seeds it and draws from it, until the answer is dropped.
+/// Keeps the generator for one user, who seeds it and draws from it, until the returned guard is dropped.
 pub(super) fn lock_generator() -> impl Drop {
     // A panic while building a module leaves nothing behind that the next one could stumble over.
     BURN_GENERATOR

@@ -316,7 +316,7 @@ impl World {
         if self.checker.is_over() || waits_for_time || self.flights.iter().any(is_on_its_way) {
             Ok(())
         } else {
-            Err(format!("waits for ever: {status:?}"))
+            Err(format!("waits forever: {status:?}"))
         }
     }
 }

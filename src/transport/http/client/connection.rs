@@ -55,7 +55,7 @@ pub struct ClientConfig {
     pub max_json: usize,
     /// How long an idle connection is kept; less than the coordinator keeps it.
     pub idle_timeout: Duration,
-    /// The most bytes of a connection that are read ahead of whoever takes them, at least 8 KiB.
+    /// The most bytes of a connection that are read before they are taken, at least 8 KiB.
     pub read_buffer: usize,
     /// How often the rest of a model that broke off is asked for in a row without any of it coming.
     pub resume_tries: u32,

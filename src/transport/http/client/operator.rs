@@ -93,7 +93,7 @@ impl OperatorClient {
 impl Operator for OperatorClient {
     fn authorize<'a>(&'a self, caller: &'a Caller) -> Answer<'a, ()> {
         Box::pin(async move {
-            // Jobs are numbered from 1: whoever is told that there is no such job may ask.
+            // Jobs are numbered from 1: a caller that gets "no such job" may ask.
             match self.job(caller, JobId(0)).await {
                 Err(OperatorError::Refused(refusal)) if refusal.kind == RefusalKind::UnknownJob => {
                     Ok(())

@@ -33,7 +33,7 @@ use crate::{
 /// A model of more bytes may take a while to read through.
 const LARGE: u64 = 1 << 20;
 
-/// Who asks: a worker says its number, an operator doesn't.
+/// The caller: a worker says its number, an operator doesn't.
 pub(super) enum Reader {
     Worker(SharedWorker),
     Operator(Box<AsOperator>),
@@ -122,8 +122,8 @@ pub(super) async fn model(
 
 /// A payload that a model version offers beside the model, or a part of one.
 ///
-/// The body is a safetensors file whose names begin with the payload's and `/`. `frozen` has the model's frozen tensors, under
-/// their own names. Digest, entity tag and ranges are as for the model.
+/// The body is a safetensors file whose names begin with the payload's and `/`. `frozen` has the model's frozen tensors,
+/// under their own names. Digest, entity tag and ranges are as for the model.
 #[utoipa::path(get, path = "/jobs/{job}/models/{version}/payloads/{payload}", operation_id = "get_payload", tag = "training",
     security(("worker_token" = [])),
     params(

@@ -318,7 +318,7 @@ async fn what_is_too_large_is_refused_before_it_is_read() {
             format!("{WORKER}{JSON}"),
         ),
     ] {
-        // Nothing of the body is sent: who reads it first waits for ever.
+        // Nothing of the body is sent: a handler that reads it first waits forever.
         let head = format!(
             "{line} HTTP/1.1\r\nhost: localhost\r\nexpect: 100-continue\r\n{headers}content-length: 1001\r\n\r\n"
         );

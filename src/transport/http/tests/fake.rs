@@ -46,7 +46,7 @@ pub(super) struct Fake {
     pub refuse_reports: Option<Refusal>,
     /// Uploads that began and have not ended.
     pub uploading: AtomicUsize,
-    /// A permit for each task that polls may take; none: a poll waits for ever.
+    /// A permit for each task that polls may take; none: a poll waits forever.
     pub tasks: Semaphore,
     /// What lists have.
     pub workers: Mutex<Vec<WorkerSummary>>,

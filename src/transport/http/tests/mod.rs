@@ -33,7 +33,7 @@ use crate::{
 };
 use fake::Fake;
 
-/// Who asks as an operator; the client shows its own token.
+/// The operator that asks; the client shows its own token.
 const HERE: Caller = Caller {
     peer: Peer::InProcess,
     token: None,

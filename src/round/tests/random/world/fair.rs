@@ -4,7 +4,7 @@ use super::{workers::honest, *};
 
 impl World {
     /// From wherever the run has got to: long work ends well, time passes, and the workers either do what they are
-    /// told or are never heard of again. The job must come to its end.
+    /// told or never send a request again. The job must come to its end.
     pub(super) fn finish(&mut self) -> Step {
         self.is_fair = true;
         let is_silent = self.chance(30);
