@@ -76,6 +76,7 @@ impl Collection {
         }
         self.closed = true;
         for member in self.members.values() {
+            // Uploads that were overtaken before are in the list already.
             if let MemberProgress::Uploading(upload) = member.progress {
                 self.unneeded.push(upload);
             }
@@ -109,10 +110,12 @@ impl Collection {
                 return None;
             };
             let weight = claim.examples as f64;
+            // One that is missing makes the mean one of other clients than the version is of: no figure is better.
             sum += claim.train_loss? * weight;
             examples += weight;
         }
         let mean = sum / examples;
+        // JSON has no infinity, and a diverged loss is told by the reports themselves.
         mean.is_finite().then_some(mean)
     }
 
@@ -150,6 +153,7 @@ impl Collection {
         let Some(member) = self.members.get_mut(&client) else {
             return false;
         };
+        // A poll whose answer was lost asks again and gets the same task: that is no new entry of the log.
         member.issued_to.replace(worker) != Some(worker)
     }
 
@@ -172,6 +176,7 @@ impl Collection {
     /// The client takes no further part, unless its report is in; whether that changed anything.
     pub fn fail(&mut self, client: ClientId, refusal: Refusal) -> bool {
         let is_open = self.is_outstanding(client);
+        // An accepted report stays: what its worker says or does afterwards takes nothing back.
         if is_open {
             self.set(client, MemberProgress::Failed(refusal));
         }
@@ -196,7 +201,9 @@ impl Collection {
         let Some(member) = self.members.get_mut(&client) else {
             return;
         };
+        // The new holder has not got the task yet.
         member.issued_to = None;
+        // The old holder's upload may never end, and the new one must not wait for it.
         if matches!(member.progress, MemberProgress::Uploading(_)) {
             self.set(client, MemberProgress::Pending);
         }
@@ -209,6 +216,7 @@ impl Collection {
         };
         let before = std::mem::replace(&mut member.progress, state);
         if let MemberProgress::Failed(refusal) = &member.progress {
+            // The worker that had the task, and not the one that would get it now: the reason is about that one.
             member.failure = Some(Failure {
                 worker: member.issued_to.or(member.holder),
                 reason: refusal.detail.clone(),
@@ -219,6 +227,7 @@ impl Collection {
         {
             self.unneeded.push(upload);
         }
+        // Counted here alone: looking at each member for each event would make a round quadratic in its cohort.
         self.accepted += usize::from(member.progress.is_accepted());
         self.accepted -= usize::from(before.is_accepted());
         self.outstanding += usize::from(member.progress.is_outstanding());

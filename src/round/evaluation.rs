@@ -54,6 +54,7 @@ impl Evaluation {
     pub fn mean<'a>(parts: impl IntoIterator<Item = &'a Evaluation>) -> Option<Evaluation> {
         let mut sum: Option<Evaluation> = None;
         for part in parts {
+            // Its loss may be NaN, and NaN times 0 is NaN.
             if part.examples == 0 {
                 continue;
             }
@@ -88,6 +89,7 @@ impl Evaluation {
             _ => None,
         };
         self.metrics
+            // A mean over some of the parts would look like one over all.
             .retain(|name, _| other.metrics.contains_key(name));
         for (name, sum) in &mut self.metrics {
             *sum += other.metrics[name];

@@ -111,6 +111,7 @@ impl Leases {
     ) -> Vec<Move> {
         for (client, home) in clients {
             self.holders.insert(client, None);
+            // A worker may have been replaced while the job was prepared.
             let place = match home.map(|home| self.present_home(home)) {
                 Some(home) => self.homes.entry(home).or_default(),
                 None => &mut self.unplaced,
@@ -129,11 +130,14 @@ impl Leases {
     /// A worker has come: it takes the clients without a holder. What others hold stays until [`Leases::rebalance`], but
     /// for the data of the worker that it `replaces`, once that one is gone.
     pub fn join(&mut self, worker: WorkerId, slots: u32, replaces: Option<WorkerId>) -> Vec<Move> {
+        // Loads are clients per slot.
         let slots = slots.max(1);
         self.change(worker, |entry| entry.slots = slots);
+        // It is here itself again, so that nobody stands in for it.
         self.heirs.remove(&worker);
         if let Some(former) = replaces.filter(|former| *former != worker) {
             self.heirs.insert(former, worker);
+            // As long as the former one is live, its data is its own: the heir waits for it to go.
             if !self.is_live(former) {
                 self.inherit(former);
             }
@@ -153,10 +157,12 @@ impl Leases {
         for client in &gone.clients {
             self.holders.insert(*client, None);
         }
+        // Those alone whose data others have, too.
         self.unplaced.extend(&gone.movable);
         let heir = self.inherit(worker);
         let mut moves = self.bring_home(heir);
         moves.extend(self.place());
+        // The log shall say from whom a client came, and `assign` does not know it.
         for step in &mut moves {
             step.from = gone.clients.contains(&step.client).then_some(worker);
         }
@@ -186,6 +192,7 @@ impl Leases {
                 worker.movable.remove(&client);
             });
             self.held -= 1;
+            // One client at a time, and loads anew after each: this way no worker gets more than its share.
             self.assign(client, lightest, true);
             moves.push(Move {
                 client,

@@ -94,6 +94,7 @@ impl RoundMachine {
     pub fn new(config: MachineConfig, now: Timestamp) -> Self {
         let deadline = now + Duration::from_secs(config.limits.start_timeout);
         Self {
+            // Planning counts up first, so that the first attempt has the number that was asked for.
             round: RoundId(config.first_round.0.saturating_sub(1)),
             config,
             phase: Phase::Waiting { deadline },
@@ -154,6 +155,7 @@ impl RoundMachine {
             .evaluating
             .as_ref()
             .and_then(|pending| pending.deadline);
+        // Evaluations have a deadline of their own, in whatever phase the rounds are.
         phase.into_iter().chain(evaluation).min()
     }
 
@@ -164,6 +166,7 @@ impl RoundMachine {
         if !matches!(event, Event::WorkerJoined { .. } | Event::WorkerLost { .. }) {
             self.check_deadlines(now);
         }
+        // Once more below: an event can begin a phase whose deadline has passed already, as a deadline of 0 s has.
         self.take(event, now);
         self.check_deadlines(now);
         self.end_unneeded_uploads();
@@ -173,6 +176,7 @@ impl RoundMachine {
         let Some(current) = &mut self.current else {
             return;
         };
+        // Told at once, and not when they end: a sender of gigabytes that nobody needs keeps a place from the others.
         for upload in current.take_unneeded() {
             self.commands.push_back(Command::EndUpload { upload });
         }
@@ -289,12 +293,14 @@ impl RoundMachine {
 
     /// Adds to the event log, whose last entry is the end.
     fn log(&mut self, event: JobEvent) {
+        // Readers of the log stop at its end: an entry after that would never be seen.
         if self.outcome().is_none() {
             self.commands.push_back(Command::Log(event));
         }
     }
 
     fn log_waiting(&mut self) {
+        // The same words as in `status`, so that the log and the operator's view never disagree.
         let reason = self.status().detail;
         self.log(JobEvent::Waiting { reason });
     }

@@ -108,6 +108,7 @@ impl Pending {
         if let Some(before) = std::mem::replace(&mut share.holder, holder) {
             self.ready.remove(&(before, client));
         }
+        // A share that is in is not handed out again, whoever acts for its client now.
         if let (None, Some(holder)) = (&share.measured, holder) {
             self.ready.insert((holder, client));
         }
@@ -120,6 +121,7 @@ impl Pending {
         let Some(share) = share.filter(|share| share.measured.is_none()) else {
             return;
         };
+        // Checked before it counts: one NaN would make the mean of all shares NaN.
         let checked = evaluation.and_then(Evaluation::checked);
         match checked.and_then(|found| check_size(size, &found).map(|()| found)) {
             Ok(evaluation) => {
@@ -131,6 +133,7 @@ impl Pending {
             }
             Err(reason) => {
                 let reason = format!("client {client} could not evaluate: {reason}");
+                // The first reason: those that follow are often its consequences.
                 self.failed.get_or_insert(reason);
             }
         }
@@ -150,6 +153,7 @@ impl Pending {
 
     /// Whether there is nothing left to wait for: all shares are in, or one will never be.
     pub fn is_done(&self) -> bool {
+        // The driver answers by an event of its own, also if it fails.
         self.deadline.is_some() && (self.open == 0 || self.failed.is_some())
     }
 
@@ -179,6 +183,7 @@ impl Pending {
 /// Checks a share's number of examples against that of another one.
 fn check_size(other: Option<u64>, evaluation: &Evaluation) -> Result<(), String> {
     match other {
+        // The weight of a share is its size: a worker that claims a million examples would decide the figure alone.
         Some(other) if evaluation.examples.abs_diff(other) > 1 => Err(format!(
             "its share has {} examples, and another one {other}: shares of one test split differ by one at most",
             evaluation.examples

@@ -91,6 +91,7 @@ impl<I> Roster<I> {
         };
         self.workers.insert(worker, record);
         self.live.insert((now, worker));
+        // At each registration: no other event makes the list longer for good.
         self.forget_oldest();
         worker
     }
@@ -99,6 +100,7 @@ impl<I> Roster<I> {
     /// or has left.
     pub fn touch(&mut self, worker: WorkerId, now: Timestamp) -> Option<bool> {
         let state = self.workers.get(&worker)?.state;
+        // Its token ended with it. Who comes back has to register.
         if state == WorkerState::Left {
             return None;
         }
@@ -108,6 +110,7 @@ impl<I> Roster<I> {
 
     /// A worker leaves; whether it was live.
     pub fn leave(&mut self, worker: WorkerId) -> bool {
+        // Not the time of now: leaving is no sign of life that would keep it remembered longer.
         let before = self.set(worker, WorkerState::Left, Timestamp(0));
         before == Some(WorkerState::Live)
     }
@@ -115,6 +118,8 @@ impl<I> Roster<I> {
     /// Marks the workers lost that have been silent for too long, and returns them in order of registration.
     pub fn expire(&mut self, now: Timestamp) -> Vec<WorkerId> {
         let mut lost = Vec::new();
+        // In order of the last request, so that this looks at those alone that are lost, not at thousands that are
+        // live.
         while let Some((last_seen, worker)) = self.live.first().copied() {
             if last_seen + self.expiry > now {
                 break;
@@ -122,6 +127,7 @@ impl<I> Roster<I> {
             self.set(worker, WorkerState::Lost, last_seen);
             lost.push(worker);
         }
+        // In order of registration, so that the leases move the same way in every run.
         lost.sort_unstable();
         lost
     }
@@ -187,8 +193,11 @@ impl<I> Roster<I> {
         let record = self.workers.get_mut(&worker)?;
         let before = std::mem::replace(&mut record.state, state);
         let old_key = (record.last_seen, worker);
+        // Requests of one worker overtake each other on their way here: time must not run backwards.
         record.last_seen = record.last_seen.max(seen);
         let key = (record.last_seen, worker);
+        // It is in one of the two. Which one depends on the state before, and removing from both is as cheap as
+        // asking.
         self.live.remove(&old_key);
         self.gone.remove(&old_key);
         match state {

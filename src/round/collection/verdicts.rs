@@ -58,6 +58,8 @@ impl Collection {
         metadata: &ReportMetadata,
         lease: Option<WorkerId>,
     ) -> Offer {
+        // In the order that the head of this file gives. A change of the order changes the answer to a repeated
+        // report.
         let Some(member) = self.members.get(&client) else {
             return Offer::Refuse(self.not_in_cohort(client));
         };
@@ -70,6 +72,7 @@ impl Collection {
         }
         if let Some(refusal) = improper(client, metadata, member.examples) {
             let is_awaited = !self.closed && self.is_pending(client);
+            // A stranger's bad report must not fail the client of an honest worker.
             if !is_awaited || lease != Some(worker) {
                 return Offer::Refuse(refusal);
             }
@@ -85,6 +88,7 @@ impl Collection {
             MemberProgress::Failed(refusal) => Offer::Refuse(refusal.clone()),
             _ if self.closed => Offer::Refuse(late(self.round)),
             _ if lease != Some(worker) => Offer::Refuse(not_leased(worker, client)),
+            // A second upload beside the first one could replace it after its verdict.
             MemberProgress::Uploading(_) => {
                 let detail = format!("the report of client {client} is being uploaded already");
                 Offer::Refuse(Refusal::new(RefusalKind::Duplicate, detail))
@@ -112,12 +116,14 @@ impl Collection {
         upload: RequestId,
         stored: Result<(), Refusal>,
     ) -> Verdict {
+        // Removed whatever the verdict is: an upload ends once.
         let ended = self.uploads.remove(&upload);
         let Some(Admitted { worker, claim, .. }) = ended.filter(|ended| ended.client == client)
         else {
             let detail = format!("request {upload} uploads nothing for client {client}");
             return Verdict::Unknown(Refusal::new(RefusalKind::Conflict, detail));
         };
+        // The round may have gone on while the body came: what is settled is not changed by it.
         if let Some(verdict) = self.settled(client, upload, worker) {
             return verdict;
         }
@@ -135,6 +141,7 @@ impl Collection {
                 }
             }
             Err(refusal) if refusal.kind.is_transient() => {
+                // The same report may come whole the next time, as after a connection that broke.
                 self.set(client, MemberProgress::Pending);
                 Verdict::Refuse { worker, refusal }
             }
@@ -182,6 +189,8 @@ impl Collection {
                 let is_news = self.fail(client, Refusal::new(RefusalKind::Conflict, detail));
                 let member = self.members.get_mut(&client);
                 if let Some(failure) = member.and_then(|member| member.failure.as_mut()) {
+                    // The worker's own words. The refusal for later reports names the client, which the reason need
+                    // not repeat.
                     failure.reason = reason.to_string();
                 }
                 Ok(is_news)
@@ -216,6 +225,7 @@ fn from_another(client: ClientId) -> Refusal {
 
 /// What is wrong with what a report says about itself, whatever the round.
 fn improper(client: ClientId, metadata: &ReportMetadata, partition: u64) -> Option<Refusal> {
+    // Examples are the report's weight in the mean: a claim beyond the partition would buy influence.
     if metadata.examples == 0 || metadata.examples > partition {
         let detail = format!(
             "claims {}, and the partition of client {client} has {partition}",

@@ -19,12 +19,14 @@ impl RoundMachine {
         let (accepted, outstanding) = (current.accepted_count(), current.outstanding());
         let quorum = current.plan.quorum;
         let is_due = now >= current.deadline;
+        // Without anybody who may still report, waiting for the deadline would only lose time.
         let is_full = accepted >= current.plan.goal || outstanding == 0;
         let is_hopeless = accepted + outstanding < quorum;
         if !is_due && !is_full && !is_hopeless {
             return;
         }
         current.close();
+        // A quorum at the deadline is enough: stragglers must not cost the work of the others.
         if accepted >= quorum {
             self.phase = Phase::Aggregating;
             return self.commands.push_back(Command::Aggregate {
@@ -53,6 +55,7 @@ impl RoundMachine {
         aggregation: Result<Aggregation, String>,
         now: Timestamp,
     ) {
+        // An answer of a driver that is late: the round was abandoned or the job cancelled while it folded.
         if self.phase != Phase::Aggregating || round != self.round {
             return;
         }
@@ -64,6 +67,7 @@ impl RoundMachine {
         });
         match checked {
             Ok(aggregation) => {
+                // The version moves only once it is stored: before that, no worker could fetch it.
                 self.phase = Phase::Publishing { aggregation };
                 self.commands.push_back(Command::Publish {
                     round,
@@ -83,14 +87,17 @@ impl RoundMachine {
         let Phase::Publishing { aggregation } = &mut self.phase else {
             return;
         };
+        // An answer to an order of an earlier attempt.
         if version != self.version.next() {
             return;
         }
         if let Err(reason) = published {
             return self.abandon(reason, now);
         }
+        // Out of the phase, which the next steps change.
         let aggregation = std::mem::take(aggregation);
         self.version = version;
+        // Attempts count per version: a job that makes progress goes on.
         self.abandoned = 0;
         let round = self.round;
         let folded = &aggregation.folded;
@@ -98,8 +105,10 @@ impl RoundMachine {
             .current
             .as_ref()
             .and_then(|current| current.train_loss(folded));
+        // After `train_loss`, which looks into the round that this closes.
         let accepted = self.close_current();
         for client in folded {
+            // Those that were folded alone: the state of a client that was left out has not advanced.
             self.basis.insert(*client, round);
         }
         let mut metrics = aggregation.metrics;
@@ -118,6 +127,7 @@ impl RoundMachine {
             train_loss,
             metrics,
         });
+        // Before the next round begins, which may have to wait for it.
         self.queue_evaluation(version, round, now);
         self.begin_round(now);
     }
@@ -149,12 +159,15 @@ impl RoundMachine {
         for upload in current.take_unneeded() {
             self.commands.push_back(Command::EndUpload { upload });
         }
+        // Accepted reports are kept until here, since the fold may read them more than once.
         self.commands.push_back(Command::Discard {
             round: current.round,
         });
         let accepted = current.accepted();
         self.closed.push_back(current);
         if self.closed.len() > REMEMBERED_ROUNDS {
+            // A report that is sent again comes within a few rounds. Without a bound, memory would grow with the
+            // rounds.
             self.closed.pop_front();
         }
         accepted.into_iter().map(|(client, _)| client).collect()
@@ -174,6 +187,7 @@ fn check(round: &Collection, aggregation: &Aggregation) -> Result<(), String> {
     }
     let mut named = folded.clone();
     named.extend(&excluded);
+    // A strategy is an embedder's code: a client that is folded twice would count twice, and nothing would show it.
     named.sort_unstable();
     if let Some(pair) = named.windows(2).find(|pair| pair[0] == pair[1]) {
         return Err(invalid(&format!(
@@ -201,6 +215,7 @@ fn check(round: &Collection, aggregation: &Aggregation) -> Result<(), String> {
             "it neither folds nor excludes client {missing}, whose report was accepted"
         )));
     }
+    // A strategy may exclude reports, but not so many that the version rests on fewer than the job demands.
     if folded.len() < round.plan.quorum {
         return Err(format!(
             "{} of {} accepted reports were folded, and the quorum is {}",

@@ -66,9 +66,12 @@ impl RoundMachine {
             EvaluationBy::Workers => {
                 let workers: Vec<_> = self.leases.workers().map(|(worker, _)| worker).collect();
                 self.wake(workers);
+                // Counted from its turn, not from its commit: a version that waits behind another one must not expire
+                // meanwhile.
                 let deadline = now + Duration::from_secs(self.config.limits.evaluation_timeout);
                 let clients = self.evaluators();
                 let mut pending = Pending::by_clients(version, round, &clients, deadline);
+                // Clients with data of their own have test splits of their own, of any size.
                 if self.clients.iter().all(|spec| spec.home.is_none()) {
                     pending = pending.of_one_split();
                 }
@@ -97,6 +100,7 @@ impl RoundMachine {
     /// Who takes a share: the clients with a live worker, or, without any, those that the next worker can act for.
     fn evaluators(&self) -> Vec<ClientId> {
         let available: Vec<_> = self.available().map(|(client, _)| client).collect();
+        // Not all clients: a share of a client without a worker would keep the whole mean waiting.
         if !available.is_empty() {
             return available;
         }
@@ -118,6 +122,7 @@ impl RoundMachine {
             Ok(()) => Response::Accepted,
             Err(refusal) => Response::Refused(refusal),
         };
+        // The answer goes out first: whether the share is still of use is no concern of its sender.
         let is_accepted = response == Response::Accepted;
         self.respond(request, response);
         let pending = self.evaluating.as_mut();
@@ -134,6 +139,7 @@ impl RoundMachine {
         version: ModelVersion,
     ) -> Result<(), Refusal> {
         self.client(client)?;
+        // Older versions are accepted below, and pass over: their evaluation is over.
         if version > self.version {
             let detail = format!("there is no version {version}");
             return Err(Refusal::new(RefusalKind::NotFound, detail));
@@ -164,6 +170,7 @@ impl RoundMachine {
         }
         self.evaluating = None;
         let checked = evaluation.and_then(|evaluation| {
+            // A mean over nothing is no measurement, and would be shown as an accuracy of 0.
             if evaluation.examples == 0 {
                 return Err("the test split has no examples".to_string());
             }
@@ -184,6 +191,7 @@ impl RoundMachine {
     /// waited for it, and ends the job after the last.
     pub(super) fn check_evaluations(&mut self, now: Timestamp) {
         self.evaluate_next(now);
+        // A loop: the next version in turn may be without any evaluator, and be over at once, too.
         while let Some(pending) = &self.evaluating {
             let is_due = pending.deadline.is_some_and(|deadline| now >= deadline);
             if !is_due && !pending.is_done() {

@@ -76,6 +76,7 @@ impl RoundMachine {
             Verdict::Unknown(refusal) => self.respond(request, Response::Refused(refusal)),
             Verdict::Refuse { worker, refusal } => {
                 self.refuse(request, round, client, worker, refusal);
+                // After a refusal that is transient the task is free again, and its worker may be waiting in a poll.
                 let open = self.current.as_ref().filter(|open| open.round == round);
                 if open.is_some_and(|open| !open.closed && open.is_pending(client)) {
                     self.wake(self.leases.holder(client));
@@ -101,6 +102,7 @@ impl RoundMachine {
         let lease = self.leases.holder(client);
         let verdict = known.and_then(|_| match self.collection(round) {
             Some(collection) => collection.give_up(worker, client, &reason, lease),
+            // A failure in a round that is forgotten changes nothing. Its sender need not know.
             None => Ok(false),
         });
         match verdict {
@@ -140,6 +142,7 @@ impl RoundMachine {
     }
 
     fn check_begun(&self, round: RoundId) -> Result<(), Refusal> {
+        // The round has its number, and no cohort yet: any report of it is made up.
         let is_planned = self.phase == Phase::Planning && round == self.round;
         if round == RoundId(0) || round > self.round || is_planned {
             let detail = format!("round {round} has not begun");

@@ -19,6 +19,7 @@ impl RoundMachine {
             Ok(clients) => clients,
             Err(reason) => return self.fail(reason),
         };
+        // At once: with too few clients, each attempt would only end at its deadline.
         if clients.len() < self.quorum() {
             return self.fail(format!(
                 "the job has {}, and its quorum is {}",
@@ -54,6 +55,7 @@ impl RoundMachine {
     }
 
     pub(super) fn begin_round(&mut self, now: Timestamp) {
+        // By versions and not by attempts: an abandoned round is made up for.
         if self.version.0 >= u64::from(self.config.rounds) {
             self.phase = Phase::Finishing;
             return;
@@ -62,6 +64,7 @@ impl RoundMachine {
             self.phase = Phase::CatchingUp;
             return;
         }
+        // Here alone, between rounds: a client that moves in the middle of a round trains twice.
         let moves = self.leases.rebalance();
         self.apply(moves);
         if self.leases.held() < self.quorum() {
@@ -158,6 +161,7 @@ impl RoundMachine {
             spec.map_or(0, |spec| spec.examples)
         });
         for client in &cohort {
+            // Before tasks are handed out: they are found by worker.
             current.place(*client, self.leases.holder(*client));
         }
         self.current = Some(current);
@@ -185,6 +189,8 @@ impl RoundMachine {
     /// What is wrong with it, in words.
     pub fn check_plan(&self, plan: &RoundPlan) -> Result<(), String> {
         let job_clients = self.clients.len();
+        // A plan is an embedder's: each condition here is one that later code relies on. Rising order also says that
+        // no client is in it twice.
         let problem = if !plan.clients().is_sorted_by(|a, b| a < b) {
             "the cohort is not in rising order"
         } else if plan

@@ -16,6 +16,7 @@ impl RoundMachine {
     /// Whether the result of this task would still be taken from this worker. A worker drops tasks for which it
     /// would not.
     pub fn wants(&self, worker: WorkerId, task: &Task) -> bool {
+        // The lease decides first: of two workers with the same task, one alone may report.
         if self.leases.holder(task.client) != Some(worker) {
             return false;
         }
@@ -61,6 +62,7 @@ impl RoundMachine {
                 let workers = self.leases.workers().collect();
                 self.commands.push_back(Command::Prepare { workers });
             }
+            // It may still be too few: then gathering goes on with the deadline that it had.
             Phase::Gathering { .. } => self.begin_round(now),
             _ => {}
         }
@@ -68,11 +70,13 @@ impl RoundMachine {
 
     /// Takes the new size of a worker's own data for its clients.
     pub(super) fn data_resized(&mut self, worker: WorkerId, examples: u64) {
+        // A client without examples has no weight, and one with the weight 0 would make a mean of nothing.
         let examples = examples.max(1);
         for client in self.leases.at_home(worker) {
             let Some(spec) = self.clients.get_mut(client.0 as usize) else {
                 continue;
             };
+            // Workers repeat their sizes at each registration. What has not changed is no news for the log.
             if spec.examples == examples {
                 continue;
             }
@@ -85,6 +89,7 @@ impl RoundMachine {
     }
 
     pub(super) fn worker_lost(&mut self, worker: WorkerId) {
+        // A worker can be lost twice: by its expiry, and by the next registration under its name.
         if self.outcome().is_none() && self.leases.is_live(worker) {
             let moves = self.leases.lose(worker);
             self.apply(moves);
@@ -104,6 +109,7 @@ impl RoundMachine {
             if let Some(pending) = &mut self.evaluating {
                 pending.place(client, to);
             }
+            // No other worker has its data, so waiting for the deadline would be in vain.
             if is_at_home && to.is_none() {
                 self.drop_out(client);
             }
