@@ -48,6 +48,7 @@ impl DataFolder {
     pub fn open(path: impl AsRef<Path>) -> Result<Arc<Self>, StoreError> {
         let path = path.as_ref();
         fs::create_dir_all(path).map_err(|error| failed(path, error))?;
+        // Before anything is removed: what is in the folder may be in use.
         let lock = lock(path)?;
         for part in [SPOOL, MODELS, LOGS] {
             let part = path.join(part);
@@ -61,6 +62,7 @@ impl DataFolder {
                 );
             }
         }
+        // The parts must be there after a power failure, or files in them could not be found.
         sync_folder(path).map_err(|error| failed(path, error))?;
         Ok(Arc::new(Self {
             path: path.to_path_buf(),
@@ -107,6 +109,7 @@ fn lock(folder: &Path) -> Result<File, StoreError> {
     let path = folder.join("lock");
     let file = File::options()
         .create(true)
+        // The file of the coordinator that has the lock must not be changed by one that has not.
         .truncate(false)
         .write(true)
         .open(&path)
@@ -127,6 +130,7 @@ fn remove_jobs(part: &Path) -> Result<usize, StoreError> {
         let path = entry.map_err(|error| failed(part, error))?.path();
         let name = path.file_name().and_then(|name| name.to_str());
         let job = name.and_then(|name| name.strip_prefix(JOB)?.parse::<JobId>().ok());
+        // Only what has a name that this program gives: a wrong --state-dir must not cost anybody's files.
         if job.is_some() {
             fs::remove_dir_all(&path).map_err(|error| failed(&path, error))?;
             removed += 1;

@@ -137,10 +137,12 @@ impl<T: LogEntry> WindowedLog<T> {
         let mut state = self.state();
         state.bytes += entry.bytes();
         state.window.push_back(entry);
+        // At half of the limit, so that entries can still come while the disk writes.
         if state.bytes > state.due && !state.is_spilling {
             state.is_spilling = true;
             drop(state);
             let log = self.clone();
+            // Under the lock of the coordinator, so nothing here may wait for a disk.
             self.0.runtime.spawn_blocking(move || log.spill());
         }
     }
@@ -151,6 +153,7 @@ impl<T: LogEntry> WindowedLog<T> {
         let waited = timeout(LONGEST_WAIT, async {
             loop {
                 let mut stepped = pin!(self.0.stepped.notified());
+                // Before the look at the window: a step between the look and the wait would be missed.
                 stepped.as_mut().enable();
                 if !self.is_over() {
                     return;
@@ -183,6 +186,7 @@ impl<T: LogEntry> WindowedLog<T> {
     /// The page if it begins in the window.
     fn recent(&self, after: u64, limit: usize) -> Option<LogPage<T>> {
         let state = self.state();
+        // The page begins in the file.
         if state.spilled.last.is_some_and(|last| after < last) {
             return None;
         }
@@ -218,6 +222,7 @@ impl<T: LogEntry> WindowedLog<T> {
             let Some((entry, length)) = lines.next::<T>()? else {
                 break;
             };
+            // A mark is the first entry of a batch, so reading may begin some entries too early.
             if entry.number() > after {
                 bytes += length;
                 entries.push(Arc::new(entry));
@@ -234,6 +239,8 @@ impl<T: LogEntry> WindowedLog<T> {
         loop {
             let batch = {
                 let mut state = self.state();
+                // Down to a quarter, and not to just below the half: then the disk is used in batches, and not once
+                // for each entry.
                 let batch = state.oldest(self.0.limit / 4);
                 if batch.is_empty() {
                     state.is_spilling = false;
@@ -241,9 +248,13 @@ impl<T: LogEntry> WindowedLog<T> {
                 }
                 batch
             };
+            // Outside of the lock. The entries stay in the window until they are in the file, so that a page always
+            // finds them.
             let written = self.write(&batch);
             let mut state = self.state();
             match written {
+                // Only now does the file's new end count: a batch that was written in part is written over by the
+                // next try.
                 Ok(end) => state.spilled(&batch, end),
                 Err(error) => {
                     self.failed(&mut state, &error);
@@ -292,6 +303,7 @@ impl<T: LogEntry> WindowedLog<T> {
                 "the log can't be written to its file, and stays in memory: is the disk full?"
             );
         }
+        // Once there is half a window more, and not at the next entry: a full disk stays full for a while.
         state.due = state.bytes + (self.0.limit / 2).max(1);
         state.is_spilling = false;
     }
@@ -312,6 +324,7 @@ impl<T: LogEntry> State<T> {
         let mut batch = Vec::new();
         let mut taken = 0;
         for entry in &self.window {
+            // Bounded, since the batch is copied as text outside of the window.
             if taken >= BATCH || self.bytes - taken <= target {
                 break;
             }

@@ -20,6 +20,7 @@ pub(super) fn check_model(
     let start = block.range.start;
     if let Some(place) = first_not_finite(values) {
         let (tensor, index) = tensor_at(layout, start + place);
+        // As text: JSON, in which the reason ends, has no infinity.
         let value = values[place].to_string();
         return Err(StrategyError::Diverged {
             tensor,
@@ -27,9 +28,11 @@ pub(super) fn check_model(
             value,
         });
     }
+    // A trainable value of any sign is fine; a variance below zero makes NaN of its square root in the next round.
     if block.role != Role::Buffer {
         return Ok(());
     }
+    // A block can begin in the middle of a tensor, and can hold many small ones.
     let first = layout
         .tensors()
         .partition_point(|spec| spec.range().end <= start);

@@ -28,6 +28,7 @@ impl Seeds {
     /// A job's seed, with a secret that is derived from it: for tests and simulations, which must be repeatable.
     pub fn derived(public: u64) -> Self {
         let mut secret = [0; 32];
+        // The same for the same seed, and so no secret at all: a coordinator draws its own from the operating system.
         secret[..8].copy_from_slice(&public.to_le_bytes());
         Self { public, secret }
     }
@@ -35,6 +36,7 @@ impl Seeds {
 
 impl fmt::Debug for Seeds {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Without the secret, which would otherwise be in every log line of a context.
         write!(formatter, "Seeds({}, ..)", self.public)
     }
 }
@@ -74,6 +76,7 @@ impl<'a> RoundContext<'a> {
         static NO_NUMBERS: BTreeMap<String, f64> = BTreeMap::new();
         Self {
             round,
+            // As if no round before it had been abandoned.
             version: ModelVersion(round.0.saturating_sub(1)),
             clients,
             training,
@@ -88,6 +91,7 @@ impl<'a> RoundContext<'a> {
     /// A plan for these clients, in rising order: it waits for all, and has the job's quorum, settings and encoding.
     pub fn plan(&self, clients: impl IntoIterator<Item = ClientId>) -> RoundPlan {
         let mut plan = RoundPlan::new(clients, self.training.clone());
+        // The strategy may ask for more, never for less: the machine checks that.
         plan.quorum = self.quorum;
         plan.expects = vec![self.delta.clone()];
         plan
@@ -181,6 +185,7 @@ impl<'a> AggregateContext<'a> {
         executor: &'a dyn Executor,
     ) -> Result<Self, StrategyError> {
         static NEVER: AtomicBool = AtomicBool::new(false);
+        // Everything later relies on it: binary searches, and the order of additions.
         if !reports.is_sorted_by(|a, b| a.client < b.client) {
             let problem = "the reports are not in rising order of clients".to_string();
             return Err(StrategyError::Aggregate(problem));

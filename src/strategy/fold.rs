@@ -108,6 +108,7 @@ impl Out<'_> {
         let indices = names.map(|name| self.index(name));
         match self.states.get_disjoint_mut(indices) {
             Ok(states) => (self.model, states.map(|state| &mut state[..])),
+            // Two views of one tensor could not both be written to.
             Err(_) => panic!("a state tensor is named more than once: {names:?}"),
         }
     }
@@ -161,6 +162,7 @@ impl<'a> NextVersion<'a> {
         f: &(dyn Fn(&Rows<'_>, &mut Out<'_>) + Sync),
     ) -> Result<(), StrategyError> {
         self.folds += 1;
+        // A second fold would overwrite blocks of the first one, with nothing to show for it.
         if self.folds > 1 {
             return Err(StrategyError::Folds { calls: self.folds });
         }
@@ -178,6 +180,7 @@ impl<'a> NextVersion<'a> {
             &context.version.model.layout().blocks(),
             &|block, space: &mut Space| {
                 space.read(&context, block)?;
+                // Frozen values are written all the same: a version is whole, and does not refer to the one before.
                 if block.role != Role::Frozen {
                     let Space {
                         model,
@@ -193,11 +196,13 @@ impl<'a> NextVersion<'a> {
                     };
                     guarded(|| f(&rows, &mut out))?;
                     rows.finish()?;
+                    // Before it is written: a version that holds a NaN must never get its name.
                     check_model(context.version.model.layout(), block, &space.model)?;
                     for (name, values) in names.iter().zip(&space.states) {
                         check_state(name, values)?;
                     }
                 }
+                // One writer at a time, as the sink's contract says. Computing above needs no lock.
                 let mut sink = locked(sink);
                 sink.write(block.range.start, &space.model)?;
                 for (index, values) in space.states.iter().enumerate() {
@@ -215,6 +220,7 @@ impl<'a> NextVersion<'a> {
         if self.folds != 1 {
             return Err(StrategyError::Folds { calls: self.folds });
         }
+        // A number that no `StateSpec` names would be lost at the next start of the coordinator.
         for name in self.numbers.keys() {
             if !self.context.version.numbers.contains_key(name) {
                 let problem = format!("the strategy's state has no number {name:?}");
@@ -239,6 +245,7 @@ impl Space {
         self.states
             .resize_with(context.version.states.len(), Vec::new);
         for (values, state) in self.states.iter_mut().zip(context.version.states) {
+            // Zeros of the block before must not stay in a tensor that does not have this role.
             values.clear();
             if state.roles.contains(block.role) {
                 values.resize(len, 0.0);
@@ -269,6 +276,7 @@ impl AggregateContext<'_> {
         let mut blocks = self.version.model.layout().blocks();
         blocks.retain(|block| block.role != Role::Frozen);
         let mut totals = vec![0.0; sums];
+        // A scan of all pairs of a thousand reports has a million sums for each block: they can't all wait.
         let at_once = (WAITING / sums.max(1)).max(self.executor.threads());
         for blocks in blocks.chunks(at_once) {
             let partial: Vec<_> = blocks.iter().map(|_| Mutex::new(Vec::new())).collect();
@@ -305,6 +313,7 @@ fn each_block(
     // As many as threads: each takes one for a block and puts it back.
     let idle: Mutex<Vec<Space>> = Mutex::default();
     context.executor.run(blocks.len(), &|index| {
+        // The executor runs all indices; after a failure the rest is skipped.
         if locked(&failure).is_some() {
             return;
         }
@@ -315,6 +324,7 @@ fn each_block(
             work(&blocks[index], &mut space)
         };
         if let Err(error) = done {
+            // The first one, which is the cause of those after it more often than not.
             locked(&failure).get_or_insert(error);
         }
         locked(&idle).push(space);

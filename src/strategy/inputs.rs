@@ -92,6 +92,7 @@ impl Coefficients {
     fn new(rows: Vec<f64>, fixed: Option<f64>) -> Result<Self, StrategyError> {
         let denominator = fixed.unwrap_or_else(|| rows.iter().sum());
         let are_finite = rows.iter().all(|coefficient| coefficient.is_finite());
+        // Negative ones are allowed: a strategy may subtract. Only a division that has no result is refused.
         let is_usable = denominator.is_finite() && denominator != 0.0;
         if !are_finite || (!is_usable && !rows.is_empty()) {
             return Err(StrategyError::Aggregate(format!(
@@ -105,6 +106,7 @@ impl Coefficients {
 
 impl<'a> Resolved<'a> {
     pub fn new(context: &AggregateContext<'a>, inputs: &Inputs) -> Result<Self, StrategyError> {
+        // The order of additions is the order of rows, and with another one the bits differ.
         if !inputs.rows.is_sorted_by(|a, b| a.0 < b.0) {
             return unfit("the inputs are not in rising order of clients".to_string());
         }

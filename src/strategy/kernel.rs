@@ -20,6 +20,7 @@ pub(super) const PASS: usize = 4;
 /// `sums += weight * block` for each of at most [`PASS`] reports in turn. The blocks are as long as `sums`.
 pub(super) fn add(sums: &mut [f64], weights: &[f64], blocks: &[Block<'_>]) {
     let exact = weights.iter().all(|weight| is_short(*weight));
+    // A pass of four has one loop, compiled for one type. Mixed types are rare, and go one by one.
     let alike = blocks
         .windows(2)
         .all(|pair| std::mem::discriminant(&pair[0]) == std::mem::discriminant(&pair[1]));
@@ -48,6 +49,7 @@ pub(super) fn apply(values: &mut [f32], sums: &[f64], total: f64) {
     #[cfg(target_arch = "x86_64")]
     {
         use pulp::x86::{V3, V4};
+        // Found out while running, so that one program is fast on every CPU. The bits are the same on all of them.
         if let Some(simd) = V4::try_new() {
             return simd.vectorize(step);
         }
@@ -68,6 +70,7 @@ impl Apply<'_> {
     #[inline(always)]
     fn run(self) {
         for (value, sum) in self.values.iter_mut().zip(self.sums) {
+            // Divided here, once, and not each weight before: that would round once more per report.
             *value = (f64::from(*value) + sum / self.total) as f32;
         }
     }

@@ -82,6 +82,7 @@ impl<'a> Rows<'a> {
             version,
             inputs,
             scratch,
+            // Read at the first use: most strategies never look at one or the other, and each read copies a block.
             global: OnceCell::new(),
             states: vec![OnceCell::new(); version.states.len()],
             failure: RefCell::new(None),
@@ -140,6 +141,7 @@ impl<'a> Rows<'a> {
             .position(|state| state.name == name);
         let index = index.unwrap_or_else(|| panic!("the strategy's state has no tensor {name:?}"));
         let state = &self.version.states[index];
+        // Empty and not zeros: a strategy that computes with them by mistake fails at once, on the length.
         if !state.roles.contains(self.role) {
             return &[];
         }
@@ -151,6 +153,7 @@ impl<'a> Rows<'a> {
         let payload = self.payload(payload);
         let read = payload.rows[row].read(self.range.start, out);
         if let Err(source) = read {
+            // The closure goes on to its end, and must not see what was in `out` before.
             out.fill(0.0);
             self.fail(self.unreadable(row, source));
         }
@@ -173,6 +176,7 @@ impl<'a> Rows<'a> {
     pub fn mean(&self, payload: &str) -> Ref<'_, [f64]> {
         let index = self.index(payload);
         let slot = &self.scratch.means[index];
+        // Once per block: a strategy may ask for the same mean in several steps.
         if !slot.borrow().is_current {
             let mut mean = slot.borrow_mut();
             self.sum(index, &mut mean.values);
@@ -194,6 +198,7 @@ impl<'a> Rows<'a> {
             return;
         }
         let mut mean = self.scratch.means[index].borrow_mut();
+        // The sums are not divided here, so that `mean` must not take them for its own.
         mean.is_current = false;
         self.sum(index, &mut mean.values);
         let denominator = self.inputs.coefficients(self.role).denominator;
@@ -208,6 +213,8 @@ impl<'a> Rows<'a> {
             return;
         }
         let payload = self.payload(payload);
+        // Some columns of all reports, not all columns of one: an order statistic needs every report's value, and
+        // whole blocks of a thousand reports would be gigabytes.
         let width = (COLUMNS / rows).clamp(1, self.len().max(1));
         let mut stripe = self.scratch.stripe.borrow_mut();
         let mut column = vec![0.0; rows];
@@ -221,6 +228,7 @@ impl<'a> Rows<'a> {
                 }
             }
             for place in 0..width {
+                // Copied out: `each` sorts its column, and in the stripe neighbours are of the same report.
                 for (row, value) in column.iter_mut().enumerate() {
                     *value = stripe[row * width + place];
                 }
@@ -235,6 +243,8 @@ impl<'a> Rows<'a> {
         self.columns(payload, |index, column| {
             let middle = column.len() / 2;
             let is_even = column.len().is_multiple_of(2);
+            // Without a full sort, which would take several times as long. `total_cmp` has an order for NaN, too: the
+            // result is the same whatever came first.
             let (below, value, _) = column.select_nth_unstable_by(middle, f32::total_cmp);
             let value = f64::from(*value);
             out[index] = if is_even {
@@ -261,6 +271,7 @@ impl<'a> Rows<'a> {
         self.columns(payload, |index, column| {
             column.sort_unstable_by(f32::total_cmp);
             let kept = &column[trim..count - trim];
+            // In rising order of values, and so independent of who reported them.
             let sum: f64 = kept.iter().map(|value| f64::from(*value)).sum();
             out[index] = sum / kept.len() as f64;
         });
@@ -272,6 +283,7 @@ impl<'a> Rows<'a> {
         let mut fetched = self.scratch.fetched.borrow_mut();
         let mut start = self.range.start;
         while start < self.range.end {
+            // An encoding may change its scale inside of a block; what is read at once has one scale.
             let end = reader.uniform_end(start).min(self.range.end);
             match reader.block(start..end, &mut fetched[0]) {
                 Ok(block) => read(start - self.range.start, block),
@@ -297,6 +309,7 @@ impl<'a> Rows<'a> {
             // All reports have the same form, so a block ends at the same place in each of them as in the first.
             let first = payload.rows.first();
             let end = first.map_or(self.range.end, |row| row.uniform_end(start));
+            // At least one value: a reader that returns its own start must not loop forever.
             let end = end.clamp(start + 1, self.range.end);
             let part = &mut sums[start - self.range.start..end - self.range.start];
             for (index, pass) in payload.rows.chunks(PASS).enumerate() {
@@ -308,6 +321,8 @@ impl<'a> Rows<'a> {
                         block.map_err(|source| self.unreadable(first + place, source))?;
                 }
                 let coefficients = &coefficients[first..first + pass.len()];
+                // In client order, whatever the order of arrival: f64 sums depend on their order, and the result must
+                // not.
                 kernel::add(part, coefficients, &blocks[..pass.len()]);
             }
             start = end;

@@ -41,6 +41,7 @@ impl NewFile {
         let created = File::options()
             .read(true)
             .write(true)
+            // A name that is there is a defect: two writers would mix their bytes.
             .create_new(true)
             .open(&path)
             .and_then(|file| folder.write_at(&file, &header, 0).map(|()| file));
@@ -69,6 +70,8 @@ impl NewFile {
             return Ok(());
         }
         let length = bytes.len() as u64;
+        // The last stretch that begins before the end of this one: if it reaches into this one, a fold has written a
+        // block twice.
         let before = self.written.range(..offset + length).next_back();
         if before.is_some_and(|(start, (_, length))| start + length > offset) {
             let detail = format!("bytes from {offset} on are written more than once");
@@ -77,6 +80,7 @@ impl NewFile {
         folder
             .write_at(&self.file, bytes, self.header + offset)
             .map_err(|error| unwritable(&self.path, error))?;
+        // By stretch: blocks come in any order, and the digest of the whole is joined from theirs at the end.
         self.written.insert(offset, (Digest::of(bytes), length));
         Ok(())
     }
@@ -84,6 +88,7 @@ impl NewFile {
     /// Finishes several files, all at the same time: the disk then orders what it writes, and one commit of its journal serves
     /// several of them.
     pub fn finish_all(mut files: Vec<Self>) -> Result<Vec<UnplacedFile>, StoreError> {
+        // Without a thread for the usual case.
         if files.len() == 1 {
             return files.drain(..).map(Self::finish).collect();
         }
@@ -94,6 +99,7 @@ impl NewFile {
             }
             let mut finished = Vec::with_capacity(finishing.len());
             for file in finishing {
+                // All are joined, also after one that failed: the folder is removed then, and must have no writer.
                 finished.push(file.join().unwrap_or_else(|panic| resume_unwind(panic)));
             }
             finished.into_iter().collect()
@@ -104,12 +110,14 @@ impl NewFile {
     fn finish(self) -> Result<UnplacedFile, StoreError> {
         let written: u64 = self.written.values().map(|(_, length)| length).sum();
         let bytes = self.form.bytes();
+        // A fold that left a block out would publish a version with a hole of zeros.
         if written < bytes {
             return Err(StoreError::Incomplete {
                 missing: (bytes - written) as usize,
                 len: bytes as usize,
             });
         }
+        // Before the version has its name: after a power failure, a named version is whole.
         let synced = self.file.sync_data();
         synced.map_err(|error| failed(&self.path, error))?;
         let mut digest = self.digest;
@@ -138,6 +146,7 @@ impl UnplacedFile {
         } = self.file;
         let path = path
             .file_name()
+            // The folder has been renamed. The open file goes on under any name; the path is for messages.
             .map_or(path.clone(), |name| folder.join(name));
         let bytes = form.bytes();
         let payload = PayloadOf(Arc::new(Open { file, path, header }));

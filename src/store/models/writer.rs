@@ -40,6 +40,7 @@ struct Target {
 
 impl Writer {
     pub fn begin(next: Unfinished, form: &ModelForm) -> Result<Self, StoreError> {
+        // A sparse form leaves values out, which a model can't do without.
         if !form.encoding.is_dense() {
             let detail = format!("a model can't be sent as {}", form.encoding);
             return Err(StoreError::Encoding(detail));
@@ -48,6 +49,7 @@ impl Writer {
         let plain = Target::create(&next, "model.safetensors", file, "")?;
         let mut sent = None;
         let body = form.body();
+        // f32 is the file itself: a second copy of gigabytes would be the same bytes.
         if !body.is_plain() {
             sent = Some(Target::create(&next, "sent.safetensors", body, "")?);
         }
@@ -59,6 +61,7 @@ impl Writer {
         let mut states = Vec::with_capacity(form.states.len());
         for state in &form.states {
             let name = state::file_name(&state.name);
+            // As in a payload, so that a state can be sent to clients as it is.
             let prefix = format!("{}/", state.name);
             let target = Target::create(&next, &name, state.form(&form.layout), &prefix)?;
             states.push((state.clone(), target));
@@ -101,9 +104,11 @@ impl Target {
             let range = encoder.range();
             let part = &values[range.start - offset..range.end - offset];
             start = range.end;
+            // Values of a role that this form does not have.
             let Some(places) = encoder.places() else {
                 continue;
             };
+            // No encoding: the block's own bytes, without a copy.
             if places.is_plain {
                 self.file
                     .write(folder, places.values, bytemuck::cast_slice(part))?;
@@ -112,6 +117,7 @@ impl Target {
             let bytes = self.buffer.bytes(places.values_len);
             let scales = self.scales.bytes(places.scales_len);
             if !encoder.encode(part, scales, bytes) {
+                // Not refused here: that is told at the end, when it is known which is the first such value.
                 note_unfit(&mut self.unfit, range.start, encoder.unfit(part));
             }
             self.file.write(folder, places.values, bytes)?;
@@ -131,6 +137,7 @@ fn note_unfit(unfit: &mut Option<(usize, EncodingError)>, place: usize, tensor: 
 
 impl BlockWriter for Writer {
     fn write(&mut self, offset: usize, block: &[f32]) -> Result<(), BlockError> {
+        // Before any file is written to: otherwise some would have the block, and some not.
         checked(offset, block.len(), self.len)?;
         if let Some(sent) = &mut self.sent {
             sent.write(&self.next, offset, block)?;
@@ -169,6 +176,7 @@ impl ModelWriter for Writer {
             next,
             ..
         } = *self;
+        // A version that can't be sent in the job's encoding is of no use to any worker.
         if let Some((_, error)) = sent.as_ref().and_then(|sent| sent.unfit.clone()) {
             return Err(StoreError::Encoding(error.to_string()));
         }

@@ -56,6 +56,7 @@ impl Handles {
         path: &Path,
         read: impl FnOnce(&File) -> io::Result<T>,
     ) -> io::Result<T> {
+        // Counted as in use while it is read, so that no other thread closes it.
         let file = self.take(name, path)?;
         let result = read(&file);
         drop(file);
@@ -65,6 +66,7 @@ impl Handles {
 
     /// Closes a file that nobody reads any more.
     pub fn close(&self, name: u64) {
+        // Dropped after the lock is free: closing can wait for the disk.
         let gone = self.state().open.remove(&name);
         drop(gone);
         self.freed.notify_one();
@@ -82,6 +84,7 @@ impl Handles {
                 entry.readers += 1;
                 return Ok(entry.file.clone());
             }
+            // Those that are being opened count: without them, all threads at once could go beyond the limit.
             let gone = if state.open.len() + state.opening < self.most {
                 None
             } else {
@@ -94,12 +97,14 @@ impl Handles {
                     }
                 }
             };
+            // Opening may wait for the disk, and other threads read meanwhile.
             state.opening += 1;
             drop(state);
             drop(gone);
             let opened = File::open(path);
             let mut state = self.state();
             state.opening -= 1;
+            // The place that it had reserved is free again, and a thread may wait for it.
             let file = opened.inspect_err(|_| self.freed.notify_one())?;
             // Another thread may have opened it meanwhile; then this handle goes.
             let entry = state.open.entry(name).or_insert_with(|| Entry {

@@ -57,9 +57,11 @@ impl SpoolWriter for ReportFile {
             decoder,
             part,
         } = *self;
+        // Checks the digest over all bytes first: a report gets its own name only if it is the one that was sent.
         let form = decoder.finish(digest)?;
         let key = part.key;
         let payloads = part.keep(form, &metadata)?;
+        // After the file is durable: an accepted report must survive a power failure.
         spool.stored().insert(key, Stored { metadata, payloads });
         Ok(())
     }
@@ -119,6 +121,7 @@ impl Part {
         let rounds = &self.place.rounds;
         rounds
             .folder()
+            // The trailer first, then the bytes to the disk, then the name: a file with its own name is whole.
             .write_at(&self.file, &trailer, form.stored_bytes())
             .and_then(|()| self.file.sync_data())
             .and_then(|()| rounds.keep(self.key, &mut self.path))
@@ -134,6 +137,8 @@ impl Part {
     }
 
     fn digest(&mut self) -> Digest {
+        // An encoding with scales writes to two places in turn, so that there can be many stretches. Digests are
+        // joined in the order of the file.
         self.stretches.sort_unstable_by_key(|stretch| stretch.start);
         let stretches = self.stretches.drain(..);
         stretches.fold(Digest::of(&[]), |before, stretch| {
@@ -146,6 +151,7 @@ impl Part {
         self.put(self.start, &gathered)?;
         self.start += gathered.len() as u64;
         gathered.clear();
+        // Kept, so that the next piece needs no new allocation.
         self.gathered = gathered;
         Ok(())
     }
@@ -166,6 +172,8 @@ impl Part {
             .map_err(|error| unwritable(&self.path, error))?;
         let length = bytes.len() as u64;
         match self.stretches.last_mut() {
+            // The digest is taken while the bytes are in the CPU's cache; reading the file again would take as long
+            // as writing it.
             Some(last) if last.end == offset => {
                 last.end += length;
                 last.digest.update(bytes);
@@ -182,6 +190,8 @@ impl Part {
         }
         self.unsynced += length;
         let every = self.place.config.sync_every;
+        // On the way, and not all at the end: the operating system would hold gigabytes, and the sender would wait
+        // for them in silence.
         if every > 0 && self.unsynced >= every {
             self.unsynced = 0;
             let synced = self.file.sync_data();
@@ -197,9 +207,11 @@ impl BodySink for Part {
     }
 
     fn write(&mut self, offset: u64, bytes: &[u8]) -> Result<(), BlockError> {
+        // An empty write at another place would only cut the gathered bytes.
         if bytes.is_empty() {
             return Ok(());
         }
+        // Only bytes that follow each other can be written as one.
         if offset != self.start + self.gathered.len() as u64 {
             self.write_gathered()?;
             self.start = offset;
@@ -208,6 +220,7 @@ impl BodySink for Part {
         if bytes.len() >= DIRECT || bytes.len() > room {
             self.write_gathered()?;
         }
+        // Large pieces are not copied once more; small ones cost a system call each if they are not gathered.
         if bytes.len() >= DIRECT || bytes.len() > self.place.config.gather {
             self.put(offset, bytes)?;
             self.start = offset + bytes.len() as u64;
@@ -221,6 +234,7 @@ impl BodySink for Part {
 impl Drop for Part {
     fn drop(&mut self) {
         if !self.kept {
+            // Uploads break off all the time. What they leave must not fill the disk.
             self.place.rounds.remove(self.key, &self.path);
         }
     }
