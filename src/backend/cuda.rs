@@ -60,6 +60,7 @@ impl Cuda {
         if !self.has_gpu_part {
             return Some(self.no_gpu_part());
         }
+        // CUDA numbers what `CUDA_VISIBLE_DEVICES` leaves, so that this is not the driver's index.
         if index < self.visible {
             return None;
         }
@@ -91,6 +92,7 @@ impl Cuda {
             return "the NVIDIA driver shows no GPU: `nvidia-smi` says what it finds".to_string();
         };
         let shown = gpu_count(gpus.len());
+        // Containers and shells set it to nothing, which hides every GPU.
         if let Some(restriction) = &self.restriction {
             return format!(
                 "the NVIDIA driver shows {shown}, and CUDA none: CUDA_VISIBLE_DEVICES is {restriction:?}, so unset it or \

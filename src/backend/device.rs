@@ -37,6 +37,7 @@ impl DeviceSpec {
     ///
     /// [`DeviceError`]: it is not compiled in, it is not there, or it can't compute.
     pub fn device(self) -> Result<Device, DeviceError> {
+        // `cpu` and `auto` stand for a backend that depends on the build and the machine.
         match self.resolve()? {
             Self::Flex => proven(Self::Flex, flex()?),
             Self::NdArray => proven(Self::NdArray, ndarray()?),
@@ -190,6 +191,7 @@ fn on_cuda(
     make: impl FnOnce() -> Device,
 ) -> Result<Device, DeviceError> {
     let index = usize::from(index);
+    // Before the device is made: LibTorch's own message for a missing driver says nothing of what to do.
     if let Some(reason) = known.obstacle(index) {
         return Err(DeviceError::Unavailable { device, reason });
     }

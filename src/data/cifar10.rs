@@ -108,6 +108,7 @@ fn read_batch(path: &Path, pixels: &mut Vec<u8>, labels: &mut Vec<u16>) -> Resul
     }
     for (at, record) in bytes.chunks_exact(RECORD).enumerate() {
         let label = record[0];
+        // A file of another format can have the right size. Its bytes make labels beyond the ten classes.
         if usize::from(label) >= CLASSES.len() {
             let reason = format!("record {at} has label {label}, and the highest is 9");
             return Err(DataError::malformed(path, reason));

@@ -70,6 +70,7 @@ fn class_names(train: &Path) -> Result<Vec<String>, DataError> {
         let reason = "it has no folders, and each class must be one";
         return Err(DataError::malformed(train, reason));
     }
+    // Labels have 16 bits everywhere: in partitions, in the fingerprint and in memory.
     if classes.len() > usize::from(u16::MAX) {
         let reason = format!(
             "it has {} classes, and {} is the most",
@@ -89,6 +90,7 @@ fn decode(split: &Path, classes: &[String]) -> Result<Vec<Decoded>, DataError> {
             continue;
         }
         let name = path.file_name().unwrap_or_default().to_string_lossy();
+        // Its label would be beyond the model's outputs.
         if !classes.iter().any(|class| *class == name) {
             let reason = "it is a class that train/ does not have: remove it, or give train/ a folder of this name";
             return Err(DataError::malformed(&path, reason));
@@ -109,6 +111,7 @@ fn decode(split: &Path, classes: &[String]) -> Result<Vec<Decoded>, DataError> {
 
 /// Decodes all images, in this order, on as many threads as the machine has cores.
 fn decode_all(images: &ImageFolderDataset, paths: &[PathBuf]) -> Result<Vec<Decoded>, DataError> {
+    // One stretch for each thread, so that the results come together in the order of the paths.
     let threads = thread::available_parallelism().map_or(1, |count| count.get());
     let per_thread = paths.len().div_ceil(threads).max(1);
     thread::scope(|scope| {

@@ -63,6 +63,7 @@ impl ImageSet {
     ) -> Result<Self, DataError> {
         let name = name.into();
         let expected = labels.len().checked_mul(shape.pixels());
+        // Checked once here, so that no access later can go beyond the pixels.
         if shape.pixels() == 0 || expected != Some(pixels.len()) {
             return Err(DataError::Inconsistent {
                 reason: format!(
@@ -143,6 +144,7 @@ impl ImageSet {
         self.0.fingerprint.get_or_init(|| {
             let inner = &*self.0;
             let mut hash = Sha256::new();
+            // With a version: another recipe must not give the fingerprint of this one.
             hash.update(b"fedavg image set 1\n");
             for size in [
                 inner.shape.channels,

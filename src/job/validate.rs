@@ -19,6 +19,8 @@ impl JobSpec {
         check_limits(&self.limits)?;
         check_strategy(&self.strategy)?;
         check_size("settings", &self.settings)?;
+        // Workers need every value of a model; of a delta, those that are left out count as zero and are kept for the
+        // next one.
         if !self.encoding.models.is_dense() {
             let problem = "can't be top_k, which is for reports alone: use f32, f16, bf16 or int8";
             return Err(JobError::new("encoding.models", problem));
@@ -80,6 +82,7 @@ fn check_strategy(strategy: &StrategySpec) -> Result<(), JobError> {
             ..
         } => {
             not_negative("strategy.over_selection", *over_selection)?;
+            // Written so that NaN is refused, too.
             if *fraction > 0.0 && *fraction <= 1.0 {
                 return Ok(());
             }

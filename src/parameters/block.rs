@@ -141,6 +141,7 @@ impl Block<'_> {
                 values,
                 start,
             } => {
+                // `out` is used again from block to block, and has the values of the one before.
                 out.fill(0.0);
                 for (index, value) in indices.iter().zip(values) {
                     out[*index as usize - start] = *value;

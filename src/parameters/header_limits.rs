@@ -102,6 +102,7 @@ impl HeaderLimits {
         let mut deserializer = serde_json::Deserializer::from_slice(json);
         let counted = deserializer.deserialize_map(&mut counter);
         match (counter.problem, counted) {
+            // serde knows only that something was too much; what it was is here.
             (Some(problem), _) => Err(problem),
             (None, Err(error)) => Err(HeaderError::Malformed(error.to_string())),
             (None, Ok(())) => Ok(()),
@@ -133,10 +134,12 @@ impl<'de> Visitor<'de> for &mut Counter<'_> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
         while let Some(name) = map.next_key_seed(NameLength)? {
+            // The metadata's texts are passed over without being kept, whatever their length.
             let Some(length) = name else {
                 map.next_value::<IgnoredAny>()?;
                 continue;
             };
+            // Counted before the entry is looked at: the count bounds all the work that follows.
             self.tensors += 1;
             let (tensors, limit) = (self.limits.tensors, self.limits.name);
             if self.tensors > tensors {

@@ -67,6 +67,7 @@ impl Layout {
         tensors: impl IntoIterator<Item = (String, Vec<usize>, Role)>,
     ) -> Result<Arc<Self>, LayoutError> {
         let mut sorted: Vec<_> = tensors.into_iter().collect();
+        // By name, so that every language has the same order without being told.
         sorted.sort_by(|(left, ..), (right, ..)| left.cmp(right));
         let mut layout = Self {
             tensors: Vec::with_capacity(sorted.len()),
@@ -74,6 +75,7 @@ impl Layout {
             len: 0,
         };
         for (name, shape, role) in sorted {
+            // Shapes come from files and headers: their product may go beyond every number.
             let Some(len) = layout.len_of_next(&shape) else {
                 return Err(LayoutError::TooLarge { name });
             };
@@ -157,6 +159,8 @@ impl Layout {
         let first = self.tensors.get(index)?;
         let mut end = first.range().end;
         for spec in &self.tensors[index + 1..] {
+            // Tensors of one role that follow each other are one stretch: many small ones would make many small
+            // blocks.
             if spec.role != first.role {
                 break;
             }
@@ -172,6 +176,7 @@ impl Layout {
         let mut start = 0;
         while let Some((role, stretch)) = self.role_at(start) {
             let mut end = stretch.end.min(start + FOLD_BLOCK);
+            // An int8 scale is of a group: a block that cuts one could not be encoded by itself.
             if end < stretch.end {
                 let index = self.tensors.partition_point(|spec| spec.range().end <= end);
                 let tensor = self.tensors[index].range();
@@ -215,6 +220,7 @@ impl Layout {
     ///
     /// [`LayoutError`] names the first tensor, in order, that differs.
     pub fn check_same(&self, other: &Layout) -> Result<(), LayoutError> {
+        // The usual case, for each report of each round: all are made for the one layout of the job.
         if std::ptr::eq(self, other) {
             return Ok(());
         }
@@ -228,6 +234,7 @@ impl Layout {
                         found: found.shape.clone(),
                     });
                 }
+                // Both are sorted, so that a name that comes too early is one that the layout lacks.
                 Some(found) if found.name < expected.name => {
                     return Err(LayoutError::Unexpected {
                         name: found.name.clone(),

@@ -74,6 +74,7 @@ impl MemorySpool {
         self.0
             .used
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, |used| {
+                // In one step: two uploads that look at the same room must not both take it.
                 used.checked_add(needed).filter(|sum| *sum <= limit)
             })
             .map_err(|_| SpoolError::Full { needed, limit })?;
@@ -97,6 +98,7 @@ impl Spool for MemorySpool {
         Ok(Box::new(MemoryWriter {
             spool: self.clone(),
             key,
+            // For the whole report, before its first byte: a round must not end with all its reports half received.
             space: self.reserve(form.stored_bytes())?,
             decoder: BodyDecoder::new(form.clone()),
             sink: MemorySink::default(),

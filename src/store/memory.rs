@@ -73,8 +73,10 @@ impl ModelWriter for Writer {
             states,
         } = *self;
         let parameters = Arc::new(parameters);
+        // The parameters themselves, not a copy: the model is in memory once.
         let file = MemoryBody::new(Encoded::plain(parameters.clone()));
         let body = form.body();
+        // Encoded once for all workers, not for each download.
         let body = if body.is_plain() {
             file.clone()
         } else {

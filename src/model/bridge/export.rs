@@ -61,6 +61,7 @@ struct Visitor {
 
 impl Visitor {
     fn found<const D: usize>(&self, param: &Param<Tensor<D>>) -> Result<Found, BridgeError> {
+        // burn has no word for a buffer: BatchNorm's running values are parameters without a gradient.
         let role = if param.is_require_grad() {
             Role::Trainable
         } else {
@@ -79,6 +80,7 @@ impl Visitor {
             role,
             values: Vec::new(),
         };
+        // Converting it here would give the module values of another precision than it trains with.
         if tensor.dtype() != DType::F32 {
             return Err(BridgeError::Dtype {
                 name: found.name,
@@ -116,6 +118,7 @@ impl ModuleVisitor for Visitor {
     }
 
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        // A visitor can't stop a visit: the rest is passed over.
         if self.error.is_some() {
             return;
         }

@@ -89,6 +89,7 @@ impl Elements {
         mut bytes: &[u8],
         mut check: impl FnMut(&[[u8; N]]) -> bool,
     ) -> bool {
+        // A piece may end in the middle of an element: its bytes wait here for the next piece.
         if self.len > 0 {
             let count = (N - self.len).min(bytes.len());
             self.bytes[self.len..self.len + count].copy_from_slice(&bytes[..count]);
@@ -105,6 +106,7 @@ impl Elements {
         }
         let (elements, rest) = bytes.as_chunks();
         self.bytes[..rest.len()].copy_from_slice(rest);
+        // Set before the check, which may refuse and end everything.
         self.len = rest.len();
         check(elements)
     }

@@ -32,6 +32,7 @@ pub fn encode(form: &Form, parameters: &Arc<Parameters>) -> Result<Encoded, Enco
         ));
     }
     let bytes = form.bytes() as usize;
+    // As words, so that f32 values in it are aligned.
     let mut words = vec![0u32; bytes.div_ceil(4)];
     let payload: &mut [u8] = &mut bytemuck::cast_slice_mut(&mut words)[..bytes];
     for section in form.sections() {
@@ -96,6 +97,8 @@ pub(crate) struct RangePlaces {
 impl<'a> RangeEncoder<'a> {
     /// For the longest part of a range, from its beginning, that is stored in one way.
     pub fn new(form: &'a Form, range: Range<usize>) -> Result<Self, BlockError> {
+        // A range may go from a tensor that is encoded to one that is not, such as from weights to BatchNorm's
+        // buffers.
         let end = form.uniform_end(range.start).min(range.end);
         let range = range.start..end;
         let mut encoder = Self {
@@ -117,6 +120,7 @@ impl<'a> RangeEncoder<'a> {
             Kind::Bf16 => Encoding::Bf16,
             _ => Encoding::F32,
         };
+        // The last group of a tensor may be shorter; any other would get two scales.
         let is_cut = !range.len().is_multiple_of(GROUP) && end != form.uniform_end(range.start);
         if encoder.encoding == Encoding::Int8 && (places.skip > 0 || is_cut) {
             let detail = format!(
@@ -158,6 +162,7 @@ impl<'a> RangeEncoder<'a> {
             .name_at(self.range.start, values, |value| {
                 !fits(self.encoding, value)
             });
+        // Looked for only now: the fast pass before says whether there is one, and not which.
         let unfit = values.iter().find(|value| !fits(self.encoding, **value));
         match unfit {
             Some(value) if value.is_finite() => EncodingError::Overflow {
@@ -179,6 +184,7 @@ pub fn encode_block(encoding: Encoding, block: &[f32], scales: &mut [u8], out: &
             out.copy_from_slice(bytemuck::cast_slice(block));
             block
                 .iter()
+                // `&` and not `&&`: without an early exit, the loop is made of vector instructions.
                 .fold(true, |all, value| all & value.is_finite())
         }
         Encoding::F16 => {
@@ -202,6 +208,7 @@ pub fn encode_block(encoding: Encoding, block: &[f32], scales: &mut [u8], out: &
             }
             all
         }
+        // Which values are sent depends on all of them: there is no block of it.
         Encoding::TopK { .. } => false,
     }
 }

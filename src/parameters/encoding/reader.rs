@@ -63,6 +63,7 @@ impl<S: PayloadSource> EncodedReader<S> {
         let second = self.base + second.start..self.base + second.end;
         if let Some(first) = self.source.borrow(first.clone())
             && let Some(second) = self.source.borrow(second.clone())
+            // Borrowed if they are in memory: a fold then reads each report once and copies nothing.
             && self.is_aligned(first)
         {
             return Ok([first, second]);
@@ -93,6 +94,7 @@ impl<S: PayloadSource> BlockReader for EncodedReader<S> {
 
     fn read(&self, offset: usize, block: &mut [f32]) -> Result<(), BlockError> {
         let range = checked(offset, block.len(), self.layout().len())?;
+        // Straight into the caller's block.
         if self.form.is_plain() {
             let bytes = bytemuck::cast_slice_mut(block);
             return self.source.read(self.base + 4 * offset as u64, bytes);
@@ -187,6 +189,7 @@ impl Encoded {
             );
             return Err(SafetensorsError::Malformed(detail).into());
         }
+        // As the checks of a body do, so that a trainer in this process can't send what one over HTTP could not.
         if !values.is_finite() {
             let name = form.layout().tensors()[0].name.clone();
             return Err(SafetensorsError::NotFinite { name }.into());

@@ -60,6 +60,8 @@ impl Segments {
     /// [`EncodingError::Malformed`] names the first tensor that is missing, unexpected, or of another type or shape.
     pub fn new(form: BodyForm, header: &Metadata) -> Result<Self, EncodingError> {
         let bases = form.bases();
+        // Taken out one by one: what is left at the end is missing, and what is not in it is unexpected or comes
+        // twice.
         let mut missing = entries_by_name(&form);
         let mut segments = Vec::new();
         for name in header.offset_keys() {
@@ -79,6 +81,7 @@ impl Segments {
             }
             segments.push(Segment { bytes, target });
         }
+        // The first by name, so that the message does not depend on the order of a hash map.
         if let Some(name) = missing.into_keys().min() {
             return Err(LayoutError::Missing { name }.into());
         }
@@ -107,12 +110,14 @@ impl Segments {
             let Some(segment) = self.segments.get(self.current) else {
                 return Err(SafetensorsError::TooLong.into());
             };
+            // A piece has any length: it can end inside of an element, or reach over many tensors.
             let left = segment.bytes.end - self.position;
             let count = piece.len().min(usize::try_from(left).unwrap_or(usize::MAX));
             let (bytes, rest) = piece.split_at(count);
             if let Some(target) = &segment.target {
                 let len = self.form.parts()[target.part].form.trainable();
                 let directory = &mut self.directories[target.part];
+                // Before it is written: a NaN in a report never reaches the disk.
                 if !self.elements.check(target.check, bytes, len, directory) {
                     return Err(target.check.failure(&target.name).into());
                 }
@@ -133,6 +138,7 @@ impl Segments {
     ///
     /// [`SafetensorsError::Truncated`] if it has not.
     pub fn finish(self) -> Result<BodyForm, SafetensorsError> {
+        // A sender that stops at the border of a tensor has left nothing half done, and is found out here alone.
         if self.position < self.total {
             let missing = self.total - self.position;
             return Err(SafetensorsError::Truncated { missing });

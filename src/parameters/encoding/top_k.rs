@@ -21,12 +21,14 @@ pub fn encode_top_k(form: &Form, values: &mut Parameters) -> Result<Encoded, Enc
         return Err(EncodingError::TooLong);
     }
     let layout = values.layout().clone();
+    // Sizes are compared as bits, in which a NaN is larger than all numbers: it would be sent first.
     check_finite(&layout, values.values())?;
     let values = values.values_mut();
     let taken = take_largest(form, values, Cut::of(form, values));
     let entries = taken.indices.len();
     let mut words = taken.values;
     words.extend_from_slice(&taken.indices);
+    // Whole: BatchNorm's running values are no deltas that could be caught up later.
     take_buffers(form, values, &mut words);
     let form = form.clone().sparse(entries, taken.directory.finish());
     let bytes = form.bytes() as usize;
@@ -56,6 +58,7 @@ impl Cut {
             let (_, last, _) = sizes.select_nth_unstable_by(most - 1, |a, b| b.cmp(a));
             size = *last;
         }
+        // Of equal sizes as many as there is room for, so that the payload has the length that its form announces.
         let above = sizes.iter().filter(|other| **other > size).count();
         Self {
             size,

@@ -73,6 +73,7 @@ impl BurnTrainers {
     /// [`DeviceError`] if one of them is not there or is named more than once, or if none is named.
     pub fn on(devices: impl IntoIterator<Item = DeviceSpec>) -> Result<Self, DeviceError> {
         let trainers = Self {
+            // First: a device that can't compute must not be found out by the first task.
             devices: DevicePool::on(devices)?,
             models: BTreeMap::new(),
             learners: BTreeMap::new(),

@@ -99,6 +99,7 @@ fn call(request: Request, digest: Option<Digest>) -> Result<(Call, Success), Tra
             wait,
         } => {
             let path = format!("/workers/{}/poll", credentials.worker);
+            // The coordinator shortens it to its own limit.
             let wait_ms = Some(u64::try_from(wait.as_millis()).unwrap_or(u64::MAX));
             let call = by(&credentials, Call::post(path))?.extra(wait);
             (call.json(&Poll { busy, wait_ms })?, Success::Polled)
