@@ -36,6 +36,8 @@ struct Endless {
     inner: Arc<NoopTrainers>,
     /// Whether it is the evaluation that has no end; else the training.
     evaluates: bool,
+    /// The labels of the training split, if not the inner trainers'.
+    labels: Option<Arc<[u16]>>,
     work: Arc<Work>,
 }
 
@@ -131,11 +133,18 @@ impl TrainerFactory for Endless {
     }
 
     fn dataset(&self, name: &str) -> Result<DatasetInfo, TrainError> {
-        self.inner.dataset(name)
+        let mut dataset = self.inner.dataset(name)?;
+        if let Some(labels) = &self.labels {
+            dataset.train_examples = labels.len() as u64;
+        }
+        Ok(dataset)
     }
 
     fn labels(&self, dataset: &str) -> Result<Arc<[u16]>, TrainError> {
-        self.inner.labels(dataset)
+        match &self.labels {
+            Some(labels) => Ok(labels.clone()),
+            None => self.inner.labels(dataset),
+        }
     }
 
     fn datasets(&self) -> Vec<DatasetInfo> {
@@ -149,6 +158,7 @@ fn endless(evaluates: bool) -> (JobSpec, Arc<Endless>, Arc<Work>) {
     let trainers = Endless {
         inner,
         evaluates,
+        labels: None,
         work: work.clone(),
     };
     (spec, Arc::new(trainers), work)
@@ -208,47 +218,21 @@ async fn a_coordinator_that_stops_ends_its_evaluation() {
     assert_eq!(work.live(), 0);
 }
 
-/// Trainers whose data takes most of an hour to be dealt: many labels, and a client for every second example.
-struct ManyLabels(Arc<NoopTrainers>);
-
-impl ManyLabels {
-    const EXAMPLES: u32 = 200_000;
-    const LABELS: u32 = 60_000;
-}
-
-impl TrainerFactory for ManyLabels {
-    fn trainer(&self, job: &JobDescription) -> Result<Box<dyn LocalTrainer>, TrainError> {
-        self.0.trainer(job)
-    }
-
-    fn initial(&self, job: &JobDescription) -> Result<Parameters, TrainError> {
-        self.0.initial(job)
-    }
-
-    fn dataset(&self, name: &str) -> Result<DatasetInfo, TrainError> {
-        let mut dataset = self.0.dataset(name)?;
-        dataset.train_examples = Self::EXAMPLES.into();
-        Ok(dataset)
-    }
-
-    fn labels(&self, _: &str) -> Result<Arc<[u16]>, TrainError> {
-        let labels = (0..Self::EXAMPLES).map(|index| (index % Self::LABELS) as u16);
-        Ok(labels.collect())
-    }
-
-    fn datasets(&self) -> Vec<DatasetInfo> {
-        self.0.datasets()
-    }
-}
-
 #[test]
 fn a_cancelled_job_stops_dealing() {
-    let (mut spec, inner) = job(1, ManyLabels::EXAMPLES / 2);
+    // So many labels and clients that it would deal for most of an hour.
+    let labels: Arc<[u16]> = (0..200_000).map(|index| (index % 60_000) as u16).collect();
+    let (mut spec, inner) = job(1, 100_000);
+    let trainers = Endless {
+        inner: inner.clone(),
+        evaluates: false,
+        labels: Some(labels),
+        work: Arc::default(),
+    };
     spec.partition = PartitionSpec::Dirichlet { alpha: 0.5 };
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let has_stopped = runtime.block_on(async {
-        let trainers = Arc::new(ManyLabels(inner.clone()));
-        let coordinator = Coordinator::builder(trainers).start();
+        let coordinator = Coordinator::builder(Arc::new(trainers)).start();
         let here = Caller::in_process();
         let job = coordinator.submit(&here, spec, None).await.unwrap().job;
         let transport = InProcess::new(Arc::new(coordinator.clone()));
