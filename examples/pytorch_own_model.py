@@ -14,10 +14,12 @@ It needs PyTorch, NumPy and safetensors. For a model of your own, replace `Net` 
 """
 
 import argparse
+import sys
 
 import numpy as np
 import pytorch_training
 import pytorch_worker
+from safetensors import SafetensorError
 
 try:
     import torch
@@ -130,7 +132,14 @@ def main():
     use_torch = options.trainer == "torch"
     if use_torch and not torch:
         parser.error("PyTorch is not installed: pip install torch, or --trainer numpy")
+    try:
+        run(options, use_torch)
+    except (OSError, SafetensorError) as error:
+        sys.exit(f"{getattr(options, 'file', options.command)}: {error}")
 
+
+def run(options, use_torch):
+    """Carries the command out."""
     if options.command == "initial":
         save_file(Net().state_dict() if use_torch else NumpyNet.state_dict(), options.file)
     elif options.command == "work":
