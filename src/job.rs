@@ -62,6 +62,12 @@ pub struct JobSpec {
     #[serde(skip_serializing_if = "is_one")]
     #[cfg_attr(feature = "http", schema(minimum = 1))]
     pub first_round: u32,
+    /// How much the job counts beside others that run at the same time, from 1 to 100: of two jobs that both have work for
+    /// all workers, one with twice the priority gets twice as many tasks done. Jobs that wait start by priority. No result
+    /// depends on it. Left out if it is 1.
+    #[serde(skip_serializing_if = "is_one")]
+    #[cfg_attr(feature = "http", schema(minimum = 1, maximum = 100))]
+    pub priority: u32,
     /// Seeds every random draw of the job. A language whose numbers are doubles reads it exactly up to 2^53.
     pub seed: u64,
     /// How clients train.
@@ -91,6 +97,7 @@ impl Default for JobSpec {
             partition: PartitionSpec::Iid,
             rounds: 20,
             first_round: 1,
+            priority: 1,
             seed: 1337,
             training: TrainingSettings::default(),
             strategy: StrategySpec::default(),

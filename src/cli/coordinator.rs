@@ -150,6 +150,9 @@ pub struct LimitArgs {
     /// The most clients of a job
     #[arg(long, value_name = "N", default_value = "1000000", value_parser = clap::value_parser!(u32).range(1..))]
     pub max_clients: u32,
+    /// The most jobs that run at the same time, and share the workers
+    #[arg(long, value_name = "N", default_value = "4", value_parser = at_least_one)]
+    pub max_running: usize,
     /// The most jobs that wait their turn
     #[arg(long, value_name = "N", default_value = "100", value_parser = at_least_one)]
     pub max_queued: usize,
@@ -324,6 +327,7 @@ impl LimitArgs {
             },
             jobs: JobLimits {
                 max_clients: self.max_clients,
+                max_running: self.max_running,
                 max_queued: self.max_queued,
                 keep: self.keep_jobs,
                 log_window: usize::try_from(self.log_window).unwrap_or(usize::MAX),

@@ -50,6 +50,10 @@ pub struct JobArgs {
     /// job's last round [default: 1]
     #[arg(long, value_name = "N")]
     pub first_round: Option<u32>,
+    /// How much the job counts beside others that run at the same time, from 1 to 100; one with twice the priority gets
+    /// twice as many tasks done [default: 1]
+    #[arg(long, value_name = "N")]
+    pub priority: Option<u32>,
     /// The seed of all randomness: the same seed gives the same result [default: 1337]
     #[arg(long, value_name = "N")]
     pub seed: Option<u64>,
@@ -148,6 +152,7 @@ impl JobArgs {
         set(&mut spec.partition, &self.partition);
         set(&mut spec.rounds, &self.rounds);
         set(&mut spec.first_round, &self.first_round);
+        set(&mut spec.priority, &self.priority);
         set(&mut spec.seed, &self.seed);
         let training = &mut spec.training;
         set(&mut training.local_epochs, &self.local_epochs);

@@ -93,6 +93,8 @@ impl Default for UploadLimits {
 pub struct JobLimits {
     /// The most clients of a job.
     pub max_clients: u32,
+    /// The most jobs that run at the same time. They share the workers; further ones wait in the queue.
+    pub max_running: usize,
     /// The most jobs that wait in the queue.
     pub max_queued: usize,
     /// How many ended jobs are remembered, each with its final model.
@@ -110,6 +112,7 @@ impl Default for JobLimits {
     fn default() -> Self {
         Self {
             max_clients: 1_000_000,
+            max_running: 4,
             max_queued: 100,
             keep: 16,
             log_window: 1 << 20,

@@ -54,21 +54,21 @@ impl Coordinator {
             tracing::warn!(%worker, "worker lost: it has been silent for longer than --worker-expiry");
             self.worker_lost(&mut state, worker);
         }
-        if let Some(job) = state.running
-            && machine_deadline(&state, job).is_some_and(|deadline| deadline <= now)
-        {
-            // The job may fail at this deadline, and its reason names them.
-            note_bystanders(&mut state, job);
-            self.drive(&mut state, job, Event::Tick);
+        for job in state.turns.order() {
+            if machine_deadline(&state, job).is_some_and(|deadline| deadline <= now) {
+                // The job may fail at this deadline, and its reason names them.
+                note_bystanders(&mut state, job);
+                self.drive(&mut state, job, Event::Tick);
+            }
         }
         state.armed = next_deadline(&state);
         state.armed
     }
 
-    /// Starts the next job in the queue, if none runs.
+    /// Starts the next jobs in the queue, if there is a place for them.
     pub(super) fn start_next(&self, state: &mut State) {
-        while state.running.is_none() {
-            let Some(id) = state.queue.pop_front() else {
+        while state.turns.len() < self.0.config.jobs.max_running.max(1) {
+            let Some(id) = state.take_from_queue() else {
                 break;
             };
             let Some(job) = state.jobs.get(&id) else {
@@ -88,7 +88,7 @@ impl Coordinator {
             machine.note_bystanders(bystanders);
             machine.begin(&workers, now);
             job.machine = Some(machine);
-            state.running = Some(id);
+            state.turns.start(id, job.spec.priority);
             self.drain(state, id);
         }
         self.rearm(state);
@@ -106,22 +106,23 @@ impl Coordinator {
 
     /// A worker is there, for the first time or again.
     pub(super) fn worker_joined(&self, state: &mut State, worker: WorkerId) {
-        let Some(job) = state.running.and_then(|job| state.jobs.get(&job)) else {
-            return;
-        };
-        let Some(record) = state.roster.find(worker) else {
+        for job in state.turns.order() {
+            self.offer(state, job, worker);
+        }
+    }
+
+    /// Offers a worker to a job that runs.
+    fn offer(&self, state: &mut State, id: JobId, worker: WorkerId) {
+        let (Some(job), Some(record)) = (state.jobs.get(&id), state.roster.find(worker)) else {
             return;
         };
         // A worker without the data has no part in the job. One that has it and gets no tasks is told of in the log.
         if !job.has_its_data(&record.info.registration) {
             return;
         }
-        if let Some(lacks) = job.needs.lacks(&record.info.registration) {
-            let id = job.id;
-            self.pass_over(state, id, worker, lacks);
-        } else {
-            let id = job.id;
-            self.join(state, id, worker);
+        match job.needs.lacks(&record.info.registration) {
+            Some(lacks) => self.pass_over(state, id, worker, lacks),
+            None => self.join(state, id, worker),
         }
     }
 
@@ -194,7 +195,7 @@ impl Coordinator {
 
     /// A worker left, or has been silent for too long.
     pub(super) fn worker_lost(&self, state: &mut State, worker: WorkerId) {
-        if let Some(job) = state.running {
+        for job in state.turns.order() {
             self.drive(state, job, Event::WorkerLost { worker });
         }
     }
@@ -226,8 +227,7 @@ impl Coordinator {
         if state.jobs.get(&id).is_some_and(|job| job.ended.is_some()) {
             self.forget_oldest_jobs(state);
             // A job that was cancelled in the queue ends, too, and has never run.
-            if state.running == Some(id) {
-                state.running = None;
+            if state.turns.end(id) {
                 self.start_next(state);
             }
         }
@@ -419,8 +419,11 @@ fn machine_deadline(state: &State, job: JobId) -> Option<Timestamp> {
 }
 
 fn next_deadline(state: &State) -> Option<Timestamp> {
-    let machine = state.running.and_then(|job| machine_deadline(state, job));
-    machine.into_iter().chain(state.roster.next_expiry()).min()
+    let machines = state
+        .turns
+        .jobs()
+        .filter_map(|job| machine_deadline(state, job));
+    machines.chain(state.roster.next_expiry()).min()
 }
 
 /// Brings what the job says of the workers that can't train it up to date, if it waits for workers.

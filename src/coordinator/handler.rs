@@ -37,8 +37,8 @@ impl Handler for Coordinator {
 }
 
 impl Coordinator {
-    /// The log of events that a request may add to: of the job that it names, or of the one that runs.
-    fn log_of(&self, request: &Request) -> Option<WindowedLog<LoggedEvent>> {
+    /// The logs of events that a request may add to: of the job that it names, or of those that run.
+    fn logs_of(&self, request: &Request) -> Vec<WindowedLog<LoggedEvent>> {
         let named = match request {
             Request::Report { job, .. }
             | Request::TaskFailed { job, .. }
@@ -48,13 +48,18 @@ impl Coordinator {
         let state = self.state();
         // A request that names no job can add to the log, too: a poll takes a task, and leases move when workers come
         // or go.
-        let job = state.jobs.get(&named.or(state.running)?)?;
-        Some(job.history.events.clone())
+        let mut logs = Vec::new();
+        for id in named.map_or(state.turns.order(), |named| vec![named]) {
+            if let Some(job) = state.jobs.get(&id) {
+                logs.push(job.history.events.clone());
+            }
+        }
+        logs
     }
 
     async fn answer(&self, peer: Peer, request: Request) -> Response {
         // Workers can't add to a log faster than it is written to its file.
-        if let Some(log) = self.log_of(&request) {
+        for log in self.logs_of(&request) {
             log.room().await;
         }
         let answer = match request {

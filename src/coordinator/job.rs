@@ -354,11 +354,10 @@ impl Job {
                 .as_ref()
                 .map_or("queued", |status| status.phase)
                 .to_string(),
-            detail: status
-                .as_ref()
-                .map_or("waiting for the job before it".to_string(), |status| {
-                    status.detail.clone()
-                }),
+            detail: status.as_ref().map_or(
+                "waiting for one of the running jobs to end".to_string(),
+                |status| status.detail.clone(),
+            ),
             outcome: self.outcome().cloned(),
             clients,
             round: status

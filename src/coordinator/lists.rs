@@ -12,6 +12,7 @@ use super::{
     driver::note_bystanders,
     handle::Coordinator,
     job::{Job, Progress},
+    speed::Speeds,
 };
 use crate::{
     ids::{JobId, RoundId, Timestamp, WorkerId},
@@ -35,10 +36,11 @@ impl Coordinator {
     pub(super) fn list_jobs(&self, after: JobId, limit: usize) -> Page<JobSummary, JobId> {
         let limit = self.page_size(limit);
         let mut state = self.state();
-        // Only the running job can be waiting for workers. This looks at each worker, so not if the job is before the
-        // page.
-        if let Some(running) = state.running.filter(|running| *running > after) {
-            note_bystanders(&mut state, running);
+        // Only running jobs can be waiting for workers. This looks at each worker, so not if the job is before the page.
+        for running in state.turns.order() {
+            if running > after {
+                note_bystanders(&mut state, running);
+            }
         }
         let mut rest = state
             .jobs
@@ -69,8 +71,11 @@ impl Coordinator {
     /// At most so many workers after this one, and whether there are more.
     fn find_workers(&self, after: WorkerId, limit: usize) -> (Vec<FoundWorker>, bool) {
         let state = self.state();
-        let job = state.running.and_then(|job| state.jobs.get(&job));
-        let machine = job.and_then(|job| job.machine.as_ref());
+        let running: Vec<&Job> = state
+            .turns
+            .jobs()
+            .filter_map(|job| state.jobs.get(&job))
+            .collect();
         let mut rest = state.roster.after(after);
         let mut found = Vec::new();
         for (worker, record) in rest.by_ref().take(limit) {
@@ -81,11 +86,8 @@ impl Coordinator {
                 state: record.state,
                 registered: record.registered,
                 last_seen: record.last_seen,
-                clients: machine.map_or(0, |machine| machine.clients_of(worker)),
-                examples_per_second: match job {
-                    Some(job) => speeds.of(&job.spec.model, &job.spec.dataset),
-                    None => speeds.latest(),
-                },
+                clients: clients_of(&running, worker),
+                examples_per_second: measured_of(&running, speeds),
             });
         }
         (found, rest.next().is_some())
@@ -150,6 +152,20 @@ struct FoundWorker {
     last_seen: Timestamp,
     clients: usize,
     examples_per_second: Option<f64>,
+}
+
+/// How many clients of these jobs a worker acts for.
+fn clients_of(jobs: &[&Job], worker: WorkerId) -> usize {
+    let machines = jobs.iter().filter_map(|job| job.machine.as_ref());
+    machines.map(|machine| machine.clients_of(worker)).sum()
+}
+
+/// The speed of a worker on the first of these jobs that it was measured on, else on what it trained last.
+fn measured_of(jobs: &[&Job], speeds: &Speeds) -> Option<f64> {
+    let mut measured = jobs
+        .iter()
+        .filter_map(|job| speeds.of(&job.spec.model, &job.spec.dataset));
+    measured.next().or_else(|| speeds.latest())
 }
 
 impl FoundWorker {

@@ -33,6 +33,7 @@ mod state;
 mod submission;
 #[cfg(all(test, feature = "http"))]
 mod tests;
+mod turns;
 mod upload;
 mod work;
 

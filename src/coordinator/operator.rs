@@ -116,7 +116,7 @@ impl Operator for Coordinator {
             version: env!("CARGO_PKG_VERSION").to_string(),
             protocol: PROTOCOL,
             workers: state.roster.live_count(),
-            running: state.running,
+            running: state.turns.jobs().collect(),
             queued: state.queue.len(),
         }))
     }

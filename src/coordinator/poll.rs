@@ -36,6 +36,7 @@ impl Coordinator {
     ) -> Result<Response, Refusal> {
         let mut state = self.state();
         self.heard_of(&mut state, credentials)?;
+        state.note_busy(credentials.worker, jobs_of(&busy));
         let mut unwanted = Vec::new();
         for message in busy {
             if !is_wanted(&state, credentials.worker, &message) {
@@ -50,6 +51,7 @@ impl Coordinator {
         // Not `heard_of`: a lost worker that says goodbye would be live again for a moment, and leases would move to
         // it.
         state.authenticate(credentials)?;
+        state.note_busy(credentials.worker, Vec::new());
         if state.leave(credentials.worker) {
             tracing::info!(worker = %credentials.worker, "worker left");
             self.worker_lost(&mut state, credentials.worker);
@@ -98,27 +100,31 @@ impl Coordinator {
         credentials: &Credentials,
         busy: &[TaskMessage],
     ) -> Option<TaskMessage> {
-        let job = state.running?;
-        let request = state.next_request();
-        let busy = busy
-            .iter()
-            // The machine knows one job: a task of an earlier job can have the same round, client and version.
-            .filter(|message| message.job == job)
-            .map(task_of)
-            .collect();
-        let event = Event::TaskRequested {
-            request,
-            worker: credentials.worker,
-            busy,
-        };
-        match self.drive(state, job, event) {
-            Some(round::Response::Task(task)) => {
+        let worker = credentials.worker;
+        state.note_busy(worker, jobs_of(busy));
+        for job in state.turns.order() {
+            let request = state.next_request();
+            let busy = busy
+                .iter()
+                // A machine knows one job: a task of another one can have the same round, client and version.
+                .filter(|message| message.job == job)
+                .map(task_of)
+                .collect();
+            let event = Event::TaskRequested {
+                request,
+                worker,
+                busy,
+            };
+            if let Some(round::Response::Task(task)) = self.drive(state, job, event) {
+                state.hand_out(worker, job);
                 // Under the lock under which the task was issued: both are of the same partition.
                 let generation = state.job(job).map_or(0, |job| job.generation);
-                Some(self.message_of(job, generation, task))
+                let mut message = self.message_of(job, generation, task);
+                message.running = state.turns.jobs().collect();
+                return Some(message);
             }
-            _ => None,
         }
+        None
     }
 
     pub(super) fn message_of(&self, job: JobId, generation: u64, task: Task) -> TaskMessage {
@@ -146,13 +152,19 @@ impl Coordinator {
             client: task.client,
             version: task.version,
             work,
+            running: Vec::new(),
         }
     }
 }
 
-/// Whether the job that runs still needs this task of this worker.
+/// The job of each task.
+fn jobs_of(busy: &[TaskMessage]) -> Vec<JobId> {
+    busy.iter().map(|message| message.job).collect()
+}
+
+/// Whether the task's job runs, and still needs it of this worker.
 fn is_wanted(state: &State, worker: WorkerId, message: &TaskMessage) -> bool {
-    if state.running != Some(message.job) {
+    if !state.turns.contains(message.job) {
         return false;
     }
     let job = state.jobs.get(&message.job);

@@ -67,6 +67,7 @@ impl Coordinator {
             speeds: Speeds::default(),
             was_heard: false,
             replaces,
+            busy: Vec::new(),
         };
         let worker = state.register(info, now);
         state.told_full = false;
@@ -112,14 +113,18 @@ impl Coordinator {
             "a worker takes the place of a lost one of the same name, with its clients"
         );
         let now = self.now();
-        let job = state.running.and_then(|job| state.jobs.get_mut(&job));
-        if let Some(job) = job.filter(|job| job.owners.contains(&name)) {
-            let event = JobEvent::WorkerReturned {
-                worker,
-                replaces,
-                name,
+        for id in state.turns.order() {
+            let Some(job) = state.jobs.get_mut(&id) else {
+                continue;
             };
-            job.record(event, now);
+            if job.owners.contains(&name) {
+                let event = JobEvent::WorkerReturned {
+                    worker,
+                    replaces,
+                    name: name.clone(),
+                };
+                job.record(event, now);
+            }
         }
     }
 

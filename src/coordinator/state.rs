@@ -13,6 +13,7 @@ use super::{
     job::Job,
     name_index::NameIndex,
     speed::{Measured, Speeds},
+    turns::Turns,
 };
 use crate::{
     ids::{JobId, RequestId, Timestamp, WorkerId},
@@ -30,7 +31,8 @@ pub(super) struct State {
     names: NameIndex,
     pub jobs: BTreeMap<JobId, Job>,
     pub queue: VecDeque<JobId>,
-    pub running: Option<JobId>,
+    /// The jobs that run.
+    pub turns: Turns,
     /// Polls to let go on, once the commands are carried out.
     pub woken: Vec<Arc<Notify>>,
     /// Whether the log has said that no more workers can register.
@@ -55,6 +57,8 @@ pub(super) struct WorkerInfo {
     pub was_heard: bool,
     /// The one of the same name before it, if its data is its own: it has that one's clients.
     pub replaces: Option<WorkerId>,
+    /// The job of each task that it has, as its last request says.
+    pub busy: Vec<JobId>,
 }
 
 impl State {
@@ -66,7 +70,7 @@ impl State {
             names: NameIndex::default(),
             jobs: BTreeMap::new(),
             queue: VecDeque::new(),
-            running: None,
+            turns: Turns::default(),
             woken: Vec::new(),
             told_full: false,
             armed: None,
@@ -109,12 +113,13 @@ impl State {
         let worker = self.roster.register(info, now);
         self.copies.add(&registration);
         if registration.local {
-            // Names of the running job alone are needed: a queued job has no owners yet, and an ended one needs no
-            // worker back.
-            let job = self.running.and_then(|job| self.jobs.get(&job));
+            // Names of running jobs alone are needed: a queued job has no owners yet, and an ended one needs no worker
+            // back.
+            let (turns, jobs) = (&self.turns, &self.jobs);
             self.names
                 .set(&registration.name, worker, &self.roster, |name| {
-                    job.is_some_and(|job| job.owners.contains(name))
+                    let mut running = turns.jobs().filter_map(|job| jobs.get(&job));
+                    running.any(|job| job.owners.contains(name))
                 });
         }
         worker
@@ -154,8 +159,46 @@ impl State {
     /// Marks the workers lost that have been silent for too long, and returns them in order of registration.
     pub fn expire(&mut self, now: Timestamp) -> Vec<WorkerId> {
         let lost = self.roster.expire(now);
-        lost.iter().for_each(|worker| self.forget_copies(*worker));
+        for worker in &lost {
+            self.forget_copies(*worker);
+            self.note_busy(*worker, Vec::new());
+        }
         lost
+    }
+
+    /// Notes the job of each task that a worker has.
+    pub fn note_busy(&mut self, worker: WorkerId, busy: Vec<JobId>) {
+        let Some(info) = self.roster.info_mut(worker) else {
+            return;
+        };
+        for job in std::mem::replace(&mut info.busy, busy) {
+            self.turns.release(job);
+        }
+        for job in &info.busy {
+            self.turns.occupy(*job);
+        }
+    }
+
+    /// A task of this job goes to a worker.
+    pub fn hand_out(&mut self, worker: WorkerId, job: JobId) {
+        if let Some(info) = self.roster.info_mut(worker) {
+            info.busy.push(job);
+            self.turns.occupy(job);
+        }
+        self.turns.served(job);
+    }
+
+    /// The job of the queue that starts next: of the highest priority the one that came first.
+    pub fn take_from_queue(&mut self) -> Option<JobId> {
+        let mut next = None;
+        let mut highest = 0;
+        for (place, job) in self.queue.iter().enumerate() {
+            let priority = self.jobs.get(job).map_or(0, |job| job.spec.priority);
+            if next.is_none() || priority > highest {
+                (next, highest) = (Some(place), priority);
+            }
+        }
+        self.queue.remove(next?)
     }
 
     /// Takes what was measured of workers in a round into their speeds.

@@ -13,6 +13,7 @@ mod payloads;
 mod records;
 mod reports;
 mod storage;
+mod together;
 mod unlike;
 
 use std::{

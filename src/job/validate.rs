@@ -5,6 +5,9 @@ use super::{
     free_settings::MOST_SETTINGS,
 };
 
+/// The highest priority of a job.
+const MOST_PRIORITY: u32 = 100;
+
 impl JobSpec {
     /// Checks what can be checked without a coordinator: every number in its range, and limits that fit each other.
     ///
@@ -15,6 +18,11 @@ impl JobSpec {
         at_least_one("rounds", self.rounds)?;
         at_least_one("first_round", self.first_round)?;
         at_least_one("clients", self.clients.unwrap_or(1))?;
+        at_least_one("priority", self.priority)?;
+        if self.priority > MOST_PRIORITY {
+            let problem = format!("must be at most {MOST_PRIORITY}, not {}", self.priority);
+            return Err(JobError::new("priority", problem));
+        }
         check_training(&self.training)?;
         check_limits(&self.limits)?;
         check_strategy(&self.strategy)?;

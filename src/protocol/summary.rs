@@ -63,10 +63,10 @@ pub struct WorkerSummary {
     pub registered: Timestamp,
     /// When its last request came.
     pub last_seen: Timestamp,
-    /// How many clients of the running job it acts for.
+    /// How many clients of the running jobs it acts for.
     pub clients: usize,
     /// How many examples one of its slots trains in a second, as its last reports say: on the model and the dataset of
-    /// the job that runs, else on those that it trained last. None before it was measured.
+    /// the first running job that it was measured on, else on those that it trained last. None before it was measured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub examples_per_second: Option<f64>,
 }
@@ -82,8 +82,8 @@ pub struct Health {
     pub protocol: u32,
     /// Number of live workers.
     pub workers: usize,
-    /// The job that runs.
-    pub running: Option<JobId>,
-    /// Number of jobs that wait for it to end.
+    /// The jobs that run, in order.
+    pub running: Vec<JobId>,
+    /// Number of jobs that wait for one of them to end.
     pub queued: usize,
 }

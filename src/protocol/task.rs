@@ -26,6 +26,10 @@ pub struct TaskMessage {
     /// What to do.
     #[serde(flatten)]
     pub work: TaskWork,
+    /// The jobs that run at this moment: what a worker keeps of others is of no use any more. Left out in what a worker says
+    /// that it is busy with, and by coordinators with one job at a time.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub running: Vec<JobId>,
 }
 
 /// What to do.

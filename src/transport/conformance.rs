@@ -138,6 +138,7 @@ fn task() -> TaskMessage {
             sends: vec!["control".to_string()],
             expects: Vec::new(),
         },
+        running: vec![JobId(3), JobId(4)],
     }
 }
 

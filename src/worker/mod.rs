@@ -9,6 +9,7 @@ mod busy;
 mod config;
 mod connection;
 mod failure;
+mod idle_trainers;
 mod memory;
 mod noop;
 mod open_job;

@@ -9,8 +9,9 @@ use std::{
 use tokio::{sync::Mutex as AsyncMutex, time::sleep};
 
 use super::{
-    LocalTrainer, Partition, TrainerFactory,
+    Partition, TrainerFactory,
     failure::Failure,
+    idle_trainers::IdleTrainers,
     memory::ClientMemory,
     session::Session,
     whole_model::{on_layout, with_frozen},
@@ -35,8 +36,8 @@ pub(super) struct OpenJob {
     has_frozen: bool,
     pub factory: Arc<dyn TrainerFactory>,
     pub computing: Computing,
-    /// Trainers that are idle; there are never more than slots.
-    pub trainers: Mutex<Vec<Box<dyn LocalTrainer>>>,
+    /// Those of all open jobs.
+    pub trainers: Arc<IdleTrainers>,
     fetched: Fetched,
     /// With the generation of each; one of an earlier generation is fetched again.
     partitions: Mutex<HashMap<ClientId, (u64, Partition)>>,
@@ -57,6 +58,7 @@ impl OpenJob {
         described: JobMessage,
         factory: Arc<dyn TrainerFactory>,
         computing: Computing,
+        trainers: Arc<IdleTrainers>,
     ) -> Self {
         Self {
             id,
@@ -64,7 +66,7 @@ impl OpenJob {
             has_frozen: described.frozen,
             factory,
             computing,
-            trainers: Mutex::default(),
+            trainers,
             fetched: Fetched::default(),
             partitions: Mutex::default(),
             memories: Mutex::default(),

@@ -1,26 +1,32 @@
-//! The job that a worker has open: one at a time, fetched when its first task comes.
+//! The jobs that a worker has open: each is fetched when its first task comes, and dropped when the coordinator does not run it
+//! any more.
 
-use std::sync::{Arc, Mutex};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex},
+};
 
 use super::{
     failure::Failure,
+    idle_trainers::IdleTrainers,
     open_job::{OpenJob, locked},
     session::Session,
 };
 use crate::{
     ids::JobId,
-    protocol::JobMessage,
+    protocol::{JobMessage, TaskMessage},
     transport::{Request, Response, Transport},
 };
 
-/// The job that is open.
+/// The jobs that are open.
 #[derive(Default)]
 pub(super) struct OpenJobs {
-    job: Mutex<Option<Arc<OpenJob>>>,
+    jobs: Mutex<BTreeMap<JobId, Arc<OpenJob>>>,
+    trainers: Arc<IdleTrainers>,
 }
 
 impl OpenJobs {
-    /// Returns the job, fetched if it is not the one that is open. What was kept of the one before is dropped.
+    /// Returns a job, fetched if it is not open.
     pub async fn open<T: Transport>(
         &self,
         session: &Session<T>,
@@ -37,25 +43,36 @@ impl OpenJobs {
             Response::Job(described) => described,
             other => return Err(Failure::of_answer(other)),
         };
-        let mut open = locked(&self.job);
+        let mut open = locked(&self.jobs);
         // Another slot can have been quicker, and has perhaps trained a client already.
-        if let Some(job) = open.as_ref()
-            && job.id == id
-        {
-            return Ok(job.clone());
-        }
-        let job = Arc::new(OpenJob::new(
-            id,
-            described,
-            session.trainers.clone(),
-            session.computing.clone(),
-        ));
-        *open = Some(job.clone());
-        Ok(job)
+        let job = open.entry(id).or_insert_with(|| {
+            Arc::new(OpenJob::new(
+                id,
+                described,
+                session.trainers.clone(),
+                session.computing.clone(),
+                self.trainers.clone(),
+            ))
+        });
+        Ok(job.clone())
+    }
+
+    /// Drops all jobs but this task's and those that run. A coordinator that does not say which run has one at a time.
+    ///
+    /// Must be called in the order in which tasks come: an earlier one may name a job that has ended, and not one that has
+    /// begun since.
+    pub fn keep_running(&self, task: &TaskMessage) {
+        let mut kept = task.running.clone();
+        kept.push(task.job);
+        let mut open = locked(&self.jobs);
+        let gone: Vec<_> = open.extract_if(.., |job, _| !kept.contains(job)).collect();
+        drop(open);
+        // Models and clients' states are freed outside of the lock.
+        drop(gone);
+        self.trainers.keep(&kept);
     }
 
     fn find(&self, id: JobId) -> Option<Arc<OpenJob>> {
-        let open = locked(&self.job);
-        open.as_ref().filter(|job| job.id == id).cloned()
+        locked(&self.jobs).get(&id).cloned()
     }
 }

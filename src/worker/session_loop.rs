@@ -117,7 +117,10 @@ impl<T: Transport> SessionLoop<T> {
                 polled = polled => {
                     poll = None;
                     match polled {
-                        Ok(Some(message)) => {
+                        Ok(Some(mut message)) => {
+                            self.jobs.keep_running(&message);
+                            // What the coordinator knows better is not told back to it with every request.
+                            message.running.clear();
                             let task = self.busy.begin(message);
                             tasks.spawn(self.clone().perform(task));
                         }

@@ -90,7 +90,7 @@ impl OpenJob {
         let (job, stop) = (self.clone(), stop.clone());
         let running = self.computing.spawn(&Handle::current(), move || {
             // The lock is free again while a trainer is made, which takes seconds.
-            let idle = locked(&job.trainers).pop();
+            let idle = job.trainers.take(job.id);
             let result = panics::caught(|| {
                 let mut trainer = match idle {
                     Some(trainer) => trainer,
@@ -104,7 +104,7 @@ impl OpenJob {
                 };
                 let result = work(&mut *trainer, &mut context);
                 // Not after a panic, which passes this line by: the trainer may be in any state then.
-                locked(&job.trainers).push(trainer);
+                job.trainers.put(job.id, trainer);
                 result
             });
             let result = result.unwrap_or_else(|panic| Err(TrainError::Panicked(panic)));

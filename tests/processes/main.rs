@@ -17,4 +17,5 @@ mod process;
 mod proxy;
 mod reproducible;
 mod tailnet;
+mod together;
 mod whole_run;

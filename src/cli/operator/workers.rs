@@ -7,7 +7,7 @@ use clap::Args;
 use super::ConnectArgs;
 use crate::{
     cli::{Align, Failure, Screen, Table, block_on},
-    ids::Timestamp,
+    ids::{JobId, Timestamp},
     protocol::{Gpu, Hardware, WorkerSummary},
     round::WorkerState,
     transport::Operator,
@@ -71,9 +71,14 @@ impl HealthArgs {
         if self.json {
             return screen.print_json(&health);
         }
-        let running = health
-            .running
-            .map_or("no job runs".to_string(), |job| format!("job {job} runs"));
+        let running = match &health.running[..] {
+            [] => "no job runs".to_string(),
+            [job] => format!("job {job} runs"),
+            jobs => {
+                let jobs: Vec<_> = jobs.iter().map(JobId::to_string).collect();
+                format!("jobs {} run", jobs.join(", "))
+            }
+        };
         screen.print(&format!(
             "well: version {}, protocol {}, {}, {running}, {} waiting",
             health.version,

@@ -6,26 +6,15 @@ use super::*;
 use crate::round::{JobEvent, Outcome};
 
 #[tokio::test]
-async fn a_second_job_waits_for_the_first_and_then_runs() {
-    let lab = Lab::open(CoordinatorConfig::default()).await;
-    let worker = lab.worker("only").await;
-    let first = lab.submit(|spec| spec.clients = Some(1)).await;
-    let second = lab.submit(|spec| spec.clients = Some(1)).await;
-    assert_eq!(
-        lab.coordinator.job(&HERE, second).await.unwrap().phase,
-        "queued"
-    );
-    for job in [first, second] {
-        let task = lab.poll(&worker, Vec::new()).await;
-        assert_eq!(task.job, job);
-        assert_eq!(lab.report(&worker, &task).await.0, 204);
-        assert_eq!(lab.finished(job).await.0.outcome, Some(Outcome::Completed));
-    }
-}
-
-#[tokio::test]
 async fn a_queued_job_and_a_running_one_can_be_cancelled_and_an_ended_one_not() {
-    let lab = Lab::open(CoordinatorConfig::default()).await;
+    let config = CoordinatorConfig {
+        jobs: JobLimits {
+            max_running: 1,
+            ..JobLimits::default()
+        },
+        ..CoordinatorConfig::default()
+    };
+    let lab = Lab::open(config).await;
     let worker = lab.worker("only").await;
     let running = lab.submit(|_| {}).await;
     let queued = lab.submit(|_| {}).await;
@@ -54,6 +43,7 @@ async fn jobs_that_were_cancelled_in_the_queue_are_not_remembered_for_ever() {
     let config = CoordinatorConfig {
         jobs: JobLimits {
             keep: 2,
+            max_running: 1,
             ..JobLimits::default()
         },
         ..CoordinatorConfig::default()

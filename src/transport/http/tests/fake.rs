@@ -140,6 +140,7 @@ pub(super) fn task() -> TaskMessage {
             remaining_ms: 1234,
             generation: 3,
         },
+        running: Vec::new(),
     }
 }
 
@@ -453,7 +454,7 @@ impl Fake {
             version: "0.1.0".to_string(),
             protocol: 1,
             workers: 2,
-            running: None,
+            running: Vec::new(),
             queued: 0,
         }
     }

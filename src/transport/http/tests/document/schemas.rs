@@ -271,7 +271,7 @@ fn the_least_and_the_most_of_a_jobs_numbers_are_those_that_are_checked() {
             }
         }
     }
-    assert_eq!(count, 18);
+    assert_eq!(count, 20);
 }
 
 #[test]
