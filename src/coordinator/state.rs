@@ -167,10 +167,12 @@ impl State {
     }
 
     /// Notes the job of each task that a worker has.
-    pub fn note_busy(&mut self, worker: WorkerId, busy: Vec<JobId>) {
+    pub fn note_busy(&mut self, worker: WorkerId, mut busy: Vec<JobId>) {
         let Some(info) = self.roster.info_mut(worker) else {
             return;
         };
+        // It can't have more tasks than slots. One that says so must not take a job's turn from it.
+        busy.truncate(info.registration.slots as usize);
         for job in std::mem::replace(&mut info.busy, busy) {
             self.turns.release(job);
         }
