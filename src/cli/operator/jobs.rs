@@ -273,6 +273,9 @@ fn details(job: &JobSummary) -> String {
             job.version, job.spec.rounds, job.round
         ),
     ];
+    if job.spec.priority > 1 {
+        lines.push(format!("  priority {}", job.spec.priority));
+    }
     if job.goal > 0 {
         lines.push(format!(
             "  {} of {}",
