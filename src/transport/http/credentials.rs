@@ -9,7 +9,11 @@ use axum::{
 use serde::de::DeserializeOwned;
 
 use super::{
-    api::WORKER_HEADER, app::App, browsers::refuse_browsers, problem::Problem, server::Connection,
+    api::{BASE, WORKER_HEADER},
+    app::App,
+    browsers::refuse_browsers,
+    problem::Problem,
+    server::Connection,
 };
 use crate::{
     ids::WorkerId,
@@ -219,10 +223,10 @@ impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Ids<T> 
         match Path::<T>::from_request_parts(parts, state).await {
             Ok(Path(ids)) => Ok(Self(ids)),
             Err(_) => {
-                let detail = format!(
-                    "no such path: each ID in {} must be a whole number",
-                    parts.uri.path()
-                );
+                // The routes are below it, and it is not in `uri` any more.
+                let path = parts.uri.path();
+                let detail =
+                    format!("no such path: each ID in {BASE}{path} must be a whole number");
                 Err(Problem::new(RefusalKind::NotFound, detail))
             }
         }

@@ -296,6 +296,33 @@ async fn what_is_not_http_is_no_danger() {
 }
 
 #[tokio::test]
+async fn numbers_in_paths_and_queries_that_are_none_are_named_in_plain_words() {
+    let running = Running::open().await;
+    for (path, status, detail) in [
+        (
+            "/api/v1/jobs/abc",
+            404,
+            "no such path: each ID in /api/v1/jobs/abc must be a whole number",
+        ),
+        (
+            "/api/v1/jobs?limit=-1",
+            400,
+            "after and limit must be whole numbers of at least 0",
+        ),
+        (
+            "/api/v1/jobs?limit=0",
+            400,
+            "limit is 0, and must be 1 or more",
+        ),
+    ] {
+        let request =
+            format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
+        let (found, _, said) = problem(&running.raw(request).await);
+        assert_eq!((found, &*said), (status, detail), "{path}");
+    }
+}
+
+#[tokio::test]
 async fn what_is_too_large_is_refused_before_it_is_read() {
     let config = Limits::with(|limits| {
         limits.router.max_body = 1000;
