@@ -8,7 +8,7 @@
 //! - `prove`: the proof that a device gives before it is used.
 //! - `steps sgd`, `steps adam`: how far twenty steps of `tiny_cnn` end from PyTorch's.
 //! - `digits`: the job of `fedavg simulate` without arguments, trained here with one client at a time.
-//! - `train MODEL IMAGES`: one client's round on so many random images. `scripts/pytorch_training_speed.py` takes the
+//! - `train MODEL IMAGES`: one client's round on this many random images. `scripts/pytorch_training_speed.py` takes the
 //!   same orders.
 //!
 //! It only measures. Whether a figure is good enough is for its reader to decide.

@@ -1,14 +1,14 @@
 //! What ten thousand workers cost that wait for work, and how soon all of them have it.
 //!
 //! The coordinator runs in a process of its own, with the allocator, the runtime and the limits of `fedavg-coordinator`.
-//! This process is the workers: each has one connection, registers, and asks for a task again and again. Heart-beats go
-//! over a few connections that all workers share, since here each process may open but so many files.
+//! This process is the workers: each has one connection, registers, and asks for a task again and again. Heartbeats go
+//! over a few connections that all workers share, since here each process may open only a limited number of files.
 //!
 //! - *registered*: from the first connection to the last answer to a registration.
 //! - *memory*: of the coordinator's process, resident: when all wait (`idle`), and the most there ever was (`peak`, with the
 //!   round's beginning in it).
 //! - *CPU*: user and system time of the coordinator's process over a window in which nothing happens: polls alone, then polls
-//!   and heart-beats. A window has its share of the polls that end and are asked again: they are spread over the time that
+//!   and heartbeats. A window has its share of the polls that end and are asked again: they are spread over the time that
 //!   a poll waits.
 //! - *woken*: a job with a client for each worker is submitted; from the moment that its `RoundStarted` event carries (at
 //!   which the tasks are there) until each worker has read its task. Dealing the data and planning come before it: `since
@@ -63,7 +63,7 @@ const ROLE: &str = "FEDAVG_IDLE_WORKERS_COORDINATOR";
 const PARAMETERS: usize = 16;
 /// Connections being opened at once.
 const OPENING: usize = 128;
-/// Connections that heart-beats go over.
+/// Connections that heartbeats go over.
 const HEARTBEAT_LINES: usize = 8;
 /// Files that a process has open beside its connections.
 const OTHER_FILES: usize = 64;
@@ -360,7 +360,7 @@ impl Fleet {
         }
     }
 
-    /// Heart-beats of these workers over one connection, evenly spread.
+    /// Heartbeats of these workers over one connection, evenly spread.
     async fn beat(
         self: Arc<Self>,
         workers: Vec<Arc<Registered>>,
@@ -382,7 +382,7 @@ impl Fleet {
                     .await?;
                 if status != 200 {
                     return Err(Failure::from(format!(
-                        "a heart-beat was answered with {status}"
+                        "a heartbeat was answered with {status}"
                     )));
                 }
             }
@@ -497,7 +497,7 @@ async fn run(arguments: &Arguments, coordinator: &Process) -> Result<(), Failure
     sleep(Duration::from_secs(1)).await;
     let both = quiet(coordinator, window).await?;
     row(
-        "CPU, polls and heart-beats",
+        "CPU, polls and heartbeats",
         format!("{both:.2} % of a core"),
     );
 

@@ -31,7 +31,7 @@ def parse():
     arguments.add_argument("--no-augment", action="store_true", help="no flips and no cropping")
     arguments.add_argument("--seed", type=int, default=42)
     arguments.add_argument("--threads", type=int, default=torch.get_num_threads())
-    arguments.add_argument("--batches", type=int, help="stop each client's epoch after so many batches")
+    arguments.add_argument("--batches", type=int, help="stop each client's epoch after this many batches")
     arguments.add_argument("--initial", help="start from this model file instead of PyTorch's initialisation")
     arguments.add_argument("--save", help="write the final global model here")
     return arguments.parse_args()

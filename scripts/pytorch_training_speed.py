@@ -5,7 +5,7 @@
 The first line of the output names PyTorch and its threads. A line on the standard input is an order, a line on the standard
 output its answer, `{"error": ...}` if it failed. `benches/device_check.rs` takes the same orders:
 
-- `train MODEL IMAGES`: one client's round. From the same initial model, with a fresh optimizer, over so many images (of random
+- `train MODEL IMAGES`: one client's round. From the same initial model, with a fresh optimizer, over this many images (of random
   values, CIFAR-10's shape), each flipped and cropped and normalised, in batches of 64, the trained state copied out at the end.
 - `steps sgd`, `steps adam`: twenty steps of `tiny_cnn` from the fixture in DIR, and how far they end from the fixture's.
 

@@ -226,7 +226,7 @@ async fn act(
     }
     let header = Bytes::from(form.header(DELTA_PREFIX));
     let (length, mut left) = (header.len() as u64 + form.bytes(), form.bytes() as usize);
-    // The digest of so many zeros, by doubling.
+    // The digest of this many zeros, by doubling.
     let digest = Digest::of(&header).then(zeros(form.bytes()), form.bytes());
     let piece = piece.clone();
     let values = stream::iter(std::iter::from_fn(move || {
@@ -323,7 +323,7 @@ impl Loopback {
     }
 }
 
-/// How long it takes to write so many files of so many bytes one after the other, each durable before the next.
+/// How long it takes to write this many files of that many bytes one after the other, each durable before the next.
 pub fn write_durably(folder: &Path, files: usize, bytes: usize) -> Duration {
     let piece = vec![7; 1 << 20];
     let start = Instant::now();

@@ -73,7 +73,7 @@ impl NoiseClient {
         })
     }
 
-    /// How long training on so many images takes, until the local model is read back.
+    /// How long training on this many images takes, until the local model is read back.
     ///
     /// # Errors
     ///

@@ -247,7 +247,7 @@ mod tests {
         }
     }
 
-    /// None of the machines that build this has so many GPUs; those that have one get as far as to count them.
+    /// None of the machines that build this has that many GPUs; those that have one get as far as to count them.
     #[test]
     #[cfg(not(target_os = "macos"))]
     fn a_missing_gpu_is_an_error() {

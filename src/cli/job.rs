@@ -38,7 +38,7 @@ pub struct JobArgs {
     #[arg(long, value_name = "N")]
     pub clients: Option<u32>,
     /// How the examples are divided among the clients: iid (at random, equally), dirichlet:ALPHA (uneven labels),
-    /// shard:LABELS (so many labels each), quantity_skew:ALPHA (uneven amounts), proportional (by the workers' number of
+    /// shard:LABELS (this many labels each), quantity_skew:ALPHA (uneven amounts), proportional (by the workers' number of
     /// GPUs), proportional:measured (by the workers' measured speed), or local (each worker trains on its own data)
     /// [default: iid]
     #[arg(long, value_name = "KIND")]

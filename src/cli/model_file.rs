@@ -14,7 +14,7 @@ use crate::parameters::ModelFile;
 ///
 /// If it can't be read.
 pub(super) fn read_model_bytes(path: &Path) -> io::Result<Vec<u8>> {
-    /// So many bytes say whether it is a safetensors file.
+    /// This many bytes say whether it is a safetensors file.
     const START: u64 = 8;
     let mut file = File::open(path)?;
     let mut bytes = Vec::new();
@@ -31,7 +31,7 @@ pub(super) fn read_model_bytes(path: &Path) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Reads on until there are so many bytes, or the file ends.
+/// Reads on until there are this many bytes, or the file ends.
 fn read_up_to(file: &mut File, bytes: &mut Vec<u8>, length: u64) -> io::Result<()> {
     let missing = length.saturating_sub(bytes.len() as u64);
     file.take(missing).read_to_end(bytes)?;

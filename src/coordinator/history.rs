@@ -104,7 +104,7 @@ pub(super) struct Records {
 }
 
 impl Records {
-    /// At most so many of the records of rounds after this one.
+    /// At most this many of the records of rounds after this one.
     pub async fn page(
         &self,
         after: RoundId,

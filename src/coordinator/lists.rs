@@ -27,7 +27,7 @@ use crate::{
 const EVENTS: usize = 256;
 
 impl Coordinator {
-    /// How many entries a page has at most, if so many are asked for.
+    /// How many entries a page has at most, if more are asked for.
     fn page_size(&self, asked: usize) -> usize {
         // A page without an entry would name nothing to go on after.
         asked.min(self.0.config.jobs.max_page).max(1)
@@ -68,7 +68,7 @@ impl Coordinator {
         Page::new(summaries, last.filter(|_| has_more))
     }
 
-    /// At most so many workers after this one, and whether there are more.
+    /// At most this many workers after this one, and whether there are more.
     fn find_workers(&self, after: WorkerId, limit: usize) -> (Vec<FoundWorker>, bool) {
         let state = self.state();
         let running: Vec<&Job> = state

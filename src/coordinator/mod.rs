@@ -3,7 +3,7 @@
 //! All decisions are the machine's and the strategy's; this module has the clock, the threads, the queue of jobs and the
 //! models. Everything that decides happens under one lock that is held for microseconds; whatever takes longer (dealing
 //! data, planning, folding, evaluating, reading a body) runs outside of it and comes back as an event, so that
-//! heart-beats are answered meanwhile.
+//! heartbeats are answered meanwhile.
 
 mod admission;
 mod builder;

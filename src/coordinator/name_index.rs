@@ -12,7 +12,7 @@ const SLACK: usize = 64;
 #[derive(Debug)]
 pub(super) struct NameIndex {
     last: BTreeMap<String, WorkerId>,
-    /// With so many names, those that nobody needs are dropped: the cost of that is spread over as many registrations.
+    /// From this many names on, those that nobody needs are dropped: the cost of that is spread over as many registrations.
     prune_at: usize,
 }
 

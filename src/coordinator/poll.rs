@@ -48,7 +48,7 @@ impl Coordinator {
 
     pub(super) fn leave(&self, credentials: &Credentials) -> Result<Response, Refusal> {
         let mut state = self.state();
-        // Not `heard_of`: a lost worker that says goodbye would be live again for a moment, and leases would move to
+        // Not `heard_of`: a lost worker that leaves would be live again for a moment, and leases would move to
         // it.
         state.authenticate(credentials)?;
         state.note_busy(credentials.worker, Vec::new());

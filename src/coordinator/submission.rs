@@ -95,7 +95,7 @@ impl Coordinator {
         })
     }
 
-    /// Whether the data can be dealt to so many clients, as far as it is known before the job starts. Costs no more for
+    /// Whether the data can be dealt to this many clients, as far as it is known before the job starts. Costs no more for
     /// many clients than for few.
     pub(super) fn check_clients(
         &self,

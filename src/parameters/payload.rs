@@ -88,7 +88,7 @@ impl From<Roles> for Vec<Role> {
 pub enum Shape {
     /// The model's own tensors of these roles: names, shapes and order are the layout's.
     Model(Roles),
-    /// One tensor, named `vector`, with so many values.
+    /// One tensor, named `vector`, with this many values.
     Vector(usize),
 }
 

@@ -23,7 +23,7 @@ pub struct DatasetInfo {
 }
 
 impl DatasetInfo {
-    /// A copy of a dataset with so many training and test examples. Two copies are the same if their fingerprints are.
+    /// A copy of a dataset with this many training and test examples. Two copies are the same if their fingerprints are.
     pub fn new(
         name: impl Into<String>,
         fingerprint: impl Into<String>,

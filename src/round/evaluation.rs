@@ -27,7 +27,7 @@ pub struct Evaluation {
 }
 
 impl Evaluation {
-    /// This mean loss over so many examples.
+    /// This mean loss over this many examples.
     pub fn new(loss: f64, examples: u64) -> Self {
         Self {
             loss,

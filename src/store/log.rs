@@ -33,7 +33,7 @@ use crate::ids::JobId;
 /// Bytes that are written at once, and so the distance between two places that are known in the file.
 const BATCH: usize = 64 << 10;
 
-/// A page ends after so many bytes of entries.
+/// A page ends after this many bytes of entries.
 const PAGE_BYTES: usize = 1 << 20;
 
 /// The longest that [`WindowedLog::room`] waits.

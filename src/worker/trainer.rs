@@ -175,7 +175,7 @@ pub struct EvalTask {
 }
 
 impl EvalTask {
-    /// The share of a test split of so many examples: the rule that all workers follow.
+    /// The share of a test split of this many examples: the rule that all workers follow.
     ///
     /// # Errors
     ///
@@ -212,7 +212,7 @@ pub struct LocalUpdate {
 }
 
 impl LocalUpdate {
-    /// A local model that was trained on so many examples, in one step, without measurements and further payloads. The public
+    /// A local model that was trained on this many examples, in one step, without measurements and further payloads. The public
     /// fields change that.
     pub fn new(parameters: Parameters, examples: u64) -> Self {
         Self {

@@ -186,7 +186,7 @@ impl Watch {
     }
 }
 
-/// Every round of this job was committed, with so many clients, and the job completed.
+/// Every round of this job was committed, with this many clients, and the job completed.
 pub fn nothing_was_lost(log: &[LoggedEvent], clients: u32) {
     let all: Vec<_> = (0..clients).map(ClientId).collect();
     for entry in log {

@@ -31,7 +31,7 @@ impl Lab {
         }
     }
 
-    /// A worker that trains so many examples a second does its next task: its size and generation.
+    /// A worker that trains this many examples a second does its next task: its size and generation.
     async fn train(&self, credentials: &Credentials, speed: f64) -> (u64, u64) {
         let task = self.poll(credentials, Vec::new()).await;
         let TaskWork::Train { generation, .. } = task.work else {

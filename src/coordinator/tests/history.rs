@@ -184,7 +184,7 @@ async fn lists_are_read_by_pages_of_limited_size() {
         let jobs = operator.jobs(&HERE).await.unwrap();
         let numbers: BTreeSet<_> = jobs.iter().map(|job| job.job.0).collect();
         assert_eq!((jobs.len(), numbers), (11, (1..=11).collect()));
-        // Whatever is asked for, the lock is held for so many entries at most.
+        // Whatever is asked for, the lock is held for this many entries at most.
         let (first, third) = (all[0].worker, all[2].worker);
         let workers = operator
             .workers_page(&HERE, first, usize::MAX)

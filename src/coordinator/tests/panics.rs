@@ -82,7 +82,7 @@ async fn come_to_nothing(place: &'static str) -> String {
     let transport = InProcess::new(Arc::new(coordinator.clone()));
     let worker = Worker::new(transport, trainers(), WorkerConfig::new("one"));
     tokio::spawn(worker.run(std::future::pending()));
-    // Heart-beats of somebody who has no data, meanwhile.
+    // Heartbeats of somebody who has no data, meanwhile.
     let registration = Registration::new("heart");
     let request = Request::Register {
         join_token: None,

@@ -15,7 +15,7 @@ use crate::{
     store::folder::{storage, unwritable},
 };
 
-/// Pieces of at least so many bytes are written as they are.
+/// Pieces of at least this many bytes are written as they are.
 const DIRECT: usize = 64 * 1024;
 
 /// The most bytes that are written at once.

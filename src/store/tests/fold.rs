@@ -46,7 +46,7 @@ impl FederatedStrategy for Mean {
     }
 }
 
-/// Folds the reports of so many clients into a writer.
+/// Folds the reports of this many clients into a writer.
 fn fold(
     spool: &dyn Spool,
     clients: u32,

@@ -22,7 +22,7 @@ pub struct RouterConfig {
     pub header: HeaderLimits,
     /// The most initial models that are read at once, since each is in memory whole; further ones wait.
     pub max_submissions: usize,
-    /// The most pieces (of 256 KiB) of models on disk that are in memory at once, over all downloads. If so many are
+    /// The most pieces (of 256 KiB) of models on disk that are in memory at once, over all downloads. If that many are
     /// on their way, the next ones are of 16 KiB.
     pub pieces: usize,
     /// A body of which nothing arrives for so long is broken off. A JSON body must be whole within this time.

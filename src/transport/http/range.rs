@@ -18,7 +18,7 @@ pub(super) enum Selection {
 }
 
 impl Selection {
-    /// Of a body with so many bytes.
+    /// Of a body with this many bytes.
     pub(super) fn of(headers: &HeaderMap, length: u64) -> Self {
         let Some(range) = headers.typed_get::<headers::Range>() else {
             return Self::Whole;

@@ -31,7 +31,7 @@ pub struct ServerConfig {
     /// The most connections at once; further ones wait in the operating system's queue. A worker has up to three.
     pub max_connections: usize,
     /// The most bytes of a connection that are read before they are taken, at least 8 KiB; the head of a request
-    /// must fit. Answers are put together in pieces until there are so many.
+    /// must fit. Answers are put together in pieces until there are that many.
     pub read_buffer: usize,
     /// How long a connection may take to send the head of a request, and how long it may be idle.
     pub header_timeout: Duration,

@@ -141,7 +141,7 @@ impl World {
         }
     }
 
-    /// Plays so many random events, then drives the job fairly to its end.
+    /// Plays this many random events, then drives the job fairly to its end.
     /// With a bug between the driver and the machine.
     pub fn with_bug(mut self, bug: Bug) -> Self {
         self.planted.bug = Some(bug);

@@ -113,7 +113,7 @@ fn as_invalid_job(problem: Problem) -> Problem {
     params(
         ("after" = Option<u64>, Query, description = "Only jobs after the one with this number."),
         ("limit" = Option<u64>, Query, minimum = 1,
-            description = "At most so many jobs, or fewer if the coordinator's own limit is lower. Without it, all.")),
+            description = "At most this many jobs, or fewer if the coordinator's own limit is lower. Without it, all.")),
     responses((status = 200, description = "In order of their numbers.", body = Vec<JobSummary>,
         headers(("Link" = String, description = "The next page, as `rel=\"next\"`, if there is one.")))))]
 pub(super) async fn jobs(asked: AsOperator, part: Part) -> Result<Response, Problem> {
@@ -150,7 +150,7 @@ pub(super) async fn job(
         ("job" = JobId, Path, description = "The job."),
         ("after" = Option<u64>, Query, description = "Only those of rounds after the one with this number."),
         ("limit" = Option<u64>, Query, minimum = 1,
-            description = "At most so many records, or fewer if the coordinator's own limit is lower. Without it, all.")),
+            description = "At most this many records, or fewer if the coordinator's own limit is lower. Without it, all.")),
     responses((status = 200, description = "In order.", body = Vec<RoundRecord>,
         headers(("Link" = String, description = "The next page, as `rel=\"next\"`, if there is one.")),
         example = json!([{

@@ -50,7 +50,7 @@ fn malformed(detail: String) -> Problem {
 /// A page that is being asked for, its entries by number.
 pub(super) type Asked<T> = BoxFuture<'static, Result<Page<T, u64>, OperatorError>>;
 
-/// Answers with a part of the list of this path, whose pages `read` gives: after a number, at most so many entries.
+/// Answers with a part of the list of this path, whose pages `read` gives: after a number, at most this many entries.
 pub(super) async fn list<T: Serialize + Send + 'static>(
     path: &str,
     part: Part,

@@ -64,7 +64,7 @@ pub(super) async fn register(
     params(
         ("after" = Option<u64>, Query, description = "Only workers after the one with this number."),
         ("limit" = Option<u64>, Query, minimum = 1,
-            description = "At most so many workers, or fewer if the coordinator's own limit is lower. Without it, all.")),
+            description = "At most this many workers, or fewer if the coordinator's own limit is lower. Without it, all.")),
     responses((status = 200, description = "In order of their numbers.", body = Vec<WorkerSummary>,
         headers(("Link" = String, description = "The next page, as `rel=\"next\"`, if there is one.")),
         example = json!([{

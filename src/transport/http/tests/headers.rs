@@ -2,7 +2,7 @@
 
 use super::{Limits, Running, fake::Fake};
 
-/// The head of a submission with an initial model of so many bytes.
+/// The head of a submission with an initial model of this many bytes.
 fn head(length: usize) -> String {
     format!(
         "POST /api/v1/jobs HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-type: application/octet-stream\r\nfedavg-job: {{}}\r\ncontent-length: {length}\r\n\r\n"

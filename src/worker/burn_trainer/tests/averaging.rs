@@ -50,7 +50,7 @@ fn reference(updates: &[LocalUpdate]) -> Vec<f64> {
     mean
 }
 
-/// Each value within so many units in the last place of the largest of the values that it is made of.
+/// Each value within this many units in the last place of the largest of the values that it is made of.
 fn is_the_mean(units: f64, next: &Parameters, global: &Parameters, updates: &[LocalUpdate]) {
     for (at, expected) in reference(updates).into_iter().enumerate() {
         let locals = updates.iter().map(|update| update.parameters.values()[at]);
