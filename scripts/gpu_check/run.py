@@ -13,6 +13,7 @@ Exit codes: 0 everything came out as it should; 1 something did not, and the res
 """
 
 import argparse
+import gzip
 import json
 import os
 import pathlib
@@ -48,6 +49,7 @@ class Check:
     def __init__(self, options, machine, nvml, budget):
         self.options, self.nvml, self.budget = options, nvml, budget
         self.is_gpu = "cuda" in options.device
+        self.programs = {}
         self.results = {
             "bundle": json.loads((HERE / "bundle.json").read_text()),
             "machine": machine,
@@ -62,8 +64,19 @@ class Check:
         environment = self.environment | variables
         if name == "libtorch":
             environment["LD_LIBRARY_PATH"] = self.results["machine"]["libraries"]
-        command = [HERE / f"device_check-{name}", device, HERE / "fixtures"]
+        command = [self.unpacked(name), device, HERE / "fixtures"]
         return Program(command, environment, self.options.out / f"{name}.log", self.budget)
+
+    def unpacked(self, name):
+        """The crate's program, which the bundle has compressed."""
+        if name not in self.programs:
+            program = self.options.out.resolve() / f"device_check-{name}"
+            # Removed first: one of an earlier run may be of another bundle, or may still run.
+            program.unlink(missing_ok=True)
+            program.write_bytes(gzip.decompress((HERE / f"{program.name}.gz").read_bytes()))
+            program.chmod(0o755)
+            self.programs[name] = program
+        return self.programs[name]
 
     def pytorch(self, *arguments, **variables):
         device = self.options.device.removeprefix("libtorch:") if self.is_gpu else "cpu"
