@@ -31,7 +31,7 @@ pub(super) struct Collection {
     ready: BTreeSet<(WorkerId, ClientId)>,
     /// Admitted uploads that have not ended, those that were overtaken too.
     uploads: BTreeMap<RequestId, Admitted>,
-    /// Those of them that can't be accepted any more, as long as nobody was told.
+    /// Those of them that can't be accepted any more, until the driver is told.
     unneeded: Vec<RequestId>,
     accepted: usize,
     outstanding: usize,
@@ -60,6 +60,7 @@ impl Collection {
             plan,
             deadline,
             closed: false,
+            // Empty at first: `place` fills it as it tells the members' workers.
             ready: BTreeSet::new(),
             uploads: BTreeMap::new(),
             unneeded: Vec::new(),
@@ -109,10 +110,13 @@ impl Collection {
                 return None;
             };
             let weight = claim.examples as f64;
+            // A mean over those clients alone that measured a loss would be of other data in each round, and not
+            // comparable.
             sum += claim.train_loss? * weight;
             examples += weight;
         }
         let mean = sum / examples;
+        // Not a number without clients, and infinite for losses near the largest f64. JSON has a form for neither.
         mean.is_finite().then_some(mean)
     }
 
@@ -196,10 +200,12 @@ impl Collection {
         let Some(member) = self.members.get_mut(&client) else {
             return;
         };
+        // The new worker's first task is news even if the client had been with it before.
         member.issued_to = None;
         if matches!(member.progress, MemberProgress::Uploading(_)) {
             self.set(client, MemberProgress::Pending);
         }
+        // After `set`: only a client that is pending gets into the new worker's `ready`.
         self.place(client, holder);
     }
 
@@ -210,11 +216,14 @@ impl Collection {
         let before = std::mem::replace(&mut member.progress, state);
         if let MemberProgress::Failed(refusal) = &member.progress {
             member.failure = Some(Failure {
+                // A client can fail before its task was handed out, for instance by a report that is not proper.
                 worker: member.issued_to.or(member.holder),
                 reason: refusal.detail.clone(),
             });
         }
         if let MemberProgress::Uploading(upload) = before
+            // `stored` takes an upload out before it sets the client's progress: one that has ended by itself need not
+            // be ended.
             && self.uploads.contains_key(&upload)
         {
             self.unneeded.push(upload);

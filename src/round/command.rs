@@ -70,7 +70,7 @@ pub enum Command {
         /// The version.
         version: ModelVersion,
     },
-    /// End an upload: its round is over, or its client's report is to come from another worker. Whatever it was is refused
+    /// End an upload: its round is over, or its client's report is to come from another worker. It is refused
     /// when it ends.
     EndUpload {
         /// The request that uploads.
@@ -201,7 +201,7 @@ pub enum JobEvent {
         /// The number of examples of each client, in order.
         examples: Vec<u64>,
     },
-    /// A client's lease went to a worker, or is nobody's for now.
+    /// A client's lease went to a worker, or has no worker for now.
     Leased {
         /// The client.
         client: ClientId,

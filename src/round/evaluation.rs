@@ -27,7 +27,7 @@ pub struct Evaluation {
 }
 
 impl Evaluation {
-    /// This mean loss over so many examples.
+    /// This mean loss over this number of examples.
     pub fn new(loss: f64, examples: u64) -> Self {
         Self {
             loss,
@@ -54,6 +54,7 @@ impl Evaluation {
     pub fn mean<'a>(parts: impl IntoIterator<Item = &'a Evaluation>) -> Option<Evaluation> {
         let mut sum: Option<Evaluation> = None;
         for part in parts {
+            // Its means may be not a number (a division by zero), and that times the weight 0 is not 0.
             if part.examples == 0 {
                 continue;
             }
@@ -87,6 +88,7 @@ impl Evaluation {
             (Some(sum), Some(accuracy)) => Some(sum + accuracy),
             _ => None,
         };
+        // A sum of a metric that one part lacks would be divided by the examples of all parts.
         self.metrics
             .retain(|name, _| other.metrics.contains_key(name));
         for (name, sum) in &mut self.metrics {

@@ -40,7 +40,7 @@ pub enum Event {
         /// How many examples it has.
         examples: u64,
     },
-    /// A worker left, or was not heard of for too long.
+    /// A worker left, or has been silent for too long.
     WorkerLost {
         /// The worker.
         worker: WorkerId,

@@ -94,6 +94,8 @@ impl RoundMachine {
     pub fn new(config: MachineConfig, now: Timestamp) -> Self {
         let deadline = now + Duration::from_secs(config.limits.start_timeout);
         Self {
+            // `plan_round` counts up before the first round. A first round of 0 is against the contract; it must not
+            // overflow.
             round: RoundId(config.first_round.0.saturating_sub(1)),
             config,
             phase: Phase::Waiting { deadline },
@@ -148,6 +150,8 @@ impl RoundMachine {
         let phase = match &self.phase {
             Phase::Waiting { deadline } | Phase::Gathering { deadline } => Some(*deadline),
             Phase::Collecting => self.current.as_ref().map(|current| current.deadline),
+            // The other phases wait for a command that is under way, whose end is an event, or for an evaluation
+            // (below).
             _ => None,
         };
         let evaluation = self
@@ -165,7 +169,10 @@ impl RoundMachine {
             self.check_deadlines(now);
         }
         self.take(event, now);
+        // Once more: the event may have brought what the phase waits for, such as the last report of the goal.
         self.check_deadlines(now);
+        // Last, and once for all events: a lease that moved, a client that failed and a round that closed all leave
+        // uploads that are of no use. They hold places that other uploads wait for.
         self.end_unneeded_uploads();
     }
 
@@ -180,6 +187,7 @@ impl RoundMachine {
 
     fn take(&mut self, event: Event, now: Timestamp) {
         match event {
+            // `handle` checks the deadlines around every event. A tick is only there to make that happen in time.
             Event::Tick => {}
             Event::WorkerJoined {
                 worker,

@@ -113,7 +113,7 @@ impl Pending {
         }
     }
 
-    /// Takes a share's measurements. A second time, nothing changes.
+    /// Takes a share's measurements. Those of a share that is in already change nothing.
     pub fn take(&mut self, client: ClientId, evaluation: Result<Evaluation, String>) {
         let size = self.size();
         let share = self.shares.get_mut(&client);
@@ -121,6 +121,7 @@ impl Pending {
             return;
         };
         let checked = evaluation.and_then(Evaluation::checked);
+        // The mean is weighted by examples. A worker that claims a huge share would alone decide the result.
         match checked.and_then(|found| check_size(size, &found).map(|()| found)) {
             Ok(evaluation) => {
                 share.measured = Some(evaluation);

@@ -19,9 +19,9 @@ const REMEMBERED: usize = 256;
 #[derive(Debug)]
 pub struct Roster<I> {
     workers: BTreeMap<WorkerId, WorkerRecord<I>>,
-    /// The live ones, by when they were last heard of.
+    /// The live ones, by their last sign of life.
     live: BTreeSet<(Timestamp, WorkerId)>,
-    /// Those that are gone, by when they were last heard of.
+    /// Those that are lost or have left, by their last sign of life.
     gone: BTreeSet<(Timestamp, WorkerId)>,
     expiry: Duration,
     remembered: usize,
@@ -35,28 +35,28 @@ pub struct WorkerRecord<I> {
     pub info: I,
     /// When it registered.
     pub registered: Timestamp,
-    /// When it was last heard of.
+    /// Its last sign of life.
     pub last_seen: Timestamp,
     /// Whether it is there.
     pub state: WorkerState,
 }
 
-/// Whether a worker is there: `live` has been heard of lately, `lost` has been silent for too long and is live again once it
-/// is heard of, `left` said that it leaves.
+/// Whether a worker is there: `live` has shown a sign of life lately, `lost` has been silent for too long and is live again
+/// at its next sign of life, `left` said that it leaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "http", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum WorkerState {
-    /// Heard of within the expiry.
+    /// It showed a sign of life within the expiry.
     Live,
-    /// Not heard of for longer; live again once it is.
+    /// It has been silent for longer; live again at its next sign of life.
     Lost,
     /// It said that it leaves.
     Left,
 }
 
 impl<I> Roster<I> {
-    /// An empty roster that takes a worker for lost when it has not been heard of for `expiry`.
+    /// An empty roster, in which a worker is lost once it has been silent for `expiry`.
     pub fn new(expiry: Duration) -> Self {
         Self {
             workers: BTreeMap::new(),
@@ -91,11 +91,12 @@ impl<I> Roster<I> {
         };
         self.workers.insert(worker, record);
         self.live.insert((now, worker));
+        // Here alone: nothing else makes the number of remembered workers grow.
         self.forget_oldest();
         worker
     }
 
-    /// Notes that a worker was heard of. Whether it had been lost, and is live again; `None` for one that is unknown
+    /// Notes a sign of life of a worker. Returns whether it had been lost and is live again; `None` for one that is unknown
     /// or has left.
     pub fn touch(&mut self, worker: WorkerId, now: Timestamp) -> Option<bool> {
         let state = self.workers.get(&worker)?.state;
@@ -106,13 +107,14 @@ impl<I> Roster<I> {
         Some(state == WorkerState::Lost)
     }
 
-    /// A worker leaves; whether it was live.
+    /// Notes that a worker leaves. Returns whether it was live.
     pub fn leave(&mut self, worker: WorkerId) -> bool {
+        // `set` keeps the later of two moments, so 0 leaves the last sign of life as it is.
         let before = self.set(worker, WorkerState::Left, Timestamp(0));
         before == Some(WorkerState::Live)
     }
 
-    /// Takes those for lost that have not been heard of for too long, and names them, in order of registration.
+    /// Marks workers that have been silent for too long as lost, and returns them in order of registration.
     pub fn expire(&mut self, now: Timestamp) -> Vec<WorkerId> {
         let mut lost = Vec::new();
         while let Some((last_seen, worker)) = self.live.first().copied() {
@@ -138,7 +140,7 @@ impl<I> Roster<I> {
             .filter(|(_, record)| record.state == WorkerState::Live)
     }
 
-    /// How many workers are live. Unlike [`Roster::live`], it looks at none of them.
+    /// How many workers are live. Unlike [`Roster::live`], it takes constant time.
     pub fn live_count(&self) -> usize {
         self.live.len()
     }
@@ -177,7 +179,7 @@ impl<I> Roster<I> {
         self.workers.get_mut(&worker).map(|record| &mut record.info)
     }
 
-    /// Changes a worker's state, which it was heard of in at `seen` at the earliest, and gives the state before.
+    /// Changes a worker's state and returns the state before. `seen` is a sign of life of it; one that is older than the last changes nothing.
     fn set(
         &mut self,
         worker: WorkerId,

@@ -61,6 +61,7 @@ impl Collection {
         let Some(member) = self.members.get(&client) else {
             return Offer::Refuse(self.not_in_cohort(client));
         };
+        // A delta is a difference to one version. Added to another version, it would be silently wrong.
         if metadata.base_version != self.version {
             let detail = format!(
                 "starts from version {}, and the round from {}",
@@ -70,6 +71,8 @@ impl Collection {
         }
         if let Some(refusal) = improper(client, metadata, member.examples) {
             let is_awaited = !self.closed && self.is_pending(client);
+            // Only the worker that acts for the client may end the client's part in the round. If any worker could,
+            // one that is confused or hostile could take every client out of it.
             if !is_awaited || lease != Some(worker) {
                 return Offer::Refuse(refusal);
             }
@@ -112,6 +115,7 @@ impl Collection {
         upload: RequestId,
         stored: Result<(), Refusal>,
     ) -> Verdict {
+        // Removed whatever the verdict is: each upload ends once, and a second end is `Unknown`.
         let ended = self.uploads.remove(&upload);
         let Some(Admitted { worker, claim, .. }) = ended.filter(|ended| ended.client == client)
         else {
@@ -134,6 +138,7 @@ impl Collection {
                     examples: claim.examples,
                 }
             }
+            // The same bytes may arrive whole next time, so the client stays in the round.
             Err(refusal) if refusal.kind.is_transient() => {
                 self.set(client, MemberProgress::Pending);
                 Verdict::Refuse { worker, refusal }
@@ -150,6 +155,7 @@ impl Collection {
         let member = self.members.get(&client);
         let refusal = match member.map(|member| &member.progress) {
             Some(MemberProgress::Accepted { worker: sender, .. }) if *sender == worker => {
+                // The lease went away and came back during the upload, and the worker's second upload was faster.
                 return Some(Verdict::AlreadyAccepted);
             }
             Some(MemberProgress::Accepted { .. }) => from_another(client),
@@ -175,11 +181,15 @@ impl Collection {
     ) -> Result<bool, Refusal> {
         match self.members.get(&client) {
             None => Err(self.not_in_cohort(client)),
+            // Before the lease is looked at: a worker that says it again, since the answer was lost, gets the same
+            // answer.
             Some(member) if self.closed || !member.progress.is_outstanding() => Ok(false),
             Some(_) if lease != Some(worker) => Err(not_leased(worker, client)),
             Some(_) => {
                 let detail = format!("client {client} failed: {reason}");
                 let is_news = self.fail(client, Refusal::new(RefusalKind::Conflict, detail));
+                // The refusal's text names the client, for those who report later. The summary of failures names it by
+                // itself.
                 let member = self.members.get_mut(&client);
                 if let Some(failure) = member.and_then(|member| member.failure.as_mut()) {
                     failure.reason = reason.to_string();

@@ -19,6 +19,8 @@ impl RoundMachine {
         let (accepted, outstanding) = (current.accepted_count(), current.outstanding());
         let quorum = current.plan.quorum;
         let is_due = now >= current.deadline;
+        // With no client to wait for, or too few for the quorum, the deadline would change nothing: a client that has
+        // failed stays failed, and a cohort gets no new members.
         let is_full = accepted >= current.plan.goal || outstanding == 0;
         let is_hopeless = accepted + outstanding < quorum;
         if !is_due && !is_full && !is_hopeless {
@@ -33,6 +35,7 @@ impl RoundMachine {
                 accepted: current.accepted(),
             });
         }
+        // In this order: a round in which every client has answered is hopeless, too, and the first reason says more.
         let why = if outstanding == 0 {
             "every client has answered or failed"
         } else if is_hopeless {
@@ -54,11 +57,15 @@ impl RoundMachine {
         aggregation: Result<Aggregation, String>,
         now: Timestamp,
     ) {
+        // The job may have been cancelled during the fold. The end of such a fold changes nothing, and neither does an
+        // end that a driver sends more than once.
         if self.phase != Phase::Aggregating || round != self.round {
             return;
         }
         let checked = aggregation.and_then(|aggregation| {
             if let Some(current) = &self.current {
+                // A strategy is foreign code. The clients that it names as folded get this round as their basis: a
+                // wrong list would make workers go on from a client state that no version contains.
                 check(current, &aggregation)?;
             }
             Ok(aggregation)
@@ -92,14 +99,18 @@ impl RoundMachine {
         }
         let aggregation = std::mem::take(aggregation);
         self.version = version;
+        // `max_attempts` is how often one version is tried, not how many rounds of the job may fail.
         self.abandoned = 0;
         let round = self.round;
         let folded = &aggregation.folded;
+        // Before the round is closed: `close_current` moves it to the rounds that are only remembered.
         let train_loss = self
             .current
             .as_ref()
             .and_then(|current| current.train_loss(folded));
         let accepted = self.close_current();
+        // Before the next round is planned: its plan and its tasks carry the basis, by which a worker chooses the
+        // state of its client.
         for client in folded {
             self.basis.insert(*client, round);
         }
@@ -119,12 +130,14 @@ impl RoundMachine {
             train_loss,
             metrics,
         });
+        // Before the next round: `begin_round` waits if too many versions are not evaluated, and this one counts.
         self.queue_evaluation(version, round, now);
         self.begin_round(now);
     }
 
     /// Ends the current round without a new version.
     pub(super) fn abandon(&mut self, reason: String, now: Timestamp) {
+        // First, also if the job then fails: the senders get their verdicts, and the spool gets its space back.
         let accepted = self.close_current();
         self.log(JobEvent::RoundAbandoned {
             round: self.round,
@@ -147,6 +160,7 @@ impl RoundMachine {
             return Vec::new();
         };
         current.close();
+        // Here, since `end_unneeded_uploads` looks at the current round alone, and this one is not current any more.
         for upload in current.take_unneeded() {
             self.commands.push_back(Command::EndUpload { upload });
         }
@@ -170,6 +184,7 @@ fn check(round: &Collection, aggregation: &Aggregation) -> Result<(), String> {
         .iter()
         .map(|(client, _)| *client)
         .collect();
+    // The log promises both lists in rising order, and the look-ups below need it.
     if !folded.is_sorted() || !excluded.is_sorted() {
         return Err(invalid("its clients are not in rising order"));
     }
@@ -202,6 +217,7 @@ fn check(round: &Collection, aggregation: &Aggregation) -> Result<(), String> {
             "it neither folds nor excludes client {missing}, whose report was accepted"
         )));
     }
+    // The quorum is of folded reports. That enough were accepted says nothing if the strategy then excludes some.
     if folded.len() < round.plan.quorum {
         return Err(format!(
             "{} of {} accepted reports were folded, and the quorum is {}",

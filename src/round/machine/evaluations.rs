@@ -69,6 +69,8 @@ impl RoundMachine {
                 let deadline = now + Duration::from_secs(self.config.limits.evaluation_timeout);
                 let clients = self.evaluators();
                 let mut pending = Pending::by_clients(version, round, &clients, deadline);
+                // Workers with data of their own have test data of their own, too. Its size is not that of a share of
+                // one split.
                 if self.clients.iter().all(|spec| spec.home.is_none()) {
                     pending = pending.of_one_split();
                 }
@@ -96,11 +98,14 @@ impl RoundMachine {
 
     /// Who takes a share: the clients with a live worker, or, without any, those that the next worker can act for.
     fn evaluators(&self) -> Vec<ClientId> {
+        // A share of a client without a worker may stay open until the deadline, and without it there is no mean. So
+        // the split is divided over those that can begin now.
         let available: Vec<_> = self.available().map(|(client, _)| client).collect();
         if !available.is_empty() {
             return available;
         }
         self.numbered()
+            // A client of local data can only be evaluated by the one worker that has it, which is gone.
             .filter(|(_, spec)| spec.home.is_none())
             .map(|(client, _)| client)
             .collect()
@@ -126,7 +131,7 @@ impl RoundMachine {
         }
     }
 
-    /// A share that is in already, or not wanted any more, is accepted whoever sends it, and changes nothing.
+    /// A share that is in already, or not needed any more, is accepted from any worker, and changes nothing.
     fn judge_share(
         &self,
         worker: WorkerId,
@@ -164,6 +169,7 @@ impl RoundMachine {
         }
         self.evaluating = None;
         let checked = evaluation.and_then(|evaluation| {
+            // `checked` lets a part without examples pass, since the other parts make the mean. This is the whole.
             if evaluation.examples == 0 {
                 return Err("the test split has no examples".to_string());
             }
@@ -184,6 +190,7 @@ impl RoundMachine {
     /// waited for it, and ends the job after the last.
     pub(super) fn check_evaluations(&mut self, now: Timestamp) {
         self.evaluate_next(now);
+        // More than one may be over at this moment: one that no client can evaluate is over as soon as it begins.
         while let Some(pending) = &self.evaluating {
             let is_due = pending.deadline.is_some_and(|deadline| now >= deadline);
             if !is_due && !pending.is_done() {

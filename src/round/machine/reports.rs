@@ -78,6 +78,8 @@ impl RoundMachine {
                 self.refuse(request, round, client, worker, refusal);
                 let open = self.current.as_ref().filter(|open| open.round == round);
                 if open.is_some_and(|open| !open.closed && open.is_pending(client)) {
+                    // The task can be handed out again. Without this, a poll that is held would only bring it when it
+                    // ends.
                     self.wake(self.leases.holder(client));
                 }
             }
@@ -101,6 +103,7 @@ impl RoundMachine {
         let lease = self.leases.holder(client);
         let verdict = known.and_then(|_| match self.collection(round) {
             Some(collection) => collection.give_up(worker, client, &reason, lease),
+            // The round is over and not remembered. The worker has done what it should, so it gets no refusal.
             None => Ok(false),
         });
         match verdict {
@@ -140,6 +143,8 @@ impl RoundMachine {
     }
 
     fn check_begun(&self, round: RoundId) -> Result<(), Refusal> {
+        // A round that is being planned has its number, but no collection yet: without this, its report would be
+        // called late.
         let is_planned = self.phase == Phase::Planning && round == self.round;
         if round == RoundId(0) || round > self.round || is_planned {
             let detail = format!("round {round} has not begun");

@@ -19,6 +19,8 @@ impl RoundMachine {
             Ok(clients) => clients,
             Err(reason) => return self.fail(reason),
         };
+        // The clients are fixed from here on. Otherwise the job would wait for the others until the timeout, and then
+        // give a reason that blames the workers.
         if clients.len() < self.quorum() {
             return self.fail(format!(
                 "the job has {}, and its quorum is {}",
@@ -53,6 +55,8 @@ impl RoundMachine {
             self.phase = Phase::CatchingUp;
             return;
         }
+        // Only between rounds, when no client trains: a lease that moves makes the new worker train from the
+        // beginning.
         let moves = self.leases.rebalance();
         self.apply(moves);
         if self.leases.held() < self.quorum() {
@@ -90,6 +94,8 @@ impl RoundMachine {
     }
 
     fn plan_round(&mut self) {
+        // Before the plan, so that an attempt has a number of its own even if its plan fails: log, records and random
+        // draws are keyed by it.
         self.round = self.round.next();
         self.phase = Phase::Planning;
         let clients = self
@@ -108,6 +114,8 @@ impl RoundMachine {
     }
 
     fn gather(&mut self, now: Timestamp) {
+        // The first deadline stays. Each worker that joins leads here, and workers that come and go must not put it
+        // off for ever.
         if matches!(self.phase, Phase::Gathering { .. }) {
             return;
         }
@@ -149,6 +157,8 @@ impl RoundMachine {
             spec.map_or(0, |spec| spec.examples)
         });
         for client in &cohort {
+            // The leases as they are now, not as they were when the plan was ordered: planning takes time, and leases
+            // move.
             current.place(*client, self.leases.holder(*client));
         }
         self.current = Some(current);
@@ -163,6 +173,7 @@ impl RoundMachine {
                 None if self.client(client).is_ok_and(|spec| spec.home.is_some()) => {
                     self.drop_out(client);
                 }
+                // Any worker that joins before the deadline can act for it.
                 None => {}
             }
         }
@@ -176,6 +187,8 @@ impl RoundMachine {
     /// What is wrong with it, in words.
     pub fn check_plan(&self, plan: &RoundPlan) -> Result<(), String> {
         let job_clients = self.clients.len();
+        // Strictly rising, so that no client is named more than once: it would count twice towards the goal, and
+        // report once.
         let problem = if !plan.clients().is_sorted_by(|a, b| a < b) {
             "the cohort is not in rising order"
         } else if plan
