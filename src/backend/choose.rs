@@ -52,7 +52,7 @@ fn cuda_candidates() -> (Vec<DeviceSpec>, String) {
     }
 }
 
-/// The indices of so many GPUs, as far as a [`DeviceSpec`] can name them.
+/// The indices of this many GPUs, as far as a [`DeviceSpec`] can name them.
 #[cfg(any(feature = "libtorch", feature = "cuda"))]
 fn indices(count: usize) -> std::ops::Range<u16> {
     0..u16::try_from(count).unwrap_or(u16::MAX)

@@ -166,7 +166,7 @@ fn group_start(group: usize, skip: usize, len: usize) -> usize {
 pub struct BlockBuffer(Vec<u64>);
 
 impl BlockBuffer {
-    /// Space for so many bytes; what is in it is left over from before.
+    /// Space for this many bytes; what is in it is left over from before.
     pub fn bytes(&mut self, len: usize) -> &mut [u8] {
         let words = len.div_ceil(size_of::<u64>());
         if self.0.len() < words {
@@ -175,7 +175,7 @@ impl BlockBuffer {
         &mut bytemuck::cast_slice_mut(&mut self.0)[..len]
     }
 
-    /// Space for so many values; what is in it is left over from before.
+    /// Space for this many values; what is in it is left over from before.
     pub fn values(&mut self, len: usize) -> &mut [f32] {
         bytemuck::cast_slice_mut(self.bytes(len * size_of::<f32>()))
     }

@@ -36,7 +36,7 @@ impl Proportional {
         })
     }
 
-    /// The size of each client's partition of so many examples; they sum to it.
+    /// The size of each client's partition of this many examples; they sum to it.
     ///
     /// # Errors
     ///

@@ -68,7 +68,7 @@ pub struct ReportMetadata {
 }
 
 impl ReportMetadata {
-    /// A report on training from this version on so many examples, in one step. The public fields say more.
+    /// A report on training from this version on this many examples, in one step. The public fields say more.
     pub fn new(base_version: ModelVersion, examples: u64) -> Self {
         Self {
             base_version,

@@ -182,7 +182,7 @@ impl Collection {
         is_open
     }
 
-    /// This worker acts for the client from now on, or nobody does.
+    /// This worker acts for the client from now on, or no worker does.
     pub fn place(&mut self, client: ClientId, holder: Option<WorkerId>) {
         let Some(member) = self.members.get_mut(&client) else {
             return;

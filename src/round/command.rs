@@ -1,4 +1,4 @@
-//! What a round machine orders, and somebody else carries out.
+//! What a round machine orders, and its driver carries out.
 
 use std::collections::BTreeMap;
 

@@ -128,8 +128,8 @@ impl Leases {
         sorted(moves)
     }
 
-    /// Adds a worker: it takes the clients without a worker. Those of other workers stay until [`Leases::rebalance`], but for the
-    /// data of the worker that it `replaces`, once that one is gone.
+    /// Adds a worker: it takes the clients without a worker. Those of other workers stay until [`Leases::rebalance`], but for
+    /// the data of the worker that it `replaces`, once that one is gone.
     pub fn join(&mut self, worker: WorkerId, slots: u32, replaces: Option<WorkerId>) -> Vec<Move> {
         let slots = slots.max(1);
         self.change(worker, |entry| entry.slots = slots);

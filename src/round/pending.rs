@@ -100,7 +100,7 @@ impl Pending {
         ready.filter_map(|(_, client)| Some((*client, self.open_share(*client)?)))
     }
 
-    /// This worker acts for the client from now on, or nobody does.
+    /// This worker acts for the client from now on, or no worker does.
     pub fn place(&mut self, client: ClientId, holder: Option<WorkerId>) {
         let Some(share) = self.shares.get_mut(&client) else {
             return;

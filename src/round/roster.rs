@@ -41,8 +41,8 @@ pub struct WorkerRecord<I> {
     pub state: WorkerState,
 }
 
-/// Whether a worker is there: `live` has shown a sign of life lately, `lost` has been silent for too long and is live again
-/// at its next sign of life, `left` said that it leaves.
+/// Whether a worker is there: `live` has shown a sign of life lately, `lost` has been silent for too long and is live
+/// again at its next sign of life, `left` said that it leaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "http", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
@@ -96,8 +96,8 @@ impl<I> Roster<I> {
         worker
     }
 
-    /// Notes a sign of life of a worker. Returns whether it had been lost and is live again; `None` for one that is unknown
-    /// or has left.
+    /// Notes a sign of life of a worker. Returns whether it had been lost and is live again; `None` for one that is
+    /// unknown or has left.
     pub fn touch(&mut self, worker: WorkerId, now: Timestamp) -> Option<bool> {
         let state = self.workers.get(&worker)?.state;
         if state == WorkerState::Left {
@@ -179,7 +179,8 @@ impl<I> Roster<I> {
         self.workers.get_mut(&worker).map(|record| &mut record.info)
     }
 
-    /// Changes a worker's state and returns the state before. `seen` is a sign of life of it; one that is older than the last changes nothing.
+    /// Changes a worker's state and returns the state before. `seen` is a sign of life of it; one that is older than the last
+    /// changes nothing.
     fn set(
         &mut self,
         worker: WorkerId,

@@ -48,6 +48,7 @@ impl DataFolder {
     pub fn open(path: impl AsRef<Path>) -> Result<Arc<Self>, StoreError> {
         let path = path.as_ref();
         fs::create_dir_all(path).map_err(|error| failed(path, error))?;
+        // Before anything is removed: the folder may be that of a coordinator that runs.
         let lock = lock(path)?;
         for part in [SPOOL, MODELS, LOGS] {
             let part = path.join(part);
@@ -61,6 +62,8 @@ impl DataFolder {
                 );
             }
         }
+        // The parts' own entries: without them, a report that is on the disk could be lost with its folder after a
+        // crash.
         sync_folder(path).map_err(|error| failed(path, error))?;
         Ok(Arc::new(Self {
             path: path.to_path_buf(),
@@ -107,6 +110,8 @@ fn lock(folder: &Path) -> Result<File, StoreError> {
     let path = folder.join("lock");
     let file = File::options()
         .create(true)
+        // The file is never removed, nor is anything written to it. If it were removed at the end, one coordinator
+        // could lock the old file, which has no name any more, and another one a new file of this name.
         .truncate(false)
         .write(true)
         .open(&path)
@@ -120,12 +125,14 @@ fn lock(folder: &Path) -> Result<File, StoreError> {
     }
 }
 
-/// Removes all jobs' folders; whatever else somebody put there stays.
+/// Removes all jobs' folders; anything else in there stays.
 fn remove_jobs(part: &Path) -> Result<usize, StoreError> {
     let mut removed = 0;
     for entry in fs::read_dir(part).map_err(|error| failed(part, error))? {
         let path = entry.map_err(|error| failed(part, error))?.path();
         let name = path.file_name().and_then(|name| name.to_str());
+        // Only names that a coordinator makes: the operator may have pointed `--state-dir` at a folder with other
+        // things.
         let job = name.and_then(|name| name.strip_prefix(JOB)?.parse::<JobId>().ok());
         if job.is_some() {
             fs::remove_dir_all(&path).map_err(|error| failed(&path, error))?;
@@ -149,6 +156,7 @@ pub(super) fn make_in<T>(folder: &Path, make: impl Fn() -> io::Result<T>) -> io:
         match &result {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 match fs::create_dir_all(folder) {
+                    // A parent may have been removed while its child was made: that is only one more attempt.
                     Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
                     _ => result = make(),
                 }

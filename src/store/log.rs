@@ -33,7 +33,7 @@ use crate::ids::JobId;
 /// Bytes that are written at once, and so the distance between two places that are known in the file.
 const BATCH: usize = 64 << 10;
 
-/// A page ends after so many bytes of entries.
+/// A page ends after this many bytes of entries.
 const PAGE_BYTES: usize = 1 << 20;
 
 /// The longest that [`WindowedLog::room`] waits.
@@ -126,6 +126,7 @@ impl<T: LogEntry> WindowedLog<T> {
                 bytes: 0,
                 spilled: Spilled::default(),
                 is_spilling: false,
+                // Half of the limit is room for what is appended while the first half is being written.
                 due: limit / 2,
             }),
             stepped: Notify::new(),
@@ -141,16 +142,20 @@ impl<T: LogEntry> WindowedLog<T> {
             state.is_spilling = true;
             drop(state);
             let log = self.clone();
+            // Only one spill runs at a time: the entries that it has written are then still the first ones of the
+            // window.
             self.0.runtime.spawn_blocking(move || log.spill());
         }
     }
 
-    /// Waits, for a few seconds at most, while the window is over its limit and is being spilled. Whoever is about to cause entries at
-    /// a request of others waits here first, so that they can't be faster than the disk.
+    /// Waits, for a few seconds at most, while the window is over its limit and is being spilled. What is about to cause entries at
+    /// a request from outside waits here first, so that such requests can't be faster than the disk.
     pub async fn room(&self) {
         let waited = timeout(LONGEST_WAIT, async {
             loop {
                 let mut stepped = pin!(self.0.stepped.notified());
+                // `notify_waiters` reaches only those that wait already. Enabled before the look, a step that ends in
+                // between is not missed.
                 stepped.as_mut().enable();
                 if !self.is_over() {
                     return;
@@ -158,7 +163,7 @@ impl<T: LogEntry> WindowedLog<T> {
                 stepped.await;
             }
         });
-        // A disk that hangs is as one that fails: the job goes on.
+        // A disk that hangs is treated as one that fails: the job goes on.
         let _ = waited.await;
     }
 
@@ -182,6 +187,7 @@ impl<T: LogEntry> WindowedLog<T> {
     /// The page if it begins in the window.
     fn recent(&self, after: u64, limit: usize) -> Option<LogPage<T>> {
         let state = self.state();
+        // The next entry is in the file. To look into the window first would skip what was spilled meanwhile.
         if state.spilled.last.is_some_and(|last| after < last) {
             return None;
         }
@@ -208,6 +214,7 @@ impl<T: LogEntry> WindowedLog<T> {
             let Some(file) = spilled.file.clone() else {
                 return Err(io::Error::other("the log has no file"));
             };
+            // The end as it is now: bytes behind it may be half of a batch that is being written.
             (file, spilled.place_before(after), spilled.end)
         };
         let mut lines = file.lines(start, end);
@@ -217,6 +224,8 @@ impl<T: LogEntry> WindowedLog<T> {
             let Some((entry, length)) = lines.next::<T>()? else {
                 break;
             };
+            // The mark is only the beginning of a batch: what is before the entry that was asked for is read and
+            // passed over.
             if entry.number() > after {
                 bytes += length;
                 entries.push(Arc::new(entry));
@@ -233,6 +242,8 @@ impl<T: LogEntry> WindowedLog<T> {
         loop {
             let batch = {
                 let mut state = self.state();
+                // To a quarter and not just below the limit: otherwise each entry that is appended would cause a write
+                // of its own.
                 let batch = state.oldest(self.0.limit / 4);
                 if batch.is_empty() {
                     state.is_spilling = false;
@@ -243,6 +254,8 @@ impl<T: LogEntry> WindowedLog<T> {
             let written = self.write(&batch);
             let mut state = self.state();
             match written {
+                // Entries leave the window in the same step in which the file's end moves: a reader finds each of them
+                // once.
                 Ok(end) => state.spilled(&batch, end),
                 Err(error) => {
                     self.failed(&mut state, &error);
@@ -254,6 +267,7 @@ impl<T: LogEntry> WindowedLog<T> {
                 tracing::info!(job = %self.0.job, log = self.0.name, "the log is written to its file again");
             }
             drop(state);
+            // After every batch, so that those who wait go on as soon as there is room, not when the spill ends.
             self.0.stepped.notify_waiters();
         }
         self.0.stepped.notify_waiters();
@@ -277,6 +291,7 @@ impl<T: LogEntry> WindowedLog<T> {
                 file
             }
         };
+        // At the end as far as it counts: this overwrites what an attempt that failed has left there.
         file.write(&lines, end)?;
         Ok(end + lines.len() as u64)
     }
@@ -291,12 +306,14 @@ impl<T: LogEntry> WindowedLog<T> {
                 "the log can't be written to its file, and stays in memory: is the disk full?"
             );
         }
+        // Not at the next entry: on a full disk, each append would start a thread whose write fails.
         state.due = state.bytes + (self.0.limit / 2).max(1);
         state.is_spilling = false;
     }
 
     fn is_over(&self) -> bool {
         let state = self.state();
+        // If nothing is being written, as after a failed write, waiting would not make room.
         state.is_spilling && state.bytes > self.0.limit
     }
 

@@ -11,7 +11,7 @@ use crate::{
     },
 };
 
-/// Keeps each version for as long as somebody holds it; there is nothing to remove.
+/// Keeps each version for as long as it is held; there is nothing to remove.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct MemoryModels;
 
@@ -75,6 +75,7 @@ impl ModelWriter for Writer {
         let parameters = Arc::new(parameters);
         let file = MemoryBody::new(Encoded::plain(parameters.clone()));
         let body = form.body();
+        // Workers then get the file itself: the same values are not kept a second time.
         let body = if body.is_plain() {
             file.clone()
         } else {

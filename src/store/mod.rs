@@ -114,8 +114,8 @@ impl StateForm {
 ///    that leaves nothing behind.
 /// 2. A version gives back what was written to the bit, whatever the order of its blocks: the model, its body in the job's
 ///    encoding, the frozen tensors, and the strategy's state.
-/// 3. A [`StoredModel`] that somebody holds stays readable after its removal.
-/// 4. A version that is published again replaces the first one; whoever holds the first one still reads the first one.
+/// 3. A [`StoredModel`] that is held stays readable after its removal.
+/// 4. A version that is published again replaces the first one; one who holds the first one still reads the first one.
 /// 5. A value that the job's encoding does not have is a [`StoreError::Encoding`] that names the tensor.
 /// 6. All methods may be called from several threads, and may wait for a disk.
 ///

@@ -181,6 +181,7 @@ impl<'a> AggregateContext<'a> {
         executor: &'a dyn Executor,
     ) -> Result<Self, StrategyError> {
         static NEVER: AtomicBool = AtomicBool::new(false);
+        // Reports are found by binary search below, and folded in this order.
         if !reports.is_sorted_by(|a, b| a.client < b.client) {
             let problem = "the reports are not in rising order of clients".to_string();
             return Err(StrategyError::Aggregate(problem));
@@ -308,6 +309,7 @@ impl<'a> AggregateContext<'a> {
             StrategyError::Aggregate(problem)
         };
         let reader = self.reports[index].payload(payload)?;
+        // The reader alone does not tell: a model of one tensor looks like a vector.
         let mut expected = self.plan.expects.iter().filter(|spec| spec.name == payload);
         if !expected.any(|spec| matches!(spec.shape, Shape::Vector(_))) {
             return Err(unfit());

@@ -135,6 +135,7 @@ impl<'a> NextVersion<'a> {
         Self {
             context,
             sink: Mutex::new(sink),
+            // As of the last commit: a number that the strategy does not set stays as it is.
             numbers: context.version.numbers.clone(),
             folds: 0,
         }
@@ -159,6 +160,7 @@ impl<'a> NextVersion<'a> {
         f: &(dyn Fn(&Rows<'_>, &mut Out<'_>) + Sync),
     ) -> Result<(), StrategyError> {
         self.folds += 1;
+        // A sink takes each value exactly once. A second fold would write every block again, over the first result.
         if self.folds > 1 {
             return Err(StrategyError::Folds { calls: self.folds });
         }
@@ -175,6 +177,7 @@ impl<'a> NextVersion<'a> {
             &context,
             &context.version.model.layout().blocks(),
             &|block, space: &mut Space| {
+                // Also of frozen blocks: the next version is a whole file, so their values are copied.
                 space.read(&context, block)?;
                 if block.role != Role::Frozen {
                     let Space {
@@ -190,15 +193,21 @@ impl<'a> NextVersion<'a> {
                         names: &names,
                     };
                     guarded(|| f(&rows, &mut out))?;
+                    // `f` has no way to return an error: what it could not read is told here, before anything is
+                    // written.
                     rows.finish()?;
+                    // Here and not in a pass over the whole model at the end: the block is in the CPU's cache now.
                     check_model(context.version.model.layout(), block, &space.model)?;
                     for (name, values) in names.iter().zip(&space.states) {
                         check_state(name, values)?;
                     }
                 }
+                // The lock is taken once a block is ready, so that threads wait for each other's writes and never for
+                // each other's sums.
                 let mut sink = locked(sink);
                 sink.write(block.range.start, &space.model)?;
                 for (index, values) in space.states.iter().enumerate() {
+                    // A state tensor has no values in blocks of a role that it does not cover, and none are due there.
                     if !values.is_empty() {
                         sink.write_state(index, block.range.start, values)?;
                     }
@@ -210,9 +219,13 @@ impl<'a> NextVersion<'a> {
 
     /// The numbers of the state, once all is written.
     pub(super) fn finish(self) -> Result<BTreeMap<String, f64>, StrategyError> {
+        // A strategy that never folds leaves the sink without values: a store in memory would publish a model of
+        // zeros.
         if self.folds != 1 {
             return Err(StrategyError::Folds { calls: self.folds });
         }
+        // A misspelt name would otherwise be one more number, and the number that was meant would silently stay as it
+        // is.
         for name in self.numbers.keys() {
             if !self.context.version.numbers.contains_key(name) {
                 let problem = format!("the strategy's state has no number {name:?}");
@@ -265,8 +278,10 @@ impl AggregateContext<'_> {
         const WAITING: usize = 1 << 20;
         let resolved = Resolved::new(self, inputs)?;
         let mut blocks = self.version.model.layout().blocks();
+        // Frozen values never change and are not part of a delta: they have nothing to add to a norm or a distance.
         blocks.retain(|block| block.role != Role::Frozen);
         let mut totals = vec![0.0; sums];
+        // With very many sums this is still a block for each thread, so that none of them is idle.
         let at_once = (WAITING / sums.max(1)).max(self.executor.threads());
         for blocks in blocks.chunks(at_once) {
             let partial: Vec<_> = blocks.iter().map(|_| Mutex::new(Vec::new())).collect();
@@ -279,6 +294,8 @@ impl AggregateContext<'_> {
                 rows.finish()?;
                 let index = blocks.partition_point(|other| other.range.start < block.range.start);
                 debug_assert!(first <= block.range.start);
+                // Kept apart until all are there: added as they come, they would be rounded in another order in each
+                // run.
                 *locked(&partial[index]) = found;
                 Ok(())
             })?;
@@ -303,10 +320,12 @@ fn each_block(
     // As many as threads: each takes one for a block and puts it back.
     let idle: Mutex<Vec<Space>> = Mutex::default();
     context.executor.run(blocks.len(), &|index| {
+        // An executor calls this for every index. After a failure the other calls return at once.
         if locked(&failure).is_some() {
             return;
         }
         let mut space = locked(&idle).pop().unwrap_or_default();
+        // Asked before each block: a cancelled job stops within the time of one block, not of the whole fold.
         let done = if context.is_cancelled() {
             Err(StrategyError::Cancelled)
         } else {
@@ -325,6 +344,7 @@ fn each_block(
 
 /// Runs a strategy's own code; a panic in it is an error with its message, on whatever thread it happens.
 fn guarded(work: impl FnOnce()) -> Result<(), StrategyError> {
+    // What a panic leaves half-written is never used: the error ends the fold, and nothing of the version is kept.
     catch_unwind(AssertUnwindSafe(work)).map_err(|panic| {
         let text = panic.downcast_ref::<&str>().map(|text| text.to_string());
         let text = text.or_else(|| panic.downcast_ref::<String>().cloned());

@@ -93,6 +93,7 @@ impl Coefficients {
         let denominator = fixed.unwrap_or_else(|| rows.iter().sum());
         let are_finite = rows.iter().all(|coefficient| coefficient.is_finite());
         let is_usable = denominator.is_finite() && denominator != 0.0;
+        // Without rows nothing is divided, so a denominator of 0 is no error then.
         if !are_finite || (!is_usable && !rows.is_empty()) {
             return Err(StrategyError::Aggregate(format!(
                 "{} reports with weights that add up to {denominator}",
@@ -105,6 +106,8 @@ impl Coefficients {
 
 impl<'a> Resolved<'a> {
     pub fn new(context: &AggregateContext<'a>, inputs: &Inputs) -> Result<Self, StrategyError> {
+        // Sums are added in this order, and its bits must not depend on how a strategy made its list. Strictly rising,
+        // since a client that is named more than once would count more than once.
         if !inputs.rows.is_sorted_by(|a, b| a.0 < b.0) {
             return unfit("the inputs are not in rising order of clients".to_string());
         }
@@ -136,6 +139,7 @@ impl<'a> Resolved<'a> {
             let mut rows = Vec::with_capacity(reports.len());
             for report in &reports {
                 let reader = report.payload(name)?;
+                // A vector, for instance: a block's range in the model is not one of the vector.
                 if reader.layout().len() != context.version.model.layout().len() {
                     return unfit(format!("payload {name:?} does not have the model's shape"));
                 }

@@ -151,6 +151,8 @@ impl<'a> Rows<'a> {
         let payload = self.payload(payload);
         let read = payload.rows[row].read(self.range.start, out);
         if let Err(source) = read {
+            // The strategy's closure can't return an error. It goes on with zeros, and `finish` ends the round
+            // afterwards.
             out.fill(0.0);
             self.fail(self.unreadable(row, source));
         }
@@ -177,6 +179,7 @@ impl<'a> Rows<'a> {
             let mut mean = slot.borrow_mut();
             self.sum(index, &mut mean.values);
             let denominator = self.inputs.coefficients(self.role).denominator;
+            // Without reports the denominator is 0, and 0 / 0 is not a number.
             if self.count() > 0 {
                 for value in &mut mean.values {
                     *value /= denominator;
@@ -194,6 +197,7 @@ impl<'a> Rows<'a> {
             return;
         }
         let mut mean = self.scratch.means[index].borrow_mut();
+        // `mean` keeps its means in the same space: from here on it holds sums.
         mean.is_current = false;
         self.sum(index, &mut mean.values);
         let denominator = self.inputs.coefficients(self.role).denominator;
@@ -208,6 +212,8 @@ impl<'a> Rows<'a> {
             return;
         }
         let payload = self.payload(payload);
+        // Column by column would read each report once for every value; all columns at once would hold all reports'
+        // blocks. A stripe reads stretches and stays within a bound that does not grow with the reports.
         let width = (COLUMNS / rows).clamp(1, self.len().max(1));
         let mut stripe = self.scratch.stripe.borrow_mut();
         let mut column = vec![0.0; rows];
@@ -297,6 +303,7 @@ impl<'a> Rows<'a> {
             // All reports have the same form, so a block ends at the same place in each of them as in the first.
             let first = payload.rows.first();
             let end = first.map_or(self.range.end, |row| row.uniform_end(start));
+            // A reader that breaks its contract and names no later end must not make this loop for ever.
             let end = end.clamp(start + 1, self.range.end);
             let part = &mut sums[start - self.range.start..end - self.range.start];
             for (index, pass) in payload.rows.chunks(PASS).enumerate() {

@@ -25,7 +25,7 @@ pub fn encode(form: &Form, parameters: &Arc<Parameters>) -> Result<Encoded, Enco
         return encode_top_k(form, &mut Parameters::clone(parameters));
     }
     if form.is_plain() {
-        // Without a pass over all values: whoever takes them checks them.
+        // Without a pass over all values: the receiver checks them.
         return Ok(EncodedReader::new(
             form.clone(),
             Memory::plain(parameters.clone()),

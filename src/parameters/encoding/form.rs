@@ -197,7 +197,7 @@ impl Form {
     }
 }
 
-/// How many of so many values a fraction is: at least one, if there is one.
+/// How many of `values` values a fraction is: at least one, if there is one.
 fn most_entries(fraction: f64, values: usize) -> usize {
     ((fraction * values as f64).ceil() as usize).clamp(usize::from(values > 0), values)
 }

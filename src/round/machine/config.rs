@@ -24,6 +24,6 @@ pub enum EvaluationBy {
     Driver,
     /// The workers, each client a share.
     Workers,
-    /// Nobody.
+    /// No version is evaluated.
     Nobody,
 }

@@ -15,7 +15,7 @@ use crate::{
 const MOST_WAITING: usize = 2;
 
 impl RoundMachine {
-    /// Whether somebody may still ask for this version: the global model, or one that is yet to be evaluated.
+    /// Whether this version may still be asked for: the global model, or one that is yet to be evaluated.
     pub fn needs(&self, version: ModelVersion) -> bool {
         version == self.version
             || self.evaluation(version).is_some()

@@ -1,4 +1,4 @@
-//! The files of a version: written in any order, read for as long as somebody holds them.
+//! The files of a version: written in any order, readable for as long as they are held.
 
 use std::{
     collections::BTreeMap,
@@ -69,6 +69,8 @@ impl NewFile {
             return Ok(());
         }
         let length = bytes.len() as u64;
+        // Stretches do not overlap, so only the last one that begins before the end can reach into this one. Written a
+        // second time, bytes would count twice in the digest and in the check that all are there.
         let before = self.written.range(..offset + length).next_back();
         if before.is_some_and(|(start, (_, length))| start + length > offset) {
             let detail = format!("bytes from {offset} on are written more than once");
@@ -84,6 +86,7 @@ impl NewFile {
     /// Finishes several files, all at the same time: the disk then orders what it writes, and one commit of its journal serves
     /// several of them.
     pub fn finish_all(mut files: Vec<Self>) -> Result<Vec<UnplacedFile>, StoreError> {
+        // As a model in f32 without a state: one sync needs no thread of its own.
         if files.len() == 1 {
             return files.drain(..).map(Self::finish).collect();
         }
@@ -94,6 +97,8 @@ impl NewFile {
             }
             let mut finished = Vec::with_capacity(finishing.len());
             for file in finishing {
+                // The first error is returned after all have ended: the folder is then removed, and no thread may be
+                // at work in it.
                 finished.push(file.join().unwrap_or_else(|panic| resume_unwind(panic)));
             }
             finished.into_iter().collect()
@@ -110,9 +115,12 @@ impl NewFile {
                 len: bytes as usize,
             });
         }
+        // The data and the file's length, but not its times, which nothing reads: `sync_all` would write them, too.
         let synced = self.file.sync_data();
         synced.map_err(|error| failed(&self.path, error))?;
         let mut digest = self.digest;
+        // The map is in the order of the bytes, whatever order they were written in: so the digest is that of the
+        // whole file.
         for (next, length) in self.written.values() {
             digest = digest.then(*next, *length);
         }

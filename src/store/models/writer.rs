@@ -40,6 +40,7 @@ struct Target {
 
 impl Writer {
     pub fn begin(next: Unfinished, form: &ModelForm) -> Result<Self, StoreError> {
+        // Which values a sparse form keeps depends on all of them, and blocks come one by one.
         if !form.encoding.is_dense() {
             let detail = format!("a model can't be sent as {}", form.encoding);
             return Err(StoreError::Encoding(detail));
@@ -111,6 +112,8 @@ impl Target {
             }
             let bytes = self.buffer.bytes(places.values_len);
             let scales = self.scales.bytes(places.scales_len);
+            // Noted and not returned: the place that is named must be the first of the model, and later blocks may be
+            // before it.
             if !encoder.encode(part, scales, bytes) {
                 note_unfit(&mut self.unfit, range.start, encoder.unfit(part));
             }
@@ -169,6 +172,7 @@ impl ModelWriter for Writer {
             next,
             ..
         } = *self;
+        // Only this file has an encoding in which a value can have no form. Before anything waits for the disk.
         if let Some((_, error)) = sent.as_ref().and_then(|sent| sent.unfit.clone()) {
             return Err(StoreError::Encoding(error.to_string()));
         }

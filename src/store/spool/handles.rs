@@ -11,7 +11,7 @@ use std::{
     },
 };
 
-/// Keeps files open between reads, the one that was used longest ago leaves first. A read that finds every handle in use by
+/// Keeps files open between reads. The one that was used longest ago is closed first. A read that finds every handle in use by
 /// other threads waits for one.
 pub(super) struct Handles {
     most: usize,
@@ -58,12 +58,14 @@ impl Handles {
     ) -> io::Result<T> {
         let file = self.take(name, path)?;
         let result = read(&file);
+        // Before it is given back: another thread may then close it, and a handle that is still held here would be one
+        // too many.
         drop(file);
         self.give_back(name);
         result
     }
 
-    /// Closes a file that nobody reads any more.
+    /// Closes a file that has no readers any more.
     pub fn close(&self, name: u64) {
         let gone = self.state().open.remove(&name);
         drop(gone);
@@ -82,6 +84,8 @@ impl Handles {
                 entry.readers += 1;
                 return Ok(entry.file.clone());
             }
+            // Handles that are being opened count: otherwise all threads that see room at the same time would open
+            // one.
             let gone = if state.open.len() + state.opening < self.most {
                 None
             } else {
@@ -96,10 +100,12 @@ impl Handles {
             };
             state.opening += 1;
             drop(state);
+            // Closed before the next one is opened, and outside of the lock: both may wait for a disk.
             drop(gone);
             let opened = File::open(path);
             let mut state = self.state();
             state.opening -= 1;
+            // A thread that waits for room must learn that this handle is not needed after all.
             let file = opened.inspect_err(|_| self.freed.notify_one())?;
             // Another thread may have opened it meanwhile; then this handle goes.
             let entry = state.open.entry(name).or_insert_with(|| Entry {
@@ -130,7 +136,7 @@ impl Handles {
 }
 
 impl State {
-    /// Of those that nobody reads, the one that was read longest ago.
+    /// Of those without a reader, the one that was read longest ago.
     fn oldest(&self) -> Option<u64> {
         let idle = self.open.iter().filter(|(_, entry)| entry.readers == 0);
         let oldest = idle.min_by_key(|(_, entry)| entry.used);

@@ -49,9 +49,11 @@ impl Rounds {
     pub fn keep(&self, key: SpoolKey, part: &mut PathBuf) -> io::Result<()> {
         let path = self.place(key, "report");
         fs::rename(&*part, &path)?;
+        // At once: if the folder can't be synced, the upload fails and removes the file by the name that it has now.
         *part = path;
         let round = (key.job, key.round);
         sync_folder(&self.round(key.job, key.round))?;
+        // Once for each round: the later reports are in a folder whose own entry is on the disk already.
         if !self.durable().contains(&round) {
             sync_folder(&job_folder(&self.folder.spool(), key.job))?;
             sync_folder(&self.folder.spool())?;
@@ -60,7 +62,7 @@ impl Rounds {
         Ok(())
     }
 
-    /// Removes a file, and the folders that are empty then. Whoever is still at work in one finds it there.
+    /// Removes a file, and the folders that are empty then. A folder in which an upload is at work is not empty.
     pub fn remove(&self, key: SpoolKey, file: &Path) {
         // Before the file: a folder that is created later under this name is not taken for a durable one.
         self.durable().remove(&(key.job, key.round));

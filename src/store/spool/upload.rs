@@ -15,7 +15,7 @@ use crate::{
     store::folder::{storage, unwritable},
 };
 
-/// Pieces of at least so many bytes are written as they are.
+/// Pieces of at least this many bytes are written as they are.
 const DIRECT: usize = 64 * 1024;
 
 /// The most bytes that are written at once.
@@ -57,9 +57,12 @@ impl SpoolWriter for ReportFile {
             decoder,
             part,
         } = *self;
+        // Before it gets its name: a body that is not whole, or not the one that was sent, must never look like a
+        // report.
         let form = decoder.finish(digest)?;
         let key = part.key;
         let payloads = part.keep(form, &metadata)?;
+        // Last: a report is found only once it would survive a crash.
         spool.stored().insert(key, Stored { metadata, payloads });
         Ok(())
     }
@@ -121,6 +124,7 @@ impl Part {
             .folder()
             .write_at(&self.file, &trailer, form.stored_bytes())
             .and_then(|()| self.file.sync_data())
+            // After the sync: what has a report's name is whole, also after a crash.
             .and_then(|()| rounds.keep(self.key, &mut self.path))
             .map_err(|error| storage(&self.path, error))?;
         self.kept = true;
@@ -134,6 +138,7 @@ impl Part {
     }
 
     fn digest(&mut self) -> Digest {
+        // The tensors of another program's body may come in another order than the payload has.
         self.stretches.sort_unstable_by_key(|stretch| stretch.start);
         let stretches = self.stretches.drain(..);
         stretches.fold(Digest::of(&[]), |before, stretch| {
@@ -142,6 +147,7 @@ impl Part {
     }
 
     fn write_gathered(&mut self) -> Result<(), BlockError> {
+        // Taken out and put back, so that its space is used again.
         let mut gathered = std::mem::take(&mut self.gathered);
         self.put(self.start, &gathered)?;
         self.start += gathered.len() as u64;
@@ -165,6 +171,8 @@ impl Part {
             .write_at(&self.file, bytes, offset)
             .map_err(|error| unwritable(&self.path, error))?;
         let length = bytes.len() as u64;
+        // A body of this crate is one stretch for each payload, so that hardly any digests have to be combined at the
+        // end.
         match self.stretches.last_mut() {
             Some(last) if last.end == offset => {
                 last.end += length;
@@ -182,6 +190,7 @@ impl Part {
         }
         self.unsynced += length;
         let every = self.place.config.sync_every;
+        // On the way, so that the last sync, which the sender waits for, has little left to write.
         if every > 0 && self.unsynced >= every {
             self.unsynced = 0;
             let synced = self.file.sync_data();
@@ -200,6 +209,7 @@ impl BodySink for Part {
         if bytes.is_empty() {
             return Ok(());
         }
+        // It does not continue what is gathered: the next tensor of the body has its place elsewhere.
         if offset != self.start + self.gathered.len() as u64 {
             self.write_gathered()?;
             self.start = offset;
