@@ -6,8 +6,8 @@ use crc32fast::Hasher;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use thiserror::Error;
 
-/// The CRC-32 of some bytes (ISO 3309, as `zlib.crc32` of Python): it finds what transport and disks break. It keeps
-/// nobody out; the tokens do. Unlike a cryptographic digest, it can be taken block by block in any order, so that a file
+/// The CRC-32 of some bytes (ISO 3309, as `zlib.crc32` of Python): it finds what transport and disks break. It protects
+/// from no attacker; the tokens do. Unlike a cryptographic digest, it can be taken block by block in any order, so that a file
 /// that several threads write has one for free.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Digest(u32);

@@ -9,7 +9,7 @@ use rand_distr::{Distribution, Gamma};
 
 use super::{Examples, PartitionError};
 
-/// The checks that every partitioner starts with: somebody to deal to, and an example for each.
+/// The checks that every partitioner starts with: at least one client, and an example for each.
 pub(super) fn check_counts(examples: usize, clients: usize) -> Result<(), PartitionError> {
     if clients == 0 {
         return Err(PartitionError::NoClients);

@@ -81,7 +81,7 @@ impl SpoolKey {
 ///    [`SpoolError::Malformed`], uploaded or from memory.
 /// 4. Uploads of one client under several keys do not affect each other. Which of them counts is the round machine's decision.
 /// 5. [`Spool::forget`] and [`Spool::discard`] remove what they name and nothing else; to name what is not there is no error.
-/// 6. A report that somebody holds stays readable after it has been forgotten.
+/// 6. A report that is held stays readable after it has been forgotten.
 /// 7. All methods may be called from several threads.
 ///
 /// `report::conformance` (feature `testing`) checks 1 to 6; of 7, that a report is read from several threads.

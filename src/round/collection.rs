@@ -31,7 +31,7 @@ pub(super) struct Collection {
     ready: BTreeSet<(WorkerId, ClientId)>,
     /// Admitted uploads that have not ended, those that were overtaken too.
     uploads: BTreeMap<RequestId, Admitted>,
-    /// Those of them that can't be accepted any more, as long as nobody was told.
+    /// Those of them that can't be accepted any more, until the driver is told.
     unneeded: Vec<RequestId>,
     accepted: usize,
     outstanding: usize,
@@ -60,6 +60,7 @@ impl Collection {
             plan,
             deadline,
             closed: false,
+            // Empty at first: `place` fills it as it tells the members' workers.
             ready: BTreeSet::new(),
             uploads: BTreeMap::new(),
             unneeded: Vec::new(),
@@ -183,7 +184,7 @@ impl Collection {
         is_open
     }
 
-    /// This worker acts for the client from now on, or nobody does.
+    /// This worker acts for the client from now on, or no worker does.
     pub fn place(&mut self, client: ClientId, holder: Option<WorkerId>) {
         let Some(member) = self.members.get_mut(&client) else {
             return;
@@ -207,6 +208,7 @@ impl Collection {
         if matches!(member.progress, MemberProgress::Uploading(_)) {
             self.set(client, MemberProgress::Pending);
         }
+        // After `set`: only a client that is pending gets into the new worker's `ready`.
         self.place(client, holder);
     }
 
@@ -218,11 +220,14 @@ impl Collection {
         if let MemberProgress::Failed(refusal) = &member.progress {
             // The worker that had the task, and not the one that would get it now: the reason is about that one.
             member.failure = Some(Failure {
+                // A client can fail before its task was handed out, for instance by a report that is not proper.
                 worker: member.issued_to.or(member.holder),
                 reason: refusal.detail.clone(),
             });
         }
         if let MemberProgress::Uploading(upload) = before
+            // `stored` takes an upload out before it sets the client's progress: one that has ended by itself need not
+            // be ended.
             && self.uploads.contains_key(&upload)
         {
             self.unneeded.push(upload);

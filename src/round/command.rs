@@ -1,4 +1,4 @@
-//! What a round machine orders, and somebody else carries out.
+//! What a round machine orders, and its driver carries out.
 
 use std::collections::BTreeMap;
 
@@ -70,7 +70,7 @@ pub enum Command {
         /// The version.
         version: ModelVersion,
     },
-    /// End an upload: its round is over, or its client's report is to come from another worker. Whatever it was is refused
+    /// End an upload: its round is over, or its client's report is to come from another worker. It is refused
     /// when it ends.
     EndUpload {
         /// The request that uploads.

@@ -88,6 +88,7 @@ impl Evaluation {
             (Some(sum), Some(accuracy)) => Some(sum + accuracy),
             _ => None,
         };
+        // A sum of a metric that one part lacks would be divided by the examples of all parts.
         self.metrics
             // A mean over some of the parts would look like one over all.
             .retain(|name, _| other.metrics.contains_key(name));

@@ -49,7 +49,7 @@ struct Worker {
     movable: BTreeSet<ClientId>,
 }
 
-/// A lease that changed hands.
+/// A lease that moved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Move {
     pub client: ClientId,
@@ -99,7 +99,7 @@ impl Leases {
         self.held
     }
 
-    /// How many clients nobody can act for now.
+    /// How many clients have no live worker.
     pub fn orphans(&self) -> usize {
         self.holders.len() - self.held
     }
@@ -118,6 +118,8 @@ impl Leases {
             };
             place.insert(client);
         }
+        // Clients with a home first: their workers' loads are then known, and the other clients go to those with
+        // fewer.
         let live: Vec<_> = self.workers.keys().copied().collect();
         let mut moves: Vec<_> = live
             .into_iter()
@@ -153,6 +155,7 @@ impl Leases {
             return Vec::new();
         };
         self.loads.remove(worker);
+        // `assign` counts each of them again when it gets a new worker.
         self.held -= gone.clients.len();
         for client in &gone.clients {
             self.holders.insert(*client, None);
@@ -178,12 +181,14 @@ impl Leases {
         sorted(moves)
     }
 
-    /// Evens the load out, for between rounds: clients move from the worker with most per slot to the one with least,
+    /// Evens out the load between rounds: clients move from the worker with most per slot to the one with least,
     /// as long as that makes the larger of the two loads smaller.
     pub fn rebalance(&mut self) -> Vec<Move> {
         let mut moves = Vec::new();
         while let Some((heaviest, lightest)) = self.loads.uneven() {
             let worker = self.workers.get(&heaviest);
+            // `uneven` names only workers that have a client to move. If that index were wrong, the loop would not
+            // end.
             let Some(client) = worker.and_then(|worker| worker.movable.last().copied()) else {
                 break;
             };

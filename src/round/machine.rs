@@ -149,6 +149,8 @@ impl RoundMachine {
         let phase = match &self.phase {
             Phase::Waiting { deadline } | Phase::Gathering { deadline } => Some(*deadline),
             Phase::Collecting => self.current.as_ref().map(|current| current.deadline),
+            // The other phases wait for a command that is under way, whose end is an event, or for an evaluation
+            // (below).
             _ => None,
         };
         let evaluation = self
@@ -168,7 +170,10 @@ impl RoundMachine {
         }
         // Once more below: an event can begin a phase whose deadline has passed already, as a deadline of 0 s has.
         self.take(event, now);
+        // Once more: the event may have brought what the phase waits for, such as the last report of the goal.
         self.check_deadlines(now);
+        // Last, and once for all events: a lease that moved, a client that failed and a round that closed all leave
+        // uploads that are of no use. They hold places that other uploads wait for.
         self.end_unneeded_uploads();
     }
 
@@ -184,6 +189,7 @@ impl RoundMachine {
 
     fn take(&mut self, event: Event, now: Timestamp) {
         match event {
+            // `handle` checks the deadlines around every event. A tick is only there to make that happen in time.
             Event::Tick => {}
             Event::WorkerJoined {
                 worker,

@@ -100,7 +100,7 @@ impl Pending {
         ready.filter_map(|(_, client)| Some((*client, self.open_share(*client)?)))
     }
 
-    /// This worker acts for the client from now on, or nobody does.
+    /// This worker acts for the client from now on, or no worker does.
     pub fn place(&mut self, client: ClientId, holder: Option<WorkerId>) {
         let Some(share) = self.shares.get_mut(&client) else {
             return;
@@ -114,7 +114,7 @@ impl Pending {
         }
     }
 
-    /// Takes a share's measurements. A second time, nothing changes.
+    /// Takes a share's measurements. Those of a share that is in already change nothing.
     pub fn take(&mut self, client: ClientId, evaluation: Result<Evaluation, String>) {
         let size = self.size();
         let share = self.shares.get_mut(&client);
@@ -123,6 +123,7 @@ impl Pending {
         };
         // Checked before it counts: one NaN would make the mean of all shares NaN.
         let checked = evaluation.and_then(Evaluation::checked);
+        // The mean is weighted by examples. A worker that claims a huge share would alone decide the result.
         match checked.and_then(|found| check_size(size, &found).map(|()| found)) {
             Ok(evaluation) => {
                 share.measured = Some(evaluation);

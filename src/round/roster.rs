@@ -47,7 +47,7 @@ pub struct WorkerRecord<I> {
 #[cfg_attr(feature = "http", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum WorkerState {
-    /// Heard of within the expiry.
+    /// It showed a sign of life within the expiry.
     Live,
     /// Silent for longer; live again after its next request.
     Lost,
@@ -108,7 +108,7 @@ impl<I> Roster<I> {
         Some(state == WorkerState::Lost)
     }
 
-    /// A worker leaves; whether it was live.
+    /// Notes that a worker leaves. Returns whether it was live.
     pub fn leave(&mut self, worker: WorkerId) -> bool {
         // Not the time of now: leaving is no sign of life that would keep it remembered longer.
         let before = self.set(worker, WorkerState::Left, Timestamp(0));
@@ -144,7 +144,7 @@ impl<I> Roster<I> {
             .filter(|(_, record)| record.state == WorkerState::Live)
     }
 
-    /// How many workers are live. Unlike [`Roster::live`], it looks at none of them.
+    /// How many workers are live. Unlike [`Roster::live`], it takes constant time.
     pub fn live_count(&self) -> usize {
         self.live.len()
     }

@@ -123,12 +123,14 @@ fn lock(folder: &Path) -> Result<File, StoreError> {
     }
 }
 
-/// Removes all jobs' folders; whatever else somebody put there stays.
+/// Removes all jobs' folders; anything else in there stays.
 fn remove_jobs(part: &Path) -> Result<usize, StoreError> {
     let mut removed = 0;
     for entry in fs::read_dir(part).map_err(|error| failed(part, error))? {
         let path = entry.map_err(|error| failed(part, error))?.path();
         let name = path.file_name().and_then(|name| name.to_str());
+        // Only names that a coordinator makes: the operator may have pointed `--state-dir` at a folder with other
+        // things.
         let job = name.and_then(|name| name.strip_prefix(JOB)?.parse::<JobId>().ok());
         // Only what has a name that this program gives: a wrong --state-dir must not cost anybody's files.
         if job.is_some() {
@@ -153,6 +155,7 @@ pub(super) fn make_in<T>(folder: &Path, make: impl Fn() -> io::Result<T>) -> io:
         match &result {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 match fs::create_dir_all(folder) {
+                    // A parent may have been removed while its child was made: that is only one more attempt.
                     Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
                     _ => result = make(),
                 }

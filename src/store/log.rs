@@ -126,6 +126,7 @@ impl<T: LogEntry> WindowedLog<T> {
                 bytes: 0,
                 spilled: Spilled::default(),
                 is_spilling: false,
+                // Half of the limit is room for what is appended while the first half is being written.
                 due: limit / 2,
             }),
             stepped: Notify::new(),
@@ -161,7 +162,7 @@ impl<T: LogEntry> WindowedLog<T> {
                 stepped.await;
             }
         });
-        // A disk that hangs is as one that fails: the job goes on.
+        // A disk that hangs is treated as one that fails: the job goes on.
         let _ = waited.await;
     }
 
@@ -213,6 +214,7 @@ impl<T: LogEntry> WindowedLog<T> {
             let Some(file) = spilled.file.clone() else {
                 return Err(io::Error::other("the log has no file"));
             };
+            // The end as it is now: bytes behind it may be half of a batch that is being written.
             (file, spilled.place_before(after), spilled.end)
         };
         let mut lines = file.lines(start, end);
@@ -266,6 +268,7 @@ impl<T: LogEntry> WindowedLog<T> {
                 tracing::info!(job = %self.0.job, log = self.0.name, "the log is written to its file again");
             }
             drop(state);
+            // After every batch, so that those who wait go on as soon as there is room, not when the spill ends.
             self.0.stepped.notify_waiters();
         }
         self.0.stepped.notify_waiters();
@@ -289,6 +292,7 @@ impl<T: LogEntry> WindowedLog<T> {
                 file
             }
         };
+        // At the end as far as it counts: this overwrites what an attempt that failed has left there.
         file.write(&lines, end)?;
         Ok(end + lines.len() as u64)
     }
@@ -310,6 +314,7 @@ impl<T: LogEntry> WindowedLog<T> {
 
     fn is_over(&self) -> bool {
         let state = self.state();
+        // If nothing is being written, as after a failed write, waiting would not make room.
         state.is_spilling && state.bytes > self.0.limit
     }
 

@@ -11,7 +11,7 @@ use crate::{
     },
 };
 
-/// Keeps each version for as long as somebody holds it; there is nothing to remove.
+/// Keeps each version for as long as it is held; there is nothing to remove.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct MemoryModels;
 

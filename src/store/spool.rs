@@ -36,7 +36,7 @@ use crate::{
 
 /// Reports in files of a [`DataFolder`]. What is full is the disk; there is no other limit. Every method may wait for it.
 ///
-/// A report that somebody holds stays readable after it has been forgotten: its file goes with the last of its readers.
+/// A report that is held stays readable after it has been forgotten: its file is removed with the last of its readers.
 #[derive(Clone)]
 pub struct FileSpool(Arc<Shared>);
 

@@ -47,6 +47,8 @@ pub(super) fn check_model(
         let (from, to) = (range.start.max(start), range.end.min(block.range.end));
         for place in from..to {
             let value = values[place - start];
+            // BatchNorm takes the square root: the model would give NaN. A mean of variances is never negative, but a
+            // report can hold any delta, and a strategy can extrapolate.
             if value < 0.0 {
                 let (tensor, index) = tensor_at(layout, place);
                 let value = value.to_string();

@@ -313,6 +313,7 @@ impl<'a> AggregateContext<'a> {
             StrategyError::Aggregate(problem)
         };
         let reader = self.reports[index].payload(payload)?;
+        // The reader alone does not tell: a model of one tensor looks like a vector.
         let mut expected = self.plan.expects.iter().filter(|spec| spec.name == payload);
         if !expected.any(|spec| matches!(spec.shape, Shape::Vector(_))) {
             return Err(unfit());

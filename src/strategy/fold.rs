@@ -138,6 +138,7 @@ impl<'a> NextVersion<'a> {
         Self {
             context,
             sink: Mutex::new(sink),
+            // As of the last commit: a number that the strategy does not set stays as it is.
             numbers: context.version.numbers.clone(),
             folds: 0,
         }
@@ -179,6 +180,7 @@ impl<'a> NextVersion<'a> {
             &context,
             &context.version.model.layout().blocks(),
             &|block, space: &mut Space| {
+                // Also of frozen blocks: the next version is a whole file, so their values are copied.
                 space.read(&context, block)?;
                 // Frozen values are written all the same: a version is whole, and does not refer to the one before.
                 if block.role != Role::Frozen {
@@ -195,6 +197,8 @@ impl<'a> NextVersion<'a> {
                         names: &names,
                     };
                     guarded(|| f(&rows, &mut out))?;
+                    // `f` has no way to return an error: what it could not read is told here, before anything is
+                    // written.
                     rows.finish()?;
                     // Before it is written: a version that holds a NaN must never get its name.
                     check_model(context.version.model.layout(), block, &space.model)?;
@@ -206,6 +210,7 @@ impl<'a> NextVersion<'a> {
                 let mut sink = locked(sink);
                 sink.write(block.range.start, &space.model)?;
                 for (index, values) in space.states.iter().enumerate() {
+                    // A state tensor has no values in blocks of a role that it does not cover, and none are due there.
                     if !values.is_empty() {
                         sink.write_state(index, block.range.start, values)?;
                     }
@@ -217,6 +222,8 @@ impl<'a> NextVersion<'a> {
 
     /// The numbers of the state, once all is written.
     pub(super) fn finish(self) -> Result<BTreeMap<String, f64>, StrategyError> {
+        // A strategy that never folds leaves the sink without values: a store in memory would publish a model of
+        // zeros.
         if self.folds != 1 {
             return Err(StrategyError::Folds { calls: self.folds });
         }
@@ -274,6 +281,7 @@ impl AggregateContext<'_> {
         const WAITING: usize = 1 << 20;
         let resolved = Resolved::new(self, inputs)?;
         let mut blocks = self.version.model.layout().blocks();
+        // Frozen values never change and are not part of a delta: they have nothing to add to a norm or a distance.
         blocks.retain(|block| block.role != Role::Frozen);
         let mut totals = vec![0.0; sums];
         // A scan of all pairs of a thousand reports has a million sums for each block: they can't all wait.
@@ -289,6 +297,8 @@ impl AggregateContext<'_> {
                 rows.finish()?;
                 let index = blocks.partition_point(|other| other.range.start < block.range.start);
                 debug_assert!(first <= block.range.start);
+                // Kept apart until all are there: added as they come, they would be rounded in another order in each
+                // run.
                 *locked(&partial[index]) = found;
                 Ok(())
             })?;
@@ -318,6 +328,7 @@ fn each_block(
             return;
         }
         let mut space = locked(&idle).pop().unwrap_or_default();
+        // Asked before each block: a cancelled job stops within the time of one block, not of the whole fold.
         let done = if context.is_cancelled() {
             Err(StrategyError::Cancelled)
         } else {

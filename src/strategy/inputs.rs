@@ -94,6 +94,7 @@ impl Coefficients {
         let are_finite = rows.iter().all(|coefficient| coefficient.is_finite());
         // Negative ones are allowed: a strategy may subtract. Only a division that has no result is refused.
         let is_usable = denominator.is_finite() && denominator != 0.0;
+        // Without rows nothing is divided, so a denominator of 0 is no error then.
         if !are_finite || (!is_usable && !rows.is_empty()) {
             return Err(StrategyError::Aggregate(format!(
                 "{} reports with weights that add up to {denominator}",
@@ -138,6 +139,7 @@ impl<'a> Resolved<'a> {
             let mut rows = Vec::with_capacity(reports.len());
             for report in &reports {
                 let reader = report.payload(name)?;
+                // A vector, for instance: a block's range in the model is not one of the vector.
                 if reader.layout().len() != context.version.model.layout().len() {
                     return unfit(format!("payload {name:?} does not have the model's shape"));
                 }

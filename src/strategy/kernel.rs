@@ -19,11 +19,14 @@ pub(super) const PASS: usize = 4;
 
 /// `sums += weight * block` for each of at most [`PASS`] reports in turn. The blocks are as long as `sums`.
 pub(super) fn add(sums: &mut [f64], weights: &[f64], blocks: &[Block<'_>]) {
+    // Only then do a fused and a separate multiplication give the same bits, so that CPUs with and without one agree.
     let exact = weights.iter().all(|weight| is_short(*weight));
     // A pass of four has one loop, compiled for one type. Mixed types are rare, and go one by one.
     let alike = blocks
         .windows(2)
         .all(|pair| std::mem::discriminant(&pair[0]) == std::mem::discriminant(&pair[1]));
+    // There are kernels for four reports of one encoding and for one report, and nothing between: each would be one
+    // more copy of every loop. What remains of a round is added one by one, with the same bits.
     let at_once = if blocks.len() == PASS && alike {
         PASS
     } else {
@@ -129,12 +132,14 @@ fn dispatch_narrow(pass: Pass<'_>) {
     }
     match pulp::x86::V3::try_new() {
         Some(simd) => simd.vectorize(pass),
+        // Without the instruction, `mul_add` is a call of the C library for each value.
         None => pass.run::<false>(),
     }
 }
 
 #[cfg(not(target_arch = "x86_64"))]
 fn dispatch(pass: Pass<'_>) {
+    // Every such CPU has the fused instruction; of other targets that is not known.
     if pass.exact && cfg!(target_arch = "aarch64") {
         pass.run::<true>()
     } else {

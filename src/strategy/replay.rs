@@ -61,9 +61,12 @@ impl FederatedStrategy for Replay {
                 .members
                 .iter()
                 .find(|member| member.client == *client);
+            // The record has who reported, which decides. A client that the strategy would not choose now trains with
+            // the plan's settings.
             members.push(known.cloned().unwrap_or_else(|| Member::new(*client)));
         }
         Ok(RoundPlan {
+            // The recorded round accepted all of these reports. One that closed with fewer would make another version.
             goal: members.len(),
             quorum: planned.quorum.min(members.len()),
             members,

@@ -181,6 +181,7 @@ impl<'a> Rows<'a> {
             let mut mean = slot.borrow_mut();
             self.sum(index, &mut mean.values);
             let denominator = self.inputs.coefficients(self.role).denominator;
+            // Without reports the denominator is 0, and 0 / 0 is not a number.
             if self.count() > 0 {
                 for value in &mut mean.values {
                     *value /= denominator;

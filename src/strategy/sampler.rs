@@ -35,12 +35,15 @@ impl UniformSampler {
     /// [`StrategyError::Plan`] if there are fewer clients than the quorum.
     pub fn plan(&self, round: &RoundContext<'_>) -> Result<RoundPlan, StrategyError> {
         let available = round.clients.len();
+        // This also keeps the bounds of both `clamp`s in order, which panic otherwise.
         if available == 0 || available < round.quorum {
             return Err(StrategyError::Plan(format!(
                 "{available} clients can take part, and the quorum is {}",
                 round.quorum
             )));
         }
+        // Rounded up: a small fraction of few clients is then one client and not none, as in the paper's max(C * K,
+        // 1).
         let share = (self.fraction * available as f64).ceil() as usize;
         let goal = round
             .goal
@@ -48,8 +51,10 @@ impl UniformSampler {
             .clamp(round.quorum.max(1), available);
         let chosen =
             ((goal as f64 * (1.0 + self.over_selection)).ceil() as usize).clamp(goal, available);
+        // Keyed by the round, not carried on from the last one: a run that is repeated draws the same cohorts.
         let mut generator = round.rng(Purpose::Cohort, 0);
         let mut indices = index::sample(&mut generator, available, chosen).into_vec();
+        // They are drawn in random order, and a plan names its clients in rising order.
         indices.sort_unstable();
         let clients = indices.into_iter().map(|index| round.clients[index].id);
         let mut plan = round.plan(clients);

@@ -46,7 +46,7 @@ pub trait StoredBody: Send + Sync {
     }
 }
 
-/// A body in memory: the header is made once, the digest when somebody asks for it.
+/// A body in memory: the header is made once, the digest when it is first asked for.
 #[derive(Debug)]
 pub struct MemoryBody {
     encoded: Encoded,

@@ -63,6 +63,7 @@ impl Collection {
         let Some(member) = self.members.get(&client) else {
             return Offer::Refuse(self.not_in_cohort(client));
         };
+        // A delta is a difference to one version. Added to another version, it would be silently wrong.
         if metadata.base_version != self.version {
             let detail = format!(
                 "starts from version {}, and the round from {}",
@@ -140,6 +141,7 @@ impl Collection {
                     examples: claim.examples,
                 }
             }
+            // The same bytes may arrive whole next time, so the client stays in the round.
             Err(refusal) if refusal.kind.is_transient() => {
                 // The same report may come whole the next time, as after a connection that broke.
                 self.set(client, MemberProgress::Pending);
@@ -157,6 +159,7 @@ impl Collection {
         let member = self.members.get(&client);
         let refusal = match member.map(|member| &member.progress) {
             Some(MemberProgress::Accepted { worker: sender, .. }) if *sender == worker => {
+                // The lease went away and came back during the upload, and the worker's second upload was faster.
                 return Some(Verdict::AlreadyAccepted);
             }
             Some(MemberProgress::Accepted { .. }) => from_another(client),
@@ -182,11 +185,15 @@ impl Collection {
     ) -> Result<bool, Refusal> {
         match self.members.get(&client) {
             None => Err(self.not_in_cohort(client)),
+            // Before the lease is looked at: a worker that says it again, since the answer was lost, gets the same
+            // answer.
             Some(member) if self.closed || !member.progress.is_outstanding() => Ok(false),
             Some(_) if lease != Some(worker) => Err(not_leased(worker, client)),
             Some(_) => {
                 let detail = format!("client {client} failed: {reason}");
                 let is_news = self.fail(client, Refusal::new(RefusalKind::Conflict, detail));
+                // The refusal's text names the client, for those who report later. The summary of failures names it by
+                // itself.
                 let member = self.members.get_mut(&client);
                 if let Some(failure) = member.and_then(|member| member.failure.as_mut()) {
                     // The worker's own words. The refusal for later reports names the client, which the reason need

@@ -58,6 +58,8 @@ impl Loads {
     /// the two loads smaller.
     pub fn uneven(&self) -> Option<(WorkerId, WorkerId)> {
         let heaviest = self.can_give.last()?;
+        // The last of the set is the youngest of the most loaded. Of equals the oldest gives, as in `lightest` the
+        // oldest takes.
         let first_of_equals = Load {
             worker: WorkerId(0),
             ..*heaviest
@@ -79,6 +81,7 @@ impl Load {
 
     /// Compares the loads alone.
     fn compare(&self, other: &Self) -> Ordering {
+        // Cross-multiplied: a quotient of floats rounds, and two loads that are equal could compare as unequal.
         let left = u128::from(self.clients) * u128::from(other.slots);
         let right = u128::from(other.clients) * u128::from(self.slots);
         left.cmp(&right)

@@ -35,6 +35,7 @@ impl RoundMachine {
                 accepted: current.accepted(),
             });
         }
+        // In this order: a round in which every client has answered is hopeless, too, and the first reason says more.
         let why = if outstanding == 0 {
             "every client has answered or failed"
         } else if is_hopeless {
@@ -61,6 +62,8 @@ impl RoundMachine {
         }
         let checked = aggregation.and_then(|aggregation| {
             if let Some(current) = &self.current {
+                // A strategy is foreign code. The clients that it names as folded get this round as their basis: a
+                // wrong list would make workers go on from a client state that no version contains.
                 check(current, &aggregation)?;
             }
             Ok(aggregation)
@@ -101,12 +104,15 @@ impl RoundMachine {
         self.abandoned = 0;
         let round = self.round;
         let folded = &aggregation.folded;
+        // Before the round is closed: `close_current` moves it to the rounds that are only remembered.
         let train_loss = self
             .current
             .as_ref()
             .and_then(|current| current.train_loss(folded));
         // After `train_loss`, which looks into the round that this closes.
         let accepted = self.close_current();
+        // Before the next round is planned: its plan and its tasks carry the basis, by which a worker chooses the
+        // state of its client.
         for client in folded {
             // Those that were folded alone: the state of a client that was left out has not advanced.
             self.basis.insert(*client, round);
@@ -134,6 +140,7 @@ impl RoundMachine {
 
     /// Ends the current round without a new version.
     pub(super) fn abandon(&mut self, reason: String, now: Timestamp) {
+        // First, also if the job then fails: the senders get their verdicts, and the spool gets its space back.
         let accepted = self.close_current();
         self.log(JobEvent::RoundAbandoned {
             round: self.round,
@@ -156,6 +163,7 @@ impl RoundMachine {
             return Vec::new();
         };
         current.close();
+        // Here, since `end_unneeded_uploads` looks at the current round alone, and this one is not current any more.
         for upload in current.take_unneeded() {
             self.commands.push_back(Command::EndUpload { upload });
         }
@@ -182,6 +190,7 @@ fn check(round: &Collection, aggregation: &Aggregation) -> Result<(), String> {
         .iter()
         .map(|(client, _)| *client)
         .collect();
+    // The log promises both lists in rising order, and the look-ups below need it.
     if !folded.is_sorted() || !excluded.is_sorted() {
         return Err(invalid("its clients are not in rising order"));
     }

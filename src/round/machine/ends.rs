@@ -42,6 +42,7 @@ impl RoundMachine {
     }
 
     pub(super) fn end(&mut self, outcome: Outcome) {
+        // Before the phase changes: `log` takes nothing more once the job has ended, and the end is the last entry.
         self.skip_evaluations();
         self.log(JobEvent::Ended(outcome.clone()));
         self.commands.push_back(Command::End(outcome.clone()));

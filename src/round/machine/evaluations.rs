@@ -15,7 +15,7 @@ use crate::{
 const MOST_WAITING: usize = 2;
 
 impl RoundMachine {
-    /// Whether somebody may still ask for this version: the global model, or one that is yet to be evaluated.
+    /// Whether this version may still be asked for: the global model, or one that is yet to be evaluated.
     pub fn needs(&self, version: ModelVersion) -> bool {
         version == self.version
             || self.evaluation(version).is_some()
@@ -99,12 +99,15 @@ impl RoundMachine {
 
     /// Who takes a share: the clients with a live worker, or, without any, those that the next worker can act for.
     fn evaluators(&self) -> Vec<ClientId> {
+        // A share of a client without a worker may stay open until the deadline, and without it there is no mean. So
+        // the split is divided over those that can begin now.
         let available: Vec<_> = self.available().map(|(client, _)| client).collect();
         // Not all clients: a share of a client without a worker would keep the whole mean waiting.
         if !available.is_empty() {
             return available;
         }
         self.numbered()
+            // A client of local data can only be evaluated by the one worker that has it, which is gone.
             .filter(|(_, spec)| spec.home.is_none())
             .map(|(client, _)| client)
             .collect()

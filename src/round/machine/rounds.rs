@@ -102,6 +102,8 @@ impl RoundMachine {
     }
 
     fn plan_round(&mut self) {
+        // Before the plan, so that an attempt has a number of its own even if its plan fails: log, records and random
+        // draws are keyed by it.
         self.round = self.round.next();
         self.phase = Phase::Planning;
         let clients = self
@@ -120,6 +122,8 @@ impl RoundMachine {
     }
 
     fn gather(&mut self, now: Timestamp) {
+        // The first deadline stays. Each worker that joins leads here, and workers that come and go must not put it
+        // off for ever.
         if matches!(self.phase, Phase::Gathering { .. }) {
             return;
         }
@@ -176,6 +180,7 @@ impl RoundMachine {
                 None if self.client(client).is_ok_and(|spec| spec.home.is_some()) => {
                     self.drop_out(client);
                 }
+                // Any worker that joins before the deadline can act for it.
                 None => {}
             }
         }

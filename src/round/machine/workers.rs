@@ -59,6 +59,8 @@ impl RoundMachine {
                 if self.leases.workers().len() >= self.config.limits.min_workers as usize =>
             {
                 self.phase = Phase::Preparing;
+                // A worker that joins while the data is dealt is not in this list. It gets clients with all others
+                // when `prepared` hands out the leases.
                 let workers = self.leases.workers().collect();
                 self.commands.push_back(Command::Prepare { workers });
             }
@@ -104,6 +106,7 @@ impl RoundMachine {
             self.log(JobEvent::Leased { client, from, to });
             let is_at_home = self.client(client).is_ok_and(|spec| spec.home.is_some());
             if let Some(current) = self.current.as_mut().filter(|current| !current.closed) {
+                // Before `drop_out`, whose failure then names no worker: the client has none.
                 current.release(client, to);
             }
             if let Some(pending) = &mut self.evaluating {
@@ -113,6 +116,8 @@ impl RoundMachine {
             if is_at_home && to.is_none() {
                 self.drop_out(client);
             }
+            // To wake a worker costs one poll. A worker that gets a lease and no task with it is not woken. A set, so
+            // that one that gets many clients is woken once.
             receivers.extend(to.filter(|_| self.has_task(client)));
         }
         self.wake(receivers);
@@ -160,6 +165,8 @@ impl RoundMachine {
 
     /// A task for this worker that it does not have: evaluation first, since the job's record waits for it.
     pub(super) fn next_task(&mut self, worker: WorkerId, busy: &[Task]) -> Option<Task> {
+        // A set: each of the worker's clients is looked up in it, and a worker with many slots has many of both. What
+        // the worker says counts, not what was issued to it: an answer that was lost on its way is then given again.
         let busy: HashSet<_> = busy.iter().map(work).collect();
         if let Some(task) = self.evaluation_task(worker, &busy) {
             return Some(task);
@@ -181,6 +188,7 @@ impl RoundMachine {
                 expects: current.plan.expects.clone(),
             },
         };
+        // A task that is given again to the same worker is not news, and the log would grow with each lost answer.
         if current.issue(task.client, worker) {
             self.log(JobEvent::TaskIssued {
                 round: task.round,

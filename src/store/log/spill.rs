@@ -107,6 +107,7 @@ impl Read for Part<'_> {
         let most = buffer
             .len()
             .min(usize::try_from(left).unwrap_or(usize::MAX));
+        // `read_at` has no position that readers share, and the writer of the same file goes on meanwhile.
         let count = self.file.read_at(&mut buffer[..most], self.offset)?;
         self.offset += count as u64;
         Ok(count)

@@ -1,4 +1,4 @@
-//! The files of a version: written in any order, read for as long as somebody holds them.
+//! The files of a version: written in any order, readable for as long as they are held.
 
 use std::{
     collections::BTreeMap,
@@ -121,6 +121,8 @@ impl NewFile {
         let synced = self.file.sync_data();
         synced.map_err(|error| failed(&self.path, error))?;
         let mut digest = self.digest;
+        // The map is in the order of the bytes, whatever order they were written in: so the digest is that of the
+        // whole file.
         for (next, length) in self.written.values() {
             digest = digest.then(*next, *length);
         }

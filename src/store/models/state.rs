@@ -23,6 +23,7 @@ pub(super) fn write(
         return Ok(());
     }
     for (name, number) in numbers {
+        // JSON has no form for it, and `serde_json` would write `null`.
         if !number.is_finite() {
             let detail = format!("{name} of the strategy's state is {number}");
             return Err(StoreError::Encoding(detail));

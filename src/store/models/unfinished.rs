@@ -76,8 +76,11 @@ impl Unfinished {
         let folder = self.models.job(self.job);
         let place = folder.join(format!("v{}", self.version));
         let old = folder.join(format!("v{}.{}.old", self.version, self.attempt));
+        // Before the rename: after a crash, a folder with the version's name must have all of its files.
         sync_folder(&self.path).map_err(|error| failed(&self.path, error))?;
         let models = self.models.clone();
+        // Held from the first rename to the last: two attempts at one version would otherwise move each other's
+        // folders. The guard is a local, so it is dropped before `self`, whose drop takes the same lock.
         let mut durable = models.durable();
         let replaced = match fs::rename(&place, &old) {
             Ok(()) => true,
@@ -94,6 +97,8 @@ impl Unfinished {
             }
         });
         if let Err(error) = appeared {
+            // It may not survive a crash, so it must not be there at all: the caller is told that nothing has
+            // appeared.
             if is_there {
                 remove_tree(&place);
             }
@@ -105,6 +110,7 @@ impl Unfinished {
         durable.insert(self.job);
         drop(durable);
         self.published = true;
+        // Last: until the new version is durable, the old one is what a crash would leave.
         if replaced {
             remove_tree(&old);
         }

@@ -116,6 +116,8 @@ impl Target {
             }
             let bytes = self.buffer.bytes(places.values_len);
             let scales = self.scales.bytes(places.scales_len);
+            // Noted and not returned: the place that is named must be the first of the model, and later blocks may be
+            // before it.
             if !encoder.encode(part, scales, bytes) {
                 // Not refused here: that is told at the end, when it is known which is the first such value.
                 note_unfit(&mut self.unfit, range.start, encoder.unfit(part));

@@ -11,7 +11,7 @@ use std::{
     },
 };
 
-/// Keeps files open between reads, the one that was used longest ago leaves first. A read that finds every handle in use by
+/// Keeps files open between reads. The one that was used longest ago is closed first. A read that finds every handle in use by
 /// other threads waits for one.
 pub(super) struct Handles {
     most: usize,
@@ -59,12 +59,14 @@ impl Handles {
         // Counted as in use while it is read, so that no other thread closes it.
         let file = self.take(name, path)?;
         let result = read(&file);
+        // Before it is given back: another thread may then close it, and a handle that is still held here would be one
+        // too many.
         drop(file);
         self.give_back(name);
         result
     }
 
-    /// Closes a file that nobody reads any more.
+    /// Closes a file that has no readers any more.
     pub fn close(&self, name: u64) {
         // Dropped after the lock is free: closing can wait for the disk.
         let gone = self.state().open.remove(&name);
@@ -100,6 +102,7 @@ impl Handles {
             // Opening may wait for the disk, and other threads read meanwhile.
             state.opening += 1;
             drop(state);
+            // Closed before the next one is opened, and outside of the lock: both may wait for a disk.
             drop(gone);
             let opened = File::open(path);
             let mut state = self.state();
@@ -135,7 +138,7 @@ impl Handles {
 }
 
 impl State {
-    /// Of those that nobody reads, the one that was read longest ago.
+    /// Of those without a reader, the one that was read longest ago.
     fn oldest(&self) -> Option<u64> {
         let idle = self.open.iter().filter(|(_, entry)| entry.readers == 0);
         let oldest = idle.min_by_key(|(_, entry)| entry.used);

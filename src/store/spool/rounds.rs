@@ -49,9 +49,11 @@ impl Rounds {
     pub fn keep(&self, key: SpoolKey, part: &mut PathBuf) -> io::Result<()> {
         let path = self.place(key, "report");
         fs::rename(&*part, &path)?;
+        // At once: if the folder can't be synced, the upload fails and removes the file by the name that it has now.
         *part = path;
         let round = (key.job, key.round);
         sync_folder(&self.round(key.job, key.round))?;
+        // Once for each round: the later reports are in a folder whose own entry is on the disk already.
         if !self.durable().contains(&round) {
             sync_folder(&job_folder(&self.folder.spool(), key.job))?;
             sync_folder(&self.folder.spool())?;

@@ -1,4 +1,4 @@
-//! What stands behind the payload in a report's file, so that the file alone says what it is.
+//! What comes after the payload in a report's file, so that the file alone says what it is.
 //!
 //! A JSON document, its CRC-32 and its length (4 bytes each, little endian), and eight bytes that name the format.
 
@@ -70,6 +70,8 @@ impl Trailer {
     pub fn encode(&self) -> Result<Vec<u8>, serde_json::Error> {
         let mut bytes = serde_json::to_vec(self)?;
         let (crc, length) = (Digest::of(&bytes).crc32(), bytes.len() as u32);
+        // At the end and of fixed length, so that a reader finds the JSON from the end of the file, whose beginning is
+        // the payload.
         bytes.extend_from_slice(&crc.to_le_bytes());
         bytes.extend_from_slice(&length.to_le_bytes());
         bytes.extend_from_slice(MAGIC);

@@ -124,6 +124,7 @@ impl Part {
             // The trailer first, then the bytes to the disk, then the name: a file with its own name is whole.
             .write_at(&self.file, &trailer, form.stored_bytes())
             .and_then(|()| self.file.sync_data())
+            // After the sync: what has a report's name is whole, also after a crash.
             .and_then(|()| rounds.keep(self.key, &mut self.path))
             .map_err(|error| storage(&self.path, error))?;
         self.kept = true;
@@ -147,6 +148,7 @@ impl Part {
     }
 
     fn write_gathered(&mut self) -> Result<(), BlockError> {
+        // Taken out and put back, so that its space is used again.
         let mut gathered = std::mem::take(&mut self.gathered);
         self.put(self.start, &gathered)?;
         self.start += gathered.len() as u64;
@@ -171,6 +173,8 @@ impl Part {
             .write_at(&self.file, bytes, offset)
             .map_err(|error| unwritable(&self.path, error))?;
         let length = bytes.len() as u64;
+        // A body of this crate is one stretch for each payload, so that hardly any digests have to be combined at the
+        // end.
         match self.stretches.last_mut() {
             // The digest is taken while the bytes are in the CPU's cache; reading the file again would take as long
             // as writing it.

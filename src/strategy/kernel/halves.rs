@@ -60,6 +60,7 @@ fn add_wide<const N: usize>(simd: V4, sums: &mut [f64], weights: &[f64], rows: [
         }
         *chunk = bytemuck::cast(sums);
     }
+    // The values that fill no vector. The products are exact, so it does not matter that this is another instruction.
     let tail = rows.map(|row| &row[16 * whole..]);
     add_rows::<f16, N, true>(rest, weights, tail);
 }

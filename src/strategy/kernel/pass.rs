@@ -85,6 +85,7 @@ impl Pass<'_> {
                     skip,
                 },
             ] => add_groups::<1, FUSED>(sums, w, [values], [scales], *skip),
+            // Sparse blocks, and types of which no job sends many.
             others => {
                 for (block, weight) in others.iter().zip(w) {
                     add_other(sums, *weight, block);
@@ -174,6 +175,8 @@ fn add_groups<const N: usize, const FUSED: bool>(
         let rows = rows.map(|row| &row[range.clone()]);
         let scales = scales.map(|scales| f64::from(scales[group]));
         if FUSED {
+            // One product for each group instead of one for each value: only exact products can be taken in this
+            // order.
             let factors: [f64; N] = std::array::from_fn(|report| weights[report] * scales[report]);
             add_integers(sums, factors, rows, |sum, factor, value| {
                 accumulate::<FUSED>(sum, factor, value)

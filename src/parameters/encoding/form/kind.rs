@@ -18,7 +18,7 @@ pub(crate) enum Kind {
 
 impl Kind {
     /// How values of this type and role are stored in this encoding. Buffers and frozen tensors are never encoded: an error of
-    /// a running mean would add up from round to round, and nobody would correct it.
+    /// a running mean would add up from round to round, and nothing would correct it.
     pub fn of(dtype: DType, encoding: Encoding, role: Role) -> Self {
         match (dtype, encoding, role) {
             (DType::F64, ..) => Self::F64,
