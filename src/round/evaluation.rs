@@ -90,7 +90,6 @@ impl Evaluation {
         };
         // A sum of a metric that one part lacks would be divided by the examples of all parts.
         self.metrics
-            // A mean over some of the parts would look like one over all.
             .retain(|name, _| other.metrics.contains_key(name));
         for (name, sum) in &mut self.metrics {
             *sum += other.metrics[name];

@@ -168,7 +168,6 @@ impl RoundMachine {
         if !matches!(event, Event::WorkerJoined { .. } | Event::WorkerLost { .. }) {
             self.check_deadlines(now);
         }
-        // Once more below: an event can begin a phase whose deadline has passed already, as a deadline of 0 s has.
         self.take(event, now);
         // Once more: the event may have brought what the phase waits for, such as the last report of the goal.
         self.check_deadlines(now);

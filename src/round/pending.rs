@@ -184,7 +184,6 @@ impl Pending {
 /// Checks a share's number of examples against that of another one.
 fn check_size(other: Option<u64>, evaluation: &Evaluation) -> Result<(), String> {
     match other {
-        // The weight of a share is its size: a worker that claims a million examples would decide the figure alone.
         Some(other) if evaluation.examples.abs_diff(other) > 1 => Err(format!(
             "its share has {} examples, and another one {other}: shares of one test split differ by one at most",
             evaluation.examples

@@ -132,7 +132,6 @@ fn remove_jobs(part: &Path) -> Result<usize, StoreError> {
         // Only names that a coordinator makes: the operator may have pointed `--state-dir` at a folder with other
         // things.
         let job = name.and_then(|name| name.strip_prefix(JOB)?.parse::<JobId>().ok());
-        // Only what has a name that this program gives: a wrong --state-dir must not cost anybody's files.
         if job.is_some() {
             fs::remove_dir_all(&path).map_err(|error| failed(&path, error))?;
             removed += 1;

@@ -182,7 +182,6 @@ impl<'a> NextVersion<'a> {
             &|block, space: &mut Space| {
                 // Also of frozen blocks: the next version is a whole file, so their values are copied.
                 space.read(&context, block)?;
-                // Frozen values are written all the same: a version is whole, and does not refer to the one before.
                 if block.role != Role::Frozen {
                     let Space {
                         model,

@@ -143,7 +143,6 @@ impl Collection {
             }
             // The same bytes may arrive whole next time, so the client stays in the round.
             Err(refusal) if refusal.kind.is_transient() => {
-                // The same report may come whole the next time, as after a connection that broke.
                 self.set(client, MemberProgress::Pending);
                 Verdict::Refuse { worker, refusal }
             }
@@ -196,8 +195,6 @@ impl Collection {
                 // itself.
                 let member = self.members.get_mut(&client);
                 if let Some(failure) = member.and_then(|member| member.failure.as_mut()) {
-                    // The worker's own words. The refusal for later reports names the client, which the reason need
-                    // not repeat.
                     failure.reason = reason.to_string();
                 }
                 Ok(is_news)

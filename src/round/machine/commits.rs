@@ -109,7 +109,6 @@ impl RoundMachine {
             .current
             .as_ref()
             .and_then(|current| current.train_loss(folded));
-        // After `train_loss`, which looks into the round that this closes.
         let accepted = self.close_current();
         // Before the next round is planned: its plan and its tasks carry the basis, by which a worker chooses the
         // state of its client.

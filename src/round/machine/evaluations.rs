@@ -102,7 +102,6 @@ impl RoundMachine {
         // A share of a client without a worker may stay open until the deadline, and without it there is no mean. So
         // the split is divided over those that can begin now.
         let available: Vec<_> = self.available().map(|(client, _)| client).collect();
-        // Not all clients: a share of a client without a worker would keep the whole mean waiting.
         if !available.is_empty() {
             return available;
         }

@@ -76,7 +76,6 @@ impl RoundMachine {
             Verdict::Unknown(refusal) => self.respond(request, Response::Refused(refusal)),
             Verdict::Refuse { worker, refusal } => {
                 self.refuse(request, round, client, worker, refusal);
-                // After a refusal that is transient the task is free again, and its worker may be waiting in a poll.
                 let open = self.current.as_ref().filter(|open| open.round == round);
                 if open.is_some_and(|open| !open.closed && open.is_pending(client)) {
                     // The task can be handed out again. Without this, a poll that is held would only bring it when it

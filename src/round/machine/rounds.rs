@@ -123,7 +123,7 @@ impl RoundMachine {
 
     fn gather(&mut self, now: Timestamp) {
         // The first deadline stays. Each worker that joins leads here, and workers that come and go must not put it
-        // off for ever.
+        // off forever.
         if matches!(self.phase, Phase::Gathering { .. }) {
             return;
         }

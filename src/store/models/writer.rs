@@ -119,7 +119,6 @@ impl Target {
             // Noted and not returned: the place that is named must be the first of the model, and later blocks may be
             // before it.
             if !encoder.encode(part, scales, bytes) {
-                // Not refused here: that is told at the end, when it is known which is the first such value.
                 note_unfit(&mut self.unfit, range.start, encoder.unfit(part));
             }
             self.file.write(folder, places.values, bytes)?;

@@ -99,7 +99,6 @@ impl Handles {
                     }
                 }
             };
-            // Opening may wait for the disk, and other threads read meanwhile.
             state.opening += 1;
             drop(state);
             // Closed before the next one is opened, and outside of the lock: both may wait for a disk.

@@ -121,7 +121,6 @@ impl Part {
         let rounds = &self.place.rounds;
         rounds
             .folder()
-            // The trailer first, then the bytes to the disk, then the name: a file with its own name is whole.
             .write_at(&self.file, &trailer, form.stored_bytes())
             .and_then(|()| self.file.sync_data())
             // After the sync: what has a report's name is whole, also after a crash.
@@ -153,7 +152,6 @@ impl Part {
         self.put(self.start, &gathered)?;
         self.start += gathered.len() as u64;
         gathered.clear();
-        // Kept, so that the next piece needs no new allocation.
         self.gathered = gathered;
         Ok(())
     }
