@@ -100,7 +100,9 @@ impl HeaderLimits {
             problem: None,
         };
         let mut deserializer = serde_json::Deserializer::from_slice(json);
+        // A pass that keeps nothing: as parsed tensors, a header takes several times its bytes.
         let counted = deserializer.deserialize_map(&mut counter);
+        // The limit first: serde only knows that the visitor failed, at some column.
         match (counter.problem, counted) {
             (Some(problem), _) => Err(problem),
             (None, Err(error)) => Err(HeaderError::Malformed(error.to_string())),
@@ -137,6 +139,7 @@ impl<'de> Visitor<'de> for &mut Counter<'_> {
                 map.next_value::<IgnoredAny>()?;
                 continue;
             };
+            // Counted before its value is read, so that the pass stops at the first tensor that is too many.
             self.tensors += 1;
             let (tensors, limit) = (self.limits.tensors, self.limits.name);
             if self.tensors > tensors {

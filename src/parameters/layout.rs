@@ -67,6 +67,8 @@ impl Layout {
         tensors: impl IntoIterator<Item = (String, Vec<usize>, Role)>,
     ) -> Result<Arc<Self>, LayoutError> {
         let mut sorted: Vec<_> = tensors.into_iter().collect();
+        // The order is part of the format: coordinator, workers and files must agree on it, whatever order a module
+        // names its tensors in.
         sorted.sort_by(|(left, ..), (right, ..)| left.cmp(right));
         let mut layout = Self {
             tensors: Vec::with_capacity(sorted.len()),
@@ -102,6 +104,7 @@ impl Layout {
         const MOST: usize = isize::MAX as usize / 8;
         let mut len = 1usize;
         for side in shape {
+            // Shapes come from headers of others: a product that wraps around would pass as a small tensor.
             len = len.checked_mul(*side)?;
         }
         let sum = self.len.checked_add(len)?;
@@ -175,6 +178,7 @@ impl Layout {
             if end < stretch.end {
                 let index = self.tensors.partition_point(|spec| spec.range().end <= end);
                 let tensor = self.tensors[index].range();
+                // Two blocks would otherwise share an int8 group, and with it a scale: neither could be encoded alone.
                 end -= (end - tensor.start) % super::GROUP;
             }
             let range = start..end;
@@ -215,6 +219,7 @@ impl Layout {
     ///
     /// [`LayoutError`] names the first tensor, in order, that differs.
     pub fn check_same(&self, other: &Layout) -> Result<(), LayoutError> {
+        // The usual case: the layout is shared, and this is asked for each report.
         if std::ptr::eq(self, other) {
             return Ok(());
         }

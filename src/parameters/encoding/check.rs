@@ -104,6 +104,7 @@ impl Elements {
             }
         }
         let (elements, rest) = bytes.as_chunks();
+        // Pieces come as the network cuts them, and an element may be cut as well.
         self.bytes[..rest.len()].copy_from_slice(rest);
         self.len = rest.len();
         check(elements)

@@ -93,6 +93,7 @@ impl<S: PayloadSource> BlockReader for EncodedReader<S> {
 
     fn read(&self, offset: usize, block: &mut [f32]) -> Result<(), BlockError> {
         let range = checked(offset, block.len(), self.layout().len())?;
+        // Straight into the caller's space: no buffer and no decoding between.
         if self.form.is_plain() {
             let bytes = bytemuck::cast_slice_mut(block);
             return self.source.read(self.base + 4 * offset as u64, bytes);

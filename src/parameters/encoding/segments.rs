@@ -74,11 +74,13 @@ impl Segments {
                     check: Check::of(&entry),
                     name,
                 });
+            // An error and not ignored: the sender trained something that would silently be dropped.
             } else if !is_passed_over(&form, &name, info) {
                 return Err(LayoutError::Unexpected { name }.into());
             }
             segments.push(Segment { bytes, target });
         }
+        // The first by name, so that the same body always gets the same message: a hash map has no order.
         if let Some(name) = missing.into_keys().min() {
             return Err(LayoutError::Missing { name }.into());
         }
@@ -113,6 +115,8 @@ impl Segments {
             if let Some(target) = &segment.target {
                 let len = self.form.parts()[target.part].form.trainable();
                 let directory = &mut self.directories[target.part];
+                // Before the sink gets the bytes: what is in a spool has been checked, and readers check nothing
+                // again.
                 if !self.elements.check(target.check, bytes, len, directory) {
                     return Err(target.check.failure(&target.name).into());
                 }
