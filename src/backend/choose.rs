@@ -26,6 +26,7 @@ impl DeviceSpec {
     /// [`DeviceError`] if this program has none of them.
     pub fn choose() -> Result<Choice, DeviceError> {
         let (candidates, missing) = cuda_candidates();
+        // Tried out and not only counted: a GPU that can't compute would fail the worker's first task instead.
         choose_from(candidates, missing, |device| device.device().map(drop))
     }
 }
@@ -90,6 +91,7 @@ fn choose_from(
 /// The device to use if no CUDA GPU works.
 fn without_cuda() -> Result<DeviceSpec, DeviceError> {
     match DeviceSpec::Cpu.resolve() {
+        // Last and untried: without a CPU backend there is nothing else, and it proves itself when it is given out.
         Err(_) if cfg!(feature = "wgpu") => Ok(DeviceSpec::Wgpu(WgpuTarget::Best)),
         cpu_or_error => cpu_or_error,
     }

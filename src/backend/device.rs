@@ -190,6 +190,7 @@ fn on_cuda(
     make: impl FnOnce() -> Device,
 ) -> Result<Device, DeviceError> {
     let index = usize::from(index);
+    // Before the device is made: a proof that fails only has the text of a panic, which does not say what to do.
     if let Some(reason) = known.obstacle(index) {
         return Err(DeviceError::Unavailable { device, reason });
     }

@@ -129,6 +129,7 @@ impl Counting {
     /// Takes what the device spent since the last time into the clock.
     fn advance(&mut self) {
         let now = self.source.millijoules();
+        // Also if nothing trains: the next training must not get what was spent before it.
         let before = std::mem::replace(&mut self.last, now);
         if self.active == 0 {
             return;

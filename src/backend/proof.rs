@@ -36,6 +36,7 @@ pub(super) fn prove(device: &Device) -> Result<(), String> {
             let _ = done.send(proof);
         });
     spawned.map_err(|error| format!("no thread to try it on: {error}"))?;
+    // If the driver hangs, the thread can't be stopped. The worker can still say so, and go on.
     result
         .recv_timeout(PATIENCE)
         .unwrap_or_else(|_| Err(format!("it gave no result within {PATIENCE:?}")))

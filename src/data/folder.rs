@@ -110,6 +110,7 @@ fn decode(split: &Path, classes: &[String]) -> Result<Vec<Decoded>, DataError> {
 /// Decodes all images, in this order, on as many threads as the machine has cores.
 fn decode_all(images: &ImageFolderDataset, paths: &[PathBuf]) -> Result<Vec<Decoded>, DataError> {
     let threads = thread::available_parallelism().map_or(1, |count| count.get());
+    // In parts that are joined in order: labels and indices must be the same on a machine with other cores.
     let per_thread = paths.len().div_ceil(threads).max(1);
     thread::scope(|scope| {
         let mut running = Vec::new();
@@ -157,6 +158,7 @@ fn decode_one(
     if plane == 0 {
         return Err(DataError::malformed(path, "it has no pixels"));
     }
+    // burn-dataset does not tell the number of channels.
     let channels = item.image.len() / plane;
     Ok(Decoded {
         path: path.to_owned(),

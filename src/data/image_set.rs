@@ -62,6 +62,7 @@ impl ImageSet {
         labels: Vec<u16>,
     ) -> Result<Self, DataError> {
         let name = name.into();
+        // From here on, each image has its label: transforms index the labels without a check.
         let expected = labels.len().checked_mul(shape.pixels());
         if shape.pixels() == 0 || expected != Some(pixels.len()) {
             return Err(DataError::Inconsistent {
@@ -143,6 +144,7 @@ impl ImageSet {
         self.0.fingerprint.get_or_init(|| {
             let inner = &*self.0;
             let mut hash = Sha256::new();
+            // Names what is hashed and how: another layout of the same bytes would get another number here.
             hash.update(b"fedavg image set 1\n");
             for size in [
                 inner.shape.channels,

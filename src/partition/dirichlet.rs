@@ -63,6 +63,8 @@ impl Partitioner for Dirichlet {
                 break;
             }
         }
+        // Some skews never reach the least by chance. Without a bound the job would hang, and an error would forbid
+        // such skews.
         top_up(&mut lists, least, &mut rng);
         Ok(ascending(lists))
     }

@@ -95,6 +95,7 @@ fn shards_per_label(counts: &[usize], clients: usize, total: usize) -> Vec<usize
     for _ in counts.len()..total {
         let mut largest = None;
         for (label, &count) in counts.iter().enumerate() {
+            // One more would have to go to a client that has this label already.
             if shards[label] == clients {
                 continue;
             }

@@ -163,6 +163,7 @@ impl FromStr for PartitionSpec {
             ("local", None) => Self::Local,
             _ => return Err(unknown(text)),
         };
+        // `parse` takes `inf` and `NaN` for a number.
         spec.validate()?;
         Ok(spec)
     }

@@ -74,6 +74,7 @@ impl MemorySpool {
         self.0
             .used
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, |used| {
+                // Looked at and taken in one step: two uploads at a time could otherwise both get the last space.
                 used.checked_add(needed).filter(|sum| *sum <= limit)
             })
             .map_err(|_| SpoolError::Full { needed, limit })?;
@@ -97,6 +98,7 @@ impl Spool for MemorySpool {
         Ok(Box::new(MemoryWriter {
             spool: self.clone(),
             key,
+            // For the whole report at once: a spool that is full refuses it now, and not after most of it came.
             space: self.reserve(form.stored_bytes())?,
             decoder: BodyDecoder::new(form.clone()),
             sink: MemorySink::default(),
@@ -110,6 +112,7 @@ impl Spool for MemorySpool {
         metadata: ReportMetadata,
         payloads: Payloads,
     ) -> Result<(), SpoolError> {
+        // An upload is checked by its decoder, and this way has none: the contract asks for the same refusals.
         check(&payloads, form)?;
         let stored = Stored {
             metadata,
@@ -238,6 +241,7 @@ impl SpoolWriter for MemoryWriter {
         let stored = Stored {
             metadata,
             payloads: self.sink.finish(self.decoder.finish(digest)?),
+            // The space goes over to the stored report, and is free again when that is forgotten.
             _space: self.space,
         };
         self.spool.stored().insert(self.key, stored);

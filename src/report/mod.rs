@@ -84,6 +84,7 @@ impl ReportMetadata {
     ///
     /// [`RefusalKind::Malformed`], with what is wrong.
     pub fn check(&self) -> Result<(), Refusal> {
+        // JSON has no form for other numbers, so a record with one could not be written.
         if !self.metrics.values().all(|value| value.is_finite()) {
             return malformed("a metric is not a finite number");
         }
@@ -94,6 +95,7 @@ impl ReportMetadata {
             return malformed("the joules of training are not a finite number from 0");
         }
         if let Some(device) = &self.device
+            // Workers choose this text, and it goes to terminals, where control characters act.
             && (device.len() > LONGEST_DEVICE || device.chars().any(char::is_control))
         {
             return malformed("a device has at most 64 bytes and no control characters");

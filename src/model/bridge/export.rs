@@ -79,6 +79,7 @@ impl Visitor {
             role,
             values: Vec::new(),
         };
+        // A conversion here would hide that the module computes in another type than its deltas travel in.
         if tensor.dtype() != DType::F32 {
             return Err(BridgeError::Dtype {
                 name: found.name,
@@ -142,6 +143,7 @@ impl Collected {
 
     /// The values in this layout's order.
     pub(super) fn into_layout(self, layout: &Arc<Layout>) -> Result<Parameters, BridgeError> {
+        // Without this, a tensor of the layout that the module lacks would silently be zeros.
         layout.check_same(&*self.layout()?)?;
         let mut parameters = Parameters::zeros(layout.clone());
         for found in self.tensors {
