@@ -19,7 +19,7 @@ impl DeviceSpec {
     ///
     /// 1. every CUDA GPU that proves itself, through LibTorch if that is compiled in, else through burn's own backend;
     /// 2. the CPU, if a CPU backend is compiled in;
-    /// 3. the best GPU of `wgpu`, which nobody has tried yet.
+    /// 3. the best GPU of `wgpu`, which has not been tried yet.
     ///
     /// # Errors
     ///
@@ -31,7 +31,7 @@ impl DeviceSpec {
     }
 }
 
-/// The CUDA devices to try, and why there is none if there is none.
+/// The CUDA devices to try, or why there are none.
 fn cuda_candidates() -> (Vec<DeviceSpec>, String) {
     #[cfg(feature = "libtorch")]
     {

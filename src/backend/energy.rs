@@ -2,7 +2,7 @@
 //!
 //! An [`EnergySource`] counts what the whole device spends; an [`EnergyMeter`] divides that equally over the trainings
 //! that run on the device at the time. So what trainings beside each other spent adds up to what the device spent while
-//! at least one of them ran, the power that it draws when idle and whatever else it does included: evaluations, and
+//! at least one of them ran, the power that it draws when idle and all else that it does included: evaluations, and
 //! other programs. What is not known is absent, never an estimate: CPUs have no source, nor GPUs before NVIDIA's Volta,
 //! whose power can be read but whose energy is not counted.
 

@@ -1,4 +1,4 @@
-//! A device proves that it computes, before anybody counts on it.
+//! A device proves that it computes, before it is used.
 //!
 //! A driver without a GPU, a GPU without code in this LibTorch, a graphics API without an adapter: burn finds out at the
 //! first operation, by a panic. So a device is given out only after a small convolution and its gradients were computed right.

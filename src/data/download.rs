@@ -1,7 +1,7 @@
 //! Getting CIFAR-10 (feature `cli`): download, check, unpack, and only then put in place.
 //!
 //! Everything happens in a folder of its own inside the folder of datasets, and `cifar-10-batches-bin` appears in one
-//! rename at the end. So whatever is interrupted, and however, a half download is never taken for a whole one; the
+//! rename at the end. So a download that is interrupted at any moment never looks like a whole one; the
 //! next download removes what was left. Nothing from an archive decides to which path a file is written.
 
 mod archive;

@@ -63,7 +63,7 @@ fn follow(running: &RunningState<Tensor<1>>, batch: Tensor<1>, factor: f64) {
     let kept = running.value().mul_scalar(1.0 - MOMENTUM);
     let moved = kept.add(batch.detach().mul_scalar(MOMENTUM * factor));
     running.update(moved.detach());
-    // burn keeps an update aside until the next one; whoever reads the module in between would miss it.
+    // burn keeps an update aside until the next one; a reader of the module in between would miss it.
     running.value_sync();
 }
 

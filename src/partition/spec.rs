@@ -86,7 +86,7 @@ impl Capacity {
 }
 
 impl PartitionSpec {
-    /// Checks the parameters, without a dataset at hand.
+    /// Checks the parameters; this needs no dataset.
     pub fn validate(&self) -> Result<(), PartitionError> {
         match *self {
             Self::Dirichlet { alpha } | Self::QuantitySkew { alpha } => {

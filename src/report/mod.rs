@@ -27,7 +27,7 @@ use crate::{
 /// The payload that every report has: local minus global parameters.
 pub const DELTA: &str = "delta";
 
-/// What stands in front of a tensor's name in the body of a report, for the payload [`DELTA`].
+/// What comes before a tensor's name in the body of a report, for the payload [`DELTA`].
 pub const DELTA_PREFIX: &str = "delta/";
 
 /// The longest name of a device in a report, in bytes.
@@ -78,7 +78,7 @@ impl ReportMetadata {
         }
     }
 
-    /// Whether every number is one, and the device a name for people.
+    /// Checks that every number is finite, and that the device is a name that a terminal can show.
     ///
     /// # Errors
     ///

@@ -342,7 +342,7 @@ fn each_block(
     }
 }
 
-/// Runs a strategy's own code; a panic in it is an error with its message, on whatever thread it happens.
+/// Runs a strategy's own code; a panic in it is an error with its message, on any thread.
 fn guarded(work: impl FnOnce()) -> Result<(), StrategyError> {
     // What a panic leaves half-written is never used: the error ends the fold, and nothing of the version is kept.
     catch_unwind(AssertUnwindSafe(work)).map_err(|panic| {

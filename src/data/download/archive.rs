@@ -1,4 +1,4 @@
-//! Out of a `tar.gz`, the seven files that are CIFAR-10 and nothing else.
+//! Unpacks the seven files that are CIFAR-10 out of a `tar.gz`, and nothing else.
 
 use std::fs::{self, File};
 use std::io::{self, BufReader, Read};

@@ -50,7 +50,7 @@ impl Check {
     }
 }
 
-/// Puts the elements of a tensor together whose bytes come in several pieces, and checks them.
+/// Puts together the elements of a tensor whose bytes come in several pieces, and checks them.
 #[derive(Debug, Default)]
 pub(super) struct Elements {
     /// The bytes of an element whose end has not come yet.

@@ -224,7 +224,7 @@ fn from_another(client: ClientId) -> Refusal {
     Refusal::new(RefusalKind::NotLeased, detail)
 }
 
-/// What is wrong with what a report says about itself, whatever the round.
+/// What is wrong with what a report says about itself, in any round.
 fn improper(client: ClientId, metadata: &ReportMetadata, partition: u64) -> Option<Refusal> {
     if metadata.examples == 0 || metadata.examples > partition {
         let detail = format!(
