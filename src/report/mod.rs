@@ -95,7 +95,7 @@ impl ReportMetadata {
             return malformed("the joules of training are not a finite number from 0");
         }
         if let Some(device) = &self.device
-            // Workers choose this text, and it goes to terminals, where control characters act.
+            // Workers choose this text, and it goes to terminals, which obey control characters.
             && (device.len() > LONGEST_DEVICE || device.chars().any(char::is_control))
         {
             return malformed("a device has at most 64 bytes and no control characters");
