@@ -19,18 +19,19 @@ impl DeviceSpec {
     ///
     /// 1. every CUDA GPU that proves itself, through LibTorch if that is compiled in, else through burn's own backend;
     /// 2. the CPU, if a CPU backend is compiled in;
-    /// 3. the best GPU of `wgpu`, which nobody has tried yet.
+    /// 3. the best GPU of `wgpu`, which has not been tried yet.
     ///
     /// # Errors
     ///
     /// [`DeviceError`] if this program has none of them.
     pub fn choose() -> Result<Choice, DeviceError> {
         let (candidates, missing) = cuda_candidates();
+        // Tried out and not only counted: a GPU that can't compute would fail the worker's first task instead.
         choose_from(candidates, missing, |device| device.device().map(drop))
     }
 }
 
-/// The CUDA devices to try, and why there is none if there is none.
+/// The CUDA devices to try, or why there are none.
 fn cuda_candidates() -> (Vec<DeviceSpec>, String) {
     #[cfg(feature = "libtorch")]
     {
@@ -90,6 +91,7 @@ fn choose_from(
 /// The device to use if no CUDA GPU works.
 fn without_cuda() -> Result<DeviceSpec, DeviceError> {
     match DeviceSpec::Cpu.resolve() {
+        // Last and untried: without a CPU backend there is nothing else, and it proves itself when it is given out.
         Err(_) if cfg!(feature = "wgpu") => Ok(DeviceSpec::Wgpu(WgpuTarget::Best)),
         cpu_or_error => cpu_or_error,
     }

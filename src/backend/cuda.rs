@@ -147,6 +147,7 @@ impl Cuda {
         if are_alike(gpus) && self.restriction.is_none() {
             return gpus.get(index);
         }
+        // The GPU that failed is one of these, whatever its index is in the driver's order.
         gpus.iter().find(|gpu| !self.surely_serves(gpu))
     }
 

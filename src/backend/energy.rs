@@ -2,7 +2,7 @@
 //!
 //! An [`EnergySource`] counts what the whole device spends; an [`EnergyMeter`] divides that equally over the trainings
 //! that run on the device at the time. So what trainings beside each other spent adds up to what the device spent while
-//! at least one of them ran, the power that it draws when idle and whatever else it does included: evaluations, and
+//! at least one of them ran, the power that it draws when idle and all else that it does included: evaluations, and
 //! other programs. What is not known is absent, never an estimate: CPUs have no source, nor GPUs before NVIDIA's Volta,
 //! whose power can be read but whose energy is not counted.
 
@@ -129,6 +129,7 @@ impl Counting {
     /// Takes what the device spent since the last time into the clock.
     fn advance(&mut self) {
         let now = self.source.millijoules();
+        // Also if nothing trains: the next training must not get what was spent before it.
         let before = std::mem::replace(&mut self.last, now);
         if self.active == 0 {
             return;

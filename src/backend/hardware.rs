@@ -41,6 +41,7 @@ fn ask_system(hardware: &mut Hardware) {
     hardware.cpu = brand.filter(|brand| !brand.is_empty());
     hardware.physical_cores = System::physical_core_count().map(|cores| cores as u32);
     let total = system.total_memory();
+    // In a container the machine's memory is not what this process may use.
     let limit = system.cgroup_limits().map(|limits| limits.total_memory);
     hardware.memory_bytes = limit.map_or(total, |limit| limit.min(total));
 }

@@ -14,6 +14,7 @@ use super::{hardware::LIBTORCH, version::version};
 ///
 /// A sentence that names both versions, and the folder of the libraries.
 pub(super) fn check_loaded() -> Result<(), String> {
+    // The memory map and not LD_LIBRARY_PATH: what counts is the file that the loader has found.
     let maps = fs::read_to_string("/proc/self/maps").unwrap_or_default();
     match (LIBTORCH, loaded(&maps)) {
         (Some(built), Some(library)) => check(built, library, |file| fs::read_to_string(file).ok()),

@@ -116,11 +116,13 @@ fn position(gpu: &Name, uuids: &[String]) -> Option<u32> {
         Name::Pci(place) => *place,
         // With one GPU alone every order is the same.
         Name::Fastest(place) if uuids.len() == 1 => *place,
+        // NVML has no such order. A guess would charge one GPU's energy to another one's trainings.
         Name::Fastest(_) => return None,
         Name::Uuid(beginning) => {
             let mut matching =
                 (0..uuids.len()).filter(|index| uuids[*index].starts_with(beginning));
             let first = matching.next()?;
+            // CUDA takes no beginning that fits more than one GPU, so there is no device to be metered either.
             if matching.next().is_some() {
                 return None;
             }

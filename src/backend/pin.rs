@@ -35,6 +35,7 @@ impl Pin {
 
     /// The pin of a LibTorch version such as `2.9.0+cu128`; what comes after the `+` does not count.
     pub fn of(libtorch: &str) -> Option<Self> {
+        // The CPU build and the GPU build of a release are one pin.
         let version = libtorch.split('+').next();
         Self::all()
             .into_iter()

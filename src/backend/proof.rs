@@ -1,4 +1,4 @@
-//! A device proves that it computes, before anybody counts on it.
+//! A device proves that it computes, before it is used.
 //!
 //! A driver without a GPU, a GPU without code in this LibTorch, a graphics API without an adapter: burn finds out at the
 //! first operation, by a panic. So a device is given out only after a small convolution and its gradients were computed right.
@@ -36,6 +36,7 @@ pub(super) fn prove(device: &Device) -> Result<(), String> {
             let _ = done.send(proof);
         });
     spawned.map_err(|error| format!("no thread to try it on: {error}"))?;
+    // If the driver hangs, the thread can't be stopped. The worker can still say so, and go on.
     result
         .recv_timeout(PATIENCE)
         .unwrap_or_else(|_| Err(format!("it gave no result within {PATIENCE:?}")))

@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 /// A device to compute on, as an operator writes it: `cpu`, `auto`, `flex`, `ndarray`, `libtorch`, `libtorch:cuda:0`,
 /// `libtorch:mps`, `cuda:0`, `wgpu`, `wgpu:discrete:0`, `wgpu:integrated:0`, `wgpu:cpu`.
 ///
-/// Parsing knows every device, whatever this binary was built with, so that a configuration can be read anywhere;
-/// [`device`](Self::device) refuses a device that is not compiled in. Serialised as its text.
+/// Parsing knows every device, also those that this binary was built without, so that a configuration can be read
+/// anywhere; [`device`](Self::device) refuses a device that is not compiled in. Serialised as its text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 #[non_exhaustive]
@@ -47,7 +47,7 @@ pub enum LibTorchTarget {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum WgpuTarget {
-    /// The adapter that wgpu likes best, or that `CUBECL_WGPU_DEFAULT_DEVICE` names.
+    /// The adapter that wgpu prefers, or that `CUBECL_WGPU_DEFAULT_DEVICE` names.
     #[default]
     Best,
     /// The graphics card of this index.
@@ -59,7 +59,7 @@ pub enum WgpuTarget {
 }
 
 impl DeviceSpec {
-    /// Whether it computes elsewhere than on the CPU. `auto` may turn out to be either.
+    /// Whether it computes elsewhere than on the CPU. `auto` may mean either.
     pub fn is_gpu(self) -> bool {
         match self {
             Self::LibTorch(target) => target != LibTorchTarget::Cpu,

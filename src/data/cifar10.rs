@@ -77,6 +77,7 @@ pub(super) fn verify(folder: &Path) -> Result<(), DataError> {
 fn find(data_dir: &Path) -> Result<PathBuf, DataError> {
     let looked_at = vec![data_dir.join(FOLDER), data_dir.to_owned()];
     for folder in &looked_at {
+        // A batch and not the folder alone: an empty folder of this name must not hide the data in the next place.
         if folder.join(TRAIN_BATCHES[0]).is_file() {
             return Ok(folder.clone());
         }
@@ -142,6 +143,7 @@ fn wrong_size(path: &Path, size: usize) -> Option<String> {
 
 fn read_at_most(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
     let file = File::open(path)?;
+    // Of a file that is too long, no more space is taken than for a whole one and a byte.
     let expected = file.metadata()?.len().min(limit);
     let mut bytes = Vec::with_capacity(expected as usize);
     file.take(limit).read_to_end(&mut bytes)?;

@@ -1,7 +1,7 @@
 //! Getting CIFAR-10 (feature `cli`): download, check, unpack, and only then put in place.
 //!
 //! Everything happens in a folder of its own inside the folder of datasets, and `cifar-10-batches-bin` appears in one
-//! rename at the end. So whatever is interrupted, and however, a half download is never taken for a whole one; the
+//! rename at the end. So a download that is interrupted at any moment never looks like a whole one; the
 //! next download removes what was left. Nothing from an archive decides to which path a file is written.
 
 mod archive;
@@ -37,12 +37,14 @@ pub fn cifar10(
     progress: &mut dyn FnMut(Progress),
 ) -> Result<PathBuf, DownloadError> {
     let target = data_dir.join(FOLDER);
+    // Checked again at each call: what is there may have been put there by hand, or be half a copy.
     if target.exists() {
         check(&target)?;
         return Ok(target);
     }
     let work = WorkFolder::create(data_dir)?;
     let archive = work.path.join("archive.tar.gz");
+    // Before anything is unpacked: bytes with another checksum never reach gzip or tar.
     let found = hex(&fetch::fetch(&download.origin, &archive, progress)?);
     if found != download.checksum.0 {
         return Err(DownloadError::Checksum {
@@ -54,6 +56,7 @@ pub fn cifar10(
     let unpacked = work.path.join("unpacked");
     archive::unpack(&archive, &download.origin, &unpacked)?;
     check(&unpacked)?;
+    // Both are in `data_dir`, and so on one file system: the rename is one step.
     fs::rename(&unpacked, &target).map_err(file_error("write", &target))?;
     Ok(target)
 }

@@ -113,6 +113,7 @@ fn decode(split: &Path, classes: &[String]) -> Result<Vec<Decoded>, DataError> {
 fn decode_all(images: &ImageFolderDataset, paths: &[PathBuf]) -> Result<Vec<Decoded>, DataError> {
     // One stretch for each thread, so that the results come together in the order of the paths.
     let threads = thread::available_parallelism().map_or(1, |count| count.get());
+    // In parts that are joined in order: labels and indices must be the same on a machine with other cores.
     let per_thread = paths.len().div_ceil(threads).max(1);
     thread::scope(|scope| {
         let mut running = Vec::new();
@@ -160,6 +161,7 @@ fn decode_one(
     if plane == 0 {
         return Err(DataError::malformed(path, "it has no pixels"));
     }
+    // burn-dataset does not tell the number of channels.
     let channels = item.image.len() / plane;
     Ok(Decoded {
         path: path.to_owned(),

@@ -62,6 +62,7 @@ impl ImageSet {
         labels: Vec<u16>,
     ) -> Result<Self, DataError> {
         let name = name.into();
+        // From here on, each image has its label: transforms index the labels without a check.
         let expected = labels.len().checked_mul(shape.pixels());
         // Checked once here, so that no access later can go beyond the pixels.
         if shape.pixels() == 0 || expected != Some(pixels.len()) {

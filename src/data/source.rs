@@ -43,6 +43,7 @@ impl Source {
 
 #[cfg(feature = "vision")]
 fn open_folder(path: &Path, data_dir: &Path) -> Result<Dataset, DataError> {
+    // `join` with an absolute path gives that path alone.
     let mut looked_at = vec![data_dir.join(path)];
     if path.is_relative() {
         looked_at.push(path.to_owned());

@@ -44,6 +44,7 @@ impl Normalization {
             .map(|(sum, squares)| {
                 // From exact sums: floating-point sums would depend on the order of the images.
                 let mean = sum as f64 / count;
+                // Of equal values the difference may round to a little below zero, whose root is not a number.
                 let std = (squares as f64 / count - mean * mean).max(0.0).sqrt();
                 // A channel of one value has no spread; it is centred and not stretched.
                 let std = if std > 0.0 { std } else { max64 };
@@ -149,6 +150,8 @@ impl Transform {
         batch: &mut Batch,
         mut place: impl FnMut(ImageShape) -> Placement,
     ) -> Result<(), DataError> {
+        // Tables and rows are of one shape: with another one, rows would be cut out of the wrong places without an
+        // error.
         if images.shape() != self.shape {
             return Err(DataError::Inconsistent {
                 name: images.name().to_owned(),
@@ -179,6 +182,7 @@ impl Transform {
     fn append(&self, image: &[u8], place: Placement, out: &mut Vec<f32>) {
         let ImageShape { height, width, .. } = self.shape;
         for (image, table) in image.chunks_exact(height * width).zip(&self.tables) {
+            // Evaluation and training without augmentation: whole planes, and no look at rows.
             if place == Placement::default() {
                 append_row(image, false, table, out);
                 continue;

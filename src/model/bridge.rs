@@ -70,6 +70,7 @@ pub fn layout_of<M: Module>(module: &M) -> Result<Arc<Layout>, BridgeError> {
 /// [`BridgeError::Layout`] names the first tensor that is missing, unexpected or of another shape; else as for
 /// [`export`]. The module is lost then.
 pub fn import<M: Module>(module: M, parameters: &Parameters) -> Result<M, BridgeError> {
+    // `fill` looks up the module's own tensors: it would not notice one that only the parameters have.
     layout_of(&module)?.check_same(parameters.layout())?;
     // BatchNorm keeps its last update aside; a validation copy is what makes burn put it in place, so that it does not
     // overwrite the imported statistics later.

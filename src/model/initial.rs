@@ -33,9 +33,11 @@ pub fn pytorch_initial(layout: &Arc<Layout>, seed: u64) -> Parameters {
         };
         match (spec.role, weight.shape.len()) {
             (Role::Trainable, 2..) => {
+                // The first dimension of PyTorch's weights is that of the outputs.
                 let fan_in: usize = weight.shape[1..].iter().product();
                 let bound = 1.0 / (fan_in.max(1) as f64).sqrt();
                 values.iter_mut().for_each(|value| {
+                    // Drawn here and not by a device: burn's generators differ between backends.
                     let unit = f64::from(rng.next_u32()) / 2f64.powi(32);
                     *value = ((2.0 * unit - 1.0) * bound) as f32;
                 });

@@ -50,6 +50,7 @@ impl BatchNorm {
         let [channels] = weight.dims();
         let samples = input.shape().num_elements() / channels.max(1);
         let batch = module::batch_norm_train(input, weight, bias, EPSILON);
+        // A batch of one value has no unbiased variance: its factor would be 1 / 0.
         let unbiased = samples as f64 / samples.saturating_sub(1).max(1) as f64;
         follow(&self.running_mean, batch.mean, 1.0);
         follow(&self.running_var, batch.variance, unbiased);

@@ -33,7 +33,7 @@ pub trait BlockReader: Sync {
         self.layout().len()
     }
 
-    /// The values of a range as they are stored, which must not go beyond [`BlockReader::uniform_end`]: so that a fold decodes and adds in one go, and copies nothing that is
+    /// The values of a range as they are stored, which must not go beyond [`BlockReader::uniform_end`]: a fold then decodes and adds in one pass, and copies nothing that is
     /// in memory anyway. `buffer` is there for what has to be fetched; this default fetches and decodes everything.
     ///
     /// # Errors
@@ -207,6 +207,7 @@ pub enum BlockError {
 
 /// The range of a block, if it is within `len` values.
 pub(crate) fn checked(offset: usize, block: usize, len: usize) -> Result<Range<usize>, BlockError> {
+    // An offset near the largest number must be an error here, not a small end after it wraps around.
     let range = offset..offset.saturating_add(block);
     if range.end > len {
         Err(BlockError::OutOfRange { range, len })

@@ -72,6 +72,7 @@ impl<'a> ModelFile<'a> {
     ///
     /// [`SafetensorsError::Malformed`], which says so if the file looks like one of PyTorch's own.
     pub fn parse(bytes: &'a [u8]) -> Result<Self, SafetensorsError> {
+        // A zip, as `torch.save` writes, or a pickle, as it did before. Neither is ever opened: a pickle runs code.
         let looks_like_pytorch = bytes.starts_with(b"PK") || bytes.starts_with(&[0x80]);
         let malformed = |error: ::safetensors::SafeTensorError| {
             SafetensorsError::Malformed(if looks_like_pytorch {
@@ -93,6 +94,7 @@ impl<'a> ModelFile<'a> {
                 bytes: view.data(),
             });
         }
+        // The crate yields them in the order of a hash map.
         tensors.sort_by_key(|tensor| (tensor.bytes.as_ptr() as usize, tensor.bytes.len()));
         Ok(Self { tensors, metadata })
     }
@@ -125,6 +127,7 @@ impl<'a> ModelFile<'a> {
         let mut prefix = String::new();
         while let Some(wrapper) = WRAPPERS.iter().find(|wrapper| {
             let with = format!("{prefix}{wrapper}");
+            // Only if all names have it: a model can have a part of its own with the name `module`.
             !kept.is_empty() && kept.iter().all(|tensor| tensor.name.starts_with(&with))
         }) {
             prefix.push_str(wrapper);
@@ -148,6 +151,7 @@ impl<'a> ModelFile<'a> {
             }
             values.extend(found);
             let name = tensor.name[prefix.len()..].to_string();
+            // By the name in the file, which is what the file's metadata lists.
             let role = role_of(roles.as_ref(), &tensor.name, &name);
             tensors.push((name, tensor.shape.clone(), role));
         }
@@ -155,6 +159,7 @@ impl<'a> ModelFile<'a> {
             changes.push(format!("converted {} to F32", converted.join(" and ")));
         }
         let layout: Arc<Layout> = Layout::new(tensors)?;
+        // After the conversion: an f64 beyond f32's range becomes infinite there.
         check_finite(&layout, &values)?;
         let model = Parameters::new(layout, values)?;
         Ok(ReadModel { model, changes })

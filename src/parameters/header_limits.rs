@@ -100,7 +100,9 @@ impl HeaderLimits {
             problem: None,
         };
         let mut deserializer = serde_json::Deserializer::from_slice(json);
+        // A pass that keeps nothing: as parsed tensors, a header takes several times its bytes.
         let counted = deserializer.deserialize_map(&mut counter);
+        // The limit first: serde only knows that the visitor failed, at some column.
         match (counter.problem, counted) {
             // serde knows only that something was too much; what it was is here.
             (Some(problem), _) => Err(problem),

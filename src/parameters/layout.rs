@@ -104,6 +104,7 @@ impl Layout {
         const MOST: usize = isize::MAX as usize / 8;
         let mut len = 1usize;
         for side in shape {
+            // Shapes come from headers of others: a product that wraps around would pass as a small tensor.
             len = len.checked_mul(*side)?;
         }
         let sum = self.len.checked_add(len)?;
@@ -180,6 +181,7 @@ impl Layout {
             if end < stretch.end {
                 let index = self.tensors.partition_point(|spec| spec.range().end <= end);
                 let tensor = self.tensors[index].range();
+                // Two blocks would otherwise share an int8 group, and with it a scale: neither could be encoded alone.
                 end -= (end - tensor.start) % super::GROUP;
             }
             let range = start..end;

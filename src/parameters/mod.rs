@@ -95,6 +95,7 @@ impl Parameters {
         for (local, global) in self.values.iter_mut().zip(&base.values) {
             *local -= global;
         }
+        // The base has the job's roles. A module's own layout may have others: it takes frozen tensors for buffers.
         self.layout = base.layout.clone();
         Ok(self)
     }

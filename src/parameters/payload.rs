@@ -153,7 +153,7 @@ impl PayloadSpec {
     ///
     /// # Errors
     ///
-    /// What is wrong, in words: a name that can't stand in a body, or an encoding that the type or the shape does not have.
+    /// What is wrong, in words: a name that can't be in a body, or an encoding that the type or the shape does not have.
     pub fn check(&self) -> Result<(), String> {
         let name = &self.name;
         if name.is_empty() || name.len() > LONGEST_PAYLOAD_NAME || !name.bytes().all(is_name_byte) {

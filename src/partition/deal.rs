@@ -62,6 +62,7 @@ pub(super) fn shuffled_by_label(
     for (index, &label) in labels.iter().enumerate() {
         by_label[label as usize].push(index as u32);
     }
+    // A label without examples has nothing to deal, and would make `shard` count labels that no client can get.
     by_label.retain(|indices| !indices.is_empty());
     for indices in &mut by_label {
         indices.shuffle(rng);
@@ -75,6 +76,7 @@ pub(super) fn shuffled_by_label(
 /// Gamma draws of a small shape can all underflow to zero. The distribution's limit is then one client that has
 /// everything, which is what such a draw becomes.
 pub(super) fn dirichlet_proportions(clients: usize, alpha: f64, rng: &mut ChaCha8Rng) -> Vec<f64> {
+    // Gamma draws that are divided by their sum are a Dirichlet draw. The division is left to `sizes_by_proportion`.
     let Ok(gamma) = Gamma::new(alpha, 1.0) else {
         unreachable!("alpha was checked to be positive and finite");
     };
@@ -83,6 +85,7 @@ pub(super) fn dirichlet_proportions(clients: usize, alpha: f64, rng: &mut ChaCha
     if sum == 0.0 {
         proportions[rng.random_range(0..clients as u32) as usize] = 1.0;
     } else if !sum.is_finite() {
+        // Draws of a very large `alpha` are all about equal, which is also the distribution's limit.
         proportions.fill(1.0);
     }
     proportions
@@ -99,6 +102,7 @@ pub(super) fn sizes_by_proportion(count: usize, proportions: &[f64]) -> Vec<usiz
         .iter()
         .map(|proportion| {
             cumulated += proportion;
+            // Cut at cumulated proportions: sizes that are rounded one by one need not add up to `count`.
             let to = ((count as f64 * (cumulated / sum)) as usize).clamp(from, count);
             let size = to - from;
             from = to;

@@ -23,8 +23,8 @@ const DRAWS: usize = 10;
 /// et al. 2019, arXiv:1905.12022; Li et al. 2022, arXiv:2102.02079), so that clients differ in size too.
 ///
 /// **Smallest client.** Each client gets at least 10 examples, or `examples / clients` if that is less. The
-/// partition is drawn up to 10 times until it is so by itself; after that, random examples of whichever client is
-/// the largest move, one by one, to those that have too few.
+/// partition is drawn up to 10 times until it is so by itself; after that, random examples of the client that is
+/// the largest at that moment move, one by one, to those that have too few.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Dirichlet {
     alpha: f64,
@@ -64,6 +64,8 @@ impl Partitioner for Dirichlet {
                 break;
             }
         }
+        // Some skews never reach the least by chance. Without a bound the job would hang, and an error would forbid
+        // such skews.
         top_up(&mut lists, least, &mut rng);
         Ok(ascending(lists))
     }

@@ -61,6 +61,8 @@ pub fn check(
     spec.validate()?;
     deal::check_counts(examples.count(), clients)?;
     match (spec, examples.labels()) {
+        // The one partitioner that refuses by the labels themselves. It is asked at submission, before workers wait
+        // for the job.
         (PartitionSpec::Shard { labels_per_client }, Some(labels)) => {
             let labels = deal::count_labels(labels);
             Shard::new(*labels_per_client)?.check_labels(labels, clients)

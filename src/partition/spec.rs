@@ -86,7 +86,7 @@ impl Capacity {
 }
 
 impl PartitionSpec {
-    /// Checks the parameters, without a dataset at hand.
+    /// Checks the parameters; this needs no dataset.
     pub fn validate(&self) -> Result<(), PartitionError> {
         match *self {
             Self::Dirichlet { alpha } | Self::QuantitySkew { alpha } => {
@@ -163,6 +163,7 @@ impl FromStr for PartitionSpec {
             ("local", None) => Self::Local,
             _ => return Err(unknown(text)),
         };
+        // `parse` takes `inf` and `NaN` for a number.
         spec.validate()?;
         Ok(spec)
     }

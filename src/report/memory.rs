@@ -112,6 +112,7 @@ impl Spool for MemorySpool {
         metadata: ReportMetadata,
         payloads: Payloads,
     ) -> Result<(), SpoolError> {
+        // An upload is checked by its decoder, and this way has none: the contract asks for the same refusals.
         check(&payloads, form)?;
         let stored = Stored {
             metadata,
@@ -230,6 +231,7 @@ impl SpoolWriter for MemoryWriter {
         let stored = Stored {
             metadata,
             payloads: self.sink.finish(self.decoder.finish(digest)?),
+            // The space goes over to the stored report, and is free again when that is forgotten.
             _space: self.space,
         };
         self.spool.stored().insert(self.key, stored);

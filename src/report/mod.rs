@@ -27,7 +27,7 @@ use crate::{
 /// The payload that every report has: local minus global parameters.
 pub const DELTA: &str = "delta";
 
-/// What stands in front of a tensor's name in the body of a report, for the payload [`DELTA`].
+/// What comes before a tensor's name in the body of a report, for the payload [`DELTA`].
 pub const DELTA_PREFIX: &str = "delta/";
 
 /// The longest name of a device in a report, in bytes.
@@ -78,12 +78,13 @@ impl ReportMetadata {
         }
     }
 
-    /// Whether every number is one, and the device a name for people.
+    /// Checks that every number is finite, and that the device is a name that a terminal can show.
     ///
     /// # Errors
     ///
     /// [`RefusalKind::Malformed`], with what is wrong.
     pub fn check(&self) -> Result<(), Refusal> {
+        // JSON has no form for other numbers, so a record with one could not be written.
         if !self.metrics.values().all(|value| value.is_finite()) {
             return malformed("a metric is not a finite number");
         }
@@ -94,6 +95,7 @@ impl ReportMetadata {
             return malformed("the joules of training are not a finite number from 0");
         }
         if let Some(device) = &self.device
+            // Workers choose this text, and it goes to terminals, which obey control characters.
             && (device.len() > LONGEST_DEVICE || device.chars().any(char::is_control))
         {
             return malformed("a device has at most 64 bytes and no control characters");

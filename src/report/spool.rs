@@ -76,7 +76,7 @@ impl SpoolKey {
 ///
 /// 1. A report is visible to [`Spool::reports`] only after [`SpoolWriter::finish`] or [`Spool::put`] returned it as stored.
 ///    A writer that is dropped before that, or whose body is refused, leaves nothing behind.
-/// 2. A stored report reads back to the bit: its metadata and each of its payloads, whatever pieces it came in.
+/// 2. A stored report reads back to the bit: its metadata and each of its payloads, in whatever pieces it came.
 /// 3. A body that is not exactly of its form, has a value that is not finite, or is not the one of its digest is refused with
 ///    [`SpoolError::Malformed`], uploaded or from memory.
 /// 4. Uploads of one client under several keys do not affect each other. Which of them counts is the round machine's decision.

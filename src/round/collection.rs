@@ -84,7 +84,7 @@ impl Collection {
         }
     }
 
-    /// The uploads that became of no use since this was asked last.
+    /// The uploads that have become useless since the last call.
     pub fn take_unneeded(&mut self) -> Vec<RequestId> {
         let mut unneeded = std::mem::take(&mut self.unneeded);
         // Some may have ended by themselves meanwhile.
@@ -124,12 +124,12 @@ impl Collection {
         self.accepted
     }
 
-    /// How many members there are of whom a report may still come.
+    /// How many members may still report.
     pub fn outstanding(&self) -> usize {
         self.outstanding
     }
 
-    /// Whether a report may still come of this client.
+    /// Whether this client may still report.
     pub fn is_outstanding(&self, client: ClientId) -> bool {
         self.members
             .get(&client)

@@ -49,7 +49,7 @@ impl Evaluation {
     }
 
     /// The mean over parts, weighted by examples, in the order given; `None` if there is no example. A part without
-    /// examples counts for nothing, whatever it says. Accuracy and metrics are in the mean only if all other parts have
+    /// examples counts for nothing. Accuracy and metrics are in the mean only if all other parts have
     /// them.
     pub fn mean<'a>(parts: impl IntoIterator<Item = &'a Evaluation>) -> Option<Evaluation> {
         let mut sum: Option<Evaluation> = None;

@@ -134,7 +134,7 @@ impl RoundMachine {
     }
 
     /// Says in words which live workers can't train this job and what they lack: a part of [`RoundMachine::status`], and
-    /// of the reason why the job fails if it waits in vain. Empty if there are none.
+    /// of the reason why the job fails if it waits until its timeout. Empty if there are none.
     pub fn note_bystanders(&mut self, bystanders: String) {
         self.bystanders = bystanders;
     }

@@ -19,7 +19,7 @@ pub(super) struct Pending {
     open: usize,
     /// Whether the shares are parts of one test split, which differ by one example at most.
     equal: bool,
-    /// Why the mean can't be had any more.
+    /// Why there will be no mean.
     failed: Option<String>,
 }
 

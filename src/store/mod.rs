@@ -112,7 +112,7 @@ impl StateForm {
 ///
 /// 1. A version is there only after [`ModelWriter::publish`] returned it, and then all of it is; a writer that is dropped before
 ///    that leaves nothing behind.
-/// 2. A version gives back what was written to the bit, whatever the order of its blocks: the model, its body in the job's
+/// 2. A version reads back to the bit, in any order of its blocks: the model, its body in the job's
 ///    encoding, the frozen tensors, and the strategy's state.
 /// 3. A [`StoredModel`] that somebody holds stays readable after its removal.
 /// 4. A version that is published again replaces the first one; a holder of the first one still reads the first one.

@@ -345,7 +345,7 @@ fn each_block(
     }
 }
 
-/// Runs a strategy's own code; a panic in it is an error with its message, on whatever thread it happens.
+/// Runs a strategy's own code; a panic in it is an error with its message, on any thread.
 fn guarded(work: impl FnOnce()) -> Result<(), StrategyError> {
     panics::caught(work).map_err(StrategyError::Panicked)
 }

@@ -20,7 +20,8 @@ use crate::{
 /// How many values are held at once for order statistics, over all reports.
 const COLUMNS: usize = 64 * 1024;
 
-/// What can be read of one block. All of a block is of one role; blocks are the same in every run, whatever the threads.
+/// What can be read of one block. All of a block is of one role; blocks are the same in every run, with any number of
+/// threads.
 ///
 /// Methods that take a name panic if the inputs or the state do not have it: the round then ends with that message. A report
 /// that can't be read ends the round, too; until it does, its values read as zeros.

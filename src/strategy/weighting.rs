@@ -13,7 +13,7 @@ pub enum Weighting {
     /// The number of examples it trained on: FedAvg as published.
     #[default]
     Examples,
-    /// One for each client, whatever its data.
+    /// One for each client; its data does not count.
     Uniform,
 }
 

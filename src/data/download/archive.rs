@@ -1,4 +1,4 @@
-//! Out of a `tar.gz`, the seven files that are CIFAR-10 and nothing else.
+//! Unpacks the seven files that are CIFAR-10 out of a `tar.gz`, and nothing else.
 
 use std::fs::{self, File};
 use std::io::{self, BufReader, Read};
@@ -25,6 +25,7 @@ pub(super) fn unpack(archive: &Path, origin: &Origin, to: &Path) -> Result<(), D
     fs::create_dir(to).map_err(file_error("create", to))?;
 
     let file = File::open(archive).map_err(file_error("read", archive))?;
+    // The operator can name another archive, with its checksum. So the limit is on what comes out of gzip.
     let unzipped = GzDecoder::new(BufReader::new(file)).take(MOST_BYTES);
     let mut archive = Archive::new(unzipped);
     let entries = archive
@@ -38,10 +39,12 @@ pub(super) fn unpack(archive: &Path, origin: &Origin, to: &Path) -> Result<(), D
         let Some(name) = expected_name(&path) else {
             continue;
         };
+        // A link would let the archive choose what is written or read.
         if !entry.header().entry_type().is_file() {
             continue;
         }
         let target = to.join(name);
+        // `create_new` also refuses a name that the archive has more than once.
         let mut out = File::create_new(&target).map_err(file_error("write", &target))?;
         // One byte more than a batch has shows the reader of the batch that it is too long.
         let mut entry = entry.take(BATCH_BYTES + 1);

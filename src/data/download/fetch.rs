@@ -37,6 +37,7 @@ pub(super) fn fetch(
             let agent = ureq::Agent::config_builder()
                 .timeout_connect(Some(CONNECT_TIMEOUT))
                 .timeout_recv_response(Some(SILENCE_TIMEOUT))
+                // Of one read and not of the whole: a slow line may take hours, but it is never silent.
                 .timeout_per_read(Some(SILENCE_TIMEOUT))
                 .build()
                 .new_agent();
@@ -77,6 +78,7 @@ fn copy(
             Err(error) => return Err(failed(error)),
         };
         received += count as u64;
+        // The body's limit is for addresses alone; a file or a pipe comes here, too.
         if received > MOST_BYTES {
             let reason = format!("it is larger than {MOST_BYTES} bytes");
             return Err(failed(std::io::Error::other(reason)));
@@ -86,6 +88,7 @@ fn copy(
             .map_err(file_error("write", to))?;
         progress(Progress { received, total });
     }
+    // A connection that breaks off early would otherwise look like a wrong checksum.
     if let Some(total) = total
         && received < total
     {

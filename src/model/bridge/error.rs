@@ -1,4 +1,4 @@
-//! Why a module's values can't be had, or not be put into it.
+//! Why a module's values can't be read, or can't be put into it.
 
 use thiserror::Error;
 

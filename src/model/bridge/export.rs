@@ -145,6 +145,7 @@ impl Collected {
 
     /// The values in this layout's order.
     pub(super) fn into_layout(self, layout: &Arc<Layout>) -> Result<Parameters, BridgeError> {
+        // Without this, a tensor of the layout that the module lacks would silently be zeros.
         layout.check_same(&*self.layout()?)?;
         let mut parameters = Parameters::zeros(layout.clone());
         for found in self.tensors {

@@ -22,6 +22,7 @@ impl Path {
             }
             let is_last = at + 1 == self.0.len();
             name.push_str(match part.as_str() {
+                // Only in these layers: a module of a user's own may have a tensor with the name `gamma`.
                 "gamma" if is_last && is_normalization(container) => "weight",
                 "beta" if is_last && is_normalization(container) => "bias",
                 other => other,

@@ -79,9 +79,11 @@ impl BodyDecoder {
     ///
     /// [`EncodingError`], at the first piece that shows it; the decoder then stays failed.
     pub fn push(&mut self, piece: &[u8], sink: &mut dyn BodySink) -> Result<(), EncodingError> {
+        // Before anything else: the digest is of all bytes, header included, as they came.
         self.digest.update(piece);
         let result = self.try_push(piece, sink);
         if result.is_err() {
+            // What was handed on of this body is worth nothing, and a later piece must not continue it.
             self.phase = Phase::Failed;
         }
         result
@@ -118,6 +120,8 @@ impl BodyDecoder {
             Phase::Header(_) => return Err(SafetensorsError::Truncated { missing: 1 }.into()),
             Phase::Failed => return Err(SafetensorsError::failed_before().into()),
         };
+        // Before the digest: "ended early" says more than "is not the one that was sent", and both are true of such a
+        // body.
         let form = segments.finish()?;
         let found = self.digest.finish();
         if let Some(announced) = announced

@@ -50,7 +50,7 @@ impl Check {
     }
 }
 
-/// Puts the elements of a tensor together whose bytes come in several pieces, and checks them.
+/// Puts together the elements of a tensor whose bytes come in several pieces, and checks them.
 #[derive(Debug, Default)]
 pub(super) struct Elements {
     /// The bytes of an element whose end has not come yet.
@@ -105,6 +105,7 @@ impl Elements {
             }
         }
         let (elements, rest) = bytes.as_chunks();
+        // Pieces come as the network cuts them, and an element may be cut as well.
         self.bytes[..rest.len()].copy_from_slice(rest);
         // Set before the check, which may refuse and end everything.
         self.len = rest.len();

@@ -122,6 +122,7 @@ impl<'a> RangeEncoder<'a> {
         };
         // The last group of a tensor may be shorter; any other would get two scales.
         let is_cut = !range.len().is_multiple_of(GROUP) && end != form.uniform_end(range.start);
+        // A scale is of its whole group: half a group would get a scale that the other half does not fit.
         if encoder.encoding == Encoding::Int8 && (places.skip > 0 || is_cut) {
             let detail = format!(
                 "the block {range:?} cuts a group of {GROUP} values: in int8, blocks begin and end at a multiple of {GROUP} \
@@ -237,6 +238,7 @@ fn quantize(values: &[f32], out: &mut [i8]) -> f32 {
         largest.max(value.to_bits() & 0x7fff_ffff)
     });
     let scale = rounded_up(f32::from_bits(largest) / 127.0);
+    // A group of zeros, or of values so small that their scale is 0: a division by it would give NaN.
     if scale > 0.0 {
         for (out, value) in out.iter_mut().zip(values) {
             *out = (value / scale).round_ties_even() as i8;

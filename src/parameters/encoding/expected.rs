@@ -59,6 +59,7 @@ fn with_entries(expected: &BodyForm, header: &Metadata) -> Result<BodyForm, Enco
             return Err(SafetensorsError::Malformed(detail).into());
         };
         let limit = part.form.entries();
+        // A spool has set space aside for this many.
         if entries > limit {
             let found = entries;
             return Err(SafetensorsError::Entries { found, limit }.into());

@@ -191,7 +191,7 @@ impl Form {
         self.front() + section.start + section.kind.size() * (value - section.values.start) as u64
     }
 
-    /// The most bytes that a body of this form may have, with whatever an honest header has beside the names.
+    /// The most bytes that a body of this form may have, with all that an honest header has beside the names.
     pub fn longest_body(&self) -> u64 {
         self.bytes() + self.layout.header_limit() as u64
     }

@@ -1,7 +1,7 @@
 //! How values are stored in bytes, on the wire and in the spool: every encoding can be read block by block.
 //!
 //! The bytes of an encoded model or delta are its *payload*; a [`Form`] has the place of each tensor in it. A safetensors body carries the payload's tensors: [`BodyDecoder`] takes one in pieces, checks it as it passes, and
-//! hands the payload on in the form's own order, whatever the order of the body's tensors.
+//! hands the payload on in the form's own order, which need not be that of the body's tensors.
 
 mod body;
 mod check;

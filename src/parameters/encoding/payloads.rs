@@ -105,7 +105,7 @@ impl BodyForm {
         form::header_of(&parts)
     }
 
-    /// The most bytes that a body of this form may have, with whatever an honest header has beside the names.
+    /// The most bytes that a body of this form may have, with all that an honest header has beside the names.
     pub fn longest_body(&self) -> u64 {
         self.parts.iter().map(|part| part.form.longest_body()).sum()
     }

@@ -1,4 +1,4 @@
-//! Reads an encoded payload block by block, wherever its bytes are.
+//! Reads an encoded payload block by block, from memory or from a file.
 
 use std::{ops::Range, sync::Arc};
 
@@ -81,7 +81,7 @@ impl<S: PayloadSource> EncodedReader<S> {
         Ok([&head[..first_len], tail])
     }
 
-    /// Whether bytes in memory can be taken for values as they are. Of types with eight bytes that is not certain.
+    /// Whether bytes in memory can be used as values without a copy. For types with eight bytes that is not certain.
     fn is_aligned(&self, bytes: &[u8]) -> bool {
         self.form.dtype().size() <= 4 || bytemuck::try_cast_slice::<u8, u64>(bytes).is_ok()
     }

@@ -76,6 +76,7 @@ impl Segments {
                     check: Check::of(&entry),
                     name,
                 });
+            // An error and not ignored: the sender trained something that would silently be dropped.
             } else if !is_passed_over(&form, &name, info) {
                 return Err(LayoutError::Unexpected { name }.into());
             }

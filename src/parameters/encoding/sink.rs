@@ -44,6 +44,7 @@ pub struct MemorySink(Vec<u32>);
 
 impl BodySink for MemorySink {
     fn begin(&mut self, form: &BodyForm) -> Result<(), BlockError> {
+        // Words and not bytes: values of four bytes are then aligned, and are read in place.
         self.0 = vec![0; (form.stored_bytes() as usize).div_ceil(4)];
         Ok(())
     }

@@ -17,6 +17,7 @@ use crate::parameters::{Parameters, safetensors::check_finite};
 /// [`EncodingError::TooLong`] for a model whose indices don't fit 32 bits.
 pub fn encode_top_k(form: &Form, values: &mut Parameters) -> Result<Encoded, EncodingError> {
     form.layout().check_same(values.layout())?;
+    // Indices travel as u32. A larger one would be cut off and name another value.
     if u32::try_from(form.trainable()).is_err() {
         return Err(EncodingError::TooLong);
     }
@@ -88,6 +89,7 @@ fn take_largest(form: &Form, values: &mut [f32], mut cut: Cut) -> Taken {
         for value in &mut values[section] {
             let size = size_of_value(*value);
             let is_taken = size > cut.size || (size == cut.size && cut.equal > 0);
+            // A zero that is sent changes nothing, and costs eight bytes.
             if is_taken && size > 0 {
                 if size == cut.size {
                     cut.equal -= 1;
@@ -109,6 +111,7 @@ fn take_buffers(form: &Form, values: &mut [f32], words: &mut Vec<u32>) {
         if section.kind == Kind::F32 {
             let dense = &mut values[section.values.clone()];
             words.extend(dense.iter().map(|value| value.to_bits()));
+            // Buffers go out whole, so nothing of them is left for the next delta.
             dense.fill(0.0);
         }
     }

@@ -15,6 +15,7 @@ pub fn check_finite(layout: &Layout, values: &[f32]) -> Result<(), SafetensorsEr
         is_bad |= !value.is_finite();
     }
     if is_bad {
+        // Looked for only now: the name needs a second pass, and nearly all models need none.
         let name = layout.name_at(0, values, |value| !value.is_finite());
         return Err(SafetensorsError::NotFinite { name });
     }

@@ -24,6 +24,7 @@ impl HeaderReader {
         if let Some(bytes) = own.reduce(|sum, bytes| sum + bytes) {
             limits = HeaderLimits {
                 bytes,
+                // The length bounds all of these already: the expected layout decides afterwards what is right.
                 tensors: bytes,
                 name: bytes,
                 dimensions: bytes,
@@ -45,6 +46,7 @@ impl HeaderReader {
             return Ok(None);
         };
         let length = u64::from_le_bytes(*length);
+        // Before any byte of it is kept: a sender could otherwise announce, and then send, any number of them.
         self.limits.check_length(length)?;
         let end = LENGTH_BYTES + length as usize;
         self.take(piece, end);
@@ -53,6 +55,7 @@ impl HeaderReader {
         }
         let json = &self.bytes[LENGTH_BYTES..];
         self.limits.check(json)?;
+        // This also checks that the tensors follow each other without gaps or overlaps, which `Segments` relies on.
         serde_json::from_slice(json)
             .map(Some)
             .map_err(|error| SafetensorsError::Malformed(error.to_string()))

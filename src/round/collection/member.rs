@@ -32,7 +32,7 @@ pub(super) enum MemberProgress {
         worker: WorkerId,
         claim: Claim,
     },
-    /// Takes no further part: this refusal is the verdict on whatever it sends.
+    /// Takes no further part: this refusal is the verdict on all that it sends.
     Failed(Refusal),
 }
 

@@ -227,7 +227,7 @@ fn from_another(client: ClientId) -> Refusal {
     Refusal::new(RefusalKind::NotLeased, detail)
 }
 
-/// What is wrong with what a report says about itself, whatever the round.
+/// What is wrong with what a report says about itself, in any round.
 fn improper(client: ClientId, metadata: &ReportMetadata, partition: u64) -> Option<Refusal> {
     // Examples are the report's weight in the mean: a claim beyond the partition would buy influence.
     if metadata.examples == 0 || metadata.examples > partition {

@@ -122,7 +122,7 @@ impl Drop for Unfinished {
     fn drop(&mut self) {
         if !self.published {
             remove_tree(&self.path);
-            // Before the job's folder: one that is made again later is not taken for a durable one.
+            // Before the job's folder: one that is made again later must not count as durable.
             self.models.durable().remove(&self.job);
             // It stays if other versions are in it.
             let _ = fs::remove_dir(self.models.job(self.job));

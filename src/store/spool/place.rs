@@ -6,7 +6,7 @@ use super::{handles::Handles, rounds::Rounds};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct FileSpoolConfig {
-    /// How many stored reports are open at once, at most, whatever their number; at least 1. Uploads are open beside them.
+    /// The most stored reports that are open at once; at least 1. Uploads are open beside them.
     pub max_open: usize,
     /// After how many bytes of an upload they are brought to the disk, so that its end does not wait for all of them;
     /// 0: at its end alone.

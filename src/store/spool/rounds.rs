@@ -64,7 +64,7 @@ impl Rounds {
 
     /// Removes a file, and the folders that are empty then. A folder that is still in use is not empty, and stays.
     pub fn remove(&self, key: SpoolKey, file: &Path) {
-        // Before the file: a folder that is created later under this name is not taken for a durable one.
+        // Before the file: a folder that is created later under this name must not count as durable.
         self.durable().remove(&(key.job, key.round));
         let round = self.round(key.job, key.round);
         let removed = fs::remove_file(file)

@@ -45,6 +45,7 @@ pub(crate) fn header_of(parts: &[(&str, &Form)]) -> Vec<u8> {
         base += form.bytes();
     }
     text.push('}');
+    // The values then begin at a multiple of eight bytes in the file, so that other programs can map them as they are.
     while !text.len().is_multiple_of(LENGTH_BYTES) {
         text.push(' ');
     }

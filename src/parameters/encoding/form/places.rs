@@ -65,6 +65,7 @@ impl Form {
         let start = range.start - section.values.start;
         let end = range.end - section.values.start;
         let first_scale = (section.first + start / GROUP) as u64;
+        // The scale of the last group, also if the range ends inside of it.
         let last_scale = (section.first + end.div_ceil(GROUP)) as u64;
         Places {
             kind: Kind::Int8,
