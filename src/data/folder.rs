@@ -111,7 +111,6 @@ fn decode(split: &Path, classes: &[String]) -> Result<Vec<Decoded>, DataError> {
 
 /// Decodes all images, in this order, on as many threads as the machine has cores.
 fn decode_all(images: &ImageFolderDataset, paths: &[PathBuf]) -> Result<Vec<Decoded>, DataError> {
-    // One stretch for each thread, so that the results come together in the order of the paths.
     let threads = thread::available_parallelism().map_or(1, |count| count.get());
     // In parts that are joined in order: labels and indices must be the same on a machine with other cores.
     let per_thread = paths.len().div_ceil(threads).max(1);

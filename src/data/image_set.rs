@@ -64,7 +64,6 @@ impl ImageSet {
         let name = name.into();
         // From here on, each image has its label: transforms index the labels without a check.
         let expected = labels.len().checked_mul(shape.pixels());
-        // Checked once here, so that no access later can go beyond the pixels.
         if shape.pixels() == 0 || expected != Some(pixels.len()) {
             return Err(DataError::Inconsistent {
                 reason: format!(

@@ -105,7 +105,6 @@ impl Elements {
             }
         }
         let (elements, rest) = bytes.as_chunks();
-        // Pieces come as the network cuts them, and an element may be cut as well.
         self.bytes[..rest.len()].copy_from_slice(rest);
         // Set before the check, which may refuse and end everything.
         self.len = rest.len();

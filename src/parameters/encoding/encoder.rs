@@ -120,7 +120,6 @@ impl<'a> RangeEncoder<'a> {
             Kind::Bf16 => Encoding::Bf16,
             _ => Encoding::F32,
         };
-        // The last group of a tensor may be shorter; any other would get two scales.
         let is_cut = !range.len().is_multiple_of(GROUP) && end != form.uniform_end(range.start);
         // A scale is of its whole group: half a group would get a scale that the other half does not fit.
         if encoder.encoding == Encoding::Int8 && (places.skip > 0 || is_cut) {
