@@ -12,6 +12,7 @@ mod progress;
 
 use std::{
     fs::{self, File, TryLockError},
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
 
@@ -77,20 +78,33 @@ struct WorkFolder {
 
 impl WorkFolder {
     fn create(data_dir: &Path) -> Result<Self, DownloadError> {
+        let busy = || DownloadError::Busy {
+            folder: data_dir.to_owned(),
+        };
         let path = data_dir.join(WORK_FOLDER);
         fs::create_dir_all(&path).map_err(file_error("create", &path))?;
         let lock_path = path.join("lock");
         let lock = File::create(&lock_path).map_err(file_error("create", &lock_path))?;
         lock.try_lock().map_err(|error| match error {
-            TryLockError::WouldBlock => DownloadError::Busy {
-                folder: data_dir.to_owned(),
-            },
+            TryLockError::WouldBlock => busy(),
             TryLockError::Error(source) => file_error("lock", &lock_path)(source),
         })?;
+        // A download that was just ending may have removed the file between the two calls: its lock would keep nobody out.
+        if !is_at(&lock, &lock_path) {
+            return Err(busy());
+        }
         // What a download that was killed left behind.
         let _ = fs::remove_file(path.join("archive.tar.gz"));
         let _ = fs::remove_dir_all(path.join("unpacked"));
         Ok(Self { path, _lock: lock })
+    }
+}
+
+/// Whether this open file is the one at this path.
+fn is_at(file: &File, path: &Path) -> bool {
+    match (file.metadata(), fs::metadata(path)) {
+        (Ok(open), Ok(found)) => (open.dev(), open.ino()) == (found.dev(), found.ino()),
+        _ => false,
     }
 }
 

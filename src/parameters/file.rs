@@ -73,7 +73,7 @@ impl<'a> ModelFile<'a> {
     /// [`SafetensorsError::Malformed`], which says so if the file looks like one of PyTorch's own.
     pub fn parse(bytes: &'a [u8]) -> Result<Self, SafetensorsError> {
         // A zip, as `torch.save` writes, or a pickle, as it did before. Neither is ever opened: a pickle runs code.
-        let looks_like_pytorch = bytes.starts_with(b"PK") || bytes.starts_with(&[0x80]);
+        let looks_like_pytorch = bytes.starts_with(b"PK") || is_pickle(bytes);
         let malformed = |error: ::safetensors::SafeTensorError| {
             SafetensorsError::Malformed(if looks_like_pytorch {
                 "not a safetensors file, but what torch.save writes; write it with safetensors.torch.save_file instead"
@@ -197,6 +197,13 @@ impl FileTensor<'_> {
     }
 }
 
+/// Whether the bytes begin as a pickle does: the opcode of its protocol, and the protocol. The length of a safetensors
+/// header can begin with the same two bytes, but then has zeros.
+fn is_pickle(bytes: &[u8]) -> bool {
+    let is_length = bytes.get(4..LENGTH_BYTES) == Some(&[0; 4]);
+    matches!(bytes, [0x80, 2..=5, ..]) && !is_length
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -274,7 +281,9 @@ mod tests {
     fn what_can_not_be_read_says_what_it_is() {
         let problem = |bytes: &[u8]| read(bytes).unwrap_err().to_string();
         assert!(problem(b"PK\x03\x04 a zip of torch.save").contains("torch.save"));
-        assert!(problem(&[0x80, 2, 0, 0, 0, 0, 0, 0, 9, 9]).contains("torch.save"));
+        assert!(problem(b"\x80\x02}q\x00(X\x04\x00").contains("torch.save"));
+        // The length of a header, and a file that ends in it.
+        assert!(!problem(&[0x80, 2, 0, 0, 0, 0, 0, 0, 9, 9]).contains("torch.save"));
         assert!(problem(b"what is this file?").contains("not a safetensors file"));
         assert!(problem(&file("w", "I64", &[0; 32])).contains("\"w\" is I64"));
         let nan = [f32::NAN; 4].map(f32::to_le_bytes).concat();

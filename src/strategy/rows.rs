@@ -286,7 +286,7 @@ impl<'a> Rows<'a> {
         let mut start = self.range.start;
         while start < self.range.end {
             // An encoding may change its scale inside of a block; what is read at once has one scale.
-            let end = reader.uniform_end(start).min(self.range.end);
+            let end = reader.uniform_end(start).clamp(start + 1, self.range.end);
             match reader.block(start..end, &mut fetched[0]) {
                 Ok(block) => read(start - self.range.start, block),
                 Err(source) => return self.fail(self.unreadable(row, source)),

@@ -44,13 +44,12 @@ impl UniformSampler {
         }
         // Rounded up: a small fraction of few clients is then one client and not none, as in the paper's max(C * K,
         // 1).
-        let share = (self.fraction * available as f64).ceil() as usize;
+        let share = rounded_up(self.fraction * available as f64);
         let goal = round
             .goal
             .unwrap_or(share)
             .clamp(round.quorum.max(1), available);
-        let chosen =
-            ((goal as f64 * (1.0 + self.over_selection)).ceil() as usize).clamp(goal, available);
+        let chosen = rounded_up(goal as f64 * (1.0 + self.over_selection)).clamp(goal, available);
         // Keyed by the round, not carried on from the last one: a run that is repeated draws the same cohorts.
         let mut generator = round.rng(Purpose::Cohort, 0);
         let mut indices = index::sample(&mut generator, available, chosen).into_vec();
@@ -61,6 +60,17 @@ impl UniformSampler {
         plan.goal = goal;
         plan.quorum = round.quorum.max(1);
         Ok(plan)
+    }
+}
+
+/// A number of clients, rounded up.
+fn rounded_up(exact: f64) -> usize {
+    let nearest = exact.round();
+    // 0.07 * 100 is 7.000000000000001 in floating point: the error of a product is not one more client.
+    if (exact - nearest).abs() <= 4.0 * f64::EPSILON * nearest {
+        nearest as usize
+    } else {
+        exact.ceil() as usize
     }
 }
 
@@ -115,6 +125,28 @@ mod tests {
         .unwrap();
         assert_eq!((plan.goal, plan.members.len()), (10, 13));
         assert!(plan.clients().is_sorted());
+    }
+
+    #[test]
+    fn a_rounding_error_of_a_fraction_is_no_client() {
+        for (fraction, over_selection, goal, chosen) in [
+            (0.07, 0.0, 7, 7),
+            (0.55, 0.0, 55, 55),
+            (0.071, 0.0, 8, 8),
+            (0.5, 0.1, 50, 55),
+            (0.001, 0.0, 1, 1),
+        ] {
+            let sampler = UniformSampler {
+                fraction,
+                over_selection,
+            };
+            let plan = plan(sampler, 100, 1, 1).unwrap();
+            assert_eq!(
+                (plan.goal, plan.members.len()),
+                (goal, chosen),
+                "{fraction}"
+            );
+        }
     }
 
     #[test]

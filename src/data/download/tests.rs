@@ -84,6 +84,18 @@ fn failing(download: &Download) -> DownloadError {
 }
 
 #[test]
+fn a_lock_file_that_was_removed_is_not_the_one_at_its_path() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("lock");
+    let first = File::create(&path).unwrap();
+    assert!(is_at(&first, &path));
+    fs::remove_file(&path).unwrap();
+    assert!(!is_at(&first, &path));
+    let second = File::create(&path).unwrap();
+    assert!(!is_at(&first, &path) && is_at(&second, &path));
+}
+
+#[test]
 fn a_good_archive_becomes_a_dataset_over_http_and_from_a_file() {
     let bytes = good_archive();
     let (origin, server) = serve(ok(&bytes, bytes.len()));

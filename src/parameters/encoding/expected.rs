@@ -94,7 +94,8 @@ fn form_of_any(
         if is_scales || is_counter {
             continue;
         }
-        let role = role_of(roles.as_ref(), name, name);
+        // In the metadata a tensor has its whole name, with the payload's prefix.
+        let role = role_of(roles.as_ref(), &full_name, name);
         tensors.push((name.to_string(), info.shape.clone(), role));
     }
     Ok(Form::new(encoding, Layout::new(tensors)?, Roles::ALL))

@@ -6,7 +6,8 @@ use proptest::prelude::*;
 use super::*;
 use crate::parameters::{
     Block, BlockBuffer, BlockReader, DType, Digest, Layout, LayoutError, Parameters, PayloadSpec,
-    Role, Roles, safetensors::SafetensorsError,
+    Role, Roles,
+    safetensors::{self, SafetensorsError},
 };
 
 const DENSE: [Encoding; 4] = [Encoding::F32, Encoding::F16, Encoding::Bf16, Encoding::Int8];
@@ -483,6 +484,20 @@ fn three_payloads_of_three_types_come_back_from_one_body() {
         matches!(&error, EncodingError::Malformed(SafetensorsError::Dtype { name, .. }) if name == "masked/a"),
         "{error}"
     );
+}
+
+#[test]
+fn a_payload_of_any_layout_keeps_the_roles_of_its_tensors() {
+    let parameters = mixed(3);
+    for (name, prefix) in [("", ""), ("control", "control/")] {
+        let mut body = safetensors::header(parameters.layout(), prefix);
+        body.extend_from_slice(bytemuck::cast_slice(parameters.values()));
+        let mut decoder = BodyDecoder::any_payload(name, Encoding::F32);
+        decoder.push(&body, &mut MemorySink::default()).unwrap();
+        let form = decoder.finish(None).unwrap();
+        let found = form.parts()[0].form.layout().tensors();
+        assert_eq!(found, parameters.layout().tensors(), "{name:?}");
+    }
 }
 
 #[test]
