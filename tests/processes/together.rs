@@ -22,14 +22,15 @@ fn tasks(log: &[LoggedEvent]) -> (Timestamp, Timestamp) {
 fn jobs_that_share_workers_end_in_the_bytes_that_each_ends_in_alone() {
     // `top_k` keeps a residual for each client: a worker must not lose it when it trains the other job in between.
     let flags = [
-        "--clients 4 --goal 4 --min-updates 4 --rounds 12 --local-epochs 1 --lr 0.1 --seed 7 --encoding top_k:0.05",
-        "--clients 3 --goal 3 --min-updates 3 --rounds 12 --local-epochs 1 --lr 0.1 --seed 8 --encoding top_k:0.1 --partition dirichlet:0.5",
+        "--clients 4 --goal 4 --min-updates 4 --rounds 40 --local-epochs 1 --lr 0.1 --seed 7 --encoding top_k:0.05",
+        "--clients 3 --goal 3 --min-updates 3 --rounds 40 --local-epochs 1 --lr 0.1 --seed 8 --encoding top_k:0.1 --partition dirichlet:0.5",
     ];
     let deployment = Deployment::start();
+    // Before there are workers, so that both begin at the same moment, when the second worker comes.
+    let jobs = flags.map(|flags| deployment.submit(&format!("{flags} --min-workers 2")));
     let _first = deployment.worker("first");
     let mut second = deployment.start_worker("--name second --slots 2");
     second.err.until("registered");
-    let jobs = flags.map(|flags| deployment.submit(&format!("{flags} --min-workers 2")));
     let mut logs = Vec::new();
     for job in jobs {
         let (log, code) = deployment.watch(job).finish();
