@@ -31,6 +31,18 @@ macro_rules! id {
     };
 }
 
+/// A coordinator's identity: drawn at its first start, and kept with its state. "Job 1" of another coordinator is another job.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "http", derive(utoipa::ToSchema))]
+#[serde(transparent)]
+pub struct CoordinatorId(pub String);
+
+impl fmt::Display for CoordinatorId {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(formatter)
+    }
+}
+
 id!(
     /// One training run, numbered by the coordinator from 1.
     JobId(u64)

@@ -22,6 +22,7 @@ use super::{
 };
 use crate::{
     computing::Computing,
+    ids::CoordinatorId,
     job::{JobSpec, Settings},
     report::{MemorySpool, Spool},
     store::{LogFiles, MemoryModels, ModelStore},
@@ -99,6 +100,7 @@ impl CoordinatorBuilder {
             .spool
             .unwrap_or_else(|| Arc::new(MemorySpool::new(self.config.uploads.spool_bytes)));
         let coordinator = Coordinator(Arc::new(Shared {
+            identity: draw_identity(),
             // Without a permit no report could ever come in, so 0 counts as 1; here and in the next one.
             uploads: Semaphore::new(self.config.uploads.max.max(1)),
             batches: Arc::new(Semaphore::new(
@@ -154,4 +156,12 @@ async fn keep_time(shared: Weak<Shared>) {
         let wait = wait.clamp(Duration::from_millis(1), Duration::from_secs(1));
         let _ = tokio::time::timeout(wait, coordinator.0.rearm.notified()).await;
     }
+}
+
+/// A new coordinator's identity.
+fn draw_identity() -> CoordinatorId {
+    let mut bytes = [0; 16];
+    // Without randomness no worker can register either, and that is where it is told.
+    let _ = getrandom::fill(&mut bytes);
+    CoordinatorId(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }

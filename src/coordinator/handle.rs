@@ -18,7 +18,7 @@ use tokio::{
 use super::{clock::Clock, config::CoordinatorConfig, executor::Threads, state::State};
 use crate::{
     computing::Computing,
-    ids::Timestamp,
+    ids::{CoordinatorId, Timestamp},
     job::{JobSpec, Settings},
     protocol::DatasetInfo,
     report::Spool,
@@ -54,6 +54,7 @@ impl fmt::Debug for Coordinator {
 
 /// What all handles of one coordinator share. Beside `state` and the end, nothing of it changes after the start.
 pub(super) struct Shared {
+    pub identity: CoordinatorId,
     pub config: CoordinatorConfig,
     pub trainers: Arc<dyn TrainerFactory>,
     pub strategies: BTreeMap<String, StrategyFactory>,
@@ -79,6 +80,11 @@ pub(super) struct Shared {
 }
 
 impl Coordinator {
+    /// Which coordinator it is.
+    pub fn identity(&self) -> &CoordinatorId {
+        &self.0.identity
+    }
+
     /// Ends what computes here: jobs go no further, evaluations and folds under way are told to stop, and this waits for
     /// them, at most for `limit`. Returns whether they have ended. For the end of a process: while `exit` runs, no thread
     /// may compute any more.

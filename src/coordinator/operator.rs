@@ -113,6 +113,7 @@ impl Operator for Coordinator {
     fn health<'a>(&'a self) -> Answer<'a, Health> {
         let state = self.state();
         now(Ok(Health {
+            coordinator: self.0.identity.clone(),
             version: env!("CARGO_PKG_VERSION").to_string(),
             protocol: PROTOCOL,
             workers: state.roster.live_count(),

@@ -81,6 +81,7 @@ impl Coordinator {
         self.rearm(&mut state);
         Ok(Response::Registered(Registered {
             worker,
+            coordinator: self.0.identity.clone(),
             protocol,
             token,
             heartbeat_ms: self.0.config.workers.heartbeat.as_millis() as u64,

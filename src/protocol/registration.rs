@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use subtle::ConstantTimeEq;
 
 use super::{DatasetInfo, Hardware, OLDEST_PROTOCOL, PROTOCOL};
-use crate::ids::WorkerId;
+use crate::ids::{CoordinatorId, WorkerId};
 
 /// What a worker says about itself.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -75,8 +75,11 @@ impl Registration {
 #[cfg_attr(feature = "http", derive(utoipa::ToSchema))]
 #[non_exhaustive]
 pub struct Registered {
-    /// Its identity.
+    /// Its number.
     pub worker: WorkerId,
+    /// Who gave it; empty from a coordinator of version 0.1.
+    #[serde(default)]
+    pub coordinator: CoordinatorId,
     /// The version of the protocol that both speak from now on: the newest that both know.
     // A coordinator of protocol 1 does not say it.
     #[serde(default = "first_protocol")]

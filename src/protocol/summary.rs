@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Registration;
 use crate::{
-    ids::{JobId, ModelVersion, RoundId, Timestamp, WorkerId},
+    ids::{CoordinatorId, JobId, ModelVersion, RoundId, Timestamp, WorkerId},
     job::JobSpec,
     parameters::Digest,
     round::{Outcome, WorkerState},
@@ -76,6 +76,9 @@ pub struct WorkerSummary {
 #[cfg_attr(feature = "http", derive(utoipa::ToSchema))]
 #[non_exhaustive]
 pub struct Health {
+    /// Which coordinator it is; empty from one of version 0.1.
+    #[serde(default)]
+    pub coordinator: CoordinatorId,
     /// The version of the coordinator's program.
     pub version: String,
     /// The newest version of the protocol that it speaks.

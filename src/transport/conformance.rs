@@ -18,7 +18,7 @@ use super::{
     TransportError, stored_bytes,
 };
 use crate::{
-    ids::{ClientId, JobId, ModelVersion, RoundId, WorkerId},
+    ids::{ClientId, CoordinatorId, JobId, ModelVersion, RoundId, WorkerId},
     job::JobSpec,
     job::TrainingSettings,
     parameters::{
@@ -187,6 +187,7 @@ fn exchanges() -> Vec<(Request, Response)> {
         .capabilities
         .push("payload:control".to_string());
     let registered = Registered {
+        coordinator: CoordinatorId("5f0c".to_string()),
         worker: WorkerId(7),
         protocol: PROTOCOL,
         token: credentials().token,

@@ -39,7 +39,7 @@ use crate::{
         }))),
         ("least" = (value = json!({ "protocol": 2, "name": "lab-3" }))))),
     responses((status = 201, description = "Its number, its token and its intervals.", body = Registered,
-        example = json!({ "worker": 7, "protocol": 2, "token": "b1946ac9", "heartbeat_ms": 10000, "poll_ms": 30000 }))))]
+        example = json!({ "worker": 7, "coordinator": "0d9c5a", "protocol": 2, "token": "b1946ac9", "heartbeat_ms": 10000, "poll_ms": 30000 }))))]
 pub(super) async fn register(
     Registrant {
         exchange,

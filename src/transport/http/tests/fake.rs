@@ -9,7 +9,7 @@ use futures_util::{StreamExt, TryStreamExt, future::BoxFuture, stream};
 use tokio::sync::Semaphore;
 
 use crate::{
-    ids::{ClientId, JobId, ModelVersion, RoundId, Timestamp, WorkerId},
+    ids::{ClientId, CoordinatorId, JobId, ModelVersion, RoundId, Timestamp, WorkerId},
     job::{JobSpec, TrainingSettings},
     parameters::{
         BlockError, BodyDecoder, BodyForm, Digest, Encoded, Encoding, Form, Layout, MemoryBody,
@@ -451,6 +451,7 @@ impl Fake {
 
     pub fn state(&self) -> Health {
         Health {
+            coordinator: CoordinatorId("fake".to_string()),
             version: "0.1.0".to_string(),
             protocol: 1,
             workers: 2,
