@@ -176,6 +176,10 @@ impl JobProgress {
             JobEvent::DataResized { client, examples } => {
                 format!("client {client} now has {}", plural(examples, "example"))
             }
+            JobEvent::Resumed { downtime_ms } => format!(
+                "the coordinator is back after {} s, and the job goes on",
+                downtime_ms / 1000
+            ),
             JobEvent::Started { clients } => format!("started with {}", plural(clients, "client")),
             JobEvent::Dealt { round, examples } => format!(
                 "before round {round}: the data was dealt again, {} to {} examples a client",

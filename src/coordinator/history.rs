@@ -174,6 +174,7 @@ fn beside(event: &JobEvent) -> usize {
             measured(metrics) + reason.as_ref().map_or(0, String::len)
         }
         JobEvent::Started { .. }
+        | JobEvent::Resumed { .. }
         | JobEvent::Leased { .. }
         | JobEvent::DataResized { .. }
         | JobEvent::TaskIssued { .. }

@@ -8,6 +8,7 @@ mod verdicts;
 use std::collections::{BTreeMap, BTreeSet};
 
 use member::{Admitted, Member, MemberProgress};
+use serde::{Deserialize, Serialize};
 pub(super) use verdicts::{Offer, Verdict, late, not_leased};
 
 use super::failures::Failure;
@@ -18,7 +19,7 @@ use crate::{
 };
 
 /// A round that has been planned, open or closed.
-#[derive(Debug)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Collection {
     pub round: RoundId,
     pub version: ModelVersion,
@@ -210,6 +211,18 @@ impl Collection {
         }
         // After `set`: only a client that is pending gets into the new worker's `ready`.
         self.place(client, holder);
+    }
+
+    /// No upload is under way any more: the process that took them has ended. Their clients may report again.
+    pub fn end_uploads(&mut self) {
+        self.unneeded.clear();
+        for (upload, admitted) in std::mem::take(&mut self.uploads) {
+            let member = self.members.get(&admitted.client);
+            // Not one that was overtaken: its client may be accepted by now.
+            if member.is_some_and(|member| member.progress == MemberProgress::Uploading(upload)) {
+                self.set(admitted.client, MemberProgress::Pending);
+            }
+        }
     }
 
     fn set(&mut self, client: ClientId, state: MemberProgress) {

@@ -105,7 +105,7 @@ pub enum Response {
 }
 
 /// What a cohort member is told to do.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Task {
     /// The client to act for.
     pub client: ClientId,
@@ -118,7 +118,7 @@ pub struct Task {
 }
 
 /// The two kinds of task.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum TaskKind {
     /// Train on the client's partition and report.
     Train {
@@ -188,6 +188,11 @@ pub enum JobEvent {
     Waiting {
         /// What for, in words.
         reason: String,
+    },
+    /// The coordinator was away and is back, and the job goes on.
+    Resumed {
+        /// How long it was away, in milliseconds. Deadlines are later by as much.
+        downtime_ms: u64,
     },
     /// The clients are fixed, and the rounds begin.
     Started {

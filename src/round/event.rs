@@ -1,6 +1,8 @@
 //! What can happen to a job.
 
-use super::Evaluation;
+use serde::{Deserialize, Serialize};
+
+use super::{Command, Evaluation};
 use crate::{
     ids::{ClientId, ModelVersion, RequestId, RoundId, WorkerId},
     report::{Refusal, ReportMetadata},
@@ -8,7 +10,7 @@ use crate::{
 };
 
 /// A client, as the driver fixed it when the job started.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClientSpec {
     /// Number of examples in its partition. It changes with [`Event::Dealt`] and [`Event::DataResized`].
     pub examples: u64,
@@ -17,11 +19,19 @@ pub struct ClientSpec {
 }
 
 /// Something happened. Events with a `request` get exactly one [`super::Command::Respond`].
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum Event {
     /// Time passed: send it at [`super::RoundMachine::poll_deadline`].
     Tick,
+    /// The driver was away and is back: a process that recovered the machine from its journal. Commands that were under way
+    /// are given again, uploads that were under way have ended, and deadlines move by the time that it was away.
+    Resumed {
+        /// How long it was away, in milliseconds.
+        downtime_ms: u64,
+        /// Why the round that is open can't go on, if so: it is abandoned.
+        abandon: Option<String>,
+    },
     /// A worker that can train this job is there. `slots`: how many clients it trains at once, at least 1.
     WorkerJoined {
         /// The worker.
@@ -150,4 +160,15 @@ pub enum Event {
         /// Whom the reply goes to.
         request: RequestId,
     },
+}
+
+impl Event {
+    /// Whether this event, which led to these commands, left the machine as it was. A driver with a journal need not write it
+    /// down: most polls are of this kind.
+    pub fn changed_nothing(&self, commands: &[Command]) -> bool {
+        matches!(self, Self::TaskRequested { .. })
+            && commands
+                .iter()
+                .all(|command| matches!(command, Command::Respond { .. }))
+    }
 }

@@ -2,13 +2,15 @@
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
+
 use crate::{
     ids::{ClientId, WorkerId},
     words::{plural, without_numbers},
 };
 
 /// Why a client takes no further part in a round.
-#[derive(Debug)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Failure {
     /// The worker that acted for it, if any.
     pub worker: Option<WorkerId>,

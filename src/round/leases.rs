@@ -10,6 +10,7 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet};
 
 use load::Loads;
+use serde::{Deserialize, Serialize};
 
 use crate::ids::{ClientId, WorkerId};
 
@@ -25,7 +26,7 @@ pub fn first_holders(workers: &[(WorkerId, u32)], clients: usize) -> Vec<WorkerI
 }
 
 /// The leases of one job: each client has at most one worker, which is alive.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(super) struct Leases {
     holders: BTreeMap<ClientId, Option<WorkerId>>,
     workers: BTreeMap<WorkerId, Worker>,
@@ -41,7 +42,7 @@ pub(super) struct Leases {
 }
 
 /// A live worker.
-#[derive(Debug)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 struct Worker {
     slots: u32,
     clients: BTreeSet<ClientId>,

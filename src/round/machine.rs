@@ -29,7 +29,7 @@
 //!
 //! This file takes events in and hands commands out. What follows from an event is in the other files: [`workers`] (leases
 //! and tasks), [`reports`] (verdicts), [`rounds`] (when a round begins), [`commits`] (how it ends), [`evaluations`],
-//! [`ends`] (how the job ends), and [`status`] (the same in words).
+//! [`ends`] (how the job ends), [`resume`] (how it goes on after the driver was away), and [`status`] (the same in words).
 
 mod commits;
 mod config;
@@ -37,6 +37,7 @@ mod ends;
 mod evaluations;
 mod phase;
 mod reports;
+mod resume;
 mod rounds;
 mod status;
 mod workers;
@@ -50,6 +51,7 @@ use std::{
 pub(super) use commits::REMEMBERED_ROUNDS;
 pub use config::{EvaluationBy, MachineConfig};
 use phase::Phase;
+use serde::{Deserialize, Serialize};
 pub use status::RoundStatus;
 
 use super::{
@@ -63,7 +65,10 @@ use crate::{
 };
 
 /// One job's control plane. See the module's documentation for how to drive it.
-#[derive(Debug)]
+///
+/// It can be written down and read back (serde) once its commands are drained: what was written is what the next process goes on
+/// from, after [`Event::Resumed`]. The form is this crate's own, and [`SEMANTICS`](super::SEMANTICS) its number.
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct RoundMachine {
     config: MachineConfig,
     phase: Phase,
@@ -84,8 +89,11 @@ pub struct RoundMachine {
     evaluating: Option<Pending>,
     /// The versions whose turn comes after it, oldest first, each with the round that made it.
     to_evaluate: VecDeque<(ModelVersion, RoundId)>,
+    /// Empty between events.
+    #[serde(skip)]
     commands: VecDeque<Command>,
-    /// The live workers that can't train the job, in words.
+    /// The live workers that can't train the job, in words. The driver says it again.
+    #[serde(skip)]
     bystanders: String,
 }
 
@@ -165,7 +173,12 @@ impl RoundMachine {
     pub fn handle(&mut self, event: Event, now: Timestamp) {
         // Whatever comes after a deadline is late, even if the driver's tick is late, too. Workers are the exception: a
         // round that begins at this deadline needs to know first who joined and who was lost.
-        if !matches!(event, Event::WorkerJoined { .. } | Event::WorkerLost { .. }) {
+        // Another exception is the driver's return, which moves the deadlines.
+        let comes_first = matches!(
+            event,
+            Event::WorkerJoined { .. } | Event::WorkerLost { .. } | Event::Resumed { .. }
+        );
+        if !comes_first {
             self.check_deadlines(now);
         }
         self.take(event, now);
@@ -190,6 +203,10 @@ impl RoundMachine {
         match event {
             // `handle` checks the deadlines around every event. A tick is only there to make that happen in time.
             Event::Tick => {}
+            Event::Resumed {
+                downtime_ms,
+                abandon,
+            } => self.resumed(downtime_ms, abandon, now),
             Event::WorkerJoined {
                 worker,
                 slots,

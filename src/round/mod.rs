@@ -24,3 +24,7 @@ pub use event::{ClientSpec, Event};
 pub use leases::first_holders;
 pub use machine::{EvaluationBy, MachineConfig, RoundMachine, RoundStatus};
 pub use roster::{Roster, WorkerRecord, WorkerState};
+
+/// The number of what [`RoundMachine`] makes of its events. It changes with every change after which the same events could lead
+/// to another state, or after which a machine that was written down could not be read.
+pub const SEMANTICS: u32 = 1;

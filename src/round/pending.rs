@@ -2,11 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use serde::{Deserialize, Serialize};
+
 use super::Evaluation;
 use crate::ids::{ClientId, ModelVersion, RoundId, Timestamp, WorkerId};
 
 /// A version whose measurements are not all in.
-#[derive(Debug)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Pending {
     pub version: ModelVersion,
     /// The round that made it.
@@ -24,7 +26,7 @@ pub(super) struct Pending {
 }
 
 /// One client's part of the test split.
-#[derive(Debug)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 struct Share {
     number: u32,
     /// The worker that acts for the client.

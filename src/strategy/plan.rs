@@ -35,7 +35,7 @@ impl ClientInfo {
 }
 
 /// One member of a cohort.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Member {
     /// The client to train.
@@ -61,7 +61,7 @@ impl Member {
 }
 
 /// A strategy's decision for one round.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct RoundPlan {
     /// The cohort, in strictly rising order of clients.
@@ -112,7 +112,7 @@ impl RoundPlan {
 }
 
 /// What a strategy says of an aggregation, beside the model.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Aggregation {
     /// The clients whose reports are in the next model, in rising order.

@@ -1,5 +1,7 @@
 //! What a round knows of each client of its cohort.
 
+use serde::{Deserialize, Serialize};
+
 use crate::{
     ids::{ClientId, RequestId, WorkerId},
     report::Refusal,
@@ -7,7 +9,7 @@ use crate::{
 };
 
 /// A client of the cohort.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(super) struct Member {
     pub progress: MemberProgress,
     /// Number of examples in its partition in this round: a verdict must not change when the data is dealt again. It does if
@@ -22,7 +24,7 @@ pub(super) struct Member {
 }
 
 /// How far a client is with its report.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(super) enum MemberProgress {
     #[default]
     Pending,
@@ -47,7 +49,7 @@ impl MemberProgress {
 }
 
 /// An admitted upload.
-#[derive(Debug)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Admitted {
     pub client: ClientId,
     pub worker: WorkerId,
@@ -55,7 +57,7 @@ pub(super) struct Admitted {
 }
 
 /// What a report says of itself that the round's event log needs.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub(super) struct Claim {
     pub examples: u64,
     pub train_loss: Option<f64>,

@@ -6,10 +6,12 @@ use std::{
     collections::{BTreeMap, BTreeSet},
 };
 
+use serde::{Deserialize, Serialize};
+
 use crate::ids::WorkerId;
 
 /// The loads of the live workers, in order. Every step costs O(log workers).
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(super) struct Loads {
     present: BTreeMap<WorkerId, Load>,
     /// By the load that one more client would make.
@@ -19,7 +21,7 @@ pub(super) struct Loads {
 }
 
 /// Clients per slot of a worker; equal ones in order of registration.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 struct Load {
     clients: u64,
     slots: u32,

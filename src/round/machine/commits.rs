@@ -28,12 +28,7 @@ impl RoundMachine {
         current.close();
         // A quorum at the deadline is enough: stragglers must not cost the work of the others.
         if accepted >= quorum {
-            self.phase = Phase::Aggregating;
-            return self.commands.push_back(Command::Aggregate {
-                round: current.round,
-                base: current.version,
-                accepted: current.accepted(),
-            });
+            return self.aggregate();
         }
         // In this order: a round in which every client has answered is hopeless, too, and the first reason says more.
         let why = if outstanding == 0 {
@@ -48,6 +43,19 @@ impl RoundMachine {
             reason = format!("{reason}; {failures}");
         }
         self.abandon(reason, now);
+    }
+
+    /// Has the strategy fold the accepted reports.
+    pub(super) fn aggregate(&mut self) {
+        let Some(current) = &self.current else {
+            return;
+        };
+        self.phase = Phase::Aggregating;
+        self.commands.push_back(Command::Aggregate {
+            round: current.round,
+            base: current.version,
+            accepted: current.accepted(),
+        });
     }
 
     pub(super) fn aggregated(

@@ -1,9 +1,11 @@
 //! What a round machine is told about its job, once.
 
+use serde::{Deserialize, Serialize};
+
 use crate::{ids::RoundId, settings::RoundLimits};
 
 /// What a round machine needs to know of its job.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct MachineConfig {
     /// Number of rounds to commit.
     pub rounds: u32,
@@ -19,7 +21,7 @@ pub struct MachineConfig {
 }
 
 /// Who evaluates the versions of this job.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum EvaluationBy {
     /// The driver, on [`Command::Evaluate`](crate::round::Command::Evaluate).
     Driver,

@@ -1,9 +1,11 @@
 //! The phases of a job. Nothing here moves from one to the next.
 
+use serde::{Deserialize, Serialize};
+
 use crate::{ids::Timestamp, round::Outcome, strategy::Aggregation};
 
 /// The picture in [`super`] shows which phase follows which.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Phase {
     /// Until there are enough workers to begin with.
     Waiting { deadline: Timestamp },

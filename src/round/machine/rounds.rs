@@ -105,6 +105,11 @@ impl RoundMachine {
         // Before the plan, so that an attempt has a number of its own even if its plan fails: log, records and random
         // draws are keyed by it.
         self.round = self.round.next();
+        self.plan();
+    }
+
+    /// Has the strategy plan the round.
+    pub(super) fn plan(&mut self) {
         self.phase = Phase::Planning;
         let clients = self
             .available()
@@ -121,7 +126,7 @@ impl RoundMachine {
         });
     }
 
-    fn gather(&mut self, now: Timestamp) {
+    pub(super) fn gather(&mut self, now: Timestamp) {
         // The first deadline stays. Each worker that joins leads here, and workers that come and go must not put it
         // off forever.
         if matches!(self.phase, Phase::Gathering { .. }) {

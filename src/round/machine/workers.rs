@@ -55,19 +55,25 @@ impl RoundMachine {
         let moves = self.leases.join(worker, slots, replaces);
         self.apply(moves);
         match self.phase {
-            Phase::Waiting { .. }
-                if self.leases.workers().len() >= self.config.limits.min_workers as usize =>
-            {
-                self.phase = Phase::Preparing;
-                // A worker that joins while the data is dealt is not in this list. It gets clients with all others
-                // when `prepared` hands out the leases.
-                let workers = self.leases.workers().collect();
-                self.commands.push_back(Command::Prepare { workers });
-            }
+            Phase::Waiting { .. } if self.has_workers() => self.prepare(),
             // It may still be too few: then gathering goes on with the deadline that it had.
             Phase::Gathering { .. } => self.begin_round(now),
             _ => {}
         }
+    }
+
+    /// Whether there are enough workers to begin with.
+    pub(super) fn has_workers(&self) -> bool {
+        self.leases.workers().len() >= self.config.limits.min_workers as usize
+    }
+
+    /// Has the driver fix the clients.
+    pub(super) fn prepare(&mut self) {
+        self.phase = Phase::Preparing;
+        // A worker that joins while the data is dealt is not in this list. It gets clients with all others when
+        // `prepared` hands out the leases.
+        let workers = self.leases.workers().collect();
+        self.commands.push_back(Command::Prepare { workers });
     }
 
     /// Takes the new size of a worker's own data for its clients.

@@ -10,6 +10,7 @@
 
 mod checker;
 mod planted;
+mod replica;
 mod world;
 
 use std::{collections::BTreeSet, fmt, str::FromStr};
@@ -45,6 +46,9 @@ struct Seen {
     /// A task named the round whose commit folded its client.
     on_a_basis: bool,
     duplicates: u32,
+    restarted: u32,
+    /// Events after which a replay was compared with the live machine.
+    compared: u64,
     refused: BTreeSet<&'static str>,
 }
 
@@ -145,6 +149,58 @@ fn caught(bug: Bug) -> (u64, String) {
         }
     }
     panic!("200 seeds did not find {bug:?}")
+}
+
+/// Recovery from every prefix of a journal is the live machine, commands included; and a job that is recovered in the midst
+/// of anything keeps every invariant.
+#[test]
+fn a_replay_is_the_live_machine_after_every_event() {
+    const THREADS: u64 = 4;
+    let seeds: u64 = setting("FEDAVG_ROUND_SEEDS").unwrap_or(8000);
+    let mut all = Seen::default();
+    std::thread::scope(|scope| {
+        let mut parts = Vec::new();
+        for first in 0..THREADS {
+            parts.push(scope.spawn(move || replay(first, THREADS, seeds)));
+        }
+        for part in parts {
+            let seen = part.join().unwrap();
+            all.compared += seen.compared;
+            all.restarted += seen.restarted;
+            all.completed |= seen.completed;
+        }
+    });
+    println!("{} events, {} restarts", all.compared, all.restarted);
+    let is_whole = setting::<u64>("FEDAVG_ROUND_SEEDS").is_none();
+    assert!(
+        !is_whole || all.compared >= 1_000_000,
+        "{} events only",
+        all.compared
+    );
+    assert!(all.restarted > 0 && all.completed);
+}
+
+/// Plays every `step`th seed from `first` on, each event into a second machine, too.
+fn replay(first: u64, step: u64, seeds: u64) -> Seen {
+    let mut all = Seen::default();
+    for seed in (first..seeds).step_by(step as usize) {
+        let mut world = World::new(seed, true).with_replica();
+        match world.run(300) {
+            Ok(seen) => {
+                all.compared += seen.compared;
+                all.restarted += seen.restarted;
+                all.completed |= seen.completed;
+            }
+            Err(violation) => {
+                let from = world.trace.len().saturating_sub(60);
+                panic!(
+                    "{violation}\n\n{}\n\nseed {seed}",
+                    world.trace[from..].join("\n")
+                );
+            }
+        }
+    }
+    all
 }
 
 #[test]

@@ -210,6 +210,32 @@ impl Checker {
         }
     }
 
+    /// The driver's process ended in this phase, and the next one has the machine.
+    pub fn restarted(&mut self, phase: &str, downtime_ms: u64) {
+        self.seen.restarted += 1;
+        self.uploads.clear();
+        self.idle.clear();
+        (self.plan, self.aggregated, self.published) = (None, None, None);
+        for round in self.rounds.values_mut() {
+            round.uploading.clear();
+            round.deadline = round.deadline + Duration::from_millis(downtime_ms);
+        }
+        // The same command comes once more.
+        match phase {
+            "planning" => {
+                self.settled = self.config.deals.then_some(self.last_round);
+                self.last_round = RoundId(self.last_round.0 - 1);
+                self.planning = false;
+            }
+            "aggregating" | "publishing" => {
+                if let Some(round) = self.rounds.get_mut(&self.last_round) {
+                    round.open = true;
+                }
+            }
+            _ => {}
+        }
+    }
+
     pub fn ask(&mut self, request: RequestId, asked: Asked) {
         self.asked.insert(request, asked);
     }

@@ -12,6 +12,7 @@ use super::{
     Seen,
     checker::{Asked, Checker, Offered},
     planted::{Bug, Planted},
+    replica::Replica,
 };
 use crate::{
     ids::{ClientId, ModelVersion, RequestId, RoundId, Timestamp, WorkerId},
@@ -58,6 +59,9 @@ enum Flight {
 pub struct World {
     machine: RoundMachine,
     planted: Planted,
+    replica: Option<Replica>,
+    /// The event that the machine has just taken.
+    taken: Option<Event>,
     checker: Checker,
     rng: ChaCha8Rng,
     habits: Habits,
@@ -122,6 +126,8 @@ impl World {
         Self {
             machine: RoundMachine::new(config.clone(), Timestamp(0)),
             planted: Planted::default(),
+            replica: None,
+            taken: None,
             checker: Checker::new(config),
             rng,
             habits,
@@ -141,13 +147,19 @@ impl World {
         }
     }
 
-    /// Plays this many random events, then drives the job fairly to its end.
+    /// With a second machine that gets what a journal has.
+    pub fn with_replica(mut self) -> Self {
+        self.replica = Some(Replica::new(&self.machine));
+        self
+    }
+
     /// With a bug between the driver and the machine.
     pub fn with_bug(mut self, bug: Bug) -> Self {
         self.planted.bug = Some(bug);
         self
     }
 
+    /// Plays this many random events, then drives the job fairly to its end.
     pub fn run(&mut self, events: u32) -> Result<Seen, String> {
         self.drain()?;
         for _ in 0..self.limits.min_workers {
@@ -157,12 +169,16 @@ impl World {
             self.now = self.now + Duration::from_millis(self.rng.random_range(0..1500));
             if self.habits.cancel_at == Some(step) {
                 self.cancel()?
+            } else if self.replica.is_some() && self.chance(2) {
+                self.restart()?
             } else {
                 self.act()?
             }
         }
         self.finish()?;
-        Ok(self.checker.seen.clone())
+        let mut seen = self.checker.seen.clone();
+        seen.compared = self.replica.as_ref().map_or(0, |replica| replica.compared);
+        Ok(seen)
     }
 
     fn chance(&mut self, percent: u32) -> bool {
@@ -217,6 +233,27 @@ impl World {
         }
     }
 
+    /// The driver's process ends, and the next one goes on from the journal.
+    fn restart(&mut self) -> Step {
+        let Some(replica) = &self.replica else {
+            return Ok(());
+        };
+        self.machine = replica.recovered();
+        // The work and the uploads that were under way are lost.
+        self.flights.clear();
+        self.stale.clear();
+        self.uploads.clear();
+        let downtime_ms = self.rng.random_range(0..200_000);
+        self.now = self.now + Duration::from_millis(downtime_ms);
+        let abandon = self.chance(20).then(|| "upgraded".to_string());
+        let phase = self.machine.status().phase;
+        self.checker.restarted(phase, downtime_ms);
+        self.feed(Event::Resumed {
+            downtime_ms,
+            abandon,
+        })
+    }
+
     fn cancel(&mut self) -> Step {
         let request = self.request(Asked::Cancel);
         self.feed(Event::Cancelled { request })
@@ -253,13 +290,29 @@ impl World {
         }
         self.checker.event(&event, self.now);
         let event = self.planted.event(event, self.machine.status().version);
+        self.taken = Some(event.clone());
         self.machine.handle(event, self.now);
         Ok(())
     }
 
+    /// Shows what happened to the second machine, if there is one.
+    fn replicate(&mut self, commands: &[Command]) -> Step {
+        match (self.taken.take(), &mut self.replica) {
+            (Some(event), Some(replica)) => {
+                replica.follow(&event, self.now, commands, &self.machine)
+            }
+            _ => Ok(()),
+        }
+    }
+
     fn drain(&mut self) -> Result<Vec<(RequestId, Response)>, String> {
         let mut answers = Vec::new();
+        let mut commands = Vec::new();
         while let Some(command) = self.machine.poll_command() {
+            commands.push(command);
+        }
+        self.replicate(&commands)?;
+        for command in commands {
             let command = self.planted.command(command);
             if self.tracing {
                 self.trace.push(format!("    -> {command:?}"));

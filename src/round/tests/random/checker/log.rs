@@ -8,6 +8,7 @@ impl Checker {
             JobEvent::Waiting { .. }
             | JobEvent::WorkerPassedOver { .. }
             | JobEvent::WorkerReturned { .. }
+            | JobEvent::Resumed { .. }
             | JobEvent::Started { .. }
             | JobEvent::ReportRefused { .. } => {}
             JobEvent::Dealt { round, examples } => {

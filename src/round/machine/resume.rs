@@ -1,0 +1,92 @@
+//! How a job goes on in a process that recovered its machine.
+//!
+//! What was under way in the process before is lost: the work of commands, and uploads. What the machine has decided is
+//! not. So commands are given again, each from the beginning, and lead to the same end: a plan, a fold and an evaluation are
+//! functions of what is kept.
+
+use std::time::Duration;
+
+use super::{Phase, RoundMachine};
+use crate::{
+    ids::{RoundId, Timestamp},
+    round::{Command, JobEvent},
+};
+
+impl RoundMachine {
+    pub(super) fn resumed(&mut self, downtime_ms: u64, abandon: Option<String>, now: Timestamp) {
+        if self.outcome().is_some() {
+            return;
+        }
+        self.log(JobEvent::Resumed { downtime_ms });
+        self.move_deadlines(Duration::from_millis(downtime_ms));
+        for collection in self.current.iter_mut().chain(&mut self.closed) {
+            collection.end_uploads();
+        }
+        // Before the rounds go on: a round that begins may have to wait for it.
+        if let Some(pending) = &self.evaluating
+            && pending.deadline.is_none()
+        {
+            let version = pending.version;
+            self.commands.push_back(Command::Evaluate { version });
+        }
+        match abandon {
+            Some(reason) if self.has_open_round() => self.abandon(reason, now),
+            _ => self.repeat_command(now),
+        }
+    }
+
+    /// Nothing was done while the driver was away, so that time counts for no deadline.
+    fn move_deadlines(&mut self, downtime: Duration) {
+        match &mut self.phase {
+            Phase::Waiting { deadline } | Phase::Gathering { deadline } => {
+                *deadline = *deadline + downtime;
+            }
+            _ => {}
+        }
+        if let Some(current) = &mut self.current {
+            current.deadline = current.deadline + downtime;
+        }
+        if let Some(pending) = &mut self.evaluating {
+            pending.deadline = pending.deadline.map(|deadline| deadline + downtime);
+        }
+    }
+
+    /// Whether a round has been planned and has not ended.
+    fn has_open_round(&self) -> bool {
+        self.current.is_some()
+    }
+
+    /// Gives the command again that the phase waits for.
+    fn repeat_command(&mut self, now: Timestamp) {
+        match self.phase {
+            // Workers were lost while the data was dealt the first time.
+            Phase::Preparing if !self.has_workers() => {
+                let timeout = Duration::from_secs(self.config.limits.start_timeout);
+                self.phase = Phase::Waiting {
+                    deadline: now + timeout,
+                };
+                self.log_waiting();
+            }
+            Phase::Preparing => self.prepare(),
+            Phase::Dealing => {
+                let round = self.round.next();
+                self.commands.push_back(Command::Deal { round });
+            }
+            // Workers were lost while it was planned the first time. Nobody has seen the round's number yet.
+            Phase::Planning if self.leases.held() < self.quorum() => {
+                self.round = RoundId(self.round.0.saturating_sub(1));
+                self.gather(now);
+            }
+            Phase::Planning => self.plan(),
+            // The aggregate was not stored yet, or nobody knows whether it was. The same reports make the same one.
+            Phase::Aggregating | Phase::Publishing { .. } => self.aggregate(),
+            // These wait for workers, for a deadline, or for an evaluation.
+            Phase::Waiting { .. }
+            | Phase::Gathering { .. }
+            | Phase::CatchingUp
+            | Phase::Collecting
+            | Phase::Finishing
+            | Phase::Ended(_) => {}
+        }
+    }
+}
