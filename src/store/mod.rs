@@ -6,6 +6,7 @@
 #[cfg(any(test, feature = "testing"))]
 pub mod conformance;
 mod folder;
+pub mod journal;
 mod log;
 mod memory;
 mod models;
@@ -16,6 +17,9 @@ mod tests;
 use std::{collections::BTreeMap, sync::Arc};
 
 pub use folder::DataFolder;
+#[cfg(feature = "sqlite")]
+pub use journal::SqliteJournal;
+pub use journal::{Journal, MemoryJournal};
 pub use log::LogFiles;
 pub(crate) use log::{LogEntry, LogPage, WindowedLog};
 pub use memory::MemoryModels;

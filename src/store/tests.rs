@@ -2,6 +2,7 @@
 
 mod fold;
 mod folder;
+mod journal;
 mod log;
 mod models;
 mod spool;
