@@ -13,11 +13,11 @@ use super::{
 use crate::{
     backend::DeviceSpec,
     coordinator::{
-        Coordinator, CoordinatorConfig, JobLimits, RegistrationLimits, UploadLimits, WorkerLimits,
+        Coordinator, CoordinatorBuilder, CoordinatorConfig, JobLimits, RegistrationLimits, UploadLimits, WorkerLimits,
     },
     parameters::HeaderLimits,
     protocol::Token,
-    store::{DataFolder, FileModels, FileSpool, FileSpoolConfig, LogFiles},
+    store::{DataFolder, FileModels, FileSpool, FileSpoolConfig, SqliteJournal},
     transport::http::{
         BindError, RouterConfig, ServerConfig, check_bind, listen, no_such_path, router, serve,
     },
@@ -63,11 +63,11 @@ pub struct CoordinatorArgs {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Storage")]
 pub struct StorageArgs {
-    /// The folder for reports, models and long logs, of this coordinator alone. Jobs end with their coordinator, so what an
-    /// earlier one left in the folder is removed [default: fedavg/coordinator-PORT in your data folder]
+    /// The folder for all that this coordinator knows: jobs, workers, reports, models, logs. It goes on with what it finds there,
+    /// whatever ended it before [default: fedavg/coordinator-PORT in your data folder]
     #[arg(long, value_name = "DIR")]
     pub state_dir: Option<PathBuf>,
-    /// Keep reports and models in memory instead of files. Long logs are in temporary files
+    /// Keep everything in memory: jobs end with this coordinator. Long logs are in temporary files
     #[arg(long, conflicts_with = "state_dir")]
     pub in_memory: bool,
     /// The most report files that are open at once
@@ -99,6 +99,23 @@ impl StorageArgs {
         folder
             .map(Some)
             .map_err(|error| Failure::because("can't keep reports and models", error))
+    }
+
+    /// Goes on with what is in the folder.
+    fn recover(
+        &self,
+        builder: CoordinatorBuilder,
+        folder: Arc<DataFolder>,
+    ) -> Result<Coordinator, Failure> {
+        let what = format!("can't go on with what is in {}", folder.path().display());
+        let journal = SqliteJournal::open(folder.clone());
+        let journal = journal.map_err(|error| Failure::because(&what, error))?;
+        tracing::info!(folder = %folder.path().display(), "jobs, reports and models are kept in files");
+        builder
+            .spool(Arc::new(FileSpool::new(folder.clone(), self.spool())))
+            .models(Arc::new(FileModels::new(folder.clone())))
+            .recover(Arc::new(journal))
+            .map_err(|error| Failure::because(&what, error))
     }
 
     fn spool(&self) -> FileSpoolConfig {
@@ -156,11 +173,11 @@ pub struct LimitArgs {
     /// The most jobs that wait their turn
     #[arg(long, value_name = "N", default_value = "100", value_parser = at_least_one)]
     pub max_queued: usize,
-    /// How many ended jobs are kept, each with its final model
+    /// How many ended jobs are kept, each with its records, its log and its final model
     #[arg(long, value_name = "N", default_value = "16")]
     pub keep_jobs: usize,
-    /// Bytes of a job's event log that are in memory, and as many of its records of rounds; older ones are in files of the
-    /// state folder, or with --in-memory in temporary ones (TMPDIR). Nothing is dropped before the job is
+    /// Bytes of a job's event log that are in memory, and as many of its records of rounds; all are in the state folder, or with
+    /// --in-memory the older ones in temporary files (TMPDIR). Nothing is dropped before the job is
     #[arg(long, value_name = "BYTES", default_value = "1MiB", value_parser = bytes)]
     pub log_window: u64,
     /// How many threads average the reports; 0: one per core
@@ -207,24 +224,18 @@ impl CoordinatorArgs {
         let config = self.limits.coordinator(token.clone())?;
         // It evaluates on the CPU alone, so that its machine needs no GPU.
         let trainers = self.trainers.trainers(&[DeviceSpec::Cpu])?;
-        // Last of what can fail on arguments: it removes what an earlier coordinator left there, which a mistyped flag
-        // must not do.
+        // Last of what can fail on arguments: a mistyped flag must not make a folder.
         let folder = self.storage.folder(bind)?;
         block_on(async {
             let interrupt = Interrupt::listen()?;
             // Reads the datasets that are here.
             let coordinator = tokio::task::block_in_place(|| {
-                let mut builder = Coordinator::builder(trainers).config(config);
-                if let Some(folder) = folder {
-                    tracing::info!(folder = %folder.path().display(), "reports and models are kept in files");
-                    let spool = FileSpool::new(folder.clone(), self.storage.spool());
-                    builder = builder
-                        .spool(Arc::new(spool))
-                        .models(Arc::new(FileModels::new(folder.clone())))
-                        .logs(LogFiles::new(folder));
+                let builder = Coordinator::builder(trainers).config(config);
+                match folder {
+                    Some(folder) => self.storage.recover(builder, folder),
+                    None => Ok(builder.start()),
                 }
-                builder.start()
-            });
+            })?;
             let listener = listen(bind, token.as_ref()).await.map_err(bind_failure)?;
             let address = listener.local_addr();
             let address = address.map_err(|error| Failure::because("can't serve", error))?;

@@ -9,7 +9,7 @@ use std::{
 
 use tokio::{
     runtime::Handle,
-    sync::{Notify, Semaphore},
+    sync::{Notify, Semaphore, mpsc},
 };
 
 use super::{
@@ -17,15 +17,16 @@ use super::{
     config::CoordinatorConfig,
     executor::Threads,
     handle::{Coordinator, Shared, StrategyFactory, strategy_factory},
+    journaling::{Effect, Effects, carry_out_effects},
+    recovery::{Beginning, RecoveryError},
     state::State,
     upload,
 };
 use crate::{
     computing::Computing,
-    ids::CoordinatorId,
     job::{JobSpec, Settings},
     report::{MemorySpool, Spool},
-    store::{LogFiles, MemoryModels, ModelStore},
+    store::{Journal, LogFiles, LogPlace, MemoryModels, ModelStore, journal::Pending},
     strategy::{FederatedStrategy, StrategyError},
     worker::TrainerFactory,
 };
@@ -37,7 +38,7 @@ pub struct CoordinatorBuilder {
     strategies: BTreeMap<String, StrategyFactory>,
     spool: Option<Arc<dyn Spool>>,
     models: Arc<dyn ModelStore>,
-    logs: LogFiles,
+    logs: LogPlace,
 }
 
 impl fmt::Debug for CoordinatorBuilder {
@@ -72,7 +73,7 @@ impl CoordinatorBuilder {
     /// Another place for what logs and records do not have in memory than files without a name in the system's folder for
     /// temporary files.
     pub fn logs(mut self, logs: LogFiles) -> Self {
-        self.logs = logs;
+        self.logs = LogPlace::Files(logs);
         self
     }
 
@@ -88,19 +89,61 @@ impl CoordinatorBuilder {
         self
     }
 
-    /// Starts it, on the tokio runtime that this is called in.
+    /// Starts a coordinator whose jobs end with it, on the tokio runtime that this is called in. What an earlier one left in the
+    /// places for reports, models and logs is removed.
     ///
     /// # Panics
     ///
     /// Outside of a tokio runtime.
     pub fn start(self) -> Coordinator {
+        if let LogPlace::Files(files) = &self.logs {
+            warn(files.clear());
+        }
+        let coordinator = self.build(None, Beginning::default());
+        warn(coordinator.0.models.retain(&|_, _| false));
+        warn(coordinator.0.spool.retain(&|_| false));
+        coordinator.run(None);
+        coordinator
+    }
+
+    /// Starts a coordinator that goes on where the one before ended, whatever ended it, on the tokio runtime that this is called
+    /// in. The places for reports and models must be the same as before. What nobody knows of in them is removed.
+    ///
+    /// It reads files, and so may wait for a disk.
+    ///
+    /// # Errors
+    ///
+    /// [`RecoveryError`] if the journal can't be read. A job that can't go on fails, and the others go on.
+    ///
+    /// # Panics
+    ///
+    /// Outside of a tokio runtime.
+    pub fn recover(mut self, journal: Arc<dyn Journal>) -> Result<Coordinator, RecoveryError> {
+        let beginning = Beginning::read(&*journal)?;
+        let (effects, due) = mpsc::unbounded_channel();
+        self.logs = LogPlace::Journal(journal.clone());
+        let coordinator = self.build(Some((journal, effects)), beginning);
+        coordinator.recover()?;
+        coordinator.run(Some(due));
+        Ok(coordinator)
+    }
+
+    fn build(
+        self,
+        journal: Option<(Arc<dyn Journal>, Effects)>,
+        beginning: Beginning,
+    ) -> Coordinator {
         let expiry = self.config.workers.expiry;
         let remembered = self.config.workers.keep;
         let spool = self
             .spool
             .unwrap_or_else(|| Arc::new(MemorySpool::new(self.config.uploads.spool_bytes)));
-        let coordinator = Coordinator(Arc::new(Shared {
-            identity: draw_identity(),
+        let (journal, effects) = journal.unzip();
+        Coordinator(Arc::new(Shared {
+            identity: beginning.identity,
+            term: beginning.term,
+            journal,
+            effects,
             // Without a permit no report could ever come in, so 0 counts as 1; here and in the next one.
             uploads: Semaphore::new(self.config.uploads.max.max(1)),
             batches: Arc::new(Semaphore::new(
@@ -116,15 +159,30 @@ impl CoordinatorBuilder {
             spool,
             models: self.models,
             logs: self.logs,
-            clock: Clock::start(),
+            clock: Clock::start(beginning.time),
             state: Mutex::new(State::new(expiry, remembered)),
             rearm: Notify::new(),
             computing: Computing::default(),
             stopped: AtomicBool::new(false),
-        }));
-        // A weak reference: a strong one would keep the coordinator and its models as long as the runtime.
-        tokio::spawn(keep_time(Arc::downgrade(&coordinator.0)));
-        coordinator
+        }))
+    }
+}
+
+/// What can't be removed takes space, and harms nothing else.
+fn warn<E: fmt::Display>(removed: Result<(), E>) {
+    if let Err(error) = removed {
+        tracing::warn!(%error, "what an earlier coordinator left stays behind");
+    }
+}
+
+impl Coordinator {
+    /// Starts what goes on by itself.
+    fn run(&self, effects: Option<mpsc::UnboundedReceiver<(Pending, Effect)>>) {
+        // Weak references: strong ones would keep the coordinator and its models as long as the runtime.
+        tokio::spawn(keep_time(Arc::downgrade(&self.0)));
+        if let Some(effects) = effects {
+            tokio::spawn(carry_out_effects(Arc::downgrade(&self.0), effects));
+        }
     }
 }
 
@@ -137,7 +195,7 @@ impl Coordinator {
             strategies: BTreeMap::new(),
             spool: None,
             models: Arc::new(MemoryModels),
-            logs: LogFiles::temporary(),
+            logs: LogPlace::Files(LogFiles::temporary()),
         }
     }
 }
@@ -149,6 +207,9 @@ async fn keep_time(shared: Weak<Shared>) {
             return;
         };
         let next = coordinator.tick();
+        if let Some(journal) = &coordinator.0.journal {
+            journal.note_time(coordinator.now());
+        }
         let wait = next.map_or(Duration::from_secs(1), |next| next.since(coordinator.now()));
         // At most a second: this holds the coordinator while it waits, and one without other holders must be dropped. At
         // least a millisecond: after `stop` no event is taken, so a deadline that is due stays due, and the loop would
@@ -156,12 +217,4 @@ async fn keep_time(shared: Weak<Shared>) {
         let wait = wait.clamp(Duration::from_millis(1), Duration::from_secs(1));
         let _ = tokio::time::timeout(wait, coordinator.0.rearm.notified()).await;
     }
-}
-
-/// A new coordinator's identity.
-fn draw_identity() -> CoordinatorId {
-    let mut bytes = [0; 16];
-    // Without randomness no worker can register either, and that is where it is told.
-    let _ = getrandom::fill(&mut bytes);
-    CoordinatorId(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }

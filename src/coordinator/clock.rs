@@ -11,14 +11,15 @@ pub(super) struct Clock {
 }
 
 impl Clock {
-    pub fn start() -> Self {
+    /// A clock that begins at this moment, and not before `earliest`: an earlier process has counted up to there.
+    pub fn start(earliest: Timestamp) -> Self {
         let origin = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             // A clock before 1970 counts as 1970: a wrong date is no reason not to start, since only differences
             // decide.
             .unwrap_or_default();
         Self {
-            origin: origin.as_millis() as u64,
+            origin: (origin.as_millis() as u64).max(earliest.0),
             start: Instant::now(),
         }
     }

@@ -5,18 +5,27 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
-    sync::{Arc, atomic::Ordering},
+    sync::atomic::Ordering,
 };
 
+use serde::Serialize;
+
 use super::{
-    capacity::Host, deal::Deal, handle::Coordinator, job::Job, needs::Needs,
-    prepare::local_examples, state::State,
+    capacity::Host,
+    deal::Deal,
+    facts::{JOB, VERSION, json},
+    handle::Coordinator,
+    history::ROUNDS,
+    job::Job,
+    journaling::Effect,
+    prepare::local_examples,
+    state::State,
 };
 use crate::{
     ids::{JobId, RoundId, Timestamp, WorkerId},
-    parameters::BodyForm,
     report::{Refusal, RefusalKind},
-    round::{Command, Event, JobEvent, MachineConfig, Response, RoundMachine},
+    round::{Command, Event, JobEvent, MachineConfig, Response, RoundMachine, SEMANTICS},
+    store::journal::{Batch, Body, Fact, Record, Stream},
     strategy::RoundPlan,
 };
 
@@ -28,14 +37,7 @@ impl Coordinator {
         if self.0.stopped.load(Ordering::Relaxed) {
             return None;
         }
-        let now = self.now();
-        state
-            .jobs
-            .get_mut(&job)?
-            .machine
-            .as_mut()?
-            .handle(event, now);
-        let response = self.drain(state, job);
+        let response = self.take_events(state, job, event);
         self.rearm(state);
         response
     }
@@ -50,7 +52,11 @@ impl Coordinator {
         let now = self.now();
         let mut state = self.state();
         // Workers first: if a round ends at the same moment, the next one begins with the leases as they are now.
-        for worker in state.expire(now) {
+        let lost = state.expire(now);
+        if !lost.is_empty() {
+            self.write_workers(&mut state, &lost);
+        }
+        for worker in lost {
             tracing::warn!(%worker, "worker lost: it has been silent for longer than --worker-expiry");
             self.worker_lost(&mut state, worker);
         }
@@ -89,9 +95,20 @@ impl Coordinator {
             machine.begin(&workers, now);
             job.machine = Some(machine);
             state.turns.start(id, job.spec.priority);
-            self.drain(state, id);
+            self.begin(state, id);
         }
         self.rearm(state);
+    }
+
+    /// Writes a job's new machine down, and carries out its first commands.
+    fn begin(&self, state: &mut State, id: JobId) {
+        let mut step = Step::default();
+        let commands = drained(state, id);
+        for command in commands {
+            self.carry_out(state, id, command, &mut step);
+        }
+        self.write_step(state, id, &mut step, true);
+        self.go_on(state, id, step);
     }
 
     /// Takes a job out of the queue without running it, so that it can be cancelled.
@@ -100,6 +117,7 @@ impl Coordinator {
         if job.machine.is_none() {
             job.machine = Some(RoundMachine::new(machine_config(job), self.now()));
             state.queue.retain(|queued| *queued != id);
+            self.begin(state, id);
         }
         Ok(())
     }
@@ -112,7 +130,7 @@ impl Coordinator {
     }
 
     /// Offers a worker to a job that runs.
-    fn offer(&self, state: &mut State, id: JobId, worker: WorkerId) {
+    pub(super) fn offer(&self, state: &mut State, id: JobId, worker: WorkerId) {
         let (Some(job), Some(record)) = (state.jobs.get(&id), state.roster.find(worker)) else {
             return;
         };
@@ -154,6 +172,7 @@ impl Coordinator {
             tracing::warn!(job = %id, %worker, lacks, "a worker gets no tasks of this job");
             job.record(JobEvent::WorkerPassedOver { worker, lacks }, now);
         }
+        self.append_history(state, id);
     }
 
     /// Takes up the plan of the round that begins. Workers that lack what it needs give their clients to those that do not.
@@ -161,15 +180,11 @@ impl Coordinator {
         let Some(job) = state.jobs.get_mut(&id) else {
             return;
         };
-        job.local_epochs = plan.training.local_epochs;
-        job.report_form = Arc::new(BodyForm::of(&plan.expects, &job.layout));
-        job.plan = Some(Arc::new(plan.clone()));
-        let needs = Needs::of_plan(job.spec.encoding, plan);
+        let before = job.take_up(plan);
         // Most strategies plan alike each round: then no worker need be looked at.
-        if needs == job.needs {
+        if before == job.needs {
             return;
         }
-        let before = std::mem::replace(&mut job.needs, needs);
         let (mut able, mut unable) = (Vec::new(), Vec::new());
         for (worker, record) in state.roster.live() {
             let registration = &record.info.registration;
@@ -200,29 +215,18 @@ impl Coordinator {
         }
     }
 
-    /// Carries out commands until there is none, and then what a job's end makes due.
-    fn drain(&self, state: &mut State, id: JobId) -> Option<Response> {
-        let mut answer = None;
-        let mut events = VecDeque::new();
-        loop {
-            let job = state.jobs.get_mut(&id)?;
-            let machine = job.machine.as_mut()?;
-            // The machine wants its commands carried out before it gets the next event.
-            if let Some(command) = machine.poll_command() {
-                self.carry_out(state, id, command, &mut answer, &mut events);
-            } else if let Some(event) = events.pop_front() {
-                machine.handle(event, self.now());
-            } else {
-                let (models, idle) = (self.0.models.clone(), job.prune_models());
-                if !idle.is_empty() {
-                    self.later(move || {
-                        idle.iter()
-                            .for_each(|version| models.remove(id, Some(*version)));
-                    });
-                }
-                break;
-            }
+    /// Hands the machine an event, and then what follows from carrying out its commands, until nothing follows any more.
+    fn take_events(&self, state: &mut State, id: JobId, event: Event) -> Option<Response> {
+        let mut step = Step::default();
+        step.events.push_back(event);
+        self.go_on(state, id, step)
+    }
+
+    fn go_on(&self, state: &mut State, id: JobId, mut step: Step) -> Option<Response> {
+        while let Some(event) = step.events.pop_front() {
+            self.take_event(state, id, event, &mut step)?;
         }
+        self.prune(state, id);
         self.wake(state);
         if state.jobs.get(&id).is_some_and(|job| job.ended.is_some()) {
             self.forget_oldest_jobs(state);
@@ -231,17 +235,124 @@ impl Coordinator {
                 self.start_next(state);
             }
         }
-        answer
+        step.answer
     }
 
-    fn carry_out(
+    /// The machine takes one event, its commands are carried out, and all of it goes into the journal as one batch.
+    fn take_event(
         &self,
         state: &mut State,
         id: JobId,
-        command: Command,
-        answer: &mut Option<Response>,
-        events: &mut VecDeque<Event>,
-    ) {
+        event: Event,
+        step: &mut Step,
+    ) -> Option<()> {
+        let now = self.now();
+        let job = state.jobs.get_mut(&id)?;
+        // After its end a job only answers, and the answers are the same without a record of them.
+        let is_over = job.ended.is_some();
+        if self.0.journal.is_some() && !is_over {
+            step.batch = job.facts_with(&event);
+            step.batch.records.push(record_of(now, &event));
+        }
+        // Most polls change nothing, which only the commands tell.
+        let poll = matches!(event, Event::TaskRequested { .. }).then(|| event.clone());
+        job.machine.as_mut()?.handle(event, now);
+        let commands = drained(state, id);
+        let changed = poll.is_none_or(|poll| !poll.changed_nothing(&commands));
+        // The machine wants all of them carried out before it gets the next event.
+        for command in commands {
+            self.carry_out(state, id, command, step);
+        }
+        if changed && !is_over {
+            self.write_step(state, id, step, false);
+        }
+        step.batch = Batch::default();
+        self.run_effects(state, step);
+        Some(())
+    }
+
+    /// Appends what an event led to: its record, the entries of the logs and, after a commit or an end, the machine.
+    fn write_step(&self, state: &mut State, id: JobId, step: &mut Step, is_new: bool) {
+        let mut batch = std::mem::take(&mut step.batch);
+        if let Some(job) = state.jobs.get_mut(&id) {
+            let written = job.history.take_unwritten();
+            // What a snapshot has need not be replayed. One at each commit, so that the records after it are of one round:
+            // a version of this program that can't replay them abandons that round, and loses no commit.
+            let is_due = is_new || written.iter().any(|entry| entry.log == ROUNDS);
+            batch.entries.extend(written);
+            if is_new || job.ended.is_some() {
+                batch = batch.fact(JOB, json(&job.fact()));
+            }
+            if self.0.journal.is_some() && (is_due || job.ended.is_some()) {
+                batch.snapshot = job.machine.as_ref().map(snapshot_of);
+            }
+        }
+        self.append(state, Stream::Job(id), batch);
+        if let Some(job) = state.jobs.get(&id) {
+            let announce = job.announcer();
+            self.once_durable(state, move |_| announce());
+        }
+        self.run_effects(state, step);
+    }
+
+    fn run_effects(&self, state: &State, step: &mut Step) {
+        for effect in step.effects.drain(..) {
+            self.once_durable(state, effect);
+        }
+    }
+
+    /// Writes a job's machine down.
+    pub(super) fn append_snapshot(&self, state: &mut State, id: JobId) {
+        let machine = state.jobs.get(&id).and_then(|job| job.machine.as_ref());
+        let batch = Batch {
+            snapshot: machine.map(snapshot_of),
+            ..Batch::default()
+        };
+        self.append(state, Stream::Job(id), batch);
+    }
+
+    /// Appends what was added to a job's log beside its machine's events.
+    pub(super) fn append_history(&self, state: &mut State, id: JobId) {
+        let Some(job) = state.jobs.get_mut(&id) else {
+            return;
+        };
+        let batch = Batch {
+            entries: job.history.take_unwritten(),
+            ..Batch::default()
+        };
+        let announce = job.announcer();
+        self.append(state, Stream::Job(id), batch);
+        self.once_durable(state, move |_| announce());
+    }
+
+    /// Removes the versions that nobody needs any more.
+    fn prune(&self, state: &mut State, id: JobId) {
+        let Some(job) = state.jobs.get_mut(&id) else {
+            return;
+        };
+        let idle = job.prune_models();
+        if idle.is_empty() {
+            return;
+        }
+        let mut batch = Batch::default();
+        for version in &idle {
+            batch.facts.push(Fact {
+                name: format!("{VERSION}{version}"),
+                body: None,
+            });
+        }
+        self.append(state, Stream::Job(id), batch);
+        self.once_durable(state, move |coordinator| {
+            let models = coordinator.0.models.clone();
+            coordinator.later(move || {
+                for version in idle {
+                    models.remove(id, Some(version));
+                }
+            });
+        });
+    }
+
+    fn carry_out(&self, state: &mut State, id: JobId, command: Command, step: &mut Step) {
         let now = self.now();
         if let Command::Wake { worker } = command {
             if let Some(record) = state.roster.find(worker) {
@@ -260,7 +371,7 @@ impl Coordinator {
                 Some(deal) => return self.spawn_deal(id, round, deal),
                 None => {
                     let examples = None;
-                    return events.push_back(Event::Dealt { round, examples });
+                    return step.events.push_back(Event::Dealt { round, examples });
                 }
             }
         }
@@ -268,7 +379,7 @@ impl Coordinator {
             return;
         };
         match command {
-            Command::Respond { response, .. } => *answer = Some(response),
+            Command::Respond { response, .. } => step.answer = Some(response),
             Command::Plan {
                 round,
                 version,
@@ -276,7 +387,7 @@ impl Coordinator {
             } => {
                 if let Err(reason) = self.spawn_plan(job, round, version, clients) {
                     let plan = Err(reason);
-                    events.push_back(Event::Planned { round, plan });
+                    step.events.push_back(Event::Planned { round, plan });
                 }
             }
             Command::Aggregate {
@@ -286,19 +397,21 @@ impl Coordinator {
             } => {
                 if let Err(reason) = self.spawn_aggregate(job, round, base, accepted) {
                     let aggregation = Err(reason);
-                    events.push_back(Event::Aggregated { round, aggregation });
+                    step.events
+                        .push_back(Event::Aggregated { round, aggregation });
                 }
             }
             Command::Publish { round, version } => {
                 if let Err(reason) = self.spawn_publish(job, round, version) {
                     let published = Err(reason);
-                    events.push_back(Event::Published { version, published });
+                    step.events
+                        .push_back(Event::Published { version, published });
                 }
             }
             Command::Evaluate { version } => {
                 if let Err(reason) = self.spawn_evaluate(job, version) {
                     let evaluation = Err(reason);
-                    events.push_back(Event::Evaluated {
+                    step.events.push_back(Event::Evaluated {
                         version,
                         evaluation,
                     });
@@ -313,11 +426,12 @@ impl Coordinator {
             Command::Discard { round } => {
                 // To drop an unfinished version removes its files, which may wait for the disk.
                 let next = job.next.take();
-                let spool = self.0.spool.clone();
-                self.later(move || {
-                    drop(next);
-                    spool.discard(id, round);
-                });
+                self.later(move || drop(next));
+                // The reports are needed until the round's end is durable: without it, the round goes on after a crash.
+                step.effects.push(Box::new(move |coordinator| {
+                    let spool = coordinator.0.spool.clone();
+                    coordinator.later(move || spool.discard(id, round));
+                }));
             }
             Command::Log(event) => {
                 log_event(id, &event);
@@ -376,10 +490,12 @@ impl Coordinator {
         // At least the one that has just ended: its watchers have not seen its end yet.
         let kept = self.0.config.jobs.keep.max(1);
         for (_, id) in ended.iter().take(ended.len().saturating_sub(kept)) {
-            let (id, job, models) = (*id, state.jobs.remove(id), self.0.models.clone());
-            self.later(move || {
-                drop(job);
-                models.remove(id, None);
+            let (id, job) = (*id, state.jobs.remove(id));
+            self.later(move || drop(job));
+            self.forget_stream(state, Stream::Job(id));
+            self.once_durable(state, move |coordinator| {
+                let models = coordinator.0.models.clone();
+                coordinator.later(move || models.remove(id, None));
             });
         }
     }
@@ -388,6 +504,52 @@ impl Coordinator {
     pub(super) fn later(&self, work: impl FnOnce() + Send + 'static) {
         self.0.computing.spawn(&self.0.runtime, work);
     }
+}
+
+/// What an event leads to.
+#[derive(Default)]
+struct Step {
+    /// The answer to its request.
+    answer: Option<Response>,
+    /// What the machine is to hear of next.
+    events: VecDeque<Event>,
+    /// What waits until the event is durable.
+    effects: Vec<Effect>,
+    /// What is written down of it.
+    batch: Batch,
+}
+
+/// The machine's commands.
+fn drained(state: &mut State, id: JobId) -> Vec<Command> {
+    let mut commands = Vec::new();
+    let machine = state.jobs.get_mut(&id).and_then(|job| job.machine.as_mut());
+    if let Some(machine) = machine {
+        while let Some(command) = machine.poll_command() {
+            commands.push(command);
+        }
+    }
+    commands
+}
+
+fn record_of(time: Timestamp, event: &Event) -> Record {
+    #[derive(Serialize)]
+    struct Borrowed<'a> {
+        time: Timestamp,
+        event: &'a Event,
+    }
+    Record {
+        semantics: SEMANTICS,
+        // Every value of an event has a form there, numbers that are not finite too.
+        body: rmp_serde::to_vec_named(&Borrowed { time, event }).unwrap_or_default(),
+    }
+}
+
+/// The machine, written down by the journal's thread.
+fn snapshot_of(machine: &RoundMachine) -> Body {
+    let machine = machine.clone();
+    Body::Later(Box::new(move || {
+        rmp_serde::to_vec_named(&machine).unwrap_or_default()
+    }))
 }
 
 /// The machine's "no".

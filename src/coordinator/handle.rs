@@ -15,14 +15,16 @@ use tokio::{
     sync::{Notify, Semaphore},
 };
 
-use super::{clock::Clock, config::CoordinatorConfig, executor::Threads, state::State};
+use super::{
+    clock::Clock, config::CoordinatorConfig, executor::Threads, journaling::Effects, state::State,
+};
 use crate::{
     computing::Computing,
     ids::{CoordinatorId, Timestamp},
     job::{JobSpec, Settings},
     protocol::DatasetInfo,
     report::Spool,
-    store::{LogFiles, ModelStore},
+    store::{Journal, LogPlace, ModelStore},
     strategy::{FederatedStrategy, StrategyError},
     worker::TrainerFactory,
 };
@@ -60,8 +62,14 @@ pub(super) struct Shared {
     pub strategies: BTreeMap<String, StrategyFactory>,
     pub spool: Arc<dyn Spool>,
     pub models: Arc<dyn ModelStore>,
+    /// What survives this process; none: jobs end with it.
+    pub journal: Option<Arc<dyn Journal>>,
+    /// With a journal: what is done once something is durable.
+    pub effects: Option<Effects>,
+    /// How often this coordinator has started.
+    pub term: u64,
     /// Where jobs' logs go that are not in memory.
-    pub logs: LogFiles,
+    pub logs: LogPlace,
     /// How many reports are taken at once, and how many batches of their bytes wait for the spool.
     pub uploads: Semaphore,
     pub batches: Arc<Semaphore>,
@@ -93,7 +101,24 @@ impl Coordinator {
         // Relaxed is enough: `drive` reads it under the lock that is taken next.
         self.0.stopped.store(true, Ordering::Relaxed);
         self.state().stop_work();
-        self.0.computing.ended(limit).await
+        let ended = self.0.computing.ended(limit).await;
+        if tokio::time::timeout(limit, self.write_last()).await.is_err() {
+            tracing::error!("the journal can't be written: what it did not have yet is lost");
+        }
+        ended
+    }
+
+    /// Brings all that was appended to the disk. Each job's machine is written down once more, so that another version of this
+    /// program, which does not replay what this one has recorded, loses nothing either.
+    async fn write_last(&self) {
+        {
+            let mut state = self.state();
+            for id in state.turns.order() {
+                self.append_snapshot(&mut state, id);
+            }
+        }
+        // After the end of the journal there is nothing to wait for, and it has said why.
+        let _ = self.settled().await;
     }
 
     pub(super) fn state(&self) -> MutexGuard<'_, State> {

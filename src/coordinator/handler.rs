@@ -51,7 +51,7 @@ impl Coordinator {
         let mut logs = Vec::new();
         for id in named.map_or(state.turns.order(), |named| vec![named]) {
             if let Some(job) = state.jobs.get(&id) {
-                logs.push(job.history.events.clone());
+                logs.push(job.history.events().clone());
             }
         }
         logs
@@ -62,6 +62,8 @@ impl Coordinator {
         for log in self.logs_of(&request) {
             log.room().await;
         }
+        // An idle poll tells nothing, and a task waits by itself for what it rests on.
+        let is_poll = matches!(request, Request::Poll { .. });
         let answer = match request {
             Request::Register {
                 join_token,
@@ -135,7 +137,15 @@ impl Coordinator {
                 })
             }
         };
-        answer.unwrap_or_else(Response::Refused)
+        let settled = if is_poll {
+            Ok(())
+        } else {
+            self.settled().await
+        };
+        match settled.and(answer) {
+            Ok(response) => response,
+            Err(refusal) => Response::Refused(refusal),
+        }
     }
 
     fn describe(&self, credentials: &Credentials, job: JobId) -> Result<Response, Refusal> {

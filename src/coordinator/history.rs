@@ -1,4 +1,4 @@
-//! What happened in a job: its event log and the records of its rounds, each bounded in memory and complete in its file.
+//! What happened in a job: its event log and the records of its rounds, each bounded in memory and complete in its file or in the journal.
 //!
 //! A record is appended once nothing more will be added to it. Until its version is evaluated it is open, and so are the rounds
 //! after it; training waits while two versions wait for their evaluation, so that there are few of them. What is appended
@@ -8,43 +8,121 @@ use std::{collections::VecDeque, io, mem::size_of, sync::Arc};
 
 use tokio::runtime::Handle;
 
+use super::facts::json;
 use crate::{
     ids::{ClientId, JobId, ModelVersion, RoundId},
     protocol::{LoggedEvent, RoundRecord},
     round::{Evaluation, EvaluationBy, JobEvent, Outcome},
-    store::{LogEntry, LogFiles, LogPage, WindowedLog},
+    store::{
+        LogEntry, LogPage, LogPlace, WindowedLog,
+        journal::{Body, Entry},
+    },
     transport::Page,
 };
 
+/// The names of the two logs.
+pub(super) const EVENTS: &str = "events";
+pub(super) const ROUNDS: &str = "rounds";
+
 /// The log and the records of one job.
 pub(super) struct History {
-    pub events: WindowedLog<LoggedEvent>,
+    events: WindowedLog<LoggedEvent>,
     rounds: WindowedLog<RoundRecord>,
     /// The records of rounds whose version is not evaluated yet, and of those after them.
     open: VecDeque<Arc<RoundRecord>>,
     is_evaluated: bool,
+    /// With a journal: what it does not have yet.
+    unwritten: Option<Vec<Entry>>,
+}
+
+/// Where a job's history is, and how much of it is in memory.
+pub(super) struct HistoryPlace<'a> {
+    pub job: JobId,
+    /// Bytes of each of the two logs in memory, at most.
+    pub window: usize,
+    pub place: &'a LogPlace,
+    pub runtime: &'a Handle,
+}
+
+/// What the journal has of a job that is recovered.
+#[derive(Default)]
+pub(super) struct Recorded {
+    /// The number of the last event.
+    pub last_event: u64,
+    /// The last round to whose record nothing will be added.
+    pub last_closed: RoundId,
+    /// The records after it.
+    pub open: Vec<RoundRecord>,
 }
 
 impl History {
-    /// An empty one, with at most `window` bytes of each of the two in memory.
-    pub fn new(
-        job: JobId,
-        evaluation: EvaluationBy,
-        window: usize,
-        files: &LogFiles,
-        runtime: &Handle,
-    ) -> Self {
+    /// The history of a job: empty, or as it was recorded.
+    pub fn new(place: HistoryPlace<'_>, evaluation: EvaluationBy, recorded: Recorded) -> Self {
+        let HistoryPlace {
+            job,
+            window,
+            place,
+            runtime,
+        } = place;
+        let is_journaled = matches!(place, LogPlace::Journal(_));
+        let (event, round) = (recorded.last_event, recorded.last_closed.0);
+        let (places, runtimes) = (place.clone(), runtime.clone());
         Self {
-            events: WindowedLog::new(window, files.clone(), job, "events", runtime.clone()),
-            rounds: WindowedLog::new(window, files.clone(), job, "rounds", runtime.clone()),
-            open: VecDeque::new(),
+            events: WindowedLog::after(event, window, places, job, EVENTS, runtimes),
+            rounds: WindowedLog::after(round, window, place.clone(), job, ROUNDS, runtime.clone()),
+            open: recorded.open.into_iter().map(Arc::new).collect(),
             is_evaluated: evaluation != EvaluationBy::Nobody,
+            unwritten: is_journaled.then(Vec::new),
+        }
+    }
+
+    /// The log of events.
+    pub fn events(&self) -> &WindowedLog<LoggedEvent> {
+        &self.events
+    }
+
+    /// Something happened.
+    pub fn add_event(&mut self, event: LoggedEvent) {
+        let event = Arc::new(event);
+        self.events.append(event.clone());
+        self.write(EVENTS, event);
+    }
+
+    /// What the journal does not have yet.
+    pub fn take_unwritten(&mut self) -> Vec<Entry> {
+        self.unwritten
+            .as_mut()
+            .map(std::mem::take)
+            .unwrap_or_default()
+    }
+
+    /// The events up to this number are durable, and all records that were closed before.
+    pub fn settler(&self, event: u64) -> impl FnOnce() + Send + 'static {
+        let (events, rounds) = (self.events.clone(), self.rounds.clone());
+        let round = rounds.last();
+        move || {
+            events.settle(event);
+            rounds.settle(round);
+        }
+    }
+
+    fn write<T: LogEntry>(&mut self, log: &'static str, entry: Arc<T>) {
+        if let Some(unwritten) = &mut self.unwritten {
+            unwritten.push(Entry {
+                log,
+                number: entry.number(),
+                // On the journal's thread: the record of a round with ten thousand clients is long.
+                body: Body::Later(Box::new(move || json(&*entry))),
+            });
         }
     }
 
     /// A round has ended.
     pub fn add_round(&mut self, record: RoundRecord) {
-        self.open.push_back(Arc::new(record));
+        let record = Arc::new(record);
+        // At once, so that it is not lost with the process if it is open for long; once more when it is evaluated.
+        self.write(ROUNDS, record.clone());
+        self.open.push_back(record);
         if !self.is_evaluated {
             self.close();
         } else {
@@ -55,16 +133,21 @@ impl History {
 
     /// A version was evaluated, or could not be.
     pub fn note_evaluation(&mut self, version: ModelVersion, evaluation: Option<&Evaluation>) {
+        let mut evaluated = None;
         for record in &mut self.open {
             if record.version == Some(version)
                 && let Some(evaluation) = evaluation
             {
-                // Copies the record only if a reader holds it at this moment.
-                let record = Arc::make_mut(record);
-                record.test_loss = Some(evaluation.loss);
-                record.test_accuracy = evaluation.accuracy;
-                record.test_metrics.clone_from(&evaluation.metrics);
+                // Copies the record only if a reader or the journal holds it at this moment.
+                let changed = Arc::make_mut(record);
+                changed.test_loss = Some(evaluation.loss);
+                changed.test_accuracy = evaluation.accuracy;
+                changed.test_metrics.clone_from(&evaluation.metrics);
+                evaluated = Some(record.clone());
             }
+        }
+        if let Some(record) = evaluated {
+            self.write(ROUNDS, record);
         }
         self.close_to(version);
     }
@@ -225,6 +308,7 @@ fn measured<'a>(names: impl Iterator<Item = &'a String>) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::LogFiles;
 
     async fn rounds(records: &Records, limit: usize) -> Vec<(u64, Option<f64>)> {
         let mut found = Vec::new();
@@ -243,9 +327,13 @@ mod tests {
 
     #[tokio::test]
     async fn records_are_read_before_they_are_evaluated_and_none_comes_again() {
-        let files = LogFiles::temporary();
-        let runtime = Handle::current();
-        let mut history = History::new(JobId(1), EvaluationBy::Driver, 0, &files, &runtime);
+        let place = HistoryPlace {
+            job: JobId(1),
+            window: 0,
+            place: &LogPlace::Files(LogFiles::temporary()),
+            runtime: &Handle::current(),
+        };
+        let mut history = History::new(place, EvaluationBy::Driver, Recorded::default());
         for round in 1..=3 {
             history.add_round(RoundRecord::committed(RoundId(round), ModelVersion(round)));
         }

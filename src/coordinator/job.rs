@@ -10,19 +10,40 @@ use std::{
 
 use tokio::sync::{Notify, watch};
 
-use super::{history::History, needs::Needs, round_account::Said};
+use super::{
+    facts::{
+        DATA, DataFact, JobFact, PARTITIONS, Stage, VERSION, hex, json, partitions_fact,
+    },
+    history::History,
+    needs::Needs,
+    round_account::Said,
+};
 use crate::{
     ids::{ClientId, JobId, ModelVersion, RequestId, RoundId, Timestamp, WorkerId},
     job::JobSpec,
     parameters::{BodyForm, Digest, Layout, Role},
     protocol::{DatasetPartition, JobSummary, LoggedEvent, Registration, RoundRecord},
     report::{Refusal, RefusalKind},
-    round::{EvaluationBy, JobEvent, Outcome, RoundMachine},
-    store::{ModelWriter, StoredModel},
+    round::{EvaluationBy, Event, JobEvent, Outcome, RoundMachine},
+    store::{
+        ModelWriter, PublishedVersion, StoredModel,
+        journal::{Batch, Body},
+    },
     strategy::{ClientInfo, FederatedStrategy, RoundPlan, Seeds, StateSpec},
     worker::{LocalTrainer, Partition},
 };
 
+/// A job, with all that the coordinator has of it.
+///
+/// What becomes of each field when the coordinator ends and the next one recovers the job:
+///
+/// - *journaled*: `id`, `spec`, `evaluation`, `initial_digest`, `seeds`, `submitted`, `ended` (fact `job`); `layout` (fact
+///   `layout`); `fingerprint`, `owners`, `generation` (fact `data`); `partitions` (fact `partitions`); `machine` (snapshot and
+///   records); `models` (facts `version/N`, and the files); `history` (the logs `events` and `rounds`);
+/// - *derived*: `strategy` and `state` from the spec; `plan`, `needs`, `report_form` and `local_epochs` from the plan in the machine;
+///   `senders` from the machine and the roster; `sequence` and `progress` from the log;
+/// - *discarded*: `next`, `said` (the round is folded again), `evaluator`, `uploads` (their connections are gone), `bytes` and
+///   `round_started` (they count again from 0), `over`.
 pub(super) struct Job {
     pub id: JobId,
     pub spec: JobSpec,
@@ -65,7 +86,9 @@ pub(super) struct Job {
     /// What the reports of the round that was folded last say.
     pub said: Option<(RoundId, Said)>,
     pub history: History,
-    /// The place of the log's last entry, and whether the job has ended.
+    /// The place of the log's last entry.
+    pub sequence: u64,
+    /// The place of the last entry that followers may be shown, and whether the job has ended.
     pub progress: watch::Sender<Progress>,
     /// Bytes of parameters sent and received since the round began.
     pub bytes: Arc<AtomicU64>,
@@ -73,7 +96,7 @@ pub(super) struct Job {
     pub over: Arc<AtomicBool>,
     pub submitted: Timestamp,
     pub ended: Option<Timestamp>,
-    round_started: Timestamp,
+    pub round_started: Timestamp,
 }
 
 /// A job's initial model, once it is kept.
@@ -105,6 +128,7 @@ pub(super) struct Progress {
 }
 
 impl Job {
+    /// A job that has just been submitted.
     pub fn new(
         id: JobId,
         spec: JobSpec,
@@ -114,13 +138,31 @@ impl Job {
         history: History,
         now: Timestamp,
     ) -> Self {
+        let layout = initial.model.layout().clone();
+        let mut job = Self::recovered(id, spec, layout, strategy, evaluation, history);
+        job.initial_digest = initial.digest;
+        job.models.insert(ModelVersion(0), initial.model);
+        (job.submitted, job.round_started) = (now, now);
+        job
+    }
+
+    /// A job without what its journal has beside this.
+    pub fn recovered(
+        id: JobId,
+        spec: JobSpec,
+        layout: Arc<Layout>,
+        strategy: PreparedStrategy,
+        evaluation: EvaluationBy,
+        history: History,
+    ) -> Self {
         let needs = Needs::of(spec.encoding);
         Self {
             id,
             local_epochs: spec.training.local_epochs,
             spec,
-            layout: initial.model.layout().clone(),
-            initial_digest: initial.digest,
+            report_form: Arc::new(BodyForm::of(&[], &layout)),
+            layout,
+            initial_digest: Digest::of(&[]),
             evaluation,
             machine: None,
             strategy: strategy.strategy,
@@ -128,8 +170,7 @@ impl Job {
             seeds: strategy.seeds,
             plan: None,
             needs,
-            report_form: Arc::new(BodyForm::of(&[], initial.model.layout())),
-            models: BTreeMap::from([(ModelVersion(0), initial.model)]),
+            models: BTreeMap::new(),
             next: None,
             evaluator: None,
             fingerprint: String::new(),
@@ -140,12 +181,13 @@ impl Job {
             senders: BTreeMap::new(),
             said: None,
             history,
+            sequence: 0,
             progress: watch::Sender::default(),
             bytes: Arc::default(),
             over: Arc::default(),
-            submitted: now,
+            submitted: Timestamp(0),
             ended: None,
-            round_started: now,
+            round_started: Timestamp(0),
         }
     }
 
@@ -194,6 +236,78 @@ impl Job {
             format!("has: {}", names.join(", "))
         };
         Some(format!("no dataset {:?} ({has})", self.spec.dataset))
+    }
+
+    /// Takes up the plan of a round, and gives what was asked of the workers before.
+    pub fn take_up(&mut self, plan: &RoundPlan) -> Needs {
+        self.local_epochs = plan.training.local_epochs;
+        self.report_form = Arc::new(BodyForm::of(&plan.expects, &self.layout));
+        self.plan = Some(Arc::new(plan.clone()));
+        std::mem::replace(&mut self.needs, Needs::of_plan(self.spec.encoding, plan))
+    }
+
+    /// What is written down together with an event: what the driver fixed just before it.
+    pub fn facts_with(&self, event: &Event) -> Batch {
+        let batch = Batch::default();
+        match event {
+            Event::Prepared(Ok(_))
+            | Event::Dealt {
+                examples: Some(_), ..
+            } => {
+                let batch = batch.fact(DATA, json(&self.data_fact()));
+                if self.spec.partition.is_local() {
+                    return batch;
+                }
+                let partitions = self.partitions.clone();
+                // On the journal's thread: there can be twenty million examples.
+                let body = Body::Later(Box::new(move || partitions_fact(&partitions)));
+                batch.fact(PARTITIONS, body)
+            }
+            Event::Published {
+                version,
+                published: Ok(()),
+            } => match self.models.get(version) {
+                Some(model) => batch.fact(format!("{VERSION}{version}"), json(&model.published())),
+                None => batch,
+            },
+            _ => batch,
+        }
+    }
+
+    /// What is written down of the job itself.
+    pub fn fact(&self) -> JobFact {
+        let stage = match (&self.machine, self.ended) {
+            (_, Some(_)) => Stage::Ended,
+            (Some(_), None) => Stage::Running,
+            (None, None) => Stage::Queued,
+        };
+        JobFact {
+            spec: self.spec.clone(),
+            evaluation: self.evaluation,
+            secret: hex(&self.seeds.secret),
+            initial_digest: self.initial_digest,
+            stage,
+            submitted: self.submitted,
+            ended: self.ended,
+            outcome: self.outcome().cloned(),
+        }
+    }
+
+    /// What is written down of its latest version.
+    pub fn models_published(&self) -> PublishedVersion {
+        let latest = self.models.values().next_back();
+        latest.map(|model| model.published()).unwrap_or_default()
+    }
+
+    /// What is written down of its data.
+    pub fn data_fact(&self) -> DataFact {
+        let is_local = |partition: &&Partition| **partition == Partition::Everything;
+        DataFact {
+            fingerprint: self.fingerprint.clone(),
+            owners: self.owners.clone(),
+            generation: self.generation,
+            local_clients: self.partitions.iter().filter(is_local).count(),
+        }
     }
 
     pub fn outcome(&self) -> Option<&Outcome> {
@@ -321,15 +435,26 @@ impl Job {
             } => self.history.note_evaluation(*version, evaluation.as_ref()),
             _ => {}
         }
-        let sequence = self.progress.borrow().sequence + 1;
-        // Appended before it is announced: a follower that is woken finds it.
-        self.history.events.append(Arc::new(LoggedEvent {
-            sequence,
+        self.sequence += 1;
+        self.history.add_event(LoggedEvent {
+            sequence: self.sequence,
             time: now,
             event,
-        }));
-        self.progress
-            .send_modify(|progress| progress.sequence = sequence);
+        });
+    }
+
+    /// Shows followers all that has happened so far, once it is called.
+    pub fn announcer(&self) -> impl FnOnce() + Send + 'static {
+        let (sequence, ended) = (self.sequence, self.ended.is_some());
+        let progress = self.progress.clone();
+        let settle = self.history.settler(sequence);
+        move || {
+            settle();
+            progress.send_modify(|progress| {
+                progress.sequence = progress.sequence.max(sequence);
+                progress.ended |= ended;
+            });
+        }
     }
 
     fn push_record(&mut self, mut record: RoundRecord, now: Timestamp) {
@@ -341,7 +466,6 @@ impl Job {
     pub fn end(&mut self, now: Timestamp) {
         self.history.close();
         self.ended = Some(now);
-        self.progress.send_modify(|progress| progress.ended = true);
     }
 
     pub fn summary(&self) -> JobSummary {

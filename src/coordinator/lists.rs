@@ -111,7 +111,7 @@ impl Coordinator {
         let found = state.job(job)?;
         let follower = Follower {
             job,
-            log: found.history.events.clone(),
+            log: found.history.events().clone(),
             progress: found.progress.subscribe(),
             after,
             ready: VecDeque::new(),
@@ -127,7 +127,7 @@ impl Coordinator {
     ///
     /// [`RefusalKind::UnknownJob`], and [`RefusalKind::Storage`] if a part of it can't be read.
     pub async fn log(&self, job: JobId) -> Result<Vec<LoggedEvent>, Refusal> {
-        let log = self.state().job(job)?.history.events.clone();
+        let log = self.state().job(job)?.history.events().clone();
         let mut events: Vec<LoggedEvent> = Vec::new();
         loop {
             let after = events.last().map_or(0, |event| event.sequence);
@@ -207,7 +207,12 @@ impl Follower {
             // missed.
             let seen = *self.progress.borrow_and_update();
             match self.log.page(self.after, EVENTS).await {
-                Ok(page) => self.ready.extend(page.entries),
+                Ok(page) => {
+                    // What is not durable yet may never have happened.
+                    let shown = page.entries.into_iter();
+                    self.ready
+                        .extend(shown.take_while(|event| event.sequence <= seen.sequence));
+                }
                 Err(error) => {
                     self.is_broken = true;
                     let refusal = unreadable("events", self.job, &error);

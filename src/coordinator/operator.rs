@@ -6,8 +6,10 @@ use std::sync::Arc;
 use super::{
     driver::note_bystanders,
     handle::Coordinator,
-    history::History,
+    facts::{JOB, LAYOUT, VERSION, json, layout_fact},
+    history::{History, HistoryPlace, Recorded},
     job::Job,
+    journaling::durable,
     submission::{check_encodings, invalid},
 };
 use crate::{
@@ -18,6 +20,7 @@ use crate::{
     protocol::{Health, JobSummary, PROTOCOL, RoundRecord, WorkerSummary},
     report::{Refusal, RefusalKind},
     round::{Event, Response},
+    store::journal::{Batch, Stream},
     transport::{Answer, Caller, Events, ModelBody, Operator, OperatorError, Page, Peer},
 };
 
@@ -40,7 +43,11 @@ impl Operator for Coordinator {
                 panics::caught(|| coordinator.try_submit(spec, initial))
             });
             match submitted.await {
-                Ok(Ok(submitted)) => Ok(submitted?),
+                Ok(Ok(submitted)) => {
+                    let submitted = submitted?;
+                    self.settled().await?;
+                    Ok(submitted)
+                }
                 Ok(Err(panic)) => {
                     let detail = format!("the job can't be prepared: a panic: {panic}");
                     Err(Refusal::new(RefusalKind::InvalidJob, detail).into())
@@ -57,12 +64,12 @@ impl Operator for Coordinator {
         after: JobId,
         limit: usize,
     ) -> Answer<'a, Page<JobSummary, JobId>> {
-        now(self.admit(caller).map(|()| self.list_jobs(after, limit)))
+        self.settle(self.admit(caller).map(|()| self.list_jobs(after, limit)))
     }
 
     fn job<'a>(&'a self, caller: &'a Caller, job: JobId) -> Answer<'a, JobSummary> {
         let found = self.admit(caller).and_then(|()| self.summary(job));
-        now(found)
+        self.settle(found)
     }
 
     fn rounds_page<'a>(
@@ -74,13 +81,15 @@ impl Operator for Coordinator {
     ) -> Answer<'a, Page<RoundRecord, RoundId>> {
         Box::pin(async move {
             self.admit(caller)?;
-            Ok(self.list_rounds(job, after, limit).await?)
+            let page = self.list_rounds(job, after, limit).await?;
+            self.settled().await?;
+            Ok(page)
         })
     }
 
     fn cancel<'a>(&'a self, caller: &'a Caller, job: JobId) -> Answer<'a, JobSummary> {
         let cancelled = self.admit(caller).and_then(|()| self.end(job));
-        now(cancelled)
+        self.settle(cancelled)
     }
 
     fn events<'a>(&'a self, caller: &'a Caller, job: JobId, after: u64) -> Answer<'a, Events> {
@@ -94,7 +103,7 @@ impl Operator for Coordinator {
         after: WorkerId,
         limit: usize,
     ) -> Answer<'a, Page<WorkerSummary, WorkerId>> {
-        now(self.admit(caller).map(|()| self.list_workers(after, limit)))
+        self.settle(self.admit(caller).map(|()| self.list_workers(after, limit)))
     }
 
     fn model_body<'a>(
@@ -107,7 +116,7 @@ impl Operator for Coordinator {
             let (version, model) = self.state().job(job)?.model(version)?;
             Ok((version, ModelBody::Stored(model.file())))
         });
-        now(found)
+        self.settle(found)
     }
 
     fn health<'a>(&'a self) -> Answer<'a, Health> {
@@ -129,6 +138,15 @@ fn now<'a, T: Send + 'a>(answer: Result<T, Refusal>) -> Answer<'a, T> {
 }
 
 impl Coordinator {
+    /// An answer that is there already, once all that it tells is durable.
+    fn settle<'a, T: Send + 'a>(&'a self, answer: Result<T, Refusal>) -> Answer<'a, T> {
+        let appended = self.state().appended.clone();
+        Box::pin(async move {
+            durable(appended).await?;
+            Ok(answer?)
+        })
+    }
+
     /// Whether this caller may act as an operator, or register a worker. Code in this process may; all others show the join
     /// token or, if there is none, are on this machine.
     pub(super) fn admit(&self, caller: &Caller) -> Result<(), Refusal> {
@@ -146,6 +164,16 @@ impl Coordinator {
                 RefusalKind::Forbidden,
                 "this coordinator has no join token, and so answers its own machine alone; give it one",
             )),
+        }
+    }
+
+    /// Where a job's history is.
+    pub(super) fn history_place(&self, job: JobId) -> HistoryPlace<'_> {
+        HistoryPlace {
+            job,
+            window: self.0.config.jobs.log_window,
+            place: &self.0.logs,
+            runtime: &self.0.runtime,
         }
     }
 
@@ -192,8 +220,7 @@ impl Coordinator {
             state.next_job()
         };
         let initial = self.keep_initial(id, &spec, &initial, &strategy.state)?;
-        let (window, runtime) = (self.0.config.jobs.log_window, &self.0.runtime);
-        let history = History::new(id, evaluation, window, &self.0.logs, runtime);
+        let history = History::new(self.history_place(id), evaluation, Recorded::default());
         let now = self.now();
         let mut job = Job::new(id, spec, initial, strategy, evaluation, history, now);
         if let (Ok(dataset), false) = (has_data, job.spec.partition.is_local()) {
@@ -211,8 +238,14 @@ impl Coordinator {
             self.0.models.remove(id, None);
             return Err(refusal);
         }
+        let batch = Batch::default()
+            .fact(JOB, json(&job.fact()))
+            .fact(LAYOUT, layout_fact(&job.layout))
+            .fact(format!("{VERSION}0"), json(&job.models_published()));
         state.jobs.insert(id, job);
         state.queue.push_back(id);
+        self.append(&mut state, Stream::Job(id), batch);
+        self.write_workers(&mut state, &[]);
         self.start_next(&mut state);
         Ok(state.job(id)?.summary())
     }

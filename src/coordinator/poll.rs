@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{handle::Coordinator, state::State};
+use super::{handle::Coordinator, journaling::durable, state::State};
 use crate::{
     ids::{JobId, Timestamp, WorkerId},
     protocol::{TaskMessage, TaskWork},
@@ -23,6 +23,7 @@ impl Coordinator {
         state.authenticate(credentials)?;
         if state.heard_of(credentials.worker, self.now()) {
             tracing::info!(worker = %credentials.worker, "worker is back");
+            self.write_workers(state, &[credentials.worker]);
             // It lost its leases when it was silent: to the machine it is a new worker.
             self.worker_joined(state, credentials.worker);
         }
@@ -54,6 +55,7 @@ impl Coordinator {
         state.note_busy(credentials.worker, Vec::new());
         if state.leave(credentials.worker) {
             tracing::info!(worker = %credentials.worker, "worker left");
+            self.write_workers(&mut state, &[credentials.worker]);
             self.worker_lost(&mut state, credentials.worker);
         }
         Ok(Response::Accepted)
@@ -68,16 +70,22 @@ impl Coordinator {
         let wait = bunched(self.now(), wait.min(self.longest_poll()));
         let deadline = Instant::now() + wait;
         loop {
-            let wake = {
+            let (found, rests_on, wake) = {
                 let mut state = self.state();
                 // Checked after each wake-up: the worker may have left, or lost its name to another, while this poll
                 // waited.
                 self.heard_of(&mut state, credentials)?;
-                if let Some(task) = self.next_task(&mut state, credentials, busy) {
-                    return Ok(Response::Task(task));
-                }
-                state.authenticate(credentials)?.wake.clone()
+                // Before the task is noted. It rests on what came before, its plan and its model; its own note need not be
+                // durable, since a client whose task was lost is asked again, and may report unasked.
+                let rests_on = state.appended.clone();
+                let found = self.next_task(&mut state, credentials, busy);
+                let wake = state.authenticate(credentials)?.wake.clone();
+                (found, rests_on, wake)
             };
+            if let Some(task) = found {
+                durable(rests_on).await?;
+                return Ok(Response::Task(task));
+            }
             // A wake-up between the look and the wait is not lost: it leaves a permit.
             if tokio::time::timeout_at(deadline, wake.notified())
                 .await

@@ -6,6 +6,7 @@ use tokio::sync::Notify;
 
 use super::{
     admission::check_registration,
+    facts::{COORDINATOR, CoordinatorFact, TokenHash, WORKER, json},
     handle::Coordinator,
     speed::Speeds,
     state::{State, WorkerInfo},
@@ -15,6 +16,7 @@ use crate::{
     protocol::{DatasetInfo, Registered, Registration, Token},
     report::{Refusal, RefusalKind},
     round::{JobEvent, WorkerState},
+    store::journal::{Batch, Fact, Stream},
     transport::{Caller, Peer, Response},
 };
 
@@ -62,7 +64,7 @@ impl Coordinator {
         let info = WorkerInfo {
             registration: Arc::new(registration),
             protocol,
-            token: token.clone(),
+            token: TokenHash::of(&token),
             wake: Arc::new(Notify::new()),
             speeds: Speeds::default(),
             was_heard: false,
@@ -70,6 +72,7 @@ impl Coordinator {
             busy: Vec::new(),
         };
         let worker = state.register(info, now);
+        self.write_workers(&mut state, &[worker]);
         state.told_full = false;
         // Before the leases move, so that the log tells the reason first. A worker that left in order was not lost:
         // nothing to tell.
@@ -97,6 +100,7 @@ impl Coordinator {
         if state.leave(former) {
             self.worker_lost(state, former);
         }
+        self.write_workers(state, &[former]);
         // One that is forgotten has been gone for long.
         found.is_none_or(|found| found == WorkerState::Lost)
     }
@@ -125,7 +129,39 @@ impl Coordinator {
                     name: name.clone(),
                 };
                 job.record(event, now);
+                self.append_history(state, id);
             }
+        }
+    }
+
+    /// Writes down how these workers are, and forgets those that are not remembered any more.
+    pub(super) fn write_workers(&self, state: &mut State, workers: &[WorkerId]) {
+        let forgotten = state.roster.take_forgotten();
+        if self.0.journal.is_none() {
+            return;
+        }
+        let mut batch = Batch::default().fact(COORDINATOR, json(&self.coordinator_fact(state)));
+        for worker in workers {
+            if let Some(fact) = state.worker_fact(*worker) {
+                batch = batch.fact(format!("{WORKER}{worker}"), json(&fact));
+            }
+        }
+        for worker in forgotten {
+            batch.facts.push(Fact {
+                name: format!("{WORKER}{worker}"),
+                body: None,
+            });
+        }
+        self.append(state, Stream::Coordinator, batch);
+    }
+
+    pub(super) fn coordinator_fact(&self, state: &State) -> CoordinatorFact {
+        CoordinatorFact {
+            identity: self.0.identity.clone(),
+            term: self.0.term,
+            last_job: state.last_job,
+            last_worker: state.roster.last(),
+            join_token: self.0.config.join_token.as_ref().map(TokenHash::of),
         }
     }
 

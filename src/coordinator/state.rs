@@ -10,6 +10,7 @@ use tokio::sync::Notify;
 
 use super::{
     dataset_copies::DatasetCopies,
+    facts::{TokenHash, WorkerFact},
     job::Job,
     name_index::NameIndex,
     speed::{Measured, Speeds},
@@ -17,12 +18,20 @@ use super::{
 };
 use crate::{
     ids::{JobId, RequestId, Timestamp, WorkerId},
-    protocol::{Registration, Token},
+    protocol::Registration,
     report::{Refusal, RefusalKind},
-    round::{Roster, WorkerState},
+    round::{Roster, WorkerRecord, WorkerState},
+    store::journal::{Pending, Position, Stream},
     transport::Credentials,
 };
 
+/// All that changes. What becomes of each field when the coordinator ends and the next one recovers it:
+///
+/// - *journaled*: `jobs` (see [`Job`]), `roster` (facts `worker/N`, but for the time of the last request), `last_job` (fact
+///   `coordinator`);
+/// - *derived*: `copies` and `names` from the roster, `queue` and `turns` from the jobs, `positions` from the journal,
+///   `last_request` from the term;
+/// - *discarded*: `woken`, `told_full`, `armed`, `appended`; of a worker its `wake`, `busy`, `was_heard` and `speeds`.
 pub(super) struct State {
     /// Read it; what changes it goes through the methods below, which keep the indices in step.
     pub roster: Roster<WorkerInfo>,
@@ -39,8 +48,12 @@ pub(super) struct State {
     pub told_full: bool,
     /// The deadline that the time keeper waits for.
     pub armed: Option<Timestamp>,
-    last_job: u64,
-    last_request: u64,
+    /// How many batches each stream of the journal has.
+    pub positions: BTreeMap<Stream, Position>,
+    /// What was appended to the journal last.
+    pub appended: Pending,
+    pub last_job: JobId,
+    pub last_request: RequestId,
 }
 
 /// What is kept of a worker.
@@ -48,7 +61,8 @@ pub(super) struct WorkerInfo {
     pub registration: Arc<Registration>,
     /// The version of the protocol that it speaks.
     pub protocol: u32,
-    pub token: Token,
+    /// Of its token.
+    pub token: TokenHash,
     /// There may be a task for it.
     pub wake: Arc<Notify>,
     /// How fast it trains, as its reports say.
@@ -74,8 +88,10 @@ impl State {
             woken: Vec::new(),
             told_full: false,
             armed: None,
-            last_job: 0,
-            last_request: 0,
+            positions: BTreeMap::new(),
+            appended: Pending::done(),
+            last_job: JobId(0),
+            last_request: RequestId(0),
         }
     }
 
@@ -88,13 +104,13 @@ impl State {
 
     pub fn next_job(&mut self) -> JobId {
         // Counted first: 0 is no job. Lists begin after it, and a client asks for it to test its token.
-        self.last_job += 1;
-        JobId(self.last_job)
+        self.last_job.0 += 1;
+        self.last_job
     }
 
     pub fn next_request(&mut self) -> RequestId {
-        self.last_request += 1;
-        RequestId(self.last_request)
+        self.last_request.0 += 1;
+        self.last_request
     }
 
     pub fn job(&self, job: JobId) -> Result<&Job, Refusal> {
@@ -112,6 +128,21 @@ impl State {
         let registration = info.registration.clone();
         let worker = self.roster.register(info, now);
         self.copies.add(&registration);
+        self.note_name(worker, &registration);
+        worker
+    }
+
+    /// Puts a worker back as an earlier process knew it.
+    pub fn restore_worker(&mut self, worker: WorkerId, record: WorkerRecord<WorkerInfo>) {
+        let registration = record.info.registration.clone();
+        if record.state == WorkerState::Live {
+            self.copies.add(&registration);
+        }
+        self.roster.restore(worker, record);
+        self.note_name(worker, &registration);
+    }
+
+    fn note_name(&mut self, worker: WorkerId, registration: &Registration) {
         if registration.local {
             // Names of running jobs alone are needed: a queued job has no owners yet, and an ended one needs no worker
             // back.
@@ -122,7 +153,6 @@ impl State {
                     running.any(|job| job.owners.contains(name))
                 });
         }
-        worker
     }
 
     /// The last worker that had this one's name, if its data is its own.
@@ -223,16 +253,30 @@ impl State {
         }
     }
 
+    /// What is written down of a worker.
+    pub fn worker_fact(&self, worker: WorkerId) -> Option<WorkerFact> {
+        let record = self.roster.find(worker)?;
+        Some(WorkerFact {
+            registration: record.info.registration.clone(),
+            protocol: record.info.protocol,
+            token: record.info.token.clone(),
+            registered: record.registered,
+            state: record.state,
+            replaces: record.info.replaces,
+        })
+    }
+
     /// Whether these credentials are a registered worker's.
     pub fn authenticate(&self, credentials: &Credentials) -> Result<&WorkerInfo, Refusal> {
-        let token = &credentials.token;
+        // Once, and not for each worker that it is compared with.
+        let token = TokenHash::of(&credentials.token);
         let found = self.roster.find(credentials.worker);
         let record = found.ok_or_else(not_registered)?;
-        if !record.info.token.matches(token) {
+        if record.info.token != token {
             // After a restart of the coordinator, an old worker's number can be another's: it then has to register.
             // This looks at all workers, but only for a token that is wrong.
             let mut workers = self.roster.iter();
-            if !workers.any(|(_, other)| other.info.token.matches(token)) {
+            if !workers.any(|(_, other)| other.info.token == token) {
                 return Err(not_registered());
             }
             let detail = format!("the token is another worker's than {}", credentials.worker);

@@ -142,6 +142,11 @@ impl Spool for MemorySpool {
         })
     }
 
+    fn retain(&self, keeps: &dyn Fn(SpoolKey) -> bool) -> Result<(), SpoolError> {
+        self.stored().retain(|key, _| keeps(*key));
+        Ok(())
+    }
+
     fn forget(&self, key: SpoolKey) {
         let gone = self.stored().remove(&key);
         // What is dropped may be gigabytes: outside of the lock.

@@ -133,6 +133,25 @@ pub trait Spool: Send + Sync {
         accepted: &[(ClientId, RequestId)],
     ) -> Result<Vec<Report>, SpoolError>;
 
+    /// Takes up a report that an earlier process stored, and checks it.
+    ///
+    /// # Errors
+    ///
+    /// [`SpoolError::Missing`] if it is not there, [`SpoolError::Malformed`] or [`SpoolError::Storage`] if it is damaged.
+    fn reopen(&self, key: SpoolKey, form: &Arc<BodyForm>) -> Result<(), SpoolError> {
+        let _ = form;
+        self.reports(key.job, key.round, &[(key.client, key.upload)])
+            .map(drop)
+    }
+
+    /// Removes all but what `keeps` names: reports that nobody knows of, and uploads that broke off with their process. Called
+    /// at the start, before any upload.
+    ///
+    /// # Errors
+    ///
+    /// [`SpoolError::Storage`].
+    fn retain(&self, keeps: &dyn Fn(SpoolKey) -> bool) -> Result<(), SpoolError>;
+
     /// Forgets one report, whose upload ended too late to count.
     fn forget(&self, key: SpoolKey);
 

@@ -104,6 +104,17 @@ impl Collection {
         accepted
     }
 
+    /// The accepted reports, in client order, each with the request that uploaded it and the worker that sent it.
+    pub fn accepted_with_senders(&self) -> Vec<(ClientId, RequestId, WorkerId)> {
+        let mut accepted = Vec::with_capacity(self.accepted);
+        for (client, member) in &self.members {
+            if let MemberProgress::Accepted { upload, worker, .. } = member.progress {
+                accepted.push((*client, upload, worker));
+            }
+        }
+        accepted
+    }
+
     /// The mean training loss of these clients' accepted reports, weighted by examples; none unless each of them has one.
     pub fn train_loss(&self, clients: &[ClientId]) -> Option<f64> {
         let (mut sum, mut examples) = (0.0, 0.0);

@@ -32,6 +32,11 @@ pub enum Event {
         /// Why the round that is open can't go on, if so: it is abandoned.
         abandon: Option<String>,
     },
+    /// The driver can't carry the job on: something that it needs is gone. The job fails.
+    Broken {
+        /// Why.
+        reason: String,
+    },
     /// A worker that can train this job is there. `slots`: how many clients it trains at once, at least 1.
     WorkerJoined {
         /// The worker.

@@ -207,6 +207,7 @@ impl RoundMachine {
                 downtime_ms,
                 abandon,
             } => self.resumed(downtime_ms, abandon, now),
+            Event::Broken { reason } => self.broken(reason),
             Event::WorkerJoined {
                 worker,
                 slots,

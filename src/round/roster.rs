@@ -26,6 +26,8 @@ pub struct Roster<I> {
     expiry: Duration,
     remembered: usize,
     last: u64,
+    /// Those that are not remembered any more, until they are asked for.
+    forgotten: Vec<WorkerId>,
 }
 
 /// One worker.
@@ -65,6 +67,7 @@ impl<I> Roster<I> {
             expiry,
             remembered: REMEMBERED,
             last: 0,
+            forgotten: Vec::new(),
         }
     }
 
@@ -94,6 +97,32 @@ impl<I> Roster<I> {
         // At each registration: no other event makes the list longer for good.
         self.forget_oldest();
         worker
+    }
+
+    /// The workers that are not remembered any more, since this was last asked.
+    pub fn take_forgotten(&mut self) -> Vec<WorkerId> {
+        std::mem::take(&mut self.forgotten)
+    }
+
+    /// The number of the worker that registered last; 0 if there was none.
+    pub fn last(&self) -> WorkerId {
+        WorkerId(self.last)
+    }
+
+    /// Goes on with numbers after this one.
+    pub fn resume_after(&mut self, last: WorkerId) {
+        self.last = self.last.max(last.0);
+    }
+
+    /// Puts a worker back as an earlier process knew it.
+    pub fn restore(&mut self, worker: WorkerId, record: WorkerRecord<I>) {
+        self.last = self.last.max(worker.0);
+        let key = (record.last_seen, worker);
+        match record.state {
+            WorkerState::Live => self.live.insert(key),
+            WorkerState::Lost | WorkerState::Left => self.gone.insert(key),
+        };
+        self.workers.insert(worker, record);
     }
 
     /// Notes that a worker sent a request. Whether it had been lost, and is live again; `None` for one that is unknown
@@ -211,6 +240,7 @@ impl<I> Roster<I> {
         while self.gone.len() > self.remembered {
             if let Some((_, worker)) = self.gone.pop_first() {
                 self.workers.remove(&worker);
+                self.forgotten.push(worker);
             }
         }
     }

@@ -37,10 +37,7 @@ pub struct DataFolder {
 }
 
 impl DataFolder {
-    /// Takes a folder, which is made if there is none.
-    ///
-    /// Reports, models and logs that an earlier coordinator left in it are removed: jobs do not outlive their coordinator, and
-    /// are numbered from 1 by the next one.
+    /// Takes a folder, which is made if there is none. What is in it stays.
     ///
     /// # Errors
     ///
@@ -48,19 +45,10 @@ impl DataFolder {
     pub fn open(path: impl AsRef<Path>) -> Result<Arc<Self>, StoreError> {
         let path = path.as_ref();
         fs::create_dir_all(path).map_err(|error| failed(path, error))?;
-        // Before anything is removed: what is in the folder may be in use.
         let lock = lock(path)?;
         for part in [SPOOL, MODELS, LOGS] {
             let part = path.join(part);
             fs::create_dir_all(&part).map_err(|error| failed(&part, error))?;
-            let removed = remove_jobs(&part)?;
-            if removed > 0 {
-                tracing::info!(
-                    folder = %part.display(),
-                    jobs = removed,
-                    "removed what an earlier coordinator left"
-                );
-            }
         }
         // The parts must be there after a power failure, or files in them could not be found.
         sync_folder(path).map_err(|error| failed(path, error))?;
@@ -123,21 +111,28 @@ fn lock(folder: &Path) -> Result<File, StoreError> {
     }
 }
 
-/// Removes all jobs' folders; anything else in there stays.
-fn remove_jobs(part: &Path) -> Result<usize, StoreError> {
-    let mut removed = 0;
-    for entry in fs::read_dir(part).map_err(|error| failed(part, error))? {
-        let path = entry.map_err(|error| failed(part, error))?.path();
-        let name = path.file_name().and_then(|name| name.to_str());
-        // Only names that a coordinator makes: the operator may have pointed `--state-dir` at a folder with other
-        // things.
-        let job = name.and_then(|name| name.strip_prefix(JOB)?.parse::<JobId>().ok());
-        if job.is_some() {
-            fs::remove_dir_all(&path).map_err(|error| failed(&path, error))?;
-            removed += 1;
+/// The folders of jobs below one of the parts. Anything else in there is not ours: the operator may have pointed `--state-dir`
+/// at a folder with other things.
+pub(super) fn job_folders(part: &Path) -> Result<Vec<(JobId, PathBuf)>, StoreError> {
+    let mut folders = Vec::new();
+    for name in names_in(part)? {
+        let job = name.strip_prefix(JOB).and_then(|job| job.parse().ok());
+        if let Some(job) = job {
+            folders.push((job, part.join(name)));
         }
     }
-    Ok(removed)
+    Ok(folders)
+}
+
+/// The names of what is in a folder, in order. A name that is not text is not ours.
+pub(super) fn names_in(folder: &Path) -> Result<Vec<String>, StoreError> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(folder).map_err(|error| failed(folder, error))? {
+        let entry = entry.map_err(|error| failed(folder, error))?;
+        names.extend(entry.file_name().into_string().ok());
+    }
+    names.sort_unstable();
+    Ok(names)
 }
 
 /// Makes a folder's entries durable.

@@ -8,6 +8,8 @@
 //!               file of JSON lines, with the place of one entry in each 64 KiB
 //! ```
 //!
+//! With a journal, the entries are in it, and the window only saves reading them: those that are durable leave it.
+//!
 //! Appending never waits for the disk, since it is called under the coordinator's lock. An entry leaves the window after
 //! it is in the file, so that a reader finds it in one of the two at every moment. If the disk fails, entries stay in
 //! memory, and a warning says so.
@@ -28,10 +30,14 @@ use serde::{Serialize, de::DeserializeOwned};
 use spill::{SpillFile, add_line};
 use tokio::{runtime::Handle, sync::Notify, time::timeout};
 
+use super::journal::{Journal, Stream};
 use crate::ids::JobId;
 
 /// Bytes that are written at once, and so the distance between two places that are known in the file.
 const BATCH: usize = 64 << 10;
+
+/// The most entries that are read from a journal at once: those of a job with ten thousand clients are long.
+const JOURNAL_PAGE: usize = 64;
 
 /// A page ends after this many bytes of entries.
 const PAGE_BYTES: usize = 1 << 20;
@@ -74,7 +80,7 @@ impl<T> Clone for WindowedLog<T> {
 
 struct Shared<T> {
     limit: usize,
-    files: LogFiles,
+    place: LogPlace,
     job: JobId,
     name: &'static str,
     runtime: Handle,
@@ -83,7 +89,20 @@ struct Shared<T> {
     stepped: Notify,
 }
 
+/// Where the entries are that are not in the window.
+#[derive(Clone)]
+pub(crate) enum LogPlace {
+    /// In files of the log's own.
+    Files(LogFiles),
+    /// In a journal, into which the caller puts every entry.
+    Journal(Arc<dyn Journal>),
+}
+
 struct State<T> {
+    /// The number of the last entry that was appended.
+    last: u64,
+    /// With a journal: the number of the last entry that is durable.
+    durable: u64,
     window: VecDeque<Arc<T>>,
     /// Bytes of the window's entries.
     bytes: usize,
@@ -106,25 +125,31 @@ struct Spilled {
 }
 
 impl<T: LogEntry> WindowedLog<T> {
-    /// An empty log of at most `limit` bytes in memory, which spills to a file of this name on the runtime's blocking
-    /// threads.
-    pub fn new(
+    /// A log of at most `limit` bytes in memory. Its entries up to the number `last` are in the journal, if the job was recovered;
+    /// a new log has none. Without a journal it spills to a file of this name, on the runtime's blocking threads.
+    pub fn after(
+        last: u64,
         limit: usize,
-        files: LogFiles,
+        place: LogPlace,
         job: JobId,
         name: &'static str,
         runtime: Handle,
     ) -> Self {
         Self(Arc::new(Shared {
             limit,
-            files,
+            place,
             job,
             name,
             runtime,
             state: Mutex::new(State {
+                last,
+                durable: last,
                 window: VecDeque::new(),
                 bytes: 0,
-                spilled: Spilled::default(),
+                spilled: Spilled {
+                    last: Some(last).filter(|last| *last > 0),
+                    ..Spilled::default()
+                },
                 is_spilling: false,
                 // Half of the limit is room for what is appended while the first half is being written.
                 due: limit / 2,
@@ -136,8 +161,12 @@ impl<T: LogEntry> WindowedLog<T> {
     /// Adds an entry, whose number must be larger than the last one's.
     pub fn append(&self, entry: Arc<T>) {
         let mut state = self.state();
+        state.last = entry.number();
         state.bytes += entry.bytes();
         state.window.push_back(entry);
+        if matches!(self.0.place, LogPlace::Journal(_)) {
+            return state.drop_durable(self.0.limit / 2);
+        }
         // At half of the limit, so that entries can still come while the disk writes.
         if state.bytes > state.due && !state.is_spilling {
             state.is_spilling = true;
@@ -146,6 +175,18 @@ impl<T: LogEntry> WindowedLog<T> {
             // Under the lock of the coordinator, so nothing here may wait for a disk.
             self.0.runtime.spawn_blocking(move || log.spill());
         }
+    }
+
+    /// The number of the last entry; 0 if there is none.
+    pub fn last(&self) -> u64 {
+        self.state().last
+    }
+
+    /// With a journal: the entries up to this number are durable.
+    pub fn settle(&self, number: u64) {
+        let mut state = self.state();
+        state.durable = state.durable.max(number);
+        state.drop_durable(self.0.limit / 2);
     }
 
     /// Waits, for a few seconds at most, while the window is over its limit and is being spilled. A caller that is about to
@@ -209,6 +250,9 @@ impl<T: LogEntry> WindowedLog<T> {
 
     /// The page from the file. It ends at the file's end; the next one then begins in the window.
     fn read(&self, after: u64, limit: usize) -> io::Result<LogPage<T>> {
+        if let LogPlace::Journal(journal) = &self.0.place {
+            return self.read_journal(&**journal, after, limit);
+        }
         let (file, start, end) = {
             let spilled = &self.state().spilled;
             let Some(file) = spilled.file.clone() else {
@@ -228,6 +272,30 @@ impl<T: LogEntry> WindowedLog<T> {
             if entry.number() > after {
                 bytes += length;
                 entries.push(Arc::new(entry));
+            }
+        }
+        Ok(LogPage {
+            entries,
+            is_last: false,
+        })
+    }
+
+    fn read_journal(
+        &self,
+        journal: &dyn Journal,
+        after: u64,
+        limit: usize,
+    ) -> io::Result<LogPage<T>> {
+        // An entry that the journal has and this log has not is not complete.
+        let last = self.state().last;
+        let limit = limit.min(JOURNAL_PAGE);
+        let found = journal
+            .entries(Stream::Job(self.0.job), self.0.name, after, limit)
+            .map_err(io::Error::other)?;
+        let mut entries = Vec::with_capacity(found.len());
+        for (number, body) in found {
+            if number <= last {
+                entries.push(Arc::new(serde_json::from_slice(&body)?));
             }
         }
         Ok(LogPage {
@@ -287,7 +355,10 @@ impl<T: LogEntry> WindowedLog<T> {
         let file = match file {
             Some(file) => file,
             None => {
-                let file = Arc::new(self.0.files.create(self.0.job, self.0.name)?);
+                let LogPlace::Files(files) = &self.0.place else {
+                    return Err(io::Error::other("the log has no file"));
+                };
+                let file = Arc::new(files.create(self.0.job, self.0.name)?);
                 self.state().spilled.file = Some(file.clone());
                 file
             }
@@ -324,6 +395,18 @@ impl<T: LogEntry> WindowedLog<T> {
 }
 
 impl<T: LogEntry> State<T> {
+    /// Drops the oldest entries that are in the journal, until the window has this many bytes.
+    fn drop_durable(&mut self, target: usize) {
+        while self.bytes > target
+            && let Some(entry) = self.window.front()
+            && entry.number() <= self.durable
+        {
+            self.bytes -= entry.bytes();
+            self.spilled.last = Some(entry.number());
+            self.window.pop_front();
+        }
+    }
+
     /// A batch of the oldest entries, if the window has more bytes than it is to have.
     fn oldest(&self, target: usize) -> Vec<Arc<T>> {
         let mut batch = Vec::new();

@@ -21,17 +21,18 @@ pub use folder::DataFolder;
 pub use journal::SqliteJournal;
 pub use journal::{Journal, MemoryJournal};
 pub use log::LogFiles;
-pub(crate) use log::{LogEntry, LogPage, WindowedLog};
+pub(crate) use log::{LogEntry, LogPage, LogPlace, WindowedLog};
 pub use memory::MemoryModels;
 pub use models::FileModels;
 pub use spool::{FileSpool, FileSpoolConfig};
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::{
     Cause,
     ids::{JobId, ModelVersion},
     parameters::{
-        BlockError, BlockReader, BlockWriter, Encoding, Form, Layout, Parameters, Role, Roles,
+        BlockError, BlockReader, BlockWriter, Digest, Encoding, Form, Layout, Parameters, Role, Roles,
         StoredBody,
     },
 };
@@ -123,7 +124,9 @@ impl StateForm {
 /// 5. A value that the job's encoding does not have is a [`StoreError::Encoding`] that names the tensor.
 /// 6. All methods may be called from several threads, and may wait for a disk.
 ///
-/// `store::conformance` (feature `testing`) checks 1 to 5.
+/// 7. A version that was published can be opened again, by a later process if the store outlives it.
+///
+/// `store::conformance` (feature `testing`) checks 1 to 5; 7 is for stores that outlive their process.
 pub trait ModelStore: Send + Sync {
     /// Begins a version of a job's model.
     ///
@@ -137,8 +140,58 @@ pub trait ModelStore: Send + Sync {
         form: &ModelForm,
     ) -> Result<Box<dyn ModelWriter>, StoreError>;
 
+    /// Opens a version that an earlier process published. `version.1` is what [`StoredModel::published`] said of it then.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Missing`] if it is not there, or not as it was published.
+    fn open(
+        &self,
+        job: JobId,
+        version: ModelVersion,
+        form: &ModelForm,
+        published: &PublishedVersion,
+    ) -> Result<Arc<dyn StoredModel>, StoreError> {
+        let _ = (form, published);
+        Err(StoreError::Missing {
+            what: format!("version {version} of job {job}"),
+            problem: "these models were in memory alone".to_string(),
+        })
+    }
+
     /// Forgets a version; without one, all of the job's.
     fn remove(&self, job: JobId, version: Option<ModelVersion>);
+
+    /// Removes all but what `keeps` names: versions that nobody knows of, and those that were not published. Called at the start,
+    /// before any version is begun.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`].
+    fn retain(&self, keeps: &dyn Fn(JobId, ModelVersion) -> bool) -> Result<(), StoreError> {
+        let _ = keeps;
+        Ok(())
+    }
+}
+
+/// What a published version consists of, so that a later process can open it and see whether it is whole.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct PublishedVersion {
+    /// Its files.
+    pub files: Vec<PublishedFile>,
+    /// The numbers of the strategy's state.
+    pub numbers: BTreeMap<String, f64>,
+}
+
+/// A file of a published version.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PublishedFile {
+    /// Its name in the version's folder.
+    pub name: String,
+    /// Its length, in bytes.
+    pub bytes: u64,
+    /// Of the whole file.
+    pub digest: Digest,
 }
 
 /// One version while it is written: every value of the model, and of each state tensor's roles, exactly once, in blocks of
@@ -189,6 +242,14 @@ pub trait StoredModel: BlockReader + Send + Sync {
     /// The numbers of the strategy's state.
     fn numbers(&self) -> &BTreeMap<String, f64>;
 
+    /// What [`ModelStore::open`] needs to open it again.
+    fn published(&self) -> PublishedVersion {
+        PublishedVersion {
+            files: Vec::new(),
+            numbers: self.numbers().clone(),
+        }
+    }
+
     /// All values, in memory; without a copy, if they are there anyway.
     ///
     /// # Errors
@@ -215,6 +276,14 @@ pub enum StoreError {
     InUse {
         /// The folder.
         path: String,
+    },
+    /// What was kept is not there any more, or not as it was.
+    #[error("{what} is missing or damaged: {problem}")]
+    Missing {
+        /// Which model or report.
+        what: String,
+        /// What is wrong with it.
+        problem: String,
     },
     /// The model has no form in the job's encoding: a value is too large for f16.
     #[error("the model can't be encoded: {0}")]

@@ -11,6 +11,7 @@
 //! between two renames: after a crash right then, that one is the version.
 
 mod files;
+mod leftovers;
 mod state;
 mod stored;
 mod unfinished;
@@ -21,10 +22,13 @@ use std::{
     sync::{Arc, Mutex, atomic::AtomicU64},
 };
 
+use stored::FileModel;
 use unfinished::{Models, Unfinished, remove_tree};
 use writer::Writer;
 
-use super::{DataFolder, ModelForm, ModelStore, ModelWriter, StoreError};
+use super::{
+    DataFolder, ModelForm, ModelStore, ModelWriter, PublishedVersion, StoreError, StoredModel,
+};
 use crate::ids::{JobId, ModelVersion};
 
 /// Global models in files of a [`DataFolder`]. Every method may wait for the disk.
@@ -61,10 +65,25 @@ impl ModelStore for FileModels {
         Ok(Box::new(Writer::begin(next, form)?))
     }
 
+    fn open(
+        &self,
+        job: JobId,
+        version: ModelVersion,
+        form: &ModelForm,
+        published: &PublishedVersion,
+    ) -> Result<Arc<dyn StoredModel>, StoreError> {
+        let folder = self.0.place(job, version);
+        Ok(Arc::new(FileModel::open(&folder, form, published)?))
+    }
+
+    fn retain(&self, keeps: &dyn Fn(JobId, ModelVersion) -> bool) -> Result<(), StoreError> {
+        leftovers::remove(&self.0.folder, keeps)
+    }
+
     fn remove(&self, job: JobId, version: Option<ModelVersion>) {
         let folder = self.0.job(job);
         let path = match version {
-            Some(version) => folder.join(format!("v{version}")),
+            Some(version) => self.0.place(job, version),
             None => {
                 self.0.durable().remove(&job);
                 folder

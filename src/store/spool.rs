@@ -7,6 +7,7 @@
 
 mod handles;
 mod place;
+mod reopen;
 mod rounds;
 mod spooled;
 mod stored;
@@ -29,6 +30,7 @@ use upload::ReportFile;
 
 use super::DataFolder;
 use crate::{
+    Cause,
     ids::{ClientId, JobId, RequestId, RoundId},
     parameters::{BlockReader, BodyForm},
     report::{Report, Spool, SpoolError, SpoolKey, SpoolWriter},
@@ -89,6 +91,17 @@ impl Spool for FileSpool {
             }
             Report::new(client, round, found.metadata.clone(), payloads)
         })
+    }
+
+    fn reopen(&self, key: SpoolKey, form: &Arc<BodyForm>) -> Result<(), SpoolError> {
+        let stored = reopen::reopen(&self.0.place, key, form)?;
+        self.0.stored().insert(key, stored);
+        Ok(())
+    }
+
+    fn retain(&self, keeps: &dyn Fn(SpoolKey) -> bool) -> Result<(), SpoolError> {
+        let removed = reopen::remove_leftovers(&self.0.place, keeps);
+        removed.map_err(|error| SpoolError::Storage(Cause::of(error)))
     }
 
     fn forget(&self, key: SpoolKey) {

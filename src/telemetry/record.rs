@@ -32,6 +32,7 @@ pub fn canonical(log: &[LoggedEvent]) -> Vec<JobEvent> {
     for LoggedEvent { event, .. } in log {
         match event {
             JobEvent::Waiting { .. }
+            | JobEvent::Resumed { .. }
             | JobEvent::Leased { .. }
             | JobEvent::TaskIssued { .. }
             | JobEvent::WorkerPassedOver { .. }

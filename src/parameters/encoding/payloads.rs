@@ -62,6 +62,24 @@ impl BodyForm {
         }
     }
 
+    /// The same with this many entries in each payload that is sparse, one number for each payload; none if a payload can't
+    /// have so many.
+    pub(crate) fn with_entries(&self, entries: &[usize]) -> Option<Self> {
+        if entries.len() != self.parts.len() {
+            return None;
+        }
+        let mut parts = self.parts.clone();
+        for (part, entries) in parts.iter_mut().zip(entries) {
+            if *entries > part.form.entries() {
+                return None;
+            }
+            if part.form.is_sparse() {
+                part.form = part.form.clone().sparse(*entries, Vec::new());
+            }
+        }
+        Some(Self { parts })
+    }
+
     pub(super) fn new(parts: Vec<Part>) -> Self {
         Self { parts }
     }

@@ -32,6 +32,14 @@ impl RoundMachine {
         }
     }
 
+    /// What the driver needs for the job is gone.
+    pub(super) fn broken(&mut self, reason: String) {
+        if self.outcome().is_none() {
+            self.close_current();
+            self.fail(reason);
+        }
+    }
+
     pub(super) fn fail_waiting(&mut self, seconds: u64) {
         let detail = self.status().detail;
         self.fail(format!("after {seconds} s still {detail}"));

@@ -8,9 +8,44 @@ use std::time::Duration;
 
 use super::{Phase, RoundMachine};
 use crate::{
-    ids::{RoundId, Timestamp},
-    round::{Command, JobEvent},
+    ids::{ClientId, ModelVersion, RequestId, RoundId, Timestamp, WorkerId},
+    round::{Command, JobEvent, collection::Collection},
+    strategy::RoundPlan,
 };
+
+/// What a driver that recovered a machine needs to know of it.
+impl RoundMachine {
+    /// The workers that it takes to be there, in order of registration.
+    pub fn workers(&self) -> Vec<WorkerId> {
+        self.leases.workers().map(|(worker, _)| worker).collect()
+    }
+
+    /// The plan of the round that is open, or else of the last one.
+    pub fn last_plan(&self) -> Option<&RoundPlan> {
+        let last = self.current.as_ref().or_else(|| self.closed.back());
+        last.map(|round| &round.plan)
+    }
+
+    /// The round that is open or being closed.
+    pub fn round_under_way(&self) -> Option<RoundId> {
+        self.current.as_ref().map(|current| current.round)
+    }
+
+    /// The reports that the round that is open or being closed has accepted, in client order: each with the request that
+    /// uploaded it and the worker that sent it.
+    pub fn accepted(&self) -> Vec<(ClientId, RequestId, WorkerId)> {
+        self.current
+            .as_ref()
+            .map(Collection::accepted_with_senders)
+            .unwrap_or_default()
+    }
+
+    /// The oldest version that is not evaluated yet, if any.
+    pub fn first_unevaluated(&self) -> Option<ModelVersion> {
+        let evaluating = self.evaluating.as_ref().map(|pending| pending.version);
+        evaluating.or_else(|| self.to_evaluate.front().map(|(version, _)| *version))
+    }
+}
 
 impl RoundMachine {
     pub(super) fn resumed(&mut self, downtime_ms: u64, abandon: Option<String>, now: Timestamp) {

@@ -5,7 +5,10 @@ use std::{io, sync::Arc};
 use super::spill::SpillFile;
 use crate::{
     ids::JobId,
-    store::folder::{DataFolder, job_folder, make_in},
+    store::{
+        StoreError,
+        folder::{DataFolder, failed, job_folder, job_folders, make_in},
+    },
 };
 
 /// Makes the files into which jobs' logs spill. Nothing is made before a log needs it.
@@ -24,6 +27,21 @@ impl LogFiles {
     /// weeks logs more than memory holds. The operating system removes such a file with the process, however that ends.
     pub fn temporary() -> Self {
         Self(None)
+    }
+
+    /// Removes what an earlier process left. Called at the start, before any log needs a file.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`].
+    pub(crate) fn clear(&self) -> Result<(), StoreError> {
+        let Some(folder) = &self.0 else {
+            return Ok(());
+        };
+        for (_, path) in job_folders(&folder.logs())? {
+            std::fs::remove_dir_all(&path).map_err(|error| failed(&path, error))?;
+        }
+        Ok(())
     }
 
     /// An empty file for one log of a job.

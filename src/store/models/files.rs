@@ -13,7 +13,7 @@ use std::{
 use crate::{
     parameters::{BlockError, Digest, EncodedReader, Encoding, Form, PayloadSource, StoredBody},
     store::{
-        StoreError,
+        PublishedFile, StoreError,
         folder::{DataFolder, failed, unreadable, unwritable},
     },
 };
@@ -151,8 +151,11 @@ impl UnplacedFile {
             // The folder has been renamed. The open file goes on under any name; the path is for messages.
             .map_or(path.clone(), |name| folder.join(name));
         let bytes = form.bytes();
+        let name = path.file_name().map(|name| name.to_string_lossy());
+        let name = name.unwrap_or_default().into_owned();
         let payload = PayloadOf(Arc::new(Open { file, path, header }));
         BodyFile {
+            name,
             length: header + bytes,
             digest: self.digest,
             reader: EncodedReader::new(form, payload),
@@ -162,12 +165,60 @@ impl UnplacedFile {
 
 /// A whole safetensors file of a model.
 pub(super) struct BodyFile {
+    /// Its name in the version's folder.
+    name: String,
     length: u64,
     digest: Digest,
     reader: EncodedReader<PayloadOf>,
 }
 
 impl BodyFile {
+    /// A file of a version that an earlier process published.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Missing`] if it is not there, or has another length than it had.
+    pub fn open(
+        folder: &Path,
+        form: Form,
+        prefix: &str,
+        published: &PublishedFile,
+    ) -> Result<Self, StoreError> {
+        let path = folder.join(&published.name);
+        let missing = |problem: String| StoreError::Missing {
+            what: path.display().to_string(),
+            problem,
+        };
+        let file = File::open(&path).map_err(|error| missing(error.to_string()))?;
+        let found = file.metadata().map_err(|error| failed(&path, error))?.len();
+        let header = form.header(prefix).len() as u64;
+        let expected = header + form.bytes();
+        // The digest is not checked here: to read all models would make a start take as long as they are large.
+        // `state check` does.
+        if found != expected || published.bytes != expected {
+            return Err(missing(format!(
+                "it has {found} bytes, and had {}",
+                published.bytes
+            )));
+        }
+        let payload = PayloadOf(Arc::new(Open { file, path, header }));
+        Ok(Self {
+            name: published.name.clone(),
+            length: expected,
+            digest: published.digest,
+            reader: EncodedReader::new(form, payload),
+        })
+    }
+
+    /// What [`BodyFile::open`] needs to open it again.
+    pub fn published(&self) -> PublishedFile {
+        PublishedFile {
+            name: self.name.clone(),
+            bytes: self.length,
+            digest: self.digest,
+        }
+    }
+
     /// Its values, by block.
     pub fn reader(&self) -> &EncodedReader<PayloadOf> {
         &self.reader

@@ -1,12 +1,17 @@
 //! A published version, read from its files.
 
-use std::{collections::BTreeMap, ops::Range, sync::Arc};
+use std::{collections::BTreeMap, ops::Range, path::Path, sync::Arc};
 
-use super::files::BodyFile;
+use super::{files::BodyFile, state};
 use crate::{
-    parameters::{Block, BlockBuffer, BlockError, BlockReader, Layout, Parameters, StoredBody},
-    store::StoredModel,
+    parameters::{Block, BlockBuffer, BlockError, BlockReader, Form, Layout, Parameters, StoredBody},
+    store::{ModelForm, PublishedVersion, StoreError, StoredModel},
 };
+
+/// The names of a version's files.
+pub(super) const MODEL: &str = "model.safetensors";
+pub(super) const SENT: &str = "sent.safetensors";
+pub(super) const FROZEN: &str = "frozen.safetensors";
 
 /// Keeps its files open, so that it stays readable after its removal.
 pub(super) struct FileModel {
@@ -23,6 +28,56 @@ pub(super) struct FileState {
     pub name: String,
     pub offered: bool,
     pub file: Arc<BodyFile>,
+}
+
+impl FileModel {
+    /// A version in this folder, which an earlier process published.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Missing`].
+    pub fn open(
+        folder: &Path,
+        form: &ModelForm,
+        published: &PublishedVersion,
+    ) -> Result<Self, StoreError> {
+        let open = |name: &str, form: Form, prefix: &str| {
+            let mut files = published.files.iter();
+            let file = files.find(|file| file.name == name);
+            let file = file.ok_or_else(|| StoreError::Missing {
+                what: folder.join(name).display().to_string(),
+                problem: "the version was published without it".to_string(),
+            })?;
+            BodyFile::open(folder, form, prefix, file).map(Arc::new)
+        };
+        let plain = open(MODEL, Form::file(form.layout.clone()), "")?;
+        let body = form.body();
+        let mut sent = plain.clone();
+        if !body.is_plain() {
+            sent = open(SENT, body, "")?;
+        }
+        let mut frozen = None;
+        if form.has_frozen() {
+            frozen = Some(open(FROZEN, form.frozen(), "")?);
+        }
+        let mut states = Vec::with_capacity(form.states.len());
+        for state in &form.states {
+            let name = state::file_name(&state.name);
+            let prefix = format!("{}/", state.name);
+            states.push(FileState {
+                name: state.name.clone(),
+                offered: state.offered,
+                file: open(&name, state.form(&form.layout), &prefix)?,
+            });
+        }
+        Ok(Self {
+            plain,
+            sent,
+            frozen,
+            states,
+            numbers: published.numbers.clone(),
+        })
+    }
 }
 
 impl BlockReader for FileModel {
@@ -72,6 +127,19 @@ impl StoredModel for FileModel {
 
     fn numbers(&self) -> &BTreeMap<String, f64> {
         &self.numbers
+    }
+
+    fn published(&self) -> PublishedVersion {
+        let mut files = vec![self.plain.published()];
+        if !Arc::ptr_eq(&self.plain, &self.sent) {
+            files.push(self.sent.published());
+        }
+        files.extend(self.frozen.iter().map(|file| file.published()));
+        files.extend(self.states.iter().map(|state| state.file.published()));
+        PublishedVersion {
+            files,
+            numbers: self.numbers.clone(),
+        }
     }
 
     fn parameters(&self) -> Result<Arc<Parameters>, BlockError> {

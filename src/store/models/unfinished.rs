@@ -32,6 +32,11 @@ impl Models {
         job_folder(&self.folder.models(), job)
     }
 
+    /// The folder of a version that is published.
+    pub fn place(&self, job: JobId, version: ModelVersion) -> PathBuf {
+        self.job(job).join(format!("v{version}"))
+    }
+
     pub fn durable(&self) -> MutexGuard<'_, BTreeSet<JobId>> {
         self.durable.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -74,7 +79,7 @@ impl Unfinished {
     /// Puts it in its version's place; its files are on the disk already. Returns that place.
     pub fn publish(mut self) -> Result<PathBuf, StoreError> {
         let folder = self.models.job(self.job);
-        let place = folder.join(format!("v{}", self.version));
+        let place = self.models.place(self.job, self.version);
         let old = folder.join(format!("v{}.{}.old", self.version, self.attempt));
         // Before the rename: after a crash, a folder with the version's name must have all of its files.
         sync_folder(&self.path).map_err(|error| failed(&self.path, error))?;

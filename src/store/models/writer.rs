@@ -8,7 +8,7 @@ use std::{
 use super::{
     files::NewFile,
     state,
-    stored::{FileModel, FileState},
+    stored::{FROZEN, FileModel, FileState, MODEL, SENT},
     unfinished::Unfinished,
 };
 use crate::{
@@ -46,17 +46,17 @@ impl Writer {
             return Err(StoreError::Encoding(detail));
         }
         let file = Form::file(form.layout.clone());
-        let plain = Target::create(&next, "model.safetensors", file, "")?;
+        let plain = Target::create(&next, MODEL, file, "")?;
         let mut sent = None;
         let body = form.body();
         // f32 is the file itself: a second copy of gigabytes would be the same bytes.
         if !body.is_plain() {
-            sent = Some(Target::create(&next, "sent.safetensors", body, "")?);
+            sent = Some(Target::create(&next, SENT, body, "")?);
         }
         let mut frozen = None;
         if form.has_frozen() {
             let form = form.frozen();
-            frozen = Some(Target::create(&next, "frozen.safetensors", form, "")?);
+            frozen = Some(Target::create(&next, FROZEN, form, "")?);
         }
         let mut states = Vec::with_capacity(form.states.len());
         for state in &form.states {

@@ -32,6 +32,11 @@ impl Rounds {
         &self.folder
     }
 
+    /// The file of a stored report.
+    pub fn stored(&self, key: SpoolKey) -> PathBuf {
+        self.place(key, "report")
+    }
+
     /// A new file for an upload.
     pub fn create(&self, key: SpoolKey) -> (PathBuf, io::Result<File>) {
         let path = self.place(key, "part");
@@ -47,7 +52,7 @@ impl Rounds {
 
     /// Gives a file, whose bytes are on the disk, the name of a stored report, durably.
     pub fn keep(&self, key: SpoolKey, part: &mut PathBuf) -> io::Result<()> {
-        let path = self.place(key, "report");
+        let path = self.stored(key);
         fs::rename(&*part, &path)?;
         // At once: if the folder can't be synced, the upload fails and removes the file by the name that it has now.
         *part = path;

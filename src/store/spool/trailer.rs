@@ -11,6 +11,9 @@ use crate::{
 
 const MAGIC: &[u8; 8] = b"fedavgR2";
 
+/// Bytes behind the JSON: its CRC-32, its length, and the name of the format.
+pub(super) const FOOTER: usize = 4 + 4 + MAGIC.len();
+
 /// All of a report but its payload.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 pub(in crate::store) struct Trailer {
@@ -78,18 +81,39 @@ impl Trailer {
         Ok(bytes)
     }
 
+    /// The length of the JSON before a file's last bytes; none if they are not a trailer's.
+    pub fn length(footer: &[u8; FOOTER]) -> Option<u64> {
+        let footer = footer.strip_suffix(MAGIC)?;
+        let (_, length) = footer.split_last_chunk()?;
+        Some(u32::from_le_bytes(*length).into())
+    }
+
+    /// The trailer from its bytes, of a file in which they begin at `start`.
+    pub fn decode(bytes: &[u8], start: u64) -> Option<Self> {
+        let bytes = bytes.strip_suffix(MAGIC)?;
+        let (bytes, length) = bytes.split_last_chunk()?;
+        let (json, crc) = bytes.split_last_chunk()?;
+        let is_whole = json.len() == u32::from_le_bytes(*length) as usize
+            && Digest::of(json).crc32() == u32::from_le_bytes(*crc);
+        if !is_whole {
+            return None;
+        }
+        let trailer: Self = serde_json::from_slice(json).ok()?;
+        (trailer.bytes == start).then_some(trailer)
+    }
+
+    /// Whether it is of this report.
+    pub fn is_of(&self, key: SpoolKey) -> bool {
+        let found = (self.job, self.round, self.client, self.upload);
+        found == (key.job.0, key.round.0, key.client.0, key.upload.0)
+    }
+
     /// The trailer of a whole file.
     #[cfg(test)]
-    pub fn decode(file: &[u8]) -> Option<Self> {
-        let file = file.strip_suffix(MAGIC)?;
-        let (file, length) = file.split_last_chunk()?;
-        let (file, crc) = file.split_last_chunk()?;
-        let start = file
-            .len()
-            .checked_sub(u32::from_le_bytes(*length) as usize)?;
-        let json = &file[start..];
-        let whole = Digest::of(json).crc32() == u32::from_le_bytes(*crc);
-        let trailer: Self = whole.then(|| serde_json::from_slice(json).ok())??;
-        (trailer.bytes == start as u64).then_some(trailer)
+    pub fn of_file(file: &[u8]) -> Option<Self> {
+        let start = file.len().checked_sub(FOOTER)?;
+        let length = Self::length(file[start..].try_into().ok()?)? as usize;
+        let start = start.checked_sub(length)?;
+        Self::decode(&file[start..], start as u64)
     }
 }

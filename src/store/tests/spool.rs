@@ -82,12 +82,12 @@ fn the_file_alone_says_what_it_is() {
         bytes: 8 * 666 + 4 * 7,
         digest: Digest::of(&payload).to_string(),
     };
-    assert_eq!(Trailer::decode(&file), Some(expected));
-    assert_eq!(Trailer::decode(&file[..file.len() - 1]), None);
-    assert_eq!(Trailer::decode(&file[4..]), None);
+    assert_eq!(Trailer::of_file(&file), Some(expected));
+    assert_eq!(Trailer::of_file(&file[..file.len() - 1]), None);
+    assert_eq!(Trailer::of_file(&file[4..]), None);
     let end = payload.len() + 1;
     file[end] ^= 1;
-    assert_eq!(Trailer::decode(&file), None);
+    assert_eq!(Trailer::of_file(&file), None);
 }
 
 #[test]
@@ -124,7 +124,7 @@ fn the_digest_is_the_payloads_whatever_the_order_of_the_body() {
     writer.finish(metadata(), None).unwrap();
     let file = fs::read(disk.path().join("spool/job-1/round-1/client-0-100.report")).unwrap();
     assert!(file.starts_with(&payload));
-    let digest = Trailer::decode(&file).unwrap().digest;
+    let digest = Trailer::of_file(&file).unwrap().digest;
     assert_eq!(digest, Digest::of(&payload).to_string());
 }
 

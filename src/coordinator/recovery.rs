@@ -1,0 +1,253 @@
+//! How a coordinator goes on where the one before ended.
+//!
+//! First all that was written down is read: workers, jobs, machines. Then what lies in the stores is compared with it: versions and
+//! accepted reports are opened, all else is removed. Only then is any machine told that it goes on, which gives the commands again
+//! that were under way.
+
+mod job;
+
+use std::sync::atomic::Ordering;
+
+use thiserror::Error;
+
+use super::{
+    facts::{COORDINATOR, CoordinatorFact, WORKER, WorkerFact, hex, parse},
+    handle::Coordinator,
+    speed::Speeds,
+    state::{State, WorkerInfo},
+};
+use crate::{
+    ids::{CoordinatorId, JobId, RequestId, Timestamp, WorkerId},
+    report::SpoolKey,
+    round::{Event, RoundMachine, SEMANTICS, WorkerRecord, WorkerState},
+    store::{
+        Journal,
+        journal::{Batch, JournalError, Stream, fact},
+    },
+    words::plural,
+};
+
+/// Why a coordinator can't go on where the one before ended.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum RecoveryError {
+    /// The journal can't be read.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// What the journal has is not what a coordinator writes.
+    #[error("the journal is damaged: {0}")]
+    Damaged(String),
+}
+
+/// What a coordinator begins with.
+pub(super) struct Beginning {
+    pub identity: CoordinatorId,
+    /// How often it has started, this time included.
+    pub term: u64,
+    /// The last moment at which the one before is known to have been alive.
+    pub time: Timestamp,
+}
+
+impl Default for Beginning {
+    fn default() -> Self {
+        let mut bytes = [0; 16];
+        // Without randomness no worker can register either, and that is where it is told.
+        let _ = getrandom::fill(&mut bytes);
+        Self {
+            identity: CoordinatorId(hex(&bytes)),
+            term: 0,
+            time: Timestamp(0),
+        }
+    }
+}
+
+impl Beginning {
+    pub fn read(journal: &dyn Journal) -> Result<Self, RecoveryError> {
+        let time = journal.noted_time().unwrap_or_default();
+        let begun = match fact(journal, Stream::Coordinator, COORDINATOR)? {
+            None => Self {
+                term: 1,
+                ..Self::default()
+            },
+            Some(bytes) => {
+                let kept: CoordinatorFact =
+                    parse(COORDINATOR, &bytes).map_err(RecoveryError::Damaged)?;
+                Self {
+                    identity: kept.identity,
+                    term: kept.term + 1,
+                    time,
+                }
+            }
+        };
+        Ok(Self { time, ..begun })
+    }
+}
+
+impl Coordinator {
+    /// Takes up what the journal has, and goes on.
+    pub(super) fn recover(&self) -> Result<(), RecoveryError> {
+        let Some(journal) = self.0.journal.clone() else {
+            return Ok(());
+        };
+        let now = self.now();
+        let downtime = journal
+            .noted_time()
+            .map_or_else(Default::default, |noted| now.since(noted));
+        let mut state = self.state();
+        for (stream, position) in journal.streams()? {
+            state.positions.insert(stream, position);
+        }
+        self.recover_workers(&mut state, &*journal, now)?;
+        let streams: Vec<_> = state.positions.keys().copied().collect();
+        let mut upgraded = Vec::new();
+        for stream in streams {
+            if let Stream::Job(id) = stream
+                && self.recover_job(&mut state, &*journal, id)?
+            {
+                upgraded.push(id);
+            }
+        }
+        // Requests of an earlier process have numbers that begin with its term.
+        state.last_request = RequestId(self.0.term << 32);
+        self.remove_leftovers(&state);
+        let batch = Batch::default().fact(
+            COORDINATOR,
+            super::facts::json(&self.coordinator_fact(&state)),
+        );
+        self.append(&mut state, Stream::Coordinator, batch);
+        for id in state.turns.order() {
+            let abandon = upgraded.contains(&id).then(|| {
+                "the coordinator was replaced by another version of it in the midst of the round"
+                    .to_string()
+            });
+            let downtime_ms = downtime.as_millis() as u64;
+            let resumed = Event::Resumed {
+                downtime_ms,
+                abandon,
+            };
+            self.drive(&mut state, id, resumed);
+            self.reconcile(&mut state, id);
+            tell(&state, id);
+        }
+        self.start_next(&mut state);
+        Ok(())
+    }
+
+    fn recover_workers(
+        &self,
+        state: &mut State,
+        journal: &dyn Journal,
+        now: Timestamp,
+    ) -> Result<(), RecoveryError> {
+        let kept = fact(journal, Stream::Coordinator, COORDINATOR)?;
+        if let Some(bytes) = kept {
+            let kept: CoordinatorFact =
+                parse(COORDINATOR, &bytes).map_err(RecoveryError::Damaged)?;
+            state.last_job = kept.last_job;
+            state.roster.resume_after(kept.last_worker);
+        }
+        for (name, bytes) in journal.facts(Stream::Coordinator, WORKER)? {
+            let kept: WorkerFact = parse(&name, &bytes).map_err(RecoveryError::Damaged)?;
+            let number = name.strip_prefix(WORKER).and_then(|name| name.parse().ok());
+            let worker: WorkerId = number
+                .ok_or_else(|| RecoveryError::Damaged(format!("{name:?} is no worker")))?;
+            // A live one counts as heard of now: it could not send anything while nobody listened.
+            let last_seen = if kept.state == WorkerState::Live {
+                now
+            } else {
+                kept.registered
+            };
+            let info = WorkerInfo {
+                registration: kept.registration,
+                protocol: kept.protocol,
+                token: kept.token,
+                wake: Default::default(),
+                speeds: Speeds::default(),
+                // The answer to its registration may have been lost with the process.
+                was_heard: false,
+                replaces: kept.replaces,
+                busy: Vec::new(),
+            };
+            let record = WorkerRecord {
+                info,
+                registered: kept.registered,
+                last_seen,
+                state: kept.state,
+            };
+            state.restore_worker(worker, record);
+        }
+        Ok(())
+    }
+
+    /// Removes what lies in the stores and belongs to no job, no version and no open round.
+    fn remove_leftovers(&self, state: &State) {
+        let keeps_version = |job: JobId, version| {
+            let job = state.jobs.get(&job);
+            job.is_some_and(|job| job.models.contains_key(&version))
+        };
+        if let Err(error) = self.0.models.retain(&keeps_version) {
+            tracing::warn!(%error, "models that nobody needs stay behind");
+        }
+        let keeps_report = |key: SpoolKey| {
+            let machine = state.jobs.get(&key.job).and_then(|job| job.machine.as_ref());
+            machine.is_some_and(|machine| {
+                let accepted = machine.accepted();
+                let found = accepted.binary_search_by_key(&key.client, |(client, _, _)| *client);
+                machine.round_under_way() == Some(key.round)
+                    && found.is_ok_and(|at| accepted[at].1 == key.upload)
+            })
+        };
+        if let Err(error) = self.0.spool.retain(&keeps_report) {
+            tracing::warn!(%error, "reports that nobody needs stay behind");
+        }
+    }
+
+    /// Tells a machine of the workers that are there, and of those that are not: the two streams need not have been written at
+    /// the same moment.
+    fn reconcile(&self, state: &mut State, id: JobId) {
+        let Some(job) = state.jobs.get(&id) else {
+            return;
+        };
+        let known = job.machine.as_ref().map(RoundMachine::workers);
+        let known = known.unwrap_or_default();
+        let there: Vec<_> = state.eligible(job).map(|(worker, _)| worker).collect();
+        for worker in &known {
+            if !there.contains(worker) {
+                let worker = *worker;
+                self.drive(state, id, Event::WorkerLost { worker });
+            }
+        }
+        for worker in there {
+            if !known.contains(&worker) {
+                self.offer(state, id, worker);
+            }
+        }
+    }
+}
+
+/// Says in one line how a job goes on.
+fn tell(state: &State, id: JobId) {
+    let Some(job) = state.jobs.get(&id) else {
+        return;
+    };
+    let Some(machine) = &job.machine else {
+        return;
+    };
+    let status = machine.status();
+    if job.over.load(Ordering::Relaxed) {
+        return;
+    }
+    tracing::info!(
+        job = %id,
+        round = %status.round,
+        version = %status.version,
+        kept = plural(status.accepted, "report"),
+        "the job goes on: {}",
+        status.detail
+    );
+}
+
+/// Whether a machine's records can be replayed by this version.
+fn is_ours(semantics: u32) -> bool {
+    semantics == SEMANTICS
+}

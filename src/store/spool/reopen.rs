@@ -1,0 +1,172 @@
+//! Reports that an earlier process stored.
+
+use std::{
+    fs::{self, File},
+    io,
+    os::unix::fs::FileExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use super::{
+    place::Place,
+    spooled::SpooledFile,
+    stored::Stored,
+    trailer::{FOOTER, Trailer},
+};
+use crate::{
+    Cause,
+    ids::{ClientId, JobId, RequestId, RoundId},
+    parameters::{BlockError, BodyDecoder, BodyForm, BodySink, EncodedReader},
+    report::{SpoolError, SpoolKey},
+    store::{
+        StoreError,
+        folder::{failed, job_folders, names_in, storage},
+    },
+};
+
+/// Bytes that are read at once.
+const CHUNK: usize = 256 * 1024;
+
+/// Reads a stored report as if it came from its sender once more: so all of it is checked, and what is known of it is the same.
+pub(super) fn reopen(
+    place: &Arc<Place>,
+    key: SpoolKey,
+    form: &Arc<BodyForm>,
+) -> Result<Stored, SpoolError> {
+    let path = place.rounds.stored(key);
+    let file = match File::open(&path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let client = key.client;
+            return Err(SpoolError::Missing { client });
+        }
+        Err(error) => return Err(storage(&path, error)),
+    };
+    let trailer = read_trailer(&file).map_err(|error| storage(&path, error))?;
+    let trailer = trailer.filter(|trailer| trailer.is_of(key));
+    let trailer = trailer.ok_or_else(|| damaged(&path))?;
+    let entries: Vec<_> = trailer.payloads.iter().map(|part| part.entries).collect();
+    let form = form.with_entries(&entries).ok_or_else(|| damaged(&path))?;
+    if form.stored_bytes() != trailer.bytes {
+        return Err(damaged(&path));
+    }
+    let form = read_again(&file, &path, form)?;
+    let file = SpooledFile::new(place.clone(), key, path);
+    let mut payloads = Vec::with_capacity(form.parts().len());
+    for (part, base) in form.parts().iter().zip(form.bases()) {
+        let reader = EncodedReader::at(part.form.clone(), file.clone(), base);
+        payloads.push((part.name.clone(), reader));
+    }
+    Ok(Stored {
+        metadata: trailer.metadata,
+        payloads,
+    })
+}
+
+/// The trailer, if the file ends in one.
+fn read_trailer(file: &File) -> io::Result<Option<Trailer>> {
+    let length = file.metadata()?.len();
+    let Some(start) = length.checked_sub(FOOTER as u64) else {
+        return Ok(None);
+    };
+    let mut footer = [0; FOOTER];
+    file.read_exact_at(&mut footer, start)?;
+    let Some(json) = Trailer::length(&footer) else {
+        return Ok(None);
+    };
+    let Some(start) = start.checked_sub(json) else {
+        return Ok(None);
+    };
+    let mut bytes = vec![0; (length - start) as usize];
+    file.read_exact_at(&mut bytes, start)?;
+    Ok(Trailer::decode(&bytes, start))
+}
+
+/// Decodes the stored payloads, and gives their form with all that its indices say.
+fn read_again(file: &File, path: &Path, form: BodyForm) -> Result<BodyForm, SpoolError> {
+    let bases = form.bases();
+    let form = Arc::new(form);
+    let mut decoder = BodyDecoder::new(form.clone());
+    decoder.push(&form.header(), &mut Nowhere)?;
+    let mut buffer = vec![0; CHUNK];
+    for (part, base) in form.parts().iter().zip(bases) {
+        let (mut offset, end) = (base, base + part.form.bytes());
+        while offset < end {
+            let length = (end - offset).min(CHUNK as u64) as usize;
+            let chunk = &mut buffer[..length];
+            file.read_exact_at(chunk, offset)
+                .map_err(|error| storage(path, error))?;
+            decoder.push(chunk, &mut Nowhere)?;
+            offset += length as u64;
+        }
+    }
+    Ok(decoder.finish(None)?)
+}
+
+/// The values are in their place already.
+struct Nowhere;
+
+impl BodySink for Nowhere {
+    fn begin(&mut self, _form: &BodyForm) -> Result<(), BlockError> {
+        Ok(())
+    }
+
+    fn write(&mut self, _offset: u64, _bytes: &[u8]) -> Result<(), BlockError> {
+        Ok(())
+    }
+}
+
+fn damaged(path: &Path) -> SpoolError {
+    SpoolError::Storage(Cause::from(format!("{}: it is damaged", path.display())))
+}
+
+/// Removes the files of all reports but those that `keeps` names, and the folders that are empty then.
+///
+/// # Errors
+///
+/// [`StoreError::Io`].
+pub(super) fn remove_leftovers(
+    place: &Place,
+    keeps: &dyn Fn(SpoolKey) -> bool,
+) -> Result<(), StoreError> {
+    for (job, job_path) in job_folders(&place.rounds.folder().spool())? {
+        for round_name in names_in(&job_path)? {
+            let round = round_name.strip_prefix("round-");
+            let Some(round) = round.and_then(|round| round.parse().ok()) else {
+                continue;
+            };
+            let round_path = job_path.join(&round_name);
+            for name in names_in(&round_path)? {
+                let Some((key, is_stored)) = key_of(job, round, &name) else {
+                    continue;
+                };
+                if !is_stored || !keeps(key) {
+                    let path: PathBuf = round_path.join(&name);
+                    fs::remove_file(&path).map_err(|error| failed(&path, error))?;
+                }
+            }
+            // Both stay if something is in them.
+            let _ = fs::remove_dir(&round_path);
+        }
+        let _ = fs::remove_dir(&job_path);
+    }
+    Ok(())
+}
+
+/// The report of a file's name, and whether it was stored; none if the name is not of this crate's.
+fn key_of(job: JobId, round: RoundId, name: &str) -> Option<(SpoolKey, bool)> {
+    let (name, ending) = name.strip_prefix("client-")?.split_once('.')?;
+    let (client, upload) = name.split_once('-')?;
+    let key = SpoolKey {
+        job,
+        round,
+        client: ClientId(client.parse().ok()?),
+        upload: RequestId(upload.parse().ok()?),
+    };
+    match ending {
+        "report" => Some((key, true)),
+        "part" => Some((key, false)),
+        _ => None,
+    }
+}
