@@ -13,7 +13,8 @@ use super::{
 use crate::{
     backend::DeviceSpec,
     coordinator::{
-        Coordinator, CoordinatorBuilder, CoordinatorConfig, JobLimits, RegistrationLimits, UploadLimits, WorkerLimits,
+        Coordinator, CoordinatorBuilder, CoordinatorConfig, JobLimits, RegistrationLimits,
+        UploadLimits, WorkerLimits,
     },
     parameters::HeaderLimits,
     protocol::Token,

@@ -102,7 +102,10 @@ impl Coordinator {
         self.0.stopped.store(true, Ordering::Relaxed);
         self.state().stop_work();
         let ended = self.0.computing.ended(limit).await;
-        if tokio::time::timeout(limit, self.write_last()).await.is_err() {
+        if tokio::time::timeout(limit, self.write_last())
+            .await
+            .is_err()
+        {
             tracing::error!("the journal can't be written: what it did not have yet is lost");
         }
         ended

@@ -11,9 +11,7 @@ use std::{
 use tokio::sync::{Notify, watch};
 
 use super::{
-    facts::{
-        DATA, DataFact, JobFact, PARTITIONS, Stage, VERSION, hex, json, partitions_fact,
-    },
+    facts::{DATA, DataFact, JobFact, PARTITIONS, Stage, VERSION, hex, json, partitions_fact},
     history::History,
     needs::Needs,
     round_account::Said,

@@ -44,5 +44,5 @@ pub use builder::CoordinatorBuilder;
 pub use config::{CoordinatorConfig, JobLimits, RegistrationLimits, UploadLimits, WorkerLimits};
 pub use executor::Threads;
 pub use handle::Coordinator;
-pub use recovery::RecoveryError;
 pub(crate) use handle::{StrategyFactory, strategy_factory};
+pub use recovery::RecoveryError;

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use super::{
     driver::note_bystanders,
-    handle::Coordinator,
     facts::{JOB, LAYOUT, VERSION, json, layout_fact},
+    handle::Coordinator,
     history::{History, HistoryPlace, Recorded},
     job::Job,
     journaling::durable,

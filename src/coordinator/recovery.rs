@@ -149,8 +149,8 @@ impl Coordinator {
         for (name, bytes) in journal.facts(Stream::Coordinator, WORKER)? {
             let kept: WorkerFact = parse(&name, &bytes).map_err(RecoveryError::Damaged)?;
             let number = name.strip_prefix(WORKER).and_then(|name| name.parse().ok());
-            let worker: WorkerId = number
-                .ok_or_else(|| RecoveryError::Damaged(format!("{name:?} is no worker")))?;
+            let worker: WorkerId =
+                number.ok_or_else(|| RecoveryError::Damaged(format!("{name:?} is no worker")))?;
             // A live one counts as heard of now: it could not send anything while nobody listened.
             let last_seen = if kept.state == WorkerState::Live {
                 now
@@ -189,7 +189,10 @@ impl Coordinator {
             tracing::warn!(%error, "models that nobody needs stay behind");
         }
         let keeps_report = |key: SpoolKey| {
-            let machine = state.jobs.get(&key.job).and_then(|job| job.machine.as_ref());
+            let machine = state
+                .jobs
+                .get(&key.job)
+                .and_then(|job| job.machine.as_ref());
             machine.is_some_and(|machine| {
                 let accepted = machine.accepted();
                 let found = accepted.binary_search_by_key(&key.client, |(client, _, _)| *client);

@@ -11,6 +11,7 @@ mod operators;
 mod panics;
 mod payloads;
 mod records;
+mod recovery;
 mod reports;
 mod storage;
 mod together;

@@ -184,6 +184,9 @@ impl<T: LogEntry> WindowedLog<T> {
 
     /// With a journal: the entries up to this number are durable.
     pub fn settle(&self, number: u64) {
+        if !matches!(self.0.place, LogPlace::Journal(_)) {
+            return;
+        }
         let mut state = self.state();
         state.durable = state.durable.max(number);
         state.drop_durable(self.0.limit / 2);

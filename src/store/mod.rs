@@ -24,16 +24,16 @@ pub use log::LogFiles;
 pub(crate) use log::{LogEntry, LogPage, LogPlace, WindowedLog};
 pub use memory::MemoryModels;
 pub use models::FileModels;
-pub use spool::{FileSpool, FileSpoolConfig};
 use serde::{Deserialize, Serialize};
+pub use spool::{FileSpool, FileSpoolConfig};
 use thiserror::Error;
 
 use crate::{
     Cause,
     ids::{JobId, ModelVersion},
     parameters::{
-        BlockError, BlockReader, BlockWriter, Digest, Encoding, Form, Layout, Parameters, Role, Roles,
-        StoredBody,
+        BlockError, BlockReader, BlockWriter, Digest, Encoding, Form, Layout, Parameters, Role,
+        Roles, StoredBody,
     },
 };
 

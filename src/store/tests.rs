@@ -5,6 +5,7 @@ mod folder;
 mod journal;
 mod log;
 mod models;
+mod reopened;
 mod spool;
 
 use std::{

@@ -56,7 +56,10 @@ impl Coordinator {
             Ok(made) => made,
             Err(reason) => {
                 problem = Some(reason);
-                (Arc::new(FedAvg::default()) as Arc<dyn FederatedStrategy>, StateSpec::default())
+                (
+                    Arc::new(FedAvg::default()) as Arc<dyn FederatedStrategy>,
+                    StateSpec::default(),
+                )
             }
         };
         let form = model_form(&layout, kept.spec.encoding.models, &spec_state);
@@ -66,7 +69,9 @@ impl Coordinator {
         let model = match models.get(&latest) {
             Some(Ok(model)) => Ok(model.clone()),
             Some(Err(error)) => Err(error.clone()),
-            None => Err(format!("version {latest} of the model is not in the journal")),
+            None => Err(format!(
+                "version {latest} of the model is not in the journal"
+            )),
         };
         let secret = from_hex(&kept.secret).ok_or_else(|| damaged("its seed".to_string()))?;
         let recorded = recorded(journal, stream, machine.as_ref()).map_err(damaged)?;
@@ -91,7 +96,12 @@ impl Coordinator {
         }
         self.recover_data(journal, &mut job)?;
         job.machine = machine;
-        if let Some(plan) = job.machine.as_ref().and_then(|machine| machine.last_plan()).cloned() {
+        if let Some(plan) = job
+            .machine
+            .as_ref()
+            .and_then(|machine| machine.last_plan())
+            .cloned()
+        {
             job.take_up(&plan);
         }
         if let Err(error) = model {
@@ -149,8 +159,8 @@ impl Coordinator {
                 *upgraded = true;
                 break;
             }
-            let MachineRecord { time, event } = rmp_serde::from_slice(&record.body)
-                .map_err(|error| damaged(error.to_string()))?;
+            let MachineRecord { time, event } =
+                rmp_serde::from_slice(&record.body).map_err(|error| damaged(error.to_string()))?;
             machine.handle(event, time);
             // They were carried out, or are given again.
             while machine.poll_command().is_some() {}
@@ -179,7 +189,9 @@ impl Coordinator {
     ) -> Result<BTreeMap<ModelVersion, Result<Arc<dyn StoredModel>, String>>, RecoveryError> {
         let mut models = BTreeMap::new();
         for (name, bytes) in journal.facts(Stream::Job(id), VERSION)? {
-            let version = name.strip_prefix(VERSION).and_then(|name| name.parse().ok());
+            let version = name
+                .strip_prefix(VERSION)
+                .and_then(|name| name.parse().ok());
             let published: PublishedVersion =
                 parse(&name, &bytes).map_err(RecoveryError::Damaged)?;
             if let Some(version) = version.map(ModelVersion) {
@@ -207,9 +219,8 @@ impl Coordinator {
         job.owners = data.owners;
         job.generation = data.generation;
         job.partitions = match fact(journal, stream, PARTITIONS)? {
-            Some(bytes) => parse_partitions(&bytes).ok_or_else(|| {
-                RecoveryError::Damaged(format!("job {}: its partitions", job.id))
-            })?,
+            Some(bytes) => parse_partitions(&bytes)
+                .ok_or_else(|| RecoveryError::Damaged(format!("job {}: its partitions", job.id)))?,
             None => vec![Partition::Everything; data.local_clients],
         };
         Ok(())

@@ -77,7 +77,7 @@ impl Lab {
     fn window_bytes(&self, job: JobId) -> usize {
         self.coordinator.state().jobs[&job]
             .history
-            .events
+            .events()
             .window_bytes()
     }
 

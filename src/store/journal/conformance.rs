@@ -130,21 +130,20 @@ async fn logs_are_read_by_page_and_entries_are_replaced<J: Journal>(
     append_all(&journal, JOB, vec![first, second]).await;
     let journal = open(journal);
     let page = journal.entries(JOB, "events", 2, 2).unwrap();
-    assert_eq!(
-        page,
-        [(3, b"\"old\"".to_vec()), (4, b"\"new\"".to_vec())]
-    );
+    assert_eq!(page, [(3, b"\"old\"".to_vec()), (4, b"\"new\"".to_vec())]);
     assert!(journal.entries(JOB, "events", 5, 9).unwrap().is_empty());
-    assert!(journal.entries(JOB, "events", u64::MAX, 9).unwrap().is_empty());
+    assert!(
+        journal
+            .entries(JOB, "events", u64::MAX, 9)
+            .unwrap()
+            .is_empty()
+    );
     assert_eq!(journal.last_entry(JOB, "events").unwrap(), 5);
     assert_eq!(journal.last_entry(JOB, "rounds").unwrap(), 9);
     assert_eq!(journal.last_entry(JOB, "others").unwrap(), 0);
 }
 
-async fn streams_do_not_mix_and_are_removed_alone<J: Journal>(
-    journal: J,
-    open: &impl Fn(J) -> J,
-) {
+async fn streams_do_not_mix_and_are_removed_alone<J: Journal>(journal: J, open: &impl Fn(J) -> J) {
     let other = Stream::Job(JobId(8));
     for stream in [JOB, other, Stream::Coordinator] {
         let mut batch = records(&["a"]).fact("f", b"1".to_vec());
@@ -215,7 +214,9 @@ async fn appending_from_many_threads_keeps_the_order_of_each_stream<J: Journal +
     }
     for job in 1..=4 {
         let found = journal.records(Stream::Job(JobId(job))).unwrap();
-        let expected: Vec<_> = (0..EACH).map(|number| record(&number.to_string())).collect();
+        let expected: Vec<_> = (0..EACH)
+            .map(|number| record(&number.to_string()))
+            .collect();
         assert_eq!(found, expected);
     }
 }

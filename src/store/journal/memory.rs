@@ -46,7 +46,11 @@ impl MemoryJournal {
 
     /// What a stream has, read by `read`; the default if there is no such stream.
     fn read<T: Default>(&self, stream: Stream, read: impl FnOnce(&KeptStream) -> T) -> T {
-        self.kept().streams.get(&stream).map(read).unwrap_or_default()
+        self.kept()
+            .streams
+            .get(&stream)
+            .map(read)
+            .unwrap_or_default()
     }
 }
 

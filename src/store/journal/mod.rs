@@ -228,7 +228,9 @@ pub enum JournalError {
         problem: Cause,
     },
     /// It was written by a newer version of this program.
-    #[error("the journal {path} was written by a newer version: its form is {found}, and this program knows {known}; use that version")]
+    #[error(
+        "the journal {path} was written by a newer version: its form is {found}, and this program knows {known}; use that version"
+    )]
     Newer {
         /// Where it is.
         path: String,
@@ -238,7 +240,9 @@ pub enum JournalError {
         known: i64,
     },
     /// Another process has written to it.
-    #[error("another process has written to the journal: this coordinator stops, so that no two act for one state")]
+    #[error(
+        "another process has written to the journal: this coordinator stops, so that no two act for one state"
+    )]
     Conflict,
     /// It is closed.
     #[error("the journal is closed")]

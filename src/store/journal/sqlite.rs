@@ -15,16 +15,12 @@ use std::{
     thread::JoinHandle,
 };
 
-use rusqlite::{Connection, OptionalExtension, params};
 use rows::{bytes, number, stream_number, stream_of};
+use rusqlite::{Connection, OptionalExtension, params};
 use writer::{Work, Writer};
 
 use super::{Batch, Journal, JournalError, Pending, Position, Record, Stream, queue::Queue};
-use crate::{
-    Cause,
-    ids::Timestamp,
-    store::DataFolder,
-};
+use crate::{Cause, ids::Timestamp, store::DataFolder};
 
 /// The number of the tables' form, in the database's `user_version`.
 const FORM: i64 = 1;
@@ -134,8 +130,8 @@ impl Journal for SqliteJournal {
 
     fn streams(&self) -> Result<Vec<(Stream, Position)>, JournalError> {
         self.read(|connection| {
-            let mut select =
-                connection.prepare_cached("SELECT stream, position FROM streams ORDER BY stream")?;
+            let mut select = connection
+                .prepare_cached("SELECT stream, position FROM streams ORDER BY stream")?;
             let rows = select.query_map([], |row| {
                 let position = Position(row.get::<_, i64>(1)? as u64);
                 Ok((stream_of(row.get(0)?), position))

@@ -4,7 +4,9 @@ use std::{collections::BTreeMap, ops::Range, path::Path, sync::Arc};
 
 use super::{files::BodyFile, state};
 use crate::{
-    parameters::{Block, BlockBuffer, BlockError, BlockReader, Form, Layout, Parameters, StoredBody},
+    parameters::{
+        Block, BlockBuffer, BlockError, BlockReader, Form, Layout, Parameters, StoredBody,
+    },
     store::{ModelForm, PublishedVersion, StoreError, StoredModel},
 };
 

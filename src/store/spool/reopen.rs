@@ -17,7 +17,7 @@ use super::{
 use crate::{
     Cause,
     ids::{ClientId, JobId, RequestId, RoundId},
-    parameters::{BlockError, BodyDecoder, BodyForm, BodySink, EncodedReader},
+    parameters::{BlockError, BodyDecoder, BodyForm, BodySink, Digest, Digesting, EncodedReader},
     report::{SpoolError, SpoolKey},
     store::{
         StoreError,
@@ -51,7 +51,10 @@ pub(super) fn reopen(
     if form.stored_bytes() != trailer.bytes {
         return Err(damaged(&path));
     }
-    let form = read_again(&file, &path, form)?;
+    let (form, digest) = read_again(&file, &path, form)?;
+    if digest.to_string() != trailer.digest {
+        return Err(damaged(&path));
+    }
     let file = SpooledFile::new(place.clone(), key, path);
     let mut payloads = Vec::with_capacity(form.parts().len());
     for (part, base) in form.parts().iter().zip(form.bases()) {
@@ -83,13 +86,14 @@ fn read_trailer(file: &File) -> io::Result<Option<Trailer>> {
     Ok(Trailer::decode(&bytes, start))
 }
 
-/// Decodes the stored payloads, and gives their form with all that its indices say.
-fn read_again(file: &File, path: &Path, form: BodyForm) -> Result<BodyForm, SpoolError> {
+/// Decodes the stored payloads, and gives their form with all that its indices say, and their digest.
+fn read_again(file: &File, path: &Path, form: BodyForm) -> Result<(BodyForm, Digest), SpoolError> {
     let bases = form.bases();
     let form = Arc::new(form);
     let mut decoder = BodyDecoder::new(form.clone());
     decoder.push(&form.header(), &mut Nowhere)?;
     let mut buffer = vec![0; CHUNK];
+    let mut digest = Digesting::default();
     for (part, base) in form.parts().iter().zip(bases) {
         let (mut offset, end) = (base, base + part.form.bytes());
         while offset < end {
@@ -97,11 +101,12 @@ fn read_again(file: &File, path: &Path, form: BodyForm) -> Result<BodyForm, Spoo
             let chunk = &mut buffer[..length];
             file.read_exact_at(chunk, offset)
                 .map_err(|error| storage(path, error))?;
+            digest.update(chunk);
             decoder.push(chunk, &mut Nowhere)?;
             offset += length as u64;
         }
     }
-    Ok(decoder.finish(None)?)
+    Ok((decoder.finish(None)?, digest.finish()))
 }
 
 /// The values are in their place already.

@@ -44,7 +44,13 @@ fn what_an_earlier_coordinator_left_is_removed_and_nothing_else() {
     for part in ["spool", "models"] {
         fs::rename(root.path().join(part), elsewhere.path().join(part)).unwrap();
     }
-    let _folder = DataFolder::open(elsewhere.path()).unwrap();
+    let folder = DataFolder::open(elsewhere.path()).unwrap();
+    let spool = FileSpool::new(folder.clone(), FileSpoolConfig::default());
+    let models = FileModels::new(folder);
+    // Nothing goes before somebody has said what is needed.
+    assert!(below(elsewhere.path()).len() > 10);
+    spool.retain(&|_| false).unwrap();
+    models.retain(&|_, _| false).unwrap();
     assert_eq!(
         below(elsewhere.path()),
         [

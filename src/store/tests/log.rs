@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use tokio::runtime::Handle;
 
 use super::*;
-use crate::store::{LogEntry, LogFiles, LogPage, WindowedLog};
+use crate::store::{LogEntry, LogFiles, LogPage, LogPlace, WindowedLog};
 
 const LIMIT: usize = 64 << 10;
 
@@ -36,7 +36,8 @@ fn entry(number: u64) -> Arc<Entry> {
 }
 
 fn log_in(files: LogFiles, limit: usize) -> WindowedLog<Entry> {
-    WindowedLog::new(limit, files, JOB, "events", Handle::current())
+    let place = LogPlace::Files(files);
+    WindowedLog::after(0, limit, place, JOB, "events", Handle::current())
 }
 
 fn file_of(disk: &Disk) -> PathBuf {

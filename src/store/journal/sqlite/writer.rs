@@ -198,8 +198,7 @@ fn transact(
 }
 
 fn position(transaction: &Transaction<'_>, stream: Stream) -> rusqlite::Result<Position> {
-    let mut select =
-        transaction.prepare_cached("SELECT position FROM streams WHERE stream = ?")?;
+    let mut select = transaction.prepare_cached("SELECT position FROM streams WHERE stream = ?")?;
     let found: Option<i64> = select
         .query_row([stream_number(stream)], |row| row.get(0))
         .optional()?;

@@ -1,0 +1,338 @@
+//! A coordinator that ends at some moment, and the next one over the same journal and the same folder.
+
+use super::*;
+use crate::{
+    protocol::LoggedEvent,
+    round::JobEvent,
+    store::{
+        DataFolder, FileModels, FileSpool, FileSpoolConfig, Journal, MemoryJournal,
+        journal::{Batch, Record, Stream},
+    },
+};
+
+/// A place that outlives coordinators.
+struct Home {
+    journal: Arc<MemoryJournal>,
+    folder: Arc<DataFolder>,
+    trainers: Arc<NoopTrainers>,
+    root: tempfile::TempDir,
+}
+
+impl Home {
+    fn new() -> Self {
+        let root = tempfile::tempdir().unwrap();
+        Self {
+            journal: Arc::default(),
+            folder: DataFolder::open(root.path()).unwrap(),
+            trainers: Arc::new(NoopTrainers::new(SIZE, 100).unwrap()),
+            root,
+        }
+    }
+
+    /// The coordinator that goes on with what is here.
+    async fn start(&self) -> Lab {
+        let spool = FileSpool::new(self.folder.clone(), FileSpoolConfig::default());
+        let coordinator = Coordinator::builder(self.trainers.clone())
+            .spool(Arc::new(spool))
+            .models(Arc::new(FileModels::new(self.folder.clone())))
+            .recover(self.journal.clone())
+            .unwrap();
+        let (address, server) = serve_here(&coordinator).await;
+        Lab {
+            coordinator,
+            address,
+            trainers: self.trainers.clone(),
+            spool: MemorySpool::new(0),
+            _server: server,
+        }
+    }
+
+    /// All files of reports and models.
+    fn files(&self) -> Vec<String> {
+        let mut found = Vec::new();
+        let mut folders = vec![self.root.path().to_path_buf()];
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(folder).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_dir() {
+                    folders.push(path);
+                } else if path.file_name().unwrap() != "lock" {
+                    let path = path.strip_prefix(self.root.path()).unwrap();
+                    found.push(path.display().to_string());
+                }
+            }
+        }
+        found.sort();
+        found
+    }
+}
+
+/// As `kill -9`: nothing more is said, written or removed.
+async fn kill(lab: Lab) {
+    lab.coordinator
+        .0
+        .stopped
+        .store(true, std::sync::atomic::Ordering::SeqCst);
+    lab._server.abort();
+    let _ = lab._server.await;
+}
+
+async fn log(lab: &Lab, job: JobId) -> Vec<LoggedEvent> {
+    lab.coordinator.log(job).await.unwrap()
+}
+
+/// A job of two rounds with two clients.
+async fn submit(lab: &Lab) -> JobId {
+    lab.submit(|spec| spec.rounds = 2).await
+}
+
+/// Both workers do all they are asked for, until the job ends.
+async fn finish(lab: &Lab, workers: &[&Credentials], job: JobId) -> Vec<f32> {
+    loop {
+        for worker in workers {
+            let request = Request::Poll {
+                credentials: (*worker).clone(),
+                busy: Vec::new(),
+                wait: Duration::ZERO,
+            };
+            match lab.coordinator.handle(Peer::InProcess, request).await {
+                Response::Task(task) => {
+                    assert_eq!(lab.report(worker, &task).await.0, 204);
+                }
+                Response::Idle => tokio::task::yield_now().await,
+                other => panic!("{other:?}"),
+            }
+        }
+        if lab
+            .coordinator
+            .job(&HERE, job)
+            .await
+            .unwrap()
+            .ended
+            .is_some()
+        {
+            let (_, _, model) = lab.finished(job).await;
+            return model.values().to_vec();
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_round_goes_on_with_its_reports_its_tasks_and_its_workers() {
+    let home = Home::new();
+    let lab = home.start().await;
+    let (first, second) = (lab.worker("a").await, lab.worker("b").await);
+    let job = submit(&lab).await;
+    let (done, under_way) = (
+        lab.poll(&first, vec![]).await,
+        lab.poll(&second, vec![]).await,
+    );
+    assert_eq!(lab.report(&first, &done).await.0, 204);
+    let before = log(&lab, job).await;
+    let identity = lab.coordinator.identity().clone();
+    kill(lab).await;
+
+    let lab = home.start().await;
+    assert_eq!(lab.coordinator.identity(), &identity);
+    let after = log(&lab, job).await;
+    assert_eq!(after[..before.len()], before);
+    assert!(matches!(
+        after[before.len()].event,
+        JobEvent::Resumed { .. }
+    ));
+    assert!(
+        after
+            .iter()
+            .zip(1..)
+            .all(|(event, number)| event.sequence == number)
+    );
+    let summary = lab.coordinator.job(&HERE, job).await.unwrap();
+    assert_eq!(
+        (summary.phase.as_str(), summary.accepted),
+        ("collecting", 1)
+    );
+    // Sent again, since its answer was lost: the same answer.
+    assert_eq!(lab.report(&first, &done).await.0, 204);
+    // Trained through the restart.
+    assert_eq!(lab.report(&second, &under_way).await.0, 204);
+    let disturbed = finish(&lab, &[&first, &second], job).await;
+
+    let undisturbed = Lab::open(CoordinatorConfig::default()).await;
+    let workers = (undisturbed.worker("a").await, undisturbed.worker("b").await);
+    let job = submit(&undisturbed).await;
+    assert_eq!(
+        disturbed,
+        finish(&undisturbed, &[&workers.0, &workers.1], job).await
+    );
+}
+
+#[tokio::test]
+async fn what_ended_stays_and_numbers_never_repeat() {
+    let home = Home::new();
+    let lab = home.start().await;
+    let worker = lab.worker("a").await;
+    let job = submit(&lab).await;
+    let model = finish(&lab, &[&worker], job).await;
+    let (summary, rounds, _) = lab.finished(job).await;
+    let events = log(&lab, job).await;
+    kill(lab).await;
+
+    for _ in 0..2 {
+        let lab = home.start().await;
+        let (found, records, kept) = lab.finished(job).await;
+        assert_eq!(found, summary);
+        assert_eq!(records, rounds);
+        assert_eq!(kept.values(), model);
+        assert_eq!(log(&lab, job).await, events);
+        let files = home.files();
+        assert!(
+            matches!(&files[..], [file] if file.starts_with("models/job-1/v2/")),
+            "{files:?}"
+        );
+        kill(lab).await;
+    }
+    let lab = home.start().await;
+    assert_eq!(submit(&lab).await, JobId(2));
+    assert!(lab.worker("b").await.worker > worker.worker);
+}
+
+#[tokio::test]
+async fn the_queue_goes_on_in_its_order() {
+    let home = Home::new();
+    let lab = home.start().await;
+    let mut jobs = Vec::new();
+    for _ in 0..6 {
+        jobs.push(submit(&lab).await);
+    }
+    lab.coordinator.cancel(&HERE, jobs[5]).await.unwrap();
+    kill(lab).await;
+    let lab = home.start().await;
+    let mut phases = Vec::new();
+    for job in &jobs {
+        phases.push(lab.coordinator.job(&HERE, *job).await.unwrap().phase);
+    }
+    assert_eq!(
+        phases,
+        [
+            "waiting",
+            "waiting",
+            "waiting",
+            "waiting",
+            "queued",
+            "cancelled"
+        ]
+    );
+    lab.coordinator.cancel(&HERE, jobs[0]).await.unwrap();
+    let next = lab.coordinator.job(&HERE, jobs[4]).await.unwrap();
+    assert_eq!(next.phase, "waiting");
+}
+
+#[tokio::test]
+async fn a_lost_report_costs_its_round_and_a_lost_model_the_job() {
+    let home = Home::new();
+    let lab = home.start().await;
+    let worker = lab.worker("a").await;
+    let job = submit(&lab).await;
+    let task = lab.poll(&worker, vec![]).await;
+    assert_eq!(lab.report(&worker, &task).await.0, 204);
+    kill(lab).await;
+    let [model, report] = &home.files()[..] else {
+        panic!("{:?}", home.files());
+    };
+    std::fs::write(home.root.path().join(report), b"damaged").unwrap();
+    let lab = home.start().await;
+    finish(&lab, &[&worker], job).await;
+    let (summary, rounds, _) = lab.finished(job).await;
+    assert_eq!(summary.phase, "completed");
+    let reason = rounds[0].abandoned.as_ref().unwrap();
+    assert!(reason.contains("client 0"), "{reason}");
+    assert_eq!(rounds.len(), 3);
+
+    let job = submit(&lab).await;
+    kill(lab).await;
+    let model = model.replace("job-1/v0", "job-2/v0");
+    std::fs::remove_file(home.root.path().join(&model)).unwrap();
+    let lab = home.start().await;
+    let summary = lab.coordinator.job(&HERE, job).await.unwrap();
+    assert_eq!(summary.phase, "failed");
+    assert!(summary.detail.contains(&model), "{}", summary.detail);
+}
+
+#[tokio::test]
+async fn records_of_another_version_are_not_replayed_and_cost_the_open_round_alone() {
+    let home = Home::new();
+    let lab = home.start().await;
+    let worker = lab.worker("a").await;
+    let job = submit(&lab).await;
+    for _ in 0..2 {
+        let task = lab.poll(&worker, vec![]).await;
+        assert_eq!(lab.report(&worker, &task).await.0, 204);
+    }
+    let task = lab.poll(&worker, vec![]).await;
+    assert_eq!(task.round, RoundId(2));
+    kill(lab).await;
+    let stream = Stream::Job(job);
+    let (_, position) = *home
+        .journal
+        .streams()
+        .unwrap()
+        .iter()
+        .find(|(found, _)| *found == stream)
+        .unwrap();
+    let foreign = Batch {
+        records: vec![Record {
+            semantics: 0,
+            body: b"of another form".to_vec(),
+        }],
+        ..Batch::default()
+    };
+    home.journal.append(stream, position, foreign);
+    let lab = home.start().await;
+    finish(&lab, &[&worker], job).await;
+    let (summary, rounds, _) = lab.finished(job).await;
+    assert_eq!(summary.phase, "completed");
+    let reasons: Vec<_> = rounds.iter().map(|round| round.abandoned.clone()).collect();
+    assert_eq!(reasons.iter().flatten().count(), 1, "{reasons:?}");
+    assert!(reasons[1].as_ref().unwrap().contains("another version"));
+}
+
+#[tokio::test]
+async fn the_time_that_it_was_away_counts_for_no_deadline() {
+    let home = Home::new();
+    let lab = home.start().await;
+    let worker = lab.worker("a").await;
+    let job = lab.submit(|spec| spec.limits.round_timeout = 1000).await;
+    lab.poll(&worker, vec![]).await;
+    let now = lab.coordinator.now();
+    kill(lab).await;
+    // It was last alive an hour ago.
+    home.journal
+        .note_time(crate::ids::Timestamp(now.0 - 3_600_000));
+    let lab = home.start().await;
+    let resumed = log(&lab, job).await.pop().unwrap();
+    let JobEvent::Resumed { downtime_ms } = resumed.event else {
+        panic!("{resumed:?}");
+    };
+    assert!(
+        (3_600_000..3_700_000).contains(&downtime_ms),
+        "{downtime_ms}"
+    );
+    let task = lab.poll(&worker, vec![]).await;
+    let crate::protocol::TaskWork::Train { remaining_ms, .. } = task.work else {
+        panic!("{task:?}");
+    };
+    assert!(remaining_ms > 4_000_000, "{remaining_ms}");
+    assert_eq!(
+        lab.coordinator.job(&HERE, job).await.unwrap().phase,
+        "collecting"
+    );
+}
+
+#[tokio::test]
+async fn a_clock_that_was_set_back_does_not_go_back() {
+    let home = Home::new();
+    let later = crate::ids::Timestamp(home.start().await.coordinator.now().0 + 7_200_000);
+    home.journal.note_time(later);
+    let lab = home.start().await;
+    assert!(lab.coordinator.now() >= later);
+}
