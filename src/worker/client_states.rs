@@ -33,7 +33,6 @@ pub(super) struct ClientStates {
 }
 
 /// The states of one client.
-
 struct ClientState {
     memory: ClientMemory,
     files: Option<Files>,
