@@ -231,6 +231,7 @@ impl Fake {
             Request::Register { join_token, .. } => {
                 self.admit(join_token.as_ref())?;
                 Response::Registered(Registered {
+                    coordinator: CoordinatorId("fake".to_string()),
                     protocol: crate::protocol::PROTOCOL,
                     worker: WorkerId(1),
                     token: Token("token-1".to_string()),
