@@ -144,7 +144,9 @@ impl ClientState {
 
     fn prepare(&mut self, round: RoundId, kept: Kept) -> Result<bool, Cause> {
         self.read();
-        if let Some(files) = &mut self.files {
+        if let Some(files) = &mut self.files
+            && !self.memory.is_past(round)
+        {
             if self.memory.would_keep(&kept) {
                 files.folder.note_job(files.job);
                 files.files.write(self.memory.committed(), round, &kept)?;

@@ -70,8 +70,17 @@ impl ClientMemory {
     /// Keeps the state that a report of this round leads to, if it is folded. Whether there is something to keep.
     pub fn prepare(&mut self, round: RoundId, kept: Kept) -> bool {
         let is_kept = !kept.is_empty();
+        if self.is_past(round) {
+            return is_kept;
+        }
         self.prepared = self.would_keep(&kept).then_some((round, kept));
         is_kept
+    }
+
+    /// Whether a report of a later round is prepared already. A training whose round has closed can end after that of the next.
+    pub fn is_past(&self, round: RoundId) -> bool {
+        let prepared = self.prepared.as_ref();
+        prepared.is_some_and(|(latest, _)| *latest > round)
     }
 
     /// Whether [`Self::prepare`] keeps this state. An empty one is kept beside one that is not: the client may have cleared it.
@@ -158,6 +167,16 @@ mod tests {
         memory.choose(Some(RoundId(1)));
         memory.choose(Some(RoundId(1)));
         assert_eq!(train(&mut memory, 3, 1), (Some(1.0), false));
+    }
+
+    #[test]
+    fn a_training_that_ends_after_that_of_the_next_round_changes_nothing() {
+        let mut memory = ClientMemory::default();
+        train(&mut memory, 1, 0);
+        memory.choose(Some(RoundId(1)));
+        train(&mut memory, 3, 1);
+        memory.prepare(RoundId(2), kept(9.0));
+        assert_eq!(train(&mut memory, 4, 3), (Some(2.0), false));
     }
 
     #[test]

@@ -1,8 +1,12 @@
 //! Workers that are killed and started again, and coordinators that others take the place of.
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    path::Path,
+    time::{SystemTime, UNIX_EPOCH},
+};
 
-use fedavg::{protocol::WorkerSummary, round::JobEvent, telemetry::parse_rounds};
+use fedavg::{ids::Timestamp, protocol::WorkerSummary, round::JobEvent, telemetry::parse_rounds};
 
 use super::{
     deployment::{Deployment, Watch, binary, fedavg},
@@ -11,7 +15,7 @@ use super::{
 };
 
 /// `top_k` leaves a residual of each client in the worker, and what a lost one would have added is in the model.
-const JOB: &str = "--clients 4 --goal 4 --min-updates 4 --rounds 40 --local-epochs 3 --lr 0.1 --seed 7 --encoding top_k:0.05";
+const JOB: &str = "--clients 4 --goal 4 --min-updates 4 --rounds 40 --local-epochs 8 --lr 0.1 --seed 7 --encoding top_k:0.05";
 
 /// Waits for a round to be committed.
 fn committed(watch: &mut Watch, wanted: u64) {
@@ -19,6 +23,12 @@ fn committed(watch: &mut Watch, wanted: u64) {
         JobEvent::RoundCommitted { round, .. } if round.0 >= wanted => Some(()),
         _ => None,
     });
+}
+
+/// As the events' times: by this machine's clock.
+fn now() -> Timestamp {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    Timestamp(since.as_millis() as u64)
 }
 
 /// Whether a folder or one below it has a file whose name ends so.
@@ -43,15 +53,24 @@ fn a_worker_that_is_killed_and_started_again_is_the_same_and_the_model_too() {
     worker.err.until("registered");
     let job = deployment.submit(JOB);
     let mut watch = deployment.watch(job);
+    let mut killed = Timestamp(0);
     for round in [5, 13, 21, 29] {
-        // In the middle of the round after it: between a task and its report, or while a state is written.
+        // In the middle of a later round: between a task and its report, or while a state is written.
         committed(&mut watch, round);
+        killed = now();
         worker.kill();
         worker = deployment.start_worker(&arguments);
         worker.err.until("goes on as the worker that it was");
     }
     let (log, code) = watch.finish();
     assert_eq!(code, Some(0), "{log:#?}");
+    let reports = log.iter().filter(|entry| {
+        entry.time > killed && matches!(entry.event, JobEvent::ReportAccepted { .. })
+    });
+    assert!(
+        reports.count() > 0,
+        "the job had ended before the last kill"
+    );
     let workers: Vec<WorkerSummary> = deployment.ask("workers");
     assert_eq!(workers.len(), 1, "it registered again: {workers:#?}");
 
@@ -102,9 +121,13 @@ fn a_worker_with_data_of_its_own_comes_back_at_once_after_it_was_killed() {
     let mut watch = deployment.watch(job);
     committed(&mut watch, 1);
     worker.kill();
-    let _worker = deployment.start_worker("--name clinic --local");
-    let last = watch.log.len() as u64 + 100;
-    committed(&mut watch, last);
+    let killed = now();
+    let mut worker = deployment.start_worker("--name clinic --local");
+    worker.err.until("goes on as the worker that it was");
+    watch.until(|entry| match entry.event {
+        JobEvent::ReportAccepted { .. } if entry.time > killed => Some(()),
+        _ => None,
+    });
 }
 
 #[test]
