@@ -487,3 +487,6 @@ fn complete(records: &[RoundRecord]) -> usize {
     }
     count
 }
+
+#[cfg(test)]
+mod tests;

@@ -146,3 +146,6 @@ async fn open_folder(
     tracing::info!(folder = %folder.path().display(), "who this worker is and its clients' states are kept");
     Ok(Some(Arc::new(folder)))
 }
+
+#[cfg(test)]
+mod tests;
