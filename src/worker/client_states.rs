@@ -83,7 +83,7 @@ impl ClientStates {
         let prepared = self.with(client, move |state| state.prepare(round, kept));
         prepared.await?.map_err(|problem| {
             Failure::Unable(format!(
-                "the state of client {client} can't be kept, and its report would lead to a state that is lost: {problem}"
+                "the state of client {client} can't be kept on this worker's disk: {problem}"
             ))
         })
     }
@@ -240,7 +240,7 @@ mod tests {
             panic!("it is kept in memory alone");
         };
         assert!(
-            reason.contains("the state of client 4 can't be kept"),
+            reason.contains("the state of client 4 can't be kept on this worker's disk"),
             "{reason}"
         );
         std::fs::remove_file(&jobs).unwrap();

@@ -78,6 +78,25 @@ impl ClientFiles {
         let about = |error| Cause::about(self.folder.display(), error);
         make_folder(&self.folder).map_err(about)?;
         let before = self.index();
+        let written = self.replace(&before, committed, round, kept);
+        let index = written.inspect_err(|_| {
+            // On a disk that is full, half a state would take the room of others.
+            self.remove_unnamed(&before);
+        })?;
+        // The entries of the new files and of the index: after this, a power failure changes nothing.
+        sync_folder(&self.folder).map_err(about)?;
+        self.remove_unnamed(&index);
+        Ok(())
+    }
+
+    /// Writes the files that are new, and puts the index that names them in the place of the one before.
+    fn replace(
+        &self,
+        before: &Index,
+        committed: Option<&Prepared>,
+        round: RoundId,
+        kept: &Kept,
+    ) -> Result<Index, Cause> {
         let mut files = NewFiles {
             folder: &self.folder,
             write: before.writes + 1,
@@ -99,10 +118,7 @@ impl ClientFiles {
         let bytes = serde_json::to_vec(&index).map_err(Cause::of)?;
         let path = self.folder.join(INDEX);
         write_bytes(&path, &bytes).map_err(|error| Cause::about(path.display(), error))?;
-        // The entries of the new files and of the index: after this, a power failure changes nothing.
-        sync_folder(&self.folder).map_err(about)?;
-        self.remove_unnamed(&index);
-        Ok(())
+        Ok(index)
     }
 
     /// Removes all states.

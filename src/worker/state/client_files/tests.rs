@@ -124,11 +124,18 @@ fn a_write_that_fails_says_where_and_leaves_the_states_before() {
     let folder = tempfile::tempdir().unwrap();
     let files = files(&folder);
     files.write(None, RoundId(1), &kept(1.0)).unwrap();
-    // A folder in the place of the second file: it can't be written.
-    let taken = files.folder.join("2-2.safetensors");
-    fs::create_dir(&taken).unwrap();
-    let problem = files.write(None, RoundId(2), &kept(2.0)).unwrap_err();
-    let (problem, path) = (problem.to_string(), taken.display().to_string());
-    assert!(problem.starts_with(&path), "{problem}");
-    assert_eq!(files.read(), (None, Some(prepared(1, 1.0))));
+    for name in ["2-2.safetensors", INDEX] {
+        // A folder in the place of a file that is written first: it can't be written.
+        let beside = files.folder.join(format!("{name}.new"));
+        fs::create_dir(&beside).unwrap();
+        let problem = files.write(None, RoundId(2), &kept(2.0)).unwrap_err();
+        let path = files.folder.join(name).display().to_string();
+        assert!(problem.to_string().starts_with(&path), "{problem}");
+        assert_eq!(files.read(), (None, Some(prepared(1, 1.0))));
+        assert_eq!(
+            count(&files),
+            3,
+            "what was written before it failed is gone"
+        );
+    }
 }
