@@ -6,6 +6,7 @@ use thiserror::Error;
 
 use crate::{
     cause::chain,
+    ids::JobId,
     report::{Refusal, RefusalKind},
     round::Outcome,
     text::printable,
@@ -67,6 +68,16 @@ pub enum Failure {
         /// What happened.
         source: Box<dyn Error + Send + Sync>,
     },
+    /// Another coordinator answers at the address of the one that was asked before.
+    #[error(
+        "the coordinator at {coordinator} is another one than before: its job {job} is not the job that was watched"
+    )]
+    OtherCoordinator {
+        /// The address.
+        coordinator: String,
+        /// The job that was watched.
+        job: JobId,
+    },
     /// The reader of standard output went away.
     #[error("standard output is closed")]
     OutputClosed,
@@ -105,7 +116,7 @@ impl Failure {
     /// The exit code, as [`EXIT_CODES`] has it.
     pub fn code(&self) -> u8 {
         match self {
-            Self::JobFailed(_) | Self::Other { .. } => 1,
+            Self::JobFailed(_) | Self::OtherCoordinator { .. } | Self::Other { .. } => 1,
             Self::Usage(_) => 2,
             Self::Refused(_) => 3,
             Self::Unreachable { .. } => 4,

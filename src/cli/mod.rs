@@ -47,4 +47,4 @@ pub use summary::RunSummary;
 pub use table::{Align, Table, rounds_table};
 pub use token::TokenArgs;
 pub use trainers::TrainerArgs;
-pub use worker::WorkerArgs;
+pub use worker::{WorkerArgs, WorkerStorageArgs};

@@ -1,6 +1,6 @@
 //! The worker's process: its arguments, its loop, its end.
 
-use std::{sync::Arc, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use clap::Args;
 use sysinfo::System;
@@ -26,7 +26,8 @@ pub struct WorkerArgs {
     /// The join token.
     #[command(flatten)]
     pub token: TokenArgs,
-    /// This worker's name. A worker with --local data that restarts under the same name gets its client back
+    /// This worker's name. A worker with --local data that restarts under the same name gets its client back. If another
+    /// worker of this name runs on this machine, this one is NAME-2, NAME-3 and so on; with --local data it is refused
     /// [default: the host's name]
     #[arg(long, value_name = "NAME")]
     pub name: Option<String>,
@@ -48,6 +49,40 @@ pub struct WorkerArgs {
     /// End if the coordinator can't be reached for this long, in seconds [default: never end]
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     pub patience: Option<Duration>,
+    /// Storage.
+    #[command(flatten)]
+    pub storage: WorkerStorageArgs,
+}
+
+/// Where a worker keeps who it is, and what its clients keep between rounds.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Storage")]
+pub struct WorkerStorageArgs {
+    /// The folder for who this worker is (with its token) and for what its clients keep between rounds (residuals of
+    /// top_k, control variates). A worker that is killed and started again is then the same worker. Below it each
+    /// coordinator and name has a folder, so workers may share it [default: fedavg/workers in your data folder]
+    #[arg(long, value_name = "DIR")]
+    pub state_dir: Option<PathBuf>,
+    /// Keep that in memory instead of files: a worker that is started again is a new one
+    #[arg(long, conflicts_with = "state_dir")]
+    pub in_memory: bool,
+}
+
+impl WorkerStorageArgs {
+    /// The folder, if files are wanted.
+    fn folder(&self) -> Result<Option<PathBuf>, Failure> {
+        if self.in_memory {
+            return Ok(None);
+        }
+        if let Some(folder) = &self.state_dir {
+            return Ok(Some(folder.clone()));
+        }
+        let data = dirs::data_local_dir().ok_or_else(|| {
+            let problem = "no folder for data is known here: name one with --state-dir, or keep nothing with --in-memory";
+            Failure::Usage(problem.to_string())
+        })?;
+        Ok(Some(data.join("fedavg/workers")))
+    }
 }
 
 impl WorkerArgs {
@@ -61,6 +96,7 @@ impl WorkerArgs {
         let transport = HttpTransport::new(&self.coordinator, ClientConfig::default())
             .map_err(|error| Failure::Usage(error.to_string()))?;
         let join_token = self.token.token()?;
+        let state_dir = self.storage.folder()?;
         let devices = self.device.resolve(screen)?;
         let trainers = self.trainers.trainers(&devices)?;
         // In this order: a dataset beside the known ones is offered once it has been read.
@@ -77,6 +113,7 @@ impl WorkerArgs {
             hardware: Hardware::detect(),
             local: self.local,
             patience: self.patience,
+            state_dir,
             ..WorkerConfig::default()
         };
         let worker = Worker::new(transport, trainers, config);
@@ -141,6 +178,10 @@ impl WorkerArgs {
                 coordinator: self.coordinator.clone(),
                 source: error.into(),
             },
+            WorkerError::State(error) => Failure::unusable(
+                "the worker's state (--state-dir DIR names another folder, --in-memory keeps none)",
+                &error,
+            ),
             error => Failure::because("the worker ended", error),
         }
     }

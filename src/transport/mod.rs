@@ -18,7 +18,7 @@ mod page;
 mod peer;
 mod pieces;
 
-use std::future::Future;
+use std::future::{Future, ready};
 
 pub use body::{ModelBody, ReportBody};
 use futures_util::future::BoxFuture;
@@ -30,7 +30,7 @@ pub use peer::{Caller, Peer};
 pub use pieces::{BodyError, ByteStream, stored_bytes};
 use thiserror::Error;
 
-use crate::{Cause, report::Refusal};
+use crate::{Cause, ids::CoordinatorId, report::Refusal};
 
 /// The worker's end: sends requests to a coordinator.
 ///
@@ -45,6 +45,18 @@ pub trait Transport: Send + Sync + 'static {
         &self,
         request: Request,
     ) -> impl Future<Output = Result<Response, TransportError>> + Send;
+
+    /// Which coordinator is at the other end; asked by a worker that keeps its state on a disk, before it shows a token that it
+    /// was given earlier. None if the transport can't say, as by default: its workers keep their state in memory alone.
+    ///
+    /// # Errors
+    ///
+    /// [`TransportError`] if there is no answer.
+    fn coordinator(
+        &self,
+    ) -> impl Future<Output = Result<Option<CoordinatorId>, TransportError>> + Send {
+        ready(Ok(None))
+    }
 }
 
 /// The coordinator's end: answers requests.
@@ -63,7 +75,7 @@ pub trait Handler: Send + Sync + 'static {
         _peer: Peer,
         _requester: &'a Requester,
     ) -> BoxFuture<'a, Result<(), Refusal>> {
-        Box::pin(std::future::ready(Ok(())))
+        Box::pin(ready(Ok(())))
     }
 }
 

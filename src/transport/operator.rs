@@ -17,7 +17,7 @@ use tokio::time::sleep;
 
 use super::{BodyError, Caller, ModelBody, Page, TransportError};
 use crate::{
-    ids::{JobId, ModelVersion, RoundId, WorkerId},
+    ids::{CoordinatorId, JobId, ModelVersion, RoundId, WorkerId},
     job::{EvaluationMode, JobSpec},
     parameters::{Encoding, Parameters},
     protocol::{Health, JobSummary, LoggedEvent, RoundRecord, WorkerSummary},
@@ -151,6 +151,28 @@ pub trait Operator: Send + Sync + 'static {
     /// [`OperatorError::Transport`] if there is no answer.
     fn health<'a>(&'a self) -> Answer<'a, Health>;
 
+    /// Checks that this is still the coordinator of this identity, as [`Operator::health`] told it before: after a connection
+    /// that broke, a job's number may be another job's. An empty identity, as of coordinators of version 0.1, can't be checked.
+    ///
+    /// # Errors
+    ///
+    /// [`OperatorError::OtherCoordinator`], and [`OperatorError::Transport`] if there is no answer.
+    fn check_coordinator<'a>(&'a self, expected: &'a CoordinatorId) -> Answer<'a, ()> {
+        Box::pin(async move {
+            if expected.0.is_empty() {
+                return Ok(());
+            }
+            let found = self.health().await?.coordinator;
+            if found == *expected {
+                return Ok(());
+            }
+            Err(OperatorError::OtherCoordinator {
+                expected: expected.clone(),
+                found,
+            })
+        })
+    }
+
     /// All jobs that are remembered, in order of their numbers, read page by page.
     ///
     /// # Errors
@@ -194,9 +216,11 @@ pub trait Operator: Send + Sync + 'static {
     /// # Errors
     ///
     /// As [`Operator::job`]; [`OperatorError::Transport`] if the coordinator can't be reached any more. The job then goes
-    /// on, and may be waited for again.
+    /// on, and may be waited for again, after [`Operator::check_coordinator`]. [`OperatorError::OtherCoordinator`] if the
+    /// connection broke, and another coordinator answers now.
     fn wait<'a>(&'a self, caller: &'a Caller, job: JobId) -> Answer<'a, JobSummary> {
         Box::pin(async move {
+            let coordinator = self.health().await?.coordinator;
             let mut last = 0;
             loop {
                 let summary = self.job(caller, job).await?;
@@ -209,6 +233,8 @@ pub trait Operator: Send + Sync + 'static {
                 while let Some(event) = events.next().await {
                     last = event?.sequence;
                 }
+                // They may have ended because the coordinator did, and another one has its address now.
+                self.check_coordinator(&coordinator).await?;
                 // Events that end at once, as behind a proxy that cuts them, would otherwise be asked for without a
                 // pause.
                 if last == before {
@@ -271,6 +297,7 @@ pub trait Operator: Send + Sync + 'static {
             caller,
             job,
             after,
+            coordinator: None,
             last_event: 0,
             events: None,
             ready: VecDeque::new(),
@@ -290,6 +317,16 @@ pub enum OperatorError {
     /// There was no answer.
     #[error(transparent)]
     Transport(#[from] TransportError),
+    /// The coordinator is another one than before: its jobs are others, whatever their numbers.
+    #[error(
+        "the coordinator is another one than before: its identity is {found}, and {expected} was expected"
+    )]
+    OtherCoordinator {
+        /// Who answered before.
+        expected: CoordinatorId,
+        /// Who answers now; empty if it is of version 0.1.
+        found: CoordinatorId,
+    },
     /// A model did not come whole.
     #[error("the model did not come whole: try again")]
     Body(#[from] BodyError),
@@ -327,6 +364,8 @@ struct Reader<'a, O: ?Sized> {
     job: JobId,
     /// The round of the last record that was handed out.
     after: RoundId,
+    /// Who the coordinator is; none before the first request.
+    coordinator: Option<CoordinatorId>,
     last_event: u64,
     events: Option<Events>,
     ready: VecDeque<RoundRecord>,
@@ -351,6 +390,9 @@ impl<O: Operator + ?Sized> Reader<'_, O> {
 
     /// Takes the records that are complete; if there are none, waits for something to happen.
     async fn advance(&mut self) -> Result<(), OperatorError> {
+        if self.coordinator.is_none() {
+            self.coordinator = Some(self.operator.health().await?.coordinator);
+        }
         // Asked for before the records: if the job had ended by then, they are all there.
         let summary = self.operator.job(self.caller, self.job).await?;
         let is_evaluated = summary.spec.evaluation != EvaluationMode::Never;
@@ -406,6 +448,9 @@ impl<O: Operator + ?Sized> Reader<'_, O> {
             let Some(event) = events.next().await else {
                 self.events = None;
                 sleep(PAUSE).await;
+                if let Some(coordinator) = &self.coordinator {
+                    self.operator.check_coordinator(coordinator).await?;
+                }
                 break;
             };
             let LoggedEvent {
@@ -442,3 +487,6 @@ fn complete(records: &[RoundRecord]) -> usize {
     }
     count
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,10 +1,11 @@
 //! What a worker says about itself, and how patient it is.
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use thiserror::Error;
 
+use super::StateError;
 use crate::{
     protocol::{Hardware, Token},
     report::Refusal,
@@ -34,6 +35,9 @@ pub struct WorkerConfig {
     /// How long it waits at its end for trainings to stop. They look at their flag in every batch, so that this is longer
     /// than a batch takes.
     pub stop_timeout: Duration,
+    /// Where it keeps who it is and what it knows of its clients; none: in memory alone, so that a worker that is started again
+    /// is a new one. Workers share a folder: below it there is one for each coordinator and name.
+    pub state_dir: Option<PathBuf>,
 }
 
 impl Default for WorkerConfig {
@@ -48,6 +52,7 @@ impl Default for WorkerConfig {
             backoff: Backoff::default(),
             patience: None,
             stop_timeout: Duration::from_secs(10),
+            state_dir: None,
         }
     }
 }
@@ -59,6 +64,13 @@ impl WorkerConfig {
             name: name.into(),
             ..Self::default()
         }
+    }
+
+    /// Keeps the worker's state below this folder: one that is killed and started again is then the same worker, and its clients
+    /// go on from what they had. See [`WorkerConfig::state_dir`].
+    pub fn with_state_dir(mut self, folder: impl Into<PathBuf>) -> Self {
+        self.state_dir = Some(folder.into());
+        self
     }
 }
 
@@ -131,6 +143,9 @@ pub enum WorkerError {
     /// What came is not this protocol.
     #[error(transparent)]
     Transport(TransportError),
+    /// It can't keep its state in [`WorkerConfig::state_dir`].
+    #[error(transparent)]
+    State(#[from] StateError),
 }
 
 #[cfg(test)]

@@ -8,7 +8,10 @@ use std::{
 
 use tokio::time::Instant;
 
-use crate::transport::{Request, Response, Transport, TransportError};
+use crate::{
+    ids::CoordinatorId,
+    transport::{Request, Response, Transport, TransportError},
+};
 
 /// How often an outage that lasts is told again.
 const REMINDER: Duration = Duration::from_secs(60);
@@ -90,6 +93,15 @@ impl<T: Transport> Transport for Watched<T> {
         let answer = self.transport.send(request).await;
         match &answer {
             // Also if it refuses: it is there.
+            Ok(_) => self.answered(),
+            Err(error) => self.failed(error),
+        }
+        answer
+    }
+
+    async fn coordinator(&self) -> Result<Option<CoordinatorId>, TransportError> {
+        let answer = self.transport.coordinator().await;
+        match &answer {
             Ok(_) => self.answered(),
             Err(error) => self.failed(error),
         }

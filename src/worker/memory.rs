@@ -23,11 +23,14 @@ impl Kept {
     }
 }
 
-/// The states of one client, each with the round whose report leads to it.
+/// A state, with the round whose report leads to it.
+pub(super) type Prepared = (RoundId, Kept);
+
+/// The states of one client.
 #[derive(Debug, Default)]
 pub(super) struct ClientMemory {
-    committed: Option<(RoundId, Kept)>,
-    prepared: Option<(RoundId, Kept)>,
+    committed: Option<Prepared>,
+    prepared: Option<Prepared>,
 }
 
 /// The state that a task starts from.
@@ -39,6 +42,14 @@ pub(super) struct Choice {
 }
 
 impl ClientMemory {
+    /// With the states that an earlier process of this worker had.
+    pub fn new(committed: Option<Prepared>, prepared: Option<Prepared>) -> Self {
+        Self {
+            committed,
+            prepared,
+        }
+    }
+
     /// The state that a task with this basis starts from. It stays as it is, so that a task that is cancelled, fails or is
     /// done again changes nothing.
     pub fn choose(&mut self, basis: Option<RoundId>) -> Choice {
@@ -59,9 +70,27 @@ impl ClientMemory {
     /// Keeps the state that a report of this round leads to, if it is folded. Whether there is something to keep.
     pub fn prepare(&mut self, round: RoundId, kept: Kept) -> bool {
         let is_kept = !kept.is_empty();
-        // An empty state is kept beside one that is not: the client may have cleared it.
-        self.prepared = (is_kept || self.committed.is_some()).then_some((round, kept));
+        if self.is_past(round) {
+            return is_kept;
+        }
+        self.prepared = self.would_keep(&kept).then_some((round, kept));
         is_kept
+    }
+
+    /// Whether a report of a later round is prepared already. A training whose round has closed can end after that of the next.
+    pub fn is_past(&self, round: RoundId) -> bool {
+        let prepared = self.prepared.as_ref();
+        prepared.is_some_and(|(latest, _)| *latest > round)
+    }
+
+    /// Whether [`Self::prepare`] keeps this state. An empty one is kept beside one that is not: the client may have cleared it.
+    pub fn would_keep(&self, kept: &Kept) -> bool {
+        !kept.is_empty() || self.committed.is_some()
+    }
+
+    /// The state that the last task started from, with its round.
+    pub fn committed(&self) -> Option<&Prepared> {
+        self.committed.as_ref()
     }
 
     /// The trainer's state as of the last commit that this worker knows of, for evaluations.
@@ -74,7 +103,7 @@ impl ClientMemory {
 }
 
 /// Whether a state is the one that the report of this round led to.
-fn leads_to(state: &Option<(RoundId, Kept)>, basis: Option<RoundId>) -> bool {
+fn leads_to(state: &Option<Prepared>, basis: Option<RoundId>) -> bool {
     let round = state.as_ref().map(|(round, _)| *round);
     basis.is_some() && round == basis
 }
@@ -138,6 +167,16 @@ mod tests {
         memory.choose(Some(RoundId(1)));
         memory.choose(Some(RoundId(1)));
         assert_eq!(train(&mut memory, 3, 1), (Some(1.0), false));
+    }
+
+    #[test]
+    fn a_training_that_ends_after_that_of_the_next_round_changes_nothing() {
+        let mut memory = ClientMemory::default();
+        train(&mut memory, 1, 0);
+        memory.choose(Some(RoundId(1)));
+        train(&mut memory, 3, 1);
+        memory.prepare(RoundId(2), kept(9.0));
+        assert_eq!(train(&mut memory, 4, 3), (Some(2.0), false));
     }
 
     #[test]

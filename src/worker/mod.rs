@@ -6,10 +6,13 @@
 #[cfg(feature = "burn")]
 mod burn_trainer;
 mod busy;
+mod client_states;
 mod config;
 mod connection;
 mod failure;
+mod home;
 mod idle_trainers;
+mod locked;
 mod memory;
 mod noop;
 mod open_job;
@@ -18,6 +21,7 @@ mod payload;
 mod runner;
 mod session;
 mod session_loop;
+mod state;
 mod task;
 mod trainer;
 mod training;
@@ -30,6 +34,7 @@ pub use burn_trainer::{
 pub use config::{Backoff, WorkerConfig, WorkerError};
 pub use noop::{NOOP, NoopTrainers};
 pub use runner::{Worker, WorkerTotals};
+pub use state::StateError;
 pub use trainer::{
     ClientContext, EvalTask, LocalTrainer, LocalUpdate, Partition, PayloadValues, TrainError,
     TrainTask, TrainerFactory,

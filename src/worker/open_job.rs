@@ -3,17 +3,19 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex},
 };
 
 use tokio::{sync::Mutex as AsyncMutex, time::sleep};
 
 use super::{
     Partition, TrainerFactory,
+    client_states::ClientStates,
     failure::Failure,
     idle_trainers::IdleTrainers,
-    memory::ClientMemory,
+    locked::locked,
     session::Session,
+    state::StateFolder,
     whole_model::{on_layout, with_frozen},
 };
 use crate::{
@@ -41,7 +43,7 @@ pub(super) struct OpenJob {
     fetched: Fetched,
     /// With the generation of each; one of an earlier generation is fetched again.
     partitions: Mutex<HashMap<ClientId, (u64, Partition)>>,
-    pub memories: Mutex<HashMap<ClientId, ClientMemory>>,
+    pub states: ClientStates,
 }
 
 /// The values that were fetched last. Each lock is held while they are fetched, so that one fetch serves all slots.
@@ -59,17 +61,18 @@ impl OpenJob {
         factory: Arc<dyn TrainerFactory>,
         computing: Computing,
         trainers: Arc<IdleTrainers>,
+        folder: Option<Arc<StateFolder>>,
     ) -> Self {
         Self {
             id,
             spec: described.spec,
             has_frozen: described.frozen,
             factory,
-            computing,
+            computing: computing.clone(),
             trainers,
             fetched: Fetched::default(),
             partitions: Mutex::default(),
-            memories: Mutex::default(),
+            states: ClientStates::new(id, folder, computing),
         }
     }
 
@@ -228,9 +231,4 @@ impl OpenJob {
         locked(&self.partitions).insert(client, (generation, partition.clone()));
         Ok(partition)
     }
-}
-
-/// Locks what a panic of another thread leaves whole.
-pub(super) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

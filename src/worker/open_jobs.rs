@@ -6,26 +6,39 @@ use std::{
     sync::{Arc, Mutex},
 };
 
+use tokio::runtime::Handle;
+
 use super::{
-    failure::Failure,
-    idle_trainers::IdleTrainers,
-    open_job::{OpenJob, locked},
-    session::Session,
+    failure::Failure, idle_trainers::IdleTrainers, locked::locked, open_job::OpenJob,
+    session::Session, state::StateFolder,
 };
 use crate::{
+    computing::Computing,
     ids::JobId,
     protocol::{JobMessage, TaskMessage},
     transport::{Request, Response, Transport},
 };
 
 /// The jobs that are open.
-#[derive(Default)]
 pub(super) struct OpenJobs {
     jobs: Mutex<BTreeMap<JobId, Arc<OpenJob>>>,
     trainers: Arc<IdleTrainers>,
+    /// Where clients' states are kept, if on a disk.
+    folder: Option<Arc<StateFolder>>,
+    computing: Computing,
 }
 
 impl OpenJobs {
+    /// None is open. Clients' states are kept in this folder, or in memory alone.
+    pub fn new(folder: Option<Arc<StateFolder>>, computing: Computing) -> Self {
+        Self {
+            jobs: Mutex::default(),
+            trainers: Arc::default(),
+            folder,
+            computing,
+        }
+    }
+
     /// Returns a job, fetched if it is not open.
     pub async fn open<T: Transport>(
         &self,
@@ -52,6 +65,7 @@ impl OpenJobs {
                 session.trainers.clone(),
                 session.computing.clone(),
                 self.trainers.clone(),
+                self.folder.clone(),
             ))
         });
         Ok(job.clone())
@@ -70,6 +84,14 @@ impl OpenJobs {
         // Models and clients' states are freed outside of the lock.
         drop(gone);
         self.trainers.keep(&kept);
+        if let Some(folder) = &self.folder
+            && folder.has_others(&kept)
+        {
+            let folder = folder.clone();
+            // The task that came need not wait for it.
+            self.computing
+                .spawn(&Handle::current(), move || folder.remove_others(&kept));
+        }
     }
 
     fn find(&self, id: JobId) -> Option<Arc<OpenJob>> {

@@ -8,6 +8,7 @@ use super::{
     TrainerFactory, WorkerConfig, WorkerError,
     connection::Watched,
     failure::unexpected,
+    home::Home,
     session::{Session, persist},
     session_loop::{End, SessionLoop},
 };
@@ -15,7 +16,7 @@ use crate::{
     computing::Computing,
     parameters::Encoding,
     protocol::{OLDEST_PROTOCOL, PROTOCOL, Registered, Registration},
-    transport::{Request, Response, Transport},
+    transport::{Credentials, Request, Response, Transport},
 };
 
 /// How long a worker that leaves waits for the coordinator to hear of it.
@@ -36,6 +37,13 @@ impl<T> fmt::Debug for Worker<T> {
             .field("config", &self.config)
             .finish_non_exhaustive()
     }
+}
+
+/// How a worker became one of the coordinator's.
+enum Joined {
+    /// It is the one that an earlier process of it was.
+    Again(Registered),
+    New(Registered),
 }
 
 /// What a worker did in its life.
@@ -77,8 +85,17 @@ impl<T: Transport> Worker<T> {
     ) -> Result<WorkerTotals, WorkerError> {
         let mut shutdown = pin!(shutdown);
         let mut totals = WorkerTotals::default();
+        let home = Home::find(&*self.transport, &self.config, &self.computing);
+        let mut home = tokio::select! {
+            biased;
+            () = &mut shutdown => return Ok(totals),
+            home = home => home?,
+        };
+        // Only a process that has just begun goes on with what an earlier one was given: later, it is the coordinator that does
+        // not know the token.
+        let mut former = home.registration();
         loop {
-            let registered = tokio::select! {
+            let joined = tokio::select! {
                 // A worker that is told to end must not register once more.
                 biased;
                 () = &mut shutdown => {
@@ -86,10 +103,19 @@ impl<T: Transport> Worker<T> {
                     self.wait_for_threads().await;
                     return Ok(totals);
                 }
-                registered = self.register() => registered?,
+                joined = self.join(&mut home, former.take()) => joined?,
             };
-            totals.registrations += 1;
-            tracing::info!(worker = %registered.worker, name = self.config.name, "registered");
+            let name = home.name(&self.config);
+            match &joined {
+                Joined::Again(registered) => {
+                    tracing::info!(worker = %registered.worker, name, "goes on as the worker that it was");
+                }
+                Joined::New(registered) => {
+                    totals.registrations += 1;
+                    tracing::info!(worker = %registered.worker, name, "registered");
+                }
+            }
+            let (Joined::Again(registered) | Joined::New(registered)) = joined;
             let session = Arc::new(Session::new(
                 self.transport.clone(),
                 self.trainers.clone(),
@@ -97,13 +123,15 @@ impl<T: Transport> Worker<T> {
                 registered,
                 self.computing.clone(),
             ));
-            let end = SessionLoop::new(session.clone())
+            let end = SessionLoop::new(session.clone(), home.jobs.clone())
                 .run(shutdown.as_mut())
                 .await;
             totals.reports += session.accepted_reports();
             if let End::Shutdown = end {
                 // Before the wait for trainings, so that others get the clients at once.
-                leave(&session).await;
+                if leave(&*self.transport, session.credentials()).await {
+                    home.left();
+                }
             }
             self.wait_for_threads().await;
             match end {
@@ -116,7 +144,35 @@ impl<T: Transport> Worker<T> {
         }
     }
 
-    async fn register(&self) -> Result<Registered, WorkerError> {
+    /// Goes on as the worker that an earlier process of it was, if it would say the same of itself today; else registers.
+    async fn join(
+        &self,
+        home: &mut Home,
+        former: Option<(Registration, Registered)>,
+    ) -> Result<Joined, WorkerError> {
+        let registration = self.registration(home.name(&self.config)).await;
+        if let Some((said, registered)) = former {
+            if said == registration {
+                return Ok(Joined::Again(registered));
+            }
+            tracing::info!(
+                "this worker has another device, other data or other slots than before: it registers again"
+            );
+            let credentials = Credentials {
+                worker: registered.worker,
+                token: registered.token,
+            };
+            // Otherwise its clients would wait for it until it is lost, and its name would be taken.
+            leave(&*self.transport, credentials).await;
+        }
+        let registered = self.register(&registration).await?;
+        home.registered(&registration, &registered, &self.config)
+            .await?;
+        Ok(Joined::New(registered))
+    }
+
+    /// What the worker says about itself.
+    async fn registration(&self, name: &str) -> Registration {
         let trainers = self.trainers.clone();
         // Reading and digesting the datasets can take a second.
         let known = self.computing.spawn(&Handle::current(), move || {
@@ -124,10 +180,10 @@ impl<T: Transport> Worker<T> {
         });
         // A factory that panics has no data to offer.
         let (datasets, capabilities) = known.await.unwrap_or_default();
-        let registration = Registration {
+        Registration {
             protocol: PROTOCOL,
             protocol_min: Some(OLDEST_PROTOCOL),
-            name: self.config.name.clone(),
+            name: name.to_string(),
             // A worker without a slot would poll forever and get nothing.
             slots: self.config.slots.max(1),
             hardware: self.config.hardware.clone(),
@@ -137,7 +193,10 @@ impl<T: Transport> Worker<T> {
             encodings: Encoding::NAMES.map(str::to_string).to_vec(),
             capabilities,
             local: self.config.local,
-        };
+        }
+    }
+
+    async fn register(&self, registration: &Registration) -> Result<Registered, WorkerError> {
         let answer = persist(&*self.transport, &self.config, || Request::Register {
             join_token: self.config.join_token.clone(),
             registration: registration.clone(),
@@ -163,10 +222,9 @@ impl<T: Transport> Worker<T> {
     }
 }
 
-/// Tells the coordinator that this worker leaves. Without it, the coordinator finds out by itself, later.
-async fn leave<T: Transport>(session: &Session<T>) {
-    let request = Request::Leave {
-        credentials: session.credentials(),
-    };
-    let _ = timeout(FAREWELL, session.transport.send(request)).await;
+/// Tells the coordinator that this worker leaves; returns whether it heard. If not, it finds out by itself, later.
+async fn leave<T: Transport>(transport: &T, credentials: Credentials) -> bool {
+    let request = Request::Leave { credentials };
+    let answer = timeout(FAREWELL, transport.send(request)).await;
+    matches!(answer, Ok(Ok(Response::Accepted)))
 }

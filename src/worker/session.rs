@@ -2,7 +2,7 @@
 
 use std::sync::{
     Arc,
-    atomic::{AtomicU64, Ordering},
+    atomic::{AtomicBool, AtomicU64, Ordering},
 };
 
 use tokio::time::{Instant, sleep};
@@ -73,22 +73,37 @@ pub(super) async fn persist<T: Transport>(
     config: &WorkerConfig,
     request: impl Fn() -> Request,
 ) -> Result<Response, WorkerError> {
-    let start = Instant::now();
-    let mut waits = config.backoff.waits();
-    let mut was_told = false;
-    loop {
+    let was_told = AtomicBool::new(false);
+    let ask = || async {
         // Made for each try: what a poll says that the worker is busy with changes meanwhile.
-        let error = match transport.send(request()).await {
+        match transport.send(request()).await? {
             // A coordinator that is busy is as one that can't be reached: the same request is granted later.
-            Ok(Response::Refused(refusal)) if refusal.kind == RefusalKind::Busy => {
+            Response::Refused(refusal) if refusal.kind == RefusalKind::Busy => {
                 // Once: it can last for hours, and each try says the same.
-                if !was_told {
-                    was_told = true;
+                if !was_told.swap(true, Ordering::Relaxed) {
                     tracing::warn!(%refusal, "the coordinator is busy: trying again until it is not");
                 }
-                TransportError::Unreachable(Cause::of(refusal))
+                Err(TransportError::Unreachable(Cause::of(refusal)))
             }
-            Ok(response) => return Ok(response),
+            response => Ok(response),
+        }
+    };
+    until_answered(config, ask).await
+}
+
+/// Asks until there is an answer, with waits in between, as long as the worker's patience lasts.
+pub(super) async fn until_answered<R, F>(
+    config: &WorkerConfig,
+    ask: impl Fn() -> F,
+) -> Result<R, WorkerError>
+where
+    F: Future<Output = Result<R, TransportError>>,
+{
+    let start = Instant::now();
+    let mut waits = config.backoff.waits();
+    loop {
+        let error = match ask().await {
+            Ok(answer) => return Ok(answer),
             Err(error) if error.is_transient() => error,
             Err(error) => return Err(WorkerError::Transport(error)),
         };

@@ -57,17 +57,18 @@ impl End {
 /// The loop of one registration.
 pub(super) struct SessionLoop<T> {
     session: Arc<Session<T>>,
-    jobs: OpenJobs,
+    jobs: Arc<OpenJobs>,
     busy: Arc<BusyTasks>,
     /// How many polls in a row were answered at once, and with nothing.
     empty_polls: AtomicU32,
 }
 
 impl<T: Transport> SessionLoop<T> {
-    pub fn new(session: Arc<Session<T>>) -> Self {
+    /// Jobs outlive a registration: a worker that registers again at the same coordinator goes on with them.
+    pub fn new(session: Arc<Session<T>>, jobs: Arc<OpenJobs>) -> Self {
         Self {
             session,
-            jobs: OpenJobs::default(),
+            jobs,
             busy: Arc::default(),
             empty_polls: AtomicU32::new(0),
         }

@@ -8,11 +8,8 @@ use std::{
 use tokio::runtime::Handle;
 
 use super::{
-    ClientContext, EvalTask, LocalTrainer, TrainError, TrainTask,
-    failure::Failure,
-    memory::Kept,
-    open_job::{OpenJob, locked},
-    payload,
+    ClientContext, EvalTask, LocalTrainer, TrainError, TrainTask, failure::Failure, memory::Kept,
+    open_job::OpenJob, payload,
 };
 use crate::{
     backend::Metered,
@@ -41,20 +38,15 @@ impl OpenJob {
     ) -> Result<(ReportMetadata, Payloads), Failure> {
         let (client, round) = (task.client, task.round);
         // The state is copied, not taken: a training that fails must leave it as it was.
-        let choice = locked(&self.memories)
-            .entry(client)
-            .or_default()
-            .choose(task.basis);
+        let choice = self.states.choose(client, task.basis).await?;
         let Kept { state, residuals } = choice.kept;
         let trained = self.with_trainer(client, state, stop, move |trainer, context| {
             train_and_encode(trainer, &model, &task, residuals, context)
         });
         let (mut trained, state) = trained.await?;
         let residuals = trained.residuals;
-        let has_state = locked(&self.memories)
-            .entry(client)
-            .or_default()
-            .prepare(round, Kept { state, residuals });
+        let kept = Kept { state, residuals };
+        let has_state = self.states.prepare(client, round, kept).await?;
         trained.metadata.state_lost = choice.is_unknown && has_state;
         Ok((trained.metadata, trained.payloads))
     }
@@ -67,7 +59,7 @@ impl OpenJob {
         task: EvalTask,
         stop: &Arc<AtomicBool>,
     ) -> Result<Evaluation, Failure> {
-        let state = locked(&self.memories).entry(client).or_default().state();
+        let state = self.states.state(client).await?;
         let evaluated = self.with_trainer(client, state, stop, move |trainer, context| {
             trainer.evaluate(&model, &task, context)
         });

@@ -46,8 +46,8 @@ pub struct Deployment {
     pub url: String,
     /// Where it runs, if not on this machine itself; the operator runs there, too.
     machine: Option<Machine>,
-    /// Where it keeps reports and models.
-    _state: TempDir,
+    /// Where it keeps reports and models, and its workers who they are.
+    state: TempDir,
 }
 
 impl Deployment {
@@ -77,7 +77,7 @@ impl Deployment {
             process,
             url,
             machine,
-            _state: state,
+            state,
         }
     }
 
@@ -90,7 +90,13 @@ impl Deployment {
 
     pub fn start_worker(&self, arguments: &str) -> Process {
         let arguments = format!("--coordinator {} {arguments}", self.url);
-        Process::start(&mut binary(env!("CARGO_BIN_EXE_fedavg-worker"), &arguments))
+        let mut command = binary(env!("CARGO_BIN_EXE_fedavg-worker"), &arguments);
+        if !arguments.contains("--in-memory") && !arguments.contains("--state-dir") {
+            // Workers share it: each has a folder of its own below.
+            let folder = self.state.path().join("workers");
+            command.arg("--state-dir").arg(folder);
+        }
+        Process::start(&mut command)
     }
 
     /// Runs a command of the operator to its end.

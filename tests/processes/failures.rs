@@ -172,7 +172,8 @@ fn watching_goes_on_where_it_broke_off_and_ends_where_nobody_answers() {
 #[test]
 fn a_worker_finds_a_coordinator_that_was_killed_and_started_again() {
     let deployment = Deployment::start();
-    let worker = deployment.worker("steadfast");
+    let mut worker = deployment.start_worker("--name steadfast --in-memory");
+    worker.err.until("registered");
     let job = "submit --clients 2 --rounds 2 --watch";
     assert_eq!(deployment.operator(job).code, Some(0));
     let address = deployment.url.trim_start_matches("http://").to_string();

@@ -16,6 +16,7 @@ mod namespaces;
 mod process;
 mod proxy;
 mod reproducible;
+mod restarts;
 mod tailnet;
 mod together;
 mod whole_run;

@@ -25,7 +25,7 @@ const JOB: &str = "--model tiny_cnn --clients 4 --goal 4 --min-updates 4 --round
                    --lr 0.01 --seed 5";
 
 fn worker(machine: &Machine, url: &str, name: &str) -> Process {
-    let arguments = format!("--coordinator {url} --name {name}");
+    let arguments = format!("--coordinator {url} --name {name} --in-memory");
     let mut worker =
         Process::start(&mut machine.command(env!("CARGO_BIN_EXE_fedavg-worker"), &arguments));
     worker.err.until("registered");

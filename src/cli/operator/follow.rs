@@ -9,10 +9,10 @@ use tokio::time::{Instant, sleep};
 use super::Client;
 use crate::{
     cli::{Failure, Interrupt, JobProgress, Screen},
-    ids::JobId,
+    ids::{CoordinatorId, JobId},
     protocol::LoggedEvent,
     round::{JobEvent, Outcome},
-    transport::{Operator, OperatorError},
+    transport::{Events, Operator, OperatorError},
 };
 
 /// The pauses between tries to connect again.
@@ -23,6 +23,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 pub(super) struct Follower<'a> {
     pub client: &'a Client,
     pub job: JobId,
+    /// Who the coordinator was when the job was looked up.
+    pub coordinator: CoordinatorId,
     /// How long the coordinator may be out of reach.
     pub patience: Duration,
 }
@@ -37,12 +39,7 @@ impl Follower<'_> {
         let mut pauses = growing_pauses();
         let mut heard = Instant::now();
         loop {
-            match self
-                .client
-                .operator
-                .events(&self.client.caller, self.job, last)
-                .await
-            {
+            match self.events(last).await {
                 Ok(mut events) => {
                     // An error ends the stream only: the next one goes on after the last entry that came.
                     while let Some(Ok(entry)) = events.next().await {
@@ -57,15 +54,15 @@ impl Follower<'_> {
                     heard = Instant::now();
                     // A log that can't be read to its end (the coordinator's disk is broken) never has the event that ends
                     // this loop; the job's summary has its end all the same. If that fails, the next try tells why.
-                    if let Ok(summary) = self
-                        .client
-                        .operator
-                        .job(&self.client.caller, self.job)
-                        .await
-                        && let Some(outcome) = summary.outcome
-                    {
+                    if let Ok(Some(outcome)) = self.outcome().await {
                         return Ok(outcome);
                     }
+                }
+                Err(OperatorError::OtherCoordinator { .. }) => {
+                    return Err(Failure::OtherCoordinator {
+                        coordinator: self.client.address.clone(),
+                        job: self.job,
+                    });
                 }
                 Err(OperatorError::Transport(error))
                     if error.is_transient() && heard.elapsed() < self.patience =>
@@ -77,6 +74,22 @@ impl Follower<'_> {
             // Also after a stream that ended without an error: something in between may end each at once.
             sleep(pauses.next().unwrap_or(LONGEST_PAUSE)).await;
         }
+    }
+
+    /// The events after this one. Whether the coordinator is the same comes first: the address may have got another one since
+    /// the last connection broke.
+    async fn events(&self, after: u64) -> Result<Events, OperatorError> {
+        let operator = &self.client.operator;
+        operator.check_coordinator(&self.coordinator).await?;
+        operator.events(&self.client.caller, self.job, after).await
+    }
+
+    /// How the job ended, if it has.
+    async fn outcome(&self) -> Result<Option<Outcome>, OperatorError> {
+        let operator = &self.client.operator;
+        operator.check_coordinator(&self.coordinator).await?;
+        let summary = operator.job(&self.client.caller, self.job).await?;
+        Ok(summary.outcome)
     }
 
     /// Shows the job to its end, or until Ctrl-C: then it says that the job goes on.

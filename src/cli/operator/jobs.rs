@@ -88,6 +88,8 @@ impl WatchArgs {
         let client = self.connect.client()?;
         block_on(async {
             let interrupt = Interrupt::listen()?;
+            // Before the job: what is watched is this coordinator's.
+            let coordinator = client.coordinator().await?;
             let summary = client.job(self.job).await?;
             let rounds = summary.spec.rounds;
             // A job that waits its turn has no events: without this line, nothing would be seen.
@@ -97,6 +99,7 @@ impl WatchArgs {
             let follower = Follower {
                 client: &client,
                 job: self.job,
+                coordinator,
                 patience: self.patience,
             };
             let outcome = follower.until(interrupt, screen, rounds, self.json).await?;

@@ -17,9 +17,12 @@ use super::{
     Failure, TokenArgs,
     values::{DEFAULT_COORDINATOR, coordinator_url},
 };
-use crate::transport::{
-    Caller, OperatorError, TransportError,
-    http::{ClientConfig, OperatorClient},
+use crate::{
+    ids::CoordinatorId,
+    transport::{
+        Caller, Operator, OperatorError, TransportError,
+        http::{ClientConfig, OperatorClient},
+    },
 };
 
 /// The coordinator's address and join token.
@@ -57,6 +60,12 @@ impl ConnectArgs {
 }
 
 impl Client {
+    /// Which coordinator it is.
+    pub async fn coordinator(&self) -> Result<CoordinatorId, Failure> {
+        let health = self.operator.health().await;
+        Ok(health.map_err(|error| self.failure(error))?.coordinator)
+    }
+
     /// Why there is no answer.
     pub fn failure(&self, error: OperatorError) -> Failure {
         match error {

@@ -49,6 +49,7 @@ impl SubmitArgs {
         };
         let client = self.connect.client()?;
         block_on(async {
+            let coordinator = client.coordinator().await?;
             let submitted = client
                 .operator
                 .submit(&client.caller, spec.clone(), initial)
@@ -66,6 +67,7 @@ impl SubmitArgs {
             let follower = Follower {
                 client: &client,
                 job,
+                coordinator,
                 patience: self.patience,
             };
             // Not before: until the job is submitted there is nothing to tell, and Ctrl-C ends the command by itself.

@@ -11,8 +11,9 @@ use super::{
 };
 use crate::{
     Cause,
+    ids::CoordinatorId,
     parameters::Digest,
-    protocol::{Alive, Failure, Heartbeat, Poll, ShareEvaluation},
+    protocol::{Alive, Failure, Health, Heartbeat, Poll, ShareEvaluation},
     transport::{
         Credentials, ReportBody, Request, Response, Transport, TransportError,
         http::{
@@ -69,6 +70,15 @@ impl Transport for HttpTransport {
         match self.0.send(call).await?.granted().await? {
             Ok(answer) => read(&self.0, answer, success).await,
             Err(refusal) => Ok(Response::Refused(refusal)),
+        }
+    }
+
+    async fn coordinator(&self) -> Result<Option<CoordinatorId>, TransportError> {
+        let answer = self.0.send(Call::get("/health")).await?;
+        match answer.granted().await? {
+            Ok(answer) => Ok(Some(answer.json::<Health>().await?.coordinator)),
+            // Health is for everybody.
+            Err(refusal) => Err(TransportError::Protocol(Cause::of(refusal))),
         }
     }
 }

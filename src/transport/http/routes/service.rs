@@ -13,7 +13,7 @@ use crate::{
 /// Whether the coordinator is well. Anybody may ask.
 #[utoipa::path(get, path = "/health", operation_id = "get_health", tag = "service", security(()),
     responses((status = 200, description = "It is.", body = Health,
-        example = json!({ "version": "0.1.0", "protocol": 2, "workers": 2, "running": [1], "queued": 0 }))))]
+        example = json!({ "coordinator": "0d9c5a", "version": "0.1.0", "protocol": 2, "workers": 2, "running": [1], "queued": 0 }))))]
 pub(super) async fn health(State(app): State<App>) -> Result<axum::Json<Health>, Problem> {
     Ok(axum::Json(app.operator.health().await?))
 }

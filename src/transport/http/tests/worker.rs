@@ -309,3 +309,10 @@ async fn nobody_there_is_a_transient_error() {
     let error = worker.send(model(credentials(1), 3)).await.unwrap_err();
     assert!(error.is_transient(), "{error:?}");
 }
+
+#[tokio::test]
+async fn a_worker_can_ask_which_coordinator_it_is_before_it_registers() {
+    let running = Running::open().await;
+    let found = running.worker().coordinator().await.unwrap();
+    assert_eq!(found, Some(running.fake.state().coordinator));
+}
