@@ -15,9 +15,9 @@ use tokio::{
 use super::{
     clock::Clock,
     config::CoordinatorConfig,
+    effects::{self, Effect, Effects},
     executor::Threads,
     handle::{Coordinator, Shared, StrategyFactory, strategy_factory},
-    journaling::{Effect, Effects, carry_out_effects},
     recovery::{Beginning, RecoveryError},
     state::State,
     upload,
@@ -178,10 +178,10 @@ fn warn<E: fmt::Display>(removed: Result<(), E>) {
 impl Coordinator {
     /// Starts what goes on by itself.
     fn run(&self, effects: Option<mpsc::UnboundedReceiver<(Pending, Effect)>>) {
-        // Weak references: strong ones would keep the coordinator and its models as long as the runtime.
+        // A weak reference: a strong one would keep the coordinator and its models as long as the runtime.
         tokio::spawn(keep_time(Arc::downgrade(&self.0)));
         if let Some(effects) = effects {
-            tokio::spawn(carry_out_effects(Arc::downgrade(&self.0), effects));
+            tokio::spawn(effects::carry_out(effects));
         }
     }
 }

@@ -13,11 +13,11 @@ use serde::Serialize;
 use super::{
     capacity::Host,
     deal::Deal,
+    effects::Effect,
     facts::{JOB, VERSION, json},
     handle::Coordinator,
     history::ROUNDS,
     job::Job,
-    journaling::Effect,
     prepare::local_examples,
     state::State,
 };
@@ -290,7 +290,7 @@ impl Coordinator {
         self.append(state, Stream::Job(id), batch);
         if let Some(job) = state.jobs.get(&id) {
             let announce = job.announcer();
-            self.once_durable(state, move |_| announce());
+            self.once_durable(state, announce);
         }
         self.run_effects(state, step);
     }
@@ -322,7 +322,7 @@ impl Coordinator {
         };
         let announce = job.announcer();
         self.append(state, Stream::Job(id), batch);
-        self.once_durable(state, move |_| announce());
+        self.once_durable(state, announce);
     }
 
     /// Removes the versions that nobody needs any more.
@@ -342,7 +342,8 @@ impl Coordinator {
             });
         }
         self.append(state, Stream::Job(id), batch);
-        self.once_durable(state, move |coordinator| {
+        let coordinator = self.clone();
+        self.once_durable(state, move || {
             let models = coordinator.0.models.clone();
             coordinator.later(move || {
                 for version in idle {
@@ -428,7 +429,8 @@ impl Coordinator {
                 let next = job.next.take();
                 self.later(move || drop(next));
                 // The reports are needed until the round's end is durable: without it, the round goes on after a crash.
-                step.effects.push(Box::new(move |coordinator| {
+                let coordinator = self.clone();
+                step.effects.push(Box::new(move || {
                     let spool = coordinator.0.spool.clone();
                     coordinator.later(move || spool.discard(id, round));
                 }));
@@ -493,7 +495,8 @@ impl Coordinator {
             let (id, job) = (*id, state.jobs.remove(id));
             self.later(move || drop(job));
             self.forget_stream(state, Stream::Job(id));
-            self.once_durable(state, move |coordinator| {
+            let coordinator = self.clone();
+            self.once_durable(state, move || {
                 let models = coordinator.0.models.clone();
                 coordinator.later(move || models.remove(id, None));
             });

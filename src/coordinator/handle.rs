@@ -16,7 +16,7 @@ use tokio::{
 };
 
 use super::{
-    clock::Clock, config::CoordinatorConfig, executor::Threads, journaling::Effects, state::State,
+    clock::Clock, config::CoordinatorConfig, effects::Effects, executor::Threads, state::State,
 };
 use crate::{
     computing::Computing,

@@ -4,24 +4,11 @@
 //! take back. And what is removed, or shown to those who follow a job, is removed or shown only once the record that it depends on
 //! is durable. Without a journal, nothing waits.
 
-use std::sync::Weak;
-
-use tokio::sync::mpsc;
-
-use super::{
-    handle::{Coordinator, Shared},
-    state::State,
-};
+use super::{handle::Coordinator, state::State};
 use crate::{
     report::{Refusal, RefusalKind},
     store::journal::{Batch, JournalError, Pending, Stream},
 };
-
-/// Something that is done once the journal has what it depends on.
-pub(super) type Effect = Box<dyn FnOnce(&Coordinator) + Send>;
-
-/// Effects in the order in which they are due, each with what it waits for.
-pub(super) type Effects = mpsc::UnboundedSender<(Pending, Effect)>;
 
 impl Coordinator {
     /// Appends a batch to a stream, if there is a journal. It does not wait.
@@ -48,15 +35,11 @@ impl Coordinator {
 
     /// Does this once all that was appended so far is durable; at once without a journal. It must not take the coordinator's
     /// lock if it is called with it.
-    pub(super) fn once_durable(
-        &self,
-        state: &State,
-        effect: impl FnOnce(&Coordinator) + Send + 'static,
-    ) {
+    pub(super) fn once_durable(&self, state: &State, effect: impl FnOnce() + Send + 'static) {
         match &self.0.effects {
             // The receiver ends with the coordinator.
             Some(effects) => drop(effects.send((state.appended.clone(), Box::new(effect)))),
-            None => effect(self),
+            None => effect(),
         }
     }
 
@@ -74,21 +57,4 @@ pub(super) async fn durable(appended: Pending) -> Result<(), Refusal> {
 
 fn not_written(error: &JournalError) -> Refusal {
     Refusal::new(RefusalKind::Storage, error.to_string())
-}
-
-/// Carries out effects, each once it is due, as long as the coordinator lives.
-pub(super) async fn carry_out_effects(
-    shared: Weak<Shared>,
-    mut effects: mpsc::UnboundedReceiver<(Pending, Effect)>,
-) {
-    while let Some((due, effect)) = effects.recv().await {
-        // Nobody waits for it: what the journal gathers meanwhile is one write.
-        if due.wait_idly().await.is_err() {
-            return;
-        }
-        let Some(coordinator) = shared.upgrade().map(Coordinator) else {
-            return;
-        };
-        effect(&coordinator);
-    }
 }

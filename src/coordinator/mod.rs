@@ -13,6 +13,7 @@ mod config;
 mod dataset_copies;
 mod deal;
 mod driver;
+mod effects;
 mod executor;
 mod facts;
 mod fold;
