@@ -101,6 +101,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "telemetry",
             "text",
             "transport",
+            "words",
             "worker",
         ],
     ),
