@@ -6,7 +6,12 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use super::{Batch, Journal, JournalError, Pending, Position, Record, Stream};
+use super::{
+    batch::{Batch, Position, Record, Stream},
+    contract::Journal,
+    error::JournalError,
+    pending::Pending,
+};
 use crate::ids::Timestamp;
 
 /// A journal in memory. What is in it survives a coordinator, and not the process.

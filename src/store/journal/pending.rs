@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
-use super::JournalError;
+use super::error::JournalError;
 
 /// How far a journal's writer is.
 #[derive(Debug, Clone, Default)]

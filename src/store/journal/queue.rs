@@ -9,7 +9,7 @@ use std::{
 use tokio::sync::watch;
 
 use super::{
-    JournalError,
+    error::JournalError,
     pending::{Hurry, Pending, Written},
 };
 

@@ -3,6 +3,7 @@
 //! A thread of its own writes all that waits in one transaction. The database is in WAL mode with `synchronous = FULL`, so a
 //! transaction is one write and one fsync, and readers wait for nothing.
 
+mod connection;
 mod rows;
 mod writer;
 
@@ -15,12 +16,19 @@ use std::{
     thread::JoinHandle,
 };
 
+use connection::{connect, storage};
 use rows::{bytes, number, stream_number, stream_of};
 use rusqlite::{Connection, OptionalExtension, params};
 use writer::{Work, Writer};
 
-use super::{Batch, Journal, JournalError, Pending, Position, Record, Stream, queue::Queue};
-use crate::{Cause, ids::Timestamp, store::DataFolder};
+use super::{
+    batch::{Batch, Position, Record, Stream},
+    contract::Journal,
+    error::JournalError,
+    pending::Pending,
+    queue::Queue,
+};
+use crate::{ids::Timestamp, store::DataFolder};
 
 /// The number of the tables' form, in the database's `user_version`.
 const FORM: i64 = 1;
@@ -217,18 +225,6 @@ impl Journal for SqliteJournal {
     }
 }
 
-fn connect(path: &Path) -> Result<Connection, JournalError> {
-    let connected = Connection::open(path).and_then(|connection| {
-        connection.pragma_update(None, "journal_mode", "WAL")?;
-        connection.pragma_update(None, "synchronous", "FULL")?;
-        // A person's tool may hold the database for a moment.
-        connection.busy_timeout(std::time::Duration::from_secs(5))?;
-        connection.set_prepared_statement_cache_capacity(32);
-        Ok(connection)
-    });
-    connected.map_err(|error| storage(path, error))
-}
-
 /// Makes the tables if there are none, and notes that this process writes from now on. Returns what it is known by.
 fn prepare(path: &Path, connection: &Connection) -> Result<String, JournalError> {
     let form: i64 = connection
@@ -256,11 +252,4 @@ fn prepare(path: &Path, connection: &Connection) -> Result<String, JournalError>
     })();
     made.map_err(|error| storage(path, error))?;
     Ok(token)
-}
-
-fn storage(path: &Path, error: impl std::error::Error + Send + Sync + 'static) -> JournalError {
-    JournalError::Storage {
-        path: path.display().to_string(),
-        problem: Cause::of(error),
-    }
 }

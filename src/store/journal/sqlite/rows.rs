@@ -2,7 +2,7 @@
 
 use rusqlite::{Row, ToSql, types::ToSqlOutput};
 
-use crate::{ids::JobId, store::journal::Stream};
+use crate::{ids::JobId, store::journal::batch::Stream};
 
 /// A stream's number in the tables.
 pub(super) fn stream_number(stream: Stream) -> i64 {

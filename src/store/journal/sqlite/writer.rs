@@ -5,10 +5,14 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
 
 use super::{
-    connect,
+    connection::{connect, storage},
     rows::{Value, number, stream_number},
 };
-use crate::store::journal::{Batch, Body, JournalError, Position, Stream, queue::Queue};
+use crate::store::journal::{
+    batch::{Batch, Body, Position, Stream},
+    error::JournalError,
+    queue::Queue,
+};
 
 /// The first pause after a write that failed, and the longest.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -141,7 +145,7 @@ impl Writer {
                 );
             }
             if self.queue.is_closed() {
-                return Err(super::storage(&self.path, problem));
+                return Err(storage(&self.path, problem));
             }
             self.queue.pause(pause);
             pause = (pause * 2).min(LONGEST_PAUSE);

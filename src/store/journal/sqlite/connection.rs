@@ -1,0 +1,31 @@
+//! A connection to the database, and its errors.
+
+use std::path::Path;
+
+use rusqlite::Connection;
+
+use crate::{Cause, store::journal::error::JournalError};
+
+/// Opens the database, which is made if there is none.
+pub(super) fn connect(path: &Path) -> Result<Connection, JournalError> {
+    let connected = Connection::open(path).and_then(|connection| {
+        connection.pragma_update(None, "journal_mode", "WAL")?;
+        connection.pragma_update(None, "synchronous", "FULL")?;
+        // A person's tool may hold the database for a moment.
+        connection.busy_timeout(std::time::Duration::from_secs(5))?;
+        connection.set_prepared_statement_cache_capacity(32);
+        Ok(connection)
+    });
+    connected.map_err(|error| storage(path, error))
+}
+
+/// What the database or the operating system refuses.
+pub(super) fn storage(
+    path: &Path,
+    error: impl std::error::Error + Send + Sync + 'static,
+) -> JournalError {
+    JournalError::Storage {
+        path: path.display().to_string(),
+        problem: Cause::of(error),
+    }
+}
