@@ -10,7 +10,8 @@ use fedavg::{
         exit,
         model::ModelCommand,
         operator::{
-            CancelArgs, HealthArgs, ResultsArgs, StatusArgs, SubmitArgs, WatchArgs, WorkersArgs,
+            CancelArgs, DeleteArgs, HealthArgs, PauseArgs, ResultsArgs, StatusArgs, SubmitArgs,
+            WatchArgs, WorkersArgs,
         },
     },
     transport::http::openapi,
@@ -38,6 +39,10 @@ enum Command {
     Results(ResultsArgs),
     Workers(WorkersArgs),
     Cancel(CancelArgs),
+    Pause(PauseArgs),
+    /// Let the rounds of a paused job begin again
+    Resume(PauseArgs),
+    Delete(DeleteArgs),
     #[command(subcommand)]
     Model(ModelCommand),
     Data(DataArgs),
@@ -69,6 +74,9 @@ fn run(command: &Command, screen: &Screen) -> Result<(), Failure> {
         Command::Results(arguments) => arguments.run(screen),
         Command::Workers(arguments) => arguments.run(screen),
         Command::Cancel(arguments) => arguments.run(screen),
+        Command::Pause(arguments) => arguments.run(screen, true),
+        Command::Resume(arguments) => arguments.run(screen, false),
+        Command::Delete(arguments) => arguments.run(screen),
         Command::Model(command) => command.run(screen),
         Command::Data(arguments) => arguments.run(screen),
         Command::Health(arguments) => arguments.run(screen),

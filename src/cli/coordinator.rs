@@ -175,8 +175,14 @@ pub struct LimitArgs {
     #[arg(long, value_name = "N", default_value = "100", value_parser = at_least_one)]
     pub max_queued: usize,
     /// How many ended jobs are kept, each with its records, its log and its final model
-    #[arg(long, value_name = "N", default_value = "16")]
+    #[arg(long, value_name = "N", default_value = "100")]
     pub keep_jobs: usize,
+    /// Forget a job this many days after its end
+    #[arg(long, value_name = "DAYS")]
+    pub keep_days: Option<u32>,
+    /// Forget the oldest ended jobs if the final models of all have more bytes
+    #[arg(long, value_name = "BYTES", value_parser = bytes)]
+    pub keep_bytes: Option<u64>,
     /// Bytes of a job's event log that are in memory, and as many of its records of rounds; all are in the state folder, or with
     /// --in-memory the older ones in temporary files (TMPDIR). Nothing is dropped before the job is
     #[arg(long, value_name = "BYTES", default_value = "1MiB", value_parser = bytes)]
@@ -342,6 +348,8 @@ impl LimitArgs {
                 max_running: self.max_running,
                 max_queued: self.max_queued,
                 keep: self.keep_jobs,
+                keep_for: self.keep_days.map(days),
+                keep_bytes: self.keep_bytes,
                 log_window: usize::try_from(self.log_window).unwrap_or(usize::MAX),
                 ..JobLimits::default()
             },
@@ -372,6 +380,10 @@ impl LimitArgs {
             ..config
         }
     }
+}
+
+fn days(days: u32) -> Duration {
+    Duration::from_secs(u64::from(days) * 24 * 3600)
 }
 
 /// A number of connections that leaves room for the operator beside a worker.

@@ -176,7 +176,11 @@ impl JobProgress {
             JobEvent::DataResized { client, examples } => {
                 format!("client {client} now has {}", plural(examples, "example"))
             }
-            JobEvent::Resumed { downtime_ms } => format!(
+            JobEvent::Paused => {
+                "paused: the open round goes on, and none begins after it".to_string()
+            }
+            JobEvent::Unpaused => "rounds begin again".to_string(),
+            JobEvent::Recovered { downtime_ms } => format!(
                 "the coordinator is back after {} s, and the job goes on",
                 downtime_ms / 1000
             ),

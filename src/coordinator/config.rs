@@ -97,8 +97,12 @@ pub struct JobLimits {
     pub max_running: usize,
     /// The most jobs that wait in the queue.
     pub max_queued: usize,
-    /// How many ended jobs are remembered, each with its final model.
+    /// How many ended jobs are kept, each with its records, its log and its final model. The one that ended last always is.
     pub keep: usize,
+    /// How long ended jobs are kept; none: as long as `keep` says.
+    pub keep_for: Option<Duration>,
+    /// Bytes of the final models of ended jobs that are kept; none: any number.
+    pub keep_bytes: Option<u64>,
     /// Bytes of a job's event log that are in memory, and as many of its records of rounds. Older ones are in files.
     pub log_window: usize,
     /// The most entries of a list (jobs, workers, records of rounds) that one request gets at once. Longer lists are read
@@ -114,7 +118,9 @@ impl Default for JobLimits {
             max_clients: 1_000_000,
             max_running: 4,
             max_queued: 100,
-            keep: 16,
+            keep: 100,
+            keep_for: None,
+            keep_bytes: None,
             log_window: 1 << 20,
             max_page: 256,
             client_metrics: ClientMetricsLimit::default(),

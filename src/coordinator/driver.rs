@@ -67,6 +67,9 @@ impl Coordinator {
                 self.drive(&mut state, job, Event::Tick);
             }
         }
+        if self.0.config.jobs.keep_for.is_some() {
+            self.forget_oldest_jobs(&mut state);
+        }
         state.armed = next_deadline(&state);
         state.armed
     }
@@ -482,25 +485,42 @@ impl Coordinator {
         }
     }
 
-    fn forget_oldest_jobs(&self, state: &mut State) {
-        let ended = state
+    /// Forgets ended jobs beyond what is to be kept of them: the oldest first.
+    pub(super) fn forget_oldest_jobs(&self, state: &mut State) {
+        let limits = &self.0.config.jobs;
+        let mut ended: Vec<_> = state
             .jobs
             .values()
-            .filter_map(|job| Some((job.ended?, job.id)));
-        let mut ended: Vec<_> = ended.collect();
-        ended.sort_unstable();
-        // At least the one that has just ended: its watchers have not seen its end yet.
-        let kept = self.0.config.jobs.keep.max(1);
-        for (_, id) in ended.iter().take(ended.len().saturating_sub(kept)) {
-            let (id, job) = (*id, state.jobs.remove(id));
-            self.later(move || drop(job));
-            self.forget_stream(state, Stream::Job(id));
-            let coordinator = self.clone();
-            self.once_durable(state, move || {
-                let models = coordinator.0.models.clone();
-                coordinator.later(move || models.remove(id, None));
-            });
+            .filter_map(|job| Some((job.ended?, job.id, job.model_bytes())))
+            .collect();
+        // The latest first.
+        ended.sort_unstable_by(|left, right| right.cmp(left));
+        let now = self.now();
+        let (mut kept, mut bytes) = (0, 0_u64);
+        for (at, id, of_model) in ended {
+            bytes = bytes.saturating_add(of_model);
+            let is_old = limits.keep_for.is_some_and(|keep| now.since(at) > keep);
+            let is_beyond =
+                kept >= limits.keep || is_old || limits.keep_bytes.is_some_and(|most| bytes > most);
+            // At least the one that ended last: its watchers have perhaps not seen its end yet.
+            if is_beyond && kept > 0 {
+                self.forget_job(state, id);
+            } else {
+                kept += 1;
+            }
         }
+    }
+
+    /// Forgets a job with all that is kept of it.
+    pub(super) fn forget_job(&self, state: &mut State, id: JobId) {
+        let job = state.jobs.remove(&id);
+        self.later(move || drop(job));
+        self.forget_stream(state, Stream::Job(id));
+        let coordinator = self.clone();
+        self.once_durable(state, move || {
+            let models = coordinator.0.models.clone();
+            coordinator.later(move || models.remove(id, None));
+        });
     }
 
     /// Lets a blocking thread do what may wait for a disk, outside of the lock.

@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, atomic::AtomicBool},
 };
 
-use super::handle::Coordinator;
+use super::{handle::Coordinator, room::Room};
 use crate::{
     cause::chain,
     ids::{ClientId, JobId, ModelVersion, RequestId, RoundId},
@@ -66,10 +66,15 @@ pub(super) fn model_form(layout: &Arc<Layout>, encoding: Encoding, state: &State
 
 impl Fold {
     /// Has the strategy write the next version.
+    ///
+    /// # Errors
+    ///
+    /// Why there is none, in words.
     pub fn run(
         &self,
         coordinator: &Coordinator,
         writer: &mut dyn ModelWriter,
+        room: &Room,
     ) -> Result<Folded, String> {
         let spool = &coordinator.0.spool;
         let reports = spool
@@ -97,7 +102,7 @@ impl Fold {
             .with_population(&self.population)
             .with_seeds(self.seeds)
             .cancelled_by(&self.over);
-        let folded = aggregate(&*self.strategy, context, &mut Sink(writer));
+        let folded = aggregate(&*self.strategy, context, &mut Sink { writer, room });
         let (aggregation, numbers) = folded.map_err(|error| chain(&error))?;
         // The metadata alone is kept: the reports are discarded with their round.
         let mut said = Vec::with_capacity(reports.len());
@@ -113,11 +118,14 @@ impl Fold {
 }
 
 /// A store's writer as a strategy's fold sees it.
-struct Sink<'a>(&'a mut dyn ModelWriter);
+struct Sink<'a> {
+    writer: &'a mut dyn ModelWriter,
+    room: &'a Room,
+}
 
 impl VersionSink for Sink<'_> {
     fn write(&mut self, offset: usize, values: &[f32]) -> Result<(), BlockError> {
-        self.0.write(offset, values)
+        self.room.noted(self.writer.write(offset, values))
     }
 
     fn write_state(
@@ -126,7 +134,8 @@ impl VersionSink for Sink<'_> {
         offset: usize,
         values: &[f32],
     ) -> Result<(), BlockError> {
-        self.0.write_state(state, offset, values)
+        let written = self.writer.write_state(state, offset, values);
+        self.room.noted(written)
     }
 }
 
@@ -136,9 +145,10 @@ impl Coordinator {
         &self,
         fold: &Fold,
         encoding: Encoding,
+        room: &Room,
     ) -> Result<Box<dyn ModelWriter>, String> {
         let form = model_form(fold.global.layout(), encoding, &fold.state);
         let writer = self.0.models.begin(fold.job, fold.version.next(), &form);
-        writer.map_err(|error| error.to_string())
+        room.noted_by(writer)
     }
 }

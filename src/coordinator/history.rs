@@ -257,7 +257,9 @@ fn beside(event: &JobEvent) -> usize {
             measured(metrics) + reason.as_ref().map_or(0, String::len)
         }
         JobEvent::Started { .. }
-        | JobEvent::Resumed { .. }
+        | JobEvent::Recovered { .. }
+        | JobEvent::Paused
+        | JobEvent::Unpaused
         | JobEvent::Leased { .. }
         | JobEvent::DataResized { .. }
         | JobEvent::TaskIssued { .. }

@@ -291,6 +291,14 @@ impl Job {
         }
     }
 
+    /// Bytes of its models.
+    pub fn model_bytes(&self) -> u64 {
+        self.models
+            .values()
+            .map(|model| model.file().length())
+            .sum()
+    }
+
     /// What is written down of its latest version.
     pub fn models_published(&self) -> PublishedVersion {
         let latest = self.models.values().next_back();

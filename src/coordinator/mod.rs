@@ -31,6 +31,7 @@ mod prepare;
 mod recovery;
 mod registration;
 mod report;
+mod room;
 mod round_account;
 mod speed;
 mod state;

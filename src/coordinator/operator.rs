@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use super::{
-    driver::note_bystanders,
+    driver::{note_bystanders, refusal_of},
     facts::{JOB, LAYOUT, VERSION, json, layout_fact},
     handle::Coordinator,
     history::{History, HistoryPlace, Recorded},
@@ -90,6 +90,16 @@ impl Operator for Coordinator {
     fn cancel<'a>(&'a self, caller: &'a Caller, job: JobId) -> Answer<'a, JobSummary> {
         let cancelled = self.admit(caller).and_then(|()| self.end(job));
         self.settle(cancelled)
+    }
+
+    fn pause<'a>(&'a self, caller: &'a Caller, job: JobId, paused: bool) -> Answer<'a, JobSummary> {
+        let asked = self.admit(caller);
+        self.settle(asked.and_then(|()| self.set_paused(job, paused)))
+    }
+
+    fn delete<'a>(&'a self, caller: &'a Caller, job: JobId) -> Answer<'a, JobSummary> {
+        let asked = self.admit(caller);
+        self.settle(asked.and_then(|()| self.forget(job)))
     }
 
     fn events<'a>(&'a self, caller: &'a Caller, job: JobId, after: u64) -> Answer<'a, Events> {
@@ -194,6 +204,29 @@ impl Coordinator {
             return Err(refusal);
         }
         Ok(state.job(job)?.summary())
+    }
+
+    fn set_paused(&self, job: JobId, paused: bool) -> Result<JobSummary, Refusal> {
+        let mut state = self.state();
+        state.job(job)?;
+        let request = state.next_request();
+        let event = Event::Paused { request, paused };
+        match self.drive(&mut state, job, event) {
+            Some(Response::Accepted) => Ok(state.job(job)?.summary()),
+            answer => Err(refusal_of(answer)),
+        }
+    }
+
+    fn forget(&self, id: JobId) -> Result<JobSummary, Refusal> {
+        let mut state = self.state();
+        let job = state.job(id)?;
+        if job.ended.is_none() {
+            let detail = format!("job {id} has not ended: cancel it first");
+            return Err(Refusal::new(RefusalKind::Conflict, detail));
+        }
+        let summary = job.summary();
+        self.forget_job(&mut state, id);
+        Ok(summary)
     }
 
     fn try_submit(

@@ -121,7 +121,7 @@ impl Coordinator {
                     .to_string()
             });
             let downtime_ms = downtime.as_millis() as u64;
-            let resumed = Event::Resumed {
+            let resumed = Event::Recovered {
                 downtime_ms,
                 abandon,
             };

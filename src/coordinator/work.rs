@@ -19,7 +19,7 @@ use crate::{
     cause::chain,
     ids::{ClientId, JobId, ModelVersion, RequestId, RoundId},
     panics,
-    round::Event,
+    round::{Event, RoundMachine},
     strategy::{ClientInfo, RoundContext},
     worker::{ClientContext, EvalTask, LocalTrainer},
 };
@@ -138,40 +138,30 @@ impl Coordinator {
         base: ModelVersion,
         accepted: Vec<(ClientId, RequestId)>,
     ) -> Result<(), String> {
-        let fold = Fold {
-            job: job.id,
-            round,
-            accepted,
-            version: base,
-            global: job.models.get(&base).cloned().ok_or(NO_MODEL)?,
-            plan: job.plan.clone().ok_or(NO_PLAN)?,
-            population: job.population(),
-            strategy: job.strategy.clone(),
-            state: job.state.clone(),
-            seeds: job.seeds,
-            over: job.over.clone(),
-        };
+        let fold = fold_of(job, round, base, accepted)?;
         let (coordinator, id) = (self.clone(), job.id);
         let encoding = job.spec.encoding.models;
         let (senders, local_epochs) = (std::mem::take(&mut job.senders), job.local_epochs);
         self.later(move || {
-            let folded = caught(|| {
-                let mut writer = coordinator.begin_version(&fold, encoding)?;
-                let folded = fold.run(&coordinator, &mut *writer)?;
-                let limit = coordinator.0.config.jobs.client_metrics;
-                let (aggregation, numbers) = (folded.aggregation, folded.numbers);
-                let said = &folded.said;
-                let account =
-                    RoundAccount::new(said, &aggregation.folded, &senders, local_epochs, limit);
-                Ok((
-                    aggregation,
-                    Next {
-                        round,
-                        writer,
-                        numbers,
-                    },
-                    account,
-                ))
+            let folded = coordinator.with_room(id, &fold.over, |room| {
+                caught(|| {
+                    let mut writer = coordinator.begin_version(&fold, encoding, room)?;
+                    let folded = fold.run(&coordinator, &mut *writer, room)?;
+                    let limit = coordinator.0.config.jobs.client_metrics;
+                    let (aggregation, numbers) = (folded.aggregation, folded.numbers);
+                    let said = &folded.said;
+                    let account =
+                        RoundAccount::new(said, &aggregation.folded, &senders, local_epochs, limit);
+                    Ok((
+                        aggregation,
+                        Next {
+                            round,
+                            writer,
+                            numbers,
+                        },
+                        account,
+                    ))
+                })
             });
             let aggregation = folded.map(|(aggregation, next, account)| {
                 // A job that has ended has no use for it: what is written is dropped here, outside of the lock.
@@ -201,12 +191,25 @@ impl Coordinator {
         version: ModelVersion,
     ) -> Result<(), String> {
         let next = job.next.take().filter(|next| next.round == round);
-        let next = next.ok_or("there is no aggregate")?;
+        let mut next = Some(next.ok_or("there is no aggregate")?);
+        // For a disk that was full just at the end: the writer is gone then.
+        let base = ModelVersion(version.0.saturating_sub(1));
+        let again = fold_of(job, round, base, accepted_of(job))?;
+        let encoding = job.spec.encoding.models;
         let (coordinator, id) = (self.clone(), job.id);
         self.later(move || {
-            let published = caught(|| {
-                let published = next.writer.publish(&next.numbers);
-                published.map_err(|error| error.to_string())
+            let published = coordinator.with_room(id, &again.over, |room| {
+                caught(|| {
+                    let (writer, numbers) = match next.take() {
+                        Some(next) => (next.writer, next.numbers),
+                        None => {
+                            let mut writer = coordinator.begin_version(&again, encoding, room)?;
+                            let folded = again.run(&coordinator, &mut *writer, room)?;
+                            (writer, folded.numbers)
+                        }
+                    };
+                    room.noted_by(writer.publish(&numbers))
+                })
             });
             let published = {
                 let mut held = coordinator.state();
@@ -291,6 +294,38 @@ impl Coordinator {
         }
         drop(state);
     }
+}
+
+/// What a fold of a round needs.
+fn fold_of(
+    job: &Job,
+    round: RoundId,
+    base: ModelVersion,
+    accepted: Vec<(ClientId, RequestId)>,
+) -> Result<Fold, String> {
+    Ok(Fold {
+        job: job.id,
+        round,
+        accepted,
+        version: base,
+        global: job.models.get(&base).cloned().ok_or(NO_MODEL)?,
+        plan: job.plan.clone().ok_or(NO_PLAN)?,
+        population: job.population(),
+        strategy: job.strategy.clone(),
+        state: job.state.clone(),
+        seeds: job.seeds,
+        over: job.over.clone(),
+    })
+}
+
+/// The reports that the round under way has accepted, in client order.
+fn accepted_of(job: &Job) -> Vec<(ClientId, RequestId)> {
+    let accepted = job.machine.as_ref().map(RoundMachine::accepted);
+    let mut reports = Vec::new();
+    for (client, upload, _) in accepted.unwrap_or_default() {
+        reports.push((client, upload));
+    }
+    reports
 }
 
 /// Runs it, and makes a panic an error.

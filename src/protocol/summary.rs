@@ -19,7 +19,7 @@ pub struct JobSummary {
     pub job: JobId,
     /// What was asked for.
     pub spec: JobSpec,
-    /// One word: queued, waiting, preparing, gathering, dealing, evaluating, planning, collecting, aggregating, publishing,
+    /// One word: queued, waiting, preparing, gathering, dealing, paused, evaluating, planning, collecting, aggregating, publishing,
     /// finishing, completed, failed, cancelled.
     pub phase: String,
     /// What it waits for, or how it ended, in words.

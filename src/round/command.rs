@@ -190,10 +190,14 @@ pub enum JobEvent {
         reason: String,
     },
     /// The coordinator was away and is back, and the job goes on.
-    Resumed {
+    Recovered {
         /// How long it was away, in milliseconds. Deadlines are later by as much.
         downtime_ms: u64,
     },
+    /// The operator wants no further round to begin. The open one goes on.
+    Paused,
+    /// The operator lets rounds begin again.
+    Unpaused,
     /// The clients are fixed, and the rounds begin.
     Started {
         /// Number of clients.

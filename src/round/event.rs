@@ -26,7 +26,7 @@ pub enum Event {
     Tick,
     /// The driver was away and is back: a process that recovered the machine from its journal. Commands that were under way
     /// are given again, uploads that were under way have ended, and deadlines move by the time that it was away.
-    Resumed {
+    Recovered {
         /// How long it was away, in milliseconds.
         downtime_ms: u64,
         /// Why the round that is open can't go on, if so: it is abandoned.
@@ -159,6 +159,13 @@ pub enum Event {
         version: ModelVersion,
         /// The measurements, or why there are none.
         evaluation: Result<Evaluation, String>,
+    },
+    /// The operator wants that no further round begins, or that rounds begin again.
+    Paused {
+        /// Whom the reply goes to.
+        request: RequestId,
+        /// Whether the job is to pause.
+        paused: bool,
     },
     /// The operator ends the job.
     Cancelled {

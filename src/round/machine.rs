@@ -4,6 +4,7 @@
 //!  Waiting ──> Preparing ──> (begin a round) <─────────────────────────────────────┐
 //!                             │                                                    │
 //!                             ├─> Finishing    all rounds are committed            │
+//!                             ├─> Paused       the operator wants it so ──────────>┤
 //!                             ├─> CatchingUp   too many versions to evaluate ─────>┤
 //!                             ├─> Gathering    too few clients have a worker ─────>┤
 //!                             ├─> Dealing      only if the data may be dealt again │
@@ -25,7 +26,8 @@
 //!
 //! Dealing goes to Gathering instead of Planning if too many workers were lost meanwhile. A round *commits* if the
 //! strategy folds at least the quorum; it stops collecting when its goal is met, when no report may still come, when the
-//! quorum can't be reached any more, or at its deadline. Every phase that waits has a deadline or a command under way.
+//! quorum can't be reached any more, or at its deadline. Every phase that waits has a deadline or a command under way, but for
+//! Paused, which waits for the operator.
 //!
 //! This file takes events in and hands commands out. What follows from an event is in the other files: [`workers`] (leases
 //! and tasks), [`reports`] (verdicts), [`rounds`] (when a round begins), [`commits`] (how it ends), [`evaluations`],
@@ -67,7 +69,7 @@ use crate::{
 /// One job's control plane. See the module's documentation for how to drive it.
 ///
 /// It can be written down and read back (serde) once its commands are drained: what was written is what the next process goes on
-/// from, after [`Event::Resumed`]. The form is this crate's own, and [`SEMANTICS`](super::SEMANTICS) its number.
+/// from, after [`Event::Recovered`]. The form is this crate's own, and [`SEMANTICS`](super::SEMANTICS) its number.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct RoundMachine {
     config: MachineConfig,
@@ -89,6 +91,9 @@ pub struct RoundMachine {
     evaluating: Option<Pending>,
     /// The versions whose turn comes after it, oldest first, each with the round that made it.
     to_evaluate: VecDeque<(ModelVersion, RoundId)>,
+    /// Whether no further round is to begin.
+    #[serde(default)]
+    paused: bool,
     /// Empty between events.
     #[serde(skip)]
     commands: VecDeque<Command>,
@@ -115,6 +120,7 @@ impl RoundMachine {
             closed: VecDeque::new(),
             evaluating: None,
             to_evaluate: VecDeque::new(),
+            paused: false,
             commands: VecDeque::new(),
             bystanders: String::new(),
         }
@@ -176,7 +182,7 @@ impl RoundMachine {
         // Another exception is the driver's return, which moves the deadlines.
         let comes_first = matches!(
             event,
-            Event::WorkerJoined { .. } | Event::WorkerLost { .. } | Event::Resumed { .. }
+            Event::WorkerJoined { .. } | Event::WorkerLost { .. } | Event::Recovered { .. }
         );
         if !comes_first {
             self.check_deadlines(now);
@@ -203,10 +209,10 @@ impl RoundMachine {
         match event {
             // `handle` checks the deadlines around every event. A tick is only there to make that happen in time.
             Event::Tick => {}
-            Event::Resumed {
+            Event::Recovered {
                 downtime_ms,
                 abandon,
-            } => self.resumed(downtime_ms, abandon, now),
+            } => self.recovered(downtime_ms, abandon, now),
             Event::Broken { reason } => self.broken(reason),
             Event::WorkerJoined {
                 worker,
@@ -262,6 +268,7 @@ impl RoundMachine {
                 version,
                 evaluation,
             } => self.evaluated(version, evaluation),
+            Event::Paused { request, paused } => self.set_paused(request, paused, now),
             Event::Cancelled { request } => self.cancelled(request),
         }
     }

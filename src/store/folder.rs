@@ -33,7 +33,7 @@ pub struct DataFolder {
     _lock: File,
     /// Bytes that can still be written before the disk is full.
     #[cfg(test)]
-    pub(super) room: Mutex<Option<u64>>,
+    pub(crate) room: Mutex<Option<u64>>,
 }
 
 impl DataFolder {
@@ -162,10 +162,20 @@ pub(super) fn make_in<T>(folder: &Path, make: impl Fn() -> io::Result<T>) -> io:
 
 /// What went wrong, with the path, as the error of each seam.
 pub(super) fn failed(path: &Path, error: io::Error) -> StoreError {
-    StoreError::Io {
-        path: path.display().to_string(),
-        problem: Cause::of(error),
+    let is_full = is_full(&error);
+    let (path, problem) = (path.display().to_string(), Cause::of(error));
+    if is_full {
+        StoreError::Full { path, problem }
+    } else {
+        StoreError::Io { path, problem }
     }
+}
+
+fn is_full(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+    )
 }
 
 pub(super) fn storage(path: &Path, error: io::Error) -> SpoolError {
@@ -177,10 +187,9 @@ pub(super) fn unreadable(path: &Path, error: io::Error) -> BlockError {
 }
 
 pub(super) fn unwritable(path: &Path, error: io::Error) -> BlockError {
-    match error.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-            BlockError::Full(Cause::about(path.display(), error))
-        }
-        _ => BlockError::Unwritable(Cause::about(path.display(), error)),
+    if is_full(&error) {
+        BlockError::Full(Cause::about(path.display(), error))
+    } else {
+        BlockError::Unwritable(Cause::about(path.display(), error))
     }
 }

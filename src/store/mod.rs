@@ -271,6 +271,15 @@ pub enum StoreError {
         #[source]
         problem: Cause,
     },
+    /// The disk has no room.
+    #[error("{path}: {problem}")]
+    Full {
+        /// The file or folder.
+        path: String,
+        /// What the operating system says.
+        #[source]
+        problem: Cause,
+    },
     /// Another coordinator has the folder.
     #[error("{path} is another coordinator's")]
     InUse {

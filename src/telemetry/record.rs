@@ -32,7 +32,9 @@ pub fn canonical(log: &[LoggedEvent]) -> Vec<JobEvent> {
     for LoggedEvent { event, .. } in log {
         match event {
             JobEvent::Waiting { .. }
-            | JobEvent::Resumed { .. }
+            | JobEvent::Recovered { .. }
+            | JobEvent::Paused
+            | JobEvent::Unpaused
             | JobEvent::Leased { .. }
             | JobEvent::TaskIssued { .. }
             | JobEvent::WorkerPassedOver { .. }

@@ -110,6 +110,20 @@ pub trait Operator: Send + Sync + 'static {
     /// As [`Operator::job`], and [`Conflict`](crate::report::RefusalKind::Conflict) if it has ended.
     fn cancel<'a>(&'a self, caller: &'a Caller, job: JobId) -> Answer<'a, JobSummary>;
 
+    /// Lets no further round of a job begin (`paused`), or lets rounds begin again. The open round goes on either way.
+    ///
+    /// # Errors
+    ///
+    /// As [`Operator::job`], and [`Conflict`](crate::report::RefusalKind::Conflict) if it has ended or has not started.
+    fn pause<'a>(&'a self, caller: &'a Caller, job: JobId, paused: bool) -> Answer<'a, JobSummary>;
+
+    /// Forgets a job that has ended, with its log, its records and its model. The answer is its last summary.
+    ///
+    /// # Errors
+    ///
+    /// As [`Operator::job`], and [`Conflict`](crate::report::RefusalKind::Conflict) if it has not ended.
+    fn delete<'a>(&'a self, caller: &'a Caller, job: JobId) -> Answer<'a, JobSummary>;
+
     /// The entries of a job's event log after the one with this number: those that are there, then new ones as they
     /// come. The stream ends after the job's last, or if the coordinator stops.
     ///

@@ -1,4 +1,4 @@
-//! `fedavg status`, `watch`, `results` and `cancel`.
+//! `fedavg status`, `watch`, `results`, `cancel`, `pause`, `resume` and `delete`.
 
 use std::time::Duration;
 
@@ -177,6 +177,60 @@ impl CancelArgs {
         } else {
             screen.print(&format!("job {} is {}", self.job, summary.phase))
         }
+    }
+}
+
+/// Let no further round of a job begin; the open one goes on.
+#[derive(Debug, Clone, Args)]
+pub struct PauseArgs {
+    /// The job's number
+    #[arg(value_name = "JOB")]
+    pub job: JobId,
+    /// The coordinator.
+    #[command(flatten)]
+    pub connect: ConnectArgs,
+}
+
+impl PauseArgs {
+    /// Pauses the job, or lets its rounds begin again.
+    ///
+    /// # Errors
+    ///
+    /// No such job, one that has ended or not started, no coordinator.
+    pub fn run(&self, screen: &Screen, paused: bool) -> Result<(), Failure> {
+        let client = self.connect.client()?;
+        let summary = block_on(async {
+            let asked = client.operator.pause(&client.caller, self.job, paused);
+            asked.await.map_err(|error| client.failure(error))
+        })?;
+        screen.print(&format!("job {}: {}", self.job, summary.detail))
+    }
+}
+
+/// Forget a job that has ended, with its log, its records and its model.
+#[derive(Debug, Clone, Args)]
+pub struct DeleteArgs {
+    /// The job's number
+    #[arg(value_name = "JOB")]
+    pub job: JobId,
+    /// The coordinator.
+    #[command(flatten)]
+    pub connect: ConnectArgs,
+}
+
+impl DeleteArgs {
+    /// Deletes the job.
+    ///
+    /// # Errors
+    ///
+    /// No such job, one that has not ended, no coordinator.
+    pub fn run(&self, screen: &Screen) -> Result<(), Failure> {
+        let client = self.connect.client()?;
+        block_on(async {
+            let asked = client.operator.delete(&client.caller, self.job);
+            asked.await.map_err(|error| client.failure(error))
+        })?;
+        screen.print(&format!("job {} is deleted", self.job))
     }
 }
 

@@ -9,7 +9,7 @@ use std::io;
 
 use clap::Args;
 
-pub use jobs::{CancelArgs, ResultsArgs, StatusArgs, WatchArgs};
+pub use jobs::{CancelArgs, DeleteArgs, PauseArgs, ResultsArgs, StatusArgs, WatchArgs};
 pub use submit::SubmitArgs;
 pub use workers::{HealthArgs, WorkersArgs};
 

@@ -31,8 +31,13 @@ impl Home {
 
     /// The coordinator that goes on with what is here.
     async fn start(&self) -> Lab {
+        self.start_with(CoordinatorConfig::default()).await
+    }
+
+    async fn start_with(&self, config: CoordinatorConfig) -> Lab {
         let spool = FileSpool::new(self.folder.clone(), FileSpoolConfig::default());
         let coordinator = Coordinator::builder(self.trainers.clone())
+            .config(config)
             .spool(Arc::new(spool))
             .models(Arc::new(FileModels::new(self.folder.clone())))
             .recover(self.journal.clone())
@@ -138,7 +143,7 @@ async fn the_round_goes_on_with_its_reports_its_tasks_and_its_workers() {
     assert_eq!(after[..before.len()], before);
     assert!(matches!(
         after[before.len()].event,
-        JobEvent::Resumed { .. }
+        JobEvent::Recovered { .. }
     ));
     assert!(
         after
@@ -310,7 +315,7 @@ async fn the_time_that_it_was_away_counts_for_no_deadline() {
         .note_time(crate::ids::Timestamp(now.0 - 3_600_000));
     let lab = home.start().await;
     let resumed = log(&lab, job).await.pop().unwrap();
-    let JobEvent::Resumed { downtime_ms } = resumed.event else {
+    let JobEvent::Recovered { downtime_ms } = resumed.event else {
         panic!("{resumed:?}");
     };
     assert!(
@@ -335,4 +340,127 @@ async fn a_clock_that_was_set_back_does_not_go_back() {
     home.journal.note_time(later);
     let lab = home.start().await;
     assert!(lab.coordinator.now() >= later);
+}
+
+#[tokio::test]
+async fn a_full_disk_pauses_the_round_and_costs_nothing() {
+    let home = Home::new();
+    let lab = home.start().await;
+    let worker = lab.worker("a").await;
+    let job = submit(&lab).await;
+    let first = lab.poll(&worker, vec![]).await;
+    assert_eq!(lab.report(&worker, &first).await.0, 204);
+    let second = lab.poll(&worker, vec![]).await;
+    // Room for the second report, and not for the next model.
+    let files = home.files();
+    let report = files.iter().find(|file| file.ends_with(".report")).unwrap();
+    let size = std::fs::metadata(home.root.path().join(report)).unwrap().len();
+    *home.folder.room.lock().unwrap() = Some(size + 20);
+    assert_eq!(lab.report(&worker, &second).await.0, 204);
+    let status = lab.coordinator.job(&HERE, job).await.unwrap();
+    assert!(status.ended.is_none());
+    *home.folder.room.lock().unwrap() = None;
+    finish(&lab, &[&worker], job).await;
+    let (summary, rounds, _) = lab.finished(job).await;
+    assert_eq!((summary.phase.as_str(), rounds.len()), ("completed", 2));
+}
+
+#[tokio::test]
+async fn a_paused_job_waits_through_a_restart_until_it_is_let_go_on() {
+    let home = Home::new();
+    let lab = home.start().await;
+    let worker = lab.worker("a").await;
+    let job = submit(&lab).await;
+    let tasks = [lab.poll(&worker, vec![]).await];
+    lab.coordinator.pause(&HERE, job, true).await.unwrap();
+    assert_eq!(lab.report(&worker, &tasks[0]).await.0, 204);
+    let second = lab.poll(&worker, vec![]).await;
+    assert_eq!(lab.report(&worker, &second).await.0, 204);
+    let phase = |lab: &Lab| {
+        let coordinator = lab.coordinator.clone();
+        async move { coordinator.job(&HERE, job).await.unwrap().phase }
+    };
+    while phase(&lab).await != "paused" {
+        tokio::task::yield_now().await;
+    }
+    kill(lab).await;
+    let lab = home.start().await;
+    assert_eq!(phase(&lab).await, "paused");
+    lab.coordinator.pause(&HERE, job, false).await.unwrap();
+    finish(&lab, &[&worker], job).await;
+    let refused = refusal(lab.coordinator.pause(&HERE, job, true).await);
+    assert_eq!(refused.kind, RefusalKind::Conflict);
+}
+
+#[tokio::test]
+async fn a_deleted_job_is_gone_for_good_and_one_that_runs_is_not_deleted() {
+    let home = Home::new();
+    let lab = home.start().await;
+    let worker = lab.worker("a").await;
+    let (first, second) = (submit(&lab).await, submit(&lab).await);
+    finish(&lab, &[&worker], first).await;
+    let refused = refusal(lab.coordinator.delete(&HERE, second).await);
+    // The workers' turns decide which of the two has ended by now.
+    if refused.kind == RefusalKind::Conflict {
+        finish(&lab, &[&worker], second).await;
+    }
+    let deleted = lab.coordinator.delete(&HERE, first).await.unwrap();
+    assert_eq!(deleted.job, first);
+    assert_eq!(
+        refusal(lab.coordinator.job(&HERE, first).await).kind,
+        RefusalKind::UnknownJob
+    );
+    kill(lab).await;
+    let lab = home.start().await;
+    let left: Vec<_> = lab.coordinator.jobs(&HERE).await.unwrap();
+    assert_eq!(left.iter().map(|job| job.job).collect::<Vec<_>>(), [second]);
+    assert!(
+        home.files().iter().all(|file| !file.contains("job-1/")),
+        "{:?}",
+        home.files()
+    );
+}
+
+#[tokio::test]
+async fn ended_jobs_are_kept_by_number_by_age_and_by_bytes() {
+    let home = Home::new();
+    let limited = |change: fn(&mut JobLimits)| {
+        let mut config = CoordinatorConfig::default();
+        change(&mut config.jobs);
+        config
+    };
+    let lab = home.start().await;
+    let worker = lab.worker("a").await;
+    for _ in 0..3 {
+        let job = submit(&lab).await;
+        finish(&lab, &[&worker], job).await;
+    }
+    let bytes = {
+        let state = lab.coordinator.state();
+        state
+            .jobs
+            .values()
+            .map(|job| job.model_bytes())
+            .max()
+            .unwrap()
+    };
+    kill(lab).await;
+    type Change = fn(&mut JobLimits);
+    let limits: [(Change, usize); 3] = [
+        (|jobs| jobs.keep_bytes = Some(1), 1),
+        (|jobs| jobs.keep_for = Some(Duration::ZERO), 1),
+        (|jobs| jobs.keep = 2, 2),
+    ];
+    assert!(bytes > 1);
+    for (change, left) in limits.into_iter().rev() {
+        let lab = home.start_with(limited(change)).await;
+        // Looked at when a job ends, and at each tick if there is an age.
+        lab.coordinator.tick();
+        let job = submit(&lab).await;
+        finish(&lab, &[&worker], job).await;
+        let found = lab.coordinator.jobs(&HERE).await.unwrap();
+        assert_eq!(found.len(), left, "{found:#?}");
+        assert_eq!(found.last().unwrap().job, job);
+        kill(lab).await;
+    }
 }

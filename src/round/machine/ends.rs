@@ -2,7 +2,7 @@
 
 use super::{Phase, RoundMachine};
 use crate::{
-    ids::RequestId,
+    ids::{RequestId, Timestamp},
     report::{Refusal, RefusalKind},
     round::{Command, JobEvent, Outcome, Response},
 };
@@ -13,6 +13,28 @@ impl RoundMachine {
         match &self.phase {
             Phase::Ended(outcome) => Some(outcome),
             _ => None,
+        }
+    }
+
+    /// The open round goes on either way.
+    pub(super) fn set_paused(&mut self, request: RequestId, paused: bool, now: Timestamp) {
+        if self.outcome().is_some() {
+            let refusal = Refusal::new(RefusalKind::Conflict, "the job has ended already");
+            return self.respond(request, Response::Refused(refusal));
+        }
+        self.respond(request, Response::Accepted);
+        // Asked again, for instance since the first answer was lost.
+        if self.paused == paused {
+            return;
+        }
+        self.paused = paused;
+        if paused {
+            self.log(JobEvent::Paused);
+        } else {
+            self.log(JobEvent::Unpaused);
+            if self.phase == Phase::Paused {
+                self.begin_round(now);
+            }
         }
     }
 

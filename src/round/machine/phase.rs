@@ -15,6 +15,8 @@ pub enum Phase {
     Gathering { deadline: Timestamp },
     /// Between rounds: the driver says whether the data is dealt again.
     Dealing,
+    /// Between rounds: until the operator lets them go on.
+    Paused,
     /// Between rounds: until fewer versions wait to be evaluated. Without this bound, rounds that are faster than the
     /// evaluation would keep ever more models.
     CatchingUp,

@@ -48,11 +48,11 @@ impl RoundMachine {
 }
 
 impl RoundMachine {
-    pub(super) fn resumed(&mut self, downtime_ms: u64, abandon: Option<String>, now: Timestamp) {
+    pub(super) fn recovered(&mut self, downtime_ms: u64, abandon: Option<String>, now: Timestamp) {
         if self.outcome().is_some() {
             return;
         }
-        self.log(JobEvent::Resumed { downtime_ms });
+        self.log(JobEvent::Recovered { downtime_ms });
         self.move_deadlines(Duration::from_millis(downtime_ms));
         for collection in self.current.iter_mut().chain(&mut self.closed) {
             collection.end_uploads();
@@ -118,6 +118,7 @@ impl RoundMachine {
             // These wait for workers, for a deadline, or for an evaluation.
             Phase::Waiting { .. }
             | Phase::Gathering { .. }
+            | Phase::Paused
             | Phase::CatchingUp
             | Phase::Collecting
             | Phase::Finishing

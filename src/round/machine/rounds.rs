@@ -60,6 +60,10 @@ impl RoundMachine {
             self.phase = Phase::Finishing;
             return;
         }
+        if self.paused {
+            self.phase = Phase::Paused;
+            return;
+        }
         if self.is_behind() {
             self.phase = Phase::CatchingUp;
             return;

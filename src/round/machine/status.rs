@@ -10,7 +10,7 @@ use crate::{
 /// A job's progress.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RoundStatus {
-    /// One word: waiting, preparing, gathering, dealing, evaluating, planning, collecting, aggregating, publishing, finishing, completed,
+    /// One word: waiting, preparing, gathering, dealing, paused, evaluating, planning, collecting, aggregating, publishing, finishing, completed,
     /// failed, cancelled.
     pub phase: &'static str,
     /// What it waits for, or how it ended, in words.
@@ -48,6 +48,7 @@ impl RoundMachine {
             Phase::Preparing => "preparing",
             Phase::Gathering { .. } => "gathering",
             Phase::Dealing => "dealing",
+            Phase::Paused => "paused",
             Phase::CatchingUp => "evaluating",
             Phase::Planning => "planning",
             Phase::Collecting => "collecting",
@@ -77,6 +78,7 @@ impl RoundMachine {
                 self.bystanders
             ),
             Phase::Dealing => format!("dealing the data before round {}", self.round.next()),
+            Phase::Paused => format!("paused by the operator before round {}", self.round.next()),
             Phase::CatchingUp => format!(
                 "waiting for the evaluation of {} before round {}",
                 plural(self.unevaluated(), "version"),
@@ -89,8 +91,13 @@ impl RoundMachine {
                     1 => "; 1 client has no live worker".to_string(),
                     orphans => format!("; {orphans} clients have no live worker"),
                 };
+                let paused = if self.paused {
+                    "; no further round begins: paused by the operator"
+                } else {
+                    ""
+                };
                 format!(
-                    "round {}: {accepted} of {goal} reports{orphans}",
+                    "round {}: {accepted} of {goal} reports{orphans}{paused}",
                     self.round
                 )
             }

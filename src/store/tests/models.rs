@@ -140,7 +140,7 @@ fn a_full_disk_fails_the_model_and_leaves_nothing() {
         .begin(JOB, VERSION, &form(&layout, Encoding::F32))
         .err();
     assert!(
-        matches!(refused, Some(StoreError::Io { .. })),
+        matches!(refused, Some(StoreError::Full { .. })),
         "{refused:?}"
     );
 

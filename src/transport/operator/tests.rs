@@ -70,6 +70,14 @@ impl Operator for Replaced {
         unreachable!()
     }
 
+    fn pause<'a>(&'a self, _: &'a Caller, _: JobId, _: bool) -> Answer<'a, JobSummary> {
+        unreachable!()
+    }
+
+    fn delete<'a>(&'a self, _: &'a Caller, _: JobId) -> Answer<'a, JobSummary> {
+        unreachable!()
+    }
+
     fn events<'a>(&'a self, _: &'a Caller, _: JobId, _: u64) -> Answer<'a, Events> {
         self.streams.fetch_add(1, Ordering::Relaxed);
         let ended: Events = Box::pin(stream::empty());

@@ -60,6 +60,8 @@ pub struct World {
     machine: RoundMachine,
     planted: Planted,
     replica: Option<Replica>,
+    /// Whether the operator has paused the job; none if that never happens.
+    paused: Option<bool>,
     /// The event that the machine has just taken.
     taken: Option<Event>,
     checker: Checker,
@@ -127,6 +129,7 @@ impl World {
             machine: RoundMachine::new(config.clone(), Timestamp(0)),
             planted: Planted::default(),
             replica: None,
+            paused: None,
             taken: None,
             checker: Checker::new(config),
             rng,
@@ -150,6 +153,7 @@ impl World {
     /// With a second machine that gets what a journal has.
     pub fn with_replica(mut self) -> Self {
         self.replica = Some(Replica::new(&self.machine));
+        self.paused = Some(false);
         self
     }
 
@@ -205,6 +209,7 @@ impl World {
             72..78 => self.offer_again(),
             78..92 => self.land(),
             92..94 => self.tell_stale(),
+            94..96 if self.paused.is_some() && self.chance(20) => self.pause(),
             94..96 => self.tick(),
             96 => {
                 // The driver is late: other events come before the tick.
@@ -233,6 +238,18 @@ impl World {
         }
     }
 
+    /// The operator pauses the job, or lets it go on.
+    fn pause(&mut self) -> Step {
+        let paused = self.paused != Some(true);
+        self.set_paused(paused)
+    }
+
+    fn set_paused(&mut self, paused: bool) -> Step {
+        self.paused = Some(paused);
+        let request = self.request(Asked::Other);
+        self.feed(Event::Paused { request, paused })
+    }
+
     /// The driver's process ends, and the next one goes on from the journal.
     fn restart(&mut self) -> Step {
         let Some(replica) = &self.replica else {
@@ -248,7 +265,7 @@ impl World {
         let abandon = self.chance(20).then(|| "upgraded".to_string());
         let phase = self.machine.status().phase;
         self.checker.restarted(phase, downtime_ms);
-        self.feed(Event::Resumed {
+        self.feed(Event::Recovered {
             downtime_ms,
             abandon,
         })
@@ -364,6 +381,7 @@ impl World {
         let waits_for_time = match status.phase {
             "waiting" | "gathering" | "collecting" => has_deadline,
             "evaluating" | "finishing" => has_deadline,
+            "paused" => self.paused == Some(true),
             _ => false,
         };
         if self.checker.is_over() || waits_for_time || self.flights.iter().any(is_on_its_way) {

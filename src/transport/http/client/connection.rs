@@ -118,6 +118,10 @@ impl Call {
         Self::new(Method::POST, path)
     }
 
+    pub(super) fn delete(path: impl Into<String>) -> Self {
+        Self::new(Method::DELETE, path)
+    }
+
     pub(super) fn put(path: impl Into<String>) -> Self {
         Self::new(Method::PUT, path)
     }

@@ -155,6 +155,15 @@ impl Operator for OperatorClient {
         Box::pin(self.json(caller, Call::post(format!("/jobs/{job}/cancel"))))
     }
 
+    fn pause<'a>(&'a self, caller: &'a Caller, job: JobId, paused: bool) -> Answer<'a, JobSummary> {
+        let what = if paused { "pause" } else { "resume" };
+        Box::pin(self.json(caller, Call::post(format!("/jobs/{job}/{what}"))))
+    }
+
+    fn delete<'a>(&'a self, caller: &'a Caller, job: JobId) -> Answer<'a, JobSummary> {
+        Box::pin(self.json(caller, Call::delete(format!("/jobs/{job}"))))
+    }
+
     fn events<'a>(&'a self, caller: &'a Caller, job: JobId, after: u64) -> Answer<'a, Events> {
         Box::pin(async move {
             let call = Call::get(format!("/jobs/{job}/events?after={after}"));

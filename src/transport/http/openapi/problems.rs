@@ -155,7 +155,7 @@ fn own_refusals(operation: &Operation) -> &'static [RefusalKind] {
             RefusalKind::Storage,
             RefusalKind::Busy,
         ],
-        "cancel_job" => &[RefusalKind::Conflict],
+        "cancel_job" | "pause_job" | "resume_job" | "delete_job" => &[RefusalKind::Conflict],
         "get_partition" => &[RefusalKind::NotLeased],
         "get_model" | "get_payload" => &[RefusalKind::Gone, RefusalKind::Storage],
         "send_report" => &[

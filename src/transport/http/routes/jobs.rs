@@ -195,6 +195,43 @@ pub(super) async fn cancel(
     ))
 }
 
+/// Lets no further round of a job begin. The open one goes on.
+#[utoipa::path(post, path = "/jobs/{job}/pause", operation_id = "pause_job", tag = "operator", security(("join_token" = [])),
+    params(("job" = JobId, Path, description = "The job.")),
+    responses((status = 200, description = "Its summary.", body = JobSummary)))]
+pub(super) async fn pause(
+    asked: AsOperator,
+    Ids(job): Ids<JobId>,
+) -> Result<axum::Json<JobSummary>, Problem> {
+    let paused = asked.operator().pause(&asked.caller, job, true);
+    Ok(axum::Json(paused.await?))
+}
+
+/// Lets the rounds of a paused job begin again.
+#[utoipa::path(post, path = "/jobs/{job}/resume", operation_id = "resume_job", tag = "operator", security(("join_token" = [])),
+    params(("job" = JobId, Path, description = "The job.")),
+    responses((status = 200, description = "Its summary.", body = JobSummary)))]
+pub(super) async fn resume(
+    asked: AsOperator,
+    Ids(job): Ids<JobId>,
+) -> Result<axum::Json<JobSummary>, Problem> {
+    let resumed = asked.operator().pause(&asked.caller, job, false);
+    Ok(axum::Json(resumed.await?))
+}
+
+/// Forgets a job that has ended, with its log, its records and its model.
+#[utoipa::path(delete, path = "/jobs/{job}", operation_id = "delete_job", tag = "operator", security(("join_token" = [])),
+    params(("job" = JobId, Path, description = "The job.")),
+    responses((status = 200, description = "Its last summary.", body = JobSummary)))]
+pub(super) async fn delete(
+    asked: AsOperator,
+    Ids(job): Ids<JobId>,
+) -> Result<axum::Json<JobSummary>, Problem> {
+    Ok(axum::Json(
+        asked.operator().delete(&asked.caller, job).await?,
+    ))
+}
+
 fn malformed(detail: String) -> Problem {
     Problem::new(RefusalKind::Malformed, detail).with_status(StatusCode::BAD_REQUEST)
 }

@@ -32,10 +32,12 @@ pub(super) fn documented() -> (Router<App>, OpenApi) {
         .routes(routes!(training::failure))
         .routes(routes!(training::evaluation))
         .routes(routes!(jobs::submit, jobs::jobs))
-        .routes(routes!(jobs::job))
+        .routes(routes!(jobs::job, jobs::delete))
         .routes(routes!(jobs::rounds))
         .routes(routes!(jobs::events))
         .routes(routes!(jobs::cancel))
+        .routes(routes!(jobs::pause))
+        .routes(routes!(jobs::resume))
         .routes(routes!(service::health))
         .routes(routes!(service::document));
     OpenApiRouter::with_openapi(openapi::base())

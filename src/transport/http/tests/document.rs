@@ -88,6 +88,7 @@ async fn every_route_that_is_served_is_in_the_document() {
 #[test]
 fn the_document_has_what_the_protocol_promises() {
     let expected = [
+        "delete /jobs/{job}",
         "delete /workers/{worker}",
         "get /health",
         "get /jobs",
@@ -102,6 +103,8 @@ fn the_document_has_what_the_protocol_promises() {
         "get /workers",
         "post /jobs",
         "post /jobs/{job}/cancel",
+        "post /jobs/{job}/pause",
+        "post /jobs/{job}/resume",
         "post /jobs/{job}/rounds/{round}/failures/{client}",
         "post /workers",
         "post /workers/{worker}/heartbeat",

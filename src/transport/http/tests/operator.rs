@@ -211,11 +211,13 @@ async fn with_a_join_token_nothing_but_health_is_open() {
             kind(operator.job(&HERE, JOB).await),
             kind(operator.rounds(&HERE, JOB, RoundId(0)).await),
             kind(operator.cancel(&HERE, JOB).await),
+            kind(operator.pause(&HERE, JOB, true).await),
+            kind(operator.delete(&HERE, JOB).await),
             kind(operator.events(&HERE, JOB, 0).await),
             kind(operator.workers(&HERE).await),
             kind(operator.model(&HERE, JOB, None).await),
         ];
-        assert_eq!(refused, [RefusalKind::Unauthorized; 9], "{token:?}");
+        assert_eq!(refused, [RefusalKind::Unauthorized; 11], "{token:?}");
         assert!(operator.health().await.is_ok());
     }
     assert!(running.fake.submitted.lock().unwrap().is_empty());

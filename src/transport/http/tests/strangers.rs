@@ -67,6 +67,8 @@ async fn no_body_is_read_of_who_lacks_the_join_token() {
         ("POST /api/v1/jobs", JSON),
         ("POST /api/v1/jobs", MODEL),
         ("POST /api/v1/jobs/1/cancel", JSON),
+        ("POST /api/v1/jobs/1/pause", JSON),
+        ("DELETE /api/v1/jobs/1", JSON),
     ] {
         for token in ["", "authorization: Bearer token-1\r\n"] {
             let headers = format!("{token}{headers}");

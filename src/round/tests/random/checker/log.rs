@@ -8,7 +8,9 @@ impl Checker {
             JobEvent::Waiting { .. }
             | JobEvent::WorkerPassedOver { .. }
             | JobEvent::WorkerReturned { .. }
-            | JobEvent::Resumed { .. }
+            | JobEvent::Recovered { .. }
+            | JobEvent::Paused
+            | JobEvent::Unpaused
             | JobEvent::Started { .. }
             | JobEvent::ReportRefused { .. } => {}
             JobEvent::Dealt { round, examples } => {

@@ -7,6 +7,9 @@ impl World {
     /// told or never send a request again. The job must come to its end.
     pub(super) fn finish(&mut self) -> Step {
         self.is_fair = true;
+        if self.paused == Some(true) {
+            self.set_paused(false)?;
+        }
         let is_silent = self.chance(30);
         let must_complete = !is_silent && self.is_promising();
         for _ in 0..200 {

@@ -27,7 +27,7 @@ fn operations() -> Vec<(String, Value)> {
             }
         }
     }
-    assert_eq!(operations.len(), 20);
+    assert_eq!(operations.len(), 23);
     operations
 }
 
