@@ -24,8 +24,9 @@ use crate::{
     },
 };
 
-/// How long the end waits for an evaluation or a fold to stop. They look at their flag in every batch and block.
-const STOP_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long the end waits for an evaluation or a fold to stop, and then for the journal. The first two look at their flag in
+/// every batch and block. Service managers are patient for longer than both together.
+const STOP_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A worker's three, and one for the operator.
 const LEAST_CONNECTIONS: usize = 4;
@@ -109,6 +110,13 @@ impl StorageArgs {
         folder: Arc<DataFolder>,
     ) -> Result<Coordinator, Failure> {
         let what = format!("can't go on with what is in {}", folder.path().display());
+        let aside = folder.put_aside_unjournaled();
+        if let Some(aside) = aside.map_err(|error| Failure::because(&what, error))? {
+            tracing::warn!(
+                models = %aside.display(),
+                "the folder is of version 0.1, whose jobs ended with their coordinator: their models are put aside"
+            );
+        }
         let journal = SqliteJournal::open(folder.clone());
         let journal = journal.map_err(|error| Failure::because(&what, error))?;
         tracing::info!(folder = %folder.path().display(), "jobs, reports and models are kept in files");
@@ -262,9 +270,19 @@ impl CoordinatorArgs {
             limits.advertised = advertised;
             limits.hosts.clone_from(&self.allow_host);
             let router = router(Arc::new(coordinator.clone()), limits).fallback(no_such_path);
-            serve(listener, router, self.limits.server(), interrupt.wait()).await;
+            let mut broken = None;
+            let end = async {
+                tokio::select! {
+                    () = interrupt.wait() => {}
+                    error = coordinator.broken() => broken = Some(error),
+                }
+            };
+            serve(listener, router, self.limits.server(), end).await;
             // After the server: a submission that still came would begin to compute again.
             coordinator.stop(STOP_TIMEOUT).await;
+            if let Some(error) = broken {
+                return Err(Failure::because("the coordinator can't go on", error));
+            }
             tracing::info!("stopped");
             Ok(())
         })

@@ -9,7 +9,7 @@ use std::{
 
 use tokio::{
     runtime::Handle,
-    sync::{Notify, Semaphore, mpsc},
+    sync::{Notify, Semaphore, mpsc, watch},
 };
 
 use super::{
@@ -164,6 +164,7 @@ impl CoordinatorBuilder {
             rearm: Notify::new(),
             computing: Computing::default(),
             stopped: AtomicBool::new(false),
+            broken: watch::Sender::new(None),
         }))
     }
 }
@@ -181,7 +182,7 @@ impl Coordinator {
         // A weak reference: a strong one would keep the coordinator and its models as long as the runtime.
         tokio::spawn(keep_time(Arc::downgrade(&self.0)));
         if let Some(effects) = effects {
-            tokio::spawn(effects::carry_out(effects));
+            tokio::spawn(effects::carry_out(effects, self.0.broken.clone()));
         }
     }
 }

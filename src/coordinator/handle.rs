@@ -12,7 +12,7 @@ use std::{
 
 use tokio::{
     runtime::Handle,
-    sync::{Notify, Semaphore},
+    sync::{Notify, Semaphore, watch},
 };
 
 use super::{
@@ -24,7 +24,8 @@ use crate::{
     job::{JobSpec, Settings},
     protocol::DatasetInfo,
     report::Spool,
-    store::{Journal, LogPlace, ModelStore},
+    round::RoundMachine,
+    store::{Journal, LogPlace, ModelStore, journal::JournalError},
     strategy::{FederatedStrategy, StrategyError},
     worker::TrainerFactory,
 };
@@ -85,12 +86,26 @@ pub(super) struct Shared {
     pub computing: Computing,
     /// Set when the coordinator is to stop: jobs go no further.
     pub stopped: AtomicBool,
+    /// Why nothing can be written down any more.
+    pub broken: watch::Sender<Option<JournalError>>,
 }
 
 impl Coordinator {
     /// Which coordinator it is.
     pub fn identity(&self) -> &CoordinatorId {
         &self.0.identity
+    }
+
+    /// Waits until the journal can't be written any more, for a reason that does not pass: another process writes to it. The
+    /// coordinator is of no use then, and must be stopped. Without a journal, this waits forever.
+    pub async fn broken(&self) -> JournalError {
+        let mut broken = self.0.broken.subscribe();
+        let found = broken.wait_for(Option::is_some).await;
+        match found.ok().and_then(|found| found.clone()) {
+            Some(error) => error,
+            // The sender lives as long as `self`.
+            None => std::future::pending().await,
+        }
     }
 
     /// Ends what computes here: jobs go no further, evaluations and folds under way are told to stop, and this waits for
@@ -118,6 +133,11 @@ impl Coordinator {
             let mut state = self.state();
             for id in state.turns.order() {
                 self.append_snapshot(&mut state, id);
+                let status = state.jobs.get(&id).and_then(|job| job.machine.as_ref());
+                if let (Some(_), Some(status)) = (&self.0.journal, status.map(RoundMachine::status))
+                {
+                    tracing::info!(job = %id, round = %status.round, "the job goes on at the next start: {}", status.detail);
+                }
             }
         }
         // After the end of the journal there is nothing to wait for, and it has said why.

@@ -60,6 +60,25 @@ impl DataFolder {
         }))
     }
 
+    /// Puts aside what version 0.1 left, which had no journal: its jobs ended with their coordinator, and somebody may still want
+    /// their models. Returns where these are, if there were any.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Io`].
+    pub fn put_aside_unjournaled(&self) -> Result<Option<PathBuf>, StoreError> {
+        let models = self.models();
+        if self.path.join("journal.db").exists() || job_folders(&models)?.is_empty() {
+            return Ok(None);
+        }
+        let aside = self.path.join("models-of-0.1");
+        fs::rename(&models, &aside)
+            .and_then(|()| fs::create_dir(&models))
+            .and_then(|()| sync_folder(&self.path))
+            .map_err(|error| failed(&aside, error))?;
+        Ok(Some(aside))
+    }
+
     /// Its path.
     pub fn path(&self) -> &Path {
         &self.path

@@ -354,7 +354,9 @@ async fn a_full_disk_pauses_the_round_and_costs_nothing() {
     // Room for the second report, and not for the next model.
     let files = home.files();
     let report = files.iter().find(|file| file.ends_with(".report")).unwrap();
-    let size = std::fs::metadata(home.root.path().join(report)).unwrap().len();
+    let size = std::fs::metadata(home.root.path().join(report))
+        .unwrap()
+        .len();
     *home.folder.room.lock().unwrap() = Some(size + 20);
     assert_eq!(lab.report(&worker, &second).await.0, 204);
     let status = lab.coordinator.job(&HERE, job).await.unwrap();

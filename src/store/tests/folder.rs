@@ -72,3 +72,18 @@ fn a_folder_that_cannot_be_made_is_an_error_that_names_it() {
     let error = DataFolder::open(file.join("data")).unwrap_err();
     assert!(error.to_string().contains("file/data"), "{error}");
 }
+
+#[test]
+fn models_of_a_folder_without_a_journal_are_put_aside_once() {
+    let disk = Disk::new();
+    assert_eq!(disk.folder.put_aside_unjournaled(), Ok(None));
+    fs::create_dir_all(disk.path().join("models/job-1/v4")).unwrap();
+    let aside = disk.path().join("models-of-0.1");
+    assert_eq!(disk.folder.put_aside_unjournaled(), Ok(Some(aside.clone())));
+    assert!(aside.join("job-1/v4").is_dir());
+    // From here on the folder has a journal.
+    fs::write(disk.path().join("journal.db"), "").unwrap();
+    fs::create_dir_all(disk.path().join("models/job-1/v0")).unwrap();
+    assert_eq!(disk.folder.put_aside_unjournaled(), Ok(None));
+    assert!(disk.path().join("models/job-1/v0").is_dir());
+}
