@@ -1,8 +1,28 @@
-//! A coordinator that is started twice, and one that is started again and again.
+//! A coordinator that stands still, one that is started twice, and one that is started again and again.
 
-use std::process::Command;
+use std::{process::Command, thread::sleep, time::Duration};
 
 use super::{binaries::binary, checks, plan::JobPlan, process::Process, site::Site};
+
+#[test]
+fn a_coordinator_that_was_stopped_for_seconds_goes_on_with_its_workers() {
+    let folder = tempfile::tempdir().unwrap();
+    // Stopped for longer than its workers may be silent: it was not them who were away.
+    let mut site = Site::start(folder.path(), 2, 1);
+    site.add_workers(2);
+    site.registered();
+    let plan = JobPlan::new("top_k:0.05", 4, 4, 20, 4, 3);
+    let job = site.submit(&plan, 2);
+    let watch = site.watch(job);
+    site.coordinator.err.until("round committed");
+    site.coordinator.signal("-STOP");
+    sleep(Duration::from_secs(4));
+    site.coordinator.signal("-CONT");
+    let seen = checks::seen(watch);
+    checks::results(&site, job, &plan, &seen);
+    site.stop();
+    checks::left_behind(folder.path(), &[(job, &plan)]);
+}
 
 #[test]
 fn a_second_coordinator_over_the_same_folder_is_refused_and_the_first_goes_on() {
