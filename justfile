@@ -75,6 +75,10 @@ hostile *ARGS:
     cargo build --release --bins
     scripts/hostile {{ ARGS }}
 
+# Kills a thousand coordinators and a thousand workers at random moments; prints the figures and the seeds. About 10 minutes.
+chaos SEED="1" KILLS="1000":
+    FEDAVG_CHAOS_SEED={{ SEED }} FEDAVG_CHAOS_KILLS={{ KILLS }} cargo test --release --test chaos kills:: -- --nocapture
+
 # Four habits of this code, counted; `just style --places` says where each is.
 style *ARGS:
     scripts/style {{ ARGS }}

@@ -18,7 +18,7 @@ use crate::{
     },
     parameters::HeaderLimits,
     protocol::Token,
-    store::{DataFolder, FileModels, FileSpool, FileSpoolConfig, SqliteJournal},
+    store::{DataFolder, FileModels, FileSpool, FileSpoolConfig, SqliteJournal, StoreError},
     transport::http::{
         BindError, RouterConfig, ServerConfig, check_bind, listen, no_such_path, router, serve,
     },
@@ -98,9 +98,12 @@ impl StorageArgs {
             }
         };
         let folder = DataFolder::open(path);
-        folder
-            .map(Some)
-            .map_err(|error| Failure::because("can't keep reports and models", error))
+        folder.map(Some).map_err(|error| match error {
+            StoreError::InUse { path } => Failure::Usage(format!(
+                "{path} is in use by another coordinator: stop that one, or choose another --state-dir"
+            )),
+            error => Failure::because("can't keep reports and models", error),
+        })
     }
 
     /// Goes on with what is in the folder.

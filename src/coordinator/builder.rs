@@ -203,10 +203,14 @@ impl Coordinator {
 
 /// Sends a tick at each deadline, as long as the coordinator lives.
 async fn keep_time(shared: Weak<Shared>) {
+    let mut due = None;
     loop {
         let Some(coordinator) = shared.upgrade().map(Coordinator) else {
             return;
         };
+        if let Some(due) = due {
+            coordinator.note_late(coordinator.now().since(due));
+        }
         let next = coordinator.tick();
         if let Some(journal) = &coordinator.0.journal {
             journal.note_time(coordinator.now());
@@ -216,6 +220,7 @@ async fn keep_time(shared: Weak<Shared>) {
         // least a millisecond: after `stop` no event is taken, so a deadline that is due stays due, and the loop would
         // spin.
         let wait = wait.clamp(Duration::from_millis(1), Duration::from_secs(1));
+        due = Some(coordinator.now() + wait);
         let _ = tokio::time::timeout(wait, coordinator.0.rearm.notified()).await;
     }
 }

@@ -6,6 +6,7 @@
 use std::{
     collections::{BTreeMap, VecDeque},
     sync::atomic::Ordering,
+    time::Duration,
 };
 
 use serde::Serialize;
@@ -45,6 +46,21 @@ impl Coordinator {
     /// Brings the end of long work back.
     pub(super) fn complete(&self, job: JobId, event: Event) {
         self.drive(&mut self.state(), job, event);
+    }
+
+    /// The time keeper was late by this much. If that is longer than any busy machine takes, the process was stopped or the
+    /// machine slept: nobody listened to the workers, so their silence is no sign.
+    pub(super) fn note_late(&self, late: Duration) {
+        const AWAY: Duration = Duration::from_secs(1);
+        if late < AWAY {
+            return;
+        }
+        let seconds = late.as_secs_f64();
+        tracing::warn!(
+            seconds,
+            "this process was stopped for a time: workers that were silent then are not lost"
+        );
+        self.state().roster.excuse(late, self.now());
     }
 
     /// Sends what is due at this moment, and says when the next is.

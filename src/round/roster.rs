@@ -161,6 +161,17 @@ impl<I> Roster<I> {
         lost
     }
 
+    /// Excuses the silence of a time in which nobody could have been heard. It ended now.
+    pub fn excuse(&mut self, away: Duration, now: Timestamp) {
+        for (last_seen, worker) in std::mem::take(&mut self.live) {
+            let seen = (last_seen + away).min(now);
+            if let Some(record) = self.workers.get_mut(&worker) {
+                record.last_seen = seen;
+            }
+            self.live.insert((seen, worker));
+        }
+    }
+
     /// When [`Roster::expire`] is next due.
     pub fn next_expiry(&self) -> Option<Timestamp> {
         let (last_seen, _) = self.live.first()?;
@@ -262,6 +273,19 @@ mod tests {
         assert_eq!(roster.next_expiry(), None);
         assert_eq!(roster.touch(worker, Timestamp(99_000)), Some(true));
         assert_eq!((roster.live().count(), roster.live_count()), (1, 1));
+    }
+
+    #[test]
+    fn silence_counts_only_while_somebody_listens() {
+        let mut roster = Roster::new(Duration::from_secs(90));
+        let silent = roster.register("a", Timestamp(0));
+        let heard = roster.register("b", Timestamp(0));
+        roster.touch(heard, Timestamp(1_001_000));
+        roster.excuse(Duration::from_secs(1000), Timestamp(1_001_000));
+        assert_eq!(roster.next_expiry(), Some(Timestamp(1_090_000)));
+        assert_eq!(roster.expire(Timestamp(1_090_000)), [silent]);
+        // Nobody is heard of in the future.
+        assert_eq!(roster.expire(Timestamp(1_091_000)), [heard]);
     }
 
     #[test]

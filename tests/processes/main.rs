@@ -7,12 +7,16 @@
 
 #![cfg(unix)]
 
+#[path = "../shared/binaries.rs"]
+mod binaries;
 mod deployment;
 mod digests;
 mod ends;
 mod failures;
 mod files;
 mod namespaces;
+#[path = "../shared/process.rs"]
+#[allow(dead_code, reason = "the other test programs use more of it")]
 mod process;
 mod proxy;
 mod reproducible;

@@ -7,6 +7,7 @@ use fedavg::{
     telemetry::{canonical, parse_rounds},
 };
 
+pub use super::binaries::model;
 use super::deployment::{Deployment, fedavg};
 
 /// Every client in every round, so that nothing depends on who is quicker.
@@ -16,10 +17,6 @@ const JOB: &str =
 fn simulate(flags: &str, output: &Path) {
     let run = fedavg(&format!("simulate {flags} --output {}", output.display()));
     assert_eq!(run.code, Some(0), "{run:?}");
-}
-
-pub fn model(folder: &Path) -> Vec<u8> {
-    fs::read(folder.join("model.safetensors")).unwrap()
 }
 
 fn log(folder: &Path) -> Vec<LoggedEvent> {

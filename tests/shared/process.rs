@@ -1,7 +1,9 @@
 //! A child process whose lines are waited for, and which doesn't outlive its test.
 
 use std::{
-    io::{BufRead, BufReader, Read},
+    fs::File,
+    io::{BufRead, BufReader, Read, Write},
+    path::Path,
     process::{Child, Command, Stdio},
     sync::mpsc::{Receiver, RecvTimeoutError, channel},
     thread,
@@ -18,10 +20,14 @@ pub struct Lines {
 }
 
 impl Lines {
-    fn read(stream: impl Read + Send + 'static) -> Self {
+    /// Reads them from now on, and copies them into a file if there is one.
+    fn read(stream: impl Read + Send + 'static, mut copy: Option<File>) -> Self {
         let (sender, receiver) = channel();
         thread::spawn(move || {
             for line in BufReader::new(stream).lines().map_while(Result::ok) {
+                if let Some(copy) = &mut copy {
+                    writeln!(copy, "{line}").unwrap();
+                }
                 if sender.send(line).is_err() {
                     break;
                 }
@@ -43,6 +49,24 @@ impl Lines {
             Err(RecvTimeoutError::Disconnected) => None,
             Err(RecvTimeoutError::Timeout) => {
                 panic!("no line within {LIMIT:?} after {:#?}", self.seen)
+            }
+        }
+    }
+
+    /// Passes over what has come so far.
+    pub fn skip(&mut self) {
+        self.seen.extend(self.receiver.try_iter());
+    }
+
+    /// The first line to come within this time that has one of these in it.
+    pub fn within(&mut self, time: Duration, parts: &[&str]) -> Option<String> {
+        let end = Instant::now() + time;
+        loop {
+            let left = end.saturating_duration_since(Instant::now());
+            let line = self.receiver.recv_timeout(left).ok()?;
+            self.seen.push(line.clone());
+            if parts.iter().any(|part| line.contains(part)) {
+                return Some(line);
             }
         }
     }
@@ -95,19 +119,37 @@ pub struct Finished {
 
 impl Process {
     pub fn start(command: &mut Command) -> Self {
+        Self::start_with(command, [None, None])
+    }
+
+    /// Starts it, and copies its lines into `NAME.out` and `NAME.err` in a folder.
+    pub fn start_logged(command: &mut Command, folder: &Path, name: &str) -> Self {
+        let copies = ["out", "err"].map(|stream| {
+            let file = File::create(folder.join(format!("{name}.{stream}")));
+            Some(file.unwrap())
+        });
+        Self::start_with(command, copies)
+    }
+
+    fn start_with(command: &mut Command, [out_copy, err_copy]: [Option<File>; 2]) -> Self {
         let mut child = command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        let out = Lines::read(child.stdout.take().unwrap());
-        let err = Lines::read(child.stderr.take().unwrap());
+        let out = Lines::read(child.stdout.take().unwrap(), out_copy);
+        let err = Lines::read(child.stderr.take().unwrap(), err_copy);
         Self { child, out, err }
     }
 
     /// Waits for the end.
     pub fn finish(mut self) -> Finished {
+        self.remains()
+    }
+
+    /// Waits for the end of a process that is replaced by another one.
+    pub fn remains(&mut self) -> Finished {
         let (out, err) = (self.out.all(), self.err.all());
         // Its streams are closed: it has ended, or is about to.
         let code = self.child.wait().unwrap().code();
@@ -124,10 +166,21 @@ impl Process {
         self.signal("-HUP");
     }
 
-    fn signal(&self, signal: &str) {
+    /// Sends a signal, such as `-STOP`.
+    pub fn signal(&self, signal: &str) {
         let mut kill = Command::new("kill");
         let kill = kill.args([signal, &self.child.id().to_string()]);
         assert!(kill.status().unwrap().success());
+    }
+
+    /// Whether it has ended by itself.
+    pub fn has_ended(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_some()
+    }
+
+    /// SIGKILL.
+    pub fn signal_kill(&mut self) {
+        self.child.kill().unwrap();
     }
 
     /// SIGKILL.
