@@ -3,30 +3,23 @@
 //! Everything here is called with the lock held and returns at once. Work that takes longer goes to a blocking thread
 //! ([`super::work`]), and [`Coordinator::complete`] brings its end back as an event.
 
-use std::{
-    collections::{BTreeMap, VecDeque},
-    sync::atomic::Ordering,
-    time::Duration,
-};
-
-use serde::Serialize;
+use std::{collections::BTreeMap, sync::atomic::Ordering, time::Duration};
 
 use super::{
     capacity::Host,
     deal::Deal,
-    effects::Effect,
-    facts::{JOB, VERSION, json},
+    facts::VERSION,
     handle::Coordinator,
-    history::ROUNDS,
     job::Job,
     prepare::local_examples,
     state::State,
+    step::{Step, record_of},
 };
 use crate::{
     ids::{JobId, RoundId, Timestamp, WorkerId},
     report::{Refusal, RefusalKind},
-    round::{Command, Event, JobEvent, MachineConfig, Response, RoundMachine, SEMANTICS},
-    store::journal::{Batch, Body, Fact, Record, Stream},
+    round::{Command, Event, JobEvent, MachineConfig, Response, RoundMachine},
+    store::journal::{Batch, Fact, Stream},
     strategy::RoundPlan,
 };
 
@@ -290,60 +283,6 @@ impl Coordinator {
         Some(())
     }
 
-    /// Appends what an event led to: its record, the entries of the logs and, after a commit or an end, the machine.
-    fn write_step(&self, state: &mut State, id: JobId, step: &mut Step, is_new: bool) {
-        let mut batch = std::mem::take(&mut step.batch);
-        if let Some(job) = state.jobs.get_mut(&id) {
-            let written = job.history.take_unwritten();
-            // What a snapshot has need not be replayed. One at each commit, so that the records after it are of one round:
-            // a version of this program that can't replay them abandons that round, and loses no commit.
-            let is_due = is_new || written.iter().any(|entry| entry.log == ROUNDS);
-            batch.entries.extend(written);
-            if is_new || job.ended.is_some() {
-                batch = batch.fact(JOB, json(&job.fact()));
-            }
-            if self.0.journal.is_some() && (is_due || job.ended.is_some()) {
-                batch.snapshot = job.machine.as_ref().map(snapshot_of);
-            }
-        }
-        self.append(state, Stream::Job(id), batch);
-        if let Some(job) = state.jobs.get(&id) {
-            let announce = job.announcer();
-            self.once_durable(state, announce);
-        }
-        self.run_effects(state, step);
-    }
-
-    fn run_effects(&self, state: &State, step: &mut Step) {
-        for effect in step.effects.drain(..) {
-            self.once_durable(state, effect);
-        }
-    }
-
-    /// Writes a job's machine down.
-    pub(super) fn append_snapshot(&self, state: &mut State, id: JobId) {
-        let machine = state.jobs.get(&id).and_then(|job| job.machine.as_ref());
-        let batch = Batch {
-            snapshot: machine.map(snapshot_of),
-            ..Batch::default()
-        };
-        self.append(state, Stream::Job(id), batch);
-    }
-
-    /// Appends what was added to a job's log beside its machine's events.
-    pub(super) fn append_history(&self, state: &mut State, id: JobId) {
-        let Some(job) = state.jobs.get_mut(&id) else {
-            return;
-        };
-        let batch = Batch {
-            entries: job.history.take_unwritten(),
-            ..Batch::default()
-        };
-        let announce = job.announcer();
-        self.append(state, Stream::Job(id), batch);
-        self.once_durable(state, announce);
-    }
-
     /// Removes the versions that nobody needs any more.
     fn prune(&self, state: &mut State, id: JobId) {
         let Some(job) = state.jobs.get_mut(&id) else {
@@ -545,19 +484,6 @@ impl Coordinator {
     }
 }
 
-/// What an event leads to.
-#[derive(Default)]
-struct Step {
-    /// The answer to its request.
-    answer: Option<Response>,
-    /// What the machine is to hear of next.
-    events: VecDeque<Event>,
-    /// What waits until the event is durable.
-    effects: Vec<Effect>,
-    /// What is written down of it.
-    batch: Batch,
-}
-
 /// The machine's commands.
 fn drained(state: &mut State, id: JobId) -> Vec<Command> {
     let mut commands = Vec::new();
@@ -568,27 +494,6 @@ fn drained(state: &mut State, id: JobId) -> Vec<Command> {
         }
     }
     commands
-}
-
-fn record_of(time: Timestamp, event: &Event) -> Record {
-    #[derive(Serialize)]
-    struct Borrowed<'a> {
-        time: Timestamp,
-        event: &'a Event,
-    }
-    Record {
-        semantics: SEMANTICS,
-        // Every value of an event has a form there, numbers that are not finite too.
-        body: rmp_serde::to_vec_named(&Borrowed { time, event }).unwrap_or_default(),
-    }
-}
-
-/// The machine, written down by the journal's thread.
-fn snapshot_of(machine: &RoundMachine) -> Body {
-    let machine = machine.clone();
-    Body::Later(Box::new(move || {
-        rmp_serde::to_vec_named(&machine).unwrap_or_default()
-    }))
 }
 
 /// The machine's "no".

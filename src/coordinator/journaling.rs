@@ -4,8 +4,15 @@
 //! take back. And what is removed, or shown to those who follow a job, is removed or shown only once the record that it depends on
 //! is durable. Without a journal, nothing waits.
 
-use super::{handle::Coordinator, state::State};
+use super::{
+    facts::{JOB, json},
+    handle::Coordinator,
+    history::ROUNDS,
+    state::State,
+    step::{Step, snapshot_of},
+};
 use crate::{
+    ids::JobId,
     report::{Refusal, RefusalKind},
     store::journal::{Batch, JournalError, Pending, Stream},
 };
@@ -41,6 +48,60 @@ impl Coordinator {
             Some(effects) => drop(effects.send((state.appended.clone(), Box::new(effect)))),
             None => effect(),
         }
+    }
+
+    /// Appends what an event led to: its record, the entries of the logs and, after a commit or an end, the machine.
+    pub(super) fn write_step(&self, state: &mut State, id: JobId, step: &mut Step, is_new: bool) {
+        let mut batch = std::mem::take(&mut step.batch);
+        if let Some(job) = state.jobs.get_mut(&id) {
+            let written = job.history.take_unwritten();
+            // What a snapshot has need not be replayed. One at each commit, so that the records after it are of one round:
+            // a version of this program that can't replay them abandons that round, and loses no commit.
+            let is_due = is_new || written.iter().any(|entry| entry.log == ROUNDS);
+            batch.entries.extend(written);
+            if is_new || job.ended.is_some() {
+                batch = batch.fact(JOB, json(&job.fact()));
+            }
+            if self.0.journal.is_some() && (is_due || job.ended.is_some()) {
+                batch.snapshot = job.machine.as_ref().map(snapshot_of);
+            }
+        }
+        self.append(state, Stream::Job(id), batch);
+        if let Some(job) = state.jobs.get(&id) {
+            let announce = job.announcer();
+            self.once_durable(state, announce);
+        }
+        self.run_effects(state, step);
+    }
+
+    pub(super) fn run_effects(&self, state: &State, step: &mut Step) {
+        for effect in step.effects.drain(..) {
+            self.once_durable(state, effect);
+        }
+    }
+
+    /// Writes a job's machine down.
+    pub(super) fn append_snapshot(&self, state: &mut State, id: JobId) {
+        let machine = state.jobs.get(&id).and_then(|job| job.machine.as_ref());
+        let batch = Batch {
+            snapshot: machine.map(snapshot_of),
+            ..Batch::default()
+        };
+        self.append(state, Stream::Job(id), batch);
+    }
+
+    /// Appends what was added to a job's log beside its machine's events.
+    pub(super) fn append_history(&self, state: &mut State, id: JobId) {
+        let Some(job) = state.jobs.get_mut(&id) else {
+            return;
+        };
+        let batch = Batch {
+            entries: job.history.take_unwritten(),
+            ..Batch::default()
+        };
+        let announce = job.announcer();
+        self.append(state, Stream::Job(id), batch);
+        self.once_durable(state, announce);
     }
 
     /// Waits until all that was appended before is durable.

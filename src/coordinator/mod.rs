@@ -35,6 +35,7 @@ mod room;
 mod round_account;
 mod speed;
 mod state;
+mod step;
 mod submission;
 #[cfg(all(test, feature = "http"))]
 mod tests;
