@@ -34,6 +34,8 @@ mod report;
 mod round_account;
 mod speed;
 mod state;
+#[cfg(feature = "sqlite")]
+pub mod state_dir;
 mod submission;
 #[cfg(all(test, feature = "http"))]
 mod tests;

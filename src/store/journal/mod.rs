@@ -18,6 +18,8 @@ use std::fmt;
 pub use memory::MemoryJournal;
 pub use pending::Pending;
 #[cfg(feature = "sqlite")]
+pub(crate) use sqlite::ReadJournal;
+#[cfg(feature = "sqlite")]
 pub use sqlite::SqliteJournal;
 use thiserror::Error;
 

@@ -3,6 +3,7 @@
 //! A thread of its own writes all that waits in one transaction. The database is in WAL mode with `synchronous = FULL`, so a
 //! transaction is one write and one fsync, and readers wait for nothing.
 
+mod read_only;
 mod rows;
 mod writer;
 
@@ -15,6 +16,7 @@ use std::{
     thread::JoinHandle,
 };
 
+pub(crate) use read_only::ReadJournal;
 use rows::{bytes, number, stream_number, stream_of};
 use rusqlite::{Connection, OptionalExtension, params};
 use writer::{Work, Writer};
