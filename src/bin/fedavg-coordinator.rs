@@ -6,9 +6,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use fedavg::cli::{
-    COORDINATOR_EXIT_CODES, CoordinatorArgs, LogArgs, Screen, StateCommand, exit,
-};
+use fedavg::cli::{COORDINATOR_EXIT_CODES, CoordinatorArgs, LogArgs, Screen, StateCommand, exit};
 
 /// The coordinator of federated averaging: takes jobs, gives workers their tasks, and averages what they train.
 #[derive(Parser)]

@@ -105,7 +105,7 @@ fn print(report: &StateReport, screen: &Screen) -> Result<(), Failure> {
     match &report.coordinator {
         Some(coordinator) => {
             let alive = report.alive.map_or(String::new(), |alive| {
-                format!(", last alive {} s ago", now().since(alive).as_secs())
+                format!(", last alive {}", ago(now().since(alive).as_secs()))
             });
             screen.print(&format!(
                 "coordinator {coordinator}, term {}{alive}",
@@ -195,7 +195,10 @@ fn workers(report: &StateReport) -> Table {
 /// "12 files of models and reports (1.5 MB)".
 fn files(report: &StateReport) -> String {
     let files = plural(report.files, "file");
-    format!("{files} of models and reports ({})", human_bytes(report.bytes))
+    format!(
+        "{files} of models and reports ({})",
+        human_bytes(report.bytes)
+    )
 }
 
 /// "3 jobs, 2 workers, 12 files ...".
@@ -232,7 +235,9 @@ fn export(folder: &Path, file: &Path, force: bool, screen: &Screen) -> Result<()
 
 fn import(file: &Path, folder: &Path, screen: &Screen) -> Result<(), Failure> {
     let from = File::open(file).map_err(|error| Failure::of_file(file, error))?;
-    let metadata = from.metadata().map_err(|error| Failure::of_file(file, error))?;
+    let metadata = from
+        .metadata()
+        .map_err(|error| Failure::of_file(file, error))?;
     if !metadata.is_file() {
         // What is claimed of sizes is compared with the file's.
         return Err(Failure::of_file(file, "it is no regular file"));
@@ -241,7 +246,9 @@ fn import(file: &Path, folder: &Path, screen: &Screen) -> Result<(), Failure> {
     let import = StateImport::begin(folder).map_err(|error| failure(told, screen, error))?;
     archive::unpack(&from, metadata.len(), import.staging())
         .map_err(|problem| Failure::of_file(file, format!("it can't be imported: {problem}")))?;
-    let report = import.finish().map_err(|error| failure(told, screen, error))?;
+    let report = import
+        .finish()
+        .map_err(|error| failure(told, screen, error))?;
     screen.print(&format!(
         "imported {} into {}",
         what(&report),
@@ -265,6 +272,16 @@ fn failure(what: &str, screen: &Screen, error: StateDirError) -> Failure {
         | StateDirError::NotEmpty { .. } => Failure::unusable(what, &error),
         other => Failure::because(what, other),
     }
+}
+
+fn ago(seconds: u64) -> String {
+    let (number, unit) = match seconds {
+        0..120 => (seconds, "second"),
+        120..7200 => (seconds / 60, "minute"),
+        7200..172_800 => (seconds / 3600, "hour"),
+        _ => (seconds / 86_400, "day"),
+    };
+    format!("{} ago", plural(number, unit))
 }
 
 fn now() -> Timestamp {

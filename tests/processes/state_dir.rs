@@ -96,7 +96,11 @@ fn file_like(folder: &Path, part: &str) -> PathBuf {
     let tree = tree(folder);
     let mut files = tree.iter().filter(|(_, bytes)| bytes.is_some());
     let found = files.find(|(path, _)| path.to_str().unwrap().contains(part));
-    folder.join(found.unwrap_or_else(|| panic!("no {part} in {:?}", tree.keys())).0)
+    folder.join(
+        found
+            .unwrap_or_else(|| panic!("no {part} in {:?}", tree.keys()))
+            .0,
+    )
 }
 
 /// Changes one byte in the middle of a file.
@@ -137,7 +141,10 @@ fn a_folder_of_an_earlier_version_goes_on() {
     let limits = "--max-running 1 --heartbeat 0.2 --worker-expiry 1";
     let (_coordinator, url) = coordinator(folder.path(), limits);
     let model = folder.path().join("downloaded.safetensors");
-    let download = format!("model download 1 --output {} --coordinator {url}", model.display());
+    let download = format!(
+        "model download 1 --output {} --coordinator {url}",
+        model.display()
+    );
     let downloaded = fedavg(&download);
     assert_eq!(downloaded.code, Some(0), "{downloaded:?}");
     let original = folder.path().join("models/job-1/v1/model.safetensors");
@@ -226,18 +233,20 @@ fn what_is_exported_while_it_trains_goes_on_elsewhere() {
     let (running, url) = coordinator(&at("running"), "");
     let _worker = worker(&url, "--name one --slots 2");
     let short = "--model tiny_cnn --clients 2 --local-epochs 1";
-    let ended = fedavg(&format!("submit {short} --rounds 1 --watch --coordinator {url}"));
+    let ended = fedavg(&format!(
+        "submit {short} --rounds 1 --watch --coordinator {url}"
+    ));
     assert_eq!(ended.code, Some(0), "{ended:?}");
-    let begun = fedavg(&format!("submit {short} --rounds 1000000 --coordinator {url}"));
+    let begun = fedavg(&format!(
+        "submit {short} --rounds 1000000 --coordinator {url}"
+    ));
     assert_eq!(begun.code, Some(0), "{begun:?}");
     let mut watch = Watch::at(&url, JobId(2));
     let mut committed = 0;
     for copy in 0..8 {
         // Another round each time, whose model takes the last one's place meanwhile.
-        watch.until(|entry| match entry.event {
-            JobEvent::RoundCommitted { round, .. } if round.0 > committed => {
-                Some(committed = round.0)
-            }
+        committed = watch.until(|entry| match entry.event {
+            JobEvent::RoundCommitted { round, .. } if round.0 > committed => Some(round.0),
             _ => None,
         });
         let file = at(&format!("{copy}.tar"));
@@ -245,14 +254,19 @@ fn what_is_exported_while_it_trains_goes_on_elsewhere() {
         assert_eq!(exported.code, Some(0), "{exported:?}");
         let imported = state([&"import", &file, &at(&copy.to_string())]);
         assert_eq!(imported.code, Some(0), "{imported:?}");
-        assert!(imported.out.contains("must not run any more"), "{imported:?}");
+        assert!(
+            imported.out.contains("must not run any more"),
+            "{imported:?}"
+        );
     }
     let checked = check(&at("running"));
     assert_eq!(checked.code, Some(2), "{checked:?}");
     assert!(checked.err.contains("a coordinator runs on"), "{checked:?}");
     let health = |url: &str| {
         let health = fedavg(&format!("health --json --coordinator {url}"));
-        serde_json::from_str::<Health>(&health.out).unwrap().coordinator
+        serde_json::from_str::<Health>(&health.out)
+            .unwrap()
+            .coordinator
     };
     let identity = health(&url);
     running.kill();

@@ -190,7 +190,15 @@ mod tests {
             Block, Char, Directory, Fifo, GNULongName, GNUSparse, Link, Symlink, XHeader,
         };
         for kind in [
-            Link, Symlink, Char, Block, Fifo, Directory, GNULongName, GNUSparse, XHeader,
+            Link,
+            Symlink,
+            Char,
+            Block,
+            Fifo,
+            Directory,
+            GNULongName,
+            GNUSparse,
+            XHeader,
         ] {
             let set = |header: &mut Header| header.set_entry_type(kind);
             let refused = unpacked(&archive("journal.db", set, b"x")).unwrap_err();

@@ -27,6 +27,7 @@ use crate::{
 /// [`StateDirError::InUse`] if a coordinator runs on it, [`StateDirError::NoState`] if it is no state folder, and what the
 /// operating system refuses. Damage is no error; it is in [`StateReport::problems`].
 pub fn check(path: impl AsRef<Path>) -> Result<StateReport, StateDirError> {
+    has_state(path.as_ref())?;
     check_folder(&DataFolder::to_read_alone(path)?)
 }
 
@@ -178,7 +179,9 @@ fn check_models(folder: &DataFolder, contents: &Contents, report: &mut StateRepo
 
 /// Whether it names something in a folder itself.
 pub(super) fn is_name(name: &str) -> bool {
-    Path::new(name).file_name().is_some_and(|found| found == name)
+    Path::new(name)
+        .file_name()
+        .is_some_and(|found| found == name)
 }
 
 fn check_reports(folder: &Arc<DataFolder>, contents: &Contents, report: &mut StateReport) {

@@ -149,19 +149,18 @@ impl Contents {
         }
         let mut is_upgraded = false;
         // A machine that replays events that it never had may panic.
-        let machine =
-            match caught(|| Coordinator::recover_machine(journal, id, &mut is_upgraded)) {
-                Ok(Ok(machine)) => machine,
-                Ok(Err(error)) => {
-                    self.problems
-                        .push(StateProblem::new(JOURNAL, error.to_string(), NO_START));
-                    None
-                }
-                Err(panic) => {
-                    self.damaged(format!("job {id}, its machine: {panic}"));
-                    None
-                }
-            };
+        let machine = match caught(|| Coordinator::recover_machine(journal, id, &mut is_upgraded)) {
+            Ok(Ok(machine)) => machine,
+            Ok(Err(error)) => {
+                self.problems
+                    .push(StateProblem::new(JOURNAL, error.to_string(), NO_START));
+                None
+            }
+            Err(panic) => {
+                self.damaged(format!("job {id}, its machine: {panic}"));
+                None
+            }
+        };
         let job = JobContents {
             id,
             fact: kept,

@@ -26,6 +26,9 @@ const PREFIX: &str = "export-";
 const PATIENCE: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(20);
 
+/// The file of the last time at which the coordinator was alive.
+const ALIVE: &str = "alive";
+
 /// A copy of a state folder as it was at one moment. It is in that folder, so that files are linked instead of copied, and is
 /// removed with this value.
 #[derive(Debug)]
@@ -40,8 +43,8 @@ pub struct StateCopy {
 impl StateCopy {
     /// Copies a folder, whether a coordinator runs on it or not, and checks the copy.
     ///
-    /// The journal is read in one moment, and the files that it names are linked at once. One may have been removed right then; so
-    /// it is tried again with the journal of a later moment.
+    /// The journal is read as it is at one moment, and the files that it names are linked at once. If one has been removed right
+    /// then, it is tried again with the journal of a later moment.
     ///
     /// # Errors
     ///
@@ -58,15 +61,16 @@ impl StateCopy {
         let started = Instant::now();
         let mut files = loop {
             let to = DataFolder::to_read(folder.path())?;
-            match copy(&from, &to) {
-                Ok(files) => break files,
-                Err(StateDirError::Io { .. }) if started.elapsed() < PATIENCE => {
-                    std::thread::sleep(PAUSE);
-                    for part in ["models", "spool"] {
-                        let _ = fs::remove_dir_all(folder.path().join(part));
-                    }
+            match copy(&from, &to)? {
+                Copied::Whole(files) => break files,
+                Copied::Without(path) if started.elapsed() > PATIENCE => {
+                    return Err(failed(&path, io::ErrorKind::NotFound.into()));
                 }
-                Err(error) => return Err(error),
+                Copied::Without(_) => {}
+            }
+            std::thread::sleep(PAUSE);
+            for part in ["models", "spool"] {
+                let _ = fs::remove_dir_all(folder.path().join(part));
             }
         };
         files.sort_unstable();
@@ -98,20 +102,33 @@ impl StateCopy {
     }
 }
 
+/// What came of one moment.
+enum Copied {
+    /// These files.
+    Whole(Vec<PathBuf>),
+    /// This one was not there any more.
+    Without(PathBuf),
+}
+
 /// Copies one moment.
-fn copy(from: &Arc<DataFolder>, to: &Arc<DataFolder>) -> Result<Vec<PathBuf>, StateDirError> {
+fn copy(from: &Arc<DataFolder>, to: &Arc<DataFolder>) -> Result<Copied, StateDirError> {
     let journal = ReadJournal::of_now(from.clone())?;
     let contents = Contents::read(journal.journal())?;
-    let mut files = Vec::new();
+    let mut needed = Vec::new();
     for job in &contents.jobs {
         for (version, published) in &job.versions {
             let place = at_rest::version_path(from, job.id, *version);
-            for file in published.files.iter().filter(|file| is_name(&file.name)) {
-                files.push(link(from, to, &place.join(&file.name))?);
-            }
+            let files = published.files.iter().filter(|file| is_name(&file.name));
+            needed.extend(files.map(|file| place.join(&file.name)));
         }
-        for key in job.reports() {
-            files.push(link(from, to, &at_rest::report_path(from, key))?);
+        let keys = job.reports().into_iter();
+        needed.extend(keys.map(|key| at_rest::report_path(from, key)));
+    }
+    let mut files = Vec::with_capacity(needed.len());
+    for path in needed {
+        match link(from, to, &path)? {
+            Some(name) => files.push(name),
+            None => return Ok(Copied::Without(path)),
         }
     }
     // Now that nothing of this moment can vanish any more.
@@ -128,27 +145,26 @@ fn copy(from: &Arc<DataFolder>, to: &Arc<DataFolder>) -> Result<Vec<PathBuf>, St
         fs::write(&alive, time.0.to_le_bytes()).map_err(|error| failed(&alive, error))?;
         files.push(ALIVE.into());
     }
-    Ok(files)
+    Ok(Copied::Whole(files))
 }
 
-const ALIVE: &str = "alive";
-
-/// Links a file into the copy, or copies it. Returns its path in both folders.
-fn link(from: &DataFolder, to: &DataFolder, path: &Path) -> Result<PathBuf, StateDirError> {
+/// Links a file into the copy, or copies it. Returns its path in both folders; none if it is not there any more.
+fn link(from: &DataFolder, to: &DataFolder, path: &Path) -> Result<Option<PathBuf>, StateDirError> {
     let name = path.strip_prefix(from.path()).unwrap_or(path);
     let place = to.path().join(name);
     let parent = place.parent().unwrap_or(to.path());
     fs::create_dir_all(parent).map_err(|error| failed(parent, error))?;
     // A published file is never written to again, so both names may have the same bytes.
-    match fs::hard_link(path, &place) {
-        Ok(()) => {}
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(failed(path, error)),
+    let linked = fs::hard_link(path, &place).or_else(|error| match error.kind() {
+        io::ErrorKind::NotFound => Err(error),
         // Some file systems have no links.
-        Err(_) => {
-            fs::copy(path, &place).map_err(|error| failed(path, error))?;
-        }
+        _ => fs::copy(path, &place).map(|_| ()),
+    });
+    match linked {
+        Ok(()) => Ok(Some(name.to_path_buf())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(failed(path, error)),
     }
-    Ok(name.to_path_buf())
 }
 
 fn lock(folder: &Path) -> io::Result<File> {

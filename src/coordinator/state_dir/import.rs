@@ -102,8 +102,9 @@ impl StateImport {
                 _ => {}
             }
         }
-        sync(&self.path).map_err(|error| failed(&self.path, error))?;
+        // From here on it stays.
         self.staging = None;
+        sync(&self.path).map_err(|error| failed(&self.path, error))?;
         Ok(report)
     }
 }

@@ -57,7 +57,10 @@ impl ReadJournal {
                 });
                 copy = Some(copied.map_err(|error| JournalError::Storage {
                     path: path.display().to_string(),
-                    problem: Cause::about("it can't be copied to the folder for temporary files", error),
+                    problem: Cause::about(
+                        "it can't be copied to the folder for temporary files",
+                        error,
+                    ),
                 })?);
             }
         }
