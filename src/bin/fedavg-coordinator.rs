@@ -14,10 +14,11 @@ use fedavg::cli::{COORDINATOR_EXIT_CODES, CoordinatorArgs, LogArgs, Screen, Stat
 struct Arguments {
     #[command(subcommand)]
     command: Option<Command>,
-    #[command(flatten)]
-    coordinator: CoordinatorArgs,
+    // First: it is for all commands, and would come under the last heading of the coordinator's arguments.
     #[command(flatten)]
     log: LogArgs,
+    #[command(flatten)]
+    coordinator: CoordinatorArgs,
 }
 
 #[derive(Subcommand)]
