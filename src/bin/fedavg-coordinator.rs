@@ -5,22 +5,38 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
-use fedavg::cli::{COORDINATOR_EXIT_CODES, CoordinatorArgs, LogArgs, Screen, exit};
+use clap::{Parser, Subcommand};
+use fedavg::cli::{COORDINATOR_EXIT_CODES, CoordinatorArgs, LogArgs, Screen, StateCommand, exit};
 
 /// The coordinator of federated averaging: takes jobs, gives workers their tasks, and averages what they train.
 #[derive(Parser)]
-#[command(version, after_help = COORDINATOR_EXIT_CODES, max_term_width = 110)]
+#[command(version, after_help = COORDINATOR_EXIT_CODES, max_term_width = 110, args_conflicts_with_subcommands = true)]
 struct Arguments {
-    #[command(flatten)]
-    coordinator: CoordinatorArgs,
+    #[command(subcommand)]
+    command: Option<Command>,
+    // First: it is for all commands, and would come under the last heading of the coordinator's arguments.
     #[command(flatten)]
     log: LogArgs,
+    #[command(flatten)]
+    coordinator: CoordinatorArgs,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    #[command(subcommand)]
+    State(StateCommand),
 }
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let screen = Screen::new();
-    arguments.log.start("info", &screen);
-    exit(arguments.coordinator.run(&screen))
+    let usual = match arguments.command {
+        Some(_) => "warn",
+        None => "info",
+    };
+    arguments.log.start(usual, &screen);
+    exit(match &arguments.command {
+        Some(Command::State(command)) => command.run(&screen),
+        None => arguments.coordinator.run(&screen),
+    })
 }

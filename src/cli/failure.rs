@@ -27,9 +27,9 @@ pub const EXIT_CODES: &str = "Exit codes:
 
 /// The coordinator's, which ends by a signal.
 pub const COORDINATOR_EXIT_CODES: &str = "Exit codes:
-  0    ended in order, by Ctrl-C or another signal
-  1    something went wrong
-  2    an argument, or a file that one names, can't be used
+  0    ended in order, by Ctrl-C or another signal; a command succeeded
+  1    something went wrong, or is damaged
+  2    an argument, or a file or folder that one names, can't be used
   130  a second signal ended it at once";
 
 /// The worker's, which ends by a signal, too.

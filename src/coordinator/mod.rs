@@ -35,6 +35,8 @@ mod room;
 mod round_account;
 mod speed;
 mod state;
+#[cfg(feature = "sqlite")]
+pub mod state_dir;
 mod step;
 mod submission;
 #[cfg(all(test, feature = "http"))]

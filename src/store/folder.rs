@@ -24,13 +24,14 @@ const SPOOL: &str = "spool";
 const MODELS: &str = "models";
 const LOGS: &str = "logs";
 const JOB: &str = "job-";
+const LOCK: &str = "lock";
 
 /// A folder on a disk, which no other coordinator has for as long as this value or a store over it lives.
 #[derive(Debug)]
 pub struct DataFolder {
     path: PathBuf,
-    /// The lock goes with it.
-    _lock: File,
+    /// The lock goes with it. None: the folder is only read.
+    _lock: Option<File>,
     /// Bytes that can still be written before the disk is full.
     #[cfg(test)]
     pub(crate) room: Mutex<Option<u64>>,
@@ -52,6 +53,46 @@ impl DataFolder {
         }
         // The parts must be there after a power failure, or files in them could not be found.
         sync_folder(path).map_err(|error| failed(path, error))?;
+        Ok(Arc::new(Self {
+            path: path.to_path_buf(),
+            _lock: Some(lock),
+            #[cfg(test)]
+            room: Mutex::new(None),
+        }))
+    }
+
+    /// A folder that is there, to be read alone: nothing in it is made or changed.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Io`] if it is not there.
+    #[cfg(feature = "sqlite")]
+    pub(crate) fn to_read(path: impl AsRef<Path>) -> Result<Arc<Self>, StoreError> {
+        let path = path.as_ref();
+        fs::read_dir(path).map_err(|error| failed(path, error))?;
+        Ok(Arc::new(Self {
+            path: path.to_path_buf(),
+            _lock: None,
+            #[cfg(test)]
+            room: Mutex::new(None),
+        }))
+    }
+
+    /// The same, and no coordinator starts on it as long as this value lives.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::InUse`] if a coordinator has it, and as [`DataFolder::to_read`].
+    #[cfg(feature = "sqlite")]
+    pub(crate) fn to_read_alone(path: impl AsRef<Path>) -> Result<Arc<Self>, StoreError> {
+        let path = path.as_ref();
+        fs::read_dir(path).map_err(|error| failed(path, error))?;
+        // A coordinator makes the file before anything else: without it there never was one.
+        let lock = match File::options().write(true).open(path.join(LOCK)) {
+            Ok(file) => Some(taken(path, file)?),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => return Err(failed(&path.join(LOCK), error)),
+        };
         Ok(Arc::new(Self {
             path: path.to_path_buf(),
             _lock: lock,
@@ -113,7 +154,7 @@ pub(super) fn job_folder(part: &Path, job: JobId) -> PathBuf {
 }
 
 fn lock(folder: &Path) -> Result<File, StoreError> {
-    let path = folder.join("lock");
+    let path = folder.join(LOCK);
     let file = File::options()
         .create(true)
         // The file of the coordinator that has the lock must not be changed by one that has not.
@@ -121,12 +162,17 @@ fn lock(folder: &Path) -> Result<File, StoreError> {
         .write(true)
         .open(&path)
         .map_err(|error| failed(&path, error))?;
+    taken(folder, file)
+}
+
+/// The file of a folder's lock, locked.
+fn taken(folder: &Path, file: File) -> Result<File, StoreError> {
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(StoreError::InUse {
             path: folder.display().to_string(),
         }),
-        Err(TryLockError::Error(error)) => Err(failed(&path, error)),
+        Err(TryLockError::Error(error)) => Err(failed(&folder.join(LOCK), error)),
     }
 }
 

@@ -3,6 +3,8 @@
 //! A version of the global model is written while it is folded, beside the one before, and appears in one atomic step,
 //! together with the strategy's state. Nothing here knows jobs' rules; the coordinator says when.
 
+#[cfg(feature = "sqlite")]
+pub(crate) mod at_rest;
 #[cfg(any(test, feature = "testing"))]
 pub mod conformance;
 mod folder;
@@ -17,6 +19,8 @@ mod tests;
 use std::{collections::BTreeMap, sync::Arc};
 
 pub use folder::DataFolder;
+#[cfg(feature = "sqlite")]
+pub(crate) use journal::ReadJournal;
 #[cfg(feature = "sqlite")]
 pub use journal::SqliteJournal;
 pub use journal::{Journal, MemoryJournal};

@@ -5,6 +5,8 @@
 //! name ends in `.part`. It gets its own name once it is whole, checked and on the disk, so that what has that name after a
 //! crash is an accepted report.
 
+#[cfg(feature = "sqlite")]
+pub(super) mod at_rest;
 mod handles;
 mod place;
 mod reopen;

@@ -73,7 +73,7 @@ fn last_line(killed: &Finished) -> String {
         "ReportAccepted",
         "ReportRefused",
         "Leased",
-        "Resumed",
+        "Recovered",
         "Waiting",
         "round committed",
         "version evaluated",

@@ -21,6 +21,7 @@ mod process;
 mod proxy;
 mod reproducible;
 mod restarts;
+mod state_dir;
 mod tailnet;
 mod together;
 mod whole_run;

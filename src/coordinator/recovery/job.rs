@@ -50,7 +50,7 @@ impl Coordinator {
         let layout = fact(journal, stream, LAYOUT)?.unwrap_or_default();
         let layout = parse_layout(&layout).map_err(damaged)?;
         let mut upgraded = false;
-        let machine = self.recover_machine(journal, id, &mut upgraded)?;
+        let machine = Self::recover_machine(journal, id, &mut upgraded)?;
         let mut problem = None;
         let (strategy, spec_state) = match self.recover_strategy(&kept, &layout) {
             Ok(made) => made,
@@ -139,8 +139,7 @@ impl Coordinator {
     }
 
     /// The machine as it was after its last record.
-    fn recover_machine(
-        &self,
+    pub(in crate::coordinator) fn recover_machine(
         journal: &dyn Journal,
         id: JobId,
         upgraded: &mut bool,

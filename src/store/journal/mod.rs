@@ -23,4 +23,6 @@ pub use error::JournalError;
 pub use memory::MemoryJournal;
 pub use pending::Pending;
 #[cfg(feature = "sqlite")]
+pub(crate) use sqlite::ReadJournal;
+#[cfg(feature = "sqlite")]
 pub use sqlite::SqliteJournal;

@@ -26,7 +26,7 @@ use crate::{
 };
 
 /// Bytes that are read at once.
-const CHUNK: usize = 256 * 1024;
+pub(super) const CHUNK: usize = 256 * 1024;
 
 /// Reads a stored report as if it came from its sender once more: so all of it is checked, and what is known of it is the same.
 pub(super) fn reopen(
@@ -68,7 +68,7 @@ pub(super) fn reopen(
 }
 
 /// The trailer, if the file ends in one.
-fn read_trailer(file: &File) -> io::Result<Option<Trailer>> {
+pub(super) fn read_trailer(file: &File) -> io::Result<Option<Trailer>> {
     let length = file.metadata()?.len();
     let Some(start) = length.checked_sub(FOOTER as u64) else {
         return Ok(None);
@@ -160,7 +160,7 @@ pub(super) fn remove_leftovers(
 }
 
 /// The report of a file's name, and whether it was stored; none if the name is not of this crate's.
-fn key_of(job: JobId, round: RoundId, name: &str) -> Option<(SpoolKey, bool)> {
+pub(super) fn key_of(job: JobId, round: RoundId, name: &str) -> Option<(SpoolKey, bool)> {
     let (name, ending) = name.strip_prefix("client-")?.split_once('.')?;
     let (client, upload) = name.split_once('-')?;
     let key = SpoolKey {

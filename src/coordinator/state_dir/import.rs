@@ -1,0 +1,168 @@
+//! A copy of a state folder becomes a state folder of its own.
+
+use std::{
+    fs::{self, File},
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use tempfile::TempDir;
+
+use super::{
+    check::check_folder,
+    contents::JOURNAL,
+    error::{StateDirError, failed},
+    report::StateReport,
+};
+use crate::{
+    coordinator::facts::{COORDINATOR, CoordinatorFact, json, parse},
+    store::{
+        DataFolder, Journal, SqliteJournal,
+        journal::{Batch, JournalError, Stream, fact},
+    },
+};
+
+/// How far the terms of a copy are from those of the coordinator that it was made of. Numbers of requests begin with the term:
+/// each start of either takes one more, and none may be given by both.
+const TERMS_APART: u64 = 1000;
+
+/// A state folder that is filled. It becomes one by [`StateImport::finish`]; dropped before that, nothing of it stays.
+#[derive(Debug)]
+pub struct StateImport {
+    path: PathBuf,
+    /// Whether the folder was not there.
+    is_made: bool,
+    /// In the folder itself, so that putting it in place is a rename. None once it is.
+    staging: Option<TempDir>,
+    /// No coordinator starts meanwhile.
+    _folder: Arc<DataFolder>,
+}
+
+impl StateImport {
+    /// Begins to fill a folder that is empty or not there.
+    ///
+    /// # Errors
+    ///
+    /// [`StateDirError::NotEmpty`], [`StateDirError::InUse`], and what the operating system refuses.
+    pub fn begin(path: impl AsRef<Path>) -> Result<Self, StateDirError> {
+        let path = path.as_ref();
+        let is_made = match fs::read_dir(path) {
+            Ok(mut entries) => match entries.next() {
+                None => false,
+                Some(_) => {
+                    return Err(StateDirError::NotEmpty {
+                        path: path.display().to_string(),
+                    });
+                }
+            },
+            Err(error) if error.kind() == io::ErrorKind::NotFound => true,
+            Err(error) => return Err(failed(path, error)),
+        };
+        let folder = DataFolder::open(path)?;
+        let staging = tempfile::Builder::new()
+            .prefix("import-")
+            .tempdir_in(path)
+            .map_err(|error| failed(path, error))?;
+        Ok(Self {
+            path: path.to_path_buf(),
+            is_made,
+            staging: Some(staging),
+            _folder: folder,
+        })
+    }
+
+    /// The folder to put the files of a [`StateCopy`](super::StateCopy) into.
+    pub fn staging(&self) -> &Path {
+        let staging = self.staging.as_ref();
+        staging.map_or(&self.path, |staging| staging.path())
+    }
+
+    /// Checks what was put there, raises its term, and puts it in place. The coordinator that the copy was made of must not run
+    /// any more: workers take both for the same one.
+    ///
+    /// # Errors
+    ///
+    /// [`StateDirError::Damaged`] if it is not whole, and what the operating system refuses. Nothing stays then.
+    pub fn finish(mut self) -> Result<StateReport, StateDirError> {
+        let staging = self.staging().to_path_buf();
+        let mut report = check_folder(&DataFolder::to_read(&staging)?)?;
+        if !report.problems.is_empty() {
+            return Err(StateDirError::Damaged(report.problems));
+        }
+        report.term = raise_term(&staging)?;
+        sync_tree(&staging).map_err(|error| failed(&staging, error))?;
+        // The journal last: without it the folder is none that a coordinator has ever had.
+        for name in ["spool", "models", "alive", "journal.db-wal", JOURNAL] {
+            let moved = fs::rename(staging.join(name), self.path.join(name));
+            match moved {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(failed(&self.path.join(name), error));
+                }
+                _ => {}
+            }
+        }
+        // From here on it stays.
+        self.staging = None;
+        sync(&self.path).map_err(|error| failed(&self.path, error))?;
+        Ok(report)
+    }
+}
+
+impl Drop for StateImport {
+    fn drop(&mut self) {
+        if self.staging.take().is_none() {
+            return;
+        }
+        for part in ["spool", "models", "logs"] {
+            let _ = fs::remove_dir_all(self.path.join(part));
+        }
+        let _ = fs::remove_file(self.path.join("alive"));
+        let _ = fs::remove_file(self.path.join("lock"));
+        if self.is_made {
+            let _ = fs::remove_dir(&self.path);
+        }
+    }
+}
+
+/// Returns the new term.
+fn raise_term(path: &Path) -> Result<u64, StateDirError> {
+    let journal = SqliteJournal::open(DataFolder::open(path)?)?;
+    let Some(bytes) = fact(&journal, Stream::Coordinator, COORDINATOR)? else {
+        return Ok(0);
+    };
+    let mut kept: CoordinatorFact = parse(COORDINATOR, &bytes).map_err(|problem| {
+        // It has just been checked.
+        failed(path, io::Error::other(problem))
+    })?;
+    kept.term += TERMS_APART;
+    let streams = journal.streams()?;
+    let mut streams = streams.into_iter();
+    let position = streams.find(|(stream, _)| *stream == Stream::Coordinator);
+    let position = position.map(|(_, position)| position).unwrap_or_default();
+    let batch = Batch::default().fact(COORDINATOR, json(&kept));
+    let written = journal.append(Stream::Coordinator, position, batch);
+    // Its end waits for what was appended.
+    drop(journal);
+    if !written.is_done() {
+        return Err(JournalError::Closed.into());
+    }
+    Ok(kept.term)
+}
+
+/// Brings a folder to the disk with all that is in it.
+fn sync_tree(path: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(path)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            sync_tree(&entry.path())?;
+        } else {
+            sync(&entry.path())?;
+        }
+    }
+    sync(path)
+}
+
+fn sync(path: &Path) -> io::Result<()> {
+    File::open(path)?.sync_all()
+}

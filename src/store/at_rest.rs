@@ -1,0 +1,96 @@
+//! What is in a data folder, file by file: for a look at it and for copies. Changes nothing.
+
+use std::{
+    fs::File,
+    io::Read,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use super::{
+    DataFolder, PublishedFile, StoreError,
+    folder::{job_folder, job_folders, names_in},
+    spool::at_rest as reports,
+};
+use crate::{
+    ids::{JobId, ModelVersion},
+    parameters::Digesting,
+    report::SpoolKey,
+};
+
+/// Bytes that are read at once.
+const CHUNK: usize = 256 * 1024;
+
+/// The folder of a version of a job's model.
+pub(crate) fn version_path(folder: &DataFolder, job: JobId, version: ModelVersion) -> PathBuf {
+    job_folder(&folder.models(), job).join(format!("v{version}"))
+}
+
+/// The folders of all versions; of those that are no version's yet, or not any more, without a number.
+///
+/// # Errors
+///
+/// [`StoreError::Io`].
+pub(crate) fn version_folders(
+    folder: &DataFolder,
+) -> Result<Vec<(JobId, Option<ModelVersion>, PathBuf)>, StoreError> {
+    let mut folders = Vec::new();
+    if !folder.models().exists() {
+        return Ok(folders);
+    }
+    for (job, path) in job_folders(&folder.models())? {
+        for name in names_in(&path)? {
+            // Other names are not this crate's.
+            if let Some(version) = name.strip_prefix('v') {
+                let version = version.parse().ok().map(ModelVersion);
+                folders.push((job, version, path.join(name)));
+            }
+        }
+    }
+    Ok(folders)
+}
+
+/// Reads a file of a version. An error is what is wrong with it.
+pub(crate) fn check_model(path: &Path, published: &PublishedFile) -> Result<u64, String> {
+    let io = |error: std::io::Error| error.to_string();
+    let mut file = File::open(path).map_err(io)?;
+    let found = file.metadata().map_err(io)?.len();
+    if found != published.bytes {
+        return Err(format!("it has {found} bytes, and had {}", published.bytes));
+    }
+    let mut digest = Digesting::default();
+    let mut buffer = vec![0; CHUNK];
+    loop {
+        let length = file.read(&mut buffer).map_err(io)?;
+        if length == 0 {
+            break;
+        }
+        digest.update(&buffer[..length]);
+    }
+    let (found, expected) = (digest.finish(), published.digest);
+    if found != expected {
+        return Err(format!("its digest is {found}, and was {expected}"));
+    }
+    Ok(published.bytes)
+}
+
+/// The file of a report.
+pub(crate) fn report_path(folder: &Arc<DataFolder>, key: SpoolKey) -> PathBuf {
+    reports::report_path(folder, key)
+}
+
+/// All files of reports; of those that were not whole, without a key.
+///
+/// # Errors
+///
+/// [`StoreError::Io`].
+pub(crate) fn report_files(
+    folder: &DataFolder,
+) -> Result<Vec<(Option<SpoolKey>, PathBuf)>, StoreError> {
+    reports::report_files(folder)
+}
+
+/// Reads a report's file. An error is what is wrong with it.
+pub(crate) fn check_report(folder: &Arc<DataFolder>, key: SpoolKey) -> Result<u64, String> {
+    reports::check_report(folder, key)
+}

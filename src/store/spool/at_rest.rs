@@ -1,0 +1,81 @@
+//! The files of reports, for a look at them and for copies. Changes nothing.
+
+use std::{fs::File, os::unix::fs::FileExt, path::PathBuf, sync::Arc};
+
+use super::{
+    reopen::{CHUNK, key_of, read_trailer},
+    rounds::Rounds,
+};
+use crate::{
+    parameters::Digesting,
+    report::SpoolKey,
+    store::{
+        DataFolder, StoreError,
+        folder::{job_folders, names_in},
+    },
+};
+
+/// The file that this report has.
+pub(in crate::store) fn report_path(folder: &Arc<DataFolder>, key: SpoolKey) -> PathBuf {
+    Rounds::new(folder.clone()).stored(key)
+}
+
+/// All files of reports; of those that were not whole, without a key.
+pub(in crate::store) fn report_files(
+    folder: &DataFolder,
+) -> Result<Vec<(Option<SpoolKey>, PathBuf)>, StoreError> {
+    let mut files = Vec::new();
+    if !folder.spool().exists() {
+        return Ok(files);
+    }
+    for (job, job_path) in job_folders(&folder.spool())? {
+        for round_name in names_in(&job_path)? {
+            let round = round_name.strip_prefix("round-");
+            let Some(round) = round.and_then(|round| round.parse().ok()) else {
+                continue;
+            };
+            for name in names_in(&job_path.join(&round_name))? {
+                if let Some((key, is_stored)) = key_of(job, round, &name) {
+                    let path = job_path.join(&round_name).join(name);
+                    files.push((Some(key).filter(|_| is_stored), path));
+                }
+            }
+        }
+    }
+    Ok(files)
+}
+
+/// Reads a report's file. An error is what is wrong with it.
+pub(in crate::store) fn check_report(
+    folder: &Arc<DataFolder>,
+    key: SpoolKey,
+) -> Result<u64, String> {
+    let io = |error: std::io::Error| error.to_string();
+    let file = File::open(report_path(folder, key)).map_err(io)?;
+    let trailer = read_trailer(&file).map_err(io)?;
+    let trailer = trailer.ok_or("its end, which says what it is, is damaged")?;
+    if !trailer.is_of(key) {
+        return Err("it is another report than its name says".to_string());
+    }
+    let mut digest = Digesting::default();
+    let mut buffer = vec![0; CHUNK];
+    for payload in &trailer.payloads {
+        let end = payload.start.checked_add(payload.bytes);
+        let end = end.filter(|end| *end <= trailer.bytes);
+        let end = end.ok_or_else(|| format!("payload {:?} is beyond its end", payload.name))?;
+        let mut offset = payload.start;
+        while offset < end {
+            let length = (end - offset).min(CHUNK as u64) as usize;
+            let chunk = &mut buffer[..length];
+            file.read_exact_at(chunk, offset).map_err(io)?;
+            digest.update(chunk);
+            offset += length as u64;
+        }
+    }
+    let found = digest.finish().to_string();
+    if found != trailer.digest {
+        let expected = &trailer.digest;
+        return Err(format!("its digest is {found}, and was {expected}"));
+    }
+    Ok(file.metadata().map_err(io)?.len())
+}
