@@ -104,15 +104,15 @@ impl SqliteJournal {
         })
     }
 
-    fn reader(&self) -> MutexGuard<'_, Connection> {
+    pub(super) fn locked_reader(&self) -> MutexGuard<'_, Connection> {
         self.reader.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn read<T>(
+    pub(super) fn read<T>(
         &self,
         read: impl FnOnce(&Connection) -> rusqlite::Result<T>,
     ) -> Result<T, JournalError> {
-        read(&self.reader()).map_err(|error| storage(&self.path, error))
+        read(&self.locked_reader()).map_err(|error| storage(&self.path, error))
     }
 }
 

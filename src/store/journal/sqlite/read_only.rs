@@ -171,7 +171,7 @@ impl ReadJournal {
         let copied = (|| {
             let mut to = Connection::open(path)?;
             // A copy of what this connection reads, which is one moment.
-            Backup::new(&self.journal.reader(), &mut to)?.run_to_completion(
+            Backup::new(&self.journal.locked_reader(), &mut to)?.run_to_completion(
                 PAGES,
                 Duration::ZERO,
                 None,
