@@ -282,7 +282,8 @@ fn what_is_exported_while_it_trains_goes_on_elsewhere() {
     assert!(term("7") > term("running") + 100);
     let checked = check(&at("7"));
     assert_eq!(checked.code, Some(0), "{checked:?}");
-    let (_imported, url) = coordinator(&at("7"), "");
+    // Worker one is not there: its clients go to another.
+    let (_imported, url) = coordinator(&at("7"), "--heartbeat 0.2 --worker-expiry 1");
     assert_eq!(health(&url), identity);
     let _worker = worker(&url, "--name two");
     let (log, _) = Watch::at(&url, JobId(1)).finish();

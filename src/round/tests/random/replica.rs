@@ -49,7 +49,7 @@ impl Replica {
         }
         self.journaled += 1;
         // From time to time the replay begins with a snapshot.
-        if self.journaled % 7 == 0 {
+        if self.journaled.is_multiple_of(7) {
             self.machine = read(&before);
         }
         let record = rmp_serde::to_vec_named(event).unwrap();
