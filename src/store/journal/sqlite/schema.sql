@@ -30,7 +30,6 @@ CREATE TABLE entries (
 -- One row for each job: its state is "queued", "running" or "ended".
 CREATE VIEW jobs AS SELECT
     stream AS job,
-    body ->> '$.spec.name' AS name,
     body ->> '$.spec.model' AS model,
     body ->> '$.spec.dataset' AS dataset,
     body ->> '$.spec.rounds' AS rounds,
