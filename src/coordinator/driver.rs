@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, sync::atomic::Ordering, time::Duration};
 use super::{
     capacity::Host,
     deal::Deal,
-    facts::VERSION,
+    facts::{PARTITIONS, VERSION},
     handle::Coordinator,
     job::Job,
     prepare::local_examples,
@@ -407,8 +407,13 @@ impl Coordinator {
             Command::End(outcome) => {
                 tracing::info!(job = %id, ?outcome, "job ended");
                 job.over.store(true, Ordering::Relaxed);
-                // What an embedder wrote is dropped outside of the lock.
-                let unwanted = (job.next.take(), job.evaluator.take());
+                // What an embedder wrote, and what is long, is dropped outside of the lock.
+                let partitions = std::mem::take(&mut job.partitions);
+                let unwanted = (job.next.take(), job.evaluator.take(), partitions);
+                step.batch.facts.push(Fact {
+                    name: PARTITIONS.to_string(),
+                    body: None,
+                });
                 self.later(move || drop(unwanted));
                 job.end(now);
             }

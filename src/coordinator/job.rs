@@ -36,7 +36,7 @@ use crate::{
 /// What becomes of each field when the coordinator ends and the next one recovers the job:
 ///
 /// - *journaled*: `id`, `spec`, `evaluation`, `initial_digest`, `seeds`, `submitted`, `ended` (fact `job`); `layout` (fact
-///   `layout`); `fingerprint`, `owners`, `generation` (fact `data`); `partitions` (fact `partitions`); `machine` (snapshot and
+///   `layout`); `fingerprint`, `owners`, `generation` (fact `data`); `partitions` (fact `partitions`, until the job ends); `machine` (snapshot and
 ///   records); `models` (facts `version/N`, and the files); `history` (the logs `events` and `rounds`);
 /// - *derived*: `strategy` and `state` from the spec; `plan`, `needs`, `report_form` and `local_epochs` from the plan in the machine;
 ///   `senders` from the machine and the roster; `sequence` and `progress` from the log;
@@ -476,7 +476,8 @@ impl Job {
 
     pub fn summary(&self) -> JobSummary {
         let status = self.machine.as_ref().map(RoundMachine::status);
-        let clients = (!self.partitions.is_empty()).then_some(self.partitions.len() as u32);
+        let clients = self.machine.as_ref().map(RoundMachine::client_count);
+        let clients = clients.filter(|clients| *clients > 0);
         JobSummary {
             job: self.id,
             spec: self.spec.clone(),
@@ -489,7 +490,7 @@ impl Job {
                 |status| status.detail.clone(),
             ),
             outcome: self.outcome().cloned(),
-            clients,
+            clients: clients.map(|clients| clients as u32),
             round: status
                 .as_ref()
                 .map(|status| status.round)

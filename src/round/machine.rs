@@ -304,6 +304,11 @@ impl RoundMachine {
         population
     }
 
+    /// How many clients the job has; 0 before they are fixed.
+    pub fn client_count(&self) -> usize {
+        self.clients.len()
+    }
+
     fn numbered(&self) -> impl Iterator<Item = (ClientId, ClientSpec)> + '_ {
         (0..).map(ClientId).zip(self.clients.iter().copied())
     }

@@ -88,13 +88,17 @@ impl Coordinator {
         let mut job = Job::recovered(id, kept.spec, layout, prepared, kept.evaluation, history);
         job.initial_digest = kept.initial_digest;
         job.submitted = kept.submitted;
+        // A round that goes on counts its seconds from here.
+        job.round_started = self.now();
         job.sequence = last_event;
         for (version, model) in models {
             if let Ok(model) = model {
                 job.models.insert(version, model);
             }
         }
-        self.recover_data(journal, &mut job)?;
+        if kept.stage != Stage::Ended {
+            self.recover_data(journal, &mut job)?;
+        }
         job.machine = machine;
         if let Some(plan) = job
             .machine

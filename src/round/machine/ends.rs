@@ -4,7 +4,7 @@ use super::{Phase, RoundMachine};
 use crate::{
     ids::{RequestId, Timestamp},
     report::{Refusal, RefusalKind},
-    round::{Command, JobEvent, Outcome, Response},
+    round::{Command, JobEvent, Outcome, Response, leases::Leases},
 };
 
 impl RoundMachine {
@@ -77,5 +77,7 @@ impl RoundMachine {
         self.log(JobEvent::Ended(outcome.clone()));
         self.commands.push_back(Command::End(outcome.clone()));
         self.phase = Phase::Ended(outcome);
+        // Nobody acts for a client any more. Ended jobs are kept, and leases are most of what a machine has in memory.
+        self.leases = Leases::default();
     }
 }
