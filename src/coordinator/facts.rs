@@ -101,15 +101,33 @@ pub(super) struct MachineRecord {
     pub event: Event,
 }
 
-/// A token as it is kept: SHA-256 of it, in hexadecimal digits. Tokens are random, so no salt is needed; and two hashes may be
-/// compared in any time, since who chose the token knows neither.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(transparent)]
-pub(super) struct TokenHash(String);
+/// A token as it is kept: SHA-256 of it, in JSON as hexadecimal digits. Tokens are random, so no salt is needed; and two hashes
+/// may be compared in any time, since who chose the token knows neither.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
+pub(super) struct TokenHash([u8; 32]);
 
 impl TokenHash {
+    // Once for each request: so without the digits.
     pub fn of(token: &Token) -> Self {
-        Self(hex(&Sha256::digest(token.0.as_bytes())))
+        Self(Sha256::digest(token.0.as_bytes()).into())
+    }
+}
+
+impl From<TokenHash> for String {
+    fn from(hash: TokenHash) -> Self {
+        hex(&hash.0)
+    }
+}
+
+impl TryFrom<String> for TokenHash {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        let bytes = from_hex(&text);
+        bytes
+            .map(Self)
+            .ok_or_else(|| "not a hash: expected 64 hexadecimal digits".to_string())
     }
 }
 

@@ -259,7 +259,7 @@ impl State {
         Some(WorkerFact {
             registration: record.info.registration.clone(),
             protocol: record.info.protocol,
-            token: record.info.token.clone(),
+            token: record.info.token,
             registered: record.registered,
             state: record.state,
             replaces: record.info.replaces,
