@@ -400,12 +400,10 @@ async fn a_deleted_job_is_gone_for_good_and_one_that_runs_is_not_deleted() {
     let lab = home.start().await;
     let worker = lab.worker("a").await;
     let (first, second) = (submit(&lab).await, submit(&lab).await);
-    finish(&lab, &[&worker], first).await;
     let refused = refusal(lab.coordinator.delete(&HERE, second).await);
-    // The workers' turns decide which of the two has ended by now.
-    if refused.kind == RefusalKind::Conflict {
-        finish(&lab, &[&worker], second).await;
-    }
+    assert_eq!(refused.kind, RefusalKind::Conflict);
+    finish(&lab, &[&worker], first).await;
+    finish(&lab, &[&worker], second).await;
     let deleted = lab.coordinator.delete(&HERE, first).await.unwrap();
     assert_eq!(deleted.job, first);
     assert_eq!(
