@@ -22,6 +22,7 @@ pub(crate) use contract::fact;
 pub use error::JournalError;
 pub use memory::MemoryJournal;
 pub use pending::Pending;
+pub use queue::Queue;
 #[cfg(feature = "sqlite")]
 pub(crate) use sqlite::ReadJournal;
 #[cfg(feature = "sqlite")]

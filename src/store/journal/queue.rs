@@ -2,6 +2,7 @@
 
 use std::{
     collections::VecDeque,
+    fmt,
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
@@ -16,8 +17,9 @@ use super::{
 /// How long the writer gathers if nobody waits. One write to the disk then takes what would else be several.
 const GATHER: Duration = Duration::from_millis(5);
 
-/// Batches on their way to the writer.
-pub(super) struct Queue<T> {
+/// Batches on their way to a journal's writer, for implementors: [`Queue::push`] in `append`, and a thread that takes all that
+/// waits, writes it and says so.
+pub struct Queue<T> {
     state: Mutex<State<T>>,
     changed: Condvar,
     written: watch::Sender<Written>,
@@ -36,7 +38,14 @@ struct State<T> {
     is_closed: bool,
 }
 
+impl<T> fmt::Debug for Queue<T> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Queue").finish_non_exhaustive()
+    }
+}
+
 impl<T: Send + 'static> Queue<T> {
+    /// An empty one.
     pub fn new() -> Arc<Self> {
         Arc::new(Self {
             state: Mutex::new(State {
