@@ -57,7 +57,7 @@ fn main() -> ExitCode {
     let usual = match arguments.command {
         // Its progress shows what its own workers and coordinator would log.
         Command::Simulate(_) => {
-            "warn,fedavg::worker::task=error,fedavg::worker::session_loop=error,fedavg::coordinator::driver=error"
+            "warn,fedavg::worker::task=error,fedavg::worker::session_loop=error,fedavg::coordinator::carry_out=error,fedavg::coordinator::offers=error,fedavg::coordinator::timekeeper=error"
         }
         _ => "warn",
     };

@@ -210,7 +210,8 @@ fn what(report: &StateReport) -> String {
 
 fn export(folder: &Path, file: &Path, force: bool, screen: &Screen) -> Result<(), Failure> {
     // First: a file that can't be written is told before anything is copied.
-    let mut to = WholeFile::create(file)?;
+    // Seeds of jobs are in it that nobody else may know.
+    let mut to = WholeFile::create(file)?.private()?;
     if !to.is_stream() && file.exists() && !force {
         let problem = "it is there already; give another name, or --force to replace it";
         return Err(Failure::of_file(file, problem));

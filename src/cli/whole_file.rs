@@ -52,6 +52,19 @@ impl WholeFile {
         })
     }
 
+    /// The same file, which only its owner may read. To be called before the first byte.
+    pub fn private(self) -> Result<Self, Failure> {
+        #[cfg(unix)]
+        if self.temporary.is_some()
+            && let Some(file) = &self.file
+        {
+            let mode = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+            let changed = file.get_ref().set_permissions(mode);
+            changed.map_err(|error| cannot_write(&self.path, error))?;
+        }
+        Ok(self)
+    }
+
     /// A file with these bytes, on the disk, which has not its name yet.
     pub fn written(
         path: &Path,

@@ -3,8 +3,7 @@
 use std::{
     collections::BTreeMap,
     fmt,
-    sync::{Arc, Mutex, Weak, atomic::AtomicBool},
-    time::Duration,
+    sync::{Arc, Mutex, atomic::AtomicBool},
 };
 
 use tokio::{
@@ -20,6 +19,7 @@ use super::{
     handle::{Coordinator, Shared, StrategyFactory, strategy_factory},
     recovery::{Beginning, RecoveryError},
     state::State,
+    timekeeper::keep_time,
     upload,
 };
 use crate::{
@@ -198,29 +198,5 @@ impl Coordinator {
             models: Arc::new(MemoryModels),
             logs: LogPlace::Files(LogFiles::temporary()),
         }
-    }
-}
-
-/// Sends a tick at each deadline, as long as the coordinator lives.
-async fn keep_time(shared: Weak<Shared>) {
-    let mut due = None;
-    loop {
-        let Some(coordinator) = shared.upgrade().map(Coordinator) else {
-            return;
-        };
-        if let Some(due) = due {
-            coordinator.note_late(coordinator.now().since(due));
-        }
-        let next = coordinator.tick();
-        if let Some(journal) = &coordinator.0.journal {
-            journal.note_time(coordinator.now());
-        }
-        let wait = next.map_or(Duration::from_secs(1), |next| next.since(coordinator.now()));
-        // At most a second: this holds the coordinator while it waits, and one without other holders must be dropped. At
-        // least a millisecond: after `stop` no event is taken, so a deadline that is due stays due, and the loop would
-        // spin.
-        let wait = wait.clamp(Duration::from_millis(1), Duration::from_secs(1));
-        due = Some(coordinator.now() + wait);
-        let _ = tokio::time::timeout(wait, coordinator.0.rearm.notified()).await;
     }
 }

@@ -10,23 +10,15 @@ use std::{
 
 use tokio::sync::{Notify, watch};
 
-use super::{
-    facts::{DATA, DataFact, JobFact, PARTITIONS, Stage, VERSION, hex, json, partitions_fact},
-    history::History,
-    needs::Needs,
-    round_account::Said,
-};
+use super::{history::History, needs::Needs, round_account::Said};
 use crate::{
     ids::{ClientId, JobId, ModelVersion, RequestId, RoundId, Timestamp, WorkerId},
     job::JobSpec,
     parameters::{BodyForm, Digest, Layout, Role},
     protocol::{DatasetPartition, JobSummary, LoggedEvent, Registration, RoundRecord},
     report::{Refusal, RefusalKind},
-    round::{EvaluationBy, Event, JobEvent, Outcome, RoundMachine},
-    store::{
-        ModelWriter, PublishedVersion, StoredModel,
-        journal::{Batch, Body},
-    },
+    round::{EvaluationBy, JobEvent, Outcome, RoundMachine},
+    store::{ModelWriter, StoredModel},
     strategy::{ClientInfo, FederatedStrategy, RoundPlan, Seeds, StateSpec},
     worker::{LocalTrainer, Partition},
 };
@@ -244,76 +236,12 @@ impl Job {
         std::mem::replace(&mut self.needs, Needs::of_plan(self.spec.encoding, plan))
     }
 
-    /// What is written down together with an event: what the driver fixed just before it.
-    pub fn facts_with(&self, event: &Event) -> Batch {
-        let batch = Batch::default();
-        match event {
-            Event::Prepared(Ok(_))
-            | Event::Dealt {
-                examples: Some(_), ..
-            } => {
-                let batch = batch.fact(DATA, json(&self.data_fact()));
-                if self.spec.partition.is_local() {
-                    return batch;
-                }
-                let partitions = self.partitions.clone();
-                // On the journal's thread: there can be twenty million examples.
-                let body = Body::Later(Box::new(move || partitions_fact(&partitions)));
-                batch.fact(PARTITIONS, body)
-            }
-            Event::Published {
-                version,
-                published: Ok(()),
-            } => match self.models.get(version) {
-                Some(model) => batch.fact(format!("{VERSION}{version}"), json(&model.published())),
-                None => batch,
-            },
-            _ => batch,
-        }
-    }
-
-    /// What is written down of the job itself.
-    pub fn fact(&self) -> JobFact {
-        let stage = match (&self.machine, self.ended) {
-            (_, Some(_)) => Stage::Ended,
-            (Some(_), None) => Stage::Running,
-            (None, None) => Stage::Queued,
-        };
-        JobFact {
-            spec: self.spec.clone(),
-            evaluation: self.evaluation,
-            secret: hex(&self.seeds.secret),
-            initial_digest: self.initial_digest,
-            stage,
-            submitted: self.submitted,
-            ended: self.ended,
-            outcome: self.outcome().cloned(),
-        }
-    }
-
     /// Bytes of its models.
     pub fn model_bytes(&self) -> u64 {
         self.models
             .values()
             .map(|model| model.file().length())
             .sum()
-    }
-
-    /// What is written down of its latest version.
-    pub fn models_published(&self) -> PublishedVersion {
-        let latest = self.models.values().next_back();
-        latest.map(|model| model.published()).unwrap_or_default()
-    }
-
-    /// What is written down of its data.
-    pub fn data_fact(&self) -> DataFact {
-        let is_local = |partition: &&Partition| **partition == Partition::Everything;
-        DataFact {
-            fingerprint: self.fingerprint.clone(),
-            owners: self.owners.clone(),
-            generation: self.generation,
-            local_clients: self.partitions.iter().filter(is_local).count(),
-        }
     }
 
     pub fn outcome(&self) -> Option<&Outcome> {

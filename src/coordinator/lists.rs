@@ -9,9 +9,9 @@ use futures_util::stream;
 use tokio::sync::watch;
 
 use super::{
-    driver::note_bystanders,
     handle::Coordinator,
     job::{Job, Progress},
+    offers::note_bystanders,
     speed::Speeds,
 };
 use crate::{

@@ -4,12 +4,13 @@
 use std::sync::Arc;
 
 use super::{
-    driver::{note_bystanders, refusal_of},
+    driver::refusal_of,
     facts::{JOB, LAYOUT, VERSION, json, layout_fact},
     handle::Coordinator,
     history::{History, HistoryPlace, Recorded},
     job::Job,
     journaling::durable,
+    offers::note_bystanders,
     submission::{check_encodings, invalid},
 };
 use crate::{

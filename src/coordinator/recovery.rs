@@ -19,7 +19,7 @@ use super::{
 use crate::{
     ids::{CoordinatorId, JobId, RequestId, Timestamp, WorkerId},
     report::SpoolKey,
-    round::{Event, RoundMachine, SEMANTICS, WorkerRecord, WorkerState},
+    round::{Event, RoundMachine, WorkerRecord, WorkerState},
     store::{
         Journal,
         journal::{Batch, JournalError, Stream, fact},
@@ -51,7 +51,7 @@ pub(super) struct Beginning {
 impl Default for Beginning {
     fn default() -> Self {
         let mut bytes = [0; 16];
-        // Without randomness no worker can register either, and that is where it is told.
+        // If there is no randomness, the registration of the first worker fails with that reason.
         let _ = getrandom::fill(&mut bytes);
         Self {
             identity: CoordinatorId(hex(&bytes)),
@@ -63,24 +63,36 @@ impl Default for Beginning {
 
 impl Beginning {
     pub fn read(journal: &dyn Journal) -> Result<Self, RecoveryError> {
-        let time = journal.noted_time().unwrap_or_default();
-        let begun = match fact(journal, Stream::Coordinator, COORDINATOR)? {
-            None => Self {
-                term: 1,
-                ..Self::default()
-            },
-            Some(bytes) => {
-                let kept: CoordinatorFact =
-                    parse(COORDINATOR, &bytes).map_err(RecoveryError::Damaged)?;
-                Self {
-                    identity: kept.identity,
-                    term: kept.term + 1,
-                    time,
-                }
-            }
+        let mut begun = Self {
+            term: 1,
+            time: journal.noted_time().unwrap_or_default(),
+            ..Self::default()
         };
-        Ok(Self { time, ..begun })
+        if let Some(kept) = read_coordinator(journal)? {
+            begun.identity = kept.identity;
+            begun.term = kept.term + 1;
+        }
+        Ok(begun)
     }
+}
+
+/// What the coordinator before wrote down of itself, if there was one.
+fn read_coordinator(journal: &dyn Journal) -> Result<Option<CoordinatorFact>, RecoveryError> {
+    let Some(bytes) = fact(journal, Stream::Coordinator, COORDINATOR)? else {
+        return Ok(None);
+    };
+    let kept = parse(COORDINATOR, &bytes).map_err(RecoveryError::Damaged)?;
+    Ok(Some(kept))
+}
+
+/// How a job was found.
+enum Recovered {
+    /// It goes on.
+    Whole,
+    /// It goes on, but for its open round: the last records were written by another version of this program.
+    Upgraded,
+    /// It can't go on, for this reason.
+    Broken(String),
 }
 
 impl Coordinator {
@@ -100,11 +112,15 @@ impl Coordinator {
         self.recover_workers(&mut state, &*journal, now)?;
         let streams: Vec<_> = state.positions.keys().copied().collect();
         let mut upgraded = Vec::new();
+        let mut broken = Vec::new();
         for stream in streams {
-            if let Stream::Job(id) = stream
-                && self.recover_job(&mut state, &*journal, id)?
-            {
-                upgraded.push(id);
+            let Stream::Job(id) = stream else {
+                continue;
+            };
+            match self.recover_job(&mut state, &*journal, id)? {
+                Recovered::Whole => {}
+                Recovered::Upgraded => upgraded.push(id),
+                Recovered::Broken(reason) => broken.push((id, reason)),
             }
         }
         // Requests of an earlier process have numbers that begin with its term.
@@ -120,14 +136,22 @@ impl Coordinator {
                 "the coordinator was replaced by another version of it in the midst of the round"
                     .to_string()
             });
-            let downtime_ms = downtime.as_millis() as u64;
-            let resumed = Event::Recovered {
-                downtime_ms,
+            let recovered = Event::Recovered {
+                downtime_ms: downtime.as_millis() as u64,
                 abandon,
             };
-            self.drive(&mut state, id, resumed);
+            self.drive(&mut state, id, recovered);
             self.reconcile(&mut state, id);
+            // It takes the place of all records, those too that can't be replayed: what is recorded from here on must not
+            // come after one of these.
+            self.append_snapshot(&mut state, id);
             tell(&state, id);
+        }
+        // Once all jobs are there: the end of one lets another one start.
+        for (id, reason) in broken {
+            // Only a machine can end a job.
+            let _ = self.give_machine(&mut state, id);
+            self.drive(&mut state, id, Event::Broken { reason });
         }
         self.start_next(&mut state);
         Ok(())
@@ -139,10 +163,7 @@ impl Coordinator {
         journal: &dyn Journal,
         now: Timestamp,
     ) -> Result<(), RecoveryError> {
-        let kept = fact(journal, Stream::Coordinator, COORDINATOR)?;
-        if let Some(bytes) = kept {
-            let kept: CoordinatorFact =
-                parse(COORDINATOR, &bytes).map_err(RecoveryError::Damaged)?;
+        if let Some(kept) = read_coordinator(journal)? {
             state.last_job = kept.last_job;
             state.roster.resume_after(kept.last_worker);
         }
@@ -248,9 +269,4 @@ fn tell(state: &State, id: JobId) {
         "the job goes on: {}",
         status.detail
     );
-}
-
-/// Whether a machine's records can be replayed by this version.
-fn is_ours(semantics: u32) -> bool {
-    semantics == SEMANTICS
 }

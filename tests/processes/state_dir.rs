@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     fs,
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -254,6 +255,10 @@ fn what_is_exported_while_it_trains_goes_on_elsewhere() {
         assert_eq!(exported.code, Some(0), "{exported:?}");
         let imported = state([&"import", &file, &at(&copy.to_string())]);
         assert_eq!(imported.code, Some(0), "{imported:?}");
+        for secret in [&file, &at(&copy.to_string()).join("journal.db")] {
+            let mode = fs::metadata(secret).unwrap().permissions().mode();
+            assert_eq!(mode & 0o777, 0o600, "others may read the seeds of jobs");
+        }
         assert!(
             imported.out.contains("must not run any more"),
             "{imported:?}"

@@ -3,6 +3,7 @@
 use std::{
     fs::{self, File},
     io::{self, Read, Write},
+    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
 };
 
@@ -63,7 +64,10 @@ pub(super) fn unpack(archive: impl Read, length: u64, folder: &Path) -> Result<(
             fs::create_dir_all(parent).map_err(failed)?;
         }
         // One that is in it twice is refused.
-        let mut file = File::create_new(&path).map_err(failed)?;
+        let mut options = File::options();
+        // Some of it is secret.
+        let options = options.write(true).create_new(true).mode(0o600);
+        let mut file = options.open(&path).map_err(failed)?;
         let copied = io::copy(&mut entry, &mut file).map_err(failed)?;
         if copied != size {
             return Err(format!("it ends in the midst of {shown}"));

@@ -1,8 +1,11 @@
 //! One job, from its stream.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, atomic::Ordering},
+};
 
-use super::{RecoveryError, is_ours};
+use super::{Recovered, RecoveryError};
 use crate::{
     coordinator::{
         facts::{
@@ -16,10 +19,11 @@ use crate::{
         state::State,
     },
     ids::{JobId, ModelVersion, RoundId},
+    panics,
     parameters::Layout,
     protocol::RoundRecord,
     report::SpoolKey,
-    round::{Event, RoundMachine},
+    round::{RoundMachine, SEMANTICS},
     store::{
         Journal, ModelForm, PublishedVersion, StoredModel,
         journal::{Stream, fact},
@@ -32,14 +36,17 @@ use crate::{
 /// evaluation, and a few attempts may have been abandoned meanwhile.
 const LAST_ROUNDS: u64 = 1024;
 
+/// A version, or why it can't be opened.
+type Opened = Result<Arc<dyn StoredModel>, String>;
+
 impl Coordinator {
-    /// Takes up one job. Whether its last records were written by another version of this program, and so are not replayed.
+    /// Takes up one job, and does not go on with it yet.
     pub(super) fn recover_job(
         &self,
         state: &mut State,
         journal: &dyn Journal,
         id: JobId,
-    ) -> Result<bool, RecoveryError> {
+    ) -> Result<Recovered, RecoveryError> {
         let stream = Stream::Job(id);
         let damaged = |problem: String| RecoveryError::Damaged(format!("job {id}: {problem}"));
         let Some(bytes) = fact(journal, stream, JOB)? else {
@@ -49,8 +56,10 @@ impl Coordinator {
         let kept: JobFact = parse(JOB, &bytes).map_err(damaged)?;
         let layout = fact(journal, stream, LAYOUT)?.unwrap_or_default();
         let layout = parse_layout(&layout).map_err(damaged)?;
-        let mut upgraded = false;
-        let machine = Self::recover_machine(journal, id, &mut upgraded)?;
+        // A machine that gets events that it never had may panic.
+        let machine = panics::caught(|| Self::recover_machine(journal, id));
+        let machine = machine.unwrap_or_else(|panic| Err(damaged(format!("its machine: {panic}"))));
+        let (machine, is_upgraded) = machine?.unzip();
         let mut problem = None;
         let (strategy, spec_state) = match self.recover_strategy(&kept, &layout) {
             Ok(made) => made,
@@ -117,7 +126,7 @@ impl Coordinator {
                     tracing::warn!(job = %id, problem, "the model of a job that has ended can't be downloaded");
                 }
                 job.ended = kept.ended;
-                job.over.store(true, std::sync::atomic::Ordering::Relaxed);
+                job.over.store(true, Ordering::Relaxed);
             }
             Stage::Queued => {
                 state.queue.push_back(id);
@@ -127,40 +136,33 @@ impl Coordinator {
                 self.reopen_reports(state, &mut job);
             }
         }
-        let announce = job.announcer();
-        announce();
-        let is_running = kept.stage == Stage::Running;
+        // All of it is durable.
+        job.announcer()();
         state.jobs.insert(id, job);
-        if let (Some(reason), false) = (problem, kept.stage == Stage::Ended) {
-            if !is_running {
-                // Only a machine can end a job.
-                let _ = self.give_machine(state, id);
-            }
-            self.drive(state, id, Event::Broken { reason });
-            return Ok(false);
-        }
-        Ok(upgraded)
+        Ok(match problem {
+            Some(reason) if kept.stage != Stage::Ended => Recovered::Broken(reason),
+            _ if is_upgraded == Some(true) => Recovered::Upgraded,
+            _ => Recovered::Whole,
+        })
     }
 
-    /// The machine as it was after its last record.
+    /// The machine as it was after its last record, and whether there are records of another version of this program, which
+    /// are not replayed.
     pub(in crate::coordinator) fn recover_machine(
         journal: &dyn Journal,
         id: JobId,
-        upgraded: &mut bool,
-    ) -> Result<Option<RoundMachine>, RecoveryError> {
+    ) -> Result<Option<(RoundMachine, bool)>, RecoveryError> {
         let stream = Stream::Job(id);
         let damaged =
             |problem: String| RecoveryError::Damaged(format!("job {id}, its machine: {problem}"));
         let Some(snapshot) = journal.snapshot(stream)? else {
             return Ok(None);
         };
-        let machine: RoundMachine =
+        let mut machine: RoundMachine =
             rmp_serde::from_slice(&snapshot).map_err(|error| damaged(error.to_string()))?;
-        let mut machine = machine;
         for record in journal.records(stream)? {
-            if !is_ours(record.semantics) {
-                *upgraded = true;
-                break;
+            if record.semantics != SEMANTICS {
+                return Ok(Some((machine, true)));
             }
             let MachineRecord { time, event } =
                 rmp_serde::from_slice(&record.body).map_err(|error| damaged(error.to_string()))?;
@@ -168,7 +170,7 @@ impl Coordinator {
             // They were carried out, or are given again.
             while machine.poll_command().is_some() {}
         }
-        Ok(Some(machine))
+        Ok(Some((machine, false)))
     }
 
     fn recover_strategy(
@@ -176,20 +178,19 @@ impl Coordinator {
         kept: &JobFact,
         layout: &Layout,
     ) -> Result<(Arc<dyn FederatedStrategy>, StateSpec), String> {
-        let made = crate::panics::caught(|| self.make_strategy(&kept.spec, layout));
+        let made = panics::caught(|| self.make_strategy(&kept.spec, layout));
         let made = made.map_err(|panic| format!("the strategy can't be made: a panic: {panic}"))?;
         let made = made.map_err(|refusal| refusal.detail)?;
         Ok((made.strategy, Arc::unwrap_or_clone(made.state)))
     }
 
     /// The versions that the journal has of a job, each with its files or why they can't be opened.
-    #[expect(clippy::type_complexity, reason = "a name for it would say no more")]
     fn open_models(
         &self,
         journal: &dyn Journal,
         id: JobId,
         form: &ModelForm,
-    ) -> Result<BTreeMap<ModelVersion, Result<Arc<dyn StoredModel>, String>>, RecoveryError> {
+    ) -> Result<BTreeMap<ModelVersion, Opened>, RecoveryError> {
         let mut models = BTreeMap::new();
         for (name, bytes) in journal.facts(Stream::Job(id), VERSION)? {
             let version = name

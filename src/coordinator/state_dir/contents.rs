@@ -147,9 +147,8 @@ impl Contents {
                 (_, Err(problem)) => self.damaged(format!("job {id}: {problem}")),
             }
         }
-        let mut is_upgraded = false;
         // A machine that replays events that it never had may panic.
-        let machine = match caught(|| Coordinator::recover_machine(journal, id, &mut is_upgraded)) {
+        let machine = match caught(|| Coordinator::recover_machine(journal, id)) {
             Ok(Ok(machine)) => machine,
             Ok(Err(error)) => {
                 self.problems
@@ -161,6 +160,8 @@ impl Contents {
                 None
             }
         };
+        let (machine, is_upgraded) = machine.unzip();
+        let is_upgraded = is_upgraded == Some(true);
         let job = JobContents {
             id,
             fact: kept,

@@ -52,6 +52,22 @@ impl Home {
         }
     }
 
+    /// Adds a record that this version can't replay.
+    fn append_foreign_record(&self, job: JobId) {
+        let stream = Stream::Job(job);
+        let streams = self.journal.streams().unwrap();
+        let (_, position) = *streams.iter().find(|(found, _)| *found == stream).unwrap();
+        let record = Record {
+            semantics: 0,
+            body: b"of another form".to_vec(),
+        };
+        let foreign = Batch {
+            records: vec![record],
+            ..Batch::default()
+        };
+        self.journal.append(stream, position, foreign);
+    }
+
     /// All files of reports and models.
     fn files(&self) -> Vec<String> {
         let mut found = Vec::new();
@@ -276,22 +292,7 @@ async fn records_of_another_version_are_not_replayed_and_cost_the_open_round_alo
     let task = lab.poll(&worker, vec![]).await;
     assert_eq!(task.round, RoundId(2));
     kill(lab).await;
-    let stream = Stream::Job(job);
-    let (_, position) = *home
-        .journal
-        .streams()
-        .unwrap()
-        .iter()
-        .find(|(found, _)| *found == stream)
-        .unwrap();
-    let foreign = Batch {
-        records: vec![Record {
-            semantics: 0,
-            body: b"of another form".to_vec(),
-        }],
-        ..Batch::default()
-    };
-    home.journal.append(stream, position, foreign);
+    home.append_foreign_record(job);
     let lab = home.start().await;
     finish(&lab, &[&worker], job).await;
     let (summary, rounds, _) = lab.finished(job).await;
@@ -299,6 +300,47 @@ async fn records_of_another_version_are_not_replayed_and_cost_the_open_round_alo
     let reasons: Vec<_> = rounds.iter().map(|round| round.abandoned.clone()).collect();
     assert_eq!(reasons.iter().flatten().count(), 1, "{reasons:?}");
     assert!(reasons[1].as_ref().unwrap().contains("another version"));
+}
+
+#[tokio::test]
+async fn what_comes_after_records_of_another_version_is_not_lost_with_them() {
+    let home = Home::new();
+    let lab = home.start().await;
+    // It waits for a worker: there is no round to abandon.
+    let job = submit(&lab).await;
+    kill(lab).await;
+    home.append_foreign_record(job);
+    let lab = home.start().await;
+    let worker = lab.worker("a").await;
+    let task = lab.poll(&worker, vec![]).await;
+    assert_eq!(lab.report(&worker, &task).await.0, 204);
+    kill(lab).await;
+    let lab = home.start().await;
+    let found = lab.coordinator.job(&HERE, job).await.unwrap();
+    assert_eq!((found.phase.as_str(), found.accepted), ("collecting", 1));
+}
+
+#[tokio::test]
+async fn a_job_that_cannot_go_on_gives_its_place_to_one_job_and_no_more() {
+    let home = Home::new();
+    let config = || {
+        let mut config = CoordinatorConfig::default();
+        config.jobs.max_running = 2;
+        config
+    };
+    let lab = home.start_with(config()).await;
+    let mut jobs = Vec::new();
+    for _ in 0..4 {
+        jobs.push(submit(&lab).await);
+    }
+    kill(lab).await;
+    std::fs::remove_dir_all(home.root.path().join("models/job-1")).unwrap();
+    let lab = home.start_with(config()).await;
+    let mut phases = Vec::new();
+    for job in jobs {
+        phases.push(lab.coordinator.job(&HERE, job).await.unwrap().phase);
+    }
+    assert_eq!(phases, ["failed", "waiting", "waiting", "queued"]);
 }
 
 #[tokio::test]

@@ -1,15 +1,18 @@
 //! What every journal must do: one property for each function, for implementors' own tests (feature `testing`).
 
-use std::sync::Arc;
+use std::{ops::Deref, sync::Arc};
 
 use super::{Batch, Body, Entry, Fact, Journal, JournalError, Position, Record, Stream};
 use crate::ids::JobId;
 
 const JOB: Stream = Stream::Job(JobId(7));
 
-/// Runs all of them. `open` opens the journal of the same place again, after the one before was dropped; `new` makes an empty
-/// one of another place.
-pub async fn check<J: Journal + 'static>(new: impl Fn() -> J, open: impl Fn(J) -> J) {
+/// Runs all of them. `new` makes an empty journal in a place of its own, and gives what holds both: a `Box`, or the journal with its
+/// folder. `open` opens the journal of the same place again.
+pub async fn check<P>(new: impl Fn() -> P, open: impl Fn(P) -> P)
+where
+    P: Deref<Target: Journal + Sized> + Send + Sync + 'static,
+{
     what_was_appended_reads_back(new(), &open).await;
     a_snapshot_takes_the_place_of_the_records_before_it(new(), &open).await;
     facts_have_their_latest_values(new(), &open).await;
@@ -56,14 +59,17 @@ async fn append_all(journal: &dyn Journal, stream: Stream, batches: Vec<Batch>) 
     }
 }
 
-async fn what_was_appended_reads_back<J: Journal>(journal: J, open: &impl Fn(J) -> J) {
+async fn what_was_appended_reads_back<P: Deref<Target: Journal + Sized>>(
+    journal: P,
+    open: &impl Fn(P) -> P,
+) {
     let strange = Record {
         semantics: u32::MAX,
         body: vec![0, 255, 10, 13, 39, 0],
     };
     let mut first = records(&["a", ""]);
     first.records.push(strange.clone());
-    append_all(&journal, JOB, vec![first, records(&["c"])]).await;
+    append_all(&*journal, JOB, vec![first, records(&["c"])]).await;
     let journal = open(journal);
     assert_eq!(
         journal.records(JOB).unwrap(),
@@ -73,14 +79,14 @@ async fn what_was_appended_reads_back<J: Journal>(journal: J, open: &impl Fn(J) 
     assert_eq!(journal.snapshot(JOB).unwrap(), None);
 }
 
-async fn a_snapshot_takes_the_place_of_the_records_before_it<J: Journal>(
-    journal: J,
-    open: &impl Fn(J) -> J,
+async fn a_snapshot_takes_the_place_of_the_records_before_it<P: Deref<Target: Journal + Sized>>(
+    journal: P,
+    open: &impl Fn(P) -> P,
 ) {
     let mut with_snapshot = records(&["b"]);
     with_snapshot.snapshot = Some(Body::Later(Box::new(|| b"a and b".to_vec())));
     append_all(
-        &journal,
+        &*journal,
         JOB,
         vec![records(&["a"]), with_snapshot, records(&["c"])],
     )
@@ -91,7 +97,10 @@ async fn a_snapshot_takes_the_place_of_the_records_before_it<J: Journal>(
     assert_eq!(journal.streams().unwrap(), [(JOB, Position(3))]);
 }
 
-async fn facts_have_their_latest_values<J: Journal>(journal: J, open: &impl Fn(J) -> J) {
+async fn facts_have_their_latest_values<P: Deref<Target: Journal + Sized>>(
+    journal: P,
+    open: &impl Fn(P) -> P,
+) {
     let binary = vec![255, 0, 1];
     let mut forgets = Batch::default().fact("a/2", binary.clone());
     forgets.facts.push(Fact {
@@ -106,7 +115,7 @@ async fn facts_have_their_latest_values<J: Journal>(journal: J, open: &impl Fn(J
         Batch::default().fact("a/2", b"{}".to_vec()),
         forgets,
     ];
-    append_all(&journal, Stream::Coordinator, batches).await;
+    append_all(&*journal, Stream::Coordinator, batches).await;
     let journal = open(journal);
     let found = journal.facts(Stream::Coordinator, "a/").unwrap();
     assert_eq!(
@@ -116,9 +125,9 @@ async fn facts_have_their_latest_values<J: Journal>(journal: J, open: &impl Fn(J
     assert!(journal.facts(JOB, "a/").unwrap().is_empty());
 }
 
-async fn logs_are_read_by_page_and_entries_are_replaced<J: Journal>(
-    journal: J,
-    open: &impl Fn(J) -> J,
+async fn logs_are_read_by_page_and_entries_are_replaced<P: Deref<Target: Journal + Sized>>(
+    journal: P,
+    open: &impl Fn(P) -> P,
 ) {
     let mut first = Batch::default();
     for number in 1..=5 {
@@ -127,7 +136,7 @@ async fn logs_are_read_by_page_and_entries_are_replaced<J: Journal>(
     first.entries.push(entry("rounds", 9, "{}"));
     let mut second = Batch::default();
     second.entries.push(entry("events", 4, "\"new\""));
-    append_all(&journal, JOB, vec![first, second]).await;
+    append_all(&*journal, JOB, vec![first, second]).await;
     let journal = open(journal);
     let page = journal.entries(JOB, "events", 2, 2).unwrap();
     assert_eq!(page, [(3, b"\"old\"".to_vec()), (4, b"\"new\"".to_vec())]);
@@ -143,16 +152,19 @@ async fn logs_are_read_by_page_and_entries_are_replaced<J: Journal>(
     assert_eq!(journal.last_entry(JOB, "others").unwrap(), 0);
 }
 
-async fn streams_do_not_mix_and_are_removed_alone<J: Journal>(journal: J, open: &impl Fn(J) -> J) {
+async fn streams_do_not_mix_and_are_removed_alone<P: Deref<Target: Journal + Sized>>(
+    journal: P,
+    open: &impl Fn(P) -> P,
+) {
     let other = Stream::Job(JobId(8));
     for stream in [JOB, other, Stream::Coordinator] {
         let mut batch = records(&["a"]).fact("f", b"1".to_vec());
         batch.entries.push(entry("events", 1, "1"));
-        append_all(&journal, stream, vec![batch]).await;
+        append_all(&*journal, stream, vec![batch]).await;
     }
     journal.remove(JOB).wait().await.unwrap();
     // It begins again, at position 0.
-    append_all(&journal, JOB, vec![records(&["b"])]).await;
+    append_all(&*journal, JOB, vec![records(&["b"])]).await;
     let journal = open(journal);
     assert_eq!(journal.records(JOB).unwrap(), [record("b")]);
     assert!(journal.facts(JOB, "").unwrap().is_empty());
@@ -164,8 +176,10 @@ async fn streams_do_not_mix_and_are_removed_alone<J: Journal>(journal: J, open: 
     }
 }
 
-async fn a_batch_at_another_position_is_a_conflict_for_good<J: Journal>(journal: J) {
-    append_all(&journal, JOB, vec![records(&["a"])]).await;
+async fn a_batch_at_another_position_is_a_conflict_for_good<P: Deref<Target: Journal + Sized>>(
+    journal: P,
+) {
+    append_all(&*journal, JOB, vec![records(&["a"])]).await;
     let conflict = journal.append(JOB, Position(0), records(&["b"]));
     assert_eq!(conflict.wait().await, Err(JournalError::Conflict));
     let later = journal.append(JOB, Position(1), records(&["c"]));
@@ -174,9 +188,11 @@ async fn a_batch_at_another_position_is_a_conflict_for_good<J: Journal>(journal:
     assert_eq!(journal.records(JOB).unwrap(), [record("a")]);
 }
 
-async fn what_was_appended_before_is_durable_with_what_came_after<J: Journal>(
-    journal: J,
-    open: &impl Fn(J) -> J,
+async fn what_was_appended_before_is_durable_with_what_came_after<
+    P: Deref<Target: Journal + Sized>,
+>(
+    journal: P,
+    open: &impl Fn(P) -> P,
 ) {
     let idle = journal.append(JOB, Position(0), records(&["a"]));
     let wanted = journal.append(Stream::Coordinator, Position(0), records(&["b"]));
@@ -189,8 +205,10 @@ async fn what_was_appended_before_is_durable_with_what_came_after<J: Journal>(
     assert_eq!(journal.records(JOB).unwrap(), [record("a"), record("c")]);
 }
 
-async fn appending_from_many_threads_keeps_the_order_of_each_stream<J: Journal + 'static>(
-    journal: J,
+async fn appending_from_many_threads_keeps_the_order_of_each_stream<
+    P: Deref<Target: Journal + Sized> + Send + Sync + 'static,
+>(
+    journal: P,
 ) {
     const EACH: u64 = 200;
     let journal = Arc::new(journal);

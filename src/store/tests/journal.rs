@@ -9,11 +9,13 @@ use crate::store::{
 
 #[tokio::test]
 async fn a_journal_in_memory_keeps_the_contract() {
-    conformance::check(MemoryJournal::default, |journal| journal).await;
+    conformance::check(Box::<MemoryJournal>::default, |journal| journal).await;
 }
 
 #[cfg(feature = "sqlite")]
 mod sqlite {
+    use std::{ops::Deref, os::unix::fs::PermissionsExt};
+
     use rusqlite::Connection;
 
     use super::*;
@@ -44,69 +46,13 @@ mod sqlite {
             self.0 = Some(open(&self.1));
             self
         }
-
-        fn journal(&self) -> &SqliteJournal {
-            self.0.as_ref().unwrap()
-        }
     }
 
-    impl Journal for Placed {
-        fn append(
-            &self,
-            stream: Stream,
-            expected: Position,
-            batch: Batch,
-        ) -> crate::store::journal::Pending {
-            self.journal().append(stream, expected, batch)
-        }
+    impl Deref for Placed {
+        type Target = SqliteJournal;
 
-        fn remove(&self, stream: Stream) -> crate::store::journal::Pending {
-            self.journal().remove(stream)
-        }
-
-        fn streams(&self) -> Result<Vec<(Stream, Position)>, JournalError> {
-            self.journal().streams()
-        }
-
-        fn snapshot(&self, stream: Stream) -> Result<Option<Vec<u8>>, JournalError> {
-            self.journal().snapshot(stream)
-        }
-
-        fn records(
-            &self,
-            stream: Stream,
-        ) -> Result<Vec<crate::store::journal::Record>, JournalError> {
-            self.journal().records(stream)
-        }
-
-        fn facts(
-            &self,
-            stream: Stream,
-            prefix: &str,
-        ) -> Result<Vec<(String, Vec<u8>)>, JournalError> {
-            self.journal().facts(stream, prefix)
-        }
-
-        fn entries(
-            &self,
-            stream: Stream,
-            log: &str,
-            after: u64,
-            limit: usize,
-        ) -> Result<Vec<(u64, Vec<u8>)>, JournalError> {
-            self.journal().entries(stream, log, after, limit)
-        }
-
-        fn last_entry(&self, stream: Stream, log: &str) -> Result<u64, JournalError> {
-            self.journal().last_entry(stream, log)
-        }
-
-        fn note_time(&self, now: Timestamp) {
-            self.journal().note_time(now);
-        }
-
-        fn noted_time(&self) -> Option<Timestamp> {
-            self.journal().noted_time()
+        fn deref(&self) -> &SqliteJournal {
+            self.0.as_ref().unwrap()
         }
     }
 
@@ -118,7 +64,7 @@ mod sqlite {
     #[test]
     fn a_journal_of_a_newer_version_is_refused_and_left_as_it_is() {
         let placed = Placed::new();
-        placed.journal().note_time(Timestamp(77));
+        placed.note_time(Timestamp(77));
         let Placed(journal, root) = placed;
         drop(journal);
         let path = root.path().join("journal.db");
@@ -137,6 +83,18 @@ mod sqlite {
         std::fs::write(&path, b"no database at all, but a text of some length").unwrap();
         let refused = SqliteJournal::open(DataFolder::open(root.path()).unwrap());
         assert!(matches!(refused, Err(JournalError::Storage { .. })));
+    }
+
+    #[tokio::test]
+    async fn nobody_else_may_read_it() {
+        let placed = Placed::new();
+        let job = Stream::Job(JobId(1));
+        let batch = Batch::default().fact("a", b"1".to_vec());
+        placed.append(job, Position(0), batch).wait().await.unwrap();
+        for file in ["journal.db", "journal.db-wal", "journal.db-shm"] {
+            let found = std::fs::metadata(placed.1.path().join(file)).unwrap();
+            assert_eq!(found.permissions().mode() & 0o777, 0o600, "{file}");
+        }
     }
 
     #[test]

@@ -6,7 +6,7 @@
 use std::{
     fmt,
     fs::File,
-    os::unix::fs::FileExt,
+    os::unix::fs::{FileExt, OpenOptionsExt},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     thread::JoinHandle,
@@ -68,6 +68,15 @@ impl SqliteJournal {
     pub fn open(folder: Arc<DataFolder>) -> Result<Self, JournalError> {
         let path = folder.path().join("journal.db");
         let is_new = !path.exists();
+        if is_new {
+            // Seeds of jobs are in it that nobody else may know. SQLite gives its other files the mode of this one.
+            File::options()
+                .write(true)
+                .create_new(true)
+                .mode(0o600)
+                .open(&path)
+                .map_err(|error| storage(&path, error))?;
+        }
         let connection = connect(&path)?;
         let token = prepare(&path, &connection)?;
         if is_new {
