@@ -330,17 +330,22 @@ async fn a_job_that_cannot_go_on_gives_its_place_to_one_job_and_no_more() {
     };
     let lab = home.start_with(config()).await;
     let mut jobs = Vec::new();
-    for _ in 0..4 {
-        jobs.push(submit(&lab).await);
+    for priority in [1, 1, 1, 1, 9, 9] {
+        let submitted = lab.submit(|spec| (spec.rounds, spec.priority) = (2, priority));
+        jobs.push(submitted.await);
+    }
+    // The last two start, and two that came before them still wait.
+    for job in &jobs[..2] {
+        lab.coordinator.cancel(&HERE, *job).await.unwrap();
     }
     kill(lab).await;
-    std::fs::remove_dir_all(home.root.path().join("models/job-1")).unwrap();
+    std::fs::remove_dir_all(home.root.path().join("models/job-5")).unwrap();
     let lab = home.start_with(config()).await;
     let mut phases = Vec::new();
-    for job in jobs {
-        phases.push(lab.coordinator.job(&HERE, job).await.unwrap().phase);
+    for job in &jobs[2..] {
+        phases.push(lab.coordinator.job(&HERE, *job).await.unwrap().phase);
     }
-    assert_eq!(phases, ["failed", "waiting", "waiting", "queued"]);
+    assert_eq!(phases, ["waiting", "queued", "failed", "waiting"]);
 }
 
 #[tokio::test]
