@@ -14,7 +14,7 @@ use crate::{
     protocol::Hardware,
     transport::http::{ClientConfig, HttpTransport},
     words::plural,
-    worker::{TrainerFactory, Worker, WorkerConfig, WorkerError},
+    worker::{Departure, TrainerFactory, Worker, WorkerConfig, WorkerError},
 };
 
 /// How to run a worker.
@@ -86,7 +86,7 @@ impl WorkerStorageArgs {
 }
 
 impl WorkerArgs {
-    /// Works until Ctrl-C, then leaves.
+    /// Works until Ctrl-C, then leaves, or ends with the states of clients that it has on its disk.
     ///
     /// # Errors
     ///
@@ -124,10 +124,15 @@ impl WorkerArgs {
                 .await
                 .map_err(|error| self.failure(error))
         })?;
-        screen.note(&format!(
-            "left; the coordinator accepted {}",
-            plural(totals.reports, "report")
-        ));
+        let reports = plural(totals.reports, "report");
+        let end = match totals.departure {
+            Departure::Left => "left",
+            Departure::KeepsStates => {
+                "ended with states of clients on its disk: started again, it goes on with them"
+            }
+            Departure::Unknown => "ended; the coordinator could not be told",
+        };
+        screen.note(&format!("{end}; the coordinator accepted {reports}"));
         Ok(())
     }
 

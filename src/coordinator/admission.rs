@@ -65,8 +65,14 @@ fn check_protocol(registration: &Registration) -> Result<u32, Refusal> {
     let (newest, oldest) = (registration.protocol, registration.protocol_min());
     let protocol = newest.min(PROTOCOL);
     if protocol < oldest.max(OLDEST_PROTOCOL) {
+        let (older, needed) = if oldest > PROTOCOL {
+            ("coordinator", oldest)
+        } else {
+            ("worker", OLDEST_PROTOCOL)
+        };
         return Err(malformed(format!(
-            "the worker speaks protocols {oldest} to {newest}, and the coordinator {OLDEST_PROTOCOL} to {PROTOCOL}"
+            "the worker speaks protocols {oldest} to {newest}, and the coordinator {OLDEST_PROTOCOL} to {PROTOCOL}: the {older} \
+             needs a version that speaks {needed}"
         )));
     }
     Ok(protocol)
@@ -184,6 +190,23 @@ mod tests {
         let mut local = Registration::new("lab-1");
         (local.local, local.datasets) = (true, vec![much]);
         assert!(check_registration(&local, &RegistrationLimits::default()).is_ok());
+    }
+
+    #[test]
+    fn a_refusal_says_which_side_needs_another_version() {
+        let newer = problem(|worker| {
+            (worker.protocol, worker.protocol_min) = (PROTOCOL + 2, Some(PROTOCOL + 1));
+        });
+        let needed = format!(
+            "the coordinator needs a version that speaks {}",
+            PROTOCOL + 1
+        );
+        assert!(newer.ends_with(&needed), "{newer}");
+        let older = problem(|worker| (worker.protocol, worker.protocol_min) = (0, None));
+        assert!(
+            older.ends_with("the worker needs a version that speaks 1"),
+            "{older}"
+        );
     }
 
     #[test]

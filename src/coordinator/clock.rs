@@ -8,6 +8,9 @@ use crate::ids::Timestamp;
 pub(super) struct Clock {
     origin: u64,
     start: Instant,
+    /// A test's time: nobody lived through it.
+    #[cfg(test)]
+    skipped: std::sync::atomic::AtomicU64,
 }
 
 impl Clock {
@@ -21,10 +24,23 @@ impl Clock {
         Self {
             origin: (origin.as_millis() as u64).max(earliest.0),
             start: Instant::now(),
+            #[cfg(test)]
+            skipped: Default::default(),
         }
     }
 
     pub fn now(&self) -> Timestamp {
-        Timestamp(self.origin + self.start.elapsed().as_millis() as u64)
+        let now = self.origin + self.start.elapsed().as_millis() as u64;
+        #[cfg(test)]
+        let now = now + self.skipped.load(std::sync::atomic::Ordering::Relaxed);
+        Timestamp(now)
+    }
+
+    /// As if the process had been stopped for this long.
+    #[cfg(test)]
+    pub fn skip(&self, time: std::time::Duration) {
+        let milliseconds = time.as_millis() as u64;
+        self.skipped
+            .fetch_add(milliseconds, std::sync::atomic::Ordering::Relaxed);
     }
 }

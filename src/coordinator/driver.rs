@@ -25,6 +25,8 @@ impl Coordinator {
         if self.0.stopped.load(Ordering::Relaxed) {
             return None;
         }
+        // First: whatever woke the process may be quicker than the time keeper, and finds deadlines that have passed.
+        self.excuse_absence(state);
         let response = self.take_events(state, job, event);
         self.rearm(state);
         response
@@ -47,7 +49,12 @@ impl Coordinator {
     }
 
     /// Hands the machine an event, and then what follows from carrying out its commands, until nothing follows any more.
-    fn take_events(&self, state: &mut State, id: JobId, event: Event) -> Option<Response> {
+    pub(super) fn take_events(
+        &self,
+        state: &mut State,
+        id: JobId,
+        event: Event,
+    ) -> Option<Response> {
         let mut step = Step::default();
         step.events.push_back(event);
         self.go_on(state, id, step)

@@ -31,7 +31,7 @@ use crate::{
 ///   `coordinator`);
 /// - *derived*: `copies` and `names` from the roster, `queue` and `turns` from the jobs, `positions` from the journal,
 ///   `last_request` from the term;
-/// - *discarded*: `woken`, `told_full`, `armed`, `appended`; of a worker its `wake`, `busy`, `was_heard` and `speeds`.
+/// - *discarded*: `woken`, `told_full`, `armed`, `awake`, `appended`; of a worker its `wake`, `busy`, `was_heard` and `speeds`.
 pub(super) struct State {
     /// Read it; what changes it goes through the methods below, which keep the indices in step.
     pub roster: Roster<WorkerInfo>,
@@ -48,6 +48,8 @@ pub(super) struct State {
     pub told_full: bool,
     /// The deadline that the time keeper waits for.
     pub armed: Option<Timestamp>,
+    /// When this process was seen to run last.
+    pub awake: Option<Timestamp>,
     /// How many batches each stream of the journal has.
     pub positions: BTreeMap<Stream, Position>,
     /// What was appended to the journal last.
@@ -88,6 +90,7 @@ impl State {
             woken: Vec::new(),
             told_full: false,
             armed: None,
+            awake: None,
             positions: BTreeMap::new(),
             appended: Pending::done(),
             last_job: JobId(0),

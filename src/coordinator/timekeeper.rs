@@ -14,14 +14,10 @@ use crate::{
 
 /// Sends a tick at each deadline, as long as the coordinator lives.
 pub(super) async fn keep_time(shared: Weak<Shared>) {
-    let mut due = None;
     loop {
         let Some(coordinator) = shared.upgrade().map(Coordinator) else {
             return;
         };
-        if let Some(due) = due {
-            coordinator.note_late(coordinator.now().since(due));
-        }
         let next = coordinator.tick();
         if let Some(journal) = &coordinator.0.journal {
             journal.note_time(coordinator.now());
@@ -31,7 +27,6 @@ pub(super) async fn keep_time(shared: Weak<Shared>) {
         // least a millisecond: after `stop` no event is taken, so a deadline that is due stays due, and the loop would
         // spin.
         let wait = wait.clamp(Duration::from_millis(1), Duration::from_secs(1));
-        due = Some(coordinator.now() + wait);
         let _ = tokio::time::timeout(wait, coordinator.0.rearm.notified()).await;
     }
 }
@@ -39,8 +34,9 @@ pub(super) async fn keep_time(shared: Weak<Shared>) {
 impl Coordinator {
     /// Sends what is due at this moment, and says when the next is.
     pub(super) fn tick(&self) -> Option<Timestamp> {
-        let now = self.now();
         let mut state = self.state();
+        self.excuse_absence(&mut state);
+        let now = self.now();
         // Workers first: if a round ends at the same moment, the next one begins with the leases as they are now.
         let lost = state.expire(now);
         if !lost.is_empty() {
@@ -64,19 +60,27 @@ impl Coordinator {
         state.armed
     }
 
-    /// The time keeper was late by this much. If that is longer than any busy machine takes, the process was stopped or the
-    /// machine slept: nobody listened to the workers, so their silence is no sign.
-    pub(super) fn note_late(&self, late: Duration) {
-        const AWAY: Duration = Duration::from_secs(1);
-        if late < AWAY {
+    /// If nothing was done for longer than any busy machine takes, the process was stopped, or its machine: nobody listened to
+    /// the workers, so their silence is no sign, and rounds have not had this time.
+    pub(super) fn excuse_absence(&self, state: &mut State) {
+        let now = self.now();
+        let away = state
+            .awake
+            .replace(now)
+            .map_or(Duration::ZERO, |awake| now.since(awake));
+        // The time keeper is here once a second.
+        if away < Duration::from_secs(2) {
             return;
         }
-        let seconds = late.as_secs_f64();
         tracing::warn!(
-            seconds,
-            "this process was stopped for a time: workers that were silent then are not lost"
+            seconds = away.as_secs_f64(),
+            "this process was stopped for a time, which counts for no deadline and for no worker's silence"
         );
-        self.state().roster.excuse(late, self.now());
+        state.roster.excuse(away, now);
+        let away_ms = away.as_millis() as u64;
+        for job in state.turns.order() {
+            self.take_events(state, job, Event::WasAway { away_ms });
+        }
     }
 
     /// Lets the time keeper know if a deadline has come nearer.

@@ -32,6 +32,12 @@ pub enum Event {
         /// Why the round that is open can't go on, if so: it is abandoned.
         abandon: Option<String>,
     },
+    /// The driver stood still and is back, with all that it had: a process that was stopped. Deadlines move by the time that it
+    /// was away.
+    WasAway {
+        /// How long it was away, in milliseconds.
+        away_ms: u64,
+    },
     /// The driver can't carry the job on: something that it needs is gone. The job fails.
     Broken {
         /// Why.

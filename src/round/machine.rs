@@ -182,7 +182,10 @@ impl RoundMachine {
         // Another exception is the driver's return, which moves the deadlines.
         let comes_first = matches!(
             event,
-            Event::WorkerJoined { .. } | Event::WorkerLost { .. } | Event::Recovered { .. }
+            Event::WorkerJoined { .. }
+                | Event::WorkerLost { .. }
+                | Event::Recovered { .. }
+                | Event::WasAway { .. }
         );
         if !comes_first {
             self.check_deadlines(now);
@@ -213,6 +216,7 @@ impl RoundMachine {
                 downtime_ms,
                 abandon,
             } => self.recovered(downtime_ms, abandon, now),
+            Event::WasAway { away_ms } => self.move_deadlines(Duration::from_millis(away_ms)),
             Event::Broken { reason } => self.broken(reason),
             Event::WorkerJoined {
                 worker,

@@ -90,11 +90,23 @@ impl Home {
             }
             self.drop_states().await;
             *self = Self::open(self.coordinator.clone(), config, &self.computing).await?;
+            if self.coordinator.0.is_empty() && config.state_dir.is_some() {
+                tracing::warn!(
+                    "the coordinator does not tell its identity, as those of version 0.1: state is kept in memory alone"
+                );
+            }
         }
         if let Some(folder) = &self.folder {
             folder.keep_registration(registration, registered);
         }
         Ok(())
+    }
+
+    /// Whether the folder has states of clients. Those of a job that has ended are there until another one's task comes.
+    pub fn has_states(&self) -> bool {
+        self.folder
+            .as_ref()
+            .is_some_and(|folder| folder.has_others(&[]))
     }
 
     /// The coordinator knows this worker no more: another process of its name has to register.
@@ -129,9 +141,6 @@ async fn open_folder(
         return Ok(None);
     };
     if coordinator.0.is_empty() {
-        tracing::warn!(
-            "the coordinator does not tell its identity, as those of version 0.1: state is kept in memory alone"
-        );
         return Ok(None);
     }
     let (coordinator, name, is_local) = (coordinator.clone(), config.name.clone(), config.local);

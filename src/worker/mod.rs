@@ -33,7 +33,7 @@ pub use burn_trainer::{
 };
 pub use config::{Backoff, WorkerConfig, WorkerError};
 pub use noop::{NOOP, NoopTrainers};
-pub use runner::{Worker, WorkerTotals};
+pub use runner::{Departure, Worker, WorkerTotals};
 pub use state::StateError;
 pub use trainer::{
     ClientContext, EvalTask, LocalTrainer, LocalUpdate, Partition, PayloadValues, TrainError,

@@ -54,6 +54,21 @@ pub struct WorkerTotals {
     pub reports: u64,
     /// Times it registered.
     pub registrations: u64,
+    /// What the coordinator knows of its end.
+    pub departure: Departure,
+}
+
+/// What a coordinator knows of the end of a worker.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Departure {
+    /// Nothing: it could not be told. It finds out later that the worker is lost.
+    #[default]
+    Unknown,
+    /// The worker said that it leaves.
+    Left,
+    /// Nothing, as the worker's folder has states of clients: started again, it is the same worker and goes on with them.
+    KeepsStates,
 }
 
 impl<T: Transport> Worker<T> {
@@ -68,7 +83,9 @@ impl<T: Transport> Worker<T> {
         }
     }
 
-    /// Works until `shutdown` is ready, then leaves. Must be called on a tokio runtime.
+    /// Works until `shutdown` is ready, then leaves: its clients go to other workers at once. If its folder has states of
+    /// clients, it ends without a word: another worker would begin without them, so they wait until this one is started again,
+    /// or is lost. Must be called on a tokio runtime.
     ///
     /// A coordinator that goes away and comes back finds the worker again: it goes on trying, and registers again if
     /// it is not known any more.
@@ -129,9 +146,7 @@ impl<T: Transport> Worker<T> {
             totals.reports += session.accepted_reports();
             if let End::Shutdown = end {
                 // Before the wait for trainings, so that others get the clients at once.
-                if leave(&*self.transport, session.credentials()).await {
-                    home.left();
-                }
+                totals.departure = self.depart(&home, session.credentials()).await;
             }
             self.wait_for_threads().await;
             match end {
@@ -144,7 +159,7 @@ impl<T: Transport> Worker<T> {
         }
     }
 
-    /// Goes on as the worker that an earlier process of it was, if it would say the same of itself today; else registers.
+    /// Goes on as the worker that an earlier process of it was, if what that said of itself still holds; else registers.
     async fn join(
         &self,
         home: &mut Home,
@@ -152,7 +167,7 @@ impl<T: Transport> Worker<T> {
     ) -> Result<Joined, WorkerError> {
         let registration = self.registration(home.name(&self.config)).await;
         if let Some((said, registered)) = former {
-            if said == registration {
+            if still_holds(&said, &registration) {
                 return Ok(Joined::Again(registered));
             }
             tracing::info!(
@@ -169,6 +184,18 @@ impl<T: Transport> Worker<T> {
         home.registered(&registration, &registered, &self.config)
             .await?;
         Ok(Joined::New(registered))
+    }
+
+    /// Leaves, if nothing would be lost by that.
+    async fn depart(&self, home: &Home, credentials: Credentials) -> Departure {
+        if home.has_states() {
+            return Departure::KeepsStates;
+        }
+        if !leave(&*self.transport, credentials).await {
+            return Departure::Unknown;
+        }
+        home.left();
+        Departure::Left
     }
 
     /// What the worker says about itself.
@@ -222,9 +249,61 @@ impl<T: Transport> Worker<T> {
     }
 }
 
+/// Whether what a worker said of itself is still true of what it is now. A newer version of the program may know more than it
+/// said, and the hardware is told for people alone.
+fn still_holds(said: &Registration, now: &Registration) -> bool {
+    let speaks_it = (now.protocol_min()..=now.protocol).contains(&said.protocol);
+    let encodes_it = said
+        .encodings
+        .iter()
+        .all(|name| now.encodings.contains(name));
+    let is_able = said
+        .capabilities
+        .iter()
+        .all(|name| now.capabilities.contains(name));
+    let does_the_same = said.name == now.name
+        && said.slots == now.slots
+        && said.device == now.device
+        && said.datasets == now.datasets
+        && said.local == now.local;
+    speaks_it && encodes_it && is_able && does_the_same
+}
+
 /// Tells the coordinator that this worker leaves; returns whether it heard. If not, it finds out by itself, later.
 async fn leave<T: Transport>(transport: &T, credentials: Credentials) -> bool {
     let request = Request::Leave { credentials };
     let answer = timeout(FAREWELL, transport.send(request)).await;
     matches!(answer, Ok(Ok(Response::Accepted)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_newer_program_is_the_same_worker_if_all_still_holds_that_it_said() {
+        let mut said = Registration::new("lab");
+        said.encodings = vec!["f32".into(), "int8".into()];
+        let mut now = said.clone();
+        now.protocol += 1;
+        now.encodings.push("new".into());
+        now.capabilities.push("payload:new".into());
+        now.hardware.os = "another".into();
+        assert!(still_holds(&said, &now));
+        assert!(!still_holds(&now, &said), "an older program knows less");
+
+        let changes: [fn(&mut Registration); 6] = [
+            |now| now.protocol_min = Some(now.protocol),
+            |now| now.slots += 1,
+            |now| now.device = "libtorch:cuda:0".into(),
+            |now| now.local = true,
+            |now| now.name = "other".into(),
+            |now| now.encodings = vec!["f32".into()],
+        ];
+        for change in changes {
+            let mut changed = now.clone();
+            change(&mut changed);
+            assert!(!still_holds(&said, &changed), "{changed:?}");
+        }
+    }
 }

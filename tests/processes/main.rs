@@ -24,4 +24,5 @@ mod restarts;
 mod state_dir;
 mod tailnet;
 mod together;
+mod versions;
 mod whole_run;

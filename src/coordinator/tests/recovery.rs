@@ -381,6 +381,35 @@ async fn the_time_that_it_was_away_counts_for_no_deadline() {
 }
 
 #[tokio::test]
+async fn a_process_that_was_stopped_for_hours_has_missed_no_deadline_and_lost_no_worker() {
+    let home = Home::new();
+    let lab = home.start().await;
+    let worker = lab.worker("a").await;
+    let job = lab.submit(|spec| spec.limits.round_timeout = 1000).await;
+    let task = lab.poll(&worker, vec![]).await;
+    for _ in 0..2 {
+        lab.coordinator
+            .0
+            .clock
+            .skip(std::time::Duration::from_secs(7200));
+        // What comes first finds it out: the time keeper, or as here a worker.
+        let (code, answer) = lab.report(&worker, &task).await;
+        assert_eq!(code, 204, "{answer}");
+    }
+    let task = lab.poll(&worker, vec![]).await;
+    let crate::protocol::TaskWork::Train { remaining_ms, .. } = task.work else {
+        panic!("{task:?}");
+    };
+    assert!(remaining_ms < 1_100_000, "{remaining_ms}");
+    assert_eq!(lab.coordinator.state().roster.live_count(), 1);
+    // The journal knows of it, or the next process would take the round for late.
+    kill(lab).await;
+    let lab = home.start().await;
+    let status = lab.coordinator.job(&HERE, job).await.unwrap();
+    assert_eq!((status.phase.as_str(), status.round.0), ("collecting", 1));
+}
+
+#[tokio::test]
 async fn a_clock_that_was_set_back_does_not_go_back() {
     let home = Home::new();
     let later = crate::ids::Timestamp(home.start().await.coordinator.now().0 + 7_200_000);

@@ -71,7 +71,7 @@ impl RoundMachine {
     }
 
     /// Nothing was done while the driver was away, so that time counts for no deadline.
-    fn move_deadlines(&mut self, downtime: Duration) {
+    pub(super) fn move_deadlines(&mut self, downtime: Duration) {
         match &mut self.phase {
             Phase::Waiting { deadline } | Phase::Gathering { deadline } => {
                 *deadline = *deadline + downtime;

@@ -218,8 +218,8 @@ impl Checker {
         (self.plan, self.aggregated, self.published) = (None, None, None);
         for round in self.rounds.values_mut() {
             round.uploading.clear();
-            round.deadline = round.deadline + Duration::from_millis(downtime_ms);
         }
+        self.moved(downtime_ms);
         // The same command comes once more.
         match phase {
             "planning" => {
@@ -233,6 +233,13 @@ impl Checker {
                 }
             }
             _ => {}
+        }
+    }
+
+    /// Deadlines move: the driver was away.
+    pub fn moved(&mut self, away_ms: u64) {
+        for round in self.rounds.values_mut() {
+            round.deadline = round.deadline + Duration::from_millis(away_ms);
         }
     }
 

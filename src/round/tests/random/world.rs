@@ -175,6 +175,8 @@ impl World {
                 self.cancel()?
             } else if self.replica.is_some() && self.chance(2) {
                 self.restart()?
+            } else if self.replica.is_some() && self.chance(1) {
+                self.stand_still()?
             } else {
                 self.act()?
             }
@@ -269,6 +271,14 @@ impl World {
             downtime_ms,
             abandon,
         })
+    }
+
+    /// The driver's process is stopped, and goes on with all that it had.
+    fn stand_still(&mut self) -> Step {
+        let away_ms = self.rng.random_range(0..200_000);
+        self.now = self.now + Duration::from_millis(away_ms);
+        self.checker.moved(away_ms);
+        self.feed(Event::WasAway { away_ms })
     }
 
     fn cancel(&mut self) -> Step {
