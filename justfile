@@ -79,6 +79,15 @@ hostile *ARGS:
 chaos SEED="1" KILLS="1000":
     FEDAVG_CHAOS_SEED={{ SEED }} FEDAVG_CHAOS_KILLS={{ KILLS }} cargo test --release --test chaos kills:: -- --nocapture
 
+# Workers and a coordinator of another commit with those from here: jobs, and an upgrade in mid-job.
+other-version COMMIT:
+    rm -rf target/other-version && git worktree prune
+    git worktree add --detach target/other-version {{ COMMIT }}
+    CARGO_TARGET_DIR=target cargo build --release --bins --manifest-path target/other-version/Cargo.toml
+    mkdir -p target/other && cp target/release/fedavg-coordinator target/release/fedavg-worker target/other/
+    git worktree remove --force target/other-version
+    FEDAVG_OTHER_VERSION="$PWD/target/other" cargo test --release --test processes versions -- --nocapture
+
 # Four habits of this code, counted; `just style --places` says where each is.
 style *ARGS:
     scripts/style {{ ARGS }}

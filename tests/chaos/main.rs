@@ -18,10 +18,13 @@ mod checks;
 mod draw;
 mod end_of_workers;
 mod kills;
+mod links;
 mod phase;
 mod plan;
 #[path = "../shared/process.rs"]
 #[allow(dead_code, reason = "the other test programs use more of it")]
 mod process;
+#[path = "../shared/proxy.rs"]
+mod proxy;
 mod restarts;
 mod site;

@@ -13,6 +13,7 @@ use super::{
     binaries::binary,
     plan::JobPlan,
     process::{Finished, Process},
+    proxy::Proxy,
 };
 
 /// What is where in the folder of a site.
@@ -24,6 +25,8 @@ pub struct Site {
     starts: usize,
     pub coordinator: Process,
     pub workers: Vec<Worker>,
+    /// The link of each worker to the coordinator; without one, a worker is beside it.
+    pub links: Vec<Proxy>,
 }
 
 /// A worker that is killed and started again under its name.
@@ -47,6 +50,7 @@ impl Site {
             starts,
             coordinator,
             workers: Vec::new(),
+            links: Vec::new(),
         };
         site.listens();
         site
@@ -85,8 +89,9 @@ impl Site {
     /// Starts this many workers.
     pub fn add_workers(&mut self, count: u64) {
         for _ in 0..count {
-            let name = format!("worker-{}", self.workers.len() + 1);
-            let process = self.start_worker(&name);
+            let index = self.workers.len();
+            let name = format!("worker-{}", index + 1);
+            let process = self.start_worker(index, &name);
             self.workers.push(Worker { name, process });
         }
     }
@@ -105,12 +110,13 @@ impl Site {
         self.workers[index].process.signal_kill();
         let finished = self.workers[index].process.remains();
         assert!(was_alive, "{name} ended by itself: {finished:#?}");
-        self.workers[index].process = self.start_worker(&name);
+        self.workers[index].process = self.start_worker(index, &name);
         finished
     }
 
-    fn start_worker(&mut self, name: &str) -> Process {
-        let (url, slots) = (self.url(), self.slots);
+    fn start_worker(&mut self, index: usize, name: &str) -> Process {
+        let link = self.links.get(index).map(|link| link.url.clone());
+        let (url, slots) = (link.unwrap_or_else(|| self.url()), self.slots);
         let arguments = format!("--coordinator {url} --name {name} --slots {slots}");
         let mut command = binary(env!("CARGO_BIN_EXE_fedavg-worker"), &arguments);
         command.arg("--state-dir").arg(self.folder.join("workers"));

@@ -18,6 +18,8 @@ mod namespaces;
 #[path = "../shared/process.rs"]
 #[allow(dead_code, reason = "the other test programs use more of it")]
 mod process;
+#[path = "../shared/proxy.rs"]
+#[allow(dead_code, reason = "the other test programs use more of it")]
 mod proxy;
 mod reproducible;
 mod restarts;
