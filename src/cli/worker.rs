@@ -59,8 +59,9 @@ pub struct WorkerArgs {
 #[command(next_help_heading = "Storage")]
 pub struct WorkerStorageArgs {
     /// The folder for who this worker is (with its token) and for what its clients keep between rounds (residuals of
-    /// top_k, control variates). A worker that is killed and started again is then the same worker. Below it each
-    /// coordinator and name has a folder, so workers may share it [default: fedavg/workers in your data folder]
+    /// top_k, control variates). A worker that was killed, or ended while it had any of that, is the same worker when it is
+    /// started again. Below it each coordinator and name has a folder, so workers may share it [default: fedavg/workers in
+    /// your data folder]
     #[arg(long, value_name = "DIR")]
     pub state_dir: Option<PathBuf>,
     /// Keep that in memory instead of files: a worker that is started again is a new one
