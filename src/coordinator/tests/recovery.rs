@@ -1,5 +1,7 @@
 //! A coordinator that ends at some moment, and the next one over the same journal and the same folder.
 
+mod streams;
+
 use super::*;
 use crate::{
     protocol::LoggedEvent,
@@ -177,6 +179,16 @@ async fn the_round_goes_on_with_its_reports_its_tasks_and_its_workers() {
     // Trained through the restart.
     assert_eq!(lab.report(&second, &under_way).await.0, 204);
     let disturbed = finish(&lab, &[&first, &second], job).await;
+    let (_, rounds, _) = lab.finished(job).await;
+    assert!(rounds.iter().all(|round| round.abandoned.is_none()));
+    // Whose report came before the restart, and whose after it.
+    let mut names: Vec<_> = rounds[0]
+        .contributions
+        .iter()
+        .map(|part| &part.name)
+        .collect();
+    names.sort();
+    assert_eq!(names, ["a", "b"]);
 
     let undisturbed = Lab::open(CoordinatorConfig::default()).await;
     let workers = (undisturbed.worker("a").await, undisturbed.worker("b").await);
