@@ -4,7 +4,7 @@
 //! are folded and published. Beside it, in the same run and for the same bytes:
 //!
 //! - `loopback`: each worker's model down and report up, through one plain TCP connection;
-//! - `disk`: what the coordinator stores (every report and the next model), written to files, each followed by fdatasync.
+//! - `disk`: what the coordinator writes and syncs (`write_round` names each sync, and why), by one thread that does nothing else.
 //!
 //! Figures are medians of several jobs, of each the mean from its first commit to its last. The coordinator is the program
 //! as it is shipped; memory is its peak (VmHWM), the job's first version, which was uploaded, included. `cargo bench --bench rounds -- quick | memory | large` runs a part: `large` is a model
@@ -19,7 +19,7 @@ use fedavg::{
     transport::http::{ClientConfig, HttpTransport},
     worker::{NoopTrainers, Worker, WorkerConfig},
 };
-use support::{Loopback, Process, Spool, generate_reports, write_durably};
+use support::{Loopback, Process, Spool, generate_reports, write_round};
 use tokio::runtime::Runtime;
 
 /// The workers' allocator, as in `fedavg-worker`; the coordinator is a program of its own.
@@ -118,7 +118,7 @@ fn time_rounds(
         times.push(runtime.block_on(process.run(&spec)));
         wires.push(loopback.move_bytes(moved));
         if spool == Spool::File {
-            disks.push(write_durably(folder.path(), workers + 1, bytes));
+            disks.push(write_round(folder.path(), workers, bytes));
         }
     }
     let (round, wire) = (median(&mut times), median(&mut wires));

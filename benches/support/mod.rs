@@ -5,6 +5,7 @@ use std::{
     fs,
     io::{BufRead, BufReader, Read, Write},
     net::{TcpListener, TcpStream},
+    os::unix::fs::FileExt,
     path::Path,
     process::{Child, Command, Stdio},
     sync::Arc,
@@ -323,24 +324,64 @@ impl Loopback {
     }
 }
 
-/// How long it takes to write this many files of that many bytes one after the other, each durable before the next.
-pub fn write_durably(folder: &Path, files: usize, bytes: usize) -> Duration {
-    let piece = vec![7; 1 << 20];
+/// How long a round's writes and syncs take, one after the other and with nothing else to do:
+///
+/// - each report: its bytes, fdatasync, its name, fsync of the folder (a crash must not lose what was accepted);
+/// - the journal: 12 KiB and fdatasync for each accepted report, for the plan with its tasks, and for the commit (nobody is told
+///   what a crash could take back);
+/// - the next model: its bytes, fdatasync, fsync of its folder, its name, fsync of the folder above (it appears as a whole).
+pub fn write_round(folder: &Path, reports: usize, bytes: usize) -> Duration {
+    let journal = fs::File::create(folder.join("raw-journal")).expect("a file");
+    // As after its first megabytes: its pages are written again and again.
+    journal
+        .write_all_at(&vec![0; JOURNAL * (reports + 2)], 0)
+        .and_then(|()| journal.sync_all())
+        .expect("room");
+    let sync = |folder: &Path| {
+        let opened = fs::File::open(folder).expect("a folder");
+        opened.sync_all().expect("a disk");
+    };
+    let note = |index: usize| {
+        journal
+            .write_all_at(&[7; JOURNAL], (JOURNAL * index) as u64)
+            .and_then(|()| journal.sync_data())
+            .expect("a disk");
+    };
     let start = Instant::now();
-    for index in 0..files {
-        let path = folder.join(format!("raw-{index}"));
-        let mut file = fs::File::create(path).expect("a file");
-        let mut left = bytes;
-        while left > 0 {
-            let count = left.min(piece.len());
-            file.write_all(&piece[..count]).expect("room");
-            left -= count;
-        }
-        file.sync_data().expect("a disk");
+    note(0);
+    for index in 0..reports {
+        let path = folder.join(format!("raw-{index}.part"));
+        write_durably(&path, bytes);
+        fs::rename(&path, path.with_extension("report")).expect("a folder");
+        sync(folder);
+        note(index + 1);
     }
+    let version = folder.join("raw-version.next");
+    fs::create_dir(&version).expect("a folder");
+    write_durably(&version.join("model"), bytes);
+    sync(&version);
+    fs::rename(&version, folder.join("raw-version")).expect("a folder");
+    sync(folder);
+    note(reports + 1);
     let elapsed = start.elapsed();
-    for index in 0..files {
-        let _ = fs::remove_file(folder.join(format!("raw-{index}")));
+    for index in 0..reports {
+        let _ = fs::remove_file(folder.join(format!("raw-{index}.report")));
     }
+    let _ = fs::remove_dir_all(folder.join("raw-version"));
     elapsed
+}
+
+/// Bytes of the journal that a transaction writes.
+const JOURNAL: usize = 12 << 10;
+
+fn write_durably(path: &Path, bytes: usize) {
+    let piece = vec![7; 1 << 20];
+    let mut file = fs::File::create(path).expect("a file");
+    let mut left = bytes;
+    while left > 0 {
+        let count = left.min(piece.len());
+        file.write_all(&piece[..count]).expect("room");
+        left -= count;
+    }
+    file.sync_data().expect("a disk");
 }
