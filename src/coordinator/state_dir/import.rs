@@ -17,6 +17,7 @@ use super::{
 };
 use crate::{
     coordinator::facts::{COORDINATOR, CoordinatorFact, json, parse},
+    disk::{self, Site},
     store::{
         DataFolder, Journal, SqliteJournal,
         journal::{Batch, JournalError, Stream, fact},
@@ -94,7 +95,8 @@ impl StateImport {
         sync_tree(&staging).map_err(|error| failed(&staging, error))?;
         // The journal last: without it the folder is none that a coordinator has ever had.
         for name in ["spool", "models", "alive", "journal.db-wal", JOURNAL] {
-            let moved = fs::rename(staging.join(name), self.path.join(name));
+            let (from, to) = (staging.join(name), self.path.join(name));
+            let moved = disk::rename(Site::ImportRename, &from, &to);
             match moved {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
                     return Err(failed(&self.path.join(name), error));
@@ -104,7 +106,8 @@ impl StateImport {
         }
         // From here on it stays.
         self.staging = None;
-        sync(&self.path).map_err(|error| failed(&self.path, error))?;
+        disk::sync_folder(Site::ImportFolderSync, &self.path)
+            .map_err(|error| failed(&self.path, error))?;
         Ok(report)
     }
 }
@@ -115,12 +118,13 @@ impl Drop for StateImport {
             return;
         }
         for part in ["spool", "models", "logs"] {
-            let _ = fs::remove_dir_all(self.path.join(part));
+            let _ = disk::remove_tree(Site::ImportRemove, &self.path.join(part));
         }
-        let _ = fs::remove_file(self.path.join("alive"));
-        let _ = fs::remove_file(self.path.join("lock"));
+        for file in ["alive", "lock"] {
+            let _ = disk::remove_file(Site::ImportRemove, &self.path.join(file));
+        }
         if self.is_made {
-            let _ = fs::remove_dir(&self.path);
+            let _ = disk::remove_folder(Site::ImportRemove, &self.path);
         }
     }
 }
@@ -157,12 +161,9 @@ fn sync_tree(path: &Path) -> io::Result<()> {
         if entry.file_type()?.is_dir() {
             sync_tree(&entry.path())?;
         } else {
-            sync(&entry.path())?;
+            let path = entry.path();
+            disk::sync_file(Site::ImportSync, &File::open(&path)?, &path)?;
         }
     }
-    sync(path)
-}
-
-fn sync(path: &Path) -> io::Result<()> {
-    File::open(path)?.sync_all()
+    disk::sync_folder(Site::ImportTreeSync, path)
 }

@@ -11,10 +11,13 @@ use std::{
 use super::{
     StateError,
     client_files::ClientFiles,
-    disk::{make_folder, remove, sync_folder, write_bytes},
+    disk::{make_folder, remove, write_bytes},
     names::folder_name,
 };
-use crate::ids::{ClientId, CoordinatorId, JobId};
+use crate::{
+    disk::{self, Site},
+    ids::{ClientId, CoordinatorId, JobId},
+};
 
 /// The version of what is in the folder.
 const VERSION: u32 = 1;
@@ -125,7 +128,7 @@ impl StateFolder {
             .collect();
         for job in &gone {
             let path = self.job(*job);
-            if let Err(error) = remove(&path) {
+            if let Err(error) = remove(Site::WorkerJobRemove, &path) {
                 tracing::warn!(folder = %path.display(), %error, "can't remove what was kept of a job that has ended");
             }
         }
@@ -165,7 +168,7 @@ fn check_version(folder: &Path) -> Result<(), StateError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let written = write_bytes(&path, format!("{VERSION}\n").as_bytes());
             return written
-                .and_then(|()| sync_folder(folder))
+                .and_then(|()| disk::sync_folder(Site::WorkerVersionSync, folder))
                 .map_err(|error| StateError::about(&path, error));
         }
         Err(error) => return Err(StateError::about(&path, error)),

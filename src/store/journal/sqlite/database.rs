@@ -20,6 +20,7 @@ use super::{
     writer::{Work, Writer},
 };
 use crate::{
+    disk::{self, Site},
     ids::Timestamp,
     store::{
         DataFolder,
@@ -35,6 +36,9 @@ use crate::{
 
 /// The number of the tables' form, in the database's `user_version`.
 pub(super) const FORM: i64 = 1;
+
+/// The file of the time at which the coordinator was alive last.
+pub(super) const ALIVE: &str = "alive";
 
 const SCHEMA: &str = include_str!("schema.sql");
 
@@ -81,11 +85,11 @@ impl SqliteJournal {
         let token = prepare(&path, &connection)?;
         if is_new {
             // SQLite syncs its own files, and the folder's entry of the database is ours to sync.
-            let synced = File::open(folder.path()).and_then(|folder| folder.sync_all());
+            let synced = disk::sync_folder(Site::JournalSync, folder.path());
             synced.map_err(|error| storage(&path, error))?;
         }
         let reader = connect(&path)?;
-        let alive_path = folder.path().join("alive");
+        let alive_path = folder.path().join(ALIVE);
         let alive = File::options()
             .create(true)
             .truncate(false)
@@ -227,7 +231,14 @@ impl Journal for SqliteJournal {
 
     fn note_time(&self, now: Timestamp) {
         // Without it, a restart counts its downtime from the last record: not worth an error.
-        let _ = self.alive.write_all_at(&now.0.to_le_bytes(), 0);
+        let path = self._folder.path().join(ALIVE);
+        let _ = disk::write_at(
+            Site::AliveWrite,
+            &self.alive,
+            &path,
+            &now.0.to_le_bytes(),
+            0,
+        );
     }
 
     fn noted_time(&self) -> Option<Timestamp> {
