@@ -79,6 +79,10 @@ hostile *ARGS:
 chaos SEED="1" KILLS="1000":
     FEDAVG_CHAOS_SEED={{ SEED }} FEDAVG_CHAOS_KILLS={{ KILLS }} cargo test --release --test chaos kills:: -- --nocapture
 
+# Aborts a coordinator or a worker before and after each durable step, once each.
+kill-points:
+    cargo test --release --features testing --test chaos kill_points -- --nocapture
+
 # Four habits of this code, counted; `just style --places` says where each is.
 style *ARGS:
     scripts/style {{ ARGS }}

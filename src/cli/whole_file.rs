@@ -167,6 +167,7 @@ fn cannot_write(path: &Path, error: io::Error) -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::disk::testing::Scenario;
 
     fn write(path: &Path, text: &str) {
         let file = WholeFile::written(path, |file| file.write_all(text.as_bytes()));
@@ -181,6 +182,20 @@ mod tests {
         write(&file, "2");
         assert_eq!(fs::read_to_string(&file).unwrap(), "2");
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_file_is_whole_after_a_power_failure_or_not_there() {
+        Scenario::Output.check(|root, power| {
+            power.promise("it is whole", |root| {
+                match fs::read_to_string(root.join("file")) {
+                    Ok(text) if text != "1" && text != "2" => Err(format!("it has {text:?}")),
+                    _ => Ok(()),
+                }
+            });
+            write(&root.join("file"), "1");
+            write(&root.join("file"), "2");
+        });
     }
 
     #[cfg(unix)]

@@ -58,9 +58,16 @@ pub fn cifar10(
     let unpacked = work.path.join("unpacked");
     archive::unpack(&archive, &download.origin, &unpacked)?;
     check(&unpacked)?;
-    // Both are in `data_dir`, and so on one file system: the rename is one step.
-    disk::rename(Site::DatasetRename, &unpacked, &target).map_err(file_error("write", &target))?;
+    put_in_place(&unpacked, &target)?;
     Ok(target)
+}
+
+/// Gives a whole dataset its name. Both paths are in one folder, and so on one file system: the rename is one step.
+fn put_in_place(unpacked: &Path, target: &Path) -> Result<(), DownloadError> {
+    // Before the rename: after a power failure, what has the name must have all of its files.
+    disk::sync_folder(Site::DatasetFolderSync, unpacked)
+        .and_then(|()| disk::rename(Site::DatasetRename, unpacked, target))
+        .map_err(file_error("write", target))
 }
 
 fn check(folder: &Path) -> Result<(), DownloadError> {

@@ -11,7 +11,6 @@ mod kill;
 mod ops;
 mod site;
 mod step;
-mod target;
 #[cfg(test)]
 pub(crate) mod testing;
 

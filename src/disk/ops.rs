@@ -7,7 +7,7 @@ use std::{
     path::Path,
 };
 
-use super::{Site, step::step, target::Target};
+use super::{Site, step::step};
 
 /// Writes all of `bytes` at a place of a file.
 pub(crate) fn write_at(
@@ -17,44 +17,42 @@ pub(crate) fn write_at(
     bytes: &[u8],
     offset: u64,
 ) -> io::Result<()> {
-    step(site, Target::Path(path), || {
-        file.write_all_at(bytes, offset)
-    })
+    step(site, path, || file.write_all_at(bytes, offset))
 }
 
 /// Brings the bytes of a file to the disk.
 pub(crate) fn sync_data(site: Site, file: &File, path: &Path) -> io::Result<()> {
-    step(site, Target::Path(path), || file.sync_data())
+    step(site, path, || file.sync_data())
 }
 
 /// Brings the bytes of a file to the disk, and what the file system says of it.
 pub(crate) fn sync_file(site: Site, file: &File, path: &Path) -> io::Result<()> {
-    step(site, Target::Path(path), || file.sync_all())
+    step(site, path, || file.sync_all())
 }
 
 /// Brings the entries of a folder to the disk: the names of what is in it.
 pub(crate) fn sync_folder(site: Site, path: &Path) -> io::Result<()> {
-    step(site, Target::Path(path), || File::open(path)?.sync_all())
+    step(site, path, || File::open(path)?.sync_all())
 }
 
 /// Gives a file or a folder another name.
 pub(crate) fn rename(site: Site, from: &Path, to: &Path) -> io::Result<()> {
-    step(site, Target::Move(from, to), || fs::rename(from, to))
+    step(site, to, || fs::rename(from, to))
 }
 
 /// Removes a file.
 pub(crate) fn remove_file(site: Site, path: &Path) -> io::Result<()> {
-    step(site, Target::Path(path), || fs::remove_file(path))
+    step(site, path, || fs::remove_file(path))
 }
 
 /// Removes a folder if it is empty.
 pub(crate) fn remove_folder(site: Site, path: &Path) -> io::Result<()> {
-    step(site, Target::Path(path), || fs::remove_dir(path))
+    step(site, path, || fs::remove_dir(path))
 }
 
 /// Removes a folder with all that is in it.
 pub(crate) fn remove_tree(site: Site, path: &Path) -> io::Result<()> {
-    step(site, Target::Path(path), || fs::remove_dir_all(path))
+    step(site, path, || fs::remove_dir_all(path))
 }
 
 /// Commits a transaction of the database at this path.
@@ -64,7 +62,7 @@ pub(crate) fn commit<E: From<io::Error>>(
     path: &Path,
     commit: impl FnOnce() -> Result<(), E>,
 ) -> Result<(), E> {
-    step(site, Target::Path(path), commit)
+    step(site, path, commit)
 }
 
 /// Makes a folder and those above it, and brings their entries to the disk. One that is there is left as it is.
@@ -108,7 +106,7 @@ impl Write for Writer<'_> {
 
     fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
         let mut file = self.file;
-        step(self.site, Target::Path(self.path), || file.write_all(bytes))
+        step(self.site, self.path, || file.write_all(bytes))
     }
 
     fn flush(&mut self) -> io::Result<()> {

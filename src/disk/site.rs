@@ -57,8 +57,6 @@ sites! {
     FolderPartsSync = "folder.parts.sync", SyncFolder;
     /// The models of version 0.1 get out of the way.
     AsideRename = "folder.aside.rename", Rename;
-    /// The entries of a folder whose models were put aside.
-    AsideSync = "folder.aside.sync", SyncFolder;
 
     /// The payload of a report.
     ReportWrite = "report.write", Write;
@@ -119,8 +117,6 @@ sites! {
     OldModelJobRemove = "model.old.job.remove", Remove;
     /// At the start: what a crash left between two renames.
     OldVersionRename = "model.old.version.rename", Rename;
-    /// At the start: the entries of the folder of such a version.
-    OldVersionSync = "model.old.version.sync", SyncFolder;
 
     /// A part of a job's log that memory does not hold.
     LogWrite = "log.write", Write;
@@ -159,8 +155,6 @@ sites! {
     WorkerSync = "worker.sync", SyncFile;
     /// A whole file of a worker's state gets its name.
     WorkerRename = "worker.rename", Rename;
-    /// The entries of a worker's folder with its version.
-    WorkerVersionSync = "worker.version.sync", SyncFolder;
     /// The entries of a worker's folder with its registration.
     WorkerRegistrationSync = "worker.registration.sync", SyncFolder;
     /// The entries of a client's folder.
@@ -185,6 +179,8 @@ sites! {
 
     /// A file of a dataset.
     DatasetSync = "dataset.sync", SyncFile;
+    /// The entries of the folder of a dataset.
+    DatasetFolderSync = "dataset.folder.sync", SyncFolder;
     /// A whole dataset gets its name.
     DatasetRename = "dataset.rename", Rename;
     /// What a download leaves, or has left.

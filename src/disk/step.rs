@@ -1,34 +1,34 @@
 //! One step: in a usual build the call of the operating system, in tests with what they ask for around it.
 
-use std::io;
+use std::{io, path::Path};
 
-use super::{Site, target::Target};
+use super::Site;
 
-/// Does a step.
+/// Does a step that is about this path; of a rename, the new name.
 #[cfg(not(any(test, feature = "testing")))]
 #[inline(always)]
 pub(super) fn step<E: From<io::Error>>(
     _site: Site,
-    _target: Target<'_>,
+    _path: &Path,
     act: impl FnOnce() -> Result<(), E>,
 ) -> Result<(), E> {
     act()
 }
 
-/// Does a step, unless a test wants something else.
+/// Does a step that is about this path, unless a test wants something else.
 #[cfg(any(test, feature = "testing"))]
 pub(super) fn step<E: From<io::Error>>(
     site: Site,
-    target: Target<'_>,
+    path: &Path,
     act: impl FnOnce() -> Result<(), E>,
 ) -> Result<(), E> {
     #[cfg(feature = "testing")]
     super::kill::before(site);
     #[cfg(test)]
-    let done = super::testing::around(site, target, act);
+    let done = super::testing::around(site, path, act);
     #[cfg(not(test))]
     let done = {
-        let _ = target;
+        let _ = path;
         act()
     };
     #[cfg(feature = "testing")]

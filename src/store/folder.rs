@@ -30,6 +30,8 @@ const MODELS: &str = "models";
 const LOGS: &str = "logs";
 const JOB: &str = "job-";
 const LOCK: &str = "lock";
+/// The file of the time at which the coordinator was alive last.
+pub(super) const ALIVE: &str = "alive";
 
 /// A folder on a disk, which no other coordinator has for as long as this value or a store over it lives.
 #[derive(Debug)]
@@ -115,15 +117,21 @@ impl DataFolder {
     /// [`StoreError::Io`].
     pub fn put_aside_unjournaled(&self) -> Result<Option<PathBuf>, StoreError> {
         let models = self.models();
-        if self.path.join("journal.db").exists() || job_folders(&models)?.is_empty() {
+        let has_journal = self.path.join("journal.db").exists() || self.had_journal();
+        if has_journal || job_folders(&models)?.is_empty() {
             return Ok(None);
         }
         let aside = self.path.join("models-of-0.1");
+        // Durable with the journal's own entry, which is in the same folder. A power failure before that only has this done again.
         disk::rename(Site::AsideRename, &models, &aside)
             .and_then(|()| fs::create_dir(&models))
-            .and_then(|()| disk::sync_folder(Site::AsideSync, &self.path))
             .map_err(|error| failed(&aside, error))?;
         Ok(Some(aside))
+    }
+
+    /// Whether there was a journal here: this file is made right after it, and only then.
+    pub(super) fn had_journal(&self) -> bool {
+        self.path.join(ALIVE).exists()
     }
 
     /// Its path.

@@ -167,3 +167,51 @@ fn sync_tree(path: &Path) -> io::Result<()> {
     }
     disk::sync_folder(Site::ImportTreeSync, path)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{coordinator::state_dir::check, disk::testing::Scenario};
+
+    /// Copies a folder with all that is in it.
+    fn copy(from: &Path, to: &Path) {
+        for entry in fs::read_dir(from).unwrap() {
+            let path = entry.unwrap().path();
+            let place = to.join(path.file_name().unwrap());
+            if path.is_dir() {
+                fs::create_dir(&place).unwrap();
+                copy(&path, &place);
+            } else {
+                fs::copy(&path, &place).unwrap();
+            }
+        }
+    }
+
+    fn is_whole(state: &Path) -> Result<(), String> {
+        let report = check(state).map_err(|error| error.to_string())?;
+        if report.problems.is_empty() {
+            Ok(())
+        } else {
+            Err(format!("{:?}", report.problems))
+        }
+    }
+
+    #[test]
+    fn an_imported_state_survives_a_power_failure_and_is_whole_or_none() {
+        let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/state-1");
+        Scenario::Import.check(|root, power| {
+            power.promise("a state is whole", |root| {
+                let state = root.join("state");
+                if state.join(JOURNAL).exists() {
+                    is_whole(&state)
+                } else {
+                    Ok(())
+                }
+            });
+            let import = StateImport::begin(root.join("state")).unwrap();
+            copy(&fixture, import.staging());
+            import.finish().unwrap();
+            power.promise("the state is there", |root| is_whole(&root.join("state")));
+        });
+    }
+}

@@ -10,7 +10,7 @@ use std::{
     },
 };
 
-use super::{Observer, Step, watch};
+use super::{Observer, Scenario, Step, power::sync_sites, watch};
 use crate::disk::{Operation, Site, remove_file, rename, sync_folder, write_at};
 
 /// Fails renames, leaves removals out, and counts what was done.
@@ -33,6 +33,21 @@ impl Observer for Picky {
 fn names_of_sites_are_unique() {
     let names: BTreeSet<_> = Site::ALL.iter().map(|site| site.name()).collect();
     assert_eq!(names.len(), Site::ALL.len());
+}
+
+/// Syncs that no promise needs, each with the reason.
+const NOT_PROMISED: &[(Site, &str)] = &[(
+    Site::ReportPartSync,
+    "the sync at the report's end has all of it: this one only spreads the work",
+)];
+
+#[test]
+fn each_sync_is_needed_by_a_scenario() {
+    let mut needed: BTreeSet<Site> = NOT_PROMISED.iter().map(|(site, _)| *site).collect();
+    for scenario in Scenario::ALL {
+        needed.extend(scenario.needs());
+    }
+    assert_eq!(needed, sync_sites());
 }
 
 #[test]

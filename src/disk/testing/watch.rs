@@ -6,7 +6,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use crate::disk::{Site, target::Target};
+use crate::disk::Site;
 
 /// A step below a watched folder.
 #[derive(Debug, Clone)]
@@ -68,12 +68,9 @@ impl Drop for Watch {
 /// Does a step, unless the observer of its folder wants something else.
 pub(in crate::disk) fn around<E: From<io::Error>>(
     site: Site,
-    target: Target<'_>,
+    path: &Path,
     act: impl FnOnce() -> Result<(), E>,
 ) -> Result<(), E> {
-    let path = match target {
-        Target::Path(path) | Target::Move(_, path) => path,
-    };
     let observer = {
         let watches = watches();
         let mut watched = watches.watched.iter();

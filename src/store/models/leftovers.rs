@@ -55,7 +55,7 @@ fn put_back(folder: &Path, name: &str) -> Result<(), StoreError> {
     if place.exists() {
         return Ok(());
     }
-    let renamed = disk::rename(Site::OldVersionRename, &folder.join(name), &place)
-        .and_then(|()| disk::sync_folder(Site::OldVersionSync, folder));
+    // Without a sync: if a power failure takes it back, the next start does it again.
+    let renamed = disk::rename(Site::OldVersionRename, &folder.join(name), &place);
     renamed.map_err(|error| failed(&place, error))
 }

@@ -15,7 +15,7 @@ use super::{
     names::folder_name,
 };
 use crate::{
-    disk::{self, Site},
+    disk::Site,
     ids::{ClientId, CoordinatorId, JobId},
 };
 
@@ -166,10 +166,9 @@ fn check_version(folder: &Path) -> Result<(), StateError> {
     let text = match fs::read_to_string(&path) {
         Ok(text) => text,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            // Its name is durable with all else that the folder gets: whatever state there is, its version is there, too.
             let written = write_bytes(&path, format!("{VERSION}\n").as_bytes());
-            return written
-                .and_then(|()| disk::sync_folder(Site::WorkerVersionSync, folder))
-                .map_err(|error| StateError::about(&path, error));
+            return written.map_err(|error| StateError::about(&path, error));
         }
         Err(error) => return Err(StateError::about(&path, error)),
     };
