@@ -80,7 +80,14 @@ pub(crate) fn make_folder(site: Site, path: &Path, builder: &DirBuilder) -> io::
         // Another process was quicker.
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
         Err(error) => Err(error),
-        Ok(()) => sync_folder(site, parent.unwrap_or(Path::new("."))),
+        Ok(()) => {
+            let synced = sync_folder(site, parent.unwrap_or(Path::new(".")));
+            if synced.is_err() {
+                // The next try would find it there, and take it for durable.
+                let _ = fs::remove_dir(path);
+            }
+            synced
+        }
     }
 }
 

@@ -1,12 +1,6 @@
 //! Each step on the disk fails once: a plain error or a pause, and then the same bytes.
 
-use std::{
-    collections::BTreeSet,
-    fs, io,
-    path::Path,
-    sync::{Arc, Mutex},
-    thread,
-};
+use std::{collections::BTreeSet, fs, path::Path, thread};
 
 use super::{
     places::{Places, on_a_runtime},
@@ -15,56 +9,10 @@ use super::{
 };
 use crate::disk::{
     Operation, Site,
-    testing::{Observer, Step, watch},
+    testing::{EIO, EROFS, Fault, watch},
 };
 
 const ROUNDS: u32 = 2;
-
-/// Fails the `nth` step at a site.
-struct Fault {
-    site: Option<Site>,
-    error: i32,
-    state: Mutex<FaultState>,
-}
-
-struct FaultState {
-    nth: usize,
-    visited: BTreeSet<Site>,
-}
-
-impl Fault {
-    fn new(site: Option<Site>, nth: usize, error: i32) -> Arc<Self> {
-        let visited = BTreeSet::new();
-        Arc::new(Self {
-            site,
-            error,
-            state: Mutex::new(FaultState { nth, visited }),
-        })
-    }
-
-    fn has_failed(&self) -> bool {
-        self.state.lock().unwrap().nth == 0
-    }
-}
-
-impl Observer for Fault {
-    fn step(&self, step: &Step, act: &mut dyn FnMut() -> io::Result<()>) -> io::Result<()> {
-        let mut state = self.state.lock().unwrap();
-        state.visited.insert(step.site);
-        if self.site == Some(step.site) && state.nth > 0 {
-            state.nth -= 1;
-            if state.nth == 0 {
-                return Err(io::Error::from_raw_os_error(self.error));
-            }
-        }
-        drop(state);
-        act()
-    }
-}
-
-/// What the operating system says of a bad sector, and of a disk that can't be written to.
-const EIO: i32 = 5;
-const EROFS: i32 = 30;
 
 /// A start that is tried again after an error, which names the folder.
 fn opened(root: &Path, fault: &Fault) -> Places {
@@ -190,7 +138,7 @@ fn run_with(site: Option<Site>, nth: usize, error: i32) -> (Vec<f32>, BTreeSet<S
         site.is_none() || fault.has_failed(),
         "{site:?} was not visited"
     );
-    let visited = fault.state.lock().unwrap().visited.clone();
+    let visited = fault.visited();
     (model, visited)
 }
 

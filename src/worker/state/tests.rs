@@ -1,10 +1,13 @@
-//! Power failures: what a worker kept is there, and what is there is whole.
+//! Power failures and errors of the disk: what a worker kept is there, and what is there is whole.
 
 use std::{collections::BTreeMap, path::Path};
 
 use super::*;
 use crate::{
-    disk::testing::Scenario,
+    disk::{
+        Site,
+        testing::{EIO, Fault, Scenario, watch},
+    },
     ids::{ClientId, CoordinatorId, JobId, RoundId, WorkerId},
     parameters::{Layout, Parameters, Role},
     protocol::{Registered, Registration},
@@ -72,4 +75,34 @@ fn a_client_state_and_the_registration_survive() {
         power.withdraw("the states");
         client.clear().unwrap();
     });
+}
+
+#[test]
+fn an_error_of_the_disk_leaves_the_state_before_and_the_next_write_counts() {
+    for site in [
+        Site::WorkerAboveSync,
+        Site::WorkerWrite,
+        Site::WorkerSync,
+        Site::WorkerRename,
+        Site::ClientSync,
+    ] {
+        let root = tempfile::tempdir().unwrap();
+        let worker = folder(root.path()).unwrap();
+        let fault = Fault::new(Some(site), 1, EIO);
+        let _watch = watch(root.path(), fault.clone());
+        let client = worker.client(JobId(1), ClientId(0));
+        let error = client.write(None, RoundId(1), &kept(1.0)).unwrap_err();
+        assert!(fault.has_failed(), "{site:?}");
+        let (path, error) = (root.path().display().to_string(), error.to_string());
+        assert!(
+            error.contains(&path) && error.contains("os error 5"),
+            "{error}"
+        );
+        // All of it, if its name was in place already; or nothing.
+        let (committed, prepared) = client.read();
+        assert!(committed.is_none(), "{site:?}");
+        assert!(prepared.is_none() || prepared == Some((RoundId(1), kept(1.0))));
+        client.write(None, RoundId(1), &kept(1.0)).unwrap();
+        assert_eq!(client.read().1, Some((RoundId(1), kept(1.0))));
+    }
 }
