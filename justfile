@@ -88,6 +88,10 @@ other-version COMMIT:
     git worktree remove --force target/other-version
     FEDAVG_OTHER_VERSION="$PWD/target/other" cargo test --release --test processes versions -- --nocapture
 
+# Aborts a coordinator or a worker before and after each durable step, once each.
+kill-points:
+    cargo test --release --features testing --test chaos kill_points -- --nocapture
+
 # Four habits of this code, counted; `just style --places` says where each is.
 style *ARGS:
     scripts/style {{ ARGS }}

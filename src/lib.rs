@@ -37,6 +37,10 @@ pub mod cli;
 mod computing;
 pub mod coordinator;
 pub mod data;
+#[cfg(not(feature = "testing"))]
+mod disk;
+#[cfg(feature = "testing")]
+pub mod disk;
 pub mod ids;
 pub mod job;
 #[cfg(feature = "burn")]

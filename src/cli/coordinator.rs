@@ -102,7 +102,10 @@ impl StorageArgs {
             StoreError::InUse { path } => Failure::Usage(format!(
                 "{path} is in use by another coordinator: stop that one, or choose another --state-dir"
             )),
-            error => Failure::because("can't keep reports and models", error),
+            error => Failure::because(
+                "can't keep reports and models: name a folder that can be written to with --state-dir",
+                error,
+            ),
         })
     }
 

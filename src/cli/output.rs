@@ -22,6 +22,7 @@ use super::{
     whole_file::WholeFile,
 };
 use crate::{
+    disk::{self, Site},
     parameters::{Parameters, safetensors},
     protocol::{LoggedEvent, RoundRecord},
     text::printable,
@@ -150,7 +151,7 @@ impl Results {
         if let Some(failure) = problem {
             if !folder.has_checkpoint.load(Ordering::Relaxed) {
                 // With --force, that of another run is there: it would stand for files that are not its own.
-                let _ = fs::remove_file(path("summary.json"));
+                let _ = disk::remove_file(Site::OutputRemove, &path("summary.json"));
                 put_in_place(written)?;
             }
             return Err(failure);

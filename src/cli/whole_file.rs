@@ -7,6 +7,7 @@ use std::{
 };
 
 use super::Failure;
+use crate::disk::{self, Site};
 
 /// The names of standard output.
 #[cfg(unix)]
@@ -111,14 +112,17 @@ impl WholeFile {
         let Some(temporary) = &self.temporary else {
             return Ok(());
         };
-        fs::rename(temporary, &self.path)
+        disk::rename(Site::OutputRename, temporary, &self.path)
     }
 
     /// Writes what is buffered, to the disk itself if there is one: what does not fit shows here.
     fn sync(&mut self) -> io::Result<()> {
         self.buffer()?.flush()?;
         match self.temporary {
-            Some(_) => self.buffer()?.get_ref().sync_all(),
+            Some(ref temporary) => {
+                let temporary = temporary.clone();
+                disk::sync_file(Site::OutputSync, self.buffer()?.get_ref(), &temporary)
+            }
             // A pipe or a terminal keeps nothing.
             None => Ok(()),
         }
@@ -147,7 +151,7 @@ impl Drop for WholeFile {
             && let Some(temporary) = &self.temporary
         {
             // Half a file is of no use. About one that can't be removed, nothing can be done here.
-            let _ = fs::remove_file(temporary);
+            let _ = disk::remove_file(Site::OutputRemove, temporary);
         }
     }
 }
@@ -163,6 +167,7 @@ fn cannot_write(path: &Path, error: io::Error) -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::disk::testing::Scenario;
 
     fn write(path: &Path, text: &str) {
         let file = WholeFile::written(path, |file| file.write_all(text.as_bytes()));
@@ -177,6 +182,20 @@ mod tests {
         write(&file, "2");
         assert_eq!(fs::read_to_string(&file).unwrap(), "2");
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_file_is_whole_after_a_power_failure_or_not_there() {
+        Scenario::Output.check(|root, power| {
+            power.promise("it is whole", |root| {
+                match fs::read_to_string(root.join("file")) {
+                    Ok(text) if text != "1" && text != "2" => Err(format!("it has {text:?}")),
+                    _ => Ok(()),
+                }
+            });
+            write(&root.join("file"), "1");
+            write(&root.join("file"), "2");
+        });
     }
 
     #[cfg(unix)]

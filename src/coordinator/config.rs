@@ -16,8 +16,26 @@ pub struct CoordinatorConfig {
     pub uploads: UploadLimits,
     /// Of jobs.
     pub jobs: JobLimits,
+    /// Of the journal.
+    pub journal: JournalLimits,
     /// Threads for the fold; 0: as many as there are cores.
     pub fold_threads: usize,
+}
+
+/// What waits for the journal's disk. Each has a default.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct JournalLimits {
+    /// The most batches that wait. While there are more, requests that would add to them are refused and may be sent again: a disk
+    /// that stalls must not fill the memory.
+    pub backlog: u64,
+}
+
+impl Default for JournalLimits {
+    fn default() -> Self {
+        // A batch is some hundred bytes, and a disk that works writes hundreds at once: this many are seconds of it.
+        Self { backlog: 20_000 }
+    }
 }
 
 /// How workers are kept in touch with, and how many and what is kept of them. Each has a default.

@@ -36,6 +36,19 @@ impl Handler for Coordinator {
     }
 }
 
+/// Whether the answer to it has something written down. Not signs of life, and not a worker that leaves: to refuse these would only
+/// have more to write.
+fn adds_to_the_journal(request: &Request) -> bool {
+    matches!(
+        request,
+        Request::Register { .. }
+            | Request::Poll { .. }
+            | Request::Report { .. }
+            | Request::TaskFailed { .. }
+            | Request::Evaluation { .. }
+    )
+}
+
 impl Coordinator {
     /// The logs of events that a request may add to: of the job that it names, or of those that run.
     fn logs_of(&self, request: &Request) -> Vec<WindowedLog<LoggedEvent>> {
@@ -61,6 +74,11 @@ impl Coordinator {
         // Workers can't add to a log faster than it is written to its file.
         for log in self.logs_of(&request) {
             log.room().await;
+        }
+        if adds_to_the_journal(&request)
+            && let Err(refusal) = self.check_backlog()
+        {
+            return Response::Refused(refusal);
         }
         // An idle poll tells nothing, and a task waits by itself for what it rests on.
         let is_poll = matches!(request, Request::Poll { .. });

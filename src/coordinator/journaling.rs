@@ -104,6 +104,20 @@ impl Coordinator {
         self.once_durable(state, announce);
     }
 
+    /// Refuses what would add to the journal while too much waits for its disk.
+    pub(super) fn check_backlog(&self) -> Result<(), Refusal> {
+        let most = self.0.config.journal.backlog;
+        match &self.0.journal {
+            Some(journal) if journal.backlog() > most => {
+                let detail = format!(
+                    "more than {most} changes wait for the coordinator's disk, which does not keep up: try again later"
+                );
+                Err(Refusal::new(RefusalKind::Busy, detail))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Waits until all that was appended before is durable.
     pub(super) async fn settled(&self) -> Result<(), Refusal> {
         let appended = self.state().appended.clone();

@@ -52,7 +52,9 @@ mod upload;
 mod work;
 
 pub use builder::CoordinatorBuilder;
-pub use config::{CoordinatorConfig, JobLimits, RegistrationLimits, UploadLimits, WorkerLimits};
+pub use config::{
+    CoordinatorConfig, JobLimits, JournalLimits, RegistrationLimits, UploadLimits, WorkerLimits,
+};
 pub use executor::Threads;
 pub use handle::Coordinator;
 pub(crate) use handle::{StrategyFactory, strategy_factory};

@@ -37,7 +37,7 @@ impl Operator for Coordinator {
         initial: Option<Arc<Parameters>>,
     ) -> Answer<'a, JobSummary> {
         Box::pin(async move {
-            self.admit(caller)?;
+            self.admit_change(caller)?;
             let coordinator = self.clone();
             // Drawing and keeping the initial model can take seconds, and factories are an embedder's own code, which may panic.
             let submitted = self.0.computing.spawn(&self.0.runtime, move || {
@@ -89,17 +89,17 @@ impl Operator for Coordinator {
     }
 
     fn cancel<'a>(&'a self, caller: &'a Caller, job: JobId) -> Answer<'a, JobSummary> {
-        let cancelled = self.admit(caller).and_then(|()| self.end(job));
+        let cancelled = self.admit_change(caller).and_then(|()| self.end(job));
         self.settle(cancelled)
     }
 
     fn pause<'a>(&'a self, caller: &'a Caller, job: JobId, paused: bool) -> Answer<'a, JobSummary> {
-        let asked = self.admit(caller);
+        let asked = self.admit_change(caller);
         self.settle(asked.and_then(|()| self.set_paused(job, paused)))
     }
 
     fn delete<'a>(&'a self, caller: &'a Caller, job: JobId) -> Answer<'a, JobSummary> {
-        let asked = self.admit(caller);
+        let asked = self.admit_change(caller);
         self.settle(asked.and_then(|()| self.forget(job)))
     }
 
@@ -176,6 +176,12 @@ impl Coordinator {
                 "this coordinator has no join token, and so answers its own machine alone; give it one",
             )),
         }
+    }
+
+    /// Whether this caller may have something written down now.
+    fn admit_change(&self, caller: &Caller) -> Result<(), Refusal> {
+        self.admit(caller)?;
+        self.check_backlog()
     }
 
     /// Where a job's history is.

@@ -22,7 +22,7 @@ use crate::{
     round::{Event, RoundMachine, WorkerRecord, WorkerState},
     store::{
         Journal,
-        journal::{Batch, JournalError, Stream, fact},
+        journal::{Batch, JournalError, Stream, WHAT_TO_DO, fact},
     },
     words::plural,
 };
@@ -35,7 +35,7 @@ pub enum RecoveryError {
     #[error(transparent)]
     Journal(#[from] JournalError),
     /// What the journal has is not what a coordinator writes.
-    #[error("the journal is damaged: {0}")]
+    #[error("the journal is damaged: {0}; {advice}", advice = WHAT_TO_DO)]
     Damaged(String),
 }
 

@@ -4,15 +4,25 @@
 mod acting;
 mod basis;
 mod capacity;
+#[cfg(feature = "sqlite")]
+mod damage;
 mod data;
+#[cfg(feature = "sqlite")]
+mod faults;
 mod history;
 mod jobs;
 mod operators;
 mod panics;
 mod payloads;
+#[cfg(feature = "sqlite")]
+mod places;
+#[cfg(feature = "sqlite")]
+mod power;
 mod records;
 mod recovery;
 mod reports;
+#[cfg(feature = "sqlite")]
+mod stalls;
 mod storage;
 mod together;
 mod unlike;

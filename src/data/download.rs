@@ -25,6 +25,7 @@ use super::{
     cifar10::{FOLDER, verify},
     image_set::hex,
 };
+use crate::disk::{self, Site};
 
 /// The folder that a download is put together in, inside the folder of datasets.
 const WORK_FOLDER: &str = ".cifar-10-download";
@@ -57,9 +58,16 @@ pub fn cifar10(
     let unpacked = work.path.join("unpacked");
     archive::unpack(&archive, &download.origin, &unpacked)?;
     check(&unpacked)?;
-    // Both are in `data_dir`, and so on one file system: the rename is one step.
-    fs::rename(&unpacked, &target).map_err(file_error("write", &target))?;
+    put_in_place(&unpacked, &target)?;
     Ok(target)
+}
+
+/// Gives a whole dataset its name. Both paths are in one folder, and so on one file system: the rename is one step.
+fn put_in_place(unpacked: &Path, target: &Path) -> Result<(), DownloadError> {
+    // Before the rename: after a power failure, what has the name must have all of its files.
+    disk::sync_folder(Site::DatasetFolderSync, unpacked)
+        .and_then(|()| disk::rename(Site::DatasetRename, unpacked, target))
+        .map_err(file_error("write", target))
 }
 
 fn check(folder: &Path) -> Result<(), DownloadError> {
@@ -94,8 +102,8 @@ impl WorkFolder {
             return Err(busy());
         }
         // What a download that was killed left behind.
-        let _ = fs::remove_file(path.join("archive.tar.gz"));
-        let _ = fs::remove_dir_all(path.join("unpacked"));
+        let _ = disk::remove_file(Site::DatasetRemove, &path.join("archive.tar.gz"));
+        let _ = disk::remove_tree(Site::DatasetRemove, &path.join("unpacked"));
         Ok(Self { path, _lock: lock })
     }
 }
@@ -110,7 +118,7 @@ fn is_at(file: &File, path: &Path) -> bool {
 
 impl Drop for WorkFolder {
     fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.path);
+        let _ = disk::remove_tree(Site::DatasetRemove, &self.path);
     }
 }
 

@@ -10,21 +10,28 @@
 #[cfg(test)]
 use std::sync::{Mutex, PoisonError};
 use std::{
-    fs::{self, File, TryLockError},
+    fs::{self, DirBuilder, File, TryLockError},
     io,
-    os::unix::fs::FileExt,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
 use super::StoreError;
-use crate::{Cause, ids::JobId, parameters::BlockError, report::SpoolError};
+use crate::{
+    Cause,
+    disk::{self, Site},
+    ids::JobId,
+    parameters::BlockError,
+    report::SpoolError,
+};
 
 const SPOOL: &str = "spool";
 const MODELS: &str = "models";
 const LOGS: &str = "logs";
 const JOB: &str = "job-";
 const LOCK: &str = "lock";
+/// The file of the time at which the coordinator was alive last.
+pub(super) const ALIVE: &str = "alive";
 
 /// A folder on a disk, which no other coordinator has for as long as this value or a store over it lives.
 #[derive(Debug)]
@@ -45,14 +52,15 @@ impl DataFolder {
     /// [`StoreError::InUse`] if another coordinator has it, [`StoreError::Io`] if the operating system refuses.
     pub fn open(path: impl AsRef<Path>) -> Result<Arc<Self>, StoreError> {
         let path = path.as_ref();
-        fs::create_dir_all(path).map_err(|error| failed(path, error))?;
+        disk::make_folder(Site::FolderAboveSync, path, &DirBuilder::new())
+            .map_err(|error| failed(path, error))?;
         let lock = lock(path)?;
         for part in [SPOOL, MODELS, LOGS] {
             let part = path.join(part);
             fs::create_dir_all(&part).map_err(|error| failed(&part, error))?;
         }
         // The parts must be there after a power failure, or files in them could not be found.
-        sync_folder(path).map_err(|error| failed(path, error))?;
+        disk::sync_folder(Site::FolderPartsSync, path).map_err(|error| failed(path, error))?;
         Ok(Arc::new(Self {
             path: path.to_path_buf(),
             _lock: Some(lock),
@@ -109,15 +117,21 @@ impl DataFolder {
     /// [`StoreError::Io`].
     pub fn put_aside_unjournaled(&self) -> Result<Option<PathBuf>, StoreError> {
         let models = self.models();
-        if self.path.join("journal.db").exists() || job_folders(&models)?.is_empty() {
+        let has_journal = self.path.join("journal.db").exists() || self.had_journal();
+        if has_journal || job_folders(&models)?.is_empty() {
             return Ok(None);
         }
         let aside = self.path.join("models-of-0.1");
-        fs::rename(&models, &aside)
+        // Durable with the journal's own entry, which is in the same folder. A power failure before that only has this done again.
+        disk::rename(Site::AsideRename, &models, &aside)
             .and_then(|()| fs::create_dir(&models))
-            .and_then(|()| sync_folder(&self.path))
             .map_err(|error| failed(&aside, error))?;
         Ok(Some(aside))
+    }
+
+    /// Whether there was a journal here: this file is made right after it, and only then.
+    pub(super) fn had_journal(&self) -> bool {
+        self.path.join(ALIVE).exists()
     }
 
     /// Its path.
@@ -138,13 +152,19 @@ impl DataFolder {
     }
 
     /// Writes all of `bytes` at a place of a file of this folder.
-    pub(super) fn write_at(&self, file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
+    pub(super) fn write_at(
+        &self,
+        site: Site,
+        (file, path): (&File, &Path),
+        bytes: &[u8],
+        offset: u64,
+    ) -> io::Result<()> {
         #[cfg(test)]
         if let Some(room) = &mut *self.room.lock().unwrap_or_else(PoisonError::into_inner) {
             let left = room.checked_sub(bytes.len() as u64);
             *room = left.ok_or(io::ErrorKind::StorageFull)?;
         }
-        file.write_all_at(bytes, offset)
+        disk::write_at(site, file, path, bytes, offset)
     }
 }
 
@@ -198,11 +218,6 @@ pub(super) fn names_in(folder: &Path) -> Result<Vec<String>, StoreError> {
     }
     names.sort_unstable();
     Ok(names)
-}
-
-/// Makes a folder's entries durable.
-pub(super) fn sync_folder(path: &Path) -> io::Result<()> {
-    File::open(path)?.sync_all()
 }
 
 /// Makes something in a folder, which is made too. Empty folders are removed by others at any time, so that it may take

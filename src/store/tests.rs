@@ -5,6 +5,8 @@ mod folder;
 mod journal;
 mod log;
 mod models;
+#[cfg(feature = "sqlite")]
+mod power;
 mod reopened;
 mod spool;
 

@@ -46,10 +46,11 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("text", &[]),
     ("computing", &[]),
     ("plain", &[]),
-    ("data", &["panics"]),
+    ("disk", &[]),
+    ("data", &["disk", "panics"]),
     ("backend", &["panics", "protocol"]),
     ("model", &["ids", "panics", "parameters", "rng"]),
-    ("store", &["ids", "parameters", "report"]),
+    ("store", &["disk", "ids", "parameters", "report"]),
     ("telemetry", &["ids", "protocol", "report", "round"]),
     (
         "transport",
@@ -70,6 +71,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "backend",
             "computing",
             "data",
+            "disk",
             "ids",
             "job",
             "model",
@@ -87,6 +89,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         &[
             "cause",
             "computing",
+            "disk",
             "ids",
             "job",
             "panics",
@@ -160,6 +163,28 @@ const IMPURE: &[&str] = &[
     "getrandom",
     "thread_rng",
     "rand::rng(",
+];
+
+/// How a file becomes durable or goes away. `crate::disk` alone calls these, so that tests see each step.
+const DURABLE: &[&str] = &[
+    "sync_all(",
+    "sync_data(",
+    "fs::rename(",
+    "fs::remove_",
+    "write_all_at(",
+    "fs::write(",
+];
+
+/// Files that call them all the same, each with the reason.
+const DURABLE_ELSEWHERE: &[(&str, &str)] = &[
+    (
+        "store/log/spill.rs",
+        "the file without a name of a log, which ends with the process",
+    ),
+    (
+        "coordinator/state_dir/copy.rs",
+        "a file of an export, whose folder ends with the process",
+    ),
 ];
 
 /// The code of each module's files, tests and comments left out. Without the binaries and what they share.
@@ -361,6 +386,38 @@ fn the_wall_clock_is_read_once_at_a_start_and_else_only_shown() {
         .map(|(path, _)| path.display().to_string())
         .collect();
     assert_eq!(found, readers.map(str::to_string).into());
+}
+
+#[test]
+fn durable_steps_go_through_the_disk_module() {
+    let mut wrong = Vec::new();
+    let mut excused = BTreeSet::new();
+    for (path, code) in sources() {
+        let path = path.display().to_string();
+        if path.starts_with("disk/") {
+            continue;
+        }
+        for word in DURABLE {
+            // `disk::sync_data(` is the module's own.
+            let calls = code.matches(word).count();
+            let routed = code.matches(&format!("disk::{word}")).count();
+            if calls == routed {
+                continue;
+            }
+            let excuse = DURABLE_ELSEWHERE.iter().find(|(file, _)| *file == path);
+            match excuse {
+                Some((file, _)) => drop(excused.insert(*file)),
+                None => wrong.push(format!("{path} calls {word}")),
+            }
+        }
+    }
+    assert!(
+        wrong.is_empty(),
+        "not by crate::disk:\n{}",
+        wrong.join("\n")
+    );
+    let listed: BTreeSet<_> = DURABLE_ELSEWHERE.iter().map(|(file, _)| *file).collect();
+    assert_eq!(excused, listed, "the list names files that need no excuse");
 }
 
 #[test]

@@ -4,6 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
     path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use fedavg::{
@@ -28,7 +29,8 @@ pub fn seen(watch: Process) -> Vec<LoggedEvent> {
     events(&out)
 }
 
-fn events(lines: &str) -> Vec<LoggedEvent> {
+/// The entries of a log, a line for each.
+pub fn events(lines: &str) -> Vec<LoggedEvent> {
     let lines = lines.lines();
     lines
         .map(|line| serde_json::from_str(line).unwrap())
@@ -50,26 +52,51 @@ pub fn results(site: &Site, job: JobId, plan: &JobPlan, seen: &[LoggedEvent]) {
     folded_once(&log, plan);
     acknowledged(site, job, &log);
 
-    let undisturbed = site.folder.join(format!("undisturbed-{job}"));
+    let undisturbed = undisturbed(plan);
+    assert_eq!(
+        records(&read("rounds.jsonl")),
+        undisturbed.records,
+        "job {job}: other records"
+    );
+    let log = canonical(&without_broken_uploads(log));
+    let expected = canonical(&undisturbed.events);
+    assert!(log == expected, "job {job}: other events");
+    assert!(
+        model(&place) == undisturbed.model,
+        "job {job}: another model"
+    );
+}
+
+/// What a job comes to if nothing disturbs it.
+struct Undisturbed {
+    records: Vec<RoundRecord>,
+    events: Vec<LoggedEvent>,
+    model: Vec<u8>,
+}
+
+/// Simulates a plan, once for all runs that have it.
+fn undisturbed(plan: &JobPlan) -> Arc<Undisturbed> {
+    static KNOWN: Mutex<BTreeMap<String, Arc<Undisturbed>>> = Mutex::new(BTreeMap::new());
+    let known = || KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(undisturbed) = known().get(&plan.flags) {
+        return undisturbed.clone();
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let place = folder.path().join("results");
     let simulated = fedavg(&format!(
         "simulate {} --output {}",
         plan.flags,
-        undisturbed.display()
+        place.display()
     ));
     assert_eq!(simulated.code, Some(0), "{simulated:#?}");
-    let read_undisturbed = |name: &str| fs::read_to_string(undisturbed.join(name)).unwrap();
-    assert_eq!(
-        records(&read("rounds.jsonl")),
-        records(&read_undisturbed("rounds.jsonl")),
-        "job {job}: other records"
-    );
-    let expected = canonical(&events(&read_undisturbed("events.jsonl")));
-    let log = without_broken_uploads(log);
-    assert!(canonical(&log) == expected, "job {job}: other events");
-    assert!(
-        model(&place) == model(&undisturbed),
-        "job {job}: another model"
-    );
+    let read = |name: &str| fs::read_to_string(place.join(name)).unwrap();
+    let undisturbed = Arc::new(Undisturbed {
+        records: records(&read("rounds.jsonl")),
+        events: events(&read("events.jsonl")),
+        model: model(&place),
+    });
+    known().insert(plan.flags.clone(), undisturbed.clone());
+    undisturbed
 }
 
 /// The records of rounds without what depends on time and on who trained.

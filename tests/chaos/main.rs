@@ -1,6 +1,8 @@
 //! Coordinators and workers that are killed at any moment and started again: nothing is lost, nothing counts twice, and the
 //! model is the one of an undisturbed run.
 //!
+//! With feature `testing`, `kill_points` has processes abort before and after each durable step.
+//!
 //! One seed draws everything: the jobs, the workers, and what is killed when. `just chaos` makes a thousand kills and more; a
 //! test run makes a few. The instant of a kill is the only thing here that is a wait for time.
 //!
@@ -17,6 +19,8 @@ mod binaries;
 mod checks;
 mod draw;
 mod end_of_workers;
+#[cfg(feature = "testing")]
+mod kill_points;
 mod kills;
 mod links;
 mod phase;
@@ -27,4 +31,8 @@ mod process;
 #[path = "../shared/proxy.rs"]
 mod proxy;
 mod restarts;
+#[cfg_attr(
+    not(feature = "testing"),
+    allow(dead_code, reason = "the kill points use more of it")
+)]
 mod site;

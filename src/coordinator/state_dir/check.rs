@@ -40,7 +40,9 @@ pub(super) fn check_folder(folder: &Arc<DataFolder>) -> Result<StateReport, Stat
         Err(newer @ JournalError::Newer { .. }) => return Err(newer.into()),
         Err(error) => {
             let problem = match error {
-                JournalError::Storage { problem, .. } => problem.to_string(),
+                JournalError::Storage { problem, .. } | JournalError::Damaged { problem, .. } => {
+                    problem.to_string()
+                }
                 other => other.to_string(),
             };
             let problem = StateProblem::new(JOURNAL, problem, NO_START);

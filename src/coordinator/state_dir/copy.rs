@@ -16,7 +16,10 @@ use super::{
     error::{StateDirError, failed},
     report::StateReport,
 };
-use crate::store::{DataFolder, ReadJournal, at_rest};
+use crate::{
+    disk::{self, Site},
+    store::{DataFolder, ReadJournal, at_rest},
+};
 
 /// How the folder of a copy is named, in the folder that is copied.
 const PREFIX: &str = "export-";
@@ -70,7 +73,7 @@ impl StateCopy {
             }
             std::thread::sleep(PAUSE);
             for part in ["models", "spool"] {
-                let _ = fs::remove_dir_all(folder.path().join(part));
+                let _ = disk::remove_tree(Site::ExportRemove, &folder.path().join(part));
             }
         };
         files.sort_unstable();
@@ -133,7 +136,7 @@ fn copy(from: &Arc<DataFolder>, to: &Arc<DataFolder>) -> Result<Copied, StateDir
     }
     // Now that nothing of this moment can vanish any more.
     let database = to.path().join(JOURNAL);
-    match fs::remove_file(&database) {
+    match disk::remove_file(Site::ExportRemove, &database) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             return Err(failed(&database, error));
         }
@@ -183,7 +186,7 @@ fn remove_old(path: &Path) -> Result<(), StateDirError> {
             && let Ok(lock) = File::options().write(true).open(entry.path().join("lock"))
             && lock.try_lock().is_ok()
         {
-            let _ = fs::remove_dir_all(entry.path());
+            let _ = disk::remove_tree(Site::ExportRemove, &entry.path());
         }
     }
     Ok(())

@@ -17,6 +17,7 @@ use super::{
 };
 use crate::{
     coordinator::facts::{COORDINATOR, CoordinatorFact, json, parse},
+    disk::{self, Site},
     store::{
         DataFolder, Journal, SqliteJournal,
         journal::{Batch, JournalError, Stream, fact},
@@ -94,7 +95,8 @@ impl StateImport {
         sync_tree(&staging).map_err(|error| failed(&staging, error))?;
         // The journal last: without it the folder is none that a coordinator has ever had.
         for name in ["spool", "models", "alive", "journal.db-wal", JOURNAL] {
-            let moved = fs::rename(staging.join(name), self.path.join(name));
+            let (from, to) = (staging.join(name), self.path.join(name));
+            let moved = disk::rename(Site::ImportRename, &from, &to);
             match moved {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
                     return Err(failed(&self.path.join(name), error));
@@ -104,7 +106,8 @@ impl StateImport {
         }
         // From here on it stays.
         self.staging = None;
-        sync(&self.path).map_err(|error| failed(&self.path, error))?;
+        disk::sync_folder(Site::ImportFolderSync, &self.path)
+            .map_err(|error| failed(&self.path, error))?;
         Ok(report)
     }
 }
@@ -115,12 +118,13 @@ impl Drop for StateImport {
             return;
         }
         for part in ["spool", "models", "logs"] {
-            let _ = fs::remove_dir_all(self.path.join(part));
+            let _ = disk::remove_tree(Site::ImportRemove, &self.path.join(part));
         }
-        let _ = fs::remove_file(self.path.join("alive"));
-        let _ = fs::remove_file(self.path.join("lock"));
+        for file in ["alive", "lock"] {
+            let _ = disk::remove_file(Site::ImportRemove, &self.path.join(file));
+        }
         if self.is_made {
-            let _ = fs::remove_dir(&self.path);
+            let _ = disk::remove_folder(Site::ImportRemove, &self.path);
         }
     }
 }
@@ -157,12 +161,57 @@ fn sync_tree(path: &Path) -> io::Result<()> {
         if entry.file_type()?.is_dir() {
             sync_tree(&entry.path())?;
         } else {
-            sync(&entry.path())?;
+            let path = entry.path();
+            disk::sync_file(Site::ImportSync, &File::open(&path)?, &path)?;
         }
     }
-    sync(path)
+    disk::sync_folder(Site::ImportTreeSync, path)
 }
 
-fn sync(path: &Path) -> io::Result<()> {
-    File::open(path)?.sync_all()
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{coordinator::state_dir::check, disk::testing::Scenario};
+
+    /// Copies a folder with all that is in it.
+    fn copy(from: &Path, to: &Path) {
+        for entry in fs::read_dir(from).unwrap() {
+            let path = entry.unwrap().path();
+            let place = to.join(path.file_name().unwrap());
+            if path.is_dir() {
+                fs::create_dir(&place).unwrap();
+                copy(&path, &place);
+            } else {
+                fs::copy(&path, &place).unwrap();
+            }
+        }
+    }
+
+    fn is_whole(state: &Path) -> Result<(), String> {
+        let report = check(state).map_err(|error| error.to_string())?;
+        if report.problems.is_empty() {
+            Ok(())
+        } else {
+            Err(format!("{:?}", report.problems))
+        }
+    }
+
+    #[test]
+    fn an_imported_state_survives_a_power_failure_and_is_whole_or_none() {
+        let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/state-1");
+        Scenario::Import.check(|root, power| {
+            power.promise("a state is whole", |root| {
+                let state = root.join("state");
+                if state.join(JOURNAL).exists() {
+                    is_whole(&state)
+                } else {
+                    Ok(())
+                }
+            });
+            let import = StateImport::begin(root.join("state")).unwrap();
+            copy(&fixture, import.staging());
+            import.finish().unwrap();
+            power.promise("the state is there", |root| is_whole(&root.join("state")));
+        });
+    }
 }

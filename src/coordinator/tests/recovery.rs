@@ -91,7 +91,7 @@ impl Home {
 }
 
 /// As `kill -9`: nothing more is said, written or removed.
-async fn kill(lab: Lab) {
+pub(super) async fn kill(lab: Lab) {
     lab.coordinator
         .0
         .stopped
@@ -110,7 +110,7 @@ async fn submit(lab: &Lab) -> JobId {
 }
 
 /// Both workers do all they are asked for, until the job ends.
-async fn finish(lab: &Lab, workers: &[&Credentials], job: JobId) -> Vec<f32> {
+pub(super) async fn finish(lab: &Lab, workers: &[&Credentials], job: JobId) -> Vec<f32> {
     loop {
         for worker in workers {
             let request = Request::Poll {

@@ -11,7 +11,10 @@ use super::{
     error::{DownloadError, file_error},
     origin::Origin,
 };
-use crate::data::cifar10::{BATCH_BYTES, FOLDER, TEST_BATCH, TRAIN_BATCHES};
+use crate::{
+    data::cifar10::{BATCH_BYTES, FOLDER, TEST_BATCH, TRAIN_BATCHES},
+    disk::{self, Site},
+};
 
 /// The names of the classes; part of the archive, though nothing here reads it.
 const CLASS_NAMES: &str = "batches.meta.txt";
@@ -49,7 +52,7 @@ pub(super) fn unpack(archive: &Path, origin: &Origin, to: &Path) -> Result<(), D
         // One byte more than a batch has shows the reader of the batch that it is too long.
         let mut entry = entry.take(BATCH_BYTES + 1);
         io::copy(&mut entry, &mut out).map_err(|error| damaged(origin, error.to_string()))?;
-        out.sync_all().map_err(file_error("write", &target))?;
+        disk::sync_file(Site::DatasetSync, &out, &target).map_err(file_error("write", &target))?;
     }
     for name in TRAIN_BATCHES.into_iter().chain([TEST_BATCH]) {
         if !to.join(name).is_file() {

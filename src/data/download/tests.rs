@@ -9,6 +9,7 @@ use sha2::{Digest, Sha256};
 use super::*;
 use crate::data::cifar10::{TEST_BATCH, TRAIN_BATCHES};
 use crate::data::open;
+use crate::disk::testing::Scenario;
 
 const RECORD: usize = 3073;
 
@@ -149,6 +150,36 @@ fn a_good_archive_becomes_a_dataset_over_http_and_from_a_file() {
         open("cifar10", other.path()).unwrap().fingerprint(),
         data.fingerprint()
     );
+}
+
+#[test]
+fn a_dataset_is_whole_after_a_power_failure_or_not_there() {
+    let mut names = TRAIN_BATCHES.to_vec();
+    names.push(TEST_BATCH);
+    let paths: Vec<_> = names
+        .iter()
+        .map(|name| format!("{FOLDER}/{name}"))
+        .collect();
+    let files: Vec<_> = paths.iter().map(|path| (&path[..], &b"some"[..])).collect();
+    let archive = archive(&files);
+    let outer = tempfile::tempdir().unwrap();
+    let file = outer.path().join("archive.tar.gz");
+    fs::write(&file, archive).unwrap();
+    Scenario::Dataset.check(|root, power| {
+        let names = names.clone();
+        power.promise("it is whole", move |root| {
+            let target = root.join("dataset");
+            let is_whole = |name| fs::read(target.join(name)).is_ok_and(|bytes| bytes == b"some");
+            if !target.exists() || names.iter().all(is_whole) {
+                Ok(())
+            } else {
+                Err("files are missing or empty".to_string())
+            }
+        });
+        let unpacked = root.join("unpacked");
+        archive::unpack(&file, &Origin::File(file.clone()), &unpacked).unwrap();
+        put_in_place(&unpacked, &root.join("dataset")).unwrap();
+    });
 }
 
 #[test]

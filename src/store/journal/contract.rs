@@ -29,6 +29,11 @@ pub trait Journal: Send + Sync {
     /// Forgets a stream with all that is in it.
     fn remove(&self, stream: Stream) -> Pending;
 
+    /// How many batches are appended and not durable yet: what a disk that stalls would let grow without a limit.
+    fn backlog(&self) -> u64 {
+        0
+    }
+
     /// The streams, each with its position.
     ///
     /// # Errors

@@ -4,6 +4,10 @@ use thiserror::Error;
 
 use crate::Cause;
 
+/// What to do about a journal that is of no use any more.
+pub(crate) const WHAT_TO_DO: &str = "\"fedavg-coordinator state check\" says more; put an export into another folder with \
+     \"fedavg-coordinator state import\", or move this folder away to begin anew";
+
 /// Why the journal can't be used.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
@@ -28,6 +32,24 @@ pub enum JournalError {
         found: i64,
         /// The newest form that this program knows.
         known: i64,
+    },
+    /// What is in it can't be read any more.
+    #[error("the journal {path} is damaged: {problem}; {advice}", advice = WHAT_TO_DO)]
+    Damaged {
+        /// Where it is.
+        path: String,
+        /// What is wrong with it.
+        #[source]
+        problem: Cause,
+    },
+    /// It is gone, and the rest of the folder is there.
+    #[error(
+        "the journal {path} is missing or empty, and a coordinator has used its folder: put the file back; or {advice}",
+        advice = WHAT_TO_DO
+    )]
+    Lost {
+        /// Where it was.
+        path: String,
     },
     /// Another process has written to it.
     #[error(

@@ -20,6 +20,7 @@ pub use batch::{Batch, Body, Entry, Fact, Position, Record, Stream};
 pub use contract::Journal;
 pub(crate) use contract::fact;
 pub use error::JournalError;
+pub(crate) use error::WHAT_TO_DO;
 pub use memory::MemoryJournal;
 pub use pending::Pending;
 pub use queue::Queue;

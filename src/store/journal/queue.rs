@@ -78,6 +78,12 @@ impl<T: Send + 'static> Queue<T> {
         Pending::new(number, self.written.subscribe(), self.clone())
     }
 
+    /// How many batches are not written yet.
+    pub fn backlog(&self) -> u64 {
+        let last = self.state().last;
+        last.saturating_sub(self.written.borrow().ticket)
+    }
+
     /// All that waits, with the last ticket of it, once somebody wants it or it has waited for a moment; none after
     /// the end.
     pub fn take(&self) -> Option<(Vec<T>, u64)> {

@@ -2,6 +2,7 @@
 
 mod connection;
 mod database;
+mod log_file;
 mod read_only;
 mod rows;
 mod writer;

@@ -4,6 +4,7 @@ use std::{io, sync::Arc};
 
 use super::spill::SpillFile;
 use crate::{
+    disk::{self, Site},
     ids::JobId,
     store::{
         StoreError,
@@ -39,7 +40,7 @@ impl LogFiles {
             return Ok(());
         };
         for (_, path) in job_folders(&folder.logs())? {
-            std::fs::remove_dir_all(&path).map_err(|error| failed(&path, error))?;
+            disk::remove_tree(Site::OldLogRemove, &path).map_err(|error| failed(&path, error))?;
         }
         Ok(())
     }

@@ -1,7 +1,7 @@
 //! The file of a log: JSON lines, written at the end and read from any place. It knows neither numbers nor windows.
 
 use std::{
-    fs::{self, File},
+    fs::File,
     io::{self, BufRead, BufReader, Read},
     os::unix::fs::FileExt,
     path::PathBuf,
@@ -10,7 +10,10 @@ use std::{
 
 use serde::{Serialize, de::DeserializeOwned};
 
-use crate::store::folder::DataFolder;
+use crate::{
+    disk::{self, Site},
+    store::folder::DataFolder,
+};
 
 /// Bytes that are read at once.
 const READ: usize = 64 << 10;
@@ -36,7 +39,9 @@ impl SpillFile {
     /// Writes these bytes at a place. After an error, nothing beyond that place counts.
     pub(super) fn write(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
         match &self.place {
-            Some((_, folder)) => folder.write_at(&self.file, bytes, offset),
+            Some((path, folder)) => {
+                folder.write_at(Site::LogWrite, (&self.file, path), bytes, offset)
+            }
             None => self.file.write_all_at(bytes, offset),
         }
     }
@@ -59,10 +64,10 @@ impl Drop for SpillFile {
     fn drop(&mut self) {
         if let Some((path, _)) = &self.place {
             // What can't be removed now is removed when a coordinator next opens the folder.
-            let _ = fs::remove_file(path);
+            let _ = disk::remove_file(Site::LogRemove, path);
             if let Some(parent) = path.parent() {
                 // Refused as long as the job's other log is in it.
-                let _ = fs::remove_dir(parent);
+                let _ = disk::remove_folder(Site::LogFolderRemove, parent);
             }
         }
     }

@@ -11,6 +11,7 @@ use std::{
 };
 
 use crate::{
+    disk::{self, Site},
     parameters::{BlockError, Digest, EncodedReader, Encoding, Form, PayloadSource, StoredBody},
     store::{
         PublishedFile, StoreError,
@@ -44,7 +45,10 @@ impl NewFile {
             // A name that is there is a defect: two writers would mix their bytes.
             .create_new(true)
             .open(&path)
-            .and_then(|file| folder.write_at(&file, &header, 0).map(|()| file));
+            .and_then(|file| {
+                folder.write_at(Site::ModelWrite, (&file, &path), &header, 0)?;
+                Ok(file)
+            });
         Ok(Self {
             file: created.map_err(|error| failed(&path, error))?,
             path,
@@ -78,7 +82,12 @@ impl NewFile {
             return Err(BlockError::Unwritable(detail.into()));
         }
         folder
-            .write_at(&self.file, bytes, self.header + offset)
+            .write_at(
+                Site::ModelWrite,
+                (&self.file, &self.path),
+                bytes,
+                self.header + offset,
+            )
             .map_err(|error| unwritable(&self.path, error))?;
         // By stretch: blocks come in any order, and the digest of the whole is joined from theirs at the end.
         self.written.insert(offset, (Digest::of(bytes), length));
@@ -118,7 +127,7 @@ impl NewFile {
             });
         }
         // Before the version has its name: after a power failure, a named version is whole.
-        let synced = self.file.sync_data();
+        let synced = disk::sync_data(Site::ModelSync, &self.file, &self.path);
         synced.map_err(|error| failed(&self.path, error))?;
         let mut digest = self.digest;
         // The map is in the order of the bytes, whatever order they were written in: so the digest is that of the

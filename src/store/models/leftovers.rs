@@ -1,12 +1,13 @@
 //! What an earlier process left in the folder of models: versions that nobody needs, and folders that were on their way.
 
-use std::{fs, path::Path};
+use std::path::Path;
 
 use crate::{
+    disk::{self, Site},
     ids::{JobId, ModelVersion},
     store::{
         DataFolder, StoreError,
-        folder::{failed, job_folders, names_in, sync_folder},
+        folder::{failed, job_folders, names_in},
     },
 };
 
@@ -31,12 +32,13 @@ pub(super) fn remove(
                 _ if !name.starts_with('v') => {}
                 _ => {
                     let path = path.join(&name);
-                    fs::remove_dir_all(&path).map_err(|error| failed(&path, error))?;
+                    disk::remove_tree(Site::OldVersionRemove, &path)
+                        .map_err(|error| failed(&path, error))?;
                 }
             }
         }
         // It stays if something is in it.
-        let _ = fs::remove_dir(&path);
+        let _ = disk::remove_folder(Site::OldModelJobRemove, &path);
     }
     Ok(())
 }
@@ -53,6 +55,7 @@ fn put_back(folder: &Path, name: &str) -> Result<(), StoreError> {
     if place.exists() {
         return Ok(());
     }
-    let renamed = fs::rename(folder.join(name), &place).and_then(|()| sync_folder(folder));
+    // Without a sync: if a power failure takes it back, the next start does it again.
+    let renamed = disk::rename(Site::OldVersionRename, &folder.join(name), &place);
     renamed.map_err(|error| failed(&place, error))
 }

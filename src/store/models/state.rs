@@ -4,9 +4,12 @@ use std::{collections::BTreeMap, fs::File, io, path::Path};
 
 use serde_json::json;
 
-use crate::store::{
-    StoreError,
-    folder::{DataFolder, failed},
+use crate::{
+    disk::{self, Site},
+    store::{
+        StoreError,
+        folder::{DataFolder, failed},
+    },
 };
 
 /// Writes the numbers as `state.json` and brings them to the disk. Without any there is no file.
@@ -36,8 +39,8 @@ pub(super) fn write(
 
 fn write_file(folder: &DataFolder, path: &Path, bytes: &[u8]) -> io::Result<()> {
     let file = File::create_new(path)?;
-    folder.write_at(&file, bytes, 0)?;
-    file.sync_data()
+    folder.write_at(Site::NumbersWrite, (&file, path), bytes, 0)?;
+    disk::sync_data(Site::NumbersSync, &file, path)
 }
 
 /// A state tensor's name as part of a file's: names have only letters, digits, `_`, `-` and `.`.

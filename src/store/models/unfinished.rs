@@ -11,10 +11,11 @@ use std::{
 };
 
 use crate::{
+    disk::{self, Site},
     ids::{JobId, ModelVersion},
     store::{
         DataFolder, StoreError,
-        folder::{failed, job_folder, make_in, sync_folder},
+        folder::{failed, job_folder, make_in},
     },
 };
 
@@ -82,23 +83,25 @@ impl Unfinished {
         let place = self.models.place(self.job, self.version);
         let old = folder.join(format!("v{}.{}.old", self.version, self.attempt));
         // Before the rename: after a crash, a folder with the version's name must have all of its files.
-        sync_folder(&self.path).map_err(|error| failed(&self.path, error))?;
+        disk::sync_folder(Site::VersionSync, &self.path)
+            .map_err(|error| failed(&self.path, error))?;
         let models = self.models.clone();
         // Held from the first rename to the last: two attempts at one version would otherwise move each other's
         // folders. The guard is a local, so it is dropped before `self`, whose drop takes the same lock.
         let mut durable = models.durable();
-        let replaced = match fs::rename(&place, &old) {
+        let replaced = match disk::rename(Site::VersionAsideRename, &place, &old) {
             Ok(()) => true,
             Err(error) if error.kind() == io::ErrorKind::NotFound => false,
             Err(error) => return Err(failed(&place, error)),
         };
-        let renamed = fs::rename(&self.path, &place);
+        let renamed = disk::rename(Site::VersionRename, &self.path, &place);
         let is_there = renamed.is_ok();
-        let appeared = renamed.and_then(|()| sync_folder(&folder)).and_then(|()| {
+        let synced = renamed.and_then(|()| disk::sync_folder(Site::ModelJobSync, &folder));
+        let appeared = synced.and_then(|()| {
             if durable.contains(&self.job) {
                 Ok(())
             } else {
-                sync_folder(&models.folder.models())
+                disk::sync_folder(Site::ModelsSync, &models.folder.models())
             }
         });
         if let Err(error) = appeared {
@@ -107,7 +110,7 @@ impl Unfinished {
             if is_there {
                 remove_tree(&place);
             }
-            if replaced && let Err(error) = fs::rename(&old, &place) {
+            if replaced && let Err(error) = disk::rename(Site::VersionBackRename, &old, &place) {
                 tracing::warn!(folder = %old.display(), %error, "a model stays under another name");
             }
             return Err(failed(&place, error));
@@ -130,14 +133,15 @@ impl Drop for Unfinished {
             // Before the job's folder: one that is made again later must not count as durable.
             self.models.durable().remove(&self.job);
             // It stays if other versions are in it.
-            let _ = fs::remove_dir(self.models.job(self.job));
+            let folder = self.models.job(self.job);
+            let _ = disk::remove_folder(Site::ModelJobRemove, &folder);
         }
     }
 }
 
 /// Removes a folder and what is in it, if it is there.
 pub(super) fn remove_tree(path: &Path) {
-    match fs::remove_dir_all(path) {
+    match disk::remove_tree(Site::VersionRemove, path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             tracing::warn!(folder = %path.display(), %error, "a model stays behind");
         }

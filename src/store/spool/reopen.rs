@@ -1,7 +1,7 @@
 //! Reports that an earlier process stored.
 
 use std::{
-    fs::{self, File},
+    fs::File,
     io,
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
@@ -16,6 +16,7 @@ use super::{
 };
 use crate::{
     Cause,
+    disk::{self, Site},
     ids::{ClientId, JobId, RequestId, RoundId},
     parameters::{BlockError, BodyDecoder, BodyForm, BodySink, Digest, Digesting, EncodedReader},
     report::{SpoolError, SpoolKey},
@@ -148,13 +149,14 @@ pub(super) fn remove_leftovers(
                 };
                 if !is_stored || !keeps(key) {
                     let path: PathBuf = round_path.join(&name);
-                    fs::remove_file(&path).map_err(|error| failed(&path, error))?;
+                    disk::remove_file(Site::OldReportRemove, &path)
+                        .map_err(|error| failed(&path, error))?;
                 }
             }
             // Both stay if something is in them.
-            let _ = fs::remove_dir(&round_path);
+            let _ = disk::remove_folder(Site::OldReportRoundRemove, &round_path);
         }
-        let _ = fs::remove_dir(&job_path);
+        let _ = disk::remove_folder(Site::OldReportJobRemove, &job_path);
     }
     Ok(())
 }

@@ -2,16 +2,17 @@
 
 use std::{
     collections::BTreeSet,
-    fs::{self, File},
+    fs::File,
     io,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use crate::{
+    disk::{self, Site},
     ids::{JobId, RoundId},
     report::SpoolKey,
-    store::folder::{DataFolder, job_folder, make_in, sync_folder},
+    store::folder::{DataFolder, job_folder, make_in},
 };
 
 pub(super) struct Rounds {
@@ -53,15 +54,16 @@ impl Rounds {
     /// Gives a file, whose bytes are on the disk, the name of a stored report, durably.
     pub fn keep(&self, key: SpoolKey, part: &mut PathBuf) -> io::Result<()> {
         let path = self.stored(key);
-        fs::rename(&*part, &path)?;
+        disk::rename(Site::ReportRename, part, &path)?;
         // At once: if the folder can't be synced, the upload fails and removes the file by the name that it has now.
         *part = path;
         let round = (key.job, key.round);
-        sync_folder(&self.round(key.job, key.round))?;
+        disk::sync_folder(Site::ReportRoundSync, &self.round(key.job, key.round))?;
         // Once for each round: the later reports are in a folder whose own entry is on the disk already.
         if !self.durable().contains(&round) {
-            sync_folder(&job_folder(&self.folder.spool(), key.job))?;
-            sync_folder(&self.folder.spool())?;
+            let job = job_folder(&self.folder.spool(), key.job);
+            disk::sync_folder(Site::ReportJobSync, &job)?;
+            disk::sync_folder(Site::ReportsSync, &self.folder.spool())?;
             self.durable().insert(round);
         }
         Ok(())
@@ -72,9 +74,10 @@ impl Rounds {
         // Before the file: a folder that is created later under this name must not count as durable.
         self.durable().remove(&(key.job, key.round));
         let round = self.round(key.job, key.round);
-        let removed = fs::remove_file(file)
-            .and_then(|()| fs::remove_dir(&round))
-            .and_then(|()| fs::remove_dir(job_folder(&self.folder.spool(), key.job)));
+        let job = job_folder(&self.folder.spool(), key.job);
+        let removed = disk::remove_file(Site::ReportRemove, file)
+            .and_then(|()| disk::remove_folder(Site::ReportRoundRemove, &round))
+            .and_then(|()| disk::remove_folder(Site::ReportJobRemove, &job));
         match removed {
             Err(error) if !is_expected(&error) => {
                 tracing::warn!(file = %file.display(), %error, "a file of the spool stays behind");

@@ -10,6 +10,7 @@ use super::{
 };
 use crate::{
     Cause,
+    disk::{self, Site},
     parameters::{BlockError, BodyDecoder, BodyForm, BodySink, Digest, Digesting, EncodedReader},
     report::{ReportMetadata, SpoolError, SpoolKey, SpoolWriter},
     store::folder::{storage, unwritable},
@@ -121,8 +122,13 @@ impl Part {
         let rounds = &self.place.rounds;
         rounds
             .folder()
-            .write_at(&self.file, &trailer, form.stored_bytes())
-            .and_then(|()| self.file.sync_data())
+            .write_at(
+                Site::TrailerWrite,
+                (&self.file, &self.path),
+                &trailer,
+                form.stored_bytes(),
+            )
+            .and_then(|()| disk::sync_data(Site::ReportSync, &self.file, &self.path))
             // After the sync: what has a report's name is whole, also after a crash.
             .and_then(|()| rounds.keep(self.key, &mut self.path))
             .map_err(|error| storage(&self.path, error))?;
@@ -168,7 +174,7 @@ impl Part {
     fn put_chunk(&mut self, offset: u64, bytes: &[u8]) -> Result<(), BlockError> {
         let folder = self.place.rounds.folder();
         folder
-            .write_at(&self.file, bytes, offset)
+            .write_at(Site::ReportWrite, (&self.file, &self.path), bytes, offset)
             .map_err(|error| unwritable(&self.path, error))?;
         let length = bytes.len() as u64;
         // A body of this crate is one stretch for each payload, so that hardly any digests have to be combined at the
@@ -196,7 +202,7 @@ impl Part {
         // for them in silence.
         if every > 0 && self.unsynced >= every {
             self.unsynced = 0;
-            let synced = self.file.sync_data();
+            let synced = disk::sync_data(Site::ReportPartSync, &self.file, &self.path);
             synced.map_err(|error| unwritable(&self.path, error))?;
         }
         Ok(())

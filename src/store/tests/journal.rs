@@ -82,7 +82,7 @@ mod sqlite {
         ));
         std::fs::write(&path, b"no database at all, but a text of some length").unwrap();
         let refused = SqliteJournal::open(DataFolder::open(root.path()).unwrap());
-        assert!(matches!(refused, Err(JournalError::Storage { .. })));
+        assert!(matches!(refused, Err(JournalError::Damaged { .. })));
     }
 
     #[tokio::test]

@@ -6,16 +6,17 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs::{self, File},
+    fs,
     io::{self, Write},
     path::{Path, PathBuf},
 };
 
 use serde::{Deserialize, Serialize};
 
-use super::disk::{make_folder, remove, sync_folder, write_bytes, write_whole};
+use super::disk::{make_folder, remove, write_bytes, write_whole};
 use crate::{
     Cause,
+    disk::{self, Site},
     ids::RoundId,
     parameters::{Digest, Digesting, Layout, ModelFile, Parameters, safetensors},
     worker::memory::{Kept, Prepared},
@@ -84,7 +85,7 @@ impl ClientFiles {
             self.remove_unnamed(&before);
         })?;
         // The entries of the new files and of the index: after this, a power failure changes nothing.
-        sync_folder(&self.folder).map_err(about)?;
+        disk::sync_folder(Site::ClientSync, &self.folder).map_err(about)?;
         self.remove_unnamed(&index);
         Ok(())
     }
@@ -123,7 +124,8 @@ impl ClientFiles {
 
     /// Removes all states.
     pub fn clear(&self) -> Result<(), Cause> {
-        remove(&self.folder).map_err(|error| Cause::about(self.folder.display(), error))
+        remove(Site::ClientRemove, &self.folder)
+            .map_err(|error| Cause::about(self.folder.display(), error))
     }
 
     fn index(&self) -> Index {
@@ -187,7 +189,7 @@ impl ClientFiles {
         for entry in entries.flatten() {
             let name = entry.file_name();
             if name.to_str().is_none_or(|name| !named.contains(name)) {
-                let _ = remove(&entry.path());
+                let _ = remove(Site::ClientFileRemove, &entry.path());
             }
         }
     }
@@ -239,7 +241,7 @@ impl NewFiles<'_> {
 }
 
 /// Writes the values as they are in memory, without a copy.
-fn write_parameters(file: &mut File, parameters: &Parameters) -> io::Result<Digest> {
+fn write_parameters(file: &mut impl Write, parameters: &Parameters) -> io::Result<Digest> {
     let header = safetensors::header(parameters.layout(), "");
     let values: &[u8] = bytemuck::cast_slice(parameters.values());
     let mut digest = Digesting::default();

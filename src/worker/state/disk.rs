@@ -1,22 +1,25 @@
 //! Files that are on the disk as a whole, or not at all.
 
 use std::{
-    fs::{self, DirBuilder, File, OpenOptions},
+    fs::{DirBuilder, OpenOptions},
     io::{self, Write},
     path::{Path, PathBuf},
 };
 
+use crate::disk::{self, Site};
+
 /// Writes a file beside its place, to the disk itself, and puts it there. The folder's entry is durable after
-/// [`sync_folder`]. Nobody else may read the file: it has a token, or what was learned of private data.
+/// [`disk::sync_folder`]. Nobody else may read the file: it has a token, or what was learned of private data.
 pub(super) fn write_whole(
     path: &Path,
-    write: impl FnOnce(&mut File) -> io::Result<()>,
+    write: impl FnOnce(&mut disk::Writer<'_>) -> io::Result<()>,
 ) -> io::Result<()> {
     let beside = beside(path);
-    let written = write_durably(&beside, write).and_then(|()| fs::rename(&beside, path));
+    let written = write_durably(&beside, write)
+        .and_then(|()| disk::rename(Site::WorkerRename, &beside, path));
     if written.is_err() {
         // Half a file is of no use. If it can't be removed, the next write of it replaces it.
-        let _ = fs::remove_file(&beside);
+        let _ = disk::remove_file(Site::WorkerPartRemove, &beside);
     }
     written
 }
@@ -26,15 +29,18 @@ pub(super) fn write_bytes(path: &Path, bytes: &[u8]) -> io::Result<()> {
     write_whole(path, |file| file.write_all(bytes))
 }
 
-fn write_durably(path: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<()> {
+fn write_durably(
+    path: &Path,
+    write: impl FnOnce(&mut disk::Writer<'_>) -> io::Result<()>,
+) -> io::Result<()> {
     let mut options = OpenOptions::new();
     options.create(true).truncate(true).write(true);
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let mut file = options.open(path)?;
-    write(&mut file)?;
+    let file = options.open(path)?;
+    write(&mut disk::Writer::new(Site::WorkerWrite, &file, path))?;
     // Before the rename, or a power failure could leave a whole name on half a file.
-    file.sync_all()
+    disk::sync_file(Site::WorkerSync, &file, path)
 }
 
 /// The name under which a file is written.
@@ -46,37 +52,18 @@ fn beside(path: &Path) -> PathBuf {
 
 /// Makes a folder and those above it, for this user alone, and their entries durable.
 pub(super) fn make_folder(path: &Path) -> io::Result<()> {
-    if path.is_dir() {
-        return Ok(());
-    }
-    let parent = path
-        .parent()
-        .filter(|parent| !parent.as_os_str().is_empty());
-    if let Some(parent) = parent {
-        make_folder(parent)?;
-    }
     let mut builder = DirBuilder::new();
     #[cfg(unix)]
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    match builder.create(path) {
-        // Another worker was quicker.
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
-        Err(error) => Err(error),
-        Ok(()) => sync_folder(parent.unwrap_or(Path::new("."))),
-    }
-}
-
-/// Makes a folder's entries durable.
-pub(super) fn sync_folder(path: &Path) -> io::Result<()> {
-    File::open(path)?.sync_all()
+    disk::make_folder(Site::WorkerAboveSync, path, &builder)
 }
 
 /// Removes a file or a folder; one that is not there is removed already.
-pub(super) fn remove(path: &Path) -> io::Result<()> {
+pub(super) fn remove(site: Site, path: &Path) -> io::Result<()> {
     let removed = if path.is_dir() {
-        fs::remove_dir_all(path)
+        disk::remove_tree(site, path)
     } else {
-        fs::remove_file(path)
+        disk::remove_file(site, path)
     };
     match removed {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -86,6 +73,8 @@ pub(super) fn remove(path: &Path) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]
@@ -119,9 +108,9 @@ mod tests {
     #[test]
     fn what_is_not_there_is_removed_already() {
         let folder = tempfile::tempdir().unwrap();
-        remove(&folder.path().join("nothing")).unwrap();
+        remove(Site::WorkerJobRemove, &folder.path().join("nothing")).unwrap();
         make_folder(&folder.path().join("a/b")).unwrap();
-        remove(&folder.path().join("a")).unwrap();
+        remove(Site::WorkerJobRemove, &folder.path().join("a")).unwrap();
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
     }
 }

@@ -11,10 +11,13 @@ use std::{
 use super::{
     StateError,
     client_files::ClientFiles,
-    disk::{make_folder, remove, sync_folder, write_bytes},
+    disk::{make_folder, remove, write_bytes},
     names::folder_name,
 };
-use crate::ids::{ClientId, CoordinatorId, JobId};
+use crate::{
+    disk::Site,
+    ids::{ClientId, CoordinatorId, JobId},
+};
 
 /// The version of what is in the folder.
 const VERSION: u32 = 1;
@@ -125,7 +128,7 @@ impl StateFolder {
             .collect();
         for job in &gone {
             let path = self.job(*job);
-            if let Err(error) = remove(&path) {
+            if let Err(error) = remove(Site::WorkerJobRemove, &path) {
                 tracing::warn!(folder = %path.display(), %error, "can't remove what was kept of a job that has ended");
             }
         }
@@ -163,10 +166,9 @@ fn check_version(folder: &Path) -> Result<(), StateError> {
     let text = match fs::read_to_string(&path) {
         Ok(text) => text,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            // Its name is durable with all else that the folder gets: whatever state there is, its version is there, too.
             let written = write_bytes(&path, format!("{VERSION}\n").as_bytes());
-            return written
-                .and_then(|()| sync_folder(folder))
-                .map_err(|error| StateError::about(&path, error));
+            return written.map_err(|error| StateError::about(&path, error));
         }
         Err(error) => return Err(StateError::about(&path, error)),
     };

@@ -16,6 +16,8 @@ mod error;
 mod folder;
 mod names;
 mod registration;
+#[cfg(test)]
+mod tests;
 
 pub(super) use client_files::ClientFiles;
 pub use error::StateError;

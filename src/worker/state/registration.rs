@@ -6,9 +6,12 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     StateFolder,
-    disk::{remove, sync_folder, write_bytes},
+    disk::{remove, write_bytes},
 };
-use crate::protocol::{Registered, Registration};
+use crate::{
+    disk::{self, Site},
+    protocol::{Registered, Registration},
+};
 
 const FILE: &str = "registration.json";
 
@@ -45,7 +48,7 @@ impl StateFolder {
         let written = serde_json::to_vec(&kept)
             .map_err(io::Error::other)
             .and_then(|bytes| write_bytes(&path, &bytes))
-            .and_then(|()| sync_folder(self.path()));
+            .and_then(|()| disk::sync_folder(Site::WorkerRegistrationSync, self.path()));
         if let Err(error) = written {
             tracing::warn!(
                 file = %path.display(), %error,
@@ -57,7 +60,7 @@ impl StateFolder {
     /// Forgets who the worker was: it has left, or the coordinator is gone.
     pub fn forget_registration(&self) {
         let path = self.path().join(FILE);
-        if let Err(error) = remove(&path) {
+        if let Err(error) = remove(Site::WorkerRegistrationRemove, &path) {
             // A coordinator that is asked with an old token refuses it.
             tracing::debug!(file = %path.display(), %error, "can't remove who this worker was");
         }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use rusqlite::Connection;
+use rusqlite::{Connection, ErrorCode};
 
 use crate::{Cause, store::journal::error::JournalError};
 
@@ -19,10 +19,26 @@ pub(super) fn connect(path: &Path) -> Result<Connection, JournalError> {
         connection.set_prepared_statement_cache_capacity(32);
         Ok(connection)
     });
-    connected.map_err(|error| storage(path, error))
+    connected.map_err(|error| refused(path, error))
 }
 
-/// What the database or the operating system refuses.
+/// What the database refuses.
+pub(super) fn refused(path: &Path, error: rusqlite::Error) -> JournalError {
+    let is_damaged = matches!(
+        error.sqlite_error_code(),
+        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase)
+    );
+    if is_damaged {
+        JournalError::Damaged {
+            path: path.display().to_string(),
+            problem: Cause::of(error),
+        }
+    } else {
+        storage(path, error)
+    }
+}
+
+/// What the operating system refuses.
 pub(super) fn storage(
     path: &Path,
     error: impl std::error::Error + Send + Sync + 'static,

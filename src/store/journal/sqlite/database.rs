@@ -15,14 +15,17 @@ use std::{
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::{
-    connection::{connect, storage},
+    connection::{connect, refused, storage},
+    log_file,
     rows::{bytes, number, stream_number, stream_of},
     writer::{Work, Writer},
 };
 use crate::{
+    disk::{self, Site},
     ids::Timestamp,
     store::{
         DataFolder,
+        folder::ALIVE,
         journal::{
             batch::{Batch, Position, Record, Stream},
             contract::Journal,
@@ -64,10 +67,18 @@ impl SqliteJournal {
     ///
     /// # Errors
     ///
-    /// [`JournalError::Newer`] for one of a newer version, [`JournalError::Storage`] if it can't be read or written.
+    /// [`JournalError::Newer`] for one of a newer version, [`JournalError::Damaged`] and [`JournalError::Lost`] for one that is of no
+    /// use any more, [`JournalError::Storage`] if it can't be read or written.
     pub fn open(folder: Arc<DataFolder>) -> Result<Self, JournalError> {
         let path = folder.path().join("journal.db");
         let is_new = !path.exists();
+        let length = std::fs::metadata(&path).map_or(0, |found| found.len());
+        // SQLite would make new tables, and all jobs would be gone in silence.
+        if length == 0 && folder.had_journal() {
+            let path = path.display().to_string();
+            return Err(JournalError::Lost { path });
+        }
+        log_file::check(&path)?;
         if is_new {
             // Seeds of jobs are in it that nobody else may know. SQLite gives its other files the mode of this one.
             File::options()
@@ -81,11 +92,11 @@ impl SqliteJournal {
         let token = prepare(&path, &connection)?;
         if is_new {
             // SQLite syncs its own files, and the folder's entry of the database is ours to sync.
-            let synced = File::open(folder.path()).and_then(|folder| folder.sync_all());
+            let synced = disk::sync_folder(Site::JournalSync, folder.path());
             synced.map_err(|error| storage(&path, error))?;
         }
         let reader = connect(&path)?;
-        let alive_path = folder.path().join("alive");
+        let alive_path = folder.path().join(ALIVE);
         let alive = File::options()
             .create(true)
             .truncate(false)
@@ -121,7 +132,7 @@ impl SqliteJournal {
         &self,
         read: impl FnOnce(&Connection) -> rusqlite::Result<T>,
     ) -> Result<T, JournalError> {
-        read(&self.locked_reader()).map_err(|error| storage(&self.path, error))
+        read(&self.locked_reader()).map_err(|error| refused(&self.path, error))
     }
 }
 
@@ -136,6 +147,10 @@ impl Drop for SqliteJournal {
 }
 
 impl Journal for SqliteJournal {
+    fn backlog(&self) -> u64 {
+        self.queue.backlog()
+    }
+
     fn append(&self, stream: Stream, expected: Position, batch: Batch) -> Pending {
         self.queue.push(Work::Append {
             stream,
@@ -227,7 +242,14 @@ impl Journal for SqliteJournal {
 
     fn note_time(&self, now: Timestamp) {
         // Without it, a restart counts its downtime from the last record: not worth an error.
-        let _ = self.alive.write_all_at(&now.0.to_le_bytes(), 0);
+        let path = self._folder.path().join(ALIVE);
+        let _ = disk::write_at(
+            Site::AliveWrite,
+            &self.alive,
+            &path,
+            &now.0.to_le_bytes(),
+            0,
+        );
     }
 
     fn noted_time(&self) -> Option<Timestamp> {
@@ -241,7 +263,7 @@ impl Journal for SqliteJournal {
 fn prepare(path: &Path, connection: &Connection) -> Result<String, JournalError> {
     let form: i64 = connection
         .pragma_query_value(None, "user_version", |row| row.get(0))
-        .map_err(|error| storage(path, error))?;
+        .map_err(|error| refused(path, error))?;
     if form > FORM {
         return Err(JournalError::Newer {
             path: path.display().to_string(),
@@ -262,6 +284,6 @@ fn prepare(path: &Path, connection: &Connection) -> Result<String, JournalError>
         connection.execute("INSERT INTO writer VALUES (?)", [&token])?;
         connection.execute_batch("COMMIT")
     })();
-    made.map_err(|error| storage(path, error))?;
+    made.map_err(|error| refused(path, error))?;
     Ok(token)
 }

@@ -1,17 +1,26 @@
 //! The thread that writes: all that waits in one transaction, again and again until the disk takes it.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
 
 use super::{
-    connection::{connect, storage},
+    connection::connect,
     rows::{Value, number, stream_number},
 };
-use crate::store::journal::{
-    batch::{Batch, Body, Position, Stream},
-    error::JournalError,
-    queue::Queue,
+use crate::{
+    Cause,
+    disk::{self, Site},
+    store::journal::{
+        batch::{Batch, Body, Position, Stream},
+        error::JournalError,
+        queue::Queue,
+    },
 };
 
 /// The first pause after a write that failed, and the longest.
@@ -97,14 +106,20 @@ pub(super) struct Writer {
 /// Why a transaction did not come about.
 enum Failure {
     /// It may go well another time.
-    Sqlite(rusqlite::Error),
+    Disk(Cause),
     /// Somebody else writes.
     Conflict,
 }
 
 impl From<rusqlite::Error> for Failure {
     fn from(error: rusqlite::Error) -> Self {
-        Self::Sqlite(error)
+        Self::Disk(Cause::of(error))
+    }
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        Self::Disk(Cause::of(error))
     }
 }
 
@@ -127,7 +142,8 @@ impl Writer {
     fn write(&mut self, work: &[Made]) -> Result<(), JournalError> {
         let mut pause = PAUSE;
         loop {
-            let problem = match transact(&mut self.connection, &self.token, work, pause > PAUSE) {
+            let (connection, is_repeated) = (&mut self.connection, pause > PAUSE);
+            let problem = match transact(connection, &self.path, &self.token, work, is_repeated) {
                 Ok(()) => {
                     if pause > PAUSE {
                         tracing::info!(journal = %self.path.display(), "the journal is written again");
@@ -135,7 +151,7 @@ impl Writer {
                     return Ok(());
                 }
                 Err(Failure::Conflict) => return Err(JournalError::Conflict),
-                Err(Failure::Sqlite(problem)) => problem,
+                Err(Failure::Disk(problem)) => problem,
             };
             if pause == PAUSE {
                 tracing::error!(
@@ -145,7 +161,10 @@ impl Writer {
                 );
             }
             if self.queue.is_closed() {
-                return Err(storage(&self.path, problem));
+                return Err(JournalError::Storage {
+                    path: self.path.display().to_string(),
+                    problem,
+                });
             }
             self.queue.pause(pause);
             pause = (pause * 2).min(LONGEST_PAUSE);
@@ -159,6 +178,7 @@ impl Writer {
 
 fn transact(
     connection: &mut Connection,
+    path: &Path,
     token: &str,
     work: &[Made],
     is_repeated: bool,
@@ -197,8 +217,7 @@ fn transact(
             }
         }
     }
-    transaction.commit()?;
-    Ok(())
+    disk::commit(Site::JournalCommit, path, || Ok(transaction.commit()?))
 }
 
 fn position(transaction: &Transaction<'_>, stream: Stream) -> rusqlite::Result<Position> {

@@ -1,0 +1,147 @@
+//! A disk that takes its time: who needs it waits, and nobody else.
+
+use std::{
+    io,
+    sync::{Arc, Condvar, Mutex},
+};
+
+use super::{places::Places, recovery::kill, *};
+use crate::{
+    disk::{
+        Site,
+        testing::{Observer, Step, watch},
+    },
+    store::Journal,
+};
+
+/// Holds the steps at one site up while it is closed.
+#[derive(Default)]
+struct Gate {
+    state: Mutex<GateState>,
+    changed: Condvar,
+    reached: tokio::sync::Notify,
+}
+
+#[derive(Default)]
+struct GateState {
+    closed: Option<Site>,
+}
+
+impl Gate {
+    fn close(&self, site: Site) {
+        self.state.lock().unwrap().closed = Some(site);
+    }
+
+    fn open(&self) {
+        self.state.lock().unwrap().closed = None;
+        self.changed.notify_all();
+    }
+}
+
+impl Observer for Gate {
+    fn step(&self, step: &Step, act: &mut dyn FnMut() -> io::Result<()>) -> io::Result<()> {
+        let mut state = self.state.lock().unwrap();
+        while state.closed == Some(step.site) {
+            self.reached.notify_one();
+            state = self.changed.wait(state).unwrap();
+        }
+        drop(state);
+        act()
+    }
+}
+
+fn heartbeat(credentials: &Credentials) -> Request {
+    Request::Heartbeat {
+        credentials: credentials.clone(),
+        busy: Vec::new(),
+    }
+}
+
+/// On one thread: whatever waits for the disk on it stops all.
+#[tokio::test]
+async fn while_a_report_waits_for_the_disk_all_others_are_answered() {
+    let (root, gate) = (tempfile::tempdir().unwrap(), Arc::new(Gate::default()));
+    let _watch = watch(root.path(), gate.clone());
+    let lab = Arc::new(Places::open(root.path()).unwrap().start().await);
+    let (first, second) = (lab.worker("a").await, lab.worker("b").await);
+    let job = lab.submit(|_| ()).await;
+    let task = lab.poll(&first, vec![]).await;
+    gate.close(Site::ReportSync);
+    let upload = tokio::spawn({
+        let (lab, first) = (lab.clone(), first.clone());
+        async move { lab.report(&first, &task).await }
+    });
+    gate.reached.notified().await;
+    let answer = lab
+        .coordinator
+        .handle(Peer::InProcess, heartbeat(&second))
+        .await;
+    assert!(!matches!(answer, Response::Refused(_)), "{answer:?}");
+    let status = lab.coordinator.job(&HERE, job).await.unwrap();
+    assert_eq!(status.accepted, 0);
+    let other = lab.poll(&second, vec![]).await;
+    assert_eq!(other.job, job);
+    assert!(lab.coordinator.health().await.is_ok());
+    assert!(!upload.is_finished());
+    gate.open();
+    assert_eq!(upload.await.unwrap().0, 204);
+    assert_eq!(lab.report(&second, &other).await.0, 204);
+    assert_eq!(lab.finished(job).await.0.phase, "completed");
+    kill(Arc::into_inner(lab).unwrap()).await;
+}
+
+#[tokio::test]
+async fn while_the_journal_waits_for_the_disk_what_waits_for_it_is_bounded() {
+    const MOST: u64 = 8;
+    let (root, gate) = (tempfile::tempdir().unwrap(), Arc::new(Gate::default()));
+    let _watch = watch(root.path(), gate.clone());
+    let mut config = CoordinatorConfig::default();
+    config.journal.backlog = MOST;
+    let places = Places::open(root.path()).unwrap();
+    let lab = Arc::new(places.start_with(config).await.unwrap());
+    let live = lab.worker("live").await;
+    gate.close(Site::JournalCommit);
+    let mut registering = Vec::new();
+    // Each that is not refused waits, and is one batch or more that waits.
+    let refused = loop {
+        assert!(registering.len() as u64 <= MOST + 1, "there is no limit");
+        let lab = lab.clone();
+        let name = format!("worker-{}", registering.len());
+        let mut asked = tokio::spawn(async move { lab.register(lab.registration(&name)).await });
+        // Asked, and either answered or waiting.
+        let batches = places.journal.backlog();
+        while !asked.is_finished() && places.journal.backlog() == batches {
+            tokio::task::yield_now().await;
+        }
+        if asked.is_finished() {
+            break (&mut asked).await.unwrap().unwrap_err();
+        }
+        registering.push(asked);
+    };
+    assert_eq!(refused.kind, RefusalKind::Busy);
+    assert!(refused.detail.contains("try again later"), "{refused:?}");
+    let before = places.journal.backlog();
+    let submitted = lab
+        .coordinator
+        .submit(&HERE, lab.trainers.job(), None)
+        .await;
+    assert_eq!(refusal(submitted).kind, RefusalKind::Busy);
+    let poll = Request::Poll {
+        credentials: live.clone(),
+        busy: Vec::new(),
+        wait: Duration::ZERO,
+    };
+    let answer = lab.coordinator.handle(Peer::InProcess, poll).await;
+    assert!(
+        matches!(&answer, Response::Refused(refusal) if refusal.kind == RefusalKind::Busy),
+        "{answer:?}"
+    );
+    assert_eq!(places.journal.backlog(), before);
+    assert!(lab.coordinator.health().await.is_ok());
+    gate.open();
+    for asked in registering {
+        asked.await.unwrap().unwrap();
+    }
+    lab.worker("later").await;
+    kill(Arc::into_inner(lab).unwrap()).await;
+}
