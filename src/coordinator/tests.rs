@@ -16,6 +16,7 @@ mod reports;
 mod storage;
 mod together;
 mod unlike;
+mod uploads;
 
 use std::{
     io::{Read, Write},

@@ -24,4 +24,5 @@ mod restarts;
 mod state_dir;
 mod tailnet;
 mod together;
+mod uploads;
 mod whole_run;
