@@ -259,19 +259,9 @@ async fn a_connection_that_is_half_dead_is_taken_over_by_who_asks() {
     let pair = Pair::open().await;
     let mut half_dead = pair.begin().await;
     let kept = pair.ask().await.unwrap();
-    assert!(kept <= pair.came());
+    assert!((1..=pair.came()).contains(&kept), "{kept}");
     // What still comes over the first connection goes nowhere.
     let _ = half_dead.write_all(&[7; 32]);
-    let kept = match kept {
-        0 => {
-            // Nothing had come to the spool yet: only the whole can be sent.
-            let body = pair.body();
-            let line = format!("PUT {}", pair.url());
-            assert_eq!(pair.lab.send(&line, &pair.headers(), &body).await.0, 204);
-            return pair.commits().await;
-        }
-        kept => kept,
-    };
     assert_eq!(pair.go_on(kept).await.0, 204);
     let mut answer = String::new();
     let _ = half_dead.read_to_string(&mut answer);
