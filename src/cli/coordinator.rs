@@ -164,6 +164,9 @@ pub struct LimitArgs {
     /// The most reports that are received at once; others wait
     #[arg(long, value_name = "N", default_value = "64", value_parser = at_least_one)]
     pub max_uploads: usize,
+    /// An upload of at least this many bytes that breaks off goes on where it broke; smaller ones begin again
+    #[arg(long, value_name = "BYTES", default_value = "4MiB", value_parser = bytes)]
+    pub resume_uploads_from: u64,
     /// The memory for received bytes that wait for the disk
     #[arg(long, value_name = "BYTES", default_value = "8MiB", value_parser = bytes_above_0)]
     pub upload_buffer: u64,
@@ -362,6 +365,7 @@ impl LimitArgs {
                 overhead: self.report_overhead,
                 spool_bytes: self.spool_bytes,
                 max: self.max_uploads,
+                resume_from: self.resume_uploads_from,
                 // On a machine of 32 bits, a limit beyond its memory is no limit.
                 buffer: usize::try_from(self.upload_buffer).unwrap_or(usize::MAX),
                 max_local_examples: self.max_local_examples,

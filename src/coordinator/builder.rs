@@ -101,7 +101,7 @@ impl CoordinatorBuilder {
         }
         let coordinator = self.build(None, Beginning::default());
         warn(coordinator.0.models.retain(&|_, _| false));
-        warn(coordinator.0.spool.retain(&|_| false));
+        warn(coordinator.0.spool.retain(&|_| false, &|_| false));
         coordinator.run(None);
         coordinator
     }

@@ -84,9 +84,8 @@ impl Coordinator {
                 }
             }
             Command::EndUpload { upload } => {
-                // `notify_one` leaves a permit: the upload may not be waiting yet.
-                if let Some(end) = job.uploads.get(&upload) {
-                    end.notify_one();
+                if let Some(upload) = job.uploads.get(&upload) {
+                    upload.end();
                 }
             }
             Command::Discard { round } => {

@@ -83,6 +83,9 @@ pub struct UploadLimits {
     pub spool_bytes: u64,
     /// The most reports that are taken at once; further ones wait before their bodies are read.
     pub max: usize,
+    /// An upload of at least this many bytes that breaks off leaves its part until the end of the round, so that its sender can
+    /// go on; smaller ones begin again.
+    pub resume_from: u64,
     /// How long an upload keeps its place among those that are taken at once while nothing of it comes.
     pub idle: Duration,
     /// Bytes of reports that have come and wait for the spool, of all uploads together; what is beyond waits in the
@@ -98,6 +101,7 @@ impl Default for UploadLimits {
             overhead: 1 << 20,
             spool_bytes: 8 << 30,
             max: 64,
+            resume_from: 4 << 20,
             idle: Duration::from_millis(50),
             buffer: 8 << 20,
             max_local_examples: 1_000_000_000,

@@ -8,7 +8,7 @@ use super::handle::Coordinator;
 use crate::{
     ids::{ClientId, JobId, ModelVersion},
     protocol::{FROZEN, JobMessage, LoggedEvent},
-    report::{Refusal, RefusalKind},
+    report::{PartialKey, Refusal, RefusalKind},
     round::{Event, RoundMachine},
     store::WindowedLog,
     text::printable,
@@ -54,6 +54,7 @@ impl Coordinator {
     fn logs_of(&self, request: &Request) -> Vec<WindowedLog<LoggedEvent>> {
         let named = match request {
             Request::Report { job, .. }
+            | Request::UploadOffset { job, .. }
             | Request::TaskFailed { job, .. }
             | Request::Evaluation { job, .. } => Some(*job),
             _ => None,
@@ -116,6 +117,22 @@ impl Coordinator {
             } => {
                 self.report(&credentials, job, round, client, metadata, body)
                     .await
+            }
+            Request::UploadOffset {
+                credentials,
+                job,
+                round,
+                client,
+                digest,
+            } => {
+                let partial = PartialKey {
+                    job,
+                    round,
+                    client,
+                    worker: credentials.worker,
+                    digest,
+                };
+                self.upload_offset(&credentials, partial).await
             }
             Request::TaskFailed {
                 credentials,

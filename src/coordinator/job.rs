@@ -8,9 +8,9 @@ use std::{
     },
 };
 
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 
-use super::{history::History, needs::Needs, round_account::Said};
+use super::{history::History, needs::Needs, round_account::Said, under_way::UnderWay};
 use crate::{
     ids::{ClientId, JobId, ModelVersion, RequestId, RoundId, Timestamp, WorkerId},
     job::JobSpec,
@@ -69,8 +69,8 @@ pub(super) struct Job {
     pub generation: u64,
     /// Local epochs of the round that is open.
     pub local_epochs: u32,
-    /// The uploads under way, each with what ends it.
-    pub uploads: BTreeMap<RequestId, Arc<Notify>>,
+    /// The uploads under way.
+    pub uploads: BTreeMap<RequestId, UnderWay>,
     /// Who sent the reports that the current round has accepted.
     pub senders: BTreeMap<ClientId, (WorkerId, Arc<Registration>)>,
     /// What the reports of the round that was folded last say.

@@ -48,7 +48,10 @@ mod submission;
 mod tests;
 mod timekeeper;
 mod turns;
+mod under_way;
 mod upload;
+mod upload_offset;
+mod upload_refusals;
 mod work;
 
 pub use builder::CoordinatorBuilder;

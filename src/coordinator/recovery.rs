@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     ids::{CoordinatorId, JobId, RequestId, Timestamp, WorkerId},
-    report::SpoolKey,
+    report::{PartialKey, SpoolKey},
     round::{Event, RoundMachine, WorkerRecord, WorkerState},
     store::{
         Journal,
@@ -221,7 +221,12 @@ impl Coordinator {
                     && found.is_ok_and(|at| accepted[at].1 == key.upload)
             })
         };
-        if let Err(error) = self.0.spool.retain(&keeps_report) {
+        let resumes = |partial: PartialKey| {
+            let job = state.jobs.get(&partial.job);
+            let machine = job.and_then(|job| job.machine.as_ref());
+            machine.is_some_and(|machine| machine.awaits_report(partial.round, partial.client))
+        };
+        if let Err(error) = self.0.spool.retain(&keeps_report, &resumes) {
             tracing::warn!(%error, "reports that nobody needs stay behind");
         }
     }

@@ -1,10 +1,6 @@
 //! What workers tell of their tasks: reports, failures, evaluations.
 
-use std::sync::Arc;
-
-use tokio::sync::Notify;
-
-use super::{driver::refusal_of, handle::Coordinator, upload::Upload};
+use super::{driver::refusal_of, handle::Coordinator, under_way::UnderWay, upload::Upload};
 use crate::{
     ids::{ClientId, JobId, RequestId, RoundId},
     report::{Refusal, ReportMetadata, SpoolKey},
@@ -57,10 +53,10 @@ impl Coordinator {
                 upload: request,
             };
             let job = state.job_mut(job)?;
-            let end = Arc::new(Notify::new());
+            let (under_way, signals) = UnderWay::new(key, worker);
             // Under the lock of the admission: if the round closes next, `Command::EndUpload` finds this upload.
-            job.uploads.insert(request, end.clone());
-            Upload::new(self.clone(), key, job.report_form.clone(), end)
+            job.uploads.insert(request, under_way);
+            Upload::new(self.clone(), key, worker, job.report_form.clone(), signals)
         };
         // Without the lock: a body may take minutes.
         upload.take(metadata, body).await

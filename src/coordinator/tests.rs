@@ -26,6 +26,7 @@ mod stalls;
 mod storage;
 mod together;
 mod unlike;
+mod uploads;
 
 use std::{
     io::{Read, Write},

@@ -2,7 +2,8 @@
 //!
 //! The body is read piece by piece and handed to the spool in batches, on blocking threads, while the next batch comes.
 //! How many uploads there are at once, and how many batches wait for the spool, is bounded: beyond that nothing is read,
-//! so that senders wait, and no sender is refused because of the others.
+//! so that senders wait, and no sender is refused because of the others. If the body breaks off, the spool may keep its part,
+//! from which another request goes on.
 
 use std::sync::{
     Arc,
@@ -13,12 +14,20 @@ use bytes::Bytes;
 use futures_util::{FutureExt, StreamExt};
 use tokio::{sync::Notify, task::JoinHandle, time::timeout};
 
-use super::{driver::refusal_of, handle::Coordinator};
+use super::{
+    driver::refusal_of,
+    handle::Coordinator,
+    under_way::Signals,
+    upload_refusals::{Announced, broken, failed, is_final, refuse, too_large},
+};
 use crate::{
-    parameters::{BodyForm, Digest, Payloads, safetensors::SafetensorsError},
-    report::{Refusal, RefusalKind, ReportMetadata, Spool, SpoolError, SpoolKey, SpoolWriter},
+    ids::WorkerId,
+    parameters::{BodyForm, Payloads},
+    report::{
+        PartialKey, Refusal, RefusalKind, ReportMetadata, Spool, SpoolError, SpoolKey, SpoolWriter,
+    },
     round::{self, Event},
-    transport::{BodyError, ByteStream, ReportBody, Response},
+    transport::{ByteStream, ReportBody, Response},
 };
 
 /// Bytes that are handed to the spool at once.
@@ -31,10 +40,12 @@ const LARGE: u64 = 1 << 20;
 pub(super) struct Upload {
     coordinator: Coordinator,
     key: SpoolKey,
+    worker: WorkerId,
     form: Arc<BodyForm>,
-    /// Notified when nobody needs the report any more.
-    end: Arc<Notify>,
+    signals: Signals,
     open: bool,
+    /// Set once the whole body has come.
+    finishing: AtomicBool,
     /// Set if the report that is being stored is not needed any more: the thread that stores it then forgets it.
     abandoned: Arc<AtomicBool>,
 }
@@ -45,15 +56,18 @@ impl Upload {
     pub fn new(
         coordinator: Coordinator,
         key: SpoolKey,
+        worker: WorkerId,
         form: Arc<BodyForm>,
-        end: Arc<Notify>,
+        signals: Signals,
     ) -> Self {
         Self {
             coordinator,
             key,
+            worker,
             form,
-            end,
+            signals,
             open: true,
+            finishing: AtomicBool::new(false),
             abandoned: Arc::default(),
         }
     }
@@ -64,12 +78,16 @@ impl Upload {
         metadata: ReportMetadata,
         body: ReportBody,
     ) -> Result<Response, Refusal> {
-        let end = self.end.clone();
+        let (end, left) = (self.signals.end.clone(), self.signals.left.clone());
         let stored = tokio::select! {
             stored = self.read(metadata, body) => stored,
             () = end.notified() => {
                 // The machine has the reason for its refusal.
                 Err(Refusal::new(RefusalKind::Late, "the report is not needed any more"))
+            }
+            () = self.left_while_reading(&left) => {
+                let detail = "the upload broke off: its sender asks to go on";
+                Err(Refusal::new(RefusalKind::Truncated, detail))
             }
         };
         if let Ok(bytes) = stored
@@ -80,6 +98,14 @@ impl Upload {
         self.close(stored.map(drop))
     }
 
+    /// Done once the sender has left, unless the whole body has come by then: that is stored, and its sender learns it when it asks.
+    async fn left_while_reading(&self, left: &Notify) {
+        left.notified().await;
+        if self.finishing.load(Ordering::SeqCst) {
+            std::future::pending::<()>().await;
+        }
+    }
+
     async fn read(&self, metadata: ReportMetadata, body: ReportBody) -> Result<u64, Refusal> {
         match body {
             ReportBody::Memory(payloads) => self.store(metadata, payloads).await,
@@ -87,7 +113,27 @@ impl Upload {
                 bytes,
                 length,
                 digest,
-            } => self.receive(metadata, bytes, length, digest).await,
+            } => {
+                let announced = Announced {
+                    length,
+                    digest,
+                    offset: 0,
+                };
+                self.receive(metadata, bytes, announced).await
+            }
+            ReportBody::Rest {
+                bytes,
+                length,
+                digest,
+                offset,
+            } => {
+                let announced = Announced {
+                    length,
+                    digest: Some(digest),
+                    offset,
+                };
+                self.receive(metadata, bytes, announced).await
+            }
         }
     }
 
@@ -111,29 +157,29 @@ impl Upload {
         Ok(bytes)
     }
 
-    /// Bytes of what was received.
+    /// Bytes of the whole body, once all of it has been received.
     async fn receive(
         &self,
         metadata: ReportMetadata,
         mut bytes: ByteStream,
-        length: Option<u64>,
-        digest: Option<Digest>,
+        announced: Announced,
     ) -> Result<u64, Refusal> {
-        // The layout tells how long a report can be: one that announces more is refused before a byte is read.
-        let limit = self.form.bytes() + self.coordinator.0.config.uploads.overhead;
-        if let Some(length) = length.filter(|length| *length > limit) {
-            return Err(too_large(length, limit));
-        }
         let shared = &self.coordinator.0;
+        // The layout tells how long a report can be: one that announces more is refused before a byte is read.
+        let limit = self.form.bytes() + shared.config.uploads.overhead;
+        if announced.offset == 0 {
+            announced.check(limit)?;
+        }
         // The semaphores are never closed.
         let mut turn = shared.uploads.acquire().await.ok();
-        let (spool, key) = (shared.spool.clone(), self.key);
-        let form = self.form.clone();
-        // On a blocking thread: a spool sets space aside here, and may wait for its disk.
-        let begun = blocking(move || spool.begin(key, &form)).await?;
-        let mut writer = Some(begun.map_err(refuse)?);
+        let mut idle = Idle {
+            coordinator: &self.coordinator,
+            writer: Some(self.begin(announced).await?),
+        };
+        // Of a rest only now: one that begins at a wrong place is told so, and not that it is too long.
+        announced.check(limit)?;
         let mut writing: Option<JoinHandle<Written>> = None;
-        let mut received = 0;
+        let mut received = announced.offset;
         loop {
             let first = match timeout(shared.config.uploads.idle, bytes.next()).await {
                 Ok(first) => first,
@@ -168,9 +214,9 @@ impl Upload {
             }
             // The spool takes the pieces in order: one batch is written at a time, while the next one comes.
             if let Some(writing) = writing.take() {
-                writer = Some(written(writing).await?);
+                idle.writer = Some(written(writing).await?);
             }
-            if let Some(writer) = writer.take() {
+            if let Some(writer) = idle.writer.take() {
                 writing = Some(tokio::task::spawn_blocking(move || {
                     let written = push(writer, &batch);
                     // Together: the room is free when the bytes are.
@@ -180,18 +226,46 @@ impl Upload {
             }
         }
         if let Some(writing) = writing.take() {
-            writer = Some(written(writing).await?);
+            idle.writer = Some(written(writing).await?);
         }
-        if let Some(writer) = writer {
-            let (spool, abandoned) = (shared.spool.clone(), self.abandoned.clone());
+        if let Some(writer) = idle.writer.take() {
+            self.finishing.store(true, Ordering::SeqCst);
+            let (spool, key) = (shared.spool.clone(), self.key);
+            let abandoned = self.abandoned.clone();
             let finish = move || {
-                writer.finish(metadata, digest)?;
+                writer.finish(metadata, announced.digest)?;
                 forget_if(&abandoned, &*spool, key);
                 Ok(())
             };
             blocking(finish).await?.map_err(refuse)?;
         }
         Ok(received)
+    }
+
+    /// Begins to store a body, or goes on.
+    async fn begin(&self, announced: Announced) -> Result<Box<dyn SpoolWriter>, Refusal> {
+        let (spool, key) = (self.coordinator.0.spool.clone(), self.key);
+        let (form, offset) = (self.form.clone(), announced.offset);
+        let partial = announced.digest.map(|digest| PartialKey {
+            job: key.job,
+            round: key.round,
+            client: key.client,
+            worker: self.worker,
+            digest,
+        });
+        let is_large = announced.length.unwrap_or(self.form.bytes()) >= self.resume_from();
+        // On a blocking thread: a spool sets space aside here, and may wait for its disk.
+        let begun = blocking(move || match partial {
+            Some(partial) if offset > 0 => spool.resume(key.upload, partial, &form, offset),
+            Some(partial) if is_large => spool.begin_resumable(key.upload, partial, &form),
+            _ => spool.begin(key, &form),
+        });
+        begun.await?.map_err(refuse)
+    }
+
+    /// Uploads of at least this many bytes can go on after a break.
+    fn resume_from(&self) -> u64 {
+        self.coordinator.0.config.uploads.resume_from
     }
 
     fn close(&mut self, stored: Result<(), Refusal>) -> Result<Response, Refusal> {
@@ -218,13 +292,28 @@ impl Upload {
         let answer = self.coordinator.drive(&mut state, job, event);
         drop(state);
         if let Some(round::Response::Accepted) = answer {
+            // What other workers have sent of it is of no use any more.
+            if self.form.bytes() >= self.resume_from() {
+                let spool = self.coordinator.0.spool.clone();
+                let drop_partials = move || spool.drop_partials(job, round, client);
+                self.coordinator.later(drop_partials);
+            }
             return Ok(Response::Accepted);
         }
+        // Without an answer the coordinator stops, and the next one goes on with the part.
+        let is_final =
+            matches!(&answer, Some(round::Response::Refused(refusal)) if is_final(refusal));
+        let refusal = refusal_of(answer);
         // What is stored, or is being stored at this moment, is of no use: its round has perhaps been discarded already.
         self.abandoned.store(true, Ordering::SeqCst);
         let (spool, key) = (self.coordinator.0.spool.clone(), self.key);
-        self.coordinator.later(move || spool.forget(key));
-        Err(refusal_of(answer))
+        self.coordinator.later(move || {
+            spool.forget(key);
+            if is_final {
+                spool.drop_partials(job, round, client);
+            }
+        });
+        Err(refusal)
     }
 }
 
@@ -241,19 +330,26 @@ impl Drop for Upload {
     }
 }
 
+/// A writer between two batches. If the upload breaks off, it is dropped on a thread that may wait for the disk.
+struct Idle<'a> {
+    coordinator: &'a Coordinator,
+    writer: Option<Box<dyn SpoolWriter>>,
+}
+
+impl Drop for Idle<'_> {
+    fn drop(&mut self) {
+        if let Some(writer) = self.writer.take() {
+            self.coordinator.later(move || drop(writer));
+        }
+    }
+}
+
 /// Forgets what has just been stored if it is not needed any more. The other side sets the flag first and then forgets the
 /// report, too: one of the two comes after the storing.
 fn forget_if(abandoned: &AtomicBool, spool: &dyn Spool, key: SpoolKey) {
     if abandoned.load(Ordering::SeqCst) {
         spool.forget(key);
     }
-}
-
-fn too_large(bytes: u64, limit: u64) -> Refusal {
-    let detail = format!(
-        "the report has {bytes} bytes or more, and {limit} is the most for this job; the coordinator's --report-overhead raises it"
-    );
-    Refusal::new(RefusalKind::TooLarge, detail)
 }
 
 fn push(mut writer: Box<dyn SpoolWriter>, batch: &[Bytes]) -> Written {
@@ -268,34 +364,8 @@ async fn written(writing: JoinHandle<Written>) -> Result<Box<dyn SpoolWriter>, R
 }
 
 /// Runs work that may wait for a disk on a thread of its own.
-async fn blocking<T: Send + 'static>(
+pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, Refusal> {
     tokio::task::spawn_blocking(work).await.map_err(failed)
-}
-
-fn failed(error: tokio::task::JoinError) -> Refusal {
-    let detail = format!("the report could not be stored: {error}");
-    Refusal::new(RefusalKind::Storage, detail)
-}
-
-fn broken(error: BodyError) -> Refusal {
-    let kind = match error {
-        BodyError::TooLarge { .. } => RefusalKind::TooLarge,
-        _ => RefusalKind::Truncated,
-    };
-    Refusal::new(kind, error.to_string())
-}
-
-fn refuse(error: SpoolError) -> Refusal {
-    let kind = match &error {
-        SpoolError::Full { .. } => RefusalKind::Busy,
-        SpoolError::Storage(_) => RefusalKind::Storage,
-        // Broken on its way: the same report may be sent again.
-        SpoolError::Malformed(
-            SafetensorsError::Truncated { .. } | SafetensorsError::Digest { .. },
-        ) => RefusalKind::Truncated,
-        SpoolError::Malformed(_) | SpoolError::Missing { .. } => RefusalKind::Malformed,
-    };
-    Refusal::new(kind, error.to_string())
 }

@@ -62,6 +62,12 @@ sites! {
     ReportWrite = "report.write", Write;
     /// The trailer of a report.
     TrailerWrite = "report.trailer.write", Write;
+    /// Whose upload it is, beside its bytes.
+    NotesHeadWrite = "report.notes.head.write", Write;
+    /// How far an upload is.
+    NotesWrite = "report.notes.write", Write;
+    /// What is noted of an upload that is whole.
+    NotesRemove = "report.notes.remove", Remove;
     /// A part of a long report, so that its end does not wait for all of it.
     ReportPartSync = "report.part.sync", SyncFile;
     /// A whole report.

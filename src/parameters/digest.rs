@@ -23,6 +23,11 @@ impl Digest {
         self.0
     }
 
+    /// The one with this number.
+    pub(crate) fn of_crc32(crc32: u32) -> Self {
+        Self(crc32)
+    }
+
     /// Of these bytes and then `len` more, whose digest is `next`.
     pub fn then(self, next: Digest, len: u64) -> Self {
         let mut hasher = Hasher::new_with_initial(self.0);

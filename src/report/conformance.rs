@@ -3,23 +3,26 @@
 //! Call [`everything`] from a test with an empty spool that has room for a few megabytes, and the threads to read with. A
 //! broken guarantee panics with what is wrong; each function names the numbers of [`Spool`]'s contract that it checks. Each property uses a job of its own, so that they can be called alone too.
 
-use std::{collections::BTreeMap, sync::Arc};
+mod bodies;
+mod partials;
 
+use std::sync::Arc;
+
+use bodies::{
+    ROUND, assert_missing, assert_same, begin, delta, form, key, layout, metadata, one, parameters,
+    upload,
+};
+pub use partials::*;
 use serde_json::json;
 
-use super::{
-    DELTA, DELTA_PREFIX, Executor, Report, ReportMetadata, Spool, SpoolError, SpoolKey, SpoolWriter,
-};
+use super::{DELTA, DELTA_PREFIX, Executor, Spool, SpoolError, SpoolKey};
 use crate::{
-    ids::{ClientId, JobId, ModelVersion, RequestId, RoundId},
+    ids::{JobId, RequestId},
     parameters::{
-        Block, BlockBuffer, BlockReader, BodyForm, DType, Digest, Encoded, Encoding, Form, Layout,
-        Parameters, PayloadSpec, Payloads, Role, Roles, Values, encode,
-        safetensors::SafetensorsError,
+        Block, BlockBuffer, BodyForm, DType, Digest, Encoded, Encoding, Form, Layout, Parameters,
+        PayloadSpec, Payloads, Role, Roles, Values, encode, safetensors::SafetensorsError,
     },
 };
-
-const ROUND: RoundId = RoundId(1);
 
 /// Asserts the whole contract of [`Spool`].
 ///
@@ -37,6 +40,12 @@ pub fn everything(spool: &dyn Spool, executor: &dyn Executor) {
     forgets_one_report(spool);
     discards_one_round(spool);
     keeps_readable_what_is_held(spool, executor);
+    goes_on_where_an_upload_broke_off(spool, executor);
+    goes_on_for_the_same_upload_alone(spool);
+    begins_again_after_another_digest(spool, executor);
+    takes_an_upload_over(spool, executor);
+    keeps_one_part_of_each_sender(spool);
+    removes_parts_that_nobody_needs(spool);
 }
 
 /// Guarantees 2 and 7: a report reads back to the bit, in every encoding, whatever the pieces that it came in.
@@ -353,158 +362,4 @@ pub fn keeps_readable_what_is_held(spool: &dyn Spool, executor: &dyn Executor) {
     spool.discard(key.job, key.round);
     assert_missing(spool, key, "discarded");
     assert_same(&held, &delta, executor);
-}
-
-fn key(job: u64, client: u32) -> SpoolKey {
-    SpoolKey {
-        job: JobId(job),
-        round: ROUND,
-        client: ClientId(client),
-        upload: RequestId(1),
-    }
-}
-
-fn metadata(client: u32) -> ReportMetadata {
-    ReportMetadata {
-        base_version: ModelVersion(3),
-        examples: 10 + u64::from(client),
-        steps: 2,
-        metrics: BTreeMap::from([("train_loss".to_string(), 0.1)]),
-        ..ReportMetadata::default()
-    }
-}
-
-/// A long tensor, a buffer, a tensor without values and a scalar.
-fn layout() -> Arc<Layout> {
-    let tensors = [
-        ("a", vec![70_000], Role::Trainable),
-        ("b.running_mean", vec![2, 33], Role::Buffer),
-        ("c", vec![0, 4], Role::Trainable),
-        ("d", vec![], Role::Trainable),
-    ];
-    let tensors = tensors.map(|(name, shape, role)| (name.to_string(), shape, role));
-    Layout::new(tensors).expect("a layout")
-}
-
-fn parameters(seed: u32) -> Arc<Parameters> {
-    let layout = layout();
-    let mut values = Vec::with_capacity(layout.len());
-    for index in 1..=layout.len() as u32 {
-        let mixed = index
-            .wrapping_mul(2_654_435_761)
-            .wrapping_add(seed * 40_503);
-        values.push(((mixed >> 8) as f32 / (1 << 24) as f32 - 0.5) * 0.125);
-    }
-    Arc::new(Parameters::new(layout, values).expect("values of the layout"))
-}
-
-/// The form of a report whose only payload is a delta.
-fn form(encoding: Encoding) -> Arc<BodyForm> {
-    let form = Form::new(encoding, layout(), Roles::TRAINED);
-    Arc::new(BodyForm::one(DELTA, form))
-}
-
-fn delta(encoding: Encoding, seed: u32) -> Payloads {
-    let form = Form::new(encoding, layout(), Roles::TRAINED);
-    Payloads::delta(encode(&form, &parameters(seed)).expect("finite values"))
-}
-
-fn begin(spool: &dyn Spool, key: SpoolKey, encoding: Encoding) -> Box<dyn SpoolWriter> {
-    let writer = spool.begin(key, &form(encoding));
-    writer.expect("an upload begins")
-}
-
-fn upload(
-    spool: &dyn Spool,
-    key: SpoolKey,
-    delta: &Payloads,
-    size: usize,
-) -> Result<(), SpoolError> {
-    let encoding = delta
-        .find(DELTA)
-        .map_or(Encoding::F32, |delta| delta.form().encoding());
-    let mut writer = begin(spool, key, encoding);
-    let body = delta.pieces().concat();
-    for piece in body.chunks(size) {
-        writer.push(piece)?;
-    }
-    writer.finish(metadata(key.client.0), Some(Digest::of(&body)))
-}
-
-fn one(spool: &dyn Spool, key: SpoolKey) -> Result<Report, SpoolError> {
-    let mut reports = spool.reports(key.job, key.round, &[(key.client, key.upload)])?;
-    assert_eq!(reports.len(), 1, "one report was asked for");
-    Ok(reports.remove(0))
-}
-
-fn assert_missing(spool: &dyn Spool, key: SpoolKey, what: &str) {
-    let missing = SpoolError::Missing { client: key.client };
-    assert_eq!(
-        one(spool, key).err(),
-        Some(missing),
-        "a report {what} is there"
-    );
-}
-
-/// Reads all payloads in blocks from all threads, and in ranges that begin and end anywhere.
-fn assert_same(report: &Report, expected: &Payloads, executor: &dyn Executor) {
-    for (name, expected) in expected.iter() {
-        let found = report.payload(name).expect("a payload that was sent");
-        assert_payload(name, found, expected, executor);
-    }
-}
-
-fn assert_payload(
-    name: &str,
-    found: &(dyn BlockReader + Send + Sync),
-    expected: &Encoded,
-    executor: &dyn Executor,
-) {
-    let len = expected.layout().len();
-    let check = |start: usize, end: usize| {
-        let (mut left, mut right) = (vec![0.0f32; end - start], vec![0.0f32; end - start]);
-        decode(expected, start, &mut left);
-        decode(found, start, &mut right);
-        let same = left.iter().map(|value| value.to_bits());
-        assert!(
-            same.eq(right.iter().map(|value| value.to_bits())),
-            "values {start}..{end} of {name} in {} differ",
-            expected.form().encoding()
-        );
-        found.read(start, &mut right).expect("stored values");
-        assert!(left == right, "read and block differ at {start}..{end}");
-    };
-    const BLOCK: usize = 4096;
-    executor.run(len.div_ceil(BLOCK), &|index| {
-        check(index * BLOCK, len.min((index + 1) * BLOCK));
-    });
-    let ranges = [
-        (0, len),
-        (1, 2),
-        (255, 513),
-        (65_535, 65_538),
-        (len - 1, len),
-        (7, 7),
-    ];
-    for (start, end) in ranges {
-        if start <= end && end <= len {
-            check(start, end);
-        }
-    }
-    assert!(found.read(len, &mut [0.0]).is_err(), "values past the end");
-}
-
-/// Decodes values block by block.
-fn decode(reader: &dyn BlockReader, offset: usize, out: &mut [f32]) {
-    let mut buffer = BlockBuffer::default();
-    let end = offset + out.len();
-    let mut start = offset;
-    while start < end {
-        let stop = reader.uniform_end(start).min(end);
-        let block = reader
-            .block(start..stop, &mut buffer)
-            .expect("a stored block");
-        block.decode(&mut out[start - offset..stop - offset]);
-        start = stop;
-    }
 }

@@ -9,7 +9,7 @@ use std::{
     },
 };
 
-use super::{Report, ReportMetadata, Spool, SpoolError, SpoolKey, SpoolWriter};
+use super::{PartialKey, Report, ReportMetadata, Spool, SpoolError, SpoolKey, SpoolWriter};
 use crate::{
     ids::{ClientId, JobId, RequestId, RoundId},
     parameters::{
@@ -142,7 +142,11 @@ impl Spool for MemorySpool {
         })
     }
 
-    fn retain(&self, keeps: &dyn Fn(SpoolKey) -> bool) -> Result<(), SpoolError> {
+    fn retain(
+        &self,
+        keeps: &dyn Fn(SpoolKey) -> bool,
+        _resumes: &dyn Fn(PartialKey) -> bool,
+    ) -> Result<(), SpoolError> {
         self.stored().retain(|key, _| keeps(*key));
         Ok(())
     }

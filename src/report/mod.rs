@@ -7,6 +7,7 @@
 pub mod conformance;
 mod executor;
 mod memory;
+mod partial;
 mod refusal;
 mod spool;
 
@@ -14,6 +15,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 pub use executor::{Executor, Serial};
 pub use memory::MemorySpool;
+pub use partial::PartialKey;
 pub use refusal::{Refusal, RefusalKind};
 use serde::{Deserialize, Serialize};
 pub use spool::{Spool, SpoolError, SpoolKey, SpoolWriter};

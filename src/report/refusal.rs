@@ -5,7 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 /// A request was understood and is not granted. The same request gets the same answer again, unless the reason is a
-/// transient one: `duplicate`, `truncated`, `storage` or `busy`.
+/// transient one: `duplicate`, `upload_offset`, `truncated`, `storage` or `busy`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "http", derive(utoipa::ToSchema))]
 pub struct Refusal {
@@ -82,6 +82,8 @@ kinds! {
     Late = "late";
     /// The report is being uploaded by another request at this moment.
     Duplicate = "duplicate";
+    /// The rest of a report does not begin where the part that is kept of it ends: ask for the offset.
+    UploadOffset = "upload_offset";
     /// The report starts from another version than the round's global model.
     Stale = "stale";
     /// The round has not begun.
@@ -115,7 +117,7 @@ impl RefusalKind {
     pub fn is_transient(self) -> bool {
         matches!(
             self,
-            Self::Duplicate | Self::Truncated | Self::Storage | Self::Busy
+            Self::Duplicate | Self::UploadOffset | Self::Truncated | Self::Storage | Self::Busy
         )
     }
 }

@@ -7,6 +7,7 @@ use std::{
     sync::Arc,
 };
 
+pub(crate) use super::spool::at_rest::SpoolFile;
 use super::{
     DataFolder, PublishedFile, StoreError,
     folder::{job_folder, job_folders, names_in},
@@ -79,15 +80,13 @@ pub(crate) fn report_path(folder: &Arc<DataFolder>, key: SpoolKey) -> PathBuf {
     reports::report_path(folder, key)
 }
 
-/// All files of reports; of those that were not whole, without a key.
+/// All files of reports and of broken uploads.
 ///
 /// # Errors
 ///
 /// [`StoreError::Io`].
-pub(crate) fn report_files(
-    folder: &DataFolder,
-) -> Result<Vec<(Option<SpoolKey>, PathBuf)>, StoreError> {
-    reports::report_files(folder)
+pub(crate) fn spool_files(folder: &DataFolder) -> Result<Vec<SpoolFile>, StoreError> {
+    reports::spool_files(folder)
 }
 
 /// Reads a report's file. An error is what is wrong with it.

@@ -3,13 +3,21 @@
 //! A report is `spool/job-J/round-R/client-C-UPLOAD.report` in the [`DataFolder`]: its payloads, each in its form's order
 //! ([`crate::parameters::Form`]) and at a multiple of eight bytes, then a trailer that says what it is (`trailer.rs`). While it is uploaded, its
 //! name ends in `.part`. It gets its own name once it is whole, checked and on the disk, so that what has that name after a
-//! crash is an accepted report.
+//! crash is an accepted report. A large one has notes beside it, `client-C-UPLOAD.resume`, with which it can go on after a
+//! break (`notes.rs`).
 
 #[cfg(feature = "sqlite")]
 pub(super) mod at_rest;
 mod handles;
+mod leftovers;
+mod notes;
+mod part;
+mod partials;
 mod place;
 mod reopen;
+mod replay;
+mod resting;
+mod resumable;
 mod rounds;
 mod spooled;
 mod stored;
@@ -22,8 +30,10 @@ use std::{
 };
 
 use handles::Handles;
+use leftovers::remove_leftovers;
 pub use place::FileSpoolConfig;
 use place::Place;
+use resumable::ResumableWriter;
 use rounds::Rounds;
 use stored::{Shared, Stored};
 #[cfg(test)]
@@ -35,7 +45,7 @@ use crate::{
     Cause,
     ids::{ClientId, JobId, RequestId, RoundId},
     parameters::{BlockReader, BodyForm},
-    report::{Report, Spool, SpoolError, SpoolKey, SpoolWriter},
+    report::{PartialKey, Report, Spool, SpoolError, SpoolKey, SpoolWriter},
 };
 
 /// Reports in files of a [`DataFolder`]. What is full is the disk; there is no other limit. Every method may wait for it.
@@ -60,6 +70,7 @@ impl FileSpool {
                 handles: Handles::new(config.max_open),
             }),
             stored: Mutex::default(),
+            partials: Default::default(),
         }))
     }
 
@@ -78,6 +89,35 @@ impl Spool for FileSpool {
     ) -> Result<Box<dyn SpoolWriter>, SpoolError> {
         let upload = ReportFile::begin(self.0.clone(), key, form)?;
         Ok(Box::new(upload))
+    }
+
+    fn begin_resumable(
+        &self,
+        upload: RequestId,
+        partial: PartialKey,
+        form: &Arc<BodyForm>,
+    ) -> Result<Box<dyn SpoolWriter>, SpoolError> {
+        let writer = ResumableWriter::begin(self.0.clone(), upload, partial, form)?;
+        Ok(Box::new(writer))
+    }
+
+    fn offset(&self, partial: PartialKey, form: &Arc<BodyForm>) -> Result<u64, SpoolError> {
+        Ok(resumable::offset(&self.0, partial, form))
+    }
+
+    fn resume(
+        &self,
+        upload: RequestId,
+        partial: PartialKey,
+        form: &Arc<BodyForm>,
+        offset: u64,
+    ) -> Result<Box<dyn SpoolWriter>, SpoolError> {
+        let writer = ResumableWriter::resume(self.0.clone(), upload, partial, form, offset)?;
+        Ok(Box::new(writer))
+    }
+
+    fn drop_partials(&self, job: JobId, round: RoundId, client: ClientId) {
+        self.0.partials.end(&self.0.place, job, round, Some(client));
     }
 
     fn reports(
@@ -101,8 +141,12 @@ impl Spool for FileSpool {
         Ok(())
     }
 
-    fn retain(&self, keeps: &dyn Fn(SpoolKey) -> bool) -> Result<(), SpoolError> {
-        let removed = reopen::remove_leftovers(&self.0.place, keeps);
+    fn retain(
+        &self,
+        keeps: &dyn Fn(SpoolKey) -> bool,
+        resumes: &dyn Fn(PartialKey) -> bool,
+    ) -> Result<(), SpoolError> {
+        let removed = remove_leftovers(&self.0, keeps, resumes);
         removed.map_err(|error| SpoolError::Storage(Cause::of(error)))
     }
 
@@ -127,5 +171,6 @@ impl Spool for FileSpool {
         for stored in gone {
             stored.forget();
         }
+        self.0.partials.end(&self.0.place, job, round, None);
     }
 }

@@ -5,6 +5,7 @@ mod folder;
 mod journal;
 mod log;
 mod models;
+mod partials;
 #[cfg(feature = "sqlite")]
 mod power;
 mod reopened;

@@ -28,6 +28,17 @@ pub enum ReportBody {
         /// Their digest, if the sender says it.
         digest: Option<Digest>,
     },
+    /// The rest of such bytes, of which the first ones have been kept from an upload that broke off.
+    Rest {
+        /// The rest.
+        bytes: ByteStream,
+        /// How many bytes the rest will have, if that is known.
+        length: Option<u64>,
+        /// The digest of the whole body.
+        digest: Digest,
+        /// How many bytes come before the rest; at least 1.
+        offset: u64,
+    },
 }
 
 /// The body of a model.
@@ -51,6 +62,7 @@ impl fmt::Debug for ReportBody {
         formatter.write_str(match self {
             Self::Memory(_) => "ReportBody::Memory",
             Self::Stream { .. } => "ReportBody::Stream",
+            Self::Rest { .. } => "ReportBody::Rest",
         })
     }
 }

@@ -456,6 +456,6 @@ async fn collect(mut stream: super::ByteStream) -> Vec<u8> {
 async fn bytes_of_report(body: ReportBody) -> Vec<u8> {
     match body {
         ReportBody::Memory(payloads) => wire(&payloads),
-        ReportBody::Stream { bytes, .. } => collect(bytes).await,
+        ReportBody::Stream { bytes, .. } | ReportBody::Rest { bytes, .. } => collect(bytes).await,
     }
 }

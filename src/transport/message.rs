@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::{ModelBody, ReportBody};
 use crate::{
     ids::{ClientId, JobId, ModelVersion, RoundId, WorkerId},
+    parameters::Digest,
     protocol::{DatasetPartition, JobMessage, Registered, Registration, TaskMessage, Token},
     report::{Refusal, ReportMetadata},
     round::Evaluation,
@@ -85,6 +86,20 @@ pub enum Request {
         /// Its payloads.
         body: ReportBody,
     },
+    /// How much of this report have you kept, since its upload broke off? An upload of it by the same worker that is still
+    /// under way ends.
+    UploadOffset {
+        /// Who.
+        credentials: Credentials,
+        /// The job.
+        job: JobId,
+        /// The round.
+        round: RoundId,
+        /// The client.
+        client: ClientId,
+        /// Of the whole body.
+        digest: Digest,
+    },
     /// This client can't do its training task.
     TaskFailed {
         /// Who.
@@ -134,8 +149,10 @@ pub enum Response {
     Partition(DatasetPartition),
     /// To `Model`.
     Model(ModelBody),
-    /// Done: to `Leave`, `Report`, `TaskFailed` and `Evaluation`.
+    /// Done: to `Leave`, `Report`, `TaskFailed` and `Evaluation`; and to `UploadOffset`, if that report has been accepted.
     Accepted,
+    /// To `UploadOffset`: how many bytes of the body are kept; 0 if none. The rest begins there.
+    UploadOffset(u64),
     /// To anything: no, and why.
     Refused(Refusal),
 }

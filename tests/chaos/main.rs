@@ -29,6 +29,7 @@ mod plan;
 #[allow(dead_code, reason = "the other test programs use more of it")]
 mod process;
 #[path = "../shared/proxy.rs"]
+#[allow(dead_code, reason = "the other test programs use more of it")]
 mod proxy;
 mod restarts;
 #[cfg_attr(

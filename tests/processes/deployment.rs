@@ -1,6 +1,6 @@
 //! A coordinator, its workers and its operator.
 
-use std::process::Command;
+use std::{path::Path, process::Command};
 
 use fedavg::{
     ids::{ClientId, JobId, WorkerId},
@@ -49,7 +49,10 @@ impl Deployment {
     }
 
     fn start_at(machine: Option<Machine>, arguments: &str) -> Self {
-        let state = TempDir::new().unwrap();
+        Self::start_in(TempDir::new().unwrap(), machine, arguments)
+    }
+
+    fn start_in(state: TempDir, machine: Option<Machine>, arguments: &str) -> Self {
         let path = env!("CARGO_BIN_EXE_fedavg-coordinator");
         let mut command = command(machine.as_ref(), path, arguments);
         command.arg("--state-dir").arg(state.path());
@@ -126,6 +129,19 @@ impl Deployment {
     /// SIGKILL.
     pub fn kill(self) {
         self.process.kill();
+    }
+
+    /// SIGKILL; then another coordinator goes on with the same state at the same address.
+    pub fn restart(self, arguments: &str) -> Self {
+        self.process.kill();
+        let address = self.url.trim_start_matches("http://");
+        let arguments = format!("--bind {address} {arguments}");
+        Self::start_in(self.state, self.machine, &arguments)
+    }
+
+    /// The coordinator's folder.
+    pub fn state(&self) -> &Path {
+        self.state.path()
     }
 }
 

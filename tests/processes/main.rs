@@ -26,5 +26,6 @@ mod restarts;
 mod state_dir;
 mod tailnet;
 mod together;
+mod uploads;
 mod versions;
 mod whole_run;

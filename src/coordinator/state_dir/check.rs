@@ -223,9 +223,14 @@ fn find_leftovers(
             report.leftovers.push(within(folder, &path));
         }
     }
-    for (key, path) in at_rest::report_files(folder)? {
-        if !key.is_some_and(|key| reports.contains(&key)) {
-            report.leftovers.push(within(folder, &path));
+    for file in at_rest::spool_files(folder)? {
+        let is_needed = if file.is_report {
+            reports.contains(&file.key)
+        } else {
+            file.can_go_on && contents.awaits(file.key)
+        };
+        if !is_needed {
+            report.leftovers.push(within(folder, &file.path));
         }
     }
     Ok(())

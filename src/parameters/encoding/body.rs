@@ -2,7 +2,7 @@
 //!
 //! It holds the header and one unfinished element, and never a payload: memory does not grow with the body.
 
-use std::sync::Arc;
+use std::{ops::Range, sync::Arc};
 
 use super::{BodyForm, BodySink, Encoding, EncodingError, expected::Expected, segments::Segments};
 use crate::parameters::{
@@ -17,6 +17,8 @@ pub struct BodyDecoder {
     expected: Expected,
     limit: u64,
     digest: Digesting,
+    /// Bytes of the body that have been taken.
+    taken: u64,
     phase: Phase,
 }
 
@@ -55,6 +57,7 @@ impl BodyDecoder {
             expected,
             limit: u64::MAX,
             digest: Digesting::default(),
+            taken: 0,
             phase: Phase::Header(header),
         }
     }
@@ -85,8 +88,30 @@ impl BodyDecoder {
         if result.is_err() {
             // What was handed on of this body is worth nothing, and a later piece must not continue it.
             self.phase = Phase::Failed;
+        } else {
+            self.taken += piece.len() as u64;
         }
         result
+    }
+
+    /// How many bytes of the body have been taken, header included.
+    pub fn taken(&self) -> u64 {
+        self.taken
+    }
+
+    /// The digest of the bytes that have been taken.
+    pub fn digest_so_far(&self) -> Digest {
+        self.digest.clone().finish()
+    }
+
+    /// The places, among the stored bytes, of the body's next bytes: as many as follow each other there. None before the
+    /// header is whole, after the last byte, and for bytes that are passed over. Whoever has stored what a
+    /// [`BodySink`] was given can give a new decoder the same body again by it.
+    pub fn next_stored(&self) -> Option<Range<u64>> {
+        match &self.phase {
+            Phase::Values(segments) => segments.next_stored(),
+            Phase::Header(_) | Phase::Failed => None,
+        }
     }
 
     fn try_push(&mut self, mut piece: &[u8], sink: &mut dyn BodySink) -> Result<(), EncodingError> {
@@ -100,6 +125,7 @@ impl BodyDecoder {
                 return Err(SafetensorsError::TooLarge { announced, limit }.into());
             }
             let segments = Segments::new(self.expected.form(&metadata)?, &metadata)?;
+            sink.header(header.bytes())?;
             sink.begin(segments.form())?;
             self.phase = Phase::Values(segments);
         }

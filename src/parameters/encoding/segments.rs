@@ -133,6 +133,16 @@ impl Segments {
         Ok(())
     }
 
+    /// The places of the next bytes among the stored ones; none if they are passed over, or if there are no more.
+    pub fn next_stored(&self) -> Option<Range<u64>> {
+        let rest = &self.segments[self.current..];
+        // Empty tensors have no byte.
+        let segment = rest.iter().find(|next| next.bytes.end > self.position)?;
+        let target = segment.target.as_ref()?;
+        let start = target.start + (self.position - segment.bytes.start);
+        Some(start..start + (segment.bytes.end - self.position))
+    }
+
     /// The form of the body, with the directories of sparse payloads, once all of it has been taken.
     ///
     /// # Errors

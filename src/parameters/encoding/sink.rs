@@ -11,7 +11,7 @@ use crate::parameters::{BlockError, BlockReader, LayoutError, Parameters};
 ///
 /// What [`BodyDecoder`](super::BodyDecoder) guarantees to a sink:
 ///
-/// 1. `begin` is called once, before the first `write`. If it fails, nothing else is called.
+/// 1. `header` and then `begin` are called once, before the first `write`. If one fails, nothing else is called.
 /// 2. Each byte of each payload is written exactly once. Offsets rise if the body's tensors are in the form's order, as those of
 ///    this crate are; a body of another program may have another order.
 /// 3. The bytes have been checked: values are finite, indices rise, scales are scales.
@@ -22,6 +22,15 @@ use crate::parameters::{BlockError, BlockReader, LayoutError, Parameters};
 ///
 /// A sink may keep the bytes anywhere. It must not panic if there is no room, but return [`BlockError::Full`].
 pub trait BodySink {
+    /// Takes the body's first bytes, up to the end of the header, as they came. The default passes them over.
+    ///
+    /// # Errors
+    ///
+    /// [`BlockError::Unwritable`] and [`BlockError::Full`].
+    fn header(&mut self, _bytes: &[u8]) -> Result<(), BlockError> {
+        Ok(())
+    }
+
     /// Takes the form of what will come, so that room can be made. Of sparse payloads it has no directory yet.
     ///
     /// # Errors

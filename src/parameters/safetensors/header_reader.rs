@@ -61,6 +61,11 @@ impl HeaderReader {
             .map_err(|error| SafetensorsError::Malformed(error.to_string()))
     }
 
+    /// What has been taken: the body's first bytes, up to the end of the header.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
     /// Fills the bytes up to `end` from the front of `piece`.
     fn take(&mut self, piece: &mut &[u8], end: usize) {
         let count = end.saturating_sub(self.bytes.len()).min(piece.len());

@@ -31,6 +31,13 @@ impl RoundMachine {
         self.current.as_ref().map(|current| current.round)
     }
 
+    /// Whether this round is open, and this client's report of it may still come.
+    pub fn awaits_report(&self, round: RoundId, client: ClientId) -> bool {
+        self.current.as_ref().is_some_and(|current| {
+            current.round == round && !current.closed && current.is_outstanding(client)
+        })
+    }
+
     /// The reports that the round that is open or being closed has accepted, in client order: each with the request that
     /// uploaded it and the worker that sent it.
     pub fn accepted(&self) -> Vec<(ClientId, RequestId, WorkerId)> {

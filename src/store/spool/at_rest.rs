@@ -3,7 +3,8 @@
 use std::{fs::File, os::unix::fs::FileExt, path::PathBuf, sync::Arc};
 
 use super::{
-    reopen::{CHUNK, key_of, read_trailer},
+    leftovers::{FileKind, key_of},
+    reopen::{CHUNK, read_trailer},
     rounds::Rounds,
 };
 use crate::{
@@ -20,10 +21,18 @@ pub(in crate::store) fn report_path(folder: &Arc<DataFolder>, key: SpoolKey) -> 
     Rounds::new(folder.clone()).stored(key)
 }
 
-/// All files of reports; of those that were not whole, without a key.
-pub(in crate::store) fn report_files(
-    folder: &DataFolder,
-) -> Result<Vec<(Option<SpoolKey>, PathBuf)>, StoreError> {
+/// A file of the spool.
+pub(crate) struct SpoolFile {
+    pub key: SpoolKey,
+    pub path: PathBuf,
+    /// Whether it is a whole report, or a file of a broken upload.
+    pub is_report: bool,
+    /// Of a broken upload: whether it has all files that it takes to go on.
+    pub can_go_on: bool,
+}
+
+/// All files of reports and of broken uploads.
+pub(in crate::store) fn spool_files(folder: &DataFolder) -> Result<Vec<SpoolFile>, StoreError> {
     let mut files = Vec::new();
     if !folder.spool().exists() {
         return Ok(files);
@@ -35,9 +44,15 @@ pub(in crate::store) fn report_files(
                 continue;
             };
             for name in names_in(&job_path.join(&round_name))? {
-                if let Some((key, is_stored)) = key_of(job, round, &name) {
+                if let Some((key, kind)) = key_of(job, round, &name) {
                     let path = job_path.join(&round_name).join(name);
-                    files.push((Some(key).filter(|_| is_stored), path));
+                    let has_both = ["part", "resume"].map(|end| path.with_extension(end).exists());
+                    files.push(SpoolFile {
+                        key,
+                        is_report: kind == FileKind::Report,
+                        can_go_on: has_both == [true, true],
+                        path,
+                    });
                 }
             }
         }

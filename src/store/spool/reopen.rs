@@ -1,29 +1,19 @@
 //! Reports that an earlier process stored.
 
-use std::{
-    fs::File,
-    io,
-    os::unix::fs::FileExt,
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{fs::File, io, os::unix::fs::FileExt, path::Path, sync::Arc};
 
 use super::{
     place::Place,
+    replay::Nowhere,
     spooled::SpooledFile,
     stored::Stored,
     trailer::{FOOTER, Trailer},
 };
 use crate::{
     Cause,
-    disk::{self, Site},
-    ids::{ClientId, JobId, RequestId, RoundId},
-    parameters::{BlockError, BodyDecoder, BodyForm, BodySink, Digest, Digesting, EncodedReader},
+    parameters::{BodyDecoder, BodyForm, Digest, Digesting, EncodedReader},
     report::{SpoolError, SpoolKey},
-    store::{
-        StoreError,
-        folder::{failed, job_folders, names_in, storage},
-    },
+    store::folder::storage,
 };
 
 /// Bytes that are read at once.
@@ -110,70 +100,6 @@ fn read_again(file: &File, path: &Path, form: BodyForm) -> Result<(BodyForm, Dig
     Ok((decoder.finish(None)?, digest.finish()))
 }
 
-/// The values are in their place already.
-struct Nowhere;
-
-impl BodySink for Nowhere {
-    fn begin(&mut self, _form: &BodyForm) -> Result<(), BlockError> {
-        Ok(())
-    }
-
-    fn write(&mut self, _offset: u64, _bytes: &[u8]) -> Result<(), BlockError> {
-        Ok(())
-    }
-}
-
 fn damaged(path: &Path) -> SpoolError {
     SpoolError::Storage(Cause::from(format!("{}: it is damaged", path.display())))
-}
-
-/// Removes the files of all reports but those that `keeps` names, and the folders that are empty then.
-///
-/// # Errors
-///
-/// [`StoreError::Io`].
-pub(super) fn remove_leftovers(
-    place: &Place,
-    keeps: &dyn Fn(SpoolKey) -> bool,
-) -> Result<(), StoreError> {
-    for (job, job_path) in job_folders(&place.rounds.folder().spool())? {
-        for round_name in names_in(&job_path)? {
-            let round = round_name.strip_prefix("round-");
-            let Some(round) = round.and_then(|round| round.parse().ok()) else {
-                continue;
-            };
-            let round_path = job_path.join(&round_name);
-            for name in names_in(&round_path)? {
-                let Some((key, is_stored)) = key_of(job, round, &name) else {
-                    continue;
-                };
-                if !is_stored || !keeps(key) {
-                    let path: PathBuf = round_path.join(&name);
-                    disk::remove_file(Site::OldReportRemove, &path)
-                        .map_err(|error| failed(&path, error))?;
-                }
-            }
-            // Both stay if something is in them.
-            let _ = disk::remove_folder(Site::OldReportRoundRemove, &round_path);
-        }
-        let _ = disk::remove_folder(Site::OldReportJobRemove, &job_path);
-    }
-    Ok(())
-}
-
-/// The report of a file's name, and whether it was stored; none if the name is not of this crate's.
-pub(super) fn key_of(job: JobId, round: RoundId, name: &str) -> Option<(SpoolKey, bool)> {
-    let (name, ending) = name.strip_prefix("client-")?.split_once('.')?;
-    let (client, upload) = name.split_once('-')?;
-    let key = SpoolKey {
-        job,
-        round,
-        client: ClientId(client.parse().ok()?),
-        upload: RequestId(upload.parse().ok()?),
-    };
-    match ending {
-        "report" => Some((key, true)),
-        "part" => Some((key, false)),
-        _ => None,
-    }
 }

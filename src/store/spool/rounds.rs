@@ -38,6 +38,11 @@ impl Rounds {
         self.place(key, "report")
     }
 
+    /// The file of what is noted of an upload beside its bytes.
+    pub fn notes(&self, key: SpoolKey) -> PathBuf {
+        self.place(key, "resume")
+    }
+
     /// A new file for an upload.
     pub fn create(&self, key: SpoolKey) -> (PathBuf, io::Result<File>) {
         let path = self.place(key, "part");

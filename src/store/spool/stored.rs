@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use super::{place::Place, spooled::SpooledFile};
+use super::{partials::Partials, place::Place, spooled::SpooledFile};
 use crate::{
     parameters::EncodedReader,
     report::{ReportMetadata, SpoolKey},
@@ -15,6 +15,7 @@ use crate::{
 pub(super) struct Shared {
     pub place: Arc<Place>,
     pub stored: Mutex<BTreeMap<SpoolKey, Stored>>,
+    pub partials: Partials,
 }
 
 pub(super) struct Stored {

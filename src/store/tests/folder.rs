@@ -49,7 +49,7 @@ fn what_an_earlier_coordinator_left_is_removed_and_nothing_else() {
     let models = FileModels::new(folder);
     // Nothing goes before somebody has said what is needed.
     assert!(below(elsewhere.path()).len() > 10);
-    spool.retain(&|_| false).unwrap();
+    spool.retain(&|_| false, &|_| false).unwrap();
     models.retain(&|_, _| false).unwrap();
     assert_eq!(
         below(elsewhere.path()),

@@ -32,7 +32,7 @@ fn a_report_of_an_earlier_process_is_the_same_in_every_encoding() {
         // As after kill -9.
         std::mem::forget(spool);
         let spool = again(&disk);
-        spool.retain(&|found| found == key(0)).unwrap();
+        spool.retain(&|found| found == key(0), &|_| false).unwrap();
         let form = report_form(&layout, encoding);
         spool.reopen(key(0), &form).unwrap();
         assert_eq!(values(&spool, 0), before, "{encoding}");

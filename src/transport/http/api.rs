@@ -17,6 +17,16 @@ pub(super) const VERSION_HEADER: &str = "fedavg-model-version";
 /// The media type of parameters.
 pub(super) const SAFETENSORS: &str = "application/octet-stream";
 
+/// The media type of the rest of a body. This name and the next ones are from "Resumable Uploads for HTTP"
+/// (draft-ietf-httpbis-resumable-upload).
+pub(super) const PARTIAL_UPLOAD: &str = "application/partial-upload";
+/// Where in the whole body the rest begins, in bytes.
+pub(super) const UPLOAD_OFFSET_HEADER: &str = "upload-offset";
+/// Whether the body goes to the end of the whole one: `?1` or `?0`.
+pub(super) const UPLOAD_COMPLETE_HEADER: &str = "upload-complete";
+/// Bytes of the whole body.
+pub(super) const UPLOAD_LENGTH_HEADER: &str = "upload-length";
+
 /// JSON that a header can have: ASCII alone.
 pub(super) fn ascii_json<T: Serialize>(value: &T) -> Result<String, serde_json::Error> {
     let text = serde_json::to_string(value)?;

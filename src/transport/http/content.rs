@@ -53,8 +53,18 @@ pub(super) fn parameters(
     body: Body,
     limit: u64,
 ) -> Result<(ByteStream, Option<u64>), Problem> {
-    if media_type(headers).is_some_and(|found| !found.eq_ignore_ascii_case(SAFETENSORS)) {
-        return Err(unsupported("the body must be application/octet-stream"));
+    parameters_as(SAFETENSORS, headers, body, limit)
+}
+
+/// The same for a body of this media type.
+pub(super) fn parameters_as(
+    expected: &str,
+    headers: &HeaderMap,
+    body: Body,
+    limit: u64,
+) -> Result<(ByteStream, Option<u64>), Problem> {
+    if media_type(headers).is_some_and(|found| !found.eq_ignore_ascii_case(expected)) {
+        return Err(unsupported(&format!("the body must be {expected}")));
     }
     let length = body.size_hint().exact();
     if length.is_some_and(|length| length > limit) {

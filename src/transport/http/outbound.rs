@@ -13,6 +13,7 @@ use std::{
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
+use http_body_util::BodyExt;
 use tokio::sync::Semaphore;
 
 use crate::{
@@ -95,6 +96,21 @@ impl Outbound {
         }
     }
 
+    /// The bytes of these pieces from this one on.
+    pub(super) fn rest(pieces: Vec<Bytes>, offset: u64) -> Self {
+        Self::part(pieces, &(offset..u64::MAX))
+    }
+
+    /// How many bytes there are, if that is known.
+    pub(super) fn length(&self) -> Option<u64> {
+        self.size_hint().exact()
+    }
+
+    /// The bytes in slices.
+    pub(super) fn into_stream(self) -> ByteStream {
+        Box::pin(self.into_data_stream())
+    }
+
     pub(super) fn model(model: &Encoded) -> Self {
         Self::new(Content::Pieces(VecDeque::from(model.pieces(""))))
     }
@@ -111,10 +127,12 @@ impl From<ReportBody> for Outbound {
     fn from(report: ReportBody) -> Self {
         Self::new(match report {
             ReportBody::Memory(payloads) => Content::Pieces(payloads.pieces().into()),
-            ReportBody::Stream { bytes, length, .. } => Content::Stream {
-                bytes,
-                left: length,
-            },
+            ReportBody::Stream { bytes, length, .. } | ReportBody::Rest { bytes, length, .. } => {
+                Content::Stream {
+                    bytes,
+                    left: length,
+                }
+            }
         })
     }
 }
@@ -176,7 +194,6 @@ impl Body for Outbound {
 #[cfg(test)]
 mod tests {
     use futures_util::StreamExt;
-    use http_body_util::BodyExt;
 
     use super::*;
 

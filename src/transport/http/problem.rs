@@ -85,6 +85,7 @@ pub(super) fn status_of(kind: RefusalKind) -> StatusCode {
         RefusalKind::Gone => StatusCode::GONE,
         RefusalKind::Late
         | RefusalKind::Duplicate
+        | RefusalKind::UploadOffset
         | RefusalKind::Stale
         | RefusalKind::WrongRound
         | RefusalKind::NotInCohort

@@ -29,7 +29,7 @@ use crate::{
     transport::{
         BodyError, TransportError,
         http::{
-            api::{DIGEST_HEADER, SAFETENSORS},
+            api::DIGEST_HEADER,
             inbound::{Inbound, Pace},
             outbound::Outbound,
             problem::Problem,
@@ -57,8 +57,12 @@ pub struct ClientConfig {
     pub idle_timeout: Duration,
     /// The most bytes of a connection that are read before they are taken, at least 8 KiB.
     pub read_buffer: usize,
-    /// How often the rest of a model that broke off is asked for in a row without any of it coming.
+    /// How often, in a row and without any progress, the rest of a model that broke off is asked for, or of a report that broke
+    /// off is sent.
     pub resume_tries: u32,
+    /// A report of at least this many bytes goes on where its upload broke off, if the coordinator has kept its part; a smaller
+    /// one begins again.
+    pub resume_from: u64,
     /// How long to wait before that; each time in a row twice as long as the time before, up to 5 s.
     pub resume_pause: Duration,
 }
@@ -74,6 +78,7 @@ impl Default for ClientConfig {
             idle_timeout: Duration::from_secs(20),
             read_buffer: 128 << 10,
             resume_tries: 8,
+            resume_from: 4 << 20,
             resume_pause: Duration::from_millis(200),
         }
     }
@@ -159,14 +164,15 @@ impl Call {
         self
     }
 
-    /// Parameters, which may take their time, and their digest.
+    /// Parameters, which may take their time, and the digest of the whole body.
     pub(super) fn parameters(
         mut self,
+        media_type: &'static str,
         body: Outbound,
         digest: Option<Digest>,
     ) -> Result<Self, TransportError> {
         self.has_parameters = true;
-        let call = self.body(SAFETENSORS, body);
+        let call = self.body(media_type, body);
         match digest {
             Some(digest) => call.header(HeaderName::from_static(DIGEST_HEADER), digest.to_string()),
             None => Ok(call),

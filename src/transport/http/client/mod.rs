@@ -5,6 +5,8 @@ mod connection;
 mod download;
 mod events;
 mod operator;
+mod requests;
+mod upload;
 mod worker;
 
 pub use address::AddressError;

@@ -22,7 +22,7 @@ use crate::{
     transport::{
         Answer, Caller, Events, ModelBody, Operator, OperatorError, Page, TransportError,
         http::{
-            api::{JOB_HEADER, VERSION_HEADER, ascii_json},
+            api::{JOB_HEADER, SAFETENSORS, VERSION_HEADER, ascii_json},
             link::next_page,
             outbound::Outbound,
         },
@@ -119,7 +119,7 @@ impl Operator for OperatorClient {
                     let initial = Encoded::plain(parameters);
                     let body = Outbound::model(&initial);
                     call.header(HeaderName::from_static(JOB_HEADER), spec)?
-                        .parameters(body, digest_of(Payloads::model(initial)).await)?
+                        .parameters(SAFETENSORS, body, digest_of(Payloads::model(initial)).await)?
                 }
             };
             self.json(caller, call).await

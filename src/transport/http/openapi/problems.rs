@@ -137,7 +137,7 @@ fn possible(operation: &Operation) -> Vec<Possible> {
     }
     kinds.extend(own_refusals(operation));
     let mut all: Vec<Possible> = kinds.into_iter().map(Possible::refusal).collect();
-    if takes_body || has_query {
+    if takes_body || has_query || operation.operation_id.as_deref() == Some("get_upload_offset") {
         all.push(Possible::unreadable());
     }
     if takes_body {
@@ -158,9 +158,10 @@ fn own_refusals(operation: &Operation) -> &'static [RefusalKind] {
         "cancel_job" | "pause_job" | "resume_job" | "delete_job" => &[RefusalKind::Conflict],
         "get_partition" => &[RefusalKind::NotLeased],
         "get_model" | "get_payload" => &[RefusalKind::Gone, RefusalKind::Storage],
-        "send_report" => &[
+        "send_report" | "send_rest_of_report" => &[
             RefusalKind::Late,
             RefusalKind::Duplicate,
+            RefusalKind::UploadOffset,
             RefusalKind::Stale,
             RefusalKind::WrongRound,
             RefusalKind::NotInCohort,

@@ -43,6 +43,7 @@ fn walk_all(schemas: &mut [RefOr<Schema>], visit: &mut dyn FnMut(&mut RefOr<Sche
 pub(super) fn operations(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {
     [
         &mut item.get,
+        &mut item.head,
         &mut item.put,
         &mut item.post,
         &mut item.delete,

@@ -7,6 +7,7 @@ mod list;
 mod models;
 mod service;
 mod training;
+mod uploads;
 mod workers;
 
 pub(super) use answer::no_such_method;
@@ -28,7 +29,11 @@ pub(super) fn documented() -> (Router<App>, OpenApi) {
         .routes(routes!(training::partition))
         .routes(routes!(models::model))
         .routes(routes!(models::payload))
-        .routes(routes!(training::report))
+        .routes(routes!(
+            training::report,
+            uploads::upload_offset,
+            uploads::send_rest
+        ))
         .routes(routes!(training::failure))
         .routes(routes!(training::evaluation))
         .routes(routes!(jobs::submit, jobs::jobs))

@@ -223,6 +223,7 @@ impl Fake {
             | Request::Partition { credentials, .. }
             | Request::Model { credentials, .. }
             | Request::Report { credentials, .. }
+            | Request::UploadOffset { credentials, .. }
             | Request::TaskFailed { credentials, .. }
             | Request::Evaluation { credentials, .. } => Some(credentials),
         };
@@ -269,6 +270,7 @@ impl Fake {
                 self.reports.lock().unwrap().push(taken?);
                 Response::Accepted
             }
+            Request::UploadOffset { .. } => Response::UploadOffset(0),
             Request::Leave { .. } | Request::TaskFailed { .. } | Request::Evaluation { .. } => {
                 Response::Accepted
             }
@@ -289,6 +291,7 @@ impl Fake {
                 return Ok((*delta.decode().unwrap()).clone());
             }
             ReportBody::Stream { bytes, digest, .. } => (bytes, digest),
+            ReportBody::Rest { bytes, digest, .. } => (bytes, Some(digest)),
         };
         self.digests.lock().unwrap().push(digest);
         let refuse = |kind| move |text: String| Refusal::new(kind, text);

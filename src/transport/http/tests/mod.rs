@@ -11,6 +11,7 @@ mod models;
 mod operator;
 mod resume;
 mod strangers;
+mod uploads;
 mod worker;
 
 use std::{

@@ -27,7 +27,7 @@ fn operations() -> Vec<(String, Value)> {
             }
         }
     }
-    assert_eq!(operations.len(), 23);
+    assert_eq!(operations.len(), 25);
     operations
 }
 
@@ -201,5 +201,5 @@ fn the_examples_of_headers_and_of_events_are_read_as_what_they_are() {
             parse::<LoggedEvent>(&name, serde_json::from_str(data.unwrap()).unwrap());
         }
     }
-    assert_eq!(headers, 4);
+    assert_eq!(headers, 7);
 }
