@@ -24,6 +24,10 @@ macro_rules! sites {
         /// A place in this crate at which something becomes durable, or is removed.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
         #[non_exhaustive]
+        #[cfg_attr(
+            not(feature = "cli"),
+            allow(dead_code, reason = "the journal and the tool are not compiled then")
+        )]
         pub enum Site {
             $($(#[$doc])* $site,)*
         }
