@@ -214,7 +214,7 @@ fn sources() -> Vec<(PathBuf, String)> {
             }
             let relative = path.strip_prefix(&root).expect("below src").to_path_buf();
             let is_test = relative.iter().any(|part| {
-                ["tests", "tests.rs", "testing.rs"]
+                ["tests", "tests.rs", "testing", "testing.rs"]
                     .iter()
                     .any(|test| part == *test)
             });

@@ -66,10 +66,10 @@ fn a_stored_report_survives_and_what_has_a_reports_name_is_whole() {
 fn reports_are_whole(root: &Path, form: &Arc<BodyForm>) -> Result<(), String> {
     let folder = opened(root);
     let spool = FileSpool::new(folder.clone(), FileSpoolConfig::default());
-    for (key, path) in at_rest::report_files(&folder).unwrap() {
-        if let Some(key) = key {
-            let reopened = spool.reopen(key, form);
-            reopened.map_err(|error| format!("{}: {error}", path.display()))?;
+    for file in at_rest::spool_files(&folder).unwrap() {
+        if file.is_report {
+            let reopened = spool.reopen(file.key, form);
+            reopened.map_err(|error| format!("{}: {error}", file.path.display()))?;
         }
     }
     Ok(())
