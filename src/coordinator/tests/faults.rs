@@ -1,6 +1,11 @@
 //! Each step on the disk fails once: a plain error or a pause, and then the same bytes.
 
-use std::{collections::BTreeSet, fs, path::Path, thread};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::Path,
+    thread,
+};
 
 use super::{
     places::{Places, on_a_runtime},
@@ -127,25 +132,34 @@ fn leaves_nothing(root: &Path, job: JobId) {
     assert_eq!(versions, 1);
 }
 
+/// Removals at a start: of what the process before had not come to remove, which depends on time.
+const BY_CHANCE: [Site; 5] = [
+    Site::OldReportRemove,
+    Site::OldReportRoundRemove,
+    Site::OldReportJobRemove,
+    Site::OldVersionRemove,
+    Site::OldModelJobRemove,
+];
+
 /// A run in which the nth step at a site fails.
-fn run_with(site: Option<Site>, nth: usize, error: i32) -> (Vec<f32>, BTreeSet<Site>) {
+fn run_with(site: Option<Site>, nth: usize, error: i32) -> (Vec<f32>, BTreeMap<Site, usize>) {
     let root = tempfile::tempdir().unwrap();
     let fault = Fault::new(site, nth, error);
     let _watch = watch(root.path(), fault.clone());
     let (model, job) = on_a_runtime(run(root.path(), &fault));
     leaves_nothing(root.path(), job);
+    let is_certain = site.is_some_and(|site| nth == 1 && !BY_CHANCE.contains(&site));
     assert!(
-        site.is_none() || fault.has_failed(),
+        !is_certain || fault.has_failed(),
         "{site:?} was not visited"
     );
-    let visited = fault.visited();
-    (model, visited)
+    (model, fault.visits())
 }
 
 #[test]
 fn any_step_fails_once_and_the_job_ends_in_the_same_bytes() {
-    let (expected, visited) = run_with(None, 0, EIO);
-    let operations: Vec<_> = visited.iter().map(|site| site.operation()).collect();
+    let (expected, visits) = run_with(None, 0, EIO);
+    let operations: Vec<_> = visits.keys().map(|site| site.operation()).collect();
     for operation in [
         Operation::Write,
         Operation::SyncFile,
@@ -158,12 +172,15 @@ fn any_step_fails_once_and_the_job_ends_in_the_same_bytes() {
     }
     // A model that can't be written is tried again after a pause: side by side, these are one pause.
     thread::scope(|scope| {
-        for site in &visited {
+        for (site, count) in &visits {
             let expected = &expected;
-            scope.spawn(move || {
-                let (model, _) = run_with(Some(*site), 1, EIO);
-                assert_eq!(&model, expected, "{site:?}");
-            });
+            // The first one, and one in the midst of the job.
+            for nth in BTreeSet::from([1, count.div_ceil(2)]) {
+                scope.spawn(move || {
+                    let (model, _) = run_with(Some(*site), nth, EIO);
+                    assert_eq!(&model, expected, "{site:?}");
+                });
+            }
         }
     });
 }

@@ -1,7 +1,7 @@
 //! A step that fails.
 
 use std::{
-    collections::BTreeSet,
+    collections::BTreeMap,
     io,
     sync::{Arc, Mutex},
 };
@@ -25,23 +25,23 @@ pub(crate) struct Fault {
 
 struct State {
     nth: usize,
-    visited: BTreeSet<Site>,
+    visits: BTreeMap<Site, usize>,
 }
 
 impl Fault {
     /// With this number of an error. No site: nothing fails.
     pub fn new(site: Option<Site>, nth: usize, error: i32) -> Arc<Self> {
-        let visited = BTreeSet::new();
+        let visits = BTreeMap::new();
         Arc::new(Self {
             site,
             error,
-            state: Mutex::new(State { nth, visited }),
+            state: Mutex::new(State { nth, visits }),
         })
     }
 
-    /// The sites that were visited.
-    pub fn visited(&self) -> BTreeSet<Site> {
-        self.state.lock().unwrap().visited.clone()
+    /// How often each site was visited.
+    pub fn visits(&self) -> BTreeMap<Site, usize> {
+        self.state.lock().unwrap().visits.clone()
     }
 
     /// Whether it has happened.
@@ -53,7 +53,7 @@ impl Fault {
 impl Observer for Fault {
     fn step(&self, step: &Step, act: &mut dyn FnMut() -> io::Result<()>) -> io::Result<()> {
         let mut state = self.state.lock().unwrap();
-        state.visited.insert(step.site);
+        *state.visits.entry(step.site).or_default() += 1;
         if self.site == Some(step.site) && state.nth > 0 {
             state.nth -= 1;
             if state.nth == 0 {

@@ -103,6 +103,9 @@ fn an_error_of_the_disk_leaves_the_state_before_and_the_next_write_counts() {
         assert!(committed.is_none(), "{site:?}");
         assert!(prepared.is_none() || prepared == Some((RoundId(1), kept(1.0))));
         client.write(None, RoundId(1), &kept(1.0)).unwrap();
+        // Each of the three folders: one whose name may not be on the disk is not taken for durable.
+        let syncs = fault.visits()[&Site::WorkerAboveSync];
+        assert_eq!(syncs, 3 + usize::from(site == Site::WorkerAboveSync));
         assert_eq!(client.read().1, Some((RoundId(1), kept(1.0))));
     }
 }
