@@ -263,6 +263,7 @@ async fn a_connection_that_is_half_dead_is_taken_over_by_who_asks() {
     // What still comes over the first connection goes nowhere.
     let _ = half_dead.write_all(&[7; 32]);
     assert_eq!(pair.go_on(kept).await.0, 204);
+    let _ = half_dead.shutdown(std::net::Shutdown::Write);
     let mut answer = String::new();
     let _ = half_dead.read_to_string(&mut answer);
     assert!(
@@ -475,6 +476,20 @@ async fn a_part_goes_when_its_client_can_not_report_any_more() {
     assert_eq!(pair.lab.report(&pair.first, &pair.task).await.0, 204);
     until(|| !pair.home.has_file(".part") && !pair.home.has_file(".resume")).await;
     pair.commits().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_part_goes_when_its_client_has_failed() {
+    let pair = Pair::open().await;
+    pair.break_off().await;
+    let (metadata, bad) = (pair.lab.metadata(&pair.task), pair.lab.body(f32::NAN));
+    let answer = pair
+        .lab
+        .put_report(&pair.first, &pair.task, &metadata, &bad);
+    assert_eq!(answer.await, refused(422, RefusalKind::Malformed));
+    // The round is still open.
+    until(|| pair.home.files().is_empty()).await;
+    assert_eq!(pair.go_on(100).await, refused(422, RefusalKind::Malformed));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
