@@ -13,8 +13,8 @@ use super::{
 use crate::{
     backend::DeviceSpec,
     coordinator::{
-        Coordinator, CoordinatorBuilder, CoordinatorConfig, JobLimits, RegistrationLimits,
-        UploadLimits, WorkerLimits,
+        Coordinator, CoordinatorBuilder, CoordinatorConfig, JobLimits, JournalLimits,
+        RegistrationLimits, UploadLimits, WorkerLimits,
     },
     parameters::HeaderLimits,
     protocol::Token,
@@ -170,6 +170,9 @@ pub struct LimitArgs {
     /// The memory for received bytes that wait for the disk
     #[arg(long, value_name = "BYTES", default_value = "8MiB", value_parser = bytes_above_0)]
     pub upload_buffer: u64,
+    /// The most changes that wait for the disk of the journal; workers' further requests are refused until it keeps up
+    #[arg(long, value_name = "N", default_value = "20000", value_parser = at_least_one)]
+    pub journal_backlog: usize,
     /// The most examples that a worker with --local data counts for
     #[arg(long, value_name = "N", default_value = "1000000000")]
     pub max_local_examples: u64,
@@ -380,6 +383,10 @@ impl LimitArgs {
                 keep_bytes: self.keep_bytes,
                 log_window: usize::try_from(self.log_window).unwrap_or(usize::MAX),
                 ..JobLimits::default()
+            },
+            journal: JournalLimits {
+                backlog: self.journal_backlog as u64,
+                ..JournalLimits::default()
             },
             ..CoordinatorConfig::default()
         })

@@ -240,8 +240,8 @@ fn run(folder: &Path, aborts: &Aborts) -> BTreeMap<Program, Visits> {
     let setup = Setup {
         expiry: 20,
         slots: 1,
-        // Reports are short, and so are the parts that are synced.
-        arguments: "--max-running 1 --sync-every 1024".to_string(),
+        // Reports are short, and so are the parts that are synced, and what can be gone on with.
+        arguments: "--max-running 1 --sync-every 1024 --resume-uploads-from 1024".to_string(),
         coordinator_aborts: aborts.coordinator.clone().into(),
         worker_aborts: aborts.worker.clone().into(),
     };

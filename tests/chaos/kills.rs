@@ -14,7 +14,7 @@ use super::{
     phase::Tally,
     plan::{Plan, ROUNDS},
     process::{LIMIT, Process},
-    site::Site,
+    site::{RESUMES_ALL, Site},
 };
 
 /// After this many kills a run is left in peace, so that it ends.
@@ -68,7 +68,8 @@ fn disturbed(seed: u64, folder: &Path, tally: &mut Tally) {
     let mut draw = Draw::new(seed);
     let plan = Plan::draw(&mut draw);
     println!("seed {seed}: {plan:?}");
-    let mut site = Site::start(folder, plan.expiry, plan.slots);
+    let arguments = if plan.resumes_all { RESUMES_ALL } else { "" };
+    let mut site = Site::start_with(folder, plan.expiry, plan.slots, arguments);
     // With states of clients, all workers register in peace: one that is killed while it does has no number yet, and the one that
     // the coordinator gave it may get clients, whose states would be lost with it.
     let is_early = !plan.has_states() && draw.below(2) == 0;

@@ -2,7 +2,14 @@
 
 use std::{thread::sleep, time::Duration};
 
-use super::{checks, draw::Draw, plan::JobPlan, process::Process, proxy::Proxy, site::Site};
+use super::{
+    checks,
+    draw::Draw,
+    plan::JobPlan,
+    process::Process,
+    proxy::Proxy,
+    site::{RESUMES_ALL, Site},
+};
 
 /// Waits until something has happened in the job, and a little longer. False at the end.
 fn shortly_after_an_event(watch: &mut Process, seen: &mut Vec<String>, draw: &mut Draw) -> bool {
@@ -21,7 +28,7 @@ fn slow_links_that_break_and_restarts_of_both_sides_change_nothing() {
     for (seed, encoding) in [(1, "f32"), (2, "top_k:0.05")] {
         let mut draw = Draw::new(seed);
         let folder = tempfile::tempdir().unwrap();
-        let mut site = Site::start(folder.path(), 600, 1);
+        let mut site = Site::start_with(folder.path(), 600, 1, RESUMES_ALL);
         for _ in 0..2 {
             // A model takes ten pieces: most breaks come in the middle of one.
             site.links

@@ -54,6 +54,8 @@ pub struct Plan {
     pub slots: u64,
     /// Seconds. Where a lost worker would take the state of a client with it, none is lost.
     pub expiry: u64,
+    /// Whether uploads that break off go on, however small they are.
+    pub resumes_all: bool,
 }
 
 impl Plan {
@@ -74,6 +76,7 @@ impl Plan {
             workers: draw.between(2, 3),
             slots: draw.between(1, 2),
             expiry: if has_states { 600 } else { 2 },
+            resumes_all: draw.below(2) == 0,
         }
     }
 

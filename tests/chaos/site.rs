@@ -63,12 +63,21 @@ pub struct Worker {
     pub process: Process,
 }
 
+/// So that the small reports of these jobs, too, go on where their upload broke off.
+pub const RESUMES_ALL: &str = "--resume-uploads-from 1024 --sync-every 4096";
+
 impl Site {
     /// A coordinator that listens, without workers.
     pub fn start(folder: &Path, expiry: u64, slots: u64) -> Self {
+        Self::start_with(folder, expiry, slots, "")
+    }
+
+    /// The same with further arguments for the coordinator.
+    pub fn start_with(folder: &Path, expiry: u64, slots: u64, arguments: &str) -> Self {
         let setup = Setup {
             expiry,
             slots,
+            arguments: arguments.to_string(),
             ..Setup::default()
         };
         let mut site = Self::begin(folder, setup);
