@@ -102,10 +102,10 @@ impl PartialKey {
 ///    with [`SpoolError::Offset`]. The report that comes of it is the one that an unbroken upload stores.
 /// 10. A body with another digest than its key's is refused, and its part is removed: the next upload begins at 0.
 /// 11. [`Spool::offset`] and [`Spool::resume`] take an upload over that still has a writer. That writer's bytes
-///    count up to this moment, and it is refused with [`SpoolError::TakenOver`] from then on.
+///     count up to this moment, and it is refused with [`SpoolError::TakenOver`] from then on.
 /// 12. There is at most one part for each job, round, client and worker: the next [`Spool::begin_resumable`] of them removes it. A
-///    part is also removed when its report is stored, and by [`Spool::drop_partials`], [`Spool::discard`] and
-///    [`Spool::retain`]; a writer that it still has is refused with [`SpoolError::TakenOver`] from then on.
+///     part is also removed when its report is stored, and by [`Spool::drop_partials`], [`Spool::discard`] and
+///     [`Spool::retain`]; a writer that it still has is refused with [`SpoolError::TakenOver`] from then on.
 ///
 /// A spool that implements none of the methods of 8 to 12 keeps no parts. `report::conformance` (feature `testing`) checks 1
 /// to 6 and 8 to 12; of 7, that a report is read from several threads.

@@ -131,9 +131,11 @@ impl Deployment {
         self.process.kill();
     }
 
-    /// SIGKILL; then another coordinator goes on with the same state at the same address.
-    pub fn restart(self, arguments: &str) -> Self {
+    /// SIGKILL; then another coordinator goes on with the same state at the same address. Between the two, somebody may look at
+    /// the folder.
+    pub fn restart(self, arguments: &str, meanwhile: impl FnOnce(&Path)) -> Self {
         self.process.kill();
+        meanwhile(self.state.path());
         let address = self.url.trim_start_matches("http://");
         let arguments = format!("--bind {address} {arguments}");
         Self::start_in(self.state, self.machine, &arguments)

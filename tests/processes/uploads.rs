@@ -96,6 +96,15 @@ fn requests(proxy: &Proxy, method: &str) -> Vec<Head> {
     heads
 }
 
+/// The part of a broken upload belongs to what the next coordinator goes on with.
+fn nothing_is_left_over(state: &Path) {
+    let path = env!("CARGO_BIN_EXE_fedavg-coordinator");
+    let arguments = format!("state check {}", state.display());
+    let checked = Process::start(&mut binary(path, &arguments)).finish();
+    assert_eq!(checked.code, Some(0), "{checked:?}");
+    assert!(!checked.out.contains("nothing refers to"), "{checked:?}");
+}
+
 /// The model of the job, and how its bytes came.
 fn run(how: Break) -> Vec<u8> {
     let rehearse = format!("--rehearse {PARAMETERS}");
@@ -119,7 +128,7 @@ fn run(how: Break) -> Vec<u8> {
         Break::Cut => proxy.cut(),
         Break::HalfDead => proxy.cut_near_ends(),
         Break::Killed => {
-            deployment = deployment.restart(&rehearse);
+            deployment = deployment.restart(&rehearse, nothing_is_left_over);
             proxy.cut();
         }
     }

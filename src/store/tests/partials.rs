@@ -92,6 +92,12 @@ fn path(disk: &Disk, name: &str) -> PathBuf {
     disk.path().join("spool/job-1/round-1").join(name)
 }
 
+/// Something that happens on the disk between two processes, and its name.
+type DiskDamage = (&'static str, fn(&Disk));
+
+/// Something that happens to the bytes of a file, and its name.
+type FileDamage = (&'static str, fn(&mut Vec<u8>));
+
 /// A spool that goes on with what is on the disk, and takes no report for an accepted one.
 fn again(disk: &Disk) -> FileSpool {
     let spool = spool(disk);
@@ -143,7 +149,7 @@ fn an_upload_survives_a_second_process_that_ends_too() {
 #[test]
 fn what_was_damaged_is_sent_again_and_nothing_before_it() {
     let body = Body::new(Encoding::F32);
-    let damages: [(&str, fn(&Disk)); 4] = [
+    let damages: [DiskDamage; 4] = [
         ("a byte of the part", |disk| {
             let part = path(disk, "client-0-5.part");
             let mut bytes = fs::read(&part).unwrap();
@@ -184,7 +190,7 @@ fn what_was_damaged_is_sent_again_and_nothing_before_it() {
 #[test]
 fn a_part_whose_notes_are_damaged_is_removed() {
     let body = Body::new(Encoding::F32);
-    let damages: [(&str, fn(&mut Vec<u8>)); 5] = [
+    let damages: [FileDamage; 5] = [
         ("cut off", |bytes| bytes.truncate(20)),
         ("empty", Vec::clear),
         ("another header", |bytes| {

@@ -27,10 +27,13 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 /// Reports whose upload broke off, by what the next try knows of them. Clones share them.
 #[derive(Clone, Default)]
-pub(super) struct BrokenUploads(Arc<Mutex<BTreeMap<(JobId, ClientId), (RoundId, Digest)>>>);
+pub(super) struct BrokenUploads(Arc<Mutex<ByClient>>);
+
+/// The last report of each client that broke off.
+type ByClient = BTreeMap<(JobId, ClientId), (RoundId, Digest)>;
 
 impl BrokenUploads {
-    fn locked(&self) -> MutexGuard<'_, BTreeMap<(JobId, ClientId), (RoundId, Digest)>> {
+    fn locked(&self) -> MutexGuard<'_, ByClient> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
