@@ -376,8 +376,11 @@ async fn a_rest_that_is_not_the_rest_is_refused_and_mixes_nothing() {
     let answer = pair.ask_with(&pair.url(), &without).await;
     assert!(answer.starts_with("http/1.1 400"), "{answer}");
     assert_eq!(pair.ask().await, Ok(kept));
-    let all = format!("upload-offset: {kept}\r\nupload-length: {length}\r\n");
-    assert_eq!(pair.send_rest(&all, &rest).await.0, 204);
+    let all = format!(
+        "{}content-type: application/octet-stream\r\nupload-offset: {kept}\r\nupload-length: {length}\r\n",
+        pair.headers()
+    );
+    assert_eq!(pair.lab.send(&line, &all, &rest).await.0, 204);
     pair.commits().await;
 }
 

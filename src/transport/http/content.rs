@@ -53,18 +53,21 @@ pub(super) fn parameters(
     body: Body,
     limit: u64,
 ) -> Result<(ByteStream, Option<u64>), Problem> {
-    parameters_as(SAFETENSORS, headers, body, limit)
+    parameters_as(&[SAFETENSORS], headers, body, limit)
 }
 
-/// The same for a body of this media type.
+/// The same for a body of one of these media types.
 pub(super) fn parameters_as(
-    expected: &str,
+    expected: &[&str],
     headers: &HeaderMap,
     body: Body,
     limit: u64,
 ) -> Result<(ByteStream, Option<u64>), Problem> {
-    if media_type(headers).is_some_and(|found| !found.eq_ignore_ascii_case(expected)) {
-        return Err(unsupported(&format!("the body must be {expected}")));
+    if let Some(found) = media_type(headers)
+        && !expected.iter().any(|one| found.eq_ignore_ascii_case(one))
+    {
+        let names = expected.join(" or ");
+        return Err(unsupported(&format!("the body must be {names}")));
     }
     let length = body.size_hint().exact();
     if length.is_some_and(|length| length > limit) {

@@ -16,7 +16,7 @@ use crate::{
         self, ReportBody, Request,
         http::{
             api::{
-                DIGEST_HEADER, PARTIAL_UPLOAD, REPORT_HEADER, UPLOAD_COMPLETE_HEADER,
+                DIGEST_HEADER, PARTIAL_UPLOAD, REPORT_HEADER, SAFETENSORS, UPLOAD_COMPLETE_HEADER,
                 UPLOAD_LENGTH_HEADER, UPLOAD_OFFSET_HEADER,
             },
             content::{digest, parameters_as},
@@ -96,8 +96,9 @@ pub(super) async fn upload_offset(
         ("Upload-Complete" = Option<String>, Header, description = "`?1`: the body goes to the end of the report. Nothing else is taken.",
             pattern = "^\\?1$", example = "?1"),
         ("Upload-Length" = Option<u64>, Header, description = "Bytes of the whole body.")),
-    request_body(content = Safetensors, content_type = "application/partial-upload",
-        description = "The rest of the safetensors bytes."),
+    // Generators of clients know no `application/partial-upload`.
+    request_body(content = Safetensors, content_type = "application/octet-stream",
+        description = "The rest of the safetensors bytes. `application/partial-upload`, the draft's media type, is taken as well."),
     responses((status = 204, description = "Accepted, now or by an earlier request.")))]
 pub(super) async fn send_rest(
     SharedWorker(credentials): SharedWorker,
@@ -122,7 +123,7 @@ pub(super) async fn send_rest(
         ));
     }
     let limit = exchange.app.config.max_body.saturating_sub(offset);
-    let (bytes, length) = parameters_as(PARTIAL_UPLOAD, &headers, body, limit)?;
+    let (bytes, length) = parameters_as(&[PARTIAL_UPLOAD, SAFETENSORS], &headers, body, limit)?;
     let whole = integer(&headers, UPLOAD_LENGTH_HEADER)?;
     if let (Some(whole), Some(length)) = (whole, length)
         && offset.checked_add(length) != Some(whole)
