@@ -11,6 +11,7 @@ use crate::{
         Site,
         testing::{Observer, Step, watch},
     },
+    round::JobEvent,
     store::Journal,
 };
 
@@ -145,5 +146,38 @@ async fn while_the_journal_waits_for_the_disk_what_waits_for_it_is_bounded() {
         asked.await.unwrap().unwrap();
     }
     lab.worker("later").await;
+    kill(Arc::into_inner(lab).unwrap()).await;
+}
+
+#[tokio::test]
+async fn what_the_journal_does_not_have_yet_is_shown_to_nobody() {
+    let (root, gate) = (tempfile::tempdir().unwrap(), Arc::new(Gate::default()));
+    let _watch = watch(root.path(), gate.clone());
+    let lab = Arc::new(Places::open(root.path()).unwrap().start().await);
+    let worker = lab.worker("a").await;
+    let job = lab.submit(|_| ()).await;
+    let task = lab.poll(&worker, vec![]).await;
+    let is_shown = async |lab: &Lab| {
+        let log = lab.coordinator.log(job).await.unwrap();
+        let mut events = log.iter().map(|entry| &entry.event);
+        events.any(|event| matches!(event, JobEvent::ReportAccepted { .. }))
+    };
+    gate.close(Site::JournalCommit);
+    let upload = tokio::spawn({
+        let (lab, worker) = (lab.clone(), worker.clone());
+        async move { lab.report(&worker, &task).await }
+    });
+    // The machine has accepted it, and the note of that waits.
+    while lab.coordinator.job(&HERE, job).await.unwrap().accepted == 0 {
+        tokio::task::yield_now().await;
+    }
+    gate.reached.notified().await;
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    assert!(!upload.is_finished() && !is_shown(&lab).await);
+    gate.open();
+    assert_eq!(upload.await.unwrap().0, 204);
+    assert!(is_shown(&lab).await);
     kill(Arc::into_inner(lab).unwrap()).await;
 }
