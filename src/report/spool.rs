@@ -286,7 +286,7 @@ pub enum SpoolError {
     #[error("another request goes on with this upload, or nobody needs it any more")]
     TakenOver,
     /// A report that should be there is not.
-    #[error("the report of client {client} is not in the spool")]
+    #[error("the report of client {client} is not in the spool, or is damaged there")]
     Missing {
         /// The client.
         client: ClientId,

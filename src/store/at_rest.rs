@@ -1,26 +1,17 @@
 //! What is in a data folder, file by file: for a look at it and for copies. Changes nothing.
 
-use std::{
-    fs::File,
-    io::Read,
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{path::PathBuf, sync::Arc};
 
-pub(crate) use super::spool::at_rest::SpoolFile;
 use super::{
-    DataFolder, PublishedFile, StoreError,
+    DataFolder, StoreError,
     folder::{job_folder, job_folders, names_in},
     spool::at_rest as reports,
 };
+pub(crate) use super::{models::check_file as check_model, spool::at_rest::SpoolFile};
 use crate::{
     ids::{JobId, ModelVersion},
-    parameters::Digesting,
     report::SpoolKey,
 };
-
-/// Bytes that are read at once.
-const CHUNK: usize = 256 * 1024;
 
 /// The folder of a version of a job's model.
 pub(crate) fn version_path(folder: &DataFolder, job: JobId, version: ModelVersion) -> PathBuf {
@@ -49,30 +40,6 @@ pub(crate) fn version_folders(
         }
     }
     Ok(folders)
-}
-
-/// Reads a file of a version. An error is what is wrong with it.
-pub(crate) fn check_model(path: &Path, published: &PublishedFile) -> Result<u64, String> {
-    let io = |error: std::io::Error| error.to_string();
-    let mut file = File::open(path).map_err(io)?;
-    let found = file.metadata().map_err(io)?.len();
-    if found != published.bytes {
-        return Err(format!("it has {found} bytes, and had {}", published.bytes));
-    }
-    let mut digest = Digesting::default();
-    let mut buffer = vec![0; CHUNK];
-    loop {
-        let length = file.read(&mut buffer).map_err(io)?;
-        if length == 0 {
-            break;
-        }
-        digest.update(&buffer[..length]);
-    }
-    let (found, expected) = (digest.finish(), published.digest);
-    if found != expected {
-        return Err(format!("its digest is {found}, and was {expected}"));
-    }
-    Ok(published.bytes)
 }
 
 /// The file of a report.

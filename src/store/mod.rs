@@ -163,6 +163,21 @@ pub trait ModelStore: Send + Sync {
         })
     }
 
+    /// Reads all of a version that an earlier process published: whether it is still what it was.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Missing`] if it is not.
+    fn verify(
+        &self,
+        job: JobId,
+        version: ModelVersion,
+        published: &PublishedVersion,
+    ) -> Result<(), StoreError> {
+        let _ = (job, version, published);
+        Ok(())
+    }
+
     /// Forgets a version; without one, all of the job's.
     fn remove(&self, job: JobId, version: Option<ModelVersion>);
 

@@ -22,6 +22,7 @@ use std::{
     sync::{Arc, Mutex, atomic::AtomicU64},
 };
 
+pub(crate) use files::check_file;
 use stored::FileModel;
 use unfinished::{Models, Unfinished, remove_tree};
 use writer::Writer;
@@ -74,6 +75,23 @@ impl ModelStore for FileModels {
     ) -> Result<Arc<dyn StoredModel>, StoreError> {
         let folder = self.0.place(job, version);
         Ok(Arc::new(FileModel::open(&folder, form, published)?))
+    }
+
+    fn verify(
+        &self,
+        job: JobId,
+        version: ModelVersion,
+        published: &PublishedVersion,
+    ) -> Result<(), StoreError> {
+        let folder = self.0.place(job, version);
+        for file in &published.files {
+            let path = folder.join(&file.name);
+            check_file(&path, file).map_err(|problem| StoreError::Missing {
+                what: path.display().to_string(),
+                problem,
+            })?;
+        }
+        Ok(())
     }
 
     fn retain(&self, keeps: &dyn Fn(JobId, ModelVersion) -> bool) -> Result<(), StoreError> {

@@ -59,14 +59,19 @@ impl ClientStates {
         }
     }
 
-    /// As [`ClientMemory::choose`].
+    /// As [`ClientMemory::begin`] and [`ClientMemory::choose`].
     pub async fn choose(
         &self,
         client: ClientId,
+        round: RoundId,
         basis: Option<RoundId>,
     ) -> Result<Choice, Failure> {
-        self.with(client, move |state| state.read().choose(basis))
-            .await
+        let choose = move |state: &mut ClientState| {
+            let memory = state.read();
+            memory.begin(round);
+            memory.choose(basis)
+        };
+        self.with(client, choose).await
     }
 
     /// As [`ClientMemory::prepare`]. Once this returns, the state is on the disk.
@@ -183,7 +188,11 @@ mod tests {
     /// A round as a worker does it: the number that it starts from, and whether the state is unknown. It leads to the next number.
     async fn train(states: &ClientStates, round: u64, basis: u64) -> (f32, bool) {
         let basis = (basis > 0).then_some(RoundId(basis));
-        let choice = states.choose(CLIENT, basis).await.ok().unwrap();
+        let choice = states
+            .choose(CLIENT, RoundId(round), basis)
+            .await
+            .ok()
+            .unwrap();
         let found = choice.kept.residuals.get("delta");
         let number = found.map_or(0.0, |number| number.values()[0]);
         let layout = Layout::new([("n".to_string(), vec![1], Role::Trainable)]).unwrap();
@@ -218,7 +227,11 @@ mod tests {
         let states = states(folder.clone());
         for round in 1..4 {
             let basis = (round > 1).then(|| RoundId(round - 1));
-            states.choose(CLIENT, basis).await.ok().unwrap();
+            states
+                .choose(CLIENT, RoundId(round), basis)
+                .await
+                .ok()
+                .unwrap();
             let prepared = states.prepare(CLIENT, RoundId(round), Kept::default());
             assert!(!prepared.await.ok().unwrap());
         }
@@ -234,7 +247,11 @@ mod tests {
         let jobs = folder.unwrap().path().join("jobs");
         std::fs::rename(&jobs, base.path().join("away")).unwrap();
         std::fs::write(&jobs, "a file in the place of a folder").unwrap();
-        let choice = states.choose(CLIENT, Some(RoundId(1))).await.ok().unwrap();
+        let choice = states
+            .choose(CLIENT, RoundId(2), Some(RoundId(1)))
+            .await
+            .ok()
+            .unwrap();
         let prepared = states.prepare(CLIENT, RoundId(2), choice.kept).await;
         let Err(Failure::Unable(reason)) = prepared else {
             panic!("it is kept in memory alone");

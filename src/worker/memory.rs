@@ -50,6 +50,14 @@ impl ClientMemory {
         }
     }
 
+    /// A task of this round comes: the state of a later one is of rounds that the coordinator takes back, since it goes on with
+    /// an older export of itself.
+    pub fn begin(&mut self, round: RoundId) {
+        if self.is_past(round) {
+            self.prepared = None;
+        }
+    }
+
     /// The state that a task with this basis starts from. It stays as it is, so that a task that is cancelled, fails or is
     /// done again changes nothing.
     pub fn choose(&mut self, basis: Option<RoundId>) -> Choice {
@@ -202,5 +210,20 @@ mod tests {
         memory.choose(Some(RoundId(2)));
         memory.prepare(RoundId(3), Kept::default());
         assert_eq!(train(&mut memory, 4, 3), (None, false));
+    }
+
+    #[test]
+    fn after_the_coordinator_went_back_one_round_lacks_the_state_and_no_more() {
+        let mut memory = ClientMemory::default();
+        for round in 1..=9 {
+            memory.begin(RoundId(round));
+            train(&mut memory, round, round - 1);
+        }
+        let mut unknown = Vec::new();
+        for round in 4..=6 {
+            memory.begin(RoundId(round));
+            unknown.push(train(&mut memory, round, round - 1).1);
+        }
+        assert_eq!(unknown, [true, false, false]);
     }
 }

@@ -38,7 +38,7 @@ impl OpenJob {
     ) -> Result<(ReportMetadata, Payloads), Failure> {
         let (client, round) = (task.client, task.round);
         // The state is copied, not taken: a training that fails must leave it as it was.
-        let choice = self.states.choose(client, task.basis).await?;
+        let choice = self.states.choose(client, round, task.basis).await?;
         let Kept { state, residuals } = choice.kept;
         let trained = self.with_trainer(client, state, stop, move |trainer, context| {
             train_and_encode(trainer, &model, &task, residuals, context)

@@ -72,9 +72,12 @@ impl Coordinator {
             }
         };
         let form = model_form(&layout, kept.spec.encoding.models, &spec_state);
-        let models = self.open_models(journal, id, &form)?;
         let latest = machine.as_ref().map(|machine| machine.status().version);
         let latest = latest.unwrap_or_default();
+        // Of a job that goes on, since all that comes would be trained on it. To read all models would make a start take as
+        // long as they are large.
+        let verified = (kept.stage != Stage::Ended).then_some(latest);
+        let models = self.open_models(journal, id, &form, verified)?;
         let model = match models.get(&latest) {
             Some(Ok(model)) => Ok(model.clone()),
             Some(Err(error)) => Err(error.clone()),
@@ -184,12 +187,13 @@ impl Coordinator {
         Ok((made.strategy, Arc::unwrap_or_clone(made.state)))
     }
 
-    /// The versions that the journal has of a job, each with its files or why they can't be opened.
+    /// The versions that the journal has of a job, each with its files or why they can't be opened. One of them is read whole.
     fn open_models(
         &self,
         journal: &dyn Journal,
         id: JobId,
         form: &ModelForm,
+        verified: Option<ModelVersion>,
     ) -> Result<BTreeMap<ModelVersion, Opened>, RecoveryError> {
         let mut models = BTreeMap::new();
         for (name, bytes) in journal.facts(Stream::Job(id), VERSION)? {
@@ -199,7 +203,13 @@ impl Coordinator {
             let published: PublishedVersion =
                 parse(&name, &bytes).map_err(RecoveryError::Damaged)?;
             if let Some(version) = version.map(ModelVersion) {
-                let opened = self.0.models.open(id, version, form, &published);
+                let mut opened = self.0.models.open(id, version, form, &published);
+                if opened.is_ok()
+                    && verified == Some(version)
+                    && let Err(error) = self.0.models.verify(id, version, &published)
+                {
+                    opened = Err(error);
+                }
                 models.insert(version, opened.map_err(|error| error.to_string()));
             }
         }

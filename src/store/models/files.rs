@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     fs::File,
+    io::Read,
     os::unix::fs::FileExt,
     panic::resume_unwind,
     path::{Path, PathBuf},
@@ -12,12 +13,17 @@ use std::{
 
 use crate::{
     disk::{self, Site},
-    parameters::{BlockError, Digest, EncodedReader, Encoding, Form, PayloadSource, StoredBody},
+    parameters::{
+        BlockError, Digest, Digesting, EncodedReader, Encoding, Form, PayloadSource, StoredBody,
+    },
     store::{
         PublishedFile, StoreError,
         folder::{DataFolder, failed, unreadable, unwritable},
     },
 };
+
+/// Bytes that are read at once.
+const CHUNK: usize = 256 * 1024;
 
 /// A safetensors file whose header has been written.
 pub(super) struct NewFile {
@@ -272,4 +278,28 @@ impl Open {
         let read = self.file.read_exact_at(bytes, offset);
         read.map_err(|error| unreadable(&self.path, error))
     }
+}
+
+/// Reads a file of a version. An error is what is wrong with it.
+pub(crate) fn check_file(path: &Path, published: &PublishedFile) -> Result<u64, String> {
+    let io = |error: std::io::Error| error.to_string();
+    let mut file = File::open(path).map_err(io)?;
+    let found = file.metadata().map_err(io)?.len();
+    if found != published.bytes {
+        return Err(format!("it has {found} bytes, and had {}", published.bytes));
+    }
+    let mut digest = Digesting::default();
+    let mut buffer = vec![0; CHUNK];
+    loop {
+        let length = file.read(&mut buffer).map_err(io)?;
+        if length == 0 {
+            break;
+        }
+        digest.update(&buffer[..length]);
+    }
+    let (found, expected) = (digest.finish(), published.digest);
+    if found != expected {
+        return Err(format!("its digest is {found}, and was {expected}"));
+    }
+    Ok(published.bytes)
 }

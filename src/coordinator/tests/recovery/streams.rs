@@ -152,3 +152,22 @@ async fn the_dealt_data_is_the_same() {
     assert_eq!(generation, 7);
     assert!(lab.coordinator.state().jobs[&job].owners.contains("clinic"));
 }
+
+#[tokio::test]
+async fn a_model_that_has_changed_ends_its_job_and_is_named() {
+    let home = Home::new();
+    let lab = home.start().await;
+    let job = submit(&lab).await;
+    kill(lab).await;
+    let [model] = &home.files()[..] else {
+        panic!("{:?}", home.files());
+    };
+    let path = home.root.path().join(model);
+    let mut bytes = std::fs::read(&path).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    std::fs::write(&path, bytes).unwrap();
+    let lab = home.start().await;
+    let summary = lab.coordinator.job(&HERE, job).await.unwrap();
+    assert_eq!(summary.phase, "failed");
+    assert!(summary.detail.contains(model), "{}", summary.detail);
+}

@@ -15,6 +15,7 @@ use tempfile::TempDir;
 use super::{
     connection::{connect, storage},
     database::{FORM, SqliteJournal},
+    log_file,
 };
 use crate::{
     Cause,
@@ -47,6 +48,7 @@ impl ReadJournal {
     pub fn at_rest(folder: Arc<DataFolder>) -> Result<Self, JournalError> {
         let path = folder.path().join("journal.db");
         let failed = |error| storage(&path, error);
+        log_file::check(&path)?;
         // SQLite would merge these into the database, be it opened for reading or not.
         let mut copy = None;
         for ending in ["-wal", "-journal"] {
