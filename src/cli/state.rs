@@ -112,7 +112,10 @@ fn print(report: &StateReport, screen: &Screen) -> Result<(), Failure> {
                 report.term
             ))?;
         }
-        None => screen.print("no coordinator has been started here")?,
+        None if report.problems.is_empty() => {
+            screen.print("no coordinator has been started here")?;
+        }
+        None => screen.print("which coordinator has run here can't be read")?,
     }
     if !report.jobs.is_empty() {
         screen.print(&jobs(report).to_string())?;

@@ -8,7 +8,7 @@ use crate::ids::Timestamp;
 pub(super) struct Clock {
     origin: u64,
     start: Instant,
-    /// A test's time: nobody lived through it.
+    /// What a test adds, in milliseconds, as if the process had been stopped.
     #[cfg(test)]
     skipped: std::sync::atomic::AtomicU64,
 }

@@ -36,8 +36,8 @@ impl Handler for Coordinator {
     }
 }
 
-/// Whether the answer to it has something written down. Not signs of life, and not a worker that leaves: to refuse these would only
-/// have more to write.
+/// Whether the request may add to the journal. Heartbeats and a worker that leaves are left out: to refuse them would only lead to
+/// more records.
 fn adds_to_the_journal(request: &Request) -> bool {
     matches!(
         request,

@@ -178,7 +178,7 @@ impl Coordinator {
         }
     }
 
-    /// Whether this caller may have something written down now.
+    /// Whether this caller may change something now: it is allowed to, and the journal's disk keeps up.
     fn admit_change(&self, caller: &Caller) -> Result<(), Refusal> {
         self.admit(caller)?;
         self.check_backlog()

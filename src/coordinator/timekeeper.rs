@@ -1,6 +1,9 @@
 //! Deadlines: of workers that are silent, and of jobs.
 
-use std::{sync::Weak, time::Duration};
+use std::{
+    sync::{Weak, atomic::Ordering},
+    time::Duration,
+};
 
 use super::{
     handle::{Coordinator, Shared},
@@ -68,8 +71,8 @@ impl Coordinator {
             .awake
             .replace(now)
             .map_or(Duration::ZERO, |awake| now.since(awake));
-        // The time keeper is here once a second.
-        if away < Duration::from_secs(2) {
+        // The time keeper is here once a second. After `stop` no event is taken.
+        if away < Duration::from_secs(2) || self.0.stopped.load(Ordering::Relaxed) {
             return;
         }
         tracing::warn!(

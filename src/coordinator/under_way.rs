@@ -1,4 +1,4 @@
-//! An upload under way, as others than its own connection see it.
+//! An upload under way, as other requests see it.
 
 use std::sync::Arc;
 

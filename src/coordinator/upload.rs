@@ -176,7 +176,7 @@ impl Upload {
             coordinator: &self.coordinator,
             writer: Some(self.begin(announced).await?),
         };
-        // Of a rest only now: one that begins at a wrong place is told so, and not that it is too long.
+        // The length of a rest is checked only now: if its offset is wrong, the refusal must say that.
         announced.check(limit)?;
         let mut writing: Option<JoinHandle<Written>> = None;
         let mut received = announced.offset;

@@ -10,8 +10,8 @@ use crate::{
 impl Coordinator {
     /// How many bytes of this body are kept; or that its report has been accepted already.
     ///
-    /// Who asks has given up an upload of the same report that may still be open here, over a connection that is half dead:
-    /// that one ends first, and counts up to this moment.
+    /// The sender that asks has given up its earlier upload of this report. That one may still be open here, over a connection that
+    /// is half dead: it ends first, and what has come by then counts.
     pub(super) async fn upload_offset(
         &self,
         credentials: &Credentials,

@@ -36,7 +36,7 @@ struct Asked {
 pub(super) fn before(site: Site) {
     let asked = asked();
     if let Some(mut steps) = asked.steps.as_ref() {
-        // One write, which other processes and threads do not get into.
+        // In one write, so that lines of other processes and threads are not mixed into it.
         let written = steps.write_all(format!("{}\n", site.name()).as_bytes());
         assert!(written.is_ok(), "FEDAVG_STEPS_FILE can't be written");
     }

@@ -7,7 +7,9 @@ use super::{
     folder::{job_folder, job_folders, names_in},
     spool::at_rest as reports,
 };
-pub(crate) use super::{models::check_file as check_model, spool::at_rest::SpoolFile};
+pub(crate) use super::{
+    folder::had_journal, models::check_file as check_model, spool::at_rest::SpoolFile,
+};
 use crate::{
     ids::{JobId, ModelVersion},
     report::SpoolKey,

@@ -117,7 +117,7 @@ impl DataFolder {
     /// [`StoreError::Io`].
     pub fn put_aside_unjournaled(&self) -> Result<Option<PathBuf>, StoreError> {
         let models = self.models();
-        let has_journal = self.path.join("journal.db").exists() || self.had_journal();
+        let has_journal = self.path.join("journal.db").exists() || had_journal(&self.path);
         if has_journal || job_folders(&models)?.is_empty() {
             return Ok(None);
         }
@@ -127,11 +127,6 @@ impl DataFolder {
             .and_then(|()| fs::create_dir(&models))
             .map_err(|error| failed(&aside, error))?;
         Ok(Some(aside))
-    }
-
-    /// Whether there was a journal here: this file is made right after it, and only then.
-    pub(super) fn had_journal(&self) -> bool {
-        self.path.join(ALIVE).exists()
     }
 
     /// Its path.
@@ -218,6 +213,11 @@ pub(super) fn names_in(folder: &Path) -> Result<Vec<String>, StoreError> {
     }
     names.sort_unstable();
     Ok(names)
+}
+
+/// Whether there was a journal in a coordinator's folder: this file is made right after it, and only then.
+pub(crate) fn had_journal(path: &Path) -> bool {
+    path.join(ALIVE).exists()
 }
 
 /// Makes something in a folder, which is made too. Empty folders are removed by others at any time, so that it may take

@@ -50,8 +50,8 @@ impl ClientMemory {
         }
     }
 
-    /// A task of this round comes: the state of a later one is of rounds that the coordinator takes back, since it goes on with
-    /// an older export of itself.
+    /// A task of this round comes. If there is the state of a later round, the coordinator goes on with an older export of itself,
+    /// and that round has not happened for it.
     pub fn begin(&mut self, round: RoundId) {
         if self.is_past(round) {
             self.prepared = None;

@@ -84,8 +84,8 @@ impl<T: Transport> Worker<T> {
     }
 
     /// Works until `shutdown` is ready, then leaves: its clients go to other workers at once. If its folder has states of
-    /// clients, it ends without a word: another worker would begin without them, so they wait until this one is started again,
-    /// or is lost. Must be called on a tokio runtime.
+    /// clients, it ends and does not leave: another worker would begin without these states, so the clients wait until this one
+    /// is started again, or is lost. Must be called on a tokio runtime.
     ///
     /// A coordinator that goes away and comes back finds the worker again: it goes on trying, and registers again if
     /// it is not known any more.

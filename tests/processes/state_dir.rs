@@ -222,9 +222,23 @@ fn damage_is_told_with_the_file_and_what_is_lost() {
     let checked = check(folder.path());
     assert_eq!(checked.code, Some(1), "{checked:?}");
     assert!(checked.out.contains("problem: journal.db: "), "{checked:?}");
-    fs::remove_file(&journal).unwrap();
+    for is_empty in [true, false] {
+        if is_empty {
+            fs::write(&journal, []).unwrap();
+        } else {
+            fs::remove_file(&journal).unwrap();
+        }
+        let checked = check(folder.path());
+        assert_eq!(checked.code, Some(1), "{checked:?}");
+        let told = "problem: journal.db: it is missing or empty";
+        assert!(checked.out.contains(told), "{checked:?}");
+        // Nobody knows what it referred to.
+        assert!(!checked.out.contains("nothing refers to"), "{checked:?}");
+        assert_eq!(journal.exists(), is_empty);
+    }
+    // Another folder.
+    fs::remove_file(folder.path().join("alive")).unwrap();
     assert_eq!(check(folder.path()).code, Some(2));
-    assert!(!journal.exists());
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Links that break in the midst of an upload, and coordinators that are killed there: the rest is sent, and nothing twice.
+//! Links that break in the midst of an upload, and coordinators that are killed there: the rest is sent, and nothing is sent twice.
 
 use std::{
     fs,

@@ -43,6 +43,7 @@ pub(super) fn check_folder(folder: &Arc<DataFolder>) -> Result<StateReport, Stat
                 JournalError::Storage { problem, .. } | JournalError::Damaged { problem, .. } => {
                     problem.to_string()
                 }
+                JournalError::Lost { .. } => "it is missing or empty".to_string(),
                 other => other.to_string(),
             };
             let problem = StateProblem::new(JOURNAL, problem, NO_START);
@@ -55,14 +56,18 @@ pub(super) fn check_folder(folder: &Arc<DataFolder>) -> Result<StateReport, Stat
     let mut report = summary(&contents);
     check_models(folder, &contents, &mut report);
     check_reports(folder, &contents, &mut report);
-    find_leftovers(folder, &contents, &mut report)?;
+    // Of a journal that can't be read, nobody knows what it refers to.
+    if contents.coordinator.is_some() {
+        find_leftovers(folder, &contents, &mut report)?;
+    }
     Ok(report)
 }
 
-/// A folder without a journal is another one.
+/// A folder that never had a journal is another one.
 pub(super) fn has_state(path: &Path) -> Result<(), StateDirError> {
     match path.join(JOURNAL).try_exists() {
         Ok(true) => Ok(()),
+        Ok(false) if at_rest::had_journal(path) => Ok(()),
         Ok(false) => Err(StateDirError::NoState {
             path: path.display().to_string(),
         }),

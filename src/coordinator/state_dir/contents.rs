@@ -95,9 +95,7 @@ impl Contents {
         let machine = job.and_then(|job| job.machine.as_ref());
         machine.is_some_and(|machine| machine.awaits_report(key.round, key.client))
     }
-}
 
-impl Contents {
     /// Reads all facts, machines and records: what says which files are needed. The logs of jobs are left out.
     pub fn read(journal: &dyn Journal) -> Result<Self, JournalError> {
         let mut contents = Self {

@@ -20,9 +20,7 @@ pub enum StateDirError {
         path: String,
     },
     /// It is another folder.
-    #[error(
-        "{path} is no coordinator's state folder, or has lost what makes it one: it has no journal.db"
-    )]
+    #[error("{path} is no coordinator's state folder: it has no journal.db")]
     NoState {
         /// The folder.
         path: String,

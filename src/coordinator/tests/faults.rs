@@ -132,7 +132,7 @@ fn leaves_nothing(root: &Path, job: JobId) {
     assert_eq!(versions, 1);
 }
 
-/// Removals at a start: of what the process before had not come to remove, which depends on time.
+/// Removals at a start. What there is to remove depends on how far the process before had come.
 const BY_CHANCE: [Site; 5] = [
     Site::OldReportRemove,
     Site::OldReportRoundRemove,

@@ -6,7 +6,7 @@ use crate::Cause;
 
 /// What to do about a journal that is of no use any more.
 pub(crate) const WHAT_TO_DO: &str = "\"fedavg-coordinator state check\" says more; put an export into another folder with \
-     \"fedavg-coordinator state import\", or move this folder away to begin anew";
+     \"fedavg-coordinator state import\", or move this folder away to start without its jobs";
 
 /// Why the journal can't be used.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]

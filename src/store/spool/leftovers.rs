@@ -108,7 +108,7 @@ fn parts_to_resume(
             }
             FileKind::Notes => {
                 if let Some(partial) = partial_of(*key, path).filter(|partial| resumes(*partial)) {
-                    // An upload that began anew has a higher number than the one whose place it took.
+                    // A newer upload has a higher number than the upload that it replaced.
                     let newest = last.entry((key.client, partial.worker));
                     let newest = newest.or_insert((*key, partial, path.clone()));
                     if newest.0 < *key {

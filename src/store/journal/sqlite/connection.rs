@@ -11,7 +11,7 @@ pub(super) fn connect(path: &Path) -> Result<Connection, JournalError> {
     let connected = Connection::open(path).and_then(|connection| {
         connection.pragma_update(None, "journal_mode", "WAL")?;
         connection.pragma_update(None, "synchronous", "FULL")?;
-        // Of macOS, where a sync is otherwise none: the drive keeps what it likes in its cache.
+        // For macOS, where a plain fsync leaves the bytes in the drive's cache.
         connection.pragma_update(None, "fullfsync", "ON")?;
         connection.pragma_update(None, "checkpoint_fullfsync", "ON")?;
         // A person's tool may hold the database for a moment.

@@ -25,7 +25,7 @@ use crate::{
     ids::Timestamp,
     store::{
         DataFolder,
-        folder::ALIVE,
+        folder::{ALIVE, had_journal},
         journal::{
             batch::{Batch, Position, Record, Stream},
             contract::Journal,
@@ -72,9 +72,8 @@ impl SqliteJournal {
     pub fn open(folder: Arc<DataFolder>) -> Result<Self, JournalError> {
         let path = folder.path().join("journal.db");
         let is_new = !path.exists();
-        let length = std::fs::metadata(&path).map_or(0, |found| found.len());
-        // SQLite would make new tables, and all jobs would be gone in silence.
-        if length == 0 && folder.had_journal() {
+        // SQLite would make new tables, and the jobs would be gone without a word.
+        if is_lost(&folder) {
             let path = path.display().to_string();
             return Err(JournalError::Lost { path });
         }
@@ -257,6 +256,13 @@ impl Journal for SqliteJournal {
         self.alive.read_exact_at(&mut noted, 0).ok()?;
         Some(Timestamp(u64::from_le_bytes(noted)))
     }
+}
+
+/// Whether this folder had a journal, and has none or an empty one now.
+pub(super) fn is_lost(folder: &DataFolder) -> bool {
+    let path = folder.path().join("journal.db");
+    let length = std::fs::metadata(&path).map_or(0, |found| found.len());
+    length == 0 && had_journal(folder.path())
 }
 
 /// Makes the tables if there are none, and notes that this process writes from now on. Returns what it is known by.

@@ -14,7 +14,7 @@ use tempfile::TempDir;
 
 use super::{
     connection::{connect, storage},
-    database::{FORM, SqliteJournal},
+    database::{FORM, SqliteJournal, is_lost},
     log_file,
 };
 use crate::{
@@ -48,6 +48,10 @@ impl ReadJournal {
     pub fn at_rest(folder: Arc<DataFolder>) -> Result<Self, JournalError> {
         let path = folder.path().join("journal.db");
         let failed = |error| storage(&path, error);
+        if is_lost(&folder) {
+            let path = path.display().to_string();
+            return Err(JournalError::Lost { path });
+        }
         log_file::check(&path)?;
         // SQLite would merge these into the database, be it opened for reading or not.
         let mut copy = None;

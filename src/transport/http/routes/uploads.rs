@@ -28,7 +28,7 @@ use crate::{
     },
 };
 
-/// How much of a report is kept whose upload broke off.
+/// Says how much is kept of a report whose upload broke off.
 ///
 /// An upload of the same worker's report that is still open ends, and counts up to this moment. The answer has no body. If its
 /// status is not 204, send the whole report: the answer to that says why.
