@@ -45,6 +45,7 @@ pub mod ids;
 pub mod job;
 #[cfg(feature = "burn")]
 pub mod model;
+pub mod objective;
 mod panics;
 pub mod parameters;
 pub mod partition;
@@ -71,6 +72,7 @@ pub use cause::Cause;
 pub use coordinator::{Coordinator, CoordinatorConfig};
 pub use ids::{ClientId, JobId, ModelVersion, RoundId};
 pub use job::{JobSpec, Settings, StrategySpec};
+pub use objective::Objective;
 pub use parameters::{Layout, Parameters, Role};
 pub use partition::PartitionSpec;
 pub use protocol::{JobSummary, RoundRecord, Token};

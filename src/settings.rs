@@ -44,6 +44,14 @@ impl Default for TrainingSettings {
     }
 }
 
+impl TrainingSettings {
+    /// What a worker must say that it can do, for each setting that earlier workers do not know and that is not at its
+    /// default: `training:NAME`, or `optimizer:NAME`.
+    pub fn capabilities(&self) -> Vec<&'static str> {
+        Vec::new()
+    }
+}
+
 /// [`TrainingSettings`] in a job, if a field that is not known is misspelt.
 #[derive(Deserialize)]
 #[serde(

@@ -1,4 +1,5 @@
-//! What a worker must be able to do for a job, beside having its data: the encodings, the payloads and the protocol.
+//! What a worker must be able to do for a job, beside having its data: the encodings, the payloads, the training settings, the
+//! objective and the protocol.
 
 use std::collections::BTreeSet;
 
@@ -18,8 +19,8 @@ const PAYLOADS: u32 = 2;
 pub(super) struct Needs {
     /// The names of encodings.
     encodings: BTreeSet<&'static str>,
-    /// The payloads beside `delta` that a report has.
-    payloads: Vec<String>,
+    /// The names of capabilities, each once, in the plan's order.
+    capabilities: Vec<String>,
     /// The oldest version of the protocol that will do.
     protocol: u32,
 }
@@ -30,7 +31,7 @@ impl Needs {
         let is_plain = encodings == Encodings::default();
         Self {
             encodings: BTreeSet::from([encodings.reports.name(), encodings.models.name()]),
-            payloads: Vec::new(),
+            capabilities: Vec::new(),
             protocol: if is_plain { 1 } else { PAYLOADS },
         }
     }
@@ -43,7 +44,19 @@ impl Needs {
             needs.encodings.insert(payload.encoding.name());
             // Every worker can send a delta: it is no capability.
             if payload.name != DELTA {
-                needs.payloads.push(payload.name.clone());
+                needs.add(format!("payload:{}", payload.name));
+            }
+        }
+        if let Some(capability) = plan.objective.capability() {
+            needs.add(capability);
+        }
+        let own = plan
+            .members
+            .iter()
+            .filter_map(|member| member.training.as_ref());
+        for training in std::iter::once(&plan.training).chain(own) {
+            for capability in training.capabilities() {
+                needs.add(capability.to_string());
             }
         }
         // Protocol 1 knows neither further payloads nor an encoded delta.
@@ -51,6 +64,12 @@ impl Needs {
             needs.protocol = PAYLOADS;
         }
         needs
+    }
+
+    fn add(&mut self, capability: String) {
+        if !self.capabilities.contains(&capability) {
+            self.capabilities.push(capability);
+        }
     }
 
     /// What this worker lacks, in words; none if it can train the job.
@@ -63,9 +82,8 @@ impl Needs {
                 return Some(format!("the encoding {encoding}"));
             }
         }
-        for payload in &self.payloads {
-            let capability = format!("payload:{payload}");
-            if !registration.capabilities.contains(&capability) {
+        for capability in &self.capabilities {
+            if !registration.capabilities.contains(capability) {
                 return Some(format!("the capability {capability}"));
             }
         }
@@ -112,6 +130,7 @@ mod tests {
     use super::*;
     use crate::{
         ids::ClientId,
+        objective::Objective,
         parameters::{DType, Encoding},
         settings::TrainingSettings,
         strategy::StateTensor,
@@ -164,6 +183,18 @@ mod tests {
             needs.lacks(&worker(2, &["payload:control"])).unwrap(),
             "the encoding f16"
         );
+    }
+
+    #[test]
+    fn a_worker_lacks_the_objective_that_it_does_not_name() {
+        let mut plan = plan(vec![PayloadSpec::model(DELTA, Roles::TRAINED)]);
+        plan.objective = Objective::Proximal { mu: 0.1 };
+        let needs = Needs::of_plan(Encodings::default(), &plan);
+        assert_eq!(
+            needs.lacks(&worker(2, &["objective:scaffold"])).unwrap(),
+            "the capability objective:proximal"
+        );
+        assert_eq!(needs.lacks(&worker(2, &["objective:proximal"])), None);
     }
 
     #[test]

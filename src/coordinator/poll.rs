@@ -143,6 +143,7 @@ impl Coordinator {
                 basis,
                 sends,
                 expects,
+                objective,
             } => TaskWork::Train {
                 training,
                 // A span and not a moment: the worker's clock may be wrong.
@@ -151,6 +152,7 @@ impl Coordinator {
                 basis,
                 sends,
                 expects,
+                objective,
             },
             TaskKind::Evaluate { share, shares } => TaskWork::Evaluate { share, shares },
         };
@@ -189,6 +191,7 @@ fn task_of(message: &TaskMessage) -> Task {
             basis: None,
             sends: Vec::new(),
             expects: Vec::new(),
+            objective: Default::default(),
         },
         TaskWork::Evaluate { share, shares } => TaskKind::Evaluate {
             share: *share,

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     ids::{ClientId, JobId, ModelVersion, RoundId},
     job::JobDescription,
+    objective::Objective,
     parameters::PayloadSpec,
     round::Evaluation,
     settings::TrainingSettings,
@@ -58,6 +59,10 @@ pub enum TaskWork {
         /// The payloads that the report must have; empty: `delta` alone, in f32.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         expects: Vec<PayloadSpec>,
+        /// What the client minimizes beside its loss; left out if it is the loss alone. A worker is sent only what it
+        /// named among its capabilities.
+        #[serde(default, skip_serializing_if = "Objective::is_plain")]
+        objective: Objective,
     },
     /// Evaluate a share of the test split, then say so.
     Evaluate {

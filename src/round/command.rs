@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::Evaluation;
 use crate::{
     ids::{ClientId, ModelVersion, RequestId, RoundId, Timestamp, WorkerId},
+    objective::Objective,
     parameters::PayloadSpec,
     report::Refusal,
     settings::TrainingSettings,
@@ -132,6 +133,9 @@ pub enum TaskKind {
         sends: Vec<String>,
         /// The payloads that its report must have.
         expects: Vec<PayloadSpec>,
+        /// What it minimizes beside its loss.
+        #[serde(default)]
+        objective: Objective,
     },
     /// Evaluate one of `shares` equal parts of the test split.
     Evaluate {

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     ids::{ClientId, RoundId},
+    objective::Objective,
     parameters::{PayloadSpec, Roles},
     report::DELTA,
     settings::TrainingSettings,
@@ -77,6 +78,9 @@ pub struct RoundPlan {
     pub sends: Vec<String>,
     /// The payloads that a report must have, no more and no fewer.
     pub expects: Vec<PayloadSpec>,
+    /// What members minimize beside their loss. Left out if it is the loss alone.
+    #[serde(default, skip_serializing_if = "Objective::is_plain")]
+    pub objective: Objective,
 }
 
 impl RoundPlan {
@@ -91,6 +95,7 @@ impl RoundPlan {
             training,
             sends: Vec::new(),
             expects: vec![PayloadSpec::model(DELTA, Roles::TRAINED)],
+            objective: Objective::Plain,
         }
     }
 

@@ -137,6 +137,7 @@ fn task() -> TaskMessage {
             basis: Some(RoundId(3)),
             sends: vec!["control".to_string()],
             expects: Vec::new(),
+            objective: Default::default(),
         },
         running: vec![JobId(3), JobId(4)],
     }

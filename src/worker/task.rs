@@ -65,6 +65,7 @@ impl OpenJobs {
                 basis,
                 sends,
                 expects,
+                objective,
             } => {
                 // As a length of time, since clocks of two machines differ.
                 let deadline = received + Duration::from_millis(*remaining_ms);
@@ -74,6 +75,7 @@ impl OpenJobs {
                 task.version = message.version;
                 task.seed = job.spec.seed;
                 task.training = training.clone();
+                task.objective = objective.clone();
                 task.basis = *basis;
                 task.settings = job.spec.settings.clone();
                 // Before training begins: a payload that can't be fetched must not cost a training.

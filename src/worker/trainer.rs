@@ -17,6 +17,7 @@ use crate::{
     backend::EnergyMeter,
     ids::{ClientId, ModelVersion, RoundId},
     job::{JobDescription, Settings, TrainingSettings},
+    objective::Objective,
     parameters::{Parameters, PayloadSpec, Values},
     protocol::DatasetInfo,
     round::Evaluation,
@@ -102,8 +103,9 @@ pub trait TrainerFactory: Send + Sync {
     /// The datasets that are here, ready to train on.
     fn datasets(&self) -> Vec<DatasetInfo>;
 
-    /// What the trainers can do beyond a delta, for jobs whose strategy needs it: `payload:NAME` for each further payload that
-    /// they can produce. A worker that lacks what a plan expects is never given its tasks.
+    /// What the trainers can do beyond a delta of plain SGD: `payload:NAME` for each further payload that they can produce,
+    /// `objective:NAME` for each objective ([`Objective::capability`]), and what
+    /// [`TrainingSettings::capabilities`] names. A worker that lacks what a plan needs is never given its tasks.
     fn capabilities(&self) -> Vec<String> {
         Vec::new()
     }
@@ -139,6 +141,8 @@ pub struct TrainTask {
     /// The payloads that the report must have. The worker takes the delta itself; all others are the trainer's to produce, in
     /// [`LocalUpdate::payloads`].
     pub expects: Vec<PayloadSpec>,
+    /// What the client minimizes beside its loss.
+    pub objective: Objective,
     /// The last round whose commit folded this client's report, if any has: what [`ClientContext::state`] follows.
     pub basis: Option<RoundId>,
     /// The job's free-form settings.
@@ -157,6 +161,7 @@ impl TrainTask {
             partition,
             payloads: BTreeMap::new(),
             expects: Vec::new(),
+            objective: Objective::Plain,
             basis: None,
             settings: Settings::new(),
         }

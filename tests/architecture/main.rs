@@ -17,6 +17,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("ids", &[]),
     ("rng", &["ids"]),
     ("settings", &[]),
+    ("objective", &[]),
     ("words", &[]),
     ("panics", &[]),
     ("parameters", &[]),
@@ -24,12 +25,21 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("partition", &["words"]),
     (
         "strategy",
-        &["ids", "panics", "parameters", "report", "rng", "settings"],
+        &[
+            "ids",
+            "objective",
+            "panics",
+            "parameters",
+            "report",
+            "rng",
+            "settings",
+        ],
     ),
     (
         "round",
         &[
             "ids",
+            "objective",
             "parameters",
             "words",
             "report",
@@ -40,7 +50,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("job", &["parameters", "partition", "settings", "strategy"]),
     (
         "protocol",
-        &["ids", "job", "parameters", "round", "settings"],
+        &["ids", "job", "objective", "parameters", "round", "settings"],
     ),
     // Edges.
     ("text", &[]),
@@ -75,6 +85,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "ids",
             "job",
             "model",
+            "objective",
             "panics",
             "parameters",
             "protocol",
@@ -92,6 +103,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "disk",
             "ids",
             "job",
+            "objective",
             "panics",
             "parameters",
             "partition",
@@ -129,6 +141,7 @@ const PURE: &[&str] = &[
     "ids",
     "rng",
     "settings",
+    "objective",
     "words",
     "panics",
     "parameters",

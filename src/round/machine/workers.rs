@@ -192,6 +192,7 @@ impl RoundMachine {
                 basis: self.basis.get(&client).copied(),
                 sends: current.plan.sends.clone(),
                 expects: current.plan.expects.clone(),
+                objective: current.plan.objective.clone(),
             },
         };
         // A task that is given again to the same worker is not news, and the log would grow with each lost answer.

@@ -136,6 +136,7 @@ pub(super) fn task() -> TaskMessage {
             basis: None,
             sends: Vec::new(),
             expects: Vec::new(),
+            objective: Default::default(),
             training: TrainingSettings::default(),
             remaining_ms: 1234,
             generation: 3,
