@@ -1,6 +1,5 @@
-//! What state of the model's size costs a strategy: 8 reports of a 100 MB model, in files, folded by FedAvg and by the FedAdam of
-//! `examples/custom_strategy.rs`, whose two moments belong to the model's version. Each in a coordinator of its own process, in
-//! turns. Three figures each:
+//! What state of the model's size costs a strategy: 8 reports of a 100 MB model, in files, folded by FedAvg and by FedAdam,
+//! whose two moments belong to the model's version. Each in a coordinator of its own process, in turns. Three figures each:
 //!
 //! - `aggregate`: the strategy's call, in milliseconds: it reads eight reports and the model, and writes the next one, by block;
 //!   FedAdam reads and writes two moments beside it;
@@ -24,8 +23,8 @@ use std::{
 };
 
 use fedavg::{
-    Caller, Coordinator, FedAvg, FederatedStrategy, JobId, JobSpec, ModelVersion, Operator,
-    Settings, StrategySpec,
+    Caller, Coordinator, FederatedStrategy, JobId, JobSpec, ModelVersion, Operator, Settings,
+    StrategySpec,
     job::EvaluationMode,
     parameters::{BlockError, BlockWriter},
     store::{
@@ -33,7 +32,7 @@ use fedavg::{
         StoreError, StoredModel,
     },
     strategy::{
-        AggregateContext, Aggregation, NextVersion, RoundContext, RoundPlan, StateSpec,
+        AggregateContext, Aggregation, Catalogue, NextVersion, RoundContext, RoundPlan, StateSpec,
         StrategyError,
     },
     transport::http::{
@@ -42,10 +41,6 @@ use fedavg::{
     worker::NoopTrainers,
 };
 use tokio::runtime::Runtime;
-
-#[allow(dead_code)]
-#[path = "../examples/custom_strategy.rs"]
-mod custom_strategy;
 
 const CLIENTS: usize = 8;
 const ROUNDS: u32 = 5;
@@ -134,11 +129,11 @@ fn coordinate(bytes: &str, folder: &str) -> Result<(), Failure> {
         let coordinator = Coordinator::builder(trainers)
             .spool(Arc::new(spool))
             .models(Arc::new(TimedModels(FileModels::new(folder))))
-            .strategy("fedavg", |_, _| Ok(Timed(FedAvg::default())))
-            .strategy("fedadam", |_, settings: &Settings| {
-                let settings = serde_json::Value::Object(settings.clone());
-                let strategy: custom_strategy::FedAdam = serde_json::from_value(settings)?;
-                Ok(Timed(strategy))
+            .strategy("timed", |_, settings: &Settings| {
+                let preset = settings["preset"].as_str().unwrap_or_default();
+                let made = Catalogue::default().make(preset, &Settings::new());
+                made.map(Timed)
+                    .map_err(|error| StrategyError::Settings(error.to_string()))
             })
             .start();
         let listener = listen(([127, 0, 0, 1], 0).into(), None).await?;
@@ -182,12 +177,7 @@ fn measure(strategy: &str, bytes: &str, folder: &Path) -> Result<Measured, Failu
         job.rounds = ROUNDS;
         job.evaluation = EvaluationMode::Never;
         job.limits.min_workers = CLIENTS as u32;
-        let settings = match strategy {
-            "fedadam" => serde_json::json!({ "server_lr": 0.01, "tau": 0.001 }),
-            _ => serde_json::json!({}),
-        };
-        let settings = settings.as_object().cloned().unwrap_or_default();
-        job.strategy = StrategySpec::custom(strategy, settings);
+        job.strategy = StrategySpec::custom("timed", Settings::new()).with("preset", strategy);
         let client = OperatorClient::new(&url, None, ClientConfig::default())?;
         let here = Caller::in_process();
         let job = client.submit(&here, job, None).await?.job;

@@ -1,5 +1,6 @@
-//! A strategy of one's own with settings and a state: FedAdam (Reddi et al., "Adaptive Federated Optimization", ICLR 2021,
-//! <https://arxiv.org/abs/2003.00295>). The server's optimizer is Adam, and the mean delta is its negative gradient.
+//! A strategy of one's own with settings and a state: FedExP (Jhunjhunwala et al., "FedExP: Speeding Up Federated Averaging via
+//! Extrapolation", ICLR 2023, <https://arxiv.org/abs/2301.09604>). The more the clients' deltas disagree, the further the server
+//! goes along their mean.
 //!
 //! `cargo run --release --example custom_strategy`
 
@@ -11,8 +12,8 @@ use fedavg::{
     parameters::Role,
     simulation::Simulation,
     strategy::{
-        AggregateContext, Aggregation, FedAvg, FederatedStrategy, NextVersion, RoundContext,
-        RoundPlan, StateSpec, StateTensor, StrategyError,
+        AggregateContext, Aggregation, FedAvg, FederatedStrategy, Inputs, NextVersion,
+        RoundContext, RoundPlan, StateSpec, StrategyError,
     },
     worker::BurnTrainers,
 };
@@ -23,17 +24,15 @@ use serde_json::{Value, json};
 /// The settings of the job's strategy.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct FedAdam {
-    server_lr: f64,
-    #[serde(default)]
-    tau: f64,
+pub struct FedExp {
+    /// The longest step, as a multiple of the mean delta.
+    longest: f64,
 }
 
-impl FederatedStrategy for FedAdam {
-    /// Both moments have the model's shape. They belong to a model version, so a round that fails does not touch them.
+impl FederatedStrategy for FedExp {
+    /// The last step belongs to a model version, so a round that fails does not touch it.
     fn state(&self) -> StateSpec {
-        let v = StateTensor::new("v").filled((self.tau * self.tau) as f32);
-        StateSpec::default().tensor(StateTensor::new("m")).tensor(v)
+        StateSpec::default().number("step", 1.0)
     }
 
     fn plan(&self, round: &RoundContext<'_>) -> Result<RoundPlan, StrategyError> {
@@ -45,39 +44,49 @@ impl FederatedStrategy for FedAdam {
         round: &AggregateContext<'_>,
         next: &mut NextVersion<'_>,
     ) -> Result<Aggregation, StrategyError> {
-        let inputs = FedAvg::default().inputs(round);
+        let reports = round.reports().iter();
+        let weights = reports.map(|report| (report.client, report.metadata.examples as f64));
+        let inputs = Inputs::new("delta", weights);
+        // The mean of the squared norms, and the squared norm of the mean.
+        let norms = round.scan(&inputs, 2, &|rows, sums| {
+            let mut delta = vec![0.0; rows.len()];
+            for row in 0..rows.count() {
+                rows.read("delta", row, &mut delta);
+                let squares: f64 = delta.iter().map(|x| f64::from(*x) * f64::from(*x)).sum();
+                sums[0] += rows.coefficient(row) / inputs.total() * squares;
+            }
+            sums[1] += rows.mean("delta").iter().map(|x| x * x).sum::<f64>();
+        })?;
+        let step = (norms[0] / (2.0 * norms[1] + 1e-12)).clamp(1.0, self.longest);
+        next.set("step", step);
         next.fold(&inputs, &|rows, out| {
             if rows.role() == Role::Buffer {
-                return out.add_mean(rows, "delta"); // Statistics are averaged, never optimized.
+                return out.add_mean(rows, "delta"); // Statistics are averaged, never extrapolated.
             }
-            let mean = rows.mean("delta");
-            let (model, [m, v]) = out.tensors(["m", "v"]);
-            for i in 0..mean.len() {
-                let first = 0.9 * f64::from(m[i]) + 0.1 * mean[i];
-                let second = 0.99 * f64::from(v[i]) + 0.01 * mean[i] * mean[i];
-                let step = self.server_lr * first / (second.sqrt() + self.tau);
-                (m[i], v[i]) = (first as f32, second as f32);
-                model[i] = (f64::from(model[i]) + step) as f32;
+            for (value, delta) in out.model().iter_mut().zip(rows.mean("delta").iter()) {
+                *value = (f64::from(*value) + step * delta) as f32;
             }
         })?;
-        Ok(Aggregation::new(inputs.clients(), inputs.total()))
+        let mut aggregation = Aggregation::new(inputs.clients(), inputs.total());
+        aggregation.metrics.insert("step".to_string(), step);
+        Ok(aggregation)
     }
 }
 // ... to here.
 
 fn main() -> Result<(), Box<dyn Error>> {
     let trainers = Arc::new(BurnTrainers::new(DeviceSpec::Cpu)?);
-    // In a job file: strategy = { kind = "custom", name = "fedadam", settings = { server_lr = 0.02, tau = 0.001 } }
-    let settings = json!({ "server_lr": 0.02, "tau": 0.001 });
+    // In a job file: strategy = { kind = "custom", name = "fedexp", settings = { longest = 4.0 } }
+    let settings = json!({ "longest": 4.0 });
     let settings = settings.as_object().cloned().unwrap_or_default();
     let mut job = JobSpec::new("mlp", "digits");
     job.clients = Some(8);
     job.rounds = 10;
-    job.strategy = StrategySpec::custom("fedadam", settings);
+    job.strategy = StrategySpec::custom("fedexp", settings);
     let result = Simulation::new(job, trainers)
         .workers(2)
         .strategy(|_, settings| {
-            let strategy: FedAdam = serde_json::from_value(Value::Object(settings.clone()))?;
+            let strategy: FedExp = serde_json::from_value(Value::Object(settings.clone()))?;
             Ok(strategy)
         })
         .run()?;

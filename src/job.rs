@@ -74,6 +74,7 @@ pub struct JobSpec {
     #[serde(deserialize_with = "StrictTrainingSettings::deserialize")]
     pub training: TrainingSettings,
     /// The algorithm.
+    #[cfg_attr(feature = "http", schema(value_type = strategy::StrategySpelling))]
     pub strategy: StrategySpec,
     /// Who evaluates the global model.
     pub evaluation: EvaluationMode,

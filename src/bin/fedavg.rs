@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use fedavg::{
     cli::{
-        EXIT_CODES, Failure, LogArgs, Screen, SimulateArgs,
+        EXIT_CODES, Failure, LogArgs, Screen, SimulateArgs, StrategiesArgs,
         data::DataArgs,
         exit,
         model::ModelCommand,
@@ -47,6 +47,7 @@ enum Command {
     Model(ModelCommand),
     Data(DataArgs),
     Health(HealthArgs),
+    Strategies(StrategiesArgs),
     /// Print the OpenAPI document of the coordinator's HTTP API
     Openapi,
 }
@@ -77,6 +78,7 @@ fn run(command: &Command, screen: &Screen) -> Result<(), Failure> {
         Command::Pause(arguments) => arguments.run(screen, true),
         Command::Resume(arguments) => arguments.run(screen, false),
         Command::Delete(arguments) => arguments.run(screen),
+        Command::Strategies(arguments) => arguments.run(screen),
         Command::Model(command) => command.run(screen),
         Command::Data(arguments) => arguments.run(screen),
         Command::Health(arguments) => arguments.run(screen),

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::{Args, builder::PossibleValuesParser, builder::TypedValueParser};
+use serde_json::Value;
 
 use super::{
     Failure, Screen,
@@ -11,11 +12,10 @@ use super::{
     values::by_name,
 };
 use crate::{
-    job::{EvaluationMode, JobSpec, OptimizerKind, StrategySpec},
+    job::{EvaluationMode, JobSpec, OptimizerKind, Settings, StrategySpec},
     parameters::{Encoding, ModelFile, Parameters},
     partition::PartitionSpec,
     plain::plain,
-    strategy::Weighting,
     text::printable,
 };
 
@@ -85,6 +85,13 @@ pub struct JobArgs {
     /// The number format of the models that workers download: f32, f16, bf16 or int8 [default: f32]
     #[arg(long, value_name = "ENCODING")]
     pub model_encoding: Option<Encoding>,
+    /// The algorithm: fedavg, fedprox, scaffold, fedadam or another one that "fedavg strategies" lists [default: fedavg]
+    #[arg(long, value_name = "NAME")]
+    pub strategy: Option<String>,
+    /// Sets a parameter of the strategy, or takes another part for it: tau=1e-4, sampler=by_size; "fedavg strategies NAME" lists
+    /// them. Can be given several times
+    #[arg(long, value_name = "KEY=VALUE", value_parser = setting)]
+    pub strategy_set: Vec<(String, Value)>,
     /// The share of the clients that a round waits for, from 0 to 1 [default: 1]
     #[arg(long, value_name = "X", allow_negative_numbers = true)]
     pub fraction: Option<f64>,
@@ -92,9 +99,10 @@ pub struct JobArgs {
     /// are not waited for [default: 0]
     #[arg(long, value_name = "X", allow_negative_numbers = true)]
     pub over_selection: Option<f64>,
-    /// How much a client counts in the mean: as many as it has examples, or all the same (uniform) [default: examples]
-    #[arg(long, value_name = "NAME", value_parser = PossibleValuesParser::new(["examples", "uniform"]).try_map(by_name::<Weighting>))]
-    pub weighting: Option<Weighting>,
+    /// How much a client counts in the mean: as many as it has examples, all the same (uniform), or capped [default: the
+    /// strategy's]
+    #[arg(long, value_name = "NAME")]
+    pub weighting: Option<String>,
     /// Who tests the model after a round. auto: the coordinator if it has the data, else the workers [default: auto]
     #[arg(long, value_name = "WHO", value_parser = PossibleValuesParser::new(["auto", "coordinator", "workers", "never"]).try_map(by_name::<EvaluationMode>))]
     pub evaluation: Option<EvaluationMode>,
@@ -181,31 +189,56 @@ impl JobArgs {
     }
 
     fn change_strategy(&self, strategy: &mut StrategySpec) -> Result<(), Failure> {
-        match strategy {
-            StrategySpec::FedAvg {
-                fraction,
-                over_selection,
-                weighting,
-            } => {
-                *fraction = self.fraction.unwrap_or(*fraction);
-                *over_selection = self.over_selection.unwrap_or(*over_selection);
-                *weighting = self.weighting.unwrap_or(*weighting);
-                Ok(())
-            }
-            // A strategy of another name has settings of its own, which no flag knows: it is refused only if a flag
-            // would be lost.
-            _ if self.fraction.is_none()
-                && self.over_selection.is_none()
-                && self.weighting.is_none() =>
-            {
-                Ok(())
-            }
-            _ => Err(Failure::Usage(
-                "--fraction, --over-selection and --weighting are of strategy \"fedavg\"; the job file has another"
-                    .to_string(),
-            )),
+        if let Some(name) = &self.strategy
+            && name != strategy.name()
+        {
+            // The settings of another strategy would be none of this one's.
+            *strategy = StrategySpec::preset(name);
         }
+        let short = [
+            ("--fraction", "fraction", self.fraction.map(Value::from)),
+            (
+                "--over-selection",
+                "over_selection",
+                self.over_selection.map(Value::from),
+            ),
+            (
+                "--weighting",
+                "weighting",
+                self.weighting.clone().map(Value::from),
+            ),
+        ];
+        for (flag, key, value) in short {
+            let Some(value) = value else { continue };
+            // A strategy of an embedder's own has settings that no flag knows.
+            if matches!(strategy, StrategySpec::Custom { .. }) {
+                return Err(Failure::Usage(format!(
+                    "{flag} is for presets such as fedavg, and the job file has a strategy of its own: --strategy-set changes its \
+                     settings"
+                )));
+            }
+            strategy.settings_mut().insert(key.to_string(), value);
+        }
+        for (key, value) in &self.strategy_set {
+            strategy.settings_mut().insert(key.clone(), value.clone());
+        }
+        Ok(())
     }
+}
+
+/// Reads `KEY=VALUE`: a number, `true`, a quoted text or a list as in TOML, or else a word.
+fn setting(text: &str) -> Result<(String, Value), String> {
+    let Some((key, value)) = text.split_once('=') else {
+        return Err("expected KEY=VALUE, such as tau=1e-4".to_string());
+    };
+    let key = key.trim();
+    if key.is_empty() {
+        return Err("there is no key before the =".to_string());
+    }
+    let parsed = toml::from_str::<Settings>(&format!("value = {value}"));
+    let read = parsed.ok().and_then(|mut table| table.remove("value"));
+    let value = read.unwrap_or_else(|| Value::from(value.trim()));
+    Ok((key.to_string(), value))
 }
 
 /// Reads a job file.
@@ -307,11 +340,9 @@ mod tests {
         );
         assert_eq!(
             spec.strategy,
-            StrategySpec::FedAvg {
-                fraction: 0.5,
-                over_selection: 0.0,
-                weighting: Weighting::Uniform
-            }
+            StrategySpec::preset("fedavg")
+                .with("fraction", 0.5)
+                .with("weighting", "uniform")
         );
         let partition = parse(&[file, "--partition=dirichlet:0.5"])
             .spec()

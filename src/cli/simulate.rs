@@ -8,6 +8,7 @@ use std::{
 };
 
 use clap::Args;
+use serde_json::Value;
 
 use super::{
     DeviceArgs, Failure, Interrupt, JobArgs, JobProgress, Results, RunSummary, Screen, TrainerArgs,
@@ -21,13 +22,14 @@ use super::{
 };
 use crate::{
     backend::DeviceSpec,
-    job::{JobSpec, OptimizerKind, StrategySpec},
+    job::{JobSpec, OptimizerKind},
     parameters::Digest,
     plain::plain,
     protocol::{LoggedEvent, RoundRecord},
     round::JobEvent,
     simulation::{Simulation, SimulationError, SimulationResult},
     telemetry::parse_rounds,
+    text::printable,
     words::plural,
     worker::NOOP,
 };
@@ -278,10 +280,11 @@ fn results(result: SimulationResult) -> Results {
 
 fn describe(spec: &JobSpec, workers: usize) -> String {
     let training = &spec.training;
-    let strategy = match &spec.strategy {
-        StrategySpec::FedAvg { fraction, .. } => format!("fedavg, fraction {fraction}"),
-        StrategySpec::Custom { name, .. } => name.clone(),
-    };
+    let mut strategy = spec.strategy.name().to_string();
+    for (key, value) in spec.strategy.settings() {
+        strategy.push_str(&format!(" {key} {}", word(value)));
+    }
+    let strategy = printable(&strategy, 1000);
     let optimizer = match training.optimizer {
         OptimizerKind::Sgd => "sgd",
         OptimizerKind::Adam => "adam",
@@ -302,6 +305,14 @@ fn describe(spec: &JobSpec, workers: usize) -> String {
         setting(training.weight_decay),
         spec.seed
     )
+}
+
+/// A text without its quotes, any other value as it is.
+fn word(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    }
 }
 
 fn read_rounds(file: &Path) -> Result<Vec<RoundRecord>, Failure> {

@@ -27,7 +27,7 @@ use crate::{
     job::{JobSpec, Settings},
     report::{MemorySpool, Spool},
     store::{Journal, LogFiles, LogPlace, MemoryModels, ModelStore, journal::Pending},
-    strategy::{FederatedStrategy, StrategyError},
+    strategy::{Catalogue, FederatedStrategy, StrategyError},
     worker::TrainerFactory,
 };
 
@@ -36,6 +36,7 @@ pub struct CoordinatorBuilder {
     config: CoordinatorConfig,
     trainers: Arc<dyn TrainerFactory>,
     strategies: BTreeMap<String, StrategyFactory>,
+    catalogue: Catalogue,
     spool: Option<Arc<dyn Spool>>,
     models: Arc<dyn ModelStore>,
     logs: LogPlace,
@@ -74,6 +75,12 @@ impl CoordinatorBuilder {
     /// temporary files.
     pub fn logs(mut self, logs: LogFiles) -> Self {
         self.logs = LogPlace::Files(logs);
+        self
+    }
+
+    /// The parts that jobs' strategies can be composed of, instead of this crate's alone.
+    pub fn catalogue(mut self, catalogue: Catalogue) -> Self {
+        self.catalogue = catalogue;
         self
     }
 
@@ -156,6 +163,7 @@ impl CoordinatorBuilder {
             config: self.config,
             trainers: self.trainers,
             strategies: self.strategies,
+            catalogue: self.catalogue,
             spool,
             models: self.models,
             logs: self.logs,
@@ -194,6 +202,7 @@ impl Coordinator {
             config: CoordinatorConfig::default(),
             trainers,
             strategies: BTreeMap::new(),
+            catalogue: Catalogue::default(),
             spool: None,
             models: Arc::new(MemoryModels),
             logs: LogPlace::Files(LogFiles::temporary()),

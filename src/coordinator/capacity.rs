@@ -8,10 +8,11 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use super::{job::Job, state::State};
 use crate::{
-    ids::{ClientId, WorkerId},
+    ids::{ClientId, JobId, WorkerId},
     job::JobSpec,
     protocol::Registration,
     round::first_holders,
+    strategy::ClientInfo,
 };
 
 /// A live worker that can train a job.
@@ -105,6 +106,25 @@ pub(super) fn current_capacities(state: &State, job: &Job) -> Option<Vec<f64>> {
         capacities.push(capacity);
     }
     Some(capacities)
+}
+
+/// Notes the measured speed of the worker that acts for each of these clients of a job.
+pub(super) fn note_capacities(state: &State, job: JobId, clients: &mut [ClientInfo]) {
+    let Some(job) = state.jobs.get(&job) else {
+        return;
+    };
+    let Some(machine) = &job.machine else { return };
+    let mut of_worker: BTreeMap<WorkerId, Option<f64>> = BTreeMap::new();
+    for client in clients {
+        let Some(holder) = machine.lease(client.id) else {
+            continue;
+        };
+        // Called under the lock: each worker is looked at once, however many clients it has.
+        let speed = of_worker
+            .entry(holder)
+            .or_insert_with(|| speed(state, job, holder));
+        client.capacity = *speed;
+    }
 }
 
 fn speed(state: &State, job: &Job, worker: WorkerId) -> Option<f64> {

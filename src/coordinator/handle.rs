@@ -26,7 +26,7 @@ use crate::{
     report::Spool,
     round::RoundMachine,
     store::{Journal, LogPlace, ModelStore, journal::JournalError},
-    strategy::{FederatedStrategy, StrategyError},
+    strategy::{Catalogue, FederatedStrategy, StrategyError},
     worker::TrainerFactory,
 };
 
@@ -61,6 +61,7 @@ pub(super) struct Shared {
     pub config: CoordinatorConfig,
     pub trainers: Arc<dyn TrainerFactory>,
     pub strategies: BTreeMap<String, StrategyFactory>,
+    pub catalogue: Catalogue,
     pub spool: Arc<dyn Spool>,
     pub models: Arc<dyn ModelStore>,
     /// What survives this process; none: jobs end with it.

@@ -238,7 +238,7 @@ impl Coordinator {
 
     fn try_submit(
         &self,
-        spec: JobSpec,
+        mut spec: JobSpec,
         initial: Option<Arc<Parameters>>,
     ) -> Result<JobSummary, Refusal> {
         // Cheap checks come first, so that a bad job is refused before its model is drawn.
@@ -250,6 +250,8 @@ impl Coordinator {
         self.check_clients(&spec, has_data.as_ref().ok())?;
         let initial = self.initial(&spec, initial)?;
         let strategy = self.make_strategy(&spec, initial.layout())?;
+        let completed = spec.strategy.complete(&self.0.catalogue);
+        completed.map_err(|error| invalid(&error.into()))?;
         let evaluation = self.evaluation(&spec, has_data.is_ok())?;
 
         // A full queue refuses before the model is written. The lock is not held meanwhile: writing may wait for a

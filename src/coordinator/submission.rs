@@ -10,7 +10,8 @@ use super::{
 };
 use crate::{
     ids::{JobId, ModelVersion},
-    job::{EvaluationMode, JobError, JobSpec, StrategySpec},
+    job::{EvaluationMode, JobError, JobSpec, Settings, StrategySpec},
+    panics,
     parameters::{BlockError, Digest, Layout, Parameters},
     partition::{self, Examples},
     protocol::DatasetInfo,
@@ -166,25 +167,19 @@ impl Coordinator {
         spec: &JobSpec,
         layout: &Layout,
     ) -> Result<PreparedStrategy, Refusal> {
-        let strategy = match (&spec.strategy, spec.strategy.build()) {
-            (_, Some(strategy)) => strategy,
-            (StrategySpec::Custom { name, settings }, None) => {
-                let Some(make) = self.0.strategies.get(name) else {
-                    let known: Vec<_> = self.0.strategies.keys().map(String::as_str).collect();
-                    return Err(invalid_strategy(format!(
-                        "{name:?} is not registered with this coordinator; \"fedavg\" is built in, registered are: {}",
-                        if known.is_empty() {
-                            "none".to_string()
-                        } else {
-                            known.join(", ")
-                        }
-                    )));
-                };
-                let made = make(spec, settings);
-                made.map_err(|error| invalid_strategy(format!("{name:?} can't be made: {error}")))?
+        let strategy = match &spec.strategy {
+            StrategySpec::Composed { .. } => {
+                let built = spec.strategy.build(&self.0.catalogue);
+                let built = built.map_err(|error| invalid(&error.into()))?;
+                built.ok_or_else(|| invalid_strategy("is no composition".to_string()))?
             }
-            (_, None) => return Err(invalid_strategy("is not known here".to_string())),
+            StrategySpec::Custom { name, settings } => self.registered(spec, name, settings)?,
         };
+        let checked = panics::caught(|| strategy.check(&spec.training));
+        let checked = checked.unwrap_or_else(|panic| Err(format!("it panicked: {panic}")));
+        checked.map_err(|problem| {
+            invalid_strategy(format!("does not go with the training settings: {problem}"))
+        })?;
         let state = strategy.state();
         state
             .check(layout)
@@ -204,6 +199,29 @@ impl Coordinator {
                 secret,
             },
         })
+    }
+
+    /// A strategy that an embedder registered under this name.
+    fn registered(
+        &self,
+        spec: &JobSpec,
+        name: &str,
+        settings: &Settings,
+    ) -> Result<Arc<dyn FederatedStrategy>, Refusal> {
+        let Some(make) = self.0.strategies.get(name) else {
+            let known: Vec<_> = self.0.strategies.keys().map(String::as_str).collect();
+            let known = if known.is_empty() {
+                "none".to_string()
+            } else {
+                known.join(", ")
+            };
+            return Err(invalid_strategy(format!(
+                "{name:?} is not registered with this coordinator; registered are: {known}. Presets have a kind of their own: \
+                 kind = \"fedavg\""
+            )));
+        };
+        let made = make(spec, settings);
+        made.map_err(|error| invalid_strategy(format!("{name:?} can't be made: {error}")))
     }
 
     pub(super) fn evaluation(

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use super::{
-    capacity::Host,
+    capacity::{Host, note_capacities},
     deal::{Deal, sizes},
     fold::{Fold, delta_of},
     handle::Coordinator,
@@ -100,13 +100,17 @@ impl Coordinator {
         job: &mut Job,
         round: RoundId,
         version: ModelVersion,
-        clients: Vec<ClientInfo>,
+        mut clients: Vec<ClientInfo>,
     ) -> Result<(), String> {
         let model = job.models.get(&version).cloned().ok_or(NO_MODEL)?;
         let (coordinator, id, spec) = (self.clone(), job.id, job.spec.clone());
         let (strategy, offered, seeds) = (job.strategy.clone(), job.state.clone(), job.seeds);
         self.later(move || {
             let delta = delta_of(&spec);
+            // An embedder's code, and so guarded as the plan itself is.
+            if caught(|| Ok(strategy.uses_capacity())) == Ok(true) {
+                note_capacities(&coordinator.state(), id, &mut clients);
+            }
             let mut context = RoundContext::new(round, &clients, &spec.training, &delta);
             context.version = version;
             context.quorum = spec.limits.min_updates as usize;

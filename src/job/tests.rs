@@ -1,5 +1,5 @@
 use super::{free_settings::MOST_SETTINGS, *};
-use crate::{parameters::Encoding, strategy::Weighting};
+use crate::parameters::Encoding;
 
 #[test]
 fn an_empty_document_is_a_job_with_the_seeds_defaults() {
@@ -101,11 +101,7 @@ fn each_number_out_of_range_names_its_field() {
         "training.batch_size"
     );
     assert_eq!(
-        problem(|spec| spec.strategy = StrategySpec::FedAvg {
-            fraction: 0.0,
-            over_selection: 0.0,
-            weighting: Weighting::Examples
-        }),
+        problem(|spec| spec.strategy = StrategySpec::preset("fedavg").with("fraction", 0.0)),
         "strategy.fraction"
     );
     assert_eq!(

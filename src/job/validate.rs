@@ -4,6 +4,7 @@ use super::{
     JobError, JobSpec, RoundLimits, Settings, StrategySpec, TrainingSettings,
     free_settings::MOST_SETTINGS,
 };
+use crate::strategy::Catalogue;
 
 /// The highest priority of a job.
 const MOST_PRIORITY: u32 = 100;
@@ -25,7 +26,7 @@ impl JobSpec {
         }
         check_training(&self.training)?;
         check_limits(&self.limits)?;
-        check_strategy(&self.strategy)?;
+        check_strategy(&self.strategy, &self.training)?;
         check_size("settings", &self.settings)?;
         // Workers need every value of a model; of a delta, those that are left out count as zero and are kept for the
         // next one.
@@ -82,23 +83,23 @@ fn check_limits(limits: &RoundLimits) -> Result<(), JobError> {
     Ok(())
 }
 
-fn check_strategy(strategy: &StrategySpec) -> Result<(), JobError> {
-    match strategy {
-        StrategySpec::FedAvg {
-            fraction,
-            over_selection,
-            ..
-        } => {
-            not_negative("strategy.over_selection", *over_selection)?;
-            // Written so that NaN is refused, too.
-            if *fraction > 0.0 && *fraction <= 1.0 {
-                return Ok(());
-            }
-            let problem = format!("must be above 0 and at most 1, not {fraction}");
-            Err(JobError::new("strategy.fraction", problem))
-        }
-        StrategySpec::Custom { settings, .. } => check_size("strategy.settings", settings),
-    }
+/// Names that are not known pass: the coordinator, which may have parts of an embedder's, says what it knows.
+fn check_strategy(strategy: &StrategySpec, training: &TrainingSettings) -> Result<(), JobError> {
+    check_size("strategy.settings", strategy.settings())?;
+    let built = match strategy.build(&Catalogue::default()) {
+        Err(error) if error.is_unknown => return Ok(()),
+        built => built?,
+    };
+    let Some(built) = built else {
+        return Ok(());
+    };
+    let checked = built.check(training);
+    checked.map_err(|problem| {
+        JobError::new(
+            "strategy",
+            format!("does not go with the training settings: {problem}"),
+        )
+    })
 }
 
 fn at_least_one(field: &'static str, value: impl Into<u64>) -> Result<(), JobError> {

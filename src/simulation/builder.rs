@@ -8,7 +8,7 @@ use crate::{
     job::{JobSpec, Settings},
     parameters::{Digest, Parameters},
     protocol::{LoggedEvent, RoundRecord},
-    strategy::{FederatedStrategy, StrategyError},
+    strategy::{Catalogue, FederatedStrategy, StrategyError},
     worker::TrainerFactory,
 };
 
@@ -22,6 +22,7 @@ pub struct Simulation {
     pub(super) config: CoordinatorConfig,
     pub(super) initial: Option<Parameters>,
     pub(super) strategy: Option<OwnStrategy>,
+    pub(super) catalogue: Catalogue,
     pub(super) replay: Option<Vec<RoundRecord>>,
     pub(super) observer: Option<Observer>,
     pub(super) checkpoints: Option<Checkpoints>,
@@ -50,6 +51,7 @@ impl Simulation {
             config: CoordinatorConfig::default(),
             initial: None,
             strategy: None,
+            catalogue: Catalogue::default(),
             replay: None,
             observer: None,
             checkpoints: None,
@@ -84,6 +86,12 @@ impl Simulation {
         make: impl Fn(&JobSpec, &Settings) -> Result<S, StrategyError> + Send + Sync + 'static,
     ) -> Self {
         self.strategy = Some(OwnStrategy::new(make));
+        self
+    }
+
+    /// The parts that the job's strategy can be composed of, instead of this crate's alone.
+    pub fn catalogue(mut self, catalogue: Catalogue) -> Self {
+        self.catalogue = catalogue;
         self
     }
 

@@ -47,7 +47,7 @@ pub(super) fn ask_for_own(spec: &mut JobSpec) {
     // The factory of a job's own strategy looks for its settings there.
     let settings = match &mut spec.strategy {
         StrategySpec::Custom { settings, .. } => std::mem::take(settings),
-        _ => Settings::new(),
+        StrategySpec::Composed { .. } => Settings::new(),
     };
     spec.strategy = StrategySpec::Custom {
         name: STRATEGY.to_string(),

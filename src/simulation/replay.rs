@@ -10,7 +10,7 @@ use crate::{
     coordinator::{StrategyFactory, strategy_factory},
     job::JobSpec,
     protocol::RoundRecord,
-    strategy::Replay,
+    strategy::{Catalogue, Replay},
 };
 
 /// The strategy that repeats these records with the run's own strategy, or else with the job's. The job is given the
@@ -19,6 +19,7 @@ pub(super) fn repeating(
     records: Vec<RoundRecord>,
     own: Option<OwnStrategy>,
     spec: &mut JobSpec,
+    catalogue: &Catalogue,
 ) -> Result<OwnStrategy, SimulationError> {
     if spec.partition.is_measured() {
         return Err(SimulationError::MeasuredPartition);
@@ -45,7 +46,8 @@ pub(super) fn repeating(
     let base: StrategyFactory = match own {
         Some(own) => own.factory,
         None => {
-            let strategy = spec.strategy.build();
+            let built = spec.strategy.build(catalogue);
+            let strategy = built.map_err(|error| SimulationError::Replay(error.to_string()))?;
             let strategy = strategy.ok_or(SimulationError::NoStrategy)?;
             Arc::new(move |_, _| Ok(strategy.clone()))
         }

@@ -57,13 +57,15 @@ impl Simulation {
         cancelled: impl Future<Output = ()>,
     ) -> Result<SimulationResult, SimulationError> {
         // First, since the next steps change the job: results have what the user asked for.
-        let asked = match &self.strategy {
+        let mut asked = match &self.strategy {
             Some(own) => own.named_in(self.spec.clone()),
             None => self.spec.clone(),
         };
+        // What is wrong with it, the coordinator says.
+        let _ = asked.strategy.complete(&self.catalogue);
         if let Some(records) = self.replay.take() {
             let own = self.strategy.take();
-            self.strategy = Some(repeating(records, own, &mut self.spec)?);
+            self.strategy = Some(repeating(records, own, &mut self.spec, &self.catalogue)?);
         }
         if self.strategy.is_some() {
             ask_for_own(&mut self.spec);
@@ -75,7 +77,9 @@ impl Simulation {
         self.spec.limits.min_workers = self.workers as u32;
         // A coordinator without the data takes the job all the same, and waits for workers that bring it.
         self.check_dataset().await?;
-        let mut builder = Coordinator::builder(self.trainers.clone()).config(self.config.clone());
+        let mut builder = Coordinator::builder(self.trainers.clone())
+            .config(self.config.clone())
+            .catalogue(self.catalogue.clone());
         if let Some(OwnStrategy { factory, .. }) = self.strategy.take() {
             builder = builder.strategy(STRATEGY, move |job, settings| factory(job, settings));
         }

@@ -1,7 +1,10 @@
 mod buffers;
 mod ends;
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex},
+};
 
 use super::*;
 use crate::{
@@ -12,8 +15,8 @@ use crate::{
     report::DELTA,
     round::{JobEvent, Outcome},
     strategy::{
-        AggregateContext, Aggregation, FedAvg, FederatedStrategy, Inputs, NextVersion,
-        RoundContext, RoundPlan, StrategyError, Weighting,
+        AggregateContext, Aggregation, Catalogue, FedAvg, FederatedStrategy, Inputs, NextVersion,
+        RoundContext, RoundPlan, StrategyError,
     },
     telemetry::canonical,
     worker::NoopTrainers,
@@ -95,11 +98,7 @@ fn workers_and_threads_change_no_bit_and_the_logs_agree() {
 #[test]
 fn partial_participation_folds_only_the_cohort() {
     let (mut spec, trainers) = job(8, 10);
-    spec.strategy = StrategySpec::FedAvg {
-        fraction: 0.3,
-        over_selection: 0.0,
-        weighting: Weighting::Examples,
-    };
+    spec.strategy = StrategySpec::preset("fedavg").with("fraction", 0.3);
     let result = Simulation::new(spec, trainers).workers(3).run().unwrap();
     assert!(result.rounds.iter().all(|record| record.folded.len() == 3));
     let seen: BTreeSet<_> = result
@@ -117,11 +116,9 @@ fn partial_participation_folds_only_the_cohort() {
 fn a_replay_folds_the_recorded_clients_and_ends_at_the_same_bits() {
     let (mut spec, trainers) = job(6, 10);
     // More are chosen than are waited for, so who is folded depends on who is quick.
-    spec.strategy = StrategySpec::FedAvg {
-        fraction: 0.3,
-        over_selection: 0.7,
-        weighting: Weighting::Examples,
-    };
+    spec.strategy = StrategySpec::preset("fedavg")
+        .with("fraction", 0.3)
+        .with("over_selection", 0.7);
     let recorded = Simulation::new(spec.clone(), trainers.clone())
         .workers(3)
         .run()
@@ -131,6 +128,8 @@ fn a_replay_folds_the_recorded_clients_and_ends_at_the_same_bits() {
         .replay(recorded.rounds.clone())
         .run()
         .unwrap();
+    // Results say what was done, the defaults included.
+    spec.strategy.complete(&Catalogue::default()).unwrap();
     assert_eq!([&recorded.job.spec, &again.job.spec], [&spec, &spec]);
     let folded = |result: &SimulationResult| -> Vec<Vec<ClientId>> {
         result
@@ -141,6 +140,35 @@ fn a_replay_folds_the_recorded_clients_and_ends_at_the_same_bits() {
     };
     assert_eq!(folded(&again), folded(&recorded));
     assert_eq!(again.model.values(), recorded.model.values());
+}
+
+#[test]
+fn a_round_of_poisson_sampling_commits_with_nobody() {
+    let (mut spec, trainers) = job(20, 3);
+    spec.strategy = StrategySpec::preset("fedavg")
+        .with("sampler", "poisson")
+        .with("probability", 0.3);
+    spec.limits.min_updates = 2;
+    let result = Simulation::new(spec.clone(), trainers.clone())
+        .workers(2)
+        .run()
+        .unwrap();
+    let sizes: Vec<_> = result
+        .rounds
+        .iter()
+        .map(|record| record.folded.len())
+        .collect();
+    assert_eq!(
+        result.rounds.last().unwrap().version,
+        Some(ModelVersion(20))
+    );
+    assert!(sizes.contains(&0) && sizes.contains(&2), "{sizes:?}");
+    let again = Simulation::new(spec, trainers)
+        .workers(3)
+        .replay(result.rounds.clone())
+        .run()
+        .unwrap();
+    assert_eq!(again.model.values(), result.model.values());
 }
 
 #[test]
@@ -159,6 +187,42 @@ fn workers_evaluate_shares_if_the_job_says_so() {
         })
         .collect();
     assert_eq!(examples, [Some(100); 3]);
+}
+
+#[test]
+fn a_strategy_that_asks_for_capacities_gets_what_was_measured() {
+    /// Keeps the capacities that each plan saw.
+    struct Asking(Arc<Mutex<Vec<Vec<Option<f64>>>>>, bool);
+    impl FederatedStrategy for Asking {
+        fn uses_capacity(&self) -> bool {
+            self.1
+        }
+        fn plan(&self, round: &RoundContext<'_>) -> Result<RoundPlan, StrategyError> {
+            let seen = round.clients.iter().map(|client| client.capacity);
+            self.0.lock().unwrap().push(seen.collect());
+            FedAvg::default().plan(round)
+        }
+        fn aggregate(
+            &self,
+            round: &AggregateContext<'_>,
+            next: &mut NextVersion<'_>,
+        ) -> Result<Aggregation, StrategyError> {
+            FedAvg::default().aggregate(round, next)
+        }
+    }
+    for asks in [true, false] {
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let (spec, trainers) = job(3, 4);
+        let kept = seen.clone();
+        let run = Simulation::new(spec, trainers).workers(2);
+        run.strategy(move |_, _| Ok(Asking(kept.clone(), asks)))
+            .run()
+            .unwrap();
+        let seen = seen.lock().unwrap().clone();
+        assert_eq!(seen[0], [None; 4]);
+        let is_measured = |capacity: &Option<f64>| capacity.is_some_and(|speed| speed > 0.0);
+        assert_eq!(seen[2].iter().all(is_measured), asks, "{seen:?}");
+    }
 }
 
 #[test]
@@ -374,11 +438,7 @@ fn a_run_can_go_on_from_the_model_of_another() {
         let (mut spec, trainers) = job(rounds, 10);
         spec.first_round = first_round;
         // So that cohorts are drawn.
-        spec.strategy = StrategySpec::FedAvg {
-            fraction: 0.3,
-            over_selection: 0.0,
-            weighting: Weighting::Examples,
-        };
+        spec.strategy = StrategySpec::preset("fedavg").with("fraction", 0.3);
         let mut simulation = Simulation::new(spec, trainers);
         if let Some(initial) = initial {
             simulation = simulation.initial(initial.clone());

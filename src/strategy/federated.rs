@@ -6,6 +6,7 @@ use super::{
     AggregateContext, Aggregation, NextVersion, RoundContext, RoundPlan, StateSpec, StrategyError,
     VersionSink,
 };
+use crate::settings::TrainingSettings;
 
 /// One algorithm of federated learning. Object-safe, so that configuration chooses it at run time.
 ///
@@ -23,6 +24,21 @@ pub trait FederatedStrategy: Send + Sync {
     /// What is kept between rounds. Asked once, when a job is submitted.
     fn state(&self) -> StateSpec {
         StateSpec::default()
+    }
+
+    /// Whether clients can train so for it. Asked when a job is submitted.
+    ///
+    /// # Errors
+    ///
+    /// What does not go together, and what to do.
+    fn check(&self, training: &TrainingSettings) -> Result<(), String> {
+        let _ = training;
+        Ok(())
+    }
+
+    /// Whether its plans look at [`ClientInfo::capacity`](super::ClientInfo::capacity), which is none for all clients otherwise.
+    fn uses_capacity(&self) -> bool {
+        false
     }
 
     /// Decides who trains in a round and how many reports are enough.
@@ -47,6 +63,14 @@ pub trait FederatedStrategy: Send + Sync {
 impl<S: FederatedStrategy + ?Sized> FederatedStrategy for Arc<S> {
     fn state(&self) -> StateSpec {
         (**self).state()
+    }
+
+    fn check(&self, training: &TrainingSettings) -> Result<(), String> {
+        (**self).check(training)
+    }
+
+    fn uses_capacity(&self) -> bool {
+        (**self).uses_capacity()
     }
 
     fn plan(&self, round: &RoundContext<'_>) -> Result<RoundPlan, StrategyError> {

@@ -17,10 +17,27 @@ use crate::{
 /// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct Inputs {
-    payloads: Vec<String>,
+    payloads: Vec<Input>,
     rows: Vec<(ClientId, f64)>,
     buffers: Option<Vec<f64>>,
     denominator: Option<f64>,
+}
+
+/// A payload that is read.
+#[derive(Debug, Clone, PartialEq)]
+struct Input {
+    name: String,
+    /// What each row counts, and what the sum is divided by, if not as the first payload.
+    own: Option<(Vec<f64>, f64)>,
+}
+
+impl Input {
+    fn new(name: impl Into<String>) -> Self {
+        Self {
+            name: name.into(),
+            own: None,
+        }
+    }
 }
 
 impl Inputs {
@@ -31,7 +48,7 @@ impl Inputs {
         rows: impl IntoIterator<Item = (ClientId, f64)>,
     ) -> Self {
         Self {
-            payloads: vec![payload.into()],
+            payloads: vec![Input::new(payload)],
             rows: rows.into_iter().collect(),
             buffers: None,
             denominator: None,
@@ -40,7 +57,21 @@ impl Inputs {
 
     /// The same with a further payload of each report.
     pub fn and(mut self, payload: impl Into<String>) -> Self {
-        self.payloads.push(payload.into());
+        self.payloads.push(Input::new(payload));
+        self
+    }
+
+    /// The same with a further payload of each report, with coefficients and a denominator of its own, for all roles alike: one
+    /// coefficient for each row, in order.
+    pub fn and_counted(
+        mut self,
+        payload: impl Into<String>,
+        coefficients: impl IntoIterator<Item = f64>,
+        denominator: f64,
+    ) -> Self {
+        let mut input = Input::new(payload);
+        input.own = Some((coefficients.into_iter().collect(), denominator));
+        self.payloads.push(input);
         self
     }
 
@@ -80,6 +111,8 @@ pub(super) struct Resolved<'a> {
 pub(super) struct Payload<'a> {
     pub name: String,
     pub rows: Vec<&'a (dyn BlockReader + Send + Sync)>,
+    /// What its rows count, if not as those of the first payload.
+    pub own: Option<Coefficients>,
 }
 
 /// What each row counts in blocks of one role, and what their sum is divided by.
@@ -117,13 +150,7 @@ impl<'a> Resolved<'a> {
             .map(|(_, coefficient)| *coefficient)
             .collect();
         let buffers = inputs.buffers.clone().unwrap_or_else(|| trainable.clone());
-        if buffers.len() != trainable.len() {
-            return unfit(format!(
-                "{} coefficients for buffers of {} reports",
-                buffers.len(),
-                trainable.len()
-            ));
-        }
+        check_length("buffers", buffers.len(), trainable.len())?;
         let mut reports = Vec::with_capacity(inputs.rows.len());
         for client in inputs.clients() {
             let found = context
@@ -135,7 +162,7 @@ impl<'a> Resolved<'a> {
             }
         }
         let mut payloads = Vec::with_capacity(inputs.payloads.len());
-        for name in &inputs.payloads {
+        for Input { name, own } in &inputs.payloads {
             let mut rows = Vec::with_capacity(reports.len());
             for report in &reports {
                 let reader = report.payload(name)?;
@@ -145,8 +172,15 @@ impl<'a> Resolved<'a> {
                 }
                 rows.push(reader);
             }
+            let own = match own {
+                Some((coefficients, denominator)) => {
+                    check_length(name, coefficients.len(), rows.len())?;
+                    Some(Coefficients::new(coefficients.clone(), Some(*denominator))?)
+                }
+                None => None,
+            };
             let name = name.clone();
-            payloads.push(Payload { name, rows });
+            payloads.push(Payload { name, rows, own });
         }
         Ok(Self {
             payloads,
@@ -156,12 +190,29 @@ impl<'a> Resolved<'a> {
         })
     }
 
+    /// What the rows of a payload count in blocks of a role.
+    pub fn coefficients_of<'b>(&'b self, payload: &'b Payload<'_>, role: Role) -> &'b Coefficients {
+        match &payload.own {
+            Some(own) => own,
+            None => self.coefficients(role),
+        }
+    }
+
     pub fn coefficients(&self, role: Role) -> &Coefficients {
         match role {
             Role::Buffer => &self.buffers,
             Role::Trainable | Role::Frozen => &self.trainable,
         }
     }
+}
+
+fn check_length(what: &str, coefficients: usize, reports: usize) -> Result<(), StrategyError> {
+    if coefficients == reports {
+        return Ok(());
+    }
+    unfit(format!(
+        "{coefficients} coefficients for {what} of {reports} reports"
+    ))
 }
 
 fn unfit<T>(problem: String) -> Result<T, StrategyError> {

@@ -4,7 +4,11 @@
 //! reports into the next global model. It owns no loop, no network, no clock and no sleep: the round machine decides
 //! when, and the coordinator carries it out. It keeps nothing between rounds either: what an algorithm remembers is its
 //! [state](StateSpec), which belongs to a model version. So a strategy is shared without a lock, and a round that fails leaves no
-//! trace. An algorithm is a composition of parts: [`FedAvg`] is a [`UniformSampler`], a [`Weighting`] and a fold.
+//! trace.
+//!
+//! The field's algorithms are [compositions](Composition) of four small parts, each a trait with a file for each implementation: a
+//! [`Sampler`], a [`Weighting`], a [`ClientObjective`] and a [`ServerOptimizer`]. A [`Catalogue`] has them by name, as jobs do.
+//! What is no composition is a strategy of one's own:
 //!
 //! ```
 //! use fedavg::strategy::{
@@ -34,10 +38,14 @@
 //! }
 //! ```
 
+mod catalogue;
 mod checks;
+pub mod client_objective;
+mod composition;
+#[cfg(any(test, feature = "testing"))]
+pub mod conformance;
 mod context;
 mod error;
-mod fedavg;
 mod federated;
 mod fold;
 mod inputs;
@@ -45,21 +53,30 @@ mod kernel;
 mod plan;
 mod replay;
 mod rows;
-mod sampler;
+pub mod sampler;
+pub mod server_optimizer;
 mod state;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
-mod weighting;
+pub mod weighting;
 
+pub use catalogue::{
+    Catalogue, CatalogueError, Parameter, ParameterKind, PartInfo, PartKind, Preset, Values,
+};
+pub use client_objective::{BlockRule, ClientObjective, Counted};
+pub use composition::Composition;
 pub use context::{AggregateContext, RoundContext, Seeds, StateValues, Version};
 pub use error::StrategyError;
-pub use fedavg::FedAvg;
 pub use federated::{FederatedStrategy, aggregate};
 pub use fold::{NextVersion, Out, VersionSink};
 pub use inputs::Inputs;
 pub use plan::{Aggregation, ClientInfo, Member, RoundPlan};
 pub use replay::Replay;
 pub use rows::Rows;
-pub use sampler::UniformSampler;
+pub use sampler::{Cohort, Sampler};
+pub use server_optimizer::ServerOptimizer;
 pub use state::{Initial, StateSpec, StateTensor};
 pub use weighting::Weighting;
+
+/// Federated averaging, which is the default of each of the four parts.
+pub type FedAvg = Composition;

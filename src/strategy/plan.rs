@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// What is known of a client.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct ClientInfo {
     /// Its identity.
@@ -22,6 +22,10 @@ pub struct ClientInfo {
     pub examples: u64,
     /// The last round whose commit folded this client's report; none if no commit has yet.
     pub basis: Option<RoundId>,
+    /// How many examples a second the worker trains one client with that acts for it at this moment; none if that has not been
+    /// measured, or the strategy does not [use](super::FederatedStrategy::uses_capacity) it.
+    #[serde(default)]
+    pub capacity: Option<f64>,
 }
 
 impl ClientInfo {
@@ -31,6 +35,7 @@ impl ClientInfo {
             id,
             examples,
             basis: None,
+            capacity: None,
         }
     }
 }

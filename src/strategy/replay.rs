@@ -6,7 +6,10 @@ use super::{
     AggregateContext, Aggregation, FederatedStrategy, Member, NextVersion, RoundContext, RoundPlan,
     StateSpec, StrategyError,
 };
-use crate::ids::{ClientId, RoundId};
+use crate::{
+    ids::{ClientId, RoundId},
+    settings::TrainingSettings,
+};
 
 /// A strategy whose rounds accept exactly the clients that a record says.
 ///
@@ -40,6 +43,14 @@ impl Replay {
 impl FederatedStrategy for Replay {
     fn state(&self) -> StateSpec {
         self.inner.state()
+    }
+
+    fn check(&self, training: &TrainingSettings) -> Result<(), String> {
+        self.inner.check(training)
+    }
+
+    fn uses_capacity(&self) -> bool {
+        self.inner.uses_capacity()
     }
 
     fn plan(&self, round: &RoundContext<'_>) -> Result<RoundPlan, StrategyError> {

@@ -123,7 +123,7 @@ impl<'a> Rows<'a> {
         self.inputs.clients[row]
     }
 
-    /// What a report counts in this block.
+    /// What a report counts in this block, in payloads without coefficients of their own.
     pub fn coefficient(&self, row: usize) -> f64 {
         self.inputs.coefficients(self.role).rows[row]
     }
@@ -181,7 +181,7 @@ impl<'a> Rows<'a> {
         if !slot.borrow().is_current {
             let mut mean = slot.borrow_mut();
             self.sum(index, &mut mean.values);
-            let denominator = self.inputs.coefficients(self.role).denominator;
+            let denominator = self.denominator(index);
             // Without reports the denominator is 0, and 0 / 0 is not a number.
             if self.count() > 0 {
                 for value in &mut mean.values {
@@ -203,7 +203,7 @@ impl<'a> Rows<'a> {
         // The sums are not divided here, so that `mean` must not take them for its own.
         mean.is_current = false;
         self.sum(index, &mut mean.values);
-        let denominator = self.inputs.coefficients(self.role).denominator;
+        let denominator = self.denominator(index);
         kernel::apply(values, &mean.values, denominator);
     }
 
@@ -304,7 +304,7 @@ impl<'a> Rows<'a> {
     }
 
     fn try_add(&self, payload: &Payload<'_>, sums: &mut [f64]) -> Result<(), StrategyError> {
-        let coefficients = &self.inputs.coefficients(self.role).rows;
+        let coefficients = &self.inputs.coefficients_of(payload, self.role).rows;
         let mut fetched = self.scratch.fetched.borrow_mut();
         let mut start = self.range.start;
         while start < self.range.end {
@@ -338,6 +338,12 @@ impl<'a> Rows<'a> {
             self.fail(error.into());
         }
         values
+    }
+
+    /// What the sum of a payload is divided by.
+    fn denominator(&self, payload: usize) -> f64 {
+        let payload = &self.inputs.payloads[payload];
+        self.inputs.coefficients_of(payload, self.role).denominator
     }
 
     fn index(&self, name: &str) -> usize {

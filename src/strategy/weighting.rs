@@ -1,28 +1,26 @@
 //! How much a report counts.
 
-use serde::{Deserialize, Serialize};
+mod capped;
+mod examples;
+mod uniform;
 
+pub use capped::Capped;
+pub use examples::Examples;
+pub use uniform::Uniform;
+
+use super::AggregateContext;
 use crate::report::ReportMetadata;
 
-/// A client's factor in the mean: `examples` is the number of examples that it trained on, `uniform` one for each client.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-#[cfg_attr(feature = "http", derive(utoipa::ToSchema))]
-#[non_exhaustive]
-pub enum Weighting {
-    /// The number of examples it trained on: FedAvg as published.
-    #[default]
-    Examples,
-    /// One for each client; its data does not count.
-    Uniform,
-}
+/// Says how much each report counts in the mean.
+pub trait Weighting: Send + Sync {
+    /// The weight of a report: a finite number that is not negative.
+    fn weight(&self, report: &ReportMetadata) -> f64;
 
-impl Weighting {
-    /// The weight of a report, not negative.
-    pub fn weight(self, report: &ReportMetadata) -> f64 {
-        match self {
-            Self::Examples => report.examples as f64,
-            Self::Uniform => 1.0,
-        }
+    /// The weights of all reports of a round, in client order. Without an implementation: [`Weighting::weight`] of each.
+    fn weights(&self, round: &AggregateContext<'_>) -> Vec<f64> {
+        let reports = round.reports().iter();
+        reports
+            .map(|report| self.weight(&report.metadata))
+            .collect()
     }
 }

@@ -5,7 +5,6 @@ use crate::{
     ids::{ModelVersion, RoundId},
     job::StrategySpec,
     parameters::{Encoded, Payloads},
-    strategy::Weighting,
 };
 
 /// Two workers with a client each: `bad` is about to send something, `good` sends an honest report afterwards.
@@ -416,11 +415,9 @@ async fn an_upload_that_stops_keeps_no_place_and_ends_with_its_round() {
             spec.limits.min_workers = 2;
             spec.limits.goal = Some(1);
             // Both are asked, and one report is enough.
-            spec.strategy = StrategySpec::FedAvg {
-                fraction: 1.0,
-                over_selection: 1.0,
-                weighting: Weighting::Examples,
-            };
+            spec.strategy = StrategySpec::preset("fedavg")
+                .with("fraction", 1.0)
+                .with("over_selection", 1.0);
         })
         .await;
     let task = lab.poll(&slow, Vec::new()).await;

@@ -12,7 +12,6 @@ use crate::{
     partition::{Capacity, PartitionSpec},
     report::RefusalKind,
     round::WorkerState,
-    strategy::Weighting,
 };
 
 const PREFIX: &str = "#/components/schemas/";
@@ -78,10 +77,6 @@ fn values_of_enums_are_those_on_the_wire() {
                 EvaluationMode::Workers,
                 EvaluationMode::Never,
             ]),
-        ),
-        (
-            "Weighting",
-            written(&[Weighting::Examples, Weighting::Uniform]),
         ),
         (
             "WorkerState",
@@ -152,9 +147,9 @@ fn each_tagged_union_has_a_discriminator_that_maps_the_tags_of_its_variants() {
     }
     let expected = [
         ("LoggedEvent", "event"),
+        ("Objective", "kind"),
         ("Outcome", "outcome"),
         ("PartitionSpec", "kind"),
-        ("StrategySpec", "kind"),
         ("TaskMessage", "kind"),
     ];
     assert_eq!(tags, expected);
@@ -223,20 +218,16 @@ fn is_valid(within: &[&str], field: &str, value: f64) -> bool {
     for name in within.iter().rev() {
         job = json!({ *name: job });
     }
-    if within == ["strategy"] {
-        job["strategy"]["kind"] = json!("fedavg");
-    }
     serde_json::from_value::<JobSpec>(job).is_ok_and(|spec| spec.validate().is_ok())
 }
 
 #[test]
 fn the_least_and_the_most_of_a_jobs_numbers_are_those_that_are_checked() {
     let schemas = schemas();
-    let places: [(&str, &[&str]); 4] = [
+    let places: [(&str, &[&str]); 3] = [
         ("JobSpec", &[]),
         ("TrainingSettings", &["training"]),
         ("RoundLimits", &["limits"]),
-        ("StrategySpecFedavg", &["strategy"]),
     ];
     let mut count = 0;
     for (name, within) in places {
@@ -271,7 +262,7 @@ fn the_least_and_the_most_of_a_jobs_numbers_are_those_that_are_checked() {
             }
         }
     }
-    assert_eq!(count, 20);
+    assert_eq!(count, 17);
 }
 
 #[test]

@@ -1,0 +1,283 @@
+//! The parts of strategies by name, and presets of them: what a job's `[strategy]` table is read by.
+
+mod builtin;
+mod error;
+mod parameter;
+mod part;
+mod presets;
+#[cfg(test)]
+mod tests;
+
+use std::{collections::BTreeMap, fmt, sync::Arc};
+
+pub use error::CatalogueError;
+pub use parameter::{Parameter, ParameterKind, Values};
+use part::Part;
+pub use part::{PartInfo, PartKind};
+pub use presets::Preset;
+use serde_json::{Map, Value};
+
+use super::{ClientObjective, Composition, Sampler, ServerOptimizer, StrategyError, Weighting};
+
+/// The parts and presets that jobs can name. The default has those of this crate; an embedder adds parts of their own.
+///
+/// A job names a preset and what differs from it: `{ kind = "fedadam", tau = 1e-4, sampler = "by_size" }`. Each part has
+/// parameters with defaults; those of all four parts are in one table.
+///
+/// ```
+/// use fedavg::strategy::{Catalogue, FederatedStrategy, Parameter, PartInfo, weighting::{Capped, Weighting}};
+/// use serde_json::json;
+///
+/// let info = PartInfo::new("at_most", "examples, and at most `most`").parameter(Parameter::above("most", 0.0, 100.0));
+/// let catalogue = Catalogue::default().with_weighting(info, |values| Ok(Capped::new(values.number("most"))));
+/// let asked = json!({ "weighting": "at_most", "most": 10 });
+/// let strategy = catalogue.make("fedadam", asked.as_object().unwrap()).unwrap();
+/// assert_eq!(strategy.state().tensors.len(), 2);
+/// ```
+#[derive(Clone)]
+pub struct Catalogue {
+    samplers: BTreeMap<String, Part<dyn Sampler>>,
+    weightings: BTreeMap<String, Part<dyn Weighting>>,
+    objectives: BTreeMap<String, Part<dyn ClientObjective>>,
+    optimizers: BTreeMap<String, Part<dyn ServerOptimizer>>,
+    presets: Vec<Preset>,
+}
+
+impl fmt::Debug for Catalogue {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let presets = self.presets.iter().map(|preset| preset.name);
+        formatter.debug_list().entries(presets).finish()
+    }
+}
+
+impl Default for Catalogue {
+    fn default() -> Self {
+        let empty = Self {
+            samplers: BTreeMap::new(),
+            weightings: BTreeMap::new(),
+            objectives: BTreeMap::new(),
+            optimizers: BTreeMap::new(),
+            presets: presets::all(),
+        };
+        builtin::fill(empty)
+    }
+}
+
+/// What a job asks for, with the default of all that it does not say.
+struct Resolved<'a> {
+    sampler: &'a Part<dyn Sampler>,
+    weighting: &'a Part<dyn Weighting>,
+    objective: &'a Part<dyn ClientObjective>,
+    optimizer: &'a Part<dyn ServerOptimizer>,
+    /// The names of the parts, and their parameters.
+    values: Values,
+}
+
+type Made<T> = Result<T, StrategyError>;
+
+impl Catalogue {
+    /// Adds a sampler, in the place of one of this name.
+    pub fn with_sampler<S: Sampler + 'static>(
+        mut self,
+        info: PartInfo,
+        make: impl Fn(&Values) -> Made<S> + Send + Sync + 'static,
+    ) -> Self {
+        let make = move |values: &Values| Ok(Arc::new(make(values)?) as _);
+        let part = Part::new(info, Arc::new(make));
+        self.samplers.insert(part.info.name.clone(), part);
+        self
+    }
+
+    /// Adds a weighting, in the place of one of this name.
+    pub fn with_weighting<W: Weighting + 'static>(
+        mut self,
+        info: PartInfo,
+        make: impl Fn(&Values) -> Made<W> + Send + Sync + 'static,
+    ) -> Self {
+        let make = move |values: &Values| Ok(Arc::new(make(values)?) as _);
+        let part = Part::new(info, Arc::new(make));
+        self.weightings.insert(part.info.name.clone(), part);
+        self
+    }
+
+    /// Adds a client objective, in the place of one of this name.
+    pub fn with_objective<O: ClientObjective + 'static>(
+        mut self,
+        info: PartInfo,
+        make: impl Fn(&Values) -> Made<O> + Send + Sync + 'static,
+    ) -> Self {
+        let make = move |values: &Values| Ok(Arc::new(make(values)?) as _);
+        let part = Part::new(info, Arc::new(make));
+        self.objectives.insert(part.info.name.clone(), part);
+        self
+    }
+
+    /// Adds a server optimizer, in the place of one of this name.
+    pub fn with_optimizer<O: ServerOptimizer + 'static>(
+        mut self,
+        info: PartInfo,
+        make: impl Fn(&Values) -> Made<O> + Send + Sync + 'static,
+    ) -> Self {
+        let make = move |values: &Values| Ok(Arc::new(make(values)?) as _);
+        let part = Part::new(info, Arc::new(make));
+        self.optimizers.insert(part.info.name.clone(), part);
+        self
+    }
+
+    /// The presets, in the order of their documentation.
+    pub fn presets(&self) -> &[Preset] {
+        &self.presets
+    }
+
+    /// The parts of a kind, by name.
+    pub fn parts(&self, kind: PartKind) -> Vec<&PartInfo> {
+        match kind {
+            PartKind::Sampler => infos(&self.samplers),
+            PartKind::Weighting => infos(&self.weightings),
+            PartKind::Objective => infos(&self.objectives),
+            PartKind::Optimizer => infos(&self.optimizers),
+        }
+    }
+
+    /// Makes the strategy of a preset and of what differs from it.
+    ///
+    /// # Errors
+    ///
+    /// [`CatalogueError`] names the key and what is wrong with it.
+    pub fn make(
+        &self,
+        preset: &str,
+        asked: &Map<String, Value>,
+    ) -> Result<Composition, CatalogueError> {
+        let resolved = self.resolve(preset, asked)?;
+        let values = &resolved.values;
+        Ok(Composition {
+            sampler: resolved.sampler.make(PartKind::Sampler, values)?,
+            weighting: resolved.weighting.make(PartKind::Weighting, values)?,
+            objective: resolved.objective.make(PartKind::Objective, values)?,
+            optimizer: resolved.optimizer.make(PartKind::Optimizer, values)?,
+        })
+    }
+
+    /// The names of all parts and the values of all parameters of a preset and of what differs from it: so that a record says
+    /// what was done, whatever the defaults are by then.
+    ///
+    /// # Errors
+    ///
+    /// [`CatalogueError`] names the key and what is wrong with it.
+    pub fn complete(
+        &self,
+        preset: &str,
+        asked: &Map<String, Value>,
+    ) -> Result<Map<String, Value>, CatalogueError> {
+        Ok(self.resolve(preset, asked)?.values.into_inner())
+    }
+
+    /// The parameters that a preset has with the parts that are asked for, in the order of the parts, each with its default.
+    ///
+    /// # Errors
+    ///
+    /// [`CatalogueError`] if the preset or a part is not known.
+    pub fn parameters(
+        &self,
+        preset: &str,
+        asked: &Map<String, Value>,
+    ) -> Result<Vec<Parameter>, CatalogueError> {
+        let preset = self.preset(preset)?;
+        let mut found: Vec<Parameter> = Vec::new();
+        for kind in PartKind::ALL {
+            let part = self.part(kind, preset, asked)?;
+            // The preset's defaults are for its own parts: another optimizer has another scale of rates.
+            let is_own = part.name == preset.part(kind);
+            for parameter in &part.parameters {
+                // Two parts that share a parameter, such as a rate, get the same value.
+                if !found.iter().any(|known| known.name == parameter.name) {
+                    let mut parameter = parameter.clone();
+                    let default = preset.default_of(&parameter.name);
+                    if let Some(default) = default.filter(|_| is_own) {
+                        parameter.default = Some(default.into());
+                    }
+                    found.push(parameter);
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    fn preset(&self, name: &str) -> Result<&Preset, CatalogueError> {
+        let found = self.presets.iter().find(|preset| preset.name == name);
+        found.ok_or_else(|| {
+            let known: Vec<_> = self.presets.iter().map(|preset| preset.name).collect();
+            CatalogueError::unknown("kind", name, &known)
+        })
+    }
+
+    /// The part of a kind: the one that is asked for, else the preset's.
+    fn part(
+        &self,
+        kind: PartKind,
+        preset: &Preset,
+        asked: &Map<String, Value>,
+    ) -> Result<&PartInfo, CatalogueError> {
+        Ok(match kind {
+            PartKind::Sampler => &find(&self.samplers, kind, preset, asked)?.info,
+            PartKind::Weighting => &find(&self.weightings, kind, preset, asked)?.info,
+            PartKind::Objective => &find(&self.objectives, kind, preset, asked)?.info,
+            PartKind::Optimizer => &find(&self.optimizers, kind, preset, asked)?.info,
+        })
+    }
+
+    fn resolve(
+        &self,
+        name: &str,
+        asked: &Map<String, Value>,
+    ) -> Result<Resolved<'_>, CatalogueError> {
+        let preset = self.preset(name)?;
+        let parameters = self.parameters(name, asked)?;
+        let mut values = Map::new();
+        for kind in PartKind::ALL {
+            let part = self.part(kind, preset, asked)?;
+            values.insert(kind.key().to_string(), part.name.clone().into());
+        }
+        for key in asked.keys() {
+            let is_known = PartKind::of_key(key).is_some()
+                || parameters.iter().any(|parameter| parameter.name == *key);
+            if !is_known {
+                return Err(CatalogueError::no_parameter(name, key, &parameters));
+            }
+        }
+        for parameter in &parameters {
+            if let Some(value) = parameter.value_of(asked)? {
+                values.insert(parameter.name.clone(), value);
+            }
+        }
+        Ok(Resolved {
+            sampler: find(&self.samplers, PartKind::Sampler, preset, asked)?,
+            weighting: find(&self.weightings, PartKind::Weighting, preset, asked)?,
+            objective: find(&self.objectives, PartKind::Objective, preset, asked)?,
+            optimizer: find(&self.optimizers, PartKind::Optimizer, preset, asked)?,
+            values: Values::new(values),
+        })
+    }
+}
+
+fn infos<T: ?Sized>(parts: &BTreeMap<String, Part<T>>) -> Vec<&PartInfo> {
+    parts.values().map(|part| &part.info).collect()
+}
+
+fn find<'a, T: ?Sized>(
+    parts: &'a BTreeMap<String, Part<T>>,
+    kind: PartKind,
+    preset: &Preset,
+    asked: &Map<String, Value>,
+) -> Result<&'a Part<T>, CatalogueError> {
+    let name = match asked.get(kind.key()) {
+        None => preset.part(kind),
+        Some(Value::String(name)) => name,
+        Some(other) => return Err(CatalogueError::not_a(kind.key(), "name of a part", other)),
+    };
+    parts.get(name).ok_or_else(|| {
+        let known: Vec<_> = parts.keys().map(String::as_str).collect();
+        CatalogueError::unknown(kind.key(), name, &known)
+    })
+}

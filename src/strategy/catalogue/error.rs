@@ -1,0 +1,54 @@
+//! What can be wrong with a job's strategy.
+
+use serde_json::Value;
+use thiserror::Error;
+
+use super::Parameter;
+
+/// What is wrong with what a job asks for.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("strategy.{key} {problem}")]
+#[non_exhaustive]
+pub struct CatalogueError {
+    /// The key in the job's `[strategy]` table.
+    pub key: String,
+    /// What is wrong with it, and what would be right.
+    pub problem: String,
+    /// Whether a name is not known here: another program may have a part of that name.
+    pub is_unknown: bool,
+}
+
+impl CatalogueError {
+    pub(super) fn new(key: &str, problem: String) -> Self {
+        Self {
+            key: key.to_string(),
+            problem,
+            is_unknown: false,
+        }
+    }
+
+    pub(super) fn unknown(key: &str, name: &str, known: &[&str]) -> Self {
+        let problem = format!("{name:?} is not known here; known are {}", known.join(", "));
+        Self {
+            is_unknown: true,
+            ..Self::new(key, problem)
+        }
+    }
+
+    pub(super) fn no_parameter(strategy: &str, key: &str, parameters: &[Parameter]) -> Self {
+        let mut known: Vec<_> = parameters
+            .iter()
+            .map(|parameter| parameter.name.as_str())
+            .collect();
+        known.extend(["sampler", "weighting", "objective", "optimizer"]);
+        let problem = format!(
+            "is no parameter of strategy {strategy:?} with these parts; it has {}",
+            known.join(", ")
+        );
+        Self::new(key, problem)
+    }
+
+    pub(super) fn not_a(key: &str, expected: &str, found: &Value) -> Self {
+        Self::new(key, format!("must be a {expected}, not {found}"))
+    }
+}

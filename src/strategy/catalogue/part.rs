@@ -1,0 +1,121 @@
+//! One part of a strategy: what it is, and how it is made.
+
+use std::{fmt, sync::Arc};
+
+use super::{CatalogueError, Parameter, Values};
+use crate::{panics, strategy::StrategyError};
+
+/// The four parts of a strategy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum PartKind {
+    /// Who takes part.
+    Sampler,
+    /// How much each report counts.
+    Weighting,
+    /// What clients minimize.
+    Objective,
+    /// What moves the global model.
+    Optimizer,
+}
+
+impl PartKind {
+    /// All of them, in the order in which a round needs them.
+    pub const ALL: [Self; 4] = [
+        Self::Sampler,
+        Self::Weighting,
+        Self::Objective,
+        Self::Optimizer,
+    ];
+
+    /// The key in a job's `[strategy]` table that names a part of this kind.
+    pub fn key(self) -> &'static str {
+        match self {
+            Self::Sampler => "sampler",
+            Self::Weighting => "weighting",
+            Self::Objective => "objective",
+            Self::Optimizer => "optimizer",
+        }
+    }
+
+    pub(super) fn of_key(key: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.key() == key)
+    }
+}
+
+/// What is said of a part.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct PartInfo {
+    /// Its name in jobs.
+    pub name: String,
+    /// What it does, in one sentence without a full stop.
+    pub about: String,
+    /// Where it was published; empty if it was not.
+    pub paper: String,
+    /// Its parameters.
+    pub parameters: Vec<Parameter>,
+}
+
+impl PartInfo {
+    /// A part without parameters.
+    pub fn new(name: impl Into<String>, about: impl Into<String>) -> Self {
+        Self {
+            name: name.into(),
+            about: about.into(),
+            paper: String::new(),
+            parameters: Vec::new(),
+        }
+    }
+
+    /// The same, published there.
+    pub fn paper(mut self, paper: impl Into<String>) -> Self {
+        self.paper = paper.into();
+        self
+    }
+
+    /// The same with one more parameter.
+    pub fn parameter(mut self, parameter: Parameter) -> Self {
+        self.parameters.push(parameter);
+        self
+    }
+}
+
+type Make<T> = dyn Fn(&Values) -> Result<Arc<T>, StrategyError> + Send + Sync;
+
+/// A part that can be made.
+pub(super) struct Part<T: ?Sized> {
+    pub info: PartInfo,
+    make: Arc<Make<T>>,
+}
+
+impl<T: ?Sized> Clone for Part<T> {
+    fn clone(&self) -> Self {
+        Self {
+            info: self.info.clone(),
+            make: self.make.clone(),
+        }
+    }
+}
+
+impl<T: ?Sized> fmt::Debug for Part<T> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.info.fmt(formatter)
+    }
+}
+
+impl<T: ?Sized> Part<T> {
+    pub fn new(info: PartInfo, make: Arc<Make<T>>) -> Self {
+        Self { info, make }
+    }
+
+    pub fn make(&self, kind: super::PartKind, values: &Values) -> Result<Arc<T>, CatalogueError> {
+        // An embedder's code: a panic in it refuses the job, as an error does.
+        let made = panics::caught(|| (self.make)(values));
+        let made = made.unwrap_or_else(|panic| Err(StrategyError::Panicked(panic)));
+        made.map_err(|error| {
+            let problem = format!("{:?} can't be made: {error}", self.info.name);
+            CatalogueError::new(kind.key(), problem)
+        })
+    }
+}

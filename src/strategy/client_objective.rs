@@ -1,0 +1,88 @@
+//! What clients minimize, and what the coordinator does about it: the two halves of FedProx, SCAFFOLD, FedNova, FedDyn and
+//! q-FedAvg. The half of the worker is [`LocalObjective`](crate::worker::LocalObjective).
+
+mod counted;
+mod feddyn;
+mod fednova;
+mod plain;
+mod proximal;
+mod qfedavg;
+mod scaffold;
+#[cfg(test)]
+mod tests;
+
+pub use counted::Counted;
+pub use feddyn::FedDyn;
+pub use fednova::FedNova;
+pub use plain::Plain;
+pub use proximal::Proximal;
+pub use qfedavg::QFedAvg;
+pub use scaffold::Scaffold;
+
+use super::{AggregateContext, Out, Rows, StateSpec, StrategyError};
+use crate::{objective::Objective, parameters::PayloadSpec, settings::TrainingSettings};
+
+/// What the clients of a job minimize, and how the coordinator takes their reports. All methods but the first have defaults that
+/// do as FedAvg does.
+pub trait ClientObjective: Send + Sync {
+    /// What clients are told to minimize. A worker that does not know it is never given the job.
+    fn objective(&self) -> Objective;
+
+    /// What the coordinator keeps between rounds for it. The names must not be those of the server optimizer's state.
+    fn state(&self) -> StateSpec {
+        StateSpec::default()
+    }
+
+    /// The names of the state's tensors that clients get with each task.
+    fn sends(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// The payloads that a report must have beside `delta`.
+    fn expects(&self) -> Vec<PayloadSpec> {
+        Vec::new()
+    }
+
+    /// Whether clients can train so for it; the objective may rest on a certain local optimizer. Asked when a job is submitted
+    /// and before each round.
+    ///
+    /// # Errors
+    ///
+    /// What does not go together, and what to do.
+    fn check(&self, training: &TrainingSettings) -> Result<(), String> {
+        let _ = training;
+        Ok(())
+    }
+
+    /// How much each report counts, given the weights that the [`Weighting`](super::Weighting) gives them, in client order.
+    ///
+    /// # Errors
+    ///
+    /// [`StrategyError`] if the reports can't be aggregated. A report that says what can't be is excluded instead, so that one
+    /// client does not end the round.
+    fn count(
+        &self,
+        round: &AggregateContext<'_>,
+        weights: Vec<f64>,
+    ) -> Result<Counted, StrategyError> {
+        Ok(Counted::weighted(round, weights))
+    }
+
+    /// What it does to each block beside the mean of the deltas; none if nothing.
+    fn block_rule(&self) -> Option<&dyn BlockRule> {
+        None
+    }
+}
+
+/// What a client objective does to a block of trainable values when a round is aggregated.
+pub trait BlockRule: Sync {
+    /// Called once for each block, from several threads, before the server optimizer is. `update` is the mean of the deltas, and
+    /// what the server optimizer gets. `out` has the objective's state, and is for writing that.
+    fn apply(
+        &self,
+        round: &AggregateContext<'_>,
+        rows: &Rows<'_>,
+        update: &mut [f64],
+        out: &mut Out<'_>,
+    );
+}

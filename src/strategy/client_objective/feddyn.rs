@@ -1,0 +1,62 @@
+//! FedDyn: Acar et al., "Federated Learning Based on Dynamic Regularization", ICLR 2021, <https://arxiv.org/abs/2111.04263>,
+//! algorithm 1.
+
+use super::{BlockRule, ClientObjective};
+use crate::{
+    objective::Objective,
+    strategy::{AggregateContext, Out, Rows, StateSpec, StateTensor},
+};
+
+/// The server's `h`: `-alpha / m` times the sum of all that clients ever moved.
+const H: &str = "h";
+
+/// Clients minimize their loss minus `<g_i, w>` plus `alpha / 2 * |w - w_t|^2`, with a gradient `g_i` that each keeps. The next
+/// model is the mean of the clients' models minus `h / alpha`.
+///
+/// The paper's mean is one over the cohort (weighting `uniform`). With another weighting, `h` takes that mean, too.
+#[derive(Debug, Clone, Copy, PartialEq)]
+#[non_exhaustive]
+pub struct FedDyn {
+    /// The weight of both terms, above 0.
+    pub alpha: f64,
+}
+
+impl FedDyn {
+    /// With this weight of both terms.
+    pub fn new(alpha: f64) -> Self {
+        Self { alpha }
+    }
+}
+
+impl ClientObjective for FedDyn {
+    fn objective(&self) -> Objective {
+        Objective::FedDyn { alpha: self.alpha }
+    }
+
+    fn state(&self) -> StateSpec {
+        StateSpec::default().tensor(StateTensor::new(H))
+    }
+
+    fn block_rule(&self) -> Option<&dyn BlockRule> {
+        Some(self)
+    }
+}
+
+impl BlockRule for FedDyn {
+    fn apply(
+        &self,
+        round: &AggregateContext<'_>,
+        rows: &Rows<'_>,
+        update: &mut [f64],
+        out: &mut Out<'_>,
+    ) {
+        let all = round.population().len().max(rows.count()).max(1) as f64;
+        let share = rows.count() as f64 / all;
+        for (h, update) in out.state(H).iter_mut().zip(update) {
+            // h -= alpha / m * the sum over the cohort, which is the mean times its size.
+            let next = (f64::from(*h) - self.alpha * share * *update) as f32;
+            *h = next;
+            *update -= f64::from(next) / self.alpha;
+        }
+    }
+}

@@ -1,0 +1,14 @@
+//! The loss alone.
+
+use super::ClientObjective;
+use crate::objective::Objective;
+
+/// Clients minimize their loss, and reports count by their weights: FedAvg.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Plain;
+
+impl ClientObjective for Plain {
+    fn objective(&self) -> Objective {
+        Objective::Plain
+    }
+}

@@ -1,0 +1,102 @@
+//! q-FedAvg: Li et al., "Fair Resource Allocation in Federated Learning", ICLR 2020, <https://arxiv.org/abs/1905.10497>,
+//! algorithm 2.
+
+use super::{ClientObjective, Counted};
+use crate::{
+    objective::Objective,
+    parameters::{DType, PayloadSpec, Role},
+    report::DELTA,
+    strategy::{AggregateContext, Inputs, StrategyError},
+};
+
+/// The mean loss of a client's examples on the global model, before it trains.
+const LOSS: &str = "loss_before";
+
+/// Clients with a higher loss count more: by its power `q`. So the accuracy of clients is more alike; with `q` = 0 it is FedAvg
+/// with equal weights.
+///
+/// With `L` = 1 / lr and the loss `F_k` before training, the next model is this one plus the sum of `L F_k^q delta_k` over the
+/// sum of `q F_k^(q-1) |L delta_k|^2 + L F_k^q`. Weights count for buffers alone, as the paper draws clients by size instead.
+#[derive(Debug, Clone, Copy, PartialEq)]
+#[non_exhaustive]
+pub struct QFedAvg {
+    /// The power, at least 0.
+    pub q: f64,
+}
+
+impl QFedAvg {
+    /// With this power.
+    pub fn new(q: f64) -> Self {
+        Self { q }
+    }
+}
+
+impl ClientObjective for QFedAvg {
+    fn objective(&self) -> Objective {
+        Objective::Plain
+    }
+
+    fn expects(&self) -> Vec<PayloadSpec> {
+        vec![PayloadSpec::vector(LOSS, 1, DType::F64)]
+    }
+
+    fn check(&self, training: &crate::settings::TrainingSettings) -> Result<(), String> {
+        if training.lr == 0.0 {
+            return Err("q-FedAvg divides by the learning rate, which must be above 0".to_string());
+        }
+        Ok(())
+    }
+
+    fn count(
+        &self,
+        round: &AggregateContext<'_>,
+        weights: Vec<f64>,
+    ) -> Result<Counted, StrategyError> {
+        let norms = self.squared_norms(round)?;
+        let (mut excluded, mut rows, mut buffers) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut denominator, mut total) = (0.0, 0.0);
+        for ((report, weight), norm) in round.reports().iter().zip(weights).zip(norms) {
+            let client = report.client;
+            let loss = round.vector(client, LOSS)?[0];
+            // The power of a negative number is none, and 0^(q - 1) is infinite.
+            if !(loss.is_finite() && loss > 0.0) {
+                let reason =
+                    format!("says that its loss before training was {loss}: it must be above 0");
+                excluded.push((client, reason));
+                continue;
+            }
+            let lipschitz = 1.0 / round.plan().training_of(client).lr;
+            let power = loss.powf(self.q);
+            rows.push((client, lipschitz * power));
+            denominator +=
+                self.q * loss.powf(self.q - 1.0) * lipschitz * lipschitz * norm + lipschitz * power;
+            buffers.push(weight);
+            total += weight;
+        }
+        let inputs = Inputs::new(DELTA, rows).with_buffers(buffers);
+        let mut counted = Counted::new(inputs.over(denominator));
+        counted.excluded = excluded;
+        counted.total_weight = total;
+        Ok(counted)
+    }
+}
+
+impl QFedAvg {
+    /// `|delta_k|^2` of each report, over trainable values.
+    fn squared_norms(&self, round: &AggregateContext<'_>) -> Result<Vec<f64>, StrategyError> {
+        let clients = round.reports().iter().map(|report| (report.client, 1.0));
+        let all = Inputs::new(DELTA, clients);
+        round.scan(&all, round.reports().len(), &|rows, sums| {
+            if rows.role() != Role::Trainable {
+                return;
+            }
+            let mut values = vec![0.0; rows.len()];
+            for (row, sum) in sums.iter_mut().enumerate() {
+                rows.read(DELTA, row, &mut values);
+                for value in &values {
+                    *sum += f64::from(*value) * f64::from(*value);
+                }
+            }
+        })
+    }
+}

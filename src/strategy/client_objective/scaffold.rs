@@ -1,0 +1,79 @@
+//! SCAFFOLD: Karimireddy et al., "SCAFFOLD: Stochastic Controlled Averaging for Federated Learning", ICML 2020,
+//! <https://arxiv.org/abs/1910.06378>, algorithm 1 with option II.
+
+use super::{BlockRule, ClientObjective, Counted};
+use crate::{
+    objective::Objective,
+    parameters::{PayloadSpec, Roles},
+    report::DELTA,
+    settings::{OptimizerKind, TrainingSettings},
+    strategy::{AggregateContext, Inputs, Out, Rows, StateSpec, StateTensor, StrategyError},
+};
+
+/// The server's control variate `c`, as a state tensor and as a payload to clients; in a report, the change of the client's.
+const CONTROL: &str = "control";
+
+/// Clients correct each gradient by the difference of two control variates: the server's `c`, an estimate of the direction that all
+/// clients move in, and their own `c_i`. Of each report's change of `c_i`, a share of one in all clients of the job goes into `c`.
+///
+/// Each client keeps its `c_i`, of the model's size. A client whose worker lost it starts from zeros, and its round's record
+/// says so; `c` then has a part that no client's `c_i` has.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Scaffold;
+
+impl ClientObjective for Scaffold {
+    fn objective(&self) -> Objective {
+        Objective::Scaffold
+    }
+
+    fn state(&self) -> StateSpec {
+        StateSpec::default().tensor(StateTensor::new(CONTROL).offered())
+    }
+
+    fn sends(&self) -> Vec<String> {
+        vec![CONTROL.to_string()]
+    }
+
+    fn expects(&self) -> Vec<PayloadSpec> {
+        vec![PayloadSpec::model(CONTROL, Roles::TRAINABLE)]
+    }
+
+    fn check(&self, training: &TrainingSettings) -> Result<(), String> {
+        if training.optimizer != OptimizerKind::Sgd {
+            return Err(
+                "SCAFFOLD takes a client's mean gradient from how far it moved, which holds for sgd alone: choose optimizer sgd"
+                    .to_string(),
+            );
+        }
+        if training.lr == 0.0 {
+            return Err("SCAFFOLD divides by the learning rate, which must be above 0".to_string());
+        }
+        Ok(())
+    }
+
+    fn count(
+        &self,
+        round: &AggregateContext<'_>,
+        weights: Vec<f64>,
+    ) -> Result<Counted, StrategyError> {
+        let clients = round.reports().iter().map(|report| report.client);
+        // c += 1 / N * the sum of the changes: N is all clients of the job, and not those of the round.
+        let all = round.population().len().max(round.reports().len()).max(1);
+        let ones = vec![1.0; round.reports().len()];
+        let inputs = Inputs::new(DELTA, clients.zip(weights));
+        Ok(Counted::new(inputs.and_counted(CONTROL, ones, all as f64)))
+    }
+
+    fn block_rule(&self) -> Option<&dyn BlockRule> {
+        Some(self)
+    }
+}
+
+impl BlockRule for Scaffold {
+    fn apply(&self, _: &AggregateContext<'_>, rows: &Rows<'_>, _: &mut [f64], out: &mut Out<'_>) {
+        let change = rows.mean(CONTROL);
+        for (control, change) in out.state(CONTROL).iter_mut().zip(change.iter()) {
+            *control = (f64::from(*control) + change) as f32;
+        }
+    }
+}

@@ -1,0 +1,141 @@
+//! An algorithm as a composition of four parts: who takes part, how much each report counts, what clients minimize, and what moves
+//! the global model.
+
+use std::{fmt, sync::Arc};
+
+use super::{
+    AggregateContext, Aggregation, ClientObjective, FederatedStrategy, NextVersion, RoundContext,
+    RoundPlan, Sampler, ServerOptimizer, StateSpec, StrategyError, Weighting, client_objective,
+    sampler, server_optimizer, weighting,
+};
+use crate::{parameters::Role, report::DELTA};
+
+/// A strategy of four parts. The default is FedAvg: McMahan et al., "Communication-Efficient Learning of Deep Networks from
+/// Decentralized Data", AISTATS 2017, <https://arxiv.org/abs/1602.05629>, algorithm 1.
+///
+/// ```
+/// use fedavg::strategy::{Composition, client_objective::Scaffold, server_optimizer::{Adam, Adaptive}};
+///
+/// // SCAFFOLD on the clients, FedAdam on the server.
+/// let strategy = Composition::default()
+///     .objective(Scaffold)
+///     .optimizer(Adam::new(Adaptive::new(0.01, 1e-3, 0.9), 0.99));
+/// ```
+#[derive(Clone)]
+pub struct Composition {
+    pub(super) sampler: Arc<dyn Sampler>,
+    pub(super) weighting: Arc<dyn Weighting>,
+    pub(super) objective: Arc<dyn ClientObjective>,
+    pub(super) optimizer: Arc<dyn ServerOptimizer>,
+}
+
+impl Default for Composition {
+    fn default() -> Self {
+        Self {
+            sampler: Arc::new(sampler::Uniform::default()),
+            weighting: Arc::new(weighting::Examples),
+            objective: Arc::new(client_objective::Plain),
+            optimizer: Arc::new(server_optimizer::Sgd::default()),
+        }
+    }
+}
+
+impl fmt::Debug for Composition {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("Composition")
+            .field("objective", &self.objective.objective())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Composition {
+    /// The same with another sampler.
+    pub fn sampler(mut self, sampler: impl Sampler + 'static) -> Self {
+        self.sampler = Arc::new(sampler);
+        self
+    }
+
+    /// The same with another weighting.
+    pub fn weighting(mut self, weighting: impl Weighting + 'static) -> Self {
+        self.weighting = Arc::new(weighting);
+        self
+    }
+
+    /// The same with another client objective.
+    pub fn objective(mut self, objective: impl ClientObjective + 'static) -> Self {
+        self.objective = Arc::new(objective);
+        self
+    }
+
+    /// The same with another server optimizer.
+    pub fn optimizer(mut self, optimizer: impl ServerOptimizer + 'static) -> Self {
+        self.optimizer = Arc::new(optimizer);
+        self
+    }
+}
+
+impl FederatedStrategy for Composition {
+    fn state(&self) -> StateSpec {
+        let mut state = self.optimizer.state();
+        let StateSpec { tensors, numbers } = self.objective.state();
+        // A name that both have is refused by the check of the whole.
+        state.tensors.extend(tensors);
+        state.numbers.extend(numbers);
+        state
+    }
+
+    fn check(&self, training: &crate::settings::TrainingSettings) -> Result<(), String> {
+        self.objective.check(training)
+    }
+
+    fn uses_capacity(&self) -> bool {
+        self.sampler.uses_capacity()
+    }
+
+    fn plan(&self, round: &RoundContext<'_>) -> Result<RoundPlan, StrategyError> {
+        let cohort = self.sampler.sample(round)?;
+        let mut plan = round.plan(cohort.clients);
+        plan.goal = cohort.goal;
+        plan.quorum = cohort.quorum;
+        plan.objective = self.objective.objective();
+        plan.sends = self.objective.sends();
+        plan.expects.extend(self.objective.expects());
+        for member in &plan.members {
+            let training = plan.training_of(member.client);
+            self.check(training).map_err(StrategyError::Plan)?;
+        }
+        Ok(plan)
+    }
+
+    fn aggregate(
+        &self,
+        round: &AggregateContext<'_>,
+        next: &mut NextVersion<'_>,
+    ) -> Result<Aggregation, StrategyError> {
+        let weights = self.weighting.weights(round);
+        let counted = self.objective.count(round, weights)?;
+        self.optimizer.begin(round, next);
+        let rule = self.objective.block_rule();
+        let is_mean = rule.is_none() && self.optimizer.adds_the_update();
+        next.fold(&counted.inputs, &|rows, out| {
+            // Statistics are averaged, never optimized.
+            if is_mean || rows.role() == Role::Buffer {
+                return out.add_mean(rows, DELTA);
+            }
+            // The mean is the only way in which reports become an update: another reducer would take its place here.
+            let mut update = rows.mean(DELTA).to_vec();
+            if let Some(rule) = rule {
+                rule.apply(round, rows, &mut update, out);
+            }
+            self.optimizer.step(round, &update, out);
+        })?;
+        let mut aggregation = Aggregation::new(counted.inputs.clients(), counted.total_weight);
+        aggregation.excluded = counted.excluded;
+        aggregation.metrics = counted.metrics;
+        Ok(aggregation)
+    }
+}
+
+#[cfg(test)]
+mod tests;

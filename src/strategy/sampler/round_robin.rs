@@ -1,0 +1,54 @@
+//! Everybody once before anybody again.
+
+use rand::seq::SliceRandom;
+
+use super::{Cohort, CohortSize, Sampler, cohort::enough_clients};
+use crate::{
+    ids::RoundId,
+    rng::{self, Purpose},
+    strategy::{RoundContext, StrategyError},
+};
+
+/// Deals the clients to rounds as cards: a pass over all of them, each in exactly one round of it, in an order that is drawn
+/// anew for each pass. The rounds of a pass have cohorts that differ by one client at most.
+///
+/// What counts is the model version, not the round: a round that is abandoned is tried with the same clients. For `local` data,
+/// whose clients come and go, passes are those of the clients that are there.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+#[non_exhaustive]
+pub struct RoundRobin {
+    /// The share of the clients in a round, above 0 and at most 1; a pass has about one round for each such share.
+    pub fraction: f64,
+}
+
+impl RoundRobin {
+    /// This share of the clients in each round.
+    pub fn new(fraction: f64) -> Self {
+        Self { fraction }
+    }
+}
+
+impl Sampler for RoundRobin {
+    fn sample(&self, round: &RoundContext<'_>) -> Result<Cohort, StrategyError> {
+        let available = enough_clients(round)?;
+        let size = CohortSize {
+            fraction: self.fraction,
+            over_selection: 0.0,
+        };
+        let (goal, _) = size.of(round)?;
+        // As few rounds as the goal allows, but none with fewer clients than the quorum.
+        let rounds = available
+            .div_ceil(goal)
+            .min(available / round.quorum.max(1)) as u64;
+        let (pass, turn) = (round.version.0 / rounds, round.version.0 % rounds);
+        let mut order: Vec<usize> = (0..available).collect();
+        // Not the context's generator, which is the round's: all rounds of a pass need the same order.
+        let key = round.seeds.public;
+        let mut generator = rng::streamed(key, Purpose::Cohort, RoundId(0), pass + 1);
+        order.shuffle(&mut generator);
+        let start_of = |turn: u64| (available as u64 * turn / rounds) as usize;
+        let places = order[start_of(turn)..start_of(turn + 1)].to_vec();
+        let goal = places.len();
+        Ok(Cohort::at(round, places, goal))
+    }
+}
