@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     backend::DeviceSpec,
-    job::{JobSpec, OptimizerKind, StrategySpec},
+    job::{Augment, InnerState, JobSpec, Normalize, StrategySpec},
     parameters::Digest,
     plain::plain,
     protocol::{LoggedEvent, RoundRecord},
@@ -36,7 +36,7 @@ use crate::{
 /// depend on how many train at once.
 const CLIENTS: u32 = 8;
 /// Settings with which a simulation of `digits` ends well within its rounds, if no file and no flag says otherwise.
-const DIGITS_EPOCHS: u32 = 2;
+const DIGITS_EPOCHS: f64 = 2.0;
 const DIGITS_LR: f64 = 0.1;
 
 /// Train in this process: a coordinator and many clients, without a network.
@@ -282,12 +282,13 @@ fn describe(spec: &JobSpec, workers: usize) -> String {
         StrategySpec::FedAvg { fraction, .. } => format!("fedavg, fraction {fraction}"),
         StrategySpec::Custom { name, .. } => name.clone(),
     };
-    let optimizer = match training.optimizer {
-        OptimizerKind::Sgd => "sgd",
-        OptimizerKind::Adam => "adam",
+    let passes = match training.local_steps {
+        Some(steps) => plural(steps, "local step"),
+        None => plural(training.local_epochs, "local epoch"),
     };
+    let optimizer = training.optimizer.name();
     format!(
-        "{} on {}: {} ({}), {} at once, {} of {}, batch size {}, {optimizer} lr {} momentum {} weight decay {}, \
+        "{} on {}: {} ({}), {} at once, {} of {}, batch size {}, {optimizer} lr {} momentum {} weight decay {}{}, \
          {strategy}, seed {}",
         spec.model,
         spec.dataset,
@@ -295,13 +296,53 @@ fn describe(spec: &JobSpec, workers: usize) -> String {
         spec.partition,
         workers,
         plural(spec.rounds, "round"),
-        plural(training.local_epochs, "local epoch"),
+        passes,
         training.batch_size,
         setting(training.lr),
         setting(training.momentum),
         setting(training.weight_decay),
+        further_settings(spec),
         spec.seed
     )
+}
+
+/// The settings that are not at their defaults, each after a comma.
+fn further_settings(spec: &JobSpec) -> String {
+    let training = &spec.training;
+    let mut words = Vec::new();
+    if training.nesterov {
+        words.push("nesterov".to_string());
+    }
+    if training.inner_state == InnerState::Keep {
+        words.push("optimizer kept".to_string());
+    }
+    if let Some(norm) = training.clip_norm {
+        words.push(format!("clip norm {}", setting(norm)));
+    }
+    if training.label_smoothing > 0.0 {
+        words.push(format!(
+            "label smoothing {}",
+            setting(training.label_smoothing)
+        ));
+    }
+    match training.augment {
+        Augment::Zeros => words.push("augmented".to_string()),
+        Augment::Reflect => words.push("augmented (reflect)".to_string()),
+        _ => {}
+    }
+    if training.normalize == Normalize::None {
+        words.push("not normalized".to_string());
+    }
+    if !spec.schedule.is_constant() {
+        words.push(format!("schedule {}", spec.schedule));
+    }
+    if spec.schedule.warmup() > 0 {
+        words.push(format!(
+            "{} of warm-up",
+            plural(spec.schedule.warmup(), "round")
+        ));
+    }
+    words.iter().map(|word| format!(", {word}")).collect()
 }
 
 fn read_rounds(file: &Path) -> Result<Vec<RoundRecord>, Failure> {

@@ -1,7 +1,7 @@
 //! The checks of a job that need no coordinator.
 
 use super::{
-    JobError, JobSpec, RoundLimits, Settings, StrategySpec, TrainingSettings,
+    JobError, JobSpec, RoundLimits, Schedule, Settings, StrategySpec, TrainingSettings,
     free_settings::MOST_SETTINGS,
 };
 
@@ -24,6 +24,7 @@ impl JobSpec {
             return Err(JobError::new("priority", problem));
         }
         check_training(&self.training)?;
+        check_schedule(&self.schedule, self.training.lr)?;
         check_limits(&self.limits)?;
         check_strategy(&self.strategy)?;
         check_size("settings", &self.settings)?;
@@ -57,11 +58,34 @@ impl JobSpec {
 }
 
 fn check_training(training: &TrainingSettings) -> Result<(), JobError> {
-    at_least_one("training.local_epochs", training.local_epochs)?;
-    at_least_one("training.batch_size", training.batch_size)?;
-    not_negative("training.lr", training.lr)?;
-    not_negative("training.momentum", training.momentum)?;
-    not_negative("training.weight_decay", training.weight_decay)
+    training.check().map_err(|error| {
+        let field = match error.field {
+            "local_epochs" => "training.local_epochs",
+            "local_steps" => "training.local_steps",
+            "batch_size" => "training.batch_size",
+            "lr" => "training.lr",
+            "momentum" => "training.momentum",
+            "nesterov" => "training.nesterov",
+            "weight_decay" => "training.weight_decay",
+            "clip_norm" => "training.clip_norm",
+            "label_smoothing" => "training.label_smoothing",
+            _ => "training",
+        };
+        JobError::new(field, error.problem)
+    })
+}
+
+fn check_schedule(schedule: &Schedule, lr: f64) -> Result<(), JobError> {
+    schedule.check(lr).map_err(|error| {
+        let field = match error.field {
+            "every" => "schedule.every",
+            "factor" => "schedule.factor",
+            "min" => "schedule.min",
+            "rounds" => "schedule.rounds",
+            _ => "schedule",
+        };
+        JobError::new(field, error.problem)
+    })
 }
 
 fn check_limits(limits: &RoundLimits) -> Result<(), JobError> {
