@@ -125,7 +125,7 @@ impl DeviceCheck {
     fn digits(&self) -> Answer {
         let mut job = JobSpec::new("mlp", "digits");
         job.clients = Some(8);
-        job.training.local_epochs = 2;
+        job.training.local_epochs = 2.0;
         job.training.lr = 0.1;
         let factory = BurnTrainers::new(self.device)?;
         let start = Instant::now();

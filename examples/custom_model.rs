@@ -80,7 +80,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     job.partition = PartitionSpec::QuantitySkew { alpha: 1.0 };
     job.rounds = 30;
     job.training.optimizer = OptimizerKind::Adam;
-    job.training.local_epochs = 3;
+    job.training.local_epochs = 3.0;
     let result = Simulation::new(job, Arc::new(trainers)).workers(2).run()?;
     for round in result.rounds.iter().step_by(5) {
         let accuracy = round.test_accuracy.unwrap_or_default();

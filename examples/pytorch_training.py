@@ -17,7 +17,8 @@ import numpy as np
 def train(trainer, dataset, indices, training, rng, check):
     """Trains on the examples at `indices`: the number of steps, and the metrics. Calls `check` between batches.
 
-    The optimizer is a new one, and the last batch of a pass may be smaller.
+    The optimizer is a new one, and the last batch of a pass may be smaller. Of the protocol's further settings this knows none: a
+    worker that says so gets no task with them.
     """
     trainer.begin(training, int(rng.integers(2**31)))
     steps, loss, correct, size = 0, 0.0, 0, training["batch_size"]
@@ -57,6 +58,19 @@ class NumpyTrainer:
     def parameters(self):
         return self.values
 
+    def trainable(self):
+        """The names of what is optimized; all else are statistics."""
+        return [key for key in self.values if not key.endswith(("running_mean", "running_var"))]
+
+    def correct(self, objective, start):
+        """From now on, gradients get what the objective adds; `start` is the global model."""
+        self.objective, self.start, self.shift = objective, start, objective.shift()
+
+    def corrected(self, key, gradient):
+        if self.objective.pull:
+            gradient = gradient + self.objective.pull * (self.values[key] - self.start[key])
+        return gradient + self.shift[key] if key in self.shift else gradient
+
     def measure(self, inputs, labels):
         """The loss and the number of right answers."""
         logits = self.forward(inputs)
@@ -72,6 +86,7 @@ class NumpyTrainer:
         self.steps += 1
         for key, gradient in gradients.items():
             value = self.values[key]
+            gradient = self.corrected(key, gradient)
             value -= self.training["lr"] * self.direction(key, gradient + self.training["weight_decay"] * value)
         return loss, correct
 
@@ -156,6 +171,17 @@ class TorchTrainer:
         values = self.module.state_dict().items()
         return {key: value.float().cpu().numpy() for key, value in values if value.is_floating_point()}
 
+    def trainable(self):
+        return [name for name, _ in self.module.named_parameters()]
+
+    def correct(self, objective, start):
+        """As `NumpyTrainer.correct`."""
+
+        def on_device(values):
+            return {key: self.torch.tensor(value, device=self.device) for key, value in values.items()}
+
+        self.objective, self.start, self.shift = objective, on_device(start), on_device(objective.shift())
+
     def loss(self, inputs, labels):
         """The mean loss of a batch, which is minimised, and the number of right answers."""
         logits = self.module(self.torch.from_numpy(inputs).to(self.device))
@@ -181,6 +207,11 @@ class TorchTrainer:
         self.optimizer.zero_grad()
         loss, correct = self.loss(inputs, labels)
         loss.backward()
+        for name, parameter in self.module.named_parameters():
+            if parameter.grad is not None and self.objective.pull:
+                parameter.grad += self.objective.pull * (parameter.detach() - self.start[name])
+            if parameter.grad is not None and name in self.shift:
+                parameter.grad += self.shift[name]
         self.optimizer.step()
         return loss.item() * len(labels), correct.item()
 

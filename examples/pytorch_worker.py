@@ -6,7 +6,8 @@
 
 It needs Python 3.9, NumPy and, for `--trainer torch`, PyTorch. To train a model of your own, start from `pytorch_own_model.py`, which
 calls `work` of this file. To write a worker in another language, read this file from the top: what a worker does (`Worker`,
-`Session`), then how it talks (`Coordinator`, safetensors). Models and data are beside it, in `pytorch_training.py`.
+`Session`), then how it talks (`Coordinator`, safetensors). Models and data are beside it, in `pytorch_training.py`, and FedProx
+and SCAFFOLD in `pytorch_objectives.py`.
 """
 
 import argparse
@@ -28,6 +29,7 @@ import time
 from urllib.parse import urlsplit
 
 import numpy as np
+import pytorch_objectives
 import pytorch_training
 
 log = logging.getLogger("worker")
@@ -95,7 +97,8 @@ class Session:
         self.worker, self.coordinator, self.trainer = worker, worker.coordinator, worker.trainer
         name, device, token = worker.options.name, worker.trainer.device, worker.options.join_token
         datasets = [dataset.info() for dataset in worker.datasets.values()]
-        registration = {"protocol": 1, "name": name, "slots": 1, "device": device, "datasets": datasets, "local": worker.local}
+        registration = {"protocol": 2, "protocol_min": 1, "name": name, "slots": 1, "device": device, "datasets": datasets}
+        registration.update(local=worker.local, capabilities=pytorch_objectives.CAPABILITIES)
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         self.registered = json.loads(self.coordinator.ask("POST", "/workers", registration, headers, until=worker.idle_until()))
         number, token = self.registered["worker"], self.registered["token"]
@@ -103,6 +106,7 @@ class Session:
         self.path = f"/workers/{number}"
         self.headers = {"Authorization": f"Bearer {token}", "Fedavg-Worker": str(number)}
         self.job, self.documents, self.model = None, {}, (None, None)
+        self.states, self.frozen = {}, None
         self.current, self.ended = Current(), threading.Event()
         threading.Thread(target=self.send_heartbeats, daemon=True).start()
 
@@ -155,6 +159,13 @@ class Session:
 
     def train(self, task):
         spec, dataset, model = self.prepare(task)
+        payloads = {name: self.payload(task, name) for name in task.get("sends", [])}
+        running = task.get("running", [task["job"]])
+        self.states = {job: kept for job, kept in self.states.items() if job in running}
+        states = self.states.setdefault(task["job"], pytorch_objectives.States())
+        state, lost = states.choose(task["client"], task.get("basis"))
+        objective = pytorch_objectives.objective_of(task, payloads, state)
+        self.trainer.correct(objective, {name: model[name] for name in self.trainer.trainable()})
         # The data may be dealt again between rounds: a task of another generation is of another partition.
         partition = self.document(f"/jobs/{task['job']}/partitions/{task['client']}", task.get("generation", 0))
         if partition["indices"] is None:  # The data is this worker's own: all of it.
@@ -169,14 +180,20 @@ class Session:
         steps, metrics = pytorch_training.train(self.trainer, dataset, indices, task["training"], rng, self.current.check)
         local = self.trainer.parameters()  # Waits for a GPU to be done.
         seconds = time.perf_counter() - start
-        delta = {f"delta/{name}": local[name] - model[name] for name in model}
-        if not all(np.isfinite(value).all() for value in delta.values()):
+        payloads, state = objective.end(model, local, steps, task["training"]["lr"])
+        payloads["delta"] = {name: local[name] - model[name] for name in model if name not in (self.frozen or {})}
+        expected = [payload["name"] for payload in task.get("expects", [])] or ["delta"]
+        body = {f"{payload}/{name}": value for payload in expected for name, value in payloads[payload].items()}
+        if not all(np.isfinite(value).all() for value in body.values()):
             raise ValueError("the training diverged")
+        if state:  # Before the report is sent: nobody knows whether its answer will come.
+            states.prepare(task["client"], task["round"], state)
         report = {"base_version": task["version"], "examples": len(indices), "steps": steps, "metrics": metrics}
+        report["state_lost"] = bool(state) and lost
         report.update(device=self.trainer.device, seconds=seconds)
         headers = {"Fedavg-Report": json.dumps(report, allow_nan=False)}
         path = f"/jobs/{task['job']}/rounds/{task['round']}/reports/{task['client']}"
-        self.ask("PUT", path, write_safetensors(delta), headers)
+        self.ask("PUT", path, write_safetensors(body), headers)
         self.worker.accepted += 1
         log.info("round %d, client %d: reported, loss %.4f", task["round"], task["client"], metrics["train_loss"])
 
@@ -203,12 +220,22 @@ class Session:
         job, version = task["job"], task["version"]
         if self.job != job:
             self.job, self.documents, self.model = job, {}, (None, None)
-        spec = self.document(f"/jobs/{job}/description")["spec"]
+            self.frozen = None
+        description = self.document(f"/jobs/{job}/description")
+        spec = description["spec"]
+        if self.frozen is None and description.get("frozen"):  # They never change, and do not come with the model.
+            self.frozen = read_safetensors(self.ask("GET", f"/jobs/{job}/models/{version}/payloads/frozen"))
         if self.model[0] != version:  # Several clients may start from it.
-            self.model = version, read_safetensors(self.ask("GET", f"/jobs/{job}/models/{version}"))
+            model = read_safetensors(self.ask("GET", f"/jobs/{job}/models/{version}"))
+            self.model = version, {**model, **(self.frozen or {})}
         dataset, model = self.worker.datasets[spec["dataset"]], self.model[1]
         self.trainer.load(spec["model"], dataset, model)
         return spec, dataset, model
+
+    def payload(self, task, name):
+        """What the strategy sends beside the model, by the names of the model's tensors."""
+        tensors = read_safetensors(self.ask("GET", f"/jobs/{task['job']}/models/{task['version']}/payloads/{name}"))
+        return {key.removeprefix(f"{name}/"): value for key, value in tensors.items()}
 
     def document(self, path, generation=0):
         """A JSON document that stays the same as long as the job runs, or until its next generation."""

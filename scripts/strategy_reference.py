@@ -157,7 +157,7 @@ def feddyn(alpha):
     return step
 
 
-def fednova(mu, rho):
+def fednova(mu, rho, nesterov=False):
     """Wang et al. 2020: x <- x - tau_eff sum p_i lr d_i, with lr d_i = -delta_i / |a_i|. a_i is built step by step."""
 
     def norm(steps):
@@ -166,7 +166,12 @@ def fednova(mu, rho):
         for _ in range(steps):
             velocity = [rho * value for value in velocity] + [1.0]
             counts = [(1 - LR * mu) * value for value in counts] + [0.0]
-            counts = [count + value for count, value in zip(counts, velocity)]
+            if nesterov:
+                # The gradient of this step once more, as torch.optim.SGD has it.
+                moved = [rho * value for value in velocity[:-1]] + [rho * velocity[-1] + 1.0]
+            else:
+                moved = velocity
+            counts = [count + value for count, value in zip(counts, moved)]
         return sum(counts)
 
     def step(model, reports, weights):
@@ -218,6 +223,7 @@ def cases():
     yield "feddyn", {"alpha": 0.1}, {}, alike, feddyn(0.1)
     yield "fednova", {}, plain, by_examples, fednova(0.0, 0.0)
     yield "fednova", {}, {}, by_examples, fednova(0.0, MOMENTUM)
+    yield "fednova", {}, {"nesterov": True}, by_examples, fednova(0.0, MOMENTUM, True)
     yield "fednova", {"mu": 0.5}, plain, by_examples, fednova(0.5, 0.0)
     yield "qfedavg", {"q": 1.0}, {}, by_examples, qfedavg(1.0)
     yield "qfedavg", {"q": 0.0}, {}, by_examples, qfedavg(0.0)

@@ -15,9 +15,11 @@ pub use free_settings::Settings;
 use serde::{Deserialize, Serialize};
 pub use strategy::StrategySpec;
 
-pub use crate::settings::{OptimizerKind, RoundLimits, TrainingSettings};
+pub use crate::settings::{
+    Augment, InnerState, Normalize, OptimizerKind, RoundLimits, Schedule, TrainingSettings,
+};
 
-use crate::{partition::PartitionSpec, settings::StrictTrainingSettings};
+use crate::{ids::ModelVersion, partition::PartitionSpec, settings::StrictTrainingSettings};
 
 /// One training run. Every field has a default, so `{}` is a job: `mlp` on `digits`.
 ///
@@ -35,6 +37,10 @@ use crate::{partition::PartitionSpec, settings::StrictTrainingSettings};
 /// [training]
 /// local_epochs = 1
 /// lr = 0.01
+///
+/// [schedule]
+/// kind = "cosine"
+/// warmup = 2
 ///
 /// [settings] # for the trainer: whatever it understands
 /// hidden = [64, 32]
@@ -73,6 +79,9 @@ pub struct JobSpec {
     /// How clients train.
     #[serde(deserialize_with = "StrictTrainingSettings::deserialize")]
     pub training: TrainingSettings,
+    /// How the learning rate changes with the rounds. Left out if it does not.
+    #[serde(skip_serializing_if = "Schedule::is_constant")]
+    pub schedule: Schedule,
     /// The algorithm.
     #[cfg_attr(feature = "http", schema(value_type = strategy::StrategySpelling))]
     pub strategy: StrategySpec,
@@ -101,6 +110,7 @@ impl Default for JobSpec {
             priority: 1,
             seed: 1337,
             training: TrainingSettings::default(),
+            schedule: Schedule::default(),
             strategy: StrategySpec::default(),
             evaluation: EvaluationMode::default(),
             limits: RoundLimits::default(),
@@ -122,6 +132,14 @@ impl JobSpec {
             dataset: dataset.into(),
             ..Self::default()
         }
+    }
+
+    /// How clients train in a round that starts from this version of the job's model: the schedule's learning rate, and
+    /// else `training`.
+    pub fn training_at(&self, version: ModelVersion) -> TrainingSettings {
+        let mut training = self.training.clone();
+        training.lr = self.schedule.lr_at(version.0, self.rounds, training.lr);
+        training
     }
 }
 

@@ -10,7 +10,7 @@ use fedavg::{
     backend::DeviceSpec,
     data::{Augmentation, Dataset, ImageSet, ImageShape, Normalization},
     ids::{ClientId, RoundId},
-    job::JobSpec,
+    job::{Augment, JobSpec},
     parameters::Parameters,
     rng::{Purpose, keyed},
     worker::{
@@ -84,7 +84,7 @@ impl NoiseClient {
         let mut task = TrainTask::new(RoundId(1), ClientId(0), partition);
         task.seed = 1;
         task.training.batch_size = BATCH as u32;
-        task.training.augment = true;
+        task.training.augment = Augment::Zeros;
         let (mut state, cancelled) = (BTreeMap::new(), AtomicBool::new(false));
         let mut context = ClientContext {
             client: task.client,

@@ -76,7 +76,7 @@ pub fn distance(
 fn settings(optimizer: &str) -> Result<TrainingSettings, Box<dyn Error>> {
     let mut training = TrainingSettings::default();
     training.batch_size = BATCH;
-    training.local_epochs = PASSES;
+    training.local_epochs = f64::from(PASSES);
     match optimizer {
         "sgd" => {
             training.lr = 0.1;

@@ -12,7 +12,10 @@ use super::{
     values::by_name,
 };
 use crate::{
-    job::{EvaluationMode, JobSpec, OptimizerKind, Settings, StrategySpec},
+    job::{
+        Augment, EvaluationMode, InnerState, JobSpec, Normalize, OptimizerKind, Schedule, Settings,
+        StrategySpec,
+    },
     parameters::{Encoding, ModelFile, Parameters},
     partition::PartitionSpec,
     plain::plain,
@@ -38,7 +41,7 @@ pub struct JobArgs {
     #[arg(long, value_name = "N")]
     pub clients: Option<u32>,
     /// How the examples are divided among the clients: iid (at random, equally), dirichlet:ALPHA (uneven labels),
-    /// shard:LABELS (this many labels each), quantity_skew:ALPHA (uneven amounts), proportional (by the workers' number of
+    /// dirichlet:ALPHA:balanced (uneven labels, sizes less so, as in NIID-Bench), shard:LABELS (this many labels each), quantity_skew:ALPHA (uneven amounts), proportional (by the workers' number of
     /// GPUs), proportional:measured (by the workers' measured speed), or local (each worker trains on its own data)
     /// [default: iid]
     #[arg(long, value_name = "KIND")]
@@ -57,27 +60,57 @@ pub struct JobArgs {
     /// The seed of all randomness: the same seed gives the same result [default: 1337]
     #[arg(long, value_name = "N")]
     pub seed: Option<u64>,
-    /// How many times a client passes over its data in a round [default: 1; 2 in a simulation of digits]
-    #[arg(long, value_name = "N")]
-    pub local_epochs: Option<u32>,
+    /// How many times a client passes over its data in a round; may be a fraction, such as 0.5 [default: 1; 2 in a
+    /// simulation of digits]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    pub local_epochs: Option<f64>,
+    /// How many optimizer steps a client takes in a round, instead of --local-epochs
+    #[arg(long, value_name = "N", conflicts_with = "local_epochs")]
+    pub local_steps: Option<u32>,
     /// How many examples an optimizer step takes [default: 64]
     #[arg(long, value_name = "N")]
     pub batch_size: Option<u32>,
-    /// The optimizer of the clients. Its state starts from zero in each round [default: sgd]
-    #[arg(long, value_name = "NAME", value_parser = PossibleValuesParser::new(["sgd", "adam"]).try_map(by_name::<OptimizerKind>))]
+    /// The optimizer of the clients [default: sgd]
+    #[arg(long, value_name = "NAME", value_parser = PossibleValuesParser::new(["sgd", "adam", "adamw"]).try_map(by_name::<OptimizerKind>))]
     pub optimizer: Option<OptimizerKind>,
+    /// What becomes of the state of a client's optimizer (momentum, moments) between its rounds: new starts from zero,
+    /// keep goes on [default: new]
+    #[arg(long, value_name = "NAME", value_parser = PossibleValuesParser::new(["new", "keep"]).try_map(by_name::<InnerState>))]
+    pub inner_state: Option<InnerState>,
     /// The learning rate of the clients [default: 0.01; 0.1 in a simulation of digits]
     #[arg(long, value_name = "X", allow_negative_numbers = true)]
     pub lr: Option<f64>,
+    /// How the learning rate changes over the rounds: constant, step:EVERY:FACTOR (every so many rounds times this factor),
+    /// cosine, or cosine:MIN (down to MIN, by default 0) [default: constant]
+    #[arg(long, value_name = "KIND")]
+    pub schedule: Option<Schedule>,
+    /// In how many rounds the learning rate rises to --lr, before --schedule begins [default: 0]
+    #[arg(long, value_name = "N")]
+    pub warmup: Option<u32>,
     /// The momentum of sgd [default: 0.9]
     #[arg(long, value_name = "X", allow_negative_numbers = true)]
     pub momentum: Option<f64>,
-    /// The weight decay (L2 penalty), as in PyTorch [default: 1e-4]
+    /// Use Nesterov's momentum, as in PyTorch [default: false]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    pub nesterov: Option<bool>,
+    /// The weight decay (L2 penalty; of adamw, decoupled), as in PyTorch [default: 1e-4]
     #[arg(long, value_name = "X", allow_negative_numbers = true)]
     pub weight_decay: Option<f64>,
-    /// Flip and shift the training images at random [default: false]
-    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
-    pub augment: Option<bool>,
+    /// The largest L2 norm of a step's gradient; a longer one is scaled down to it [default: any norm]
+    #[arg(long, value_name = "X", allow_negative_numbers = true)]
+    pub clip_norm: Option<f64>,
+    /// The share of each target that is spread over all classes, from 0 to 1 [default: 0]
+    #[arg(long, value_name = "X", allow_negative_numbers = true)]
+    pub label_smoothing: Option<f64>,
+    /// Flip and shift the training images at random: true or false; reflect also mirrors what a shift uncovers, which is
+    /// black else [default: false]
+    #[arg(long, value_name = "KIND", num_args = 0..=1, default_missing_value = "true", require_equals = true,
+        value_parser = PossibleValuesParser::new(["true", "false", "reflect"]).map(|name| augment(&name)))]
+    pub augment: Option<Augment>,
+    /// How the pixels become the model's inputs: channels (by each channel's mean and deviation), or none (from 0 to 1)
+    /// [default: channels]
+    #[arg(long, value_name = "NAME", value_parser = PossibleValuesParser::new(["channels", "none"]).try_map(by_name::<Normalize>))]
+    pub normalize: Option<Normalize>,
     /// The number format of what workers send: f32, f16, bf16, int8, or top_k:FRACTION (the largest values alone; what
     /// is left out is sent later) [default: f32]
     #[arg(long, value_name = "ENCODING")]
@@ -164,12 +197,25 @@ impl JobArgs {
         set(&mut spec.seed, &self.seed);
         let training = &mut spec.training;
         set(&mut training.local_epochs, &self.local_epochs);
+        // A flag wins over the file: epochs would have no say beside the file's steps.
+        if self.local_epochs.is_some() {
+            training.local_steps = None;
+        }
+        training.local_steps = self.local_steps.or(training.local_steps);
         set(&mut training.batch_size, &self.batch_size);
         set(&mut training.optimizer, &self.optimizer);
+        set(&mut training.inner_state, &self.inner_state);
         set(&mut training.lr, &self.lr);
         set(&mut training.momentum, &self.momentum);
+        set(&mut training.nesterov, &self.nesterov);
         set(&mut training.weight_decay, &self.weight_decay);
+        training.clip_norm = self.clip_norm.or(training.clip_norm);
+        set(&mut training.label_smoothing, &self.label_smoothing);
         set(&mut training.augment, &self.augment);
+        set(&mut training.normalize, &self.normalize);
+        let warmup = self.warmup.unwrap_or(spec.schedule.warmup());
+        set(&mut spec.schedule, &self.schedule);
+        spec.schedule = spec.schedule.with_warmup(warmup);
         set(&mut spec.encoding.reports, &self.encoding);
         set(&mut spec.encoding.models, &self.model_encoding);
         self.change_strategy(&mut spec.strategy)?;
@@ -239,6 +285,14 @@ fn setting(text: &str) -> Result<(String, Value), String> {
     let read = parsed.ok().and_then(|mut table| table.remove("value"));
     let value = read.unwrap_or_else(|| Value::from(value.trim()));
     Ok((key.to_string(), value))
+}
+
+/// What `--augment` says; clap has checked that it is one of these.
+fn augment(name: &str) -> Augment {
+    match name {
+        "reflect" => Augment::Reflect,
+        other => Augment::from(other == "true"),
+    }
 }
 
 /// Reads a job file.
@@ -336,13 +390,47 @@ mod tests {
         assert_eq!((spec.model.as_str(), spec.rounds), ("lenet", 9));
         assert_eq!(
             (spec.training.lr, spec.training.augment, spec.limits.goal),
-            (0.5, true, Some(2))
+            (0.5, Augment::Zeros, Some(2))
         );
         assert_eq!(
             spec.strategy,
             StrategySpec::preset("fedavg")
                 .with("fraction", 0.5)
                 .with("weighting", "uniform")
+        );
+        let spec = parse(&[
+            file,
+            "--local-steps=5",
+            "--augment=reflect",
+            "--schedule=cosine:0.1",
+            "--warmup=2",
+            "--optimizer=adamw",
+            "--inner-state=keep",
+            "--normalize=none",
+            "--clip-norm=1",
+            "--label-smoothing=0.1",
+        ]);
+        let spec = spec.spec().unwrap();
+        let training = &spec.training;
+        assert_eq!(
+            (training.local_steps, training.augment, training.optimizer),
+            (Some(5), Augment::Reflect, OptimizerKind::AdamW)
+        );
+        assert_eq!(
+            (training.inner_state, training.normalize),
+            (InnerState::Keep, Normalize::None)
+        );
+        assert_eq!(
+            (training.clip_norm, training.label_smoothing),
+            (Some(1.0), 0.1)
+        );
+        assert_eq!(
+            spec.schedule,
+            Schedule::Cosine {
+                min: 0.1,
+                warmup: 2,
+                rounds: None
+            }
         );
         let partition = parse(&[file, "--partition=dirichlet:0.5"])
             .spec()

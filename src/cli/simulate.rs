@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     backend::DeviceSpec,
-    job::{JobSpec, OptimizerKind},
+    job::{Augment, InnerState, JobSpec, Normalize},
     parameters::Digest,
     plain::plain,
     protocol::{LoggedEvent, RoundRecord},
@@ -38,7 +38,7 @@ use crate::{
 /// depend on how many train at once.
 const CLIENTS: u32 = 8;
 /// Settings with which a simulation of `digits` ends well within its rounds, if no file and no flag says otherwise.
-const DIGITS_EPOCHS: u32 = 2;
+const DIGITS_EPOCHS: f64 = 2.0;
 const DIGITS_LR: f64 = 0.1;
 
 /// Train in this process: a coordinator and many clients, without a network.
@@ -285,12 +285,13 @@ fn describe(spec: &JobSpec, workers: usize) -> String {
         strategy.push_str(&format!(" {key} {}", word(value)));
     }
     let strategy = printable(&strategy, 1000);
-    let optimizer = match training.optimizer {
-        OptimizerKind::Sgd => "sgd",
-        OptimizerKind::Adam => "adam",
+    let passes = match training.local_steps {
+        Some(steps) => plural(steps, "local step"),
+        None => plural(training.local_epochs, "local epoch"),
     };
+    let optimizer = training.optimizer.name();
     format!(
-        "{} on {}: {} ({}), {} at once, {} of {}, batch size {}, {optimizer} lr {} momentum {} weight decay {}, \
+        "{} on {}: {} ({}), {} at once, {} of {}, batch size {}, {optimizer} lr {} momentum {} weight decay {}{}, \
          {strategy}, seed {}",
         spec.model,
         spec.dataset,
@@ -298,11 +299,12 @@ fn describe(spec: &JobSpec, workers: usize) -> String {
         spec.partition,
         workers,
         plural(spec.rounds, "round"),
-        plural(training.local_epochs, "local epoch"),
+        passes,
         training.batch_size,
         setting(training.lr),
         setting(training.momentum),
         setting(training.weight_decay),
+        further_settings(spec),
         spec.seed
     )
 }
@@ -313,6 +315,45 @@ fn word(value: &Value) -> String {
         Value::String(text) => text.clone(),
         other => other.to_string(),
     }
+}
+
+/// The settings that are not at their defaults, each after a comma.
+fn further_settings(spec: &JobSpec) -> String {
+    let training = &spec.training;
+    let mut words = Vec::new();
+    if training.nesterov {
+        words.push("nesterov".to_string());
+    }
+    if training.inner_state == InnerState::Keep {
+        words.push("optimizer kept".to_string());
+    }
+    if let Some(norm) = training.clip_norm {
+        words.push(format!("clip norm {}", setting(norm)));
+    }
+    if training.label_smoothing > 0.0 {
+        words.push(format!(
+            "label smoothing {}",
+            setting(training.label_smoothing)
+        ));
+    }
+    match training.augment {
+        Augment::Zeros => words.push("augmented".to_string()),
+        Augment::Reflect => words.push("augmented (reflect)".to_string()),
+        _ => {}
+    }
+    if training.normalize == Normalize::None {
+        words.push("not normalized".to_string());
+    }
+    if !spec.schedule.is_constant() {
+        words.push(format!("schedule {}", spec.schedule));
+    }
+    if spec.schedule.warmup() > 0 {
+        words.push(format!(
+            "{} of warm-up",
+            plural(spec.schedule.warmup(), "round")
+        ));
+    }
+    words.iter().map(|word| format!(", {word}")).collect()
 }
 
 fn read_rounds(file: &Path) -> Result<Vec<RoundRecord>, Failure> {
@@ -340,7 +381,8 @@ fn failure(error: SimulationError) -> Failure {
         | SimulationError::NoStrategy
         | SimulationError::Dataset(_)
         | SimulationError::Replay(_)
-        | SimulationError::MeasuredPartition => Failure::Usage(error.to_string()),
+        | SimulationError::MeasuredPartition
+        | SimulationError::MeasuredStrategy => Failure::Usage(error.to_string()),
         error => Failure::because("the simulation broke", error),
     }
 }

@@ -28,6 +28,7 @@ struct StrategyForm<'a> {
     about: &'a str,
     paper: &'a str,
     sampler: &'a str,
+    work: &'a str,
     weighting: &'a str,
     objective: &'a str,
     optimizer: &'a str,
@@ -136,7 +137,7 @@ impl StrategiesArgs {
             text.push_str(&table.to_string());
         }
         text.push_str(
-            "\nA strategy is four parts; --strategy-set takes another one for it, or sets a parameter: sampler=by_size.\n\
+            "\nA strategy is five parts; --strategy-set takes another one for it, or sets a parameter: sampler=by_size.\n\
              \"fedavg strategies NAME\" shows one strategy with its parameters and its paper.\n",
         );
         screen.print(&text)
@@ -153,6 +154,7 @@ fn form<'a>(preset: &'a Preset, parameters: &[Parameter]) -> StrategyForm<'a> {
         about: preset.about,
         paper: preset.paper,
         sampler: preset.part(PartKind::Sampler),
+        work: preset.part(PartKind::Work),
         weighting: preset.part(PartKind::Weighting),
         objective: preset.part(PartKind::Objective),
         optimizer: preset.part(PartKind::Optimizer),

@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use super::{history::History, needs::Needs, round_account::Said, under_way::UnderWay};
 use crate::{
     ids::{ClientId, JobId, ModelVersion, RequestId, RoundId, Timestamp, WorkerId},
-    job::JobSpec,
+    job::{JobSpec, TrainingSettings},
     parameters::{BodyForm, Digest, Layout, Role},
     protocol::{DatasetPartition, JobSummary, LoggedEvent, Registration, RoundRecord},
     report::{Refusal, RefusalKind},
@@ -30,7 +30,7 @@ use crate::{
 /// - *journaled*: `id`, `spec`, `evaluation`, `initial_digest`, `seeds`, `submitted`, `ended` (fact `job`); `layout` (fact
 ///   `layout`); `fingerprint`, `owners`, `generation` (fact `data`); `partitions` (fact `partitions`, until the job ends); `machine` (snapshot and
 ///   records); `models` (facts `version/N`, and the files); `history` (the logs `events` and `rounds`);
-/// - *derived*: `strategy` and `state` from the spec; `plan`, `needs`, `report_form` and `local_epochs` from the plan in the machine;
+/// - *derived*: `strategy` and `state` from the spec; `plan`, `needs`, `report_form` and `training` from the plan in the machine;
 ///   `senders` from the machine and the roster; `sequence` and `progress` from the log;
 /// - *discarded*: `next`, `said` (the round is folded again), `evaluator`, `uploads` (their connections are gone), `bytes` and
 ///   `round_started` (they count again from 0), `over`.
@@ -67,8 +67,8 @@ pub(super) struct Job {
     pub owners: BTreeSet<String>,
     /// How often the data has been dealt again.
     pub generation: u64,
-    /// Local epochs of the round that is open.
-    pub local_epochs: u32,
+    /// How the members of the round that is open train.
+    pub training: TrainingSettings,
     /// The uploads under way.
     pub uploads: BTreeMap<RequestId, UnderWay>,
     /// Who sent the reports that the current round has accepted.
@@ -148,7 +148,7 @@ impl Job {
         let needs = Needs::of(spec.encoding);
         Self {
             id,
-            local_epochs: spec.training.local_epochs,
+            training: spec.training.clone(),
             spec,
             report_form: Arc::new(BodyForm::of(&[], &layout)),
             layout,
@@ -230,7 +230,7 @@ impl Job {
 
     /// Takes up the plan of a round, and gives what was asked of the workers before.
     pub fn take_up(&mut self, plan: &RoundPlan) -> Needs {
-        self.local_epochs = plan.training.local_epochs;
+        self.training = plan.training.clone();
         self.report_form = Arc::new(BodyForm::of(&plan.expects, &self.layout));
         self.plan = Some(Arc::new(plan.clone()));
         std::mem::replace(&mut self.needs, Needs::of_plan(self.spec.encoding, plan))

@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use super::speed::Measured;
 use crate::{
     ids::{ClientId, WorkerId},
+    job::TrainingSettings,
     protocol::{Contribution, Registration},
     report::ReportMetadata,
     telemetry::{ClientMetrics, ClientMetricsLimit, contributions},
@@ -33,7 +34,7 @@ impl RoundAccount {
         reports: &[(ClientId, ReportMetadata)],
         folded: &[ClientId],
         senders: &BTreeMap<ClientId, (WorkerId, Arc<Registration>)>,
-        local_epochs: u32,
+        training: &TrainingSettings,
         limit: ClientMetricsLimit,
     ) -> Self {
         let mut measured: BTreeMap<_, Measured> = BTreeMap::new();
@@ -55,7 +56,7 @@ impl RoundAccount {
             };
             let of_worker = measured.entry(*worker).or_default();
             // An excluded report took its time as well: the worker's speed is not the strategy's to judge.
-            of_worker.add(said.examples, local_epochs, said.seconds);
+            of_worker.add(training.examples_trained(said.examples), said.seconds);
             if is_folded {
                 sent.push((*client, *worker, registration.name.as_str(), said));
             }

@@ -33,13 +33,14 @@ pub(super) struct Measured {
 }
 
 impl Measured {
-    /// Adds a report that says how long it took. One that trained on nothing, or in no time, says nothing.
-    pub fn add(&mut self, examples: u64, local_epochs: u32, seconds: Option<f64>) {
+    /// Adds a report on a training of this many examples, each counted as often as it was trained on. One that does not say
+    /// how long it took, that trained on nothing, or in no time, says nothing.
+    pub fn add(&mut self, examples: u64, seconds: Option<f64>) {
         // Workers send this number: 0 s would be an infinite speed, and such a worker would be due all examples.
         if let Some(seconds) = seconds.filter(|seconds| seconds.is_finite() && *seconds > 0.0)
             && examples > 0
         {
-            self.examples += examples as f64 * f64::from(local_epochs.max(1));
+            self.examples += examples as f64;
             self.seconds += seconds;
         }
     }
@@ -100,7 +101,7 @@ mod tests {
 
     fn measured(examples: u64, seconds: f64) -> Measured {
         let mut measured = Measured::default();
-        measured.add(examples, 1, Some(seconds));
+        measured.add(examples, Some(seconds));
         measured
     }
 
@@ -117,10 +118,10 @@ mod tests {
     }
 
     #[test]
-    fn each_pass_over_an_example_counts_and_long_trainings_count_more() {
+    fn long_trainings_count_more() {
         let mut measured = Measured::default();
-        measured.add(10, 3, Some(1.0));
-        measured.add(90, 3, Some(2.0));
+        measured.add(3 * 10, Some(1.0));
+        measured.add(3 * 90, Some(2.0));
         let mut speeds = Speeds::default();
         speeds.note("mlp", "digits", measured);
         assert_eq!(speeds.latest(), Some(100.0));
@@ -141,7 +142,7 @@ mod tests {
             assert_eq!(speeds.latest(), None, "{examples} in {seconds} s");
         }
         let mut silent = Measured::default();
-        silent.add(10, 1, None);
+        silent.add(10, None);
         speeds.note("mlp", "digits", silent);
         assert_eq!(speeds.latest(), None);
     }

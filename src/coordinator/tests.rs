@@ -25,6 +25,7 @@ mod reports;
 mod stalls;
 mod storage;
 mod together;
+mod training;
 mod unlike;
 mod uploads;
 

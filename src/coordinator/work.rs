@@ -111,7 +111,8 @@ impl Coordinator {
             if caught(|| Ok(strategy.uses_capacity())) == Ok(true) {
                 note_capacities(&coordinator.state(), id, &mut clients);
             }
-            let mut context = RoundContext::new(round, &clients, &spec.training, &delta);
+            let training = spec.training_at(version);
+            let mut context = RoundContext::new(round, &clients, &training, &delta);
             context.version = version;
             context.quorum = spec.limits.min_updates as usize;
             context.goal = spec.limits.goal.map(|goal| goal as usize);
@@ -145,7 +146,7 @@ impl Coordinator {
         let fold = fold_of(job, round, base, accepted)?;
         let (coordinator, id) = (self.clone(), job.id);
         let encoding = job.spec.encoding.models;
-        let (senders, local_epochs) = (std::mem::take(&mut job.senders), job.local_epochs);
+        let (senders, training) = (std::mem::take(&mut job.senders), job.training.clone());
         self.later(move || {
             let folded = coordinator.with_room(id, &fold.over, |room| {
                 caught(|| {
@@ -155,7 +156,7 @@ impl Coordinator {
                     let (aggregation, numbers) = (folded.aggregation, folded.numbers);
                     let said = &folded.said;
                     let account =
-                        RoundAccount::new(said, &aggregation.folded, &senders, local_epochs, limit);
+                        RoundAccount::new(said, &aggregation.folded, &senders, &training, limit);
                     Ok((
                         aggregation,
                         Next {

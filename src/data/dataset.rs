@@ -30,4 +30,11 @@ impl Dataset {
     pub fn transform(&self) -> Result<Transform, DataError> {
         Transform::new(self.train.shape(), &self.normalization)
     }
+
+    /// The transform that scales raw values from 0 to 1, and no more.
+    pub fn plain_transform(&self) -> Result<Transform, DataError> {
+        let shape = self.train.shape();
+        let plain = Normalization::scale(shape.channels, self.normalization.max);
+        Transform::new(shape, &plain)
+    }
 }

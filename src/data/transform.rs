@@ -54,6 +54,15 @@ impl Normalization {
         Self { max, mean, std }
     }
 
+    /// `raw / max`, for images of this many channels.
+    pub fn scale(channels: usize, max: f32) -> Self {
+        Self {
+            max,
+            mean: vec![0.0; channels],
+            std: vec![1.0; channels],
+        }
+    }
+
     fn table(&self, channel: usize) -> [f32; 256] {
         // A raw value has 256 possibilities: a table of them makes filling a batch one look-up for each value.
         std::array::from_fn(|raw| (raw as f32 / self.max - self.mean[channel]) / self.std[channel])
@@ -66,8 +75,11 @@ impl Normalization {
 pub struct Augmentation {
     /// Mirror left and right with probability one half.
     pub flip: bool,
-    /// Pad each side with this many raw zeros (black) and cut the original size out at a random place. 0 is none.
+    /// Pad each side with this many pixels and cut the original size out at a random place. 0 is none.
     pub crop_padding: u32,
+    /// Whether the padding is the image mirrored at its edge, which is not repeated, as `torchvision`'s
+    /// `padding_mode="reflect"`. Else it is raw zeros (black).
+    pub reflect: bool,
 }
 
 impl Augmentation {
@@ -75,11 +87,13 @@ impl Augmentation {
     pub const NONE: Self = Self {
         flip: false,
         crop_padding: 0,
+        reflect: false,
     };
-    /// What is usual for CIFAR-10: flip, and crop after padding by 4.
+    /// What is usual for CIFAR-10: flip, and crop after padding by 4 with zeros.
     pub const CIFAR10: Self = Self {
         flip: true,
         crop_padding: 4,
+        reflect: false,
     };
 }
 
@@ -183,8 +197,12 @@ impl Transform {
         let ImageShape { height, width, .. } = self.shape;
         for (image, table) in image.chunks_exact(height * width).zip(&self.tables) {
             // Evaluation and training without augmentation: whole planes, and no look at rows.
-            if place == Placement::default() {
+            if place.is_whole() {
                 append_row(image, false, table, out);
+                continue;
+            }
+            if place.reflect {
+                append_reflected(image, self.shape, place, table, out);
                 continue;
             }
             let shift = place.right.unsigned_abs().min(width);
@@ -225,6 +243,31 @@ fn append_row(image: &[u8], mirrored: bool, table: &[f32; 256], out: &mut Vec<f3
     }
 }
 
+/// Appends one plane at a place whose padding is the image mirrored at its edge.
+fn append_reflected(
+    plane: &[u8],
+    shape: ImageShape,
+    place: Placement,
+    table: &[f32; 256],
+    out: &mut Vec<f32>,
+) {
+    let ImageShape { height, width, .. } = shape;
+    for y in 0..height {
+        let row = &plane[reflected(y as isize + place.down, height) * width..][..width];
+        out.extend((0..width).map(|x| {
+            let x = if place.mirrored { width - 1 - x } else { x };
+            table[row[reflected(x as isize + place.right, width)] as usize]
+        }));
+    }
+}
+
+/// The index that is shown at `at`, which is less than `size` away from `0..size`: -1 shows 1, and `size` shows `size - 2`.
+fn reflected(at: isize, size: usize) -> usize {
+    let last = size as isize - 1;
+    let at = at.abs();
+    (if at > last { 2 * last - at } else { at }) as usize
+}
+
 /// The window's place on the image, and whether it is mirrored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 struct Placement {
@@ -233,22 +276,37 @@ struct Placement {
     /// Columns the window moves right on the image; left when negative.
     right: isize,
     mirrored: bool,
+    /// Whether what is outside of the image is the image mirrored at its edge, and not zeros.
+    reflect: bool,
 }
 
 impl Placement {
     fn draw(augmentation: Augmentation, shape: ImageShape, rng: &mut ChaCha8Rng) -> Self {
         // The order of the draws is part of what a seed means.
+        let Augmentation {
+            flip,
+            crop_padding,
+            reflect,
+        } = augmentation;
+        // An image mirrored at its edge ends one pixel before its size, since the edge is not repeated.
+        let most = |size: usize| size.saturating_sub(usize::from(reflect));
         Self {
-            down: draw_offset(augmentation.crop_padding, shape.height, rng),
-            right: draw_offset(augmentation.crop_padding, shape.width, rng),
-            mirrored: augmentation.flip && rng.random_bool(0.5),
+            down: draw_offset(crop_padding, most(shape.height), rng),
+            right: draw_offset(crop_padding, most(shape.width), rng),
+            mirrored: flip && rng.random_bool(0.5),
+            reflect,
         }
+    }
+
+    /// Whether it shows the image as it is.
+    fn is_whole(&self) -> bool {
+        (self.down, self.right, self.mirrored) == (0, 0, false)
     }
 }
 
-/// A uniform draw between `-padding` and `padding`; of at most the image's size, since all else would show padding alone.
-fn draw_offset(padding: u32, size: usize, rng: &mut ChaCha8Rng) -> isize {
-    let padding = padding.min(size as u32);
+/// A uniform draw between `-padding` and `padding`; of at most `most`, since all else would show padding alone.
+fn draw_offset(padding: u32, most: usize, rng: &mut ChaCha8Rng) -> isize {
+    let padding = padding.min(most as u32);
     if padding == 0 {
         return 0;
     }

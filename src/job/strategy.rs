@@ -14,7 +14,7 @@ const CUSTOM: &str = "custom";
 /// The algorithm of a job: a preset of the [`Catalogue`] with what differs from it, or a strategy of an embedder's own.
 ///
 /// In TOML: `strategy = { kind = "fedadam", tau = 1e-4, sampler = "by_size", fraction = 0.1 }`. The keys beside `kind` are
-/// `sampler`, `weighting`, `objective` and `optimizer`, which name other parts, and the parameters of the parts.
+/// `sampler`, `work`, `weighting`, `objective` and `optimizer`, which name other parts, and the parameters of the parts.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "Settings", into = "Settings")]
 #[non_exhaustive]
@@ -171,6 +171,8 @@ pub(crate) struct StrategySpelling {
     kind: String,
     /// Of a preset: the part that chooses the clients of a round.
     sampler: Option<String>,
+    /// Of a preset: the part that says how much each client trains.
+    work: Option<String>,
     /// Of a preset: the part that says how much each report counts.
     weighting: Option<String>,
     /// Of a preset: the part that says what clients minimize.

@@ -9,7 +9,7 @@ fn an_empty_document_is_a_job_with_the_seeds_defaults() {
     let training = &spec.training;
     assert_eq!(
         (spec.rounds, training.local_epochs, training.batch_size),
-        (20, 1, 64)
+        (20, 1.0, 64)
     );
     assert_eq!(
         (training.lr, training.momentum, training.weight_decay),

@@ -1,7 +1,7 @@
 //! The checks of a job that need no coordinator.
 
 use super::{
-    JobError, JobSpec, RoundLimits, Settings, StrategySpec, TrainingSettings,
+    JobError, JobSpec, RoundLimits, Schedule, Settings, StrategySpec, TrainingSettings,
     free_settings::MOST_SETTINGS,
 };
 use crate::strategy::Catalogue;
@@ -25,6 +25,7 @@ impl JobSpec {
             return Err(JobError::new("priority", problem));
         }
         check_training(&self.training)?;
+        check_schedule(&self.schedule, self.training.lr)?;
         check_limits(&self.limits)?;
         check_strategy(&self.strategy, &self.training)?;
         check_size("settings", &self.settings)?;
@@ -58,11 +59,34 @@ impl JobSpec {
 }
 
 fn check_training(training: &TrainingSettings) -> Result<(), JobError> {
-    at_least_one("training.local_epochs", training.local_epochs)?;
-    at_least_one("training.batch_size", training.batch_size)?;
-    not_negative("training.lr", training.lr)?;
-    not_negative("training.momentum", training.momentum)?;
-    not_negative("training.weight_decay", training.weight_decay)
+    training.check().map_err(|error| {
+        let field = match error.field {
+            "local_epochs" => "training.local_epochs",
+            "local_steps" => "training.local_steps",
+            "batch_size" => "training.batch_size",
+            "lr" => "training.lr",
+            "momentum" => "training.momentum",
+            "nesterov" => "training.nesterov",
+            "weight_decay" => "training.weight_decay",
+            "clip_norm" => "training.clip_norm",
+            "label_smoothing" => "training.label_smoothing",
+            _ => "training",
+        };
+        JobError::new(field, error.problem)
+    })
+}
+
+fn check_schedule(schedule: &Schedule, lr: f64) -> Result<(), JobError> {
+    schedule.check(lr).map_err(|error| {
+        let field = match error.field {
+            "every" => "schedule.every",
+            "factor" => "schedule.factor",
+            "min" => "schedule.min",
+            "rounds" => "schedule.rounds",
+            _ => "schedule",
+        };
+        JobError::new(field, error.problem)
+    })
 }
 
 fn check_limits(limits: &RoundLimits) -> Result<(), JobError> {
@@ -107,14 +131,6 @@ fn at_least_one(field: &'static str, value: impl Into<u64>) -> Result<(), JobErr
         return Err(JobError::new(field, "must be at least 1, not 0"));
     }
     Ok(())
-}
-
-fn not_negative(field: &'static str, value: f64) -> Result<(), JobError> {
-    if value.is_finite() && value >= 0.0 {
-        return Ok(());
-    }
-    let problem = format!("must be a finite number of at least 0, not {value}");
-    Err(JobError::new(field, problem))
 }
 
 fn check_size(field: &'static str, settings: &Settings) -> Result<(), JobError> {

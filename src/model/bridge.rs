@@ -18,10 +18,11 @@ mod error;
 mod export;
 mod import;
 mod pytorch;
+mod tensors;
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
-use burn::module::Module;
+use burn::{module::Module, optim::GradientsParams};
 pub use error::BridgeError;
 
 #[cfg(doc)]
@@ -85,6 +86,30 @@ pub fn import<M: Module>(module: M, parameters: &Parameters) -> Result<M, Bridge
 /// drawn yet are not drawn at all.
 pub(crate) fn fill<M: Module>(module: M, parameters: &Parameters) -> Result<M, BridgeError> {
     guarded(|| import::fill(module, parameters))
+}
+
+/// Values for the module's trainable tensors, such as a correction of their gradients, on the module's device and without
+/// autodiff; each is found by its tensor's id. The parameters have the module's layout; values of other roles are passed over.
+pub(crate) fn load_tensors<M: Module>(
+    module: &M,
+    parameters: &Parameters,
+) -> Result<GradientsParams, BridgeError> {
+    guarded(|| tensors::load(module, parameters))
+}
+
+/// The other way round: values of the module's trainable tensors as parameters of this layout, the module's. What has no value
+/// is zero.
+pub(crate) fn save_tensors<M: Module>(
+    module: &M,
+    values: &GradientsParams,
+    layout: &Arc<Layout>,
+) -> Result<Parameters, BridgeError> {
+    guarded(|| tensors::save(module, values, layout))
+}
+
+/// PyTorch's names of the module's trainable tensors, by the numbers of their ids.
+pub(crate) fn trainable_names<M: Module>(module: &M) -> Result<BTreeMap<u64, String>, BridgeError> {
+    guarded(|| Ok(tensors::names(module)))
 }
 
 fn guarded<T>(action: impl FnOnce() -> Result<T, BridgeError>) -> Result<T, BridgeError> {

@@ -2,13 +2,14 @@
 
 use crate::words::plural;
 
-/// Why a partition was refused. Each is a mistake in the job or a mismatch between job and dataset, never bad luck.
+/// Why a partition was refused. Each is a mistake in the job or a mismatch between job and dataset; the
+/// same seed is refused each time.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PartitionError {
     /// The text names no partitioner.
     #[error(
-        "unknown partition {text:?}: one of iid, dirichlet:ALPHA, shard:LABELS, quantity_skew:ALPHA, proportional, proportional:measured, local"
+        "unknown partition {text:?}: one of iid, dirichlet:ALPHA, dirichlet:ALPHA:balanced, shard:LABELS, quantity_skew:ALPHA, proportional, proportional:measured, local"
     )]
     Unknown {
         /// What was given.
@@ -23,6 +24,9 @@ pub enum PartitionError {
     /// A shard partition of zero labels per client.
     #[error("shard needs at least 1 label per client, not 0: write shard:2, for example")]
     NoLabelsPerClient,
+    /// A balanced partition whose smallest client would be empty.
+    #[error("the least number of examples of a client must be at least 1, not 0")]
+    NoLeast,
     /// There are no clients.
     #[error("examples can't be dealt to 0 clients: ask for at least 1")]
     NoClients,
@@ -77,6 +81,30 @@ pub enum PartitionError {
         labels_per_client: usize,
         /// Different labels in the data.
         labels: usize,
+    },
+    /// Fewer examples than the smallest clients must have together.
+    #[error(
+        "{examples} examples can't be dealt to {clients} clients with at least {min} each: ask for fewer clients or a smaller \
+         least number (dirichlet:ALPHA:balanced:MIN)"
+    )]
+    LeastTooLarge {
+        /// The least that a client must have.
+        min: usize,
+        /// Examples in the dataset.
+        examples: usize,
+        /// Clients of the job.
+        clients: usize,
+    },
+    /// No draw gave each client its least.
+    #[error(
+        "none of {draws} draws gave each client at least {min} examples: ask for a larger alpha, fewer clients or a smaller \
+         least number (dirichlet:ALPHA:balanced:MIN)"
+    )]
+    LeastNotReached {
+        /// The least that a client must have.
+        min: usize,
+        /// How often the partition was drawn.
+        draws: usize,
     },
     /// `proportional` without the clients' capacities.
     #[error("proportional needs the capacity of each client's worker")]

@@ -12,6 +12,7 @@
 //! |---|---|---|---|
 //! | `iid` | [`PartitionSpec::Iid`] | nothing | |
 //! | `dirichlet:0.5` | [`PartitionSpec::Dirichlet`] | labels and sizes | `alpha`: small is skewed, large is even |
+//! | `dirichlet:0.5:balanced` | [`PartitionSpec::BalancedDirichlet`] | labels, and sizes less | `alpha`; the least examples of a client |
 //! | `shard:2` | [`PartitionSpec::Shard`] | labels | how many labels a client sees |
 //! | `quantity_skew:0.5` | [`PartitionSpec::QuantitySkew`] | sizes | `alpha`: small is skewed, large is even |
 //! | `proportional` | [`PartitionSpec::Proportional`] | sizes | each client's capacity: the GPUs of its worker |
@@ -20,6 +21,7 @@
 //!
 //! It must never read a dataset, a clock or the operating system's randomness, and never name a model.
 
+mod balanced;
 #[cfg(any(test, feature = "testing"))]
 pub mod conformance;
 mod deal;
@@ -37,6 +39,7 @@ mod tests;
 
 use rand_chacha::ChaCha8Rng;
 
+pub use balanced::BalancedDirichlet;
 pub use dirichlet::Dirichlet;
 pub use error::PartitionError;
 pub use iid::Iid;
@@ -66,6 +69,9 @@ pub fn check(
         (PartitionSpec::Shard { labels_per_client }, Some(labels)) => {
             let labels = deal::count_labels(labels);
             Shard::new(*labels_per_client)?.check_labels(labels, clients)
+        }
+        (PartitionSpec::BalancedDirichlet { alpha, min }, _) => {
+            BalancedDirichlet::new(*alpha, *min)?.check_least(examples.count(), clients)
         }
         _ => Ok(()),
     }

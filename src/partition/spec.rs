@@ -5,7 +5,10 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize};
 
-use super::{Dirichlet, Iid, PartitionError, Partitioner, Proportional, QuantitySkew, Shard};
+use super::{
+    BalancedDirichlet, Dirichlet, Iid, PartitionError, Partitioner, Proportional, QuantitySkew,
+    Shard,
+};
 
 /// Which partition a job asks for.
 ///
@@ -32,6 +35,16 @@ pub enum PartitionSpec {
         #[cfg_attr(feature = "http", schema(exclusive_minimum = 0))]
         alpha: f64,
     },
+    /// Each label is spread unevenly over the clients that have not yet got their even part: NIID-Bench's `noniid-labeldir`.
+    BalancedDirichlet {
+        /// Concentration, positive: 0.1 is very uneven, 100 nearly even.
+        #[cfg_attr(feature = "http", schema(exclusive_minimum = 0))]
+        alpha: f64,
+        /// The fewest examples of a client, at least 1.
+        #[serde(default = "ten")]
+        #[cfg_attr(feature = "http", schema(minimum = 1, default = 10))]
+        min: u32,
+    },
     /// Each client sees only a few labels.
     Shard {
         /// How many different labels a client sees, at least 1.
@@ -53,6 +66,10 @@ pub enum PartitionSpec {
     /// The data is the workers' own: one client per worker, nothing is dealt.
     #[serde(deserialize_with = "no_fields")]
     Local,
+}
+
+fn ten() -> u32 {
+    10
 }
 
 /// Refuses fields, which serde would pass over in a tagged variant that has none.
@@ -89,9 +106,10 @@ impl PartitionSpec {
     /// Checks the parameters; this needs no dataset.
     pub fn validate(&self) -> Result<(), PartitionError> {
         match *self {
-            Self::Dirichlet { alpha } | Self::QuantitySkew { alpha } => {
-                super::deal::check_alpha(alpha)
-            }
+            Self::BalancedDirichlet { min: 0, .. } => Err(PartitionError::NoLeast),
+            Self::Dirichlet { alpha }
+            | Self::BalancedDirichlet { alpha, .. }
+            | Self::QuantitySkew { alpha } => super::deal::check_alpha(alpha),
             Self::Shard {
                 labels_per_client: 0,
             } => Err(PartitionError::NoLabelsPerClient),
@@ -101,7 +119,10 @@ impl PartitionSpec {
 
     /// Whether dealing needs the examples' labels. A coordinator that has none refuses such a job.
     pub fn needs_labels(&self) -> bool {
-        matches!(self, Self::Dirichlet { .. } | Self::Shard { .. })
+        matches!(
+            self,
+            Self::Dirichlet { .. } | Self::BalancedDirichlet { .. } | Self::Shard { .. }
+        )
     }
 
     /// Whether the data is the workers' own.
@@ -127,6 +148,7 @@ impl PartitionSpec {
         Ok(match *self {
             Self::Iid => Box::new(Iid),
             Self::Dirichlet { alpha } => Box::new(Dirichlet::new(alpha)?),
+            Self::BalancedDirichlet { alpha, min } => Box::new(BalancedDirichlet::new(alpha, min)?),
             Self::Shard { labels_per_client } => Box::new(Shard::new(labels_per_client)?),
             Self::QuantitySkew { alpha } => Box::new(QuantitySkew::new(alpha)?),
             Self::Proportional { .. } => Box::new(Proportional::new(
@@ -147,9 +169,7 @@ impl FromStr for PartitionSpec {
         };
         let spec = match (kind, parameter) {
             ("iid", None) => Self::Iid,
-            ("dirichlet", Some(alpha)) => Self::Dirichlet {
-                alpha: alpha.parse().map_err(|_| unknown(text))?,
-            },
+            ("dirichlet", Some(parameters)) => dirichlet(text, parameters)?,
             ("shard", Some(labels)) => Self::Shard {
                 labels_per_client: labels.parse().map_err(|_| unknown(text))?,
             },
@@ -169,6 +189,22 @@ impl FromStr for PartitionSpec {
     }
 }
 
+/// Reads `ALPHA`, `ALPHA:balanced` or `ALPHA:balanced:MIN`.
+fn dirichlet(text: &str, parameters: &str) -> Result<PartitionSpec, PartitionError> {
+    let parts: Vec<_> = parameters.split(':').collect();
+    let (alpha, min) = match parts[..] {
+        [alpha] => (alpha, None),
+        [alpha, "balanced"] => (alpha, Some(ten())),
+        [alpha, "balanced", min] => (alpha, Some(min.parse().map_err(|_| unknown(text))?)),
+        _ => return Err(unknown(text)),
+    };
+    let alpha = alpha.parse().map_err(|_| unknown(text))?;
+    Ok(match min {
+        Some(min) => PartitionSpec::BalancedDirichlet { alpha, min },
+        None => PartitionSpec::Dirichlet { alpha },
+    })
+}
+
 fn unknown(text: &str) -> PartitionError {
     PartitionError::Unknown {
         text: text.to_owned(),
@@ -180,6 +216,12 @@ impl fmt::Display for PartitionSpec {
         match self {
             Self::Iid => f.write_str("iid"),
             Self::Dirichlet { alpha } => write!(f, "dirichlet:{alpha}"),
+            Self::BalancedDirichlet { alpha, min } if *min == ten() => {
+                write!(f, "dirichlet:{alpha}:balanced")
+            }
+            Self::BalancedDirichlet { alpha, min } => {
+                write!(f, "dirichlet:{alpha}:balanced:{min}")
+            }
             Self::Shard { labels_per_client } => write!(f, "shard:{labels_per_client}"),
             Self::QuantitySkew { alpha } => write!(f, "quantity_skew:{alpha}"),
             Self::Proportional { by: Capacity::Gpus } => f.write_str("proportional"),
@@ -200,6 +242,8 @@ mod tests {
         for text in [
             "iid",
             "dirichlet:0.5",
+            "dirichlet:0.5:balanced",
+            "dirichlet:0.5:balanced:3",
             "shard:2",
             "quantity_skew:0.1",
             "proportional",
@@ -220,6 +264,11 @@ mod tests {
             "dirichlet",
             "dirichlet:",
             "dirichlet:x",
+            "dirichlet:1:",
+            "dirichlet:1:even",
+            "dirichlet:1:balanced:",
+            "dirichlet:1:balanced:-1",
+            "dirichlet:1:balanced:2:3",
             "shard:-1",
             "shard:1.5",
             "local:1",
@@ -235,8 +284,11 @@ mod tests {
             );
         }
         for alpha in ["NaN", "inf", "0", "-0.5"] {
-            for kind in ["dirichlet", "quantity_skew"] {
-                let text = format!("{kind}:{alpha}");
+            for text in [
+                format!("dirichlet:{alpha}"),
+                format!("dirichlet:{alpha}:balanced"),
+                format!("quantity_skew:{alpha}"),
+            ] {
                 assert!(
                     matches!(
                         text.parse::<PartitionSpec>(),
@@ -249,6 +301,10 @@ mod tests {
         assert_eq!(
             "shard:0".parse::<PartitionSpec>(),
             Err(PartitionError::NoLabelsPerClient)
+        );
+        assert_eq!(
+            "dirichlet:1:balanced:0".parse::<PartitionSpec>(),
+            Err(PartitionError::NoLeast)
         );
     }
 
@@ -280,6 +336,14 @@ mod tests {
                 labels_per_client: 2
             }
         );
+        let balanced: PartitionSpec = "dirichlet:0.5:balanced".parse().unwrap();
+        let json = r#"{"kind":"balanced_dirichlet","alpha":0.5,"min":10}"#;
+        assert_eq!(serde_json::to_string(&balanced).unwrap(), json);
+        let least = r#"{"kind":"balanced_dirichlet","alpha":0.5}"#;
+        for text in [json, least, r#""dirichlet:0.5:balanced""#] {
+            let read: PartitionSpec = serde_json::from_str(text).unwrap();
+            assert_eq!(read, balanced);
+        }
         // What was written before there was a choice.
         let gpus = PartitionSpec::Proportional { by: Capacity::Gpus };
         let json = r#"{"kind":"proportional"}"#;

@@ -62,11 +62,11 @@ impl PartialSchema for PartitionSpelling {
             .schema_type(Type::String)
             .title(Some("PartitionText"))
             .description(Some(
-                "As on a command line: `iid`, `dirichlet:ALPHA`, `shard:LABELS`, `quantity_skew:ALPHA`, `proportional`, \
+                "As on a command line: `iid`, `dirichlet:ALPHA`, `dirichlet:ALPHA:balanced`, `shard:LABELS`, `quantity_skew:ALPHA`, `proportional`, \
                  `proportional:measured` or `local`.",
             ))
             .pattern(Some(format!(
-                "^(iid|dirichlet:{number}|shard:[0-9]+|quantity_skew:{number}|proportional(:measured)?|local)$"
+                "^(iid|dirichlet:{number}(:balanced(:[0-9]+)?)?|shard:[0-9]+|quantity_skew:{number}|proportional(:measured)?|local)$"
             )))
             .examples(["dirichlet:0.5"]);
         OneOfBuilder::new()

@@ -70,6 +70,8 @@ fn any_spec() -> impl Strategy<Value = PartitionSpec> {
         alpha
             .clone()
             .prop_map(|alpha| PartitionSpec::Dirichlet { alpha }),
+        (alpha.clone(), 1_u32..4)
+            .prop_map(|(alpha, min)| PartitionSpec::BalancedDirichlet { alpha, min }),
         alpha.prop_map(|alpha| PartitionSpec::QuantitySkew { alpha }),
         (1_u32..6).prop_map(|labels_per_client| PartitionSpec::Shard { labels_per_client }),
     ]

@@ -38,7 +38,8 @@ pub struct Registration {
     /// The names of the encodings that it knows, of `f32`, `f16`, `bf16`, `int8` and `top_k`; f32 alone if left out.
     #[serde(default = "plain")]
     pub encodings: Vec<String>,
-    /// What it can do beyond training a delta: `payload:NAME` for each further payload that it can send.
+    /// What it can do beyond training a delta: `payload:NAME` for each further payload that it can send, `objective:NAME` for each
+    /// objective, and a name for each further setting of training that it knows.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub capabilities: Vec<String>,
     /// Whether the data is its own: it then takes part in jobs with `local` data only, as one client.

@@ -55,6 +55,11 @@ pub enum SimulationError {
     NoStrategy,
     /// A recorded run can't be repeated.
     #[error(
+        "a run whose strategy goes by measured speeds can't be repeated: the record of its rounds does not have them"
+    )]
+    MeasuredStrategy,
+    /// A recorded run can't be repeated.
+    #[error(
         "a run with partition `proportional:measured` can't be repeated: who had which examples followed measured \
          speeds, which the record of its rounds does not have"
     )]

@@ -9,6 +9,7 @@ use super::{
 use crate::{
     coordinator::{StrategyFactory, strategy_factory},
     job::JobSpec,
+    panics,
     protocol::RoundRecord,
     strategy::{Catalogue, Replay},
 };
@@ -29,8 +30,11 @@ pub(super) fn repeating(
         .iter()
         .filter(|record| record.version.is_some())
         .count();
-    // A record of a run that was cut short ends earlier than its job.
-    spec.rounds = spec.rounds.min(committed as u32);
+    // A record of a run that was cut short ends earlier than its job, and had the learning rates of the whole.
+    if (committed as u32) < spec.rounds {
+        spec.schedule = spec.schedule.made_for(spec.rounds);
+        spec.rounds = committed as u32;
+    }
     // Abandoned rounds are repeated as abandoned ones, and must not end the job before its record does.
     let attempts = records.len() as u32 + 1;
     spec.limits.max_attempts = spec.limits.max_attempts.max(attempts);
@@ -52,6 +56,12 @@ pub(super) fn repeating(
             Arc::new(move |_, _| Ok(strategy.clone()))
         }
     };
+    let made = panics::caught(|| base(spec, spec.strategy.settings()));
+    if let Ok(Ok(made)) = made
+        && made.uses_capacity()
+    {
+        return Err(SimulationError::MeasuredStrategy);
+    }
     let factory = strategy_factory(move |spec, settings| {
         Ok(Replay::new(base(spec, settings)?, accepted.clone()))
     });

@@ -319,6 +319,54 @@ fn round_numbers_go_on_after_an_abandoned_round() {
     assert_eq!(again.model.values(), result.model.values());
 }
 
+/// Abandoned rounds move no rate, and a run that was cut short had the rates of the whole.
+#[test]
+fn a_replay_has_the_learning_rates_of_the_recorded_run() {
+    use crate::{backend::DeviceSpec, worker::BurnTrainers};
+    /// Abandons its second round.
+    struct Moody;
+    impl FederatedStrategy for Moody {
+        fn plan(&self, round: &RoundContext<'_>) -> Result<RoundPlan, StrategyError> {
+            if round.round.0 == 2 {
+                return Err(StrategyError::Plan("not today".to_string()));
+            }
+            FedAvg::default().plan(round)
+        }
+        fn aggregate(
+            &self,
+            round: &AggregateContext<'_>,
+            next: &mut NextVersion<'_>,
+        ) -> Result<Aggregation, StrategyError> {
+            FedAvg::default().aggregate(round, next)
+        }
+    }
+    let trainers = Arc::new(BurnTrainers::new(DeviceSpec::Cpu).unwrap());
+    let mut spec = JobSpec {
+        rounds: 4,
+        clients: Some(2),
+        evaluation: EvaluationMode::Never,
+        schedule: "cosine:0.001".parse().unwrap(),
+        ..JobSpec::new("mlp", "digits")
+    };
+    spec.training.lr = 0.1;
+    let run = |spec: &JobSpec| {
+        Simulation::new(spec.clone(), trainers.clone())
+            .strategy(|_, _| Ok(Moody))
+            .workers(2)
+    };
+    let whole = run(&spec).run().unwrap();
+    let again = run(&spec).replay(whole.rounds.clone()).run().unwrap();
+    assert_eq!(again.model.values(), whole.model.values());
+    // Three records are two versions: the job that they began had four.
+    let cut = run(&spec).replay(whole.rounds[..3].to_vec()).run().unwrap();
+    let mut two = spec.clone();
+    two.rounds = 2;
+    two.schedule = two.schedule.made_for(4);
+    assert_eq!(cut.model.values(), run(&two).run().unwrap().model.values());
+    two.schedule = spec.schedule;
+    assert_ne!(cut.model.values(), run(&two).run().unwrap().model.values());
+}
+
 #[test]
 fn real_models_train_to_the_same_bits_on_one_worker_and_on_two() {
     use crate::{backend::DeviceSpec, worker::BurnTrainers};

@@ -17,12 +17,14 @@ pub use part::{PartInfo, PartKind};
 pub use presets::Preset;
 use serde_json::{Map, Value};
 
-use super::{ClientObjective, Composition, Sampler, ServerOptimizer, StrategyError, Weighting};
+use super::{
+    ClientObjective, Composition, LocalWork, Sampler, ServerOptimizer, StrategyError, Weighting,
+};
 
 /// The parts and presets that jobs can name. The default has those of this crate; an embedder adds parts of their own.
 ///
 /// A job names a preset and what differs from it: `{ kind = "fedadam", tau = 1e-4, sampler = "by_size" }`. Each part has
-/// parameters with defaults; those of all four parts are in one table.
+/// parameters with defaults; those of all parts are in one table.
 ///
 /// ```
 /// use fedavg::strategy::{Catalogue, FederatedStrategy, Parameter, PartInfo, weighting::{Capped, Weighting}};
@@ -37,6 +39,7 @@ use super::{ClientObjective, Composition, Sampler, ServerOptimizer, StrategyErro
 #[derive(Clone)]
 pub struct Catalogue {
     samplers: BTreeMap<String, Part<dyn Sampler>>,
+    works: BTreeMap<String, Part<dyn LocalWork>>,
     weightings: BTreeMap<String, Part<dyn Weighting>>,
     objectives: BTreeMap<String, Part<dyn ClientObjective>>,
     optimizers: BTreeMap<String, Part<dyn ServerOptimizer>>,
@@ -54,6 +57,7 @@ impl Default for Catalogue {
     fn default() -> Self {
         let empty = Self {
             samplers: BTreeMap::new(),
+            works: BTreeMap::new(),
             weightings: BTreeMap::new(),
             objectives: BTreeMap::new(),
             optimizers: BTreeMap::new(),
@@ -66,6 +70,7 @@ impl Default for Catalogue {
 /// What a job asks for, with the default of all that it does not say.
 struct Resolved<'a> {
     sampler: &'a Part<dyn Sampler>,
+    work: &'a Part<dyn LocalWork>,
     weighting: &'a Part<dyn Weighting>,
     objective: &'a Part<dyn ClientObjective>,
     optimizer: &'a Part<dyn ServerOptimizer>,
@@ -85,6 +90,18 @@ impl Catalogue {
         let make = move |values: &Values| Ok(Arc::new(make(values)?) as _);
         let part = Part::new(info, Arc::new(make));
         self.samplers.insert(part.info.name.clone(), part);
+        self
+    }
+
+    /// Adds a rule of how much clients train, in the place of one of this name.
+    pub fn with_work<W: LocalWork + 'static>(
+        mut self,
+        info: PartInfo,
+        make: impl Fn(&Values) -> Made<W> + Send + Sync + 'static,
+    ) -> Self {
+        let make = move |values: &Values| Ok(Arc::new(make(values)?) as _);
+        let part = Part::new(info, Arc::new(make));
+        self.works.insert(part.info.name.clone(), part);
         self
     }
 
@@ -133,6 +150,7 @@ impl Catalogue {
     pub fn parts(&self, kind: PartKind) -> Vec<&PartInfo> {
         match kind {
             PartKind::Sampler => infos(&self.samplers),
+            PartKind::Work => infos(&self.works),
             PartKind::Weighting => infos(&self.weightings),
             PartKind::Objective => infos(&self.objectives),
             PartKind::Optimizer => infos(&self.optimizers),
@@ -153,6 +171,7 @@ impl Catalogue {
         let values = &resolved.values;
         Ok(Composition {
             sampler: resolved.sampler.make(PartKind::Sampler, values)?,
+            work: resolved.work.make(PartKind::Work, values)?,
             weighting: resolved.weighting.make(PartKind::Weighting, values)?,
             objective: resolved.objective.make(PartKind::Objective, values)?,
             optimizer: resolved.optimizer.make(PartKind::Optimizer, values)?,
@@ -221,6 +240,7 @@ impl Catalogue {
     ) -> Result<&PartInfo, CatalogueError> {
         Ok(match kind {
             PartKind::Sampler => &find(&self.samplers, kind, preset, asked)?.info,
+            PartKind::Work => &find(&self.works, kind, preset, asked)?.info,
             PartKind::Weighting => &find(&self.weightings, kind, preset, asked)?.info,
             PartKind::Objective => &find(&self.objectives, kind, preset, asked)?.info,
             PartKind::Optimizer => &find(&self.optimizers, kind, preset, asked)?.info,
@@ -253,6 +273,7 @@ impl Catalogue {
         }
         Ok(Resolved {
             sampler: find(&self.samplers, PartKind::Sampler, preset, asked)?,
+            work: find(&self.works, PartKind::Work, preset, asked)?,
             weighting: find(&self.weightings, PartKind::Weighting, preset, asked)?,
             objective: find(&self.objectives, PartKind::Objective, preset, asked)?,
             optimizer: find(&self.optimizers, PartKind::Optimizer, preset, asked)?,

@@ -1,16 +1,16 @@
-//! An algorithm as a composition of four parts: who takes part, how much each report counts, what clients minimize, and what moves
-//! the global model.
+//! An algorithm as a composition of parts: who takes part, how much each client trains, how much each report counts, what clients
+//! minimize, and what moves the global model.
 
 use std::{fmt, sync::Arc};
 
 use super::{
-    AggregateContext, Aggregation, ClientObjective, FederatedStrategy, NextVersion, RoundContext,
-    RoundPlan, Sampler, ServerOptimizer, StateSpec, StrategyError, Weighting, client_objective,
-    sampler, server_optimizer, weighting,
+    AggregateContext, Aggregation, ClientObjective, FederatedStrategy, LocalWork, NextVersion,
+    RoundContext, RoundPlan, Sampler, ServerOptimizer, StateSpec, StrategyError, Weighting,
+    client_objective, local_work, sampler, server_optimizer, weighting,
 };
 use crate::{parameters::Role, report::DELTA};
 
-/// A strategy of four parts. The default is FedAvg: McMahan et al., "Communication-Efficient Learning of Deep Networks from
+/// A strategy of five parts. The default is FedAvg: McMahan et al., "Communication-Efficient Learning of Deep Networks from
 /// Decentralized Data", AISTATS 2017, <https://arxiv.org/abs/1602.05629>, algorithm 1.
 ///
 /// ```
@@ -24,6 +24,7 @@ use crate::{parameters::Role, report::DELTA};
 #[derive(Clone)]
 pub struct Composition {
     pub(super) sampler: Arc<dyn Sampler>,
+    pub(super) work: Arc<dyn LocalWork>,
     pub(super) weighting: Arc<dyn Weighting>,
     pub(super) objective: Arc<dyn ClientObjective>,
     pub(super) optimizer: Arc<dyn ServerOptimizer>,
@@ -33,6 +34,7 @@ impl Default for Composition {
     fn default() -> Self {
         Self {
             sampler: Arc::new(sampler::Uniform::default()),
+            work: Arc::new(local_work::Same),
             weighting: Arc::new(weighting::Examples),
             objective: Arc::new(client_objective::Plain),
             optimizer: Arc::new(server_optimizer::Sgd::default()),
@@ -56,6 +58,12 @@ impl Composition {
         self
     }
 
+    /// The same with another amount of work for each client.
+    pub fn work(mut self, work: impl LocalWork + 'static) -> Self {
+        self.work = Arc::new(work);
+        self
+    }
+
     /// The same with another weighting.
     pub fn weighting(mut self, weighting: impl Weighting + 'static) -> Self {
         self.weighting = Arc::new(weighting);
@@ -75,6 +83,20 @@ impl Composition {
     }
 }
 
+impl Composition {
+    /// The objective may rest on settings that a schedule or a client's own work have changed.
+    fn check_plan(&self, plan: &RoundPlan) -> Result<(), StrategyError> {
+        let own = plan
+            .members
+            .iter()
+            .filter_map(|member| member.training.as_ref());
+        for training in own.chain([&plan.training]) {
+            self.check(training).map_err(StrategyError::Plan)?;
+        }
+        Ok(())
+    }
+}
+
 impl FederatedStrategy for Composition {
     fn state(&self) -> StateSpec {
         let mut state = self.optimizer.state();
@@ -90,7 +112,7 @@ impl FederatedStrategy for Composition {
     }
 
     fn uses_capacity(&self) -> bool {
-        self.sampler.uses_capacity()
+        self.sampler.uses_capacity() || self.work.uses_capacity()
     }
 
     fn plan(&self, round: &RoundContext<'_>) -> Result<RoundPlan, StrategyError> {
@@ -101,10 +123,14 @@ impl FederatedStrategy for Composition {
         plan.objective = self.objective.objective();
         plan.sends = self.objective.sends();
         plan.expects.extend(self.objective.expects());
-        for member in &plan.members {
-            let training = plan.training_of(member.client);
-            self.check(training).map_err(StrategyError::Plan)?;
+        for member in &mut plan.members {
+            let known = &round.clients;
+            let found = known.binary_search_by_key(&member.client, |client| client.id);
+            if let Ok(place) = found {
+                member.training = self.work.training(&known[place], round.training);
+            }
         }
+        self.check_plan(&plan)?;
         Ok(plan)
     }
 

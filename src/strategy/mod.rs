@@ -6,8 +6,8 @@
 //! [state](StateSpec), which belongs to a model version. So a strategy is shared without a lock, and a round that fails leaves no
 //! trace.
 //!
-//! The field's algorithms are [compositions](Composition) of four small parts, each a trait with a file for each implementation: a
-//! [`Sampler`], a [`Weighting`], a [`ClientObjective`] and a [`ServerOptimizer`]. A [`Catalogue`] has them by name, as jobs do.
+//! The field's algorithms are [compositions](Composition) of five small parts, each a trait with a file for each implementation: a
+//! [`Sampler`], [`LocalWork`], a [`Weighting`], a [`ClientObjective`] and a [`ServerOptimizer`]. A [`Catalogue`] has them by name, as jobs do.
 //! What is no composition is a strategy of one's own:
 //!
 //! ```
@@ -50,6 +50,7 @@ mod federated;
 mod fold;
 mod inputs;
 mod kernel;
+pub mod local_work;
 mod plan;
 mod replay;
 mod rows;
@@ -70,6 +71,7 @@ pub use error::StrategyError;
 pub use federated::{FederatedStrategy, aggregate};
 pub use fold::{NextVersion, Out, VersionSink};
 pub use inputs::Inputs;
+pub use local_work::LocalWork;
 pub use plan::{Aggregation, ClientInfo, Member, RoundPlan};
 pub use replay::Replay;
 pub use rows::Rows;
@@ -78,5 +80,5 @@ pub use server_optimizer::ServerOptimizer;
 pub use state::{Initial, StateSpec, StateTensor};
 pub use weighting::Weighting;
 
-/// Federated averaging, which is the default of each of the four parts.
+/// Federated averaging, which is the default of each part.
 pub type FedAvg = Composition;

@@ -8,6 +8,7 @@ mod datasets;
 mod device_pool;
 mod erased;
 mod generator;
+mod gradients;
 mod images;
 mod learner;
 mod optimizer;
@@ -18,16 +19,21 @@ use std::{fmt, sync::Arc};
 
 use burn::{module::Module, optim::GradientsParams, tensor::Device};
 use generator::lock_generator;
+use gradients::GradientChange;
 pub use learner::{BatchLoss, Learner, Minibatch, Randomness, Split};
 use rand::seq::SliceRandom;
 pub use registry::BurnTrainers;
-use tally::Tally;
+use tally::{Measured, Tally};
 
-use super::{ClientContext, EvalTask, LocalTrainer, LocalUpdate, Partition, TrainError, TrainTask};
+use super::{
+    ClientContext, EvalTask, LOSS_BEFORE, LocalTrainer, LocalUpdate, Objectives, Partition,
+    PayloadValues, TrainError, TrainTask, Trained,
+};
 use crate::{
+    job::{Augment, InnerState},
     model::{self, BridgeError},
     panics,
-    parameters::{Layout, Parameters, safetensors::check_finite},
+    parameters::{Layout, Parameters, Values, safetensors::check_finite},
     rng::{ChaCha8Rng, Purpose, keyed},
     round::Evaluation,
 };
@@ -37,11 +43,13 @@ const EVALUATION_BATCH: usize = 250;
 
 /// Trains one [`Learner`] on one device.
 ///
-/// Every call builds a fresh module and a fresh optimizer, so that nothing of one client or round reaches the next.
+/// Every call builds a fresh module and a fresh optimizer, so that nothing of one client or round reaches the next, but for the
+/// state that the job keeps of a client.
 pub struct BurnTrainer<L: Learner> {
     learner: Arc<L>,
     device: Device,
     layout: Arc<Layout>,
+    objectives: Objectives,
 }
 
 impl<L: Learner> fmt::Debug for BurnTrainer<L> {
@@ -69,7 +77,14 @@ impl<L: Learner> BurnTrainer<L> {
             learner,
             device,
             layout,
+            objectives: Objectives::default(),
         })
+    }
+
+    /// The same, with these objectives.
+    pub fn with_objectives(mut self, objectives: Objectives) -> Self {
+        self.objectives = objectives;
+        self
     }
 
     /// A fresh module with the global model's values.
@@ -91,40 +106,51 @@ impl<L: Learner> BurnTrainer<L> {
         task: &TrainTask,
         context: &mut ClientContext<'_>,
     ) -> Result<LocalUpdate, TrainError> {
+        let settings = &task.training;
+        // The task comes from another machine.
+        settings
+            .check()
+            .map_err(|error| TrainError::Task(format!("training.{error}")))?;
+        let objective = self.objectives.find(&task.objective)?;
         let device = self.device.clone().autodiff();
         let mut order = examples_of(&task.partition, self.learner.examples(Split::Train))?;
+        let loss_before = self.loss_before(global, &order, task, context)?;
         // One generator a purpose: whether images are varied must not change the order of the examples.
         let mut shuffle = generator(task, Purpose::Shuffle);
         let mut augment = generator(task, Purpose::Augment);
         let mut dropout = generator(task, Purpose::Dropout);
 
         let mut module = self.module(global, &device)?;
-        let mut optimizer = optimizer::local_optimizer(&task.training);
+        let correction = objective.begin(global, task, context.state)?;
+        let change = GradientChange::new(&module, global, &correction, settings.clip_norm)?;
+        let mut optimizer = optimizer::local_optimizer(settings);
+        let keeps_state = settings.inner_state == InnerState::Keep;
+        if keeps_state {
+            optimizer.restore(&module, global, context.state)?;
+        }
         let mut tally = Tally::default();
-        let total = order.len() as u64 * u64::from(task.training.local_epochs);
+        let total = settings.examples_trained(order.len() as u64);
         let (mut done, mut steps) = (0, 0);
-        for _ in 0..task.training.local_epochs {
-            // The generator goes on, so that no two epochs have the same order.
+        while done < total {
+            // The generator goes on, so that no two passes have the same order.
             order.shuffle(&mut shuffle);
-            // At least 1: the task comes from another machine, and `chunks` panics at 0.
-            for examples in order.chunks(task.training.batch_size.max(1) as usize) {
+            // The last pass may be a part of one.
+            let of_pass = (total - done).min(order.len() as u64) as usize;
+            for examples in order[..of_pass].chunks(settings.batch_size as usize) {
                 if context.is_cancelled() {
                     return Err(TrainError::Cancelled);
                 }
-                let batch = self.learner.loss(
-                    &module,
-                    Minibatch {
-                        split: Split::Train,
-                        examples,
-                        device: &device,
-                        randomness: Some(Randomness {
-                            augment: task.training.augment.then_some(&mut augment),
-                            dropout: &mut dropout,
-                        }),
-                    },
-                )?;
+                let mut batch = Minibatch::new(Split::Train, examples, &device);
+                batch.label_smoothing = settings.label_smoothing;
+                batch.randomness = Some(Randomness {
+                    augment: (settings.augment != Augment::Off).then_some(&mut augment),
+                    reflect: settings.augment == Augment::Reflect,
+                    dropout: &mut dropout,
+                });
+                let batch = self.learner.loss(&module, batch)?;
                 let gradients = GradientsParams::from_grads(batch.loss.backward(), &module);
-                module = optimizer.step(task.training.lr, module, gradients);
+                let gradients = change.apply(&module, gradients);
+                module = optimizer.step(settings.lr, module, gradients);
                 tally.add(batch, examples.len())?;
                 steps += 1;
                 done += examples.len() as u64;
@@ -138,10 +164,38 @@ impl<L: Learner> BurnTrainer<L> {
         // Not while training: reading values in each step would stall the device.
         check_finite(parameters.layout(), parameters.values())
             .map_err(|error| TrainError::Model(format!("training diverged: {error}")))?;
+        if keeps_state {
+            optimizer.save(&module, global, context.state)?;
+        } else {
+            optimizer::forget(context.state);
+        }
+        let trained = Trained::new(task, global, &parameters, steps);
+        let mut payloads = objective.end(&trained, context.state)?;
+        if let Some(loss) = loss_before {
+            let loss = PayloadValues::Values(Values::F64(vec![loss]));
+            payloads.insert(LOSS_BEFORE.to_string(), loss);
+        }
         let mut update = LocalUpdate::new(parameters, order.len() as u64);
         update.steps = steps;
         update.metrics = measured.metrics();
+        update.payloads = payloads;
         Ok(update)
+    }
+
+    /// The payload [`LOSS_BEFORE`], if the task expects it: it costs a pass over the examples.
+    fn loss_before(
+        &self,
+        global: &Parameters,
+        examples: &[u32],
+        task: &TrainTask,
+        context: &mut ClientContext<'_>,
+    ) -> Result<Option<f64>, TrainError> {
+        let mut expects = task.expects.iter();
+        if !expects.any(|payload| payload.name == LOSS_BEFORE) {
+            return Ok(None);
+        }
+        let measured = self.measure(global, Split::Train, examples, context, |_, _, _| ())?;
+        Ok(Some(measured.loss()))
     }
 
     fn evaluate_guarded(
@@ -152,29 +206,35 @@ impl<L: Learner> BurnTrainer<L> {
     ) -> Result<Evaluation, TrainError> {
         let count = self.learner.examples(Split::Test);
         let share = task.examples(u32::try_from(count).map_err(|_| too_many(count))?)?;
+        let examples: Vec<u32> = share.collect();
+        let tell = |context: &mut ClientContext<'_>, done, total| (context.progress)(done, total);
+        let measured = self.measure(global, Split::Test, &examples, context, tell)?;
+        Ok(measured.evaluation())
+    }
+
+    /// Measures a global model on these examples, as evaluations do, and tells after each batch how many are done.
+    fn measure(
+        &self,
+        global: &Parameters,
+        split: Split,
+        examples: &[u32],
+        context: &mut ClientContext<'_>,
+        tell: impl Fn(&mut ClientContext<'_>, u64, u64),
+    ) -> Result<Measured, TrainError> {
         // Without autodiff, and with BatchNorm's running statistics instead of the batch's.
         let module = self.module(global, &self.device)?.valid();
         let mut tally = Tally::default();
-        let examples: Vec<u32> = share.collect();
         let mut done = 0;
         for chunk in examples.chunks(EVALUATION_BATCH) {
             if context.is_cancelled() {
                 return Err(TrainError::Cancelled);
             }
-            let batch = self.learner.loss(
-                &module,
-                Minibatch {
-                    split: Split::Test,
-                    examples: chunk,
-                    device: &self.device,
-                    randomness: None,
-                },
-            )?;
-            tally.add(batch, chunk.len())?;
+            let batch = Minibatch::new(split, chunk, &self.device);
+            tally.add(self.learner.loss(&module, batch)?, chunk.len())?;
             done += chunk.len() as u64;
-            (context.progress)(done, examples.len() as u64);
+            tell(context, done, examples.len() as u64);
         }
-        Ok(tally.finish()?.evaluation())
+        tally.finish()
     }
 }
 

@@ -15,6 +15,7 @@ mod idle_trainers;
 mod locked;
 mod memory;
 mod noop;
+mod objective;
 mod open_job;
 mod open_jobs;
 mod payload;
@@ -33,9 +34,10 @@ pub use burn_trainer::{
 };
 pub use config::{Backoff, WorkerConfig, WorkerError};
 pub use noop::{NOOP, NoopTrainers};
+pub use objective::{Correction, LocalObjective, Objectives, Trained};
 pub use runner::{Departure, Worker, WorkerTotals};
 pub use state::StateError;
 pub use trainer::{
-    ClientContext, EvalTask, LocalTrainer, LocalUpdate, Partition, PayloadValues, TrainError,
-    TrainTask, TrainerFactory,
+    ClientContext, EvalTask, LOSS_BEFORE, LocalTrainer, LocalUpdate, Partition, PayloadValues,
+    TrainError, TrainTask, TrainerFactory,
 };

@@ -3,12 +3,12 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use super::{
-    ClientContext, EvalTask, LocalTrainer, LocalUpdate, Partition, TrainError, TrainTask,
-    TrainerFactory,
+    ClientContext, EvalTask, LOSS_BEFORE, LocalTrainer, LocalUpdate, Objectives, Partition,
+    PayloadValues, TrainError, TrainTask, TrainerFactory, objective::CONTROL,
 };
 use crate::{
-    job::{JobDescription, JobSpec},
-    parameters::{Layout, LayoutError, Parameters, Role},
+    job::{JobDescription, JobSpec, TrainingSettings},
+    parameters::{Layout, LayoutError, Parameters, Role, Values},
     protocol::DatasetInfo,
     round::Evaluation,
 };
@@ -105,6 +105,17 @@ impl TrainerFactory for NoopTrainers {
             test_examples: examples,
         }]
     }
+
+    fn capabilities(&self) -> Vec<String> {
+        let training = TrainingSettings::CAPABILITIES.map(str::to_string);
+        let objectives = Objectives::default();
+        let loss_before = format!("payload:{LOSS_BEFORE}");
+        training
+            .into_iter()
+            .chain(objectives.capabilities())
+            .chain([loss_before])
+            .collect()
+    }
 }
 
 struct NoopTrainer {
@@ -136,6 +147,17 @@ impl LocalTrainer for NoopTrainer {
             BTreeMap::from([("train_loss".to_string(), 1.0 / (1.0 + task.round.0 as f64))]);
         let mut update = LocalUpdate::new(parameters, examples);
         update.metrics = metrics;
+        // So that any algorithm can be rehearsed; those that the task does not expect are not sent.
+        update.payloads = BTreeMap::from([
+            (
+                CONTROL.to_string(),
+                PayloadValues::Model(Parameters::zeros(global.layout().clone())),
+            ),
+            (
+                LOSS_BEFORE.to_string(),
+                PayloadValues::Values(Values::F64(vec![0.0])),
+            ),
+        ]);
         Ok(update)
     }
 

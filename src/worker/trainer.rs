@@ -23,12 +23,18 @@ use crate::{
     round::Evaluation,
 };
 
+/// The payload of one f64 with the mean loss of the client's training examples on the global model, before it trains: without
+/// augmentation, dropout and label smoothing, and with BatchNorm's running statistics. q-FedAvg expects it.
+pub const LOSS_BEFORE: &str = "loss_before";
+
 /// Trains and evaluates a model on one thread. Synchronous: it runs on a blocking thread, one client at a time.
 ///
 /// # Contract
 ///
 /// - `train` is a function of its arguments and of the client's state: the same global model, task and state give the
-///   same bits, whatever the trainer did before. The optimizer is new in each round.
+///   same bits, whatever the trainer did before. The optimizer is new in each round, unless the task's
+///   [`inner_state`](crate::settings::InnerState) is `keep`: then it goes on with what it left in [`ClientContext::state`], under
+///   names that begin with `optimizer.`, and is new if nothing is there.
 /// - All randomness comes from generators keyed by the task's seed, round and client ([`crate::rng`]).
 /// - [`ClientContext::is_cancelled`] is looked at in every batch; a trainer that sees it returns
 ///   [`TrainError::Cancelled`].
@@ -210,7 +216,8 @@ pub struct LocalUpdate {
     pub examples: u64,
     /// Number of optimizer steps.
     pub steps: u64,
-    /// Measurements: `train_loss` (the mean over the examples as they were trained on) and `train_accuracy`.
+    /// Measurements: `train_loss` (the mean over the examples as they were trained on: augmented, and with label smoothing, but
+    /// without what an objective adds) and `train_accuracy`.
     pub metrics: BTreeMap<String, f64>,
     /// The further payloads that the task expects, by name.
     pub payloads: BTreeMap<String, PayloadValues>,

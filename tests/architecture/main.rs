@@ -47,7 +47,10 @@ const ARROWS: &[(&str, &[&str])] = &[
             "strategy",
         ],
     ),
-    ("job", &["parameters", "partition", "settings", "strategy"]),
+    (
+        "job",
+        &["ids", "parameters", "partition", "settings", "strategy"],
+    ),
     (
         "protocol",
         &["ids", "job", "objective", "parameters", "round", "settings"],
@@ -103,7 +106,6 @@ const ARROWS: &[(&str, &[&str])] = &[
             "disk",
             "ids",
             "job",
-            "objective",
             "panics",
             "parameters",
             "partition",

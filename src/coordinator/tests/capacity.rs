@@ -221,7 +221,7 @@ async fn a_worker_with_many_clients_for_each_slot_gets_less_for_each() {
         for (worker, speed) in measured {
             let info = state.roster.info_mut(worker.worker).unwrap();
             let mut measure = crate::coordinator::speed::Measured::default();
-            measure.add(speed as u64, 1, Some(1.0));
+            measure.add(speed as u64, Some(1.0));
             info.speeds.note("noop", "noop", measure);
         }
     }

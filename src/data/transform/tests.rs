@@ -66,12 +66,78 @@ proptest! {
         let shape = ImageShape { channels, height, width };
         let images = images(shape, 1);
         let norm = normalization(channels);
-        let place = Placement { down, right, mirrored };
+        let place = Placement { down, right, mirrored, reflect: false };
         let mut out = Vec::new();
         let image = images.image(0).unwrap();
         Transform::new(shape, &norm).unwrap().append(image, place, &mut out);
         prop_assert_eq!(out, reference(image, shape, place, &norm));
     }
+}
+
+/// The rows, or the values of a row, with `padding` more at each end, as NumPy's `pad(mode="reflect")` makes them.
+fn padded<T: Clone>(values: &[T], padding: usize) -> Vec<T> {
+    let before = (1..=padding).rev().map(|at| values[at].clone());
+    let after = (1..=padding).map(|at| values[values.len() - 1 - at].clone());
+    before.chain(values.iter().cloned()).chain(after).collect()
+}
+
+proptest! {
+    #[test]
+    fn a_reflected_window_is_cut_out_of_the_padded_image(
+        height in 1_usize..7,
+        width in 1_usize..7,
+        down in -8_isize..8,
+        right in -8_isize..8,
+        mirrored: bool,
+    ) {
+        let shape = ImageShape { channels: 2, height, width };
+        let within = |offset: isize, size: usize| offset.clamp(1 - size as isize, size as isize - 1);
+        let (down, right) = (within(down, height), within(right, width));
+        let images = images(shape, 1);
+        let image = images.image(0).unwrap();
+        let norm = normalization(2);
+        let mut expected = Vec::new();
+        for (channel, plane) in image.chunks_exact(height * width).enumerate() {
+            let rows: Vec<Vec<u8>> = plane.chunks_exact(width).map(|row| padded(row, width - 1)).collect();
+            for row in &padded(&rows, height - 1)[(height as isize - 1 + down) as usize..][..height] {
+                let mut cut = row[(width as isize - 1 + right) as usize..][..width].to_vec();
+                if mirrored {
+                    cut.reverse();
+                }
+                expected.extend(cut.iter().map(|raw| (f32::from(*raw) / norm.max - norm.mean[channel]) / norm.std[channel]));
+            }
+        }
+        let mut out = Vec::new();
+        let place = Placement { down, right, mirrored, reflect: true };
+        Transform::new(shape, &norm).unwrap().append(image, place, &mut out);
+        prop_assert_eq!(out, expected);
+    }
+
+    #[test]
+    fn a_reflected_crop_is_never_wider_than_the_image_can_be_mirrored(
+        height in 1_usize..7,
+        width in 1_usize..7,
+        seed: u64,
+    ) {
+        let shape = ImageShape { channels: 1, height, width };
+        let augmentation = Augmentation { flip: true, crop_padding: 4, reflect: true };
+        let transform = Transform::new(shape, &normalization(1)).unwrap();
+        let mut batch = Batch::default();
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        transform.fill_augmented(&images(shape, 3), &[0, 1, 2], augmentation, &mut rng, &mut batch).unwrap();
+        prop_assert_eq!(batch.pixels.len(), 3 * height * width);
+    }
+}
+
+#[test]
+fn plain_scaling_is_raw_over_max() {
+    let images = images(SHAPE, 1);
+    let transform = Transform::new(SHAPE, &Normalization::scale(3, 255.0)).unwrap();
+    let mut batch = Batch::default();
+    transform.fill(&images, &[0], &mut batch).unwrap();
+    let raw = images.image(0).unwrap().iter();
+    let expected: Vec<f32> = raw.map(|raw| f32::from(*raw) / 255.0).collect();
+    assert_eq!(batch.pixels, expected);
 }
 
 const SHAPE: ImageShape = ImageShape {
@@ -108,6 +174,7 @@ fn augmentation_draws_every_window_and_repeats_with_its_seed() {
     let augmentation = Augmentation {
         flip: true,
         crop_padding: 1,
+        reflect: false,
     };
     let indices = vec![0; 600];
     let fill = |seed| {
@@ -134,6 +201,7 @@ fn augmentation_draws_every_window_and_repeats_with_its_seed() {
                     down,
                     right,
                     mirrored,
+                    reflect: false,
                 };
                 let window = reference(images.image(0).unwrap(), SHAPE, place, &normalization(3));
                 assert!(windows.contains(&window.as_slice()), "{place:?}");

@@ -19,11 +19,11 @@ pub(super) struct Collected {
     tensors: Vec<Found>,
 }
 
-struct Found {
-    name: String,
+pub(super) struct Found {
+    pub(super) name: String,
     shape: Vec<usize>,
     role: Role,
-    values: Vec<f32>,
+    pub(super) values: Vec<f32>,
 }
 
 /// Visits the module with its values.
@@ -61,51 +61,60 @@ struct Visitor {
 
 impl Visitor {
     fn found<const D: usize>(&self, param: &Param<Tensor<D>>) -> Result<Found, BridgeError> {
-        // burn has no word for a buffer: BatchNorm's running values are parameters without a gradient.
-        let role = if param.is_require_grad() {
-            Role::Trainable
-        } else {
-            Role::Buffer
-        };
-        let is_linear = D == 2 && self.path.is_linear_weight();
-        // A linear layer's value is `[inputs, outputs]` for both of burn's layouts; what it saves is not.
-        let tensor = if is_linear {
-            param.val()
-        } else {
-            param.transform_for_save().val()
-        };
-        let mut found = Found {
-            name: self.path.name(),
-            shape: tensor.dims().to_vec(),
-            role,
-            values: Vec::new(),
-        };
-        // Converting it here would give the module values of another precision than it trains with.
-        if tensor.dtype() != DType::F32 {
-            return Err(BridgeError::Dtype {
-                name: found.name,
-                found: format!("{:?}", tensor.dtype()),
-            });
-        }
-        if self.with_values {
-            let data = tensor
-                .try_into_data()
-                .map_err(|error| BridgeError::Panicked(error.to_string()))?;
-            found.values = data
-                .try_into_vec::<f32>()
-                .map_err(|error| BridgeError::Panicked(error.to_string()))?;
-        }
-        if is_linear {
-            let (inputs, outputs) = (found.shape[0], found.shape[1]);
-            found.values = if self.with_values {
-                transpose(&found.values, inputs, outputs)
-            } else {
-                Vec::new()
-            };
-            found.shape = vec![outputs, inputs];
-        }
-        Ok(found)
+        found(&self.path, param, self.with_values)
     }
+}
+
+/// The tensor at this path, in PyTorch's form; without its values if they are not wanted.
+pub(super) fn found<const D: usize>(
+    path: &Path,
+    param: &Param<Tensor<D>>,
+    with_values: bool,
+) -> Result<Found, BridgeError> {
+    // burn has no word for a buffer: BatchNorm's running values are parameters without a gradient.
+    let role = if param.is_require_grad() {
+        Role::Trainable
+    } else {
+        Role::Buffer
+    };
+    let is_linear = D == 2 && path.is_linear_weight();
+    // A linear layer's value is `[inputs, outputs]` for both of burn's layouts; what it saves is not.
+    let tensor = if is_linear {
+        param.val()
+    } else {
+        param.transform_for_save().val()
+    };
+    let mut found = Found {
+        name: path.name(),
+        shape: tensor.dims().to_vec(),
+        role,
+        values: Vec::new(),
+    };
+    // Converting it here would give the module values of another precision than it trains with.
+    if tensor.dtype() != DType::F32 {
+        return Err(BridgeError::Dtype {
+            name: found.name,
+            found: format!("{:?}", tensor.dtype()),
+        });
+    }
+    if with_values {
+        let data = tensor
+            .try_into_data()
+            .map_err(|error| BridgeError::Panicked(error.to_string()))?;
+        found.values = data
+            .try_into_vec::<f32>()
+            .map_err(|error| BridgeError::Panicked(error.to_string()))?;
+    }
+    if is_linear {
+        let (inputs, outputs) = (found.shape[0], found.shape[1]);
+        found.values = if with_values {
+            transpose(&found.values, inputs, outputs)
+        } else {
+            Vec::new()
+        };
+        found.shape = vec![outputs, inputs];
+    }
+    Ok(found)
 }
 
 impl ModuleVisitor for Visitor {

@@ -31,30 +31,32 @@ struct Mapper<'a> {
     error: Option<BridgeError>,
 }
 
-impl Mapper<'_> {
-    /// The tensor in the form that the parameter loads.
-    fn data<const D: usize>(&self, param: &Param<Tensor<D>>) -> Result<TensorData, BridgeError> {
-        let name = self.path.name();
-        let layout = self.parameters.layout();
-        let Some(spec) = layout.find(&name) else {
-            return Err(LayoutError::Missing { name }.into());
-        };
-        let values = &self.parameters.values()[spec.range()];
-        if spec.shape.len() != D {
-            return Err(LayoutError::Shape {
-                name,
-                expected: param.lazy_shape().to_vec(),
-                found: spec.shape.clone(),
-            }
-            .into());
+/// The tensor at this path in the form that the parameter loads.
+pub(super) fn data<const D: usize>(
+    path: &Path,
+    parameters: &Parameters,
+    param: &Param<Tensor<D>>,
+) -> Result<TensorData, BridgeError> {
+    let name = path.name();
+    let layout = parameters.layout();
+    let Some(spec) = layout.find(&name) else {
+        return Err(LayoutError::Missing { name }.into());
+    };
+    let values = &parameters.values()[spec.range()];
+    if spec.shape.len() != D {
+        return Err(LayoutError::Shape {
+            name,
+            expected: param.lazy_shape().to_vec(),
+            found: spec.shape.clone(),
         }
-        if D == 2 && self.path.is_linear_weight() && !transposes_when_loading(param) {
-            let (outputs, inputs) = (spec.shape[0], spec.shape[1]);
-            let values = transpose(values, outputs, inputs);
-            return Ok(TensorData::new(values, [inputs, outputs]));
-        }
-        Ok(TensorData::new(values.to_vec(), spec.shape.clone()))
+        .into());
     }
+    if D == 2 && path.is_linear_weight() && !transposes_when_loading(param) {
+        let (outputs, inputs) = (spec.shape[0], spec.shape[1]);
+        let values = transpose(values, outputs, inputs);
+        return Ok(TensorData::new(values, [inputs, outputs]));
+    }
+    Ok(TensorData::new(values.to_vec(), spec.shape.clone()))
 }
 
 /// Whether this linear layer loads `[outputs, inputs]`, as one of burn's column-major layout does. Burn tells only by
@@ -80,7 +82,7 @@ impl ModuleMapper for Mapper<'_> {
         if self.error.is_some() {
             return param;
         }
-        match self.data(&param) {
+        match data(&self.path, self.parameters, &param) {
             Ok(data) => {
                 let tensor = Tensor::from_data(data, (&param.lazy_device(), DType::F32));
                 // The id is kept, since an optimizer finds its state by it.

@@ -3,6 +3,7 @@
 use super::{Catalogue, Parameter, ParameterKind, PartInfo, Values};
 use crate::strategy::{
     client_objective::{FedDyn, FedNova, Plain, Proximal, QFedAvg, Scaffold},
+    local_work::{Same, TimeBudget},
     sampler::{ByCapacity, BySize, CohortSize, Poisson, RoundRobin, Uniform},
     server_optimizer::{Adagrad, Adam, Adaptive, Momentum, Nesterov, Sgd, Yogi},
     weighting::{self, Capped, Examples},
@@ -10,7 +11,7 @@ use crate::strategy::{
 
 /// Adds all of them.
 pub(super) fn fill(catalogue: Catalogue) -> Catalogue {
-    optimizers(objectives(weightings(samplers(catalogue))))
+    optimizers(objectives(weightings(works(samplers(catalogue)))))
 }
 
 fn samplers(catalogue: Catalogue) -> Catalogue {
@@ -78,6 +79,24 @@ fn size(values: &Values) -> CohortSize {
         fraction: values.number("fraction"),
         over_selection: values.number("over_selection"),
     }
+}
+
+fn works(catalogue: Catalogue) -> Catalogue {
+    catalogue
+        .with_work(
+            PartInfo::new("same", "each client trains with the job's settings"),
+            |_| Ok(Same),
+        )
+        .with_work(
+            PartInfo::new(
+                "time_budget",
+                "each client trains what its worker can in this time, and at most what the job says",
+            )
+            .parameter(
+                Parameter::above("seconds", 0.0, 60.0).about("the time of a client's training"),
+            ),
+            |values| Ok(TimeBudget::new(values.number("seconds"))),
+        )
 }
 
 fn weightings(catalogue: Catalogue) -> Catalogue {

@@ -40,7 +40,7 @@ impl CatalogueError {
             .iter()
             .map(|parameter| parameter.name.as_str())
             .collect();
-        known.extend(["sampler", "weighting", "objective", "optimizer"]);
+        known.extend(["sampler", "work", "weighting", "objective", "optimizer"]);
         let problem = format!(
             "is no parameter of strategy {strategy:?} with these parts; it has {}",
             known.join(", ")

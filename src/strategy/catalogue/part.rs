@@ -5,12 +5,14 @@ use std::{fmt, sync::Arc};
 use super::{CatalogueError, Parameter, Values};
 use crate::{panics, strategy::StrategyError};
 
-/// The four parts of a strategy.
+/// The parts of a strategy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum PartKind {
     /// Who takes part.
     Sampler,
+    /// How much each client trains.
+    Work,
     /// How much each report counts.
     Weighting,
     /// What clients minimize.
@@ -21,8 +23,9 @@ pub enum PartKind {
 
 impl PartKind {
     /// All of them, in the order in which a round needs them.
-    pub const ALL: [Self; 4] = [
+    pub const ALL: [Self; 5] = [
         Self::Sampler,
+        Self::Work,
         Self::Weighting,
         Self::Objective,
         Self::Optimizer,
@@ -32,6 +35,7 @@ impl PartKind {
     pub fn key(self) -> &'static str {
         match self {
             Self::Sampler => "sampler",
+            Self::Work => "work",
             Self::Weighting => "weighting",
             Self::Objective => "objective",
             Self::Optimizer => "optimizer",

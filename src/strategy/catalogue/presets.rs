@@ -13,6 +13,7 @@ pub struct Preset {
     /// Where it was published.
     pub paper: &'static str,
     sampler: &'static str,
+    work: &'static str,
     weighting: &'static str,
     objective: &'static str,
     optimizer: &'static str,
@@ -25,6 +26,7 @@ impl Preset {
     pub fn part(&self, kind: PartKind) -> &'static str {
         match kind {
             PartKind::Sampler => self.sampler,
+            PartKind::Work => self.work,
             PartKind::Weighting => self.weighting,
             PartKind::Objective => self.objective,
             PartKind::Optimizer => self.optimizer,
@@ -44,6 +46,7 @@ const FEDAVG: Preset = Preset {
     about: "the weighted mean of the clients' models",
     paper: "McMahan et al. 2017, https://arxiv.org/abs/1602.05629",
     sampler: "uniform",
+    work: "same",
     weighting: "examples",
     objective: "plain",
     optimizer: "sgd",

@@ -5,15 +5,15 @@ use super::{ClientObjective, Counted};
 use crate::{
     objective::Objective,
     report::DELTA,
-    settings::{OptimizerKind, TrainingSettings},
+    settings::{InnerState, OptimizerKind, TrainingSettings},
     strategy::{AggregateContext, Inputs, StrategyError},
 };
 
 /// Each delta is divided by how far its client's optimizer takes it in its number of steps, and the mean is scaled by the mean of
 /// that: clients that take more steps pull no harder. Clients minimize their loss, plus FedProx's term if `mu` is above 0.
 ///
-/// `|a_i|` of `n` steps of SGD is `n`; with momentum `p`, `(n - p (1 - p^n) / (1 - p)) / (1 - p)`; with a proximal term,
-/// `(1 - (1 - lr mu)^n) / (lr mu)` (section 4 of the paper).
+/// `|a_i|` of `n` steps of SGD is `n`; with momentum `p`, `(n - p (1 - p^n) / (1 - p)) / (1 - p)`, and with Nesterov's, `n` plus `p`
+/// times that; with a proximal term, `(1 - (1 - lr mu)^n) / (lr mu)` (section 4 of the paper).
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 #[non_exhaustive]
 pub struct FedNova {
@@ -42,7 +42,12 @@ impl FedNova {
         if p == 0.0 {
             return steps;
         }
-        (steps - p * (1.0 - p.powf(steps)) / (1.0 - p)) / (1.0 - p)
+        let reach = (steps - p * (1.0 - p.powf(steps)) / (1.0 - p)) / (1.0 - p);
+        if training.nesterov {
+            steps + p * reach
+        } else {
+            reach
+        }
     }
 }
 
@@ -54,6 +59,10 @@ impl ClientObjective for FedNova {
     fn check(&self, training: &TrainingSettings) -> Result<(), String> {
         if training.optimizer != OptimizerKind::Sgd {
             let problem = "FedNova knows how far n steps of sgd go, and of no other local optimizer: choose optimizer sgd";
+            return Err(problem.to_string());
+        }
+        if training.inner_state == InnerState::Keep && training.momentum > 0.0 {
+            let problem = "FedNova counts the steps of one round: training.inner_state must be \"new\", or training.momentum 0";
             return Err(problem.to_string());
         }
         if training.momentum >= 1.0 {

@@ -10,10 +10,11 @@ use super::{
 };
 use crate::{
     data::Dataset,
+    job::Normalize,
     model::{Classifier, ClassifierShape},
     parameters::Parameters,
     protocol::DatasetInfo,
-    worker::{LocalTrainer, TrainError},
+    worker::{LocalTrainer, Objectives, TrainError},
 };
 
 /// A [`Family`] whose type is forgotten.
@@ -21,7 +22,9 @@ pub(super) trait AnyFamily: Send + Sync {
     fn trainer(
         &self,
         dataset: Arc<Dataset>,
+        normalize: Normalize,
         device: Device,
+        objectives: &Objectives,
     ) -> Result<Box<dyn LocalTrainer>, TrainError>;
     fn initial(
         &self,
@@ -35,10 +38,13 @@ impl<C: Classifier> AnyFamily for Arc<Family<C>> {
     fn trainer(
         &self,
         dataset: Arc<Dataset>,
+        normalize: Normalize,
         device: Device,
+        objectives: &Objectives,
     ) -> Result<Box<dyn LocalTrainer>, TrainError> {
-        let learner = ImageLearner::new(self.clone(), dataset)?;
-        Ok(Box::new(BurnTrainer::new(Arc::new(learner), device)?))
+        let learner = ImageLearner::new(self.clone(), dataset, normalize)?;
+        let trainer = BurnTrainer::new(Arc::new(learner), device)?;
+        Ok(Box::new(trainer.with_objectives(objectives.clone())))
     }
 
     fn initial(
@@ -53,7 +59,11 @@ impl<C: Classifier> AnyFamily for Arc<Family<C>> {
 
 /// A [`Learner`] whose type is forgotten.
 pub(super) trait AnyLearner: Send + Sync {
-    fn trainer(&self, device: Device) -> Result<Box<dyn LocalTrainer>, TrainError>;
+    fn trainer(
+        &self,
+        device: Device,
+        objectives: &Objectives,
+    ) -> Result<Box<dyn LocalTrainer>, TrainError>;
     fn initial(&self, device: &Device, seed: u64) -> Result<Parameters, TrainError>;
     fn labels(&self) -> Option<Arc<[u16]>>;
     fn info(&self, name: &str) -> DatasetInfo;
@@ -63,8 +73,13 @@ pub(super) trait AnyLearner: Send + Sync {
 pub(super) struct Shared<L>(pub(super) Arc<L>);
 
 impl<L: Learner> AnyLearner for Shared<L> {
-    fn trainer(&self, device: Device) -> Result<Box<dyn LocalTrainer>, TrainError> {
-        Ok(Box::new(BurnTrainer::new(self.0.clone(), device)?))
+    fn trainer(
+        &self,
+        device: Device,
+        objectives: &Objectives,
+    ) -> Result<Box<dyn LocalTrainer>, TrainError> {
+        let trainer = BurnTrainer::new(self.0.clone(), device)?;
+        Ok(Box::new(trainer.with_objectives(objectives.clone())))
     }
 
     fn initial(&self, device: &Device, seed: u64) -> Result<Parameters, TrainError> {

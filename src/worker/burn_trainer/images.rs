@@ -9,7 +9,8 @@ use super::{
     learner::seeded_initial,
 };
 use crate::{
-    data::{Augmentation, Batch, DataError, Dataset, ImageSet, Transform},
+    data::{Batch, DataError, Dataset, ImageSet, Transform},
+    job::Normalize,
     model::{Classifier, ClassifierShape, layout_of, pytorch_initial},
     parameters::Parameters,
 };
@@ -61,10 +62,18 @@ pub(super) struct ImageLearner<C: Classifier> {
 }
 
 impl<C: Classifier> ImageLearner<C> {
-    pub(super) fn new(family: Arc<Family<C>>, dataset: Arc<Dataset>) -> Result<Self, TrainError> {
+    pub(super) fn new(
+        family: Arc<Family<C>>,
+        dataset: Arc<Dataset>,
+        normalize: Normalize,
+    ) -> Result<Self, TrainError> {
+        let transform = match normalize {
+            Normalize::None => dataset.plain_transform(),
+            _ => dataset.transform(),
+        };
         Ok(Self {
             family,
-            transform: dataset.transform().map_err(unusable)?,
+            transform: transform.map_err(unusable)?,
             shape: shape_of(&dataset),
             dataset,
         })
@@ -102,13 +111,17 @@ impl<C: Classifier> Learner for ImageLearner<C> {
 
     fn loss(&self, module: &C, batch: Minibatch<'_>) -> Result<BatchLoss, TrainError> {
         let images = self.images(batch.split);
+        let mut augmentation = self.dataset.augmentation;
         let (augment, dropout) = match batch.randomness {
-            Some(randomness) => (randomness.augment, Some(randomness.dropout)),
+            Some(randomness) => {
+                augmentation.reflect |= randomness.reflect;
+                (randomness.augment, Some(randomness.dropout))
+            }
             None => (None, None),
         };
         let mut filled = Batch::default();
-        let augmentation = self.dataset.augmentation;
-        match augment.filter(|_| augmentation != Augmentation::NONE) {
+        let is_varied = augmentation.flip || augmentation.crop_padding > 0;
+        match augment.filter(|_| is_varied) {
             Some(rng) => self.transform.fill_augmented(
                 images,
                 batch.examples,
@@ -130,7 +143,8 @@ impl<C: Classifier> Learner for ImageLearner<C> {
         let labels = TensorData::new(filled.labels, [count]);
         let logits = module.forward(Tensor::from_data(pixels, batch.device), dropout);
         let labels = Tensor::<1, Int>::from_data(labels, batch.device);
-        Ok(BatchLoss::cross_entropy(logits, labels))
+        let smoothing = batch.label_smoothing;
+        Ok(BatchLoss::smoothed_cross_entropy(logits, labels, smoothing))
     }
 
     fn initial(&self, device: &Device, seed: u64) -> Result<Parameters, TrainError> {

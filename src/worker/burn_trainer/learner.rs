@@ -94,6 +94,7 @@ pub enum Split {
 
 /// One batch: its examples, the device to compute on, and the generators to draw from.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct Minibatch<'a> {
     /// The split that the indices point into.
     pub split: Split,
@@ -103,13 +104,32 @@ pub struct Minibatch<'a> {
     pub device: &'a Device,
     /// While training: the generators of this client and round.
     pub randomness: Option<Randomness<'a>>,
+    /// While training: the job's label smoothing, from 0 to 1, for a loss over classes
+    /// ([`BatchLoss::smoothed_cross_entropy`]); 0 in evaluations. A learner without classes passes it over.
+    pub label_smoothing: f64,
+}
+
+impl<'a> Minibatch<'a> {
+    /// A batch as evaluations have it: nothing is drawn, and nothing smoothed. The public fields change that.
+    pub fn new(split: Split, examples: &'a [u32], device: &'a Device) -> Self {
+        Self {
+            split,
+            examples,
+            device,
+            randomness: None,
+            label_smoothing: 0.0,
+        }
+    }
 }
 
 /// The generators of one client's training in one round. They go on from batch to batch.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct Randomness<'a> {
     /// For varying the examples, if the job asks for that.
     pub augment: Option<&'a mut ChaCha8Rng>,
+    /// Whether a crop that varies an image shows the image mirrored at its edge, and not black.
+    pub reflect: bool,
     /// For dropout masks; see [`dropout`](crate::model::dropout).
     pub dropout: &'a mut ChaCha8Rng,
 }
@@ -128,13 +148,35 @@ impl BatchLoss {
     /// The mean cross-entropy of logits `[examples, classes]` against labels `[examples]`, and how often the largest
     /// logit is the label's.
     pub fn cross_entropy(logits: Tensor<2>, labels: Tensor<1, Int>) -> Self {
+        Self::smoothed_cross_entropy(logits, labels, 0.0)
+    }
+
+    /// The same with a share of each target, from 0 to 1, spread evenly over all classes, as
+    /// `torch.nn.CrossEntropyLoss(label_smoothing)` defines it.
+    pub fn smoothed_cross_entropy(
+        logits: Tensor<2>,
+        labels: Tensor<1, Int>,
+        smoothing: f64,
+    ) -> Self {
         let [examples, _] = logits.dims();
         // Without autodiff: nothing is differentiated through a count.
         let answers = logits.clone().inner().argmax(1).reshape([examples]);
         let correct = answers.equal(labels.clone().inner()).int().sum().float();
-        let likelihoods = log_softmax(logits, 1).gather(1, labels.reshape([examples, 1]));
+        let likelihoods = log_softmax(logits, 1);
+        let of_labels = likelihoods
+            .clone()
+            .gather(1, labels.reshape([examples, 1]))
+            .mean()
+            .neg();
+        let loss = if smoothing > 0.0 {
+            // The mean over the batch and over the classes: each class has the same part of what is spread.
+            let of_all = likelihoods.mean().neg();
+            of_labels.mul_scalar(1.0 - smoothing) + of_all.mul_scalar(smoothing)
+        } else {
+            of_labels
+        };
         Self {
-            loss: likelihoods.mean().neg(),
+            loss,
             correct: Some(correct),
         }
     }

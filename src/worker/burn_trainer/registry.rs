@@ -15,11 +15,11 @@ use super::{
 use crate::{
     backend::{DeviceError, DeviceSpec},
     data::Dataset,
-    job::JobDescription,
+    job::{JobDescription, TrainingSettings},
     model::{Classifier, ClassifierShape, zoo},
     parameters::Parameters,
     protocol::DatasetInfo,
-    worker::{LocalTrainer, TrainError, TrainerFactory},
+    worker::{LOSS_BEFORE, LocalObjective, LocalTrainer, Objectives, TrainError, TrainerFactory},
 };
 
 /// Makes [`BurnTrainer`](crate::worker::BurnTrainer)s: the models and datasets that jobs can name, and the devices.
@@ -40,6 +40,7 @@ pub struct BurnTrainers {
     models: BTreeMap<String, Arc<dyn AnyFamily>>,
     learners: BTreeMap<String, BTreeMap<String, Arc<dyn AnyLearner>>>,
     datasets: Datasets,
+    objectives: Objectives,
 }
 
 impl fmt::Debug for BurnTrainers {
@@ -78,6 +79,7 @@ impl BurnTrainers {
             models: BTreeMap::new(),
             learners: BTreeMap::new(),
             datasets: Datasets::default(),
+            objectives: Objectives::default(),
         };
         Ok(trainers
             .with_zoo("cifar_cnn", zoo::CifarCnn::new)
@@ -127,6 +129,16 @@ impl BurnTrainers {
             .entry(dataset.into())
             .or_default()
             .insert(model.into(), Arc::new(Shared(Arc::new(learner))));
+        self
+    }
+
+    /// Adds an objective, for plans whose objective is `custom` with this name.
+    pub fn with_objective(
+        mut self,
+        name: impl Into<String>,
+        objective: impl LocalObjective + 'static,
+    ) -> Self {
+        self.objectives = self.objectives.with(name, objective);
         self
     }
 
@@ -180,12 +192,15 @@ impl BurnTrainers {
 impl TrainerFactory for BurnTrainers {
     fn trainer(&self, job: &JobDescription) -> Result<Box<dyn LocalTrainer>, TrainError> {
         match self.learner(job) {
-            Some(learner) => self.devices.trainer(|device| learner.trainer(device)),
+            Some(learner) => self
+                .devices
+                .trainer(|device| learner.trainer(device, &self.objectives)),
             None => {
                 let family = self.family(job)?;
                 let dataset = self.datasets.open(&job.dataset)?;
+                let normalize = job.training.normalize;
                 self.devices
-                    .trainer(|device| family.trainer(dataset, device))
+                    .trainer(|device| family.trainer(dataset, normalize, device, &self.objectives))
             }
         }
     }
@@ -231,6 +246,16 @@ impl TrainerFactory for BurnTrainers {
             .filter(|(name, _)| !self.learners.contains_key(name))
             .map(|(name, dataset)| info(&name, &dataset));
         own.chain(images).collect()
+    }
+
+    fn capabilities(&self) -> Vec<String> {
+        let training = TrainingSettings::CAPABILITIES.map(str::to_string);
+        let loss_before = format!("payload:{LOSS_BEFORE}");
+        training
+            .into_iter()
+            .chain(self.objectives.capabilities())
+            .chain([loss_before])
+            .collect()
     }
 }
 

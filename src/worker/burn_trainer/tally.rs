@@ -124,6 +124,11 @@ impl Measured {
             .collect()
     }
 
+    /// Mean over the examples; 0 if there are none.
+    pub(super) fn loss(&self) -> f64 {
+        self.loss
+    }
+
     pub(super) fn evaluation(&self) -> Evaluation {
         let mut evaluation = Evaluation::new(self.loss, self.examples);
         evaluation.accuracy = self.accuracy;

@@ -14,7 +14,7 @@ use crate::{
     backend::DeviceSpec,
     data::{Augmentation, Batch, Dataset, digits},
     ids::{ClientId, ModelVersion, RoundId},
-    job::{JobDescription, OptimizerKind, TrainingSettings},
+    job::{Augment, JobDescription, OptimizerKind, TrainingSettings},
     model::{Classifier, ClassifierShape, testing::distance, zoo::Mlp},
     parameters::Role,
     report::{DELTA, Report, ReportMetadata},
@@ -23,6 +23,7 @@ use crate::{
 };
 
 mod averaging;
+mod local_training;
 mod pytorch;
 mod registry;
 mod twenty_steps;
@@ -96,7 +97,7 @@ fn a_client_learns_the_digits() {
             let before = evaluate(&mut *trainer, &initial, 0, 1).unwrap();
             let mut task = task(1, 0, 0..1442);
             task.partition = Partition::Everything;
-            task.training.local_epochs = 6;
+            task.training.local_epochs = 6.0;
             let update = train(&mut *trainer, &initial, &task).unwrap();
             let after = evaluate(&mut *trainer, &update.parameters, 0, 1).unwrap();
             assert!(before.accuracy.unwrap() < 0.4, "{model}: {before:?}");
@@ -120,7 +121,7 @@ fn adam_learns_too() {
         let mut task = task(1, 0, 0..1442);
         task.training.optimizer = OptimizerKind::Adam;
         task.training.lr = 1e-3;
-        task.training.local_epochs = 5;
+        task.training.local_epochs = 5.0;
         let update = train(&mut *trainer, &initial, &task).unwrap();
         let after = evaluate(&mut *trainer, &update.parameters, 0, 1).unwrap();
         assert!(after.accuracy.unwrap() > 0.85, "{after:?}");
@@ -149,8 +150,8 @@ fn a_task_gives_the_same_bits_whatever_ran_before_or_beside_it() {
         let tasks: Vec<TrainTask> = (0..4)
             .map(|client| {
                 let mut task = task(3, client, client * 50..client * 50 + 40);
-                task.training.augment = true;
-                task.training.local_epochs = 2;
+                task.training.augment = Augment::Zeros;
+                task.training.local_epochs = 2.0;
                 task
             })
             .collect();
@@ -198,7 +199,7 @@ fn a_task_gives_the_same_bits_whatever_ran_before_or_beside_it() {
             alone[0].parameters
         );
         assert_ne!(
-            again(|task| task.training.augment = false).parameters,
+            again(|task| task.training.augment = Augment::Off).parameters,
             alone[0].parameters
         );
     }
@@ -236,7 +237,7 @@ fn a_cancelled_task_stops_at_the_next_batch_and_progress_counts_examples() {
         let mut trainer = factory.trainer(&job("mlp")).unwrap();
         let initial = factory.initial(&job("mlp")).unwrap();
         let mut task = task(1, 0, 0..40);
-        task.training.local_epochs = 2;
+        task.training.local_epochs = 2.0;
         let (mut state, cancelled) = (BTreeMap::new(), AtomicBool::new(false));
         let mut seen = Vec::new();
         let mut progress = |done, total| seen.push((done, total));
@@ -330,7 +331,7 @@ fn a_learner_of_ones_own_is_trained_and_its_panics_are_caught() {
         assert_eq!(panicked, Err(TrainError::Panicked(text)));
 
         let mut task = task(1, 0, (0..32).filter(|&at| at != 13));
-        task.training.local_epochs = 200;
+        task.training.local_epochs = 200.0;
         task.training.weight_decay = 0.0;
         let update = train(&mut *trainer, &initial, &task).unwrap();
         assert!((update.parameters.tensor("weight").unwrap()[0] - 2.0).abs() < 1e-2);

@@ -97,7 +97,7 @@ fn local_sgd(module: Mlp, task: &TrainTask, dataset: &Dataset, device: &Device) 
     let (mut module, mut batch) = (module, Batch::default());
     let mut values = model::export(&module).unwrap();
     let mut velocity: Option<Vec<f32>> = None;
-    for _ in 0..task.training.local_epochs {
+    for _ in 0..task.training.local_epochs as u32 {
         order.shuffle(&mut rng);
         for examples in order.chunks(task.training.batch_size as usize) {
             transform
@@ -171,7 +171,7 @@ fn one_client_is_local_sgd_whose_optimizer_restarts_each_round() {
         let mut global = factory.initial(&job("mlp")).unwrap();
         for number in 1..=4 {
             let mut task = task(number, 0, 0..100);
-            task.training.local_epochs = 2;
+            task.training.local_epochs = 2.0;
             let (next, updates) = round(&mut *trainer, &global, std::slice::from_ref(&task));
             is_the_mean(1.0, &next, &global, &updates);
 

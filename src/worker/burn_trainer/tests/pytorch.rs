@@ -1,7 +1,5 @@
 //! Training steps against PyTorch's.
 
-use burn::optim::ModuleOptimizer;
-
 use super::*;
 use crate::model::{
     export, import,
@@ -29,7 +27,7 @@ fn five_steps<C: Classifier>(
     name: &str,
     build: fn(&Device) -> C,
     device: &Device,
-    mut optimizer: ModuleOptimizer,
+    mut optimizer: optimizer::LocalOptimizer,
     lr: f64,
 ) -> (Parameters, Vec<f32>) {
     let batches = fixture(&format!("{name}.steps"));

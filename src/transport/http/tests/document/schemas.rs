@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::{document, for_each_object, schemas};
 use crate::{
-    job::{EvaluationMode, JobSpec, OptimizerKind},
+    job::{EvaluationMode, InnerState, JobSpec, Normalize, OptimizerKind},
     parameters::{DType, Encoding, Role},
     partition::{Capacity, PartitionSpec},
     report::RefusalKind,
@@ -67,7 +67,11 @@ fn values_of_enums_are_those_on_the_wire() {
         ("RefusalKind", written(RefusalKind::ALL)),
         (
             "OptimizerKind",
-            written(&[OptimizerKind::Sgd, OptimizerKind::Adam]),
+            written(&[
+                OptimizerKind::Sgd,
+                OptimizerKind::Adam,
+                OptimizerKind::AdamW,
+            ]),
         ),
         (
             "EvaluationMode",
@@ -91,6 +95,11 @@ fn values_of_enums_are_those_on_the_wire() {
             written(&[Role::Trainable, Role::Buffer, Role::Frozen]),
         ),
         ("Capacity", written(&[Capacity::Gpus, Capacity::Measured])),
+        ("InnerState", written(&[InnerState::New, InnerState::Keep])),
+        (
+            "Normalize",
+            written(&[Normalize::Channels, Normalize::None]),
+        ),
     ];
     let schemas = schemas();
     let mut found = BTreeSet::new();
@@ -120,7 +129,12 @@ fn each_tagged_union_has_a_discriminator_that_maps_the_tags_of_its_variants() {
         };
         let Some(discriminator) = schema.get("discriminator") else {
             // These have no tag: the name of their one field tells, or the type of the JSON.
-            let untagged = ["PartitionSpelling", "Shape", "ShareEvaluation"];
+            let untagged = [
+                "AugmentSpelling",
+                "PartitionSpelling",
+                "Shape",
+                "ShareEvaluation",
+            ];
             assert!(untagged.contains(&&**name), "{name} has no discriminator");
             continue;
         };
@@ -150,6 +164,7 @@ fn each_tagged_union_has_a_discriminator_that_maps_the_tags_of_its_variants() {
         ("Objective", "kind"),
         ("Outcome", "outcome"),
         ("PartitionSpec", "kind"),
+        ("Schedule", "kind"),
         ("TaskMessage", "kind"),
     ];
     assert_eq!(tags, expected);
@@ -165,8 +180,11 @@ fn unions_are_of_references_and_have_no_default_that_is_an_object() {
         let default = object.get("default").unwrap_or(&Value::Null);
         assert!(!default.is_object(), "{object:?}");
         for variant in variants {
-            let is_plain = variant["type"] == "null" || variant["type"] == "string";
-            assert!(is_plain || variant["$ref"].is_string(), "{variant}");
+            let is_plain = ["null", "string", "boolean"].map(|plain| variant["type"] == plain);
+            assert!(
+                is_plain.contains(&true) || variant["$ref"].is_string(),
+                "{variant}"
+            );
         }
     });
 }
@@ -262,7 +280,7 @@ fn the_least_and_the_most_of_a_jobs_numbers_are_those_that_are_checked() {
             }
         }
     }
-    assert_eq!(count, 17);
+    assert_eq!(count, 22);
 }
 
 #[test]
@@ -276,6 +294,7 @@ fn partitions_and_encodings_are_described_as_they_are_written() {
     for text in [
         "iid",
         "dirichlet:0.5",
+        "dirichlet:0.5:balanced",
         "shard:2",
         "quantity_skew:0.1",
         "proportional:measured",
@@ -295,6 +314,12 @@ fn partitions_and_encodings_are_described_as_they_are_written() {
     }
     assert_eq!(written, kinds.keys().cloned().collect());
     for kind in &written {
+        // Its text is that of `dirichlet` with one word more.
+        let kind = if kind == "balanced_dirichlet" {
+            ":balanced"
+        } else {
+            kind
+        };
         assert!(
             text["pattern"].as_str().unwrap().contains(kind),
             "{kind}: {text}"
