@@ -18,7 +18,7 @@ class Plain:
         """What is added to each gradient, by name; nothing if it is empty."""
         return {}
 
-    def end(self, start, local, steps, lr):
+    def end(self, start, local, steps, lr, momentum=0.0):
         """The payloads of the report beside the delta, and the client's next state, both by name."""
         return {}, {}
 
@@ -40,14 +40,19 @@ class Scaffold(Plain):
     def shift(self):
         return {name: self.server[name] - self.own[name] for name in self.server}
 
-    def end(self, start, local, steps, lr):
+    def end(self, start, local, steps, lr, momentum=0.0):
         if lr <= 0:
             raise ValueError(f"objective scaffold divides by the learning rate, which is {lr}")
         change = {name: np.zeros_like(value) for name, value in self.server.items()}
         if steps:
             for name in change:
-                change[name] = (start[name] - local[name]) / np.float32(steps * lr) - self.server[name]
+                change[name] = (start[name] - local[name]) / np.float32(reach(steps, momentum) * lr) - self.server[name]
         return {"control": change}, {"control": {name: self.own[name] + change[name] for name in change}}
+
+
+def reach(steps, momentum):
+    """What `steps` equal gradients make of a client's way, in learning rates times that gradient: `steps` without momentum."""
+    return (steps - momentum * (1 - momentum**steps) / (1 - momentum)) / (1 - momentum)
 
 
 def objective_of(task, payloads, state):

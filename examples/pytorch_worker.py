@@ -180,7 +180,7 @@ class Session:
         steps, metrics = pytorch_training.train(self.trainer, dataset, indices, task["training"], rng, self.current.check)
         local = self.trainer.parameters()  # Waits for a GPU to be done.
         seconds = time.perf_counter() - start
-        payloads, state = objective.end(model, local, steps, task["training"]["lr"])
+        payloads, state = objective.end(model, local, steps, task["training"]["lr"], task["training"].get("momentum", 0.0))
         payloads["delta"] = {name: local[name] - model[name] for name in model if name not in (self.frozen or {})}
         expected = [payload["name"] for payload in task.get("expects", [])] or ["delta"]
         body = {f"{payload}/{name}": value for payload in expected for name, value in payloads[payload].items()}

@@ -123,14 +123,28 @@ async fn main() -> Result<(), Box<dyn Error>> {
         }
     }
     let ended = coordinator.wait(&here, job).await?;
-    println!("{}: {}, version {}", arguments.strategy, ended.phase, ended.version);
-    print!("{}", csv(&coordinator, &here, job).await?.lines().last().unwrap_or_default());
+    println!(
+        "{}: {}, version {}",
+        arguments.strategy, ended.phase, ended.version
+    );
+    print!(
+        "{}",
+        csv(&coordinator, &here, job)
+            .await?
+            .lines()
+            .last()
+            .unwrap_or_default()
+    );
     println!();
     Ok(())
 }
 
 /// A line for each round: what it cost and what came of it.
-async fn csv(coordinator: &Coordinator, here: &Caller, job: JobId) -> Result<String, Box<dyn Error>> {
+async fn csv(
+    coordinator: &Coordinator,
+    here: &Caller,
+    job: JobId,
+) -> Result<String, Box<dyn Error>> {
     let mut text = "round,train_loss,test_loss,test_accuracy,best_accuracy,seconds\n".to_string();
     let (mut after, mut best) = (RoundId(0), 0.0f64);
     loop {

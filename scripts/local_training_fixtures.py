@@ -105,12 +105,22 @@ def proximal(anchor, mu):
     return lambda model, gradient: each(lambda g, w, a: g + mu * (w - a), gradient, model, anchor)
 
 
-def scaffold(first_server, second_server):
-    """SCAFFOLD (Karimireddy et al. 2020), algorithm 1, option II: two rounds of one client."""
+def way(momentum, steps=STEPS):
+    """How far gradients of one lead, at a learning rate of one: the steps of plain SGD, and more with momentum."""
+    velocity = found = 0.0
+    for _ in range(steps):
+        velocity = momentum * velocity + 1
+        found += velocity
+    return found
+
+
+def scaffold(first_server, second_server, momentum=0.0):
+    """SCAFFOLD (Karimireddy et al. 2020), algorithm 1, option II: two rounds of one client. With momentum, the way takes the
+    place of the number of steps."""
     rounds, own, x = [], zeros(), START
     for server in (first_server, second_server):
-        y = train(x, sgd(), lambda model, g: each(lambda g, c, c_i: g - c_i + c, g, server, own))
-        new = each(lambda c_i, c, x, y: c_i - c + (x - y) / (STEPS * LR), own, server, x, y)
+        y = train(x, sgd(momentum), lambda model, g: each(lambda g, c, c_i: g - c_i + c, g, server, own))
+        new = each(lambda c_i, c, x, y: c_i - c + (x - y) / (way(momentum) * LR), own, server, x, y)
         change = each(lambda new, old: new - old, new, own)
         rounds.append({"server": server, "start": x, "model": y, "own": new, "change": change})
         # The next global model is another one than the client's, and far enough to have a gradient.
@@ -173,6 +183,7 @@ def main():
             START, sgd(), lambda model, g: clipped(0.5)(model, proximal(START, 2.0)(model, g))
         ),
         "scaffold": scaffold(first_server, second_server),
+        "scaffold_momentum": scaffold(first_server, second_server, 0.9),
         "feddyn": feddyn(0.5),
         "smoothing": smoothing(0.1),
     }

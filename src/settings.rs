@@ -3,6 +3,7 @@
 mod augment;
 mod error;
 mod limits;
+mod reach;
 mod schedule;
 mod training;
 

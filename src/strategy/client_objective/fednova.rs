@@ -5,15 +5,15 @@ use super::{ClientObjective, Counted};
 use crate::{
     objective::Objective,
     report::DELTA,
-    settings::{InnerState, OptimizerKind, TrainingSettings},
+    settings::TrainingSettings,
     strategy::{AggregateContext, Inputs, StrategyError},
 };
 
 /// Each delta is divided by how far its client's optimizer takes it in its number of steps, and the mean is scaled by the mean of
 /// that: clients that take more steps pull no harder. Clients minimize their loss, plus FedProx's term if `mu` is above 0.
 ///
-/// `|a_i|` of `n` steps of SGD is `n`; with momentum `p`, `(n - p (1 - p^n) / (1 - p)) / (1 - p)`, and with Nesterov's, `n` plus `p`
-/// times that; with a proximal term, `(1 - (1 - lr mu)^n) / (lr mu)` (section 4 of the paper).
+/// How far a client's optimizer takes it is [`TrainingSettings::reach`]; with a proximal term, `(1 - (1 - lr mu)^n) / (lr mu)`
+/// (section 4 of the paper).
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 #[non_exhaustive]
 pub struct FedNova {
@@ -29,8 +29,8 @@ impl FedNova {
 
     /// `|a_i|`, the sum of what each gradient of `steps` steps counts in a client's delta.
     fn reach(&self, training: &TrainingSettings, steps: u64) -> f64 {
-        let steps = steps as f64;
         if self.mu > 0.0 {
+            let steps = steps as f64;
             let pull = training.lr * self.mu;
             // The limit for a pull of 0, which a learning rate of 0 makes.
             if pull == 0.0 {
@@ -38,16 +38,7 @@ impl FedNova {
             }
             return (1.0 - (1.0 - pull).powf(steps)) / pull;
         }
-        let p = training.momentum;
-        if p == 0.0 {
-            return steps;
-        }
-        let reach = (steps - p * (1.0 - p.powf(steps)) / (1.0 - p)) / (1.0 - p);
-        if training.nesterov {
-            steps + p * reach
-        } else {
-            reach
-        }
+        training.reach(steps)
     }
 }
 
@@ -57,21 +48,9 @@ impl ClientObjective for FedNova {
     }
 
     fn check(&self, training: &TrainingSettings) -> Result<(), String> {
-        if training.optimizer != OptimizerKind::Sgd {
-            let problem = "FedNova knows how far n steps of sgd go, and of no other local optimizer: choose optimizer sgd";
-            return Err(problem.to_string());
-        }
-        if training.inner_state == InnerState::Keep && training.momentum > 0.0 {
-            let problem = "FedNova counts the steps of one round: training.inner_state must be \"new\", or training.momentum 0";
-            return Err(problem.to_string());
-        }
-        if training.momentum >= 1.0 {
-            let problem = format!(
-                "FedNova needs a momentum below 1, not {}",
-                training.momentum
-            );
-            return Err(problem);
-        }
+        training
+            .check_reach()
+            .map_err(|problem| format!("FedNova: {problem}"))?;
         if self.mu > 0.0 && training.momentum > 0.0 {
             let problem = "FedNova's formula has either a momentum or a proximal term: set training.momentum or strategy.mu to 0";
             return Err(problem.to_string());

@@ -6,7 +6,7 @@ use crate::{
     objective::Objective,
     parameters::{PayloadSpec, Roles},
     report::DELTA,
-    settings::{OptimizerKind, TrainingSettings},
+    settings::TrainingSettings,
     strategy::{AggregateContext, Inputs, Out, Rows, StateSpec, StateTensor, StrategyError},
 };
 
@@ -39,12 +39,9 @@ impl ClientObjective for Scaffold {
     }
 
     fn check(&self, training: &TrainingSettings) -> Result<(), String> {
-        if training.optimizer != OptimizerKind::Sgd {
-            return Err(
-                "SCAFFOLD takes a client's mean gradient from how far it moved, which holds for sgd alone: choose optimizer sgd"
-                    .to_string(),
-            );
-        }
+        training
+            .check_reach()
+            .map_err(|problem| format!("SCAFFOLD: {problem}"))?;
         if training.lr == 0.0 {
             return Err("SCAFFOLD divides by the learning rate, which must be above 0".to_string());
         }

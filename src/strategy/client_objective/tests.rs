@@ -102,12 +102,12 @@ fn what_does_not_go_with_an_objective_is_said() {
     assert!(
         check(&Scaffold, adam)
             .unwrap_err()
-            .contains("choose optimizer sgd")
+            .contains("choose training.optimizer sgd")
     );
     assert!(
         check(&FedNova::default(), adam)
             .unwrap_err()
-            .contains("choose optimizer sgd")
+            .contains("choose training.optimizer sgd")
     );
     assert!(check(&Plain, adam).is_ok());
     assert!(check(&Scaffold, |training| training.lr = 0.0).is_err());

@@ -16,11 +16,11 @@ pub(in crate::worker) const CONTROL: &str = "control";
 ///
 /// - The version's payload `control` is the server's `c`. The client's `c_i` is its state `control`, at first zeros.
 /// - Each step's gradient gets `c - c_i`.
-/// - After `K` steps at learning rate `lr`, from `x` to `y`: `c_i+ = c_i - c + (x - y) / (K * lr)`. The report's payload
+/// - After `K` steps at learning rate `lr`, from `x` to `y`: `c_i+ = c_i - c + (x - y) / (R * lr)`. The report's payload
 ///   `control` is `c_i+ - c_i`.
 ///
-/// The formula is that of plain SGD. With momentum, a step is longer than `lr` times the gradient, and `c_i` is too large by as
-/// much; with Adam it means nothing.
+/// `R` is [`reach`](crate::settings::TrainingSettings::reach): `K` for plain SGD, which the paper has. With momentum, `K` steps go
+/// further, and a division by `K` would make `c_i` too large by as much: at a momentum of 0.9 training then diverges.
 pub(super) struct Scaffold;
 
 impl LocalObjective for Scaffold {
@@ -31,6 +31,8 @@ impl LocalObjective for Scaffold {
         state: &BTreeMap<String, Parameters>,
     ) -> Result<Correction, TrainError> {
         // Before training, not after it: what is divided by is known now.
+        let reaches = task.training.check_reach();
+        reaches.map_err(|problem| TrainError::Task(format!("objective scaffold: {problem}")))?;
         if task.training.lr <= 0.0 {
             return Err(TrainError::Task(format!(
                 "objective scaffold divides by training.lr, which must be above 0, not {}",
@@ -54,7 +56,7 @@ impl LocalObjective for Scaffold {
         let (global, task) = (trained.global, trained.task);
         let server = server_control(global, task)?;
         let own = fitting(state.get(CONTROL), global);
-        let travelled = trained.steps as f64 * task.training.lr;
+        let travelled = task.training.reach(trained.steps) * task.training.lr;
         let (x, y) = (global.values(), trained.local.values());
         let change = trainable(global, |index| {
             // A client without examples takes no step, and learns nothing of its gradient.

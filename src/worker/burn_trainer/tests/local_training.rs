@@ -229,17 +229,21 @@ fn scaffold(server: Parameters) -> TrainTask {
 #[test]
 fn two_rounds_of_scaffold_are_those_of_the_paper() {
     for mut bench in Bench::all() {
-        for round in TRUTH["scaffold"].as_array().unwrap() {
-            let of = |name: &str| model(&round[name], &bench.layout);
-            let (start, expected) = (of("start"), [of("model"), of("own"), of("change")]);
-            let task = scaffold(of("server"));
-            let mut update = bench.train(&start, &task).unwrap();
-            is_close(&update.parameters, &expected[0]);
-            is_close(&bench.state["control"], &expected[1]);
-            let Some(PayloadValues::Model(change)) = update.payloads.remove("control") else {
-                panic!("no control in the report");
-            };
-            is_close(&change, &expected[2]);
+        for (name, momentum) in [("scaffold", 0.0), ("scaffold_momentum", 0.9)] {
+            bench.state.clear();
+            for round in TRUTH[name].as_array().unwrap() {
+                let of = |name: &str| model(&round[name], &bench.layout);
+                let (start, expected) = (of("start"), [of("model"), of("own"), of("change")]);
+                let mut task = scaffold(of("server"));
+                task.training.momentum = momentum;
+                let mut update = bench.train(&start, &task).unwrap();
+                is_close(&update.parameters, &expected[0]);
+                is_close(&bench.state["control"], &expected[1]);
+                let Some(PayloadValues::Model(change)) = update.payloads.remove("control") else {
+                    panic!("no control in the report");
+                };
+                is_close(&change, &expected[2]);
+            }
         }
         // Without any control, the first round is plain.
         bench.state.clear();
