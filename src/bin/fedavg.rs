@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use fedavg::{
     cli::{
-        EXIT_CODES, Failure, LogArgs, Screen, SimulateArgs,
+        EXIT_CODES, Failure, LogArgs, Screen, SimulateArgs, arguments,
         data::DataArgs,
         exit,
         model::ModelCommand,
@@ -52,7 +52,7 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let arguments: Arguments = arguments();
     let screen = Screen::new();
     let usual = match arguments.command {
         // Its progress shows what its own workers and coordinator would log.
