@@ -149,7 +149,7 @@ impl Coordinator {
         let stall = self.stall();
         let stall = stall.unwrap_or_else(|| Stall::new(patience, "its disk does not keep up"));
         let detail = format!(
-            "{}; what there is to tell is not on the disk yet, and a crash could take it back. Ask again once there is space",
+            "{}; what there is to tell is not on the disk yet, and a crash could take it back. Ask again later",
             told(&stall)
         );
         Err(Refusal::new(RefusalKind::Storage, detail))

@@ -135,6 +135,11 @@ impl Coordinator {
         );
         self.append(&mut state, Stream::Coordinator, batch);
         for id in state.turns.order() {
+            // It ends below, and its reason names what is lost. If it went on, a plan without the model could be quicker, and fail
+            // for a reason that says nothing.
+            if broken.iter().any(|(other, _)| *other == id) {
+                continue;
+            }
             let abandon = upgraded.contains(&id).then(|| {
                 "the coordinator was replaced by another version of it in the midst of the round"
                     .to_string()

@@ -72,6 +72,27 @@ async fn a_worker_that_registered_long_ago_is_not_lost_by_a_restart() {
 }
 
 #[tokio::test]
+async fn the_number_of_a_worker_that_is_not_remembered_is_not_given_again() {
+    let home = Home::new();
+    let forgetful = || {
+        let mut config = CoordinatorConfig::default();
+        config.workers.keep = 0;
+        config
+    };
+    let lab = home.start_with(forgetful()).await;
+    let first = lab.worker("a").await;
+    let leave = Request::Leave {
+        credentials: first.clone(),
+    };
+    lab.coordinator.handle(Peer::InProcess, leave).await;
+    assert!(lab.coordinator.workers(&HERE).await.unwrap().is_empty());
+    kill(lab).await;
+    let lab = home.start_with(forgetful()).await;
+    assert!(lab.coordinator.workers(&HERE).await.unwrap().is_empty());
+    assert!(lab.worker("b").await.worker > first.worker);
+}
+
+#[tokio::test]
 async fn requests_of_two_processes_never_have_the_same_number() {
     let home = Home::new();
     let lab = home.start().await;
