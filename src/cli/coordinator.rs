@@ -184,7 +184,7 @@ pub struct LimitArgs {
     /// The most examples of a dataset that is dealt to clients
     #[arg(long, value_name = "N", default_value = "20000000", value_parser = any_u64)]
     pub max_examples: u64,
-    /// How many workers that are gone are remembered; 0: none
+    /// How many workers that are gone are remembered, each time that one registers; 0: none
     #[arg(long, value_name = "N", default_value = "256", value_parser = count)]
     pub keep_workers: usize,
     /// The most clients of a job
