@@ -6,7 +6,9 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use fedavg::cli::{COORDINATOR_EXIT_CODES, CoordinatorArgs, LogArgs, Screen, StateCommand, exit};
+use fedavg::cli::{
+    COORDINATOR_EXIT_CODES, CoordinatorArgs, LogArgs, Screen, StateCommand, arguments, exit,
+};
 
 /// The coordinator of federated averaging: takes jobs, gives workers their tasks, and averages what they train.
 #[derive(Parser)]
@@ -28,7 +30,7 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let arguments: Arguments = arguments();
     let screen = Screen::new();
     let usual = match arguments.command {
         Some(_) => "warn",

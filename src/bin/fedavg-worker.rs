@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use fedavg::cli::{LogArgs, Screen, WORKER_EXIT_CODES, WorkerArgs, exit};
+use fedavg::cli::{LogArgs, Screen, WORKER_EXIT_CODES, WorkerArgs, arguments, exit};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -19,7 +19,7 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let arguments: Arguments = arguments();
     let screen = Screen::new();
     arguments.log.start("info", &screen);
     exit(arguments.worker.run(&screen))

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use fedavg::{
     cli::{
-        EXIT_CODES, Failure, LogArgs, Screen, SimulateArgs, StrategiesArgs,
+        EXIT_CODES, Failure, LogArgs, Screen, SimulateArgs, StrategiesArgs, arguments,
         data::DataArgs,
         exit,
         model::ModelCommand,
@@ -53,7 +53,7 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let arguments: Arguments = arguments();
     let screen = Screen::new();
     let usual = match arguments.command {
         // Its progress shows what its own workers and coordinator would log.

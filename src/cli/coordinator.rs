@@ -1,6 +1,6 @@
 //! The coordinator's process: its arguments, its server, its end.
 
-use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use clap::Args;
 
@@ -8,7 +8,9 @@ use super::{
     Advertise, Bind, Failure, Interrupt, Screen, TokenArgs, TrainerArgs, block_on,
     listen::reached_at,
     tailscale::{LocalAddress, local_addresses},
-    values::{at_least_one, bytes, bytes_above_0, seconds},
+    values::{
+        any_u32, any_u64, at_least_one, bytes, bytes_above_0, count, seconds, u32_above_0, whole,
+    },
 };
 use crate::{
     backend::DeviceSpec,
@@ -174,19 +176,19 @@ pub struct LimitArgs {
     #[arg(long, value_name = "N", default_value = "20000", value_parser = at_least_one)]
     pub journal_backlog: usize,
     /// The most examples that a worker with --local data counts for
-    #[arg(long, value_name = "N", default_value = "1000000000")]
+    #[arg(long, value_name = "N", default_value = "1000000000", value_parser = any_u64)]
     pub max_local_examples: u64,
     /// The most workers at once
     #[arg(long, value_name = "N", default_value = "20000", value_parser = at_least_one)]
     pub max_workers: usize,
     /// The most examples of a dataset that is dealt to clients
-    #[arg(long, value_name = "N", default_value = "20000000")]
+    #[arg(long, value_name = "N", default_value = "20000000", value_parser = any_u64)]
     pub max_examples: u64,
-    /// How many workers that are gone are remembered
-    #[arg(long, value_name = "N", default_value = "256")]
+    /// How many workers that are gone are remembered, each time that one registers; 0: none
+    #[arg(long, value_name = "N", default_value = "256", value_parser = count)]
     pub keep_workers: usize,
     /// The most clients of a job
-    #[arg(long, value_name = "N", default_value = "1000000", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", default_value = "1000000", value_parser = u32_above_0)]
     pub max_clients: u32,
     /// The most jobs that run at the same time, and share the workers
     #[arg(long, value_name = "N", default_value = "4", value_parser = at_least_one)]
@@ -194,13 +196,16 @@ pub struct LimitArgs {
     /// The most jobs that wait their turn
     #[arg(long, value_name = "N", default_value = "100", value_parser = at_least_one)]
     pub max_queued: usize,
-    /// How many ended jobs are kept, each with its records, its log and its final model
-    #[arg(long, value_name = "N", default_value = "100")]
+    /// How many ended jobs are kept, each with its records, its log and its final model. The one that ended last always is, so 0
+    /// is as 1
+    #[arg(long, value_name = "N", default_value = "100", value_parser = count)]
     pub keep_jobs: usize,
-    /// Forget a job this many days after its end
-    #[arg(long, value_name = "DAYS")]
+    /// Forget a job this many days after its end, but for the one that ended last; 0: as soon as another one has ended
+    /// [default: at no time]
+    #[arg(long, value_name = "DAYS", value_parser = any_u32)]
     pub keep_days: Option<u32>,
-    /// Forget the oldest ended jobs if the final models of all have more bytes
+    /// Forget the oldest ended jobs if the final models of all have more bytes, but for the one that ended last; 0: keep that
+    /// one alone [default: any number of bytes]
     #[arg(long, value_name = "BYTES", value_parser = bytes)]
     pub keep_bytes: Option<u64>,
     /// Bytes of a job's event log that are in memory, and as many of its records of rounds; all are in the state folder, or with
@@ -208,7 +213,7 @@ pub struct LimitArgs {
     #[arg(long, value_name = "BYTES", default_value = "1MiB", value_parser = bytes)]
     pub log_window: u64,
     /// How many threads average the reports; 0: one per core
-    #[arg(long, value_name = "N", default_value = "0")]
+    #[arg(long, value_name = "N", default_value = "0", value_parser = count)]
     pub fold_threads: usize,
     /// An upload that is slower than this many bytes a second is ended; 0: no upload is too slow
     #[arg(long, value_name = "BYTES", default_value = "1KiB", value_parser = bytes)]
@@ -251,10 +256,12 @@ impl CoordinatorArgs {
         let config = self.limits.coordinator(token.clone())?;
         // It evaluates on the CPU alone, so that its machine needs no GPU.
         let trainers = self.trainers.trainers(&[DeviceSpec::Cpu])?;
-        // Last of what can fail on arguments: a mistyped flag must not make a folder.
-        let folder = self.storage.folder(bind)?;
         block_on(async {
             let interrupt = Interrupt::listen()?;
+            // Who connects from here on waits until the coordinator has read its folder.
+            let listener = listen(bind, token.as_ref()).await.map_err(bind_failure)?;
+            // Last of what can fail on arguments: a mistyped flag, or a port in use, must not make a folder.
+            let folder = self.storage.folder(bind)?;
             // Reads the datasets that are here.
             let coordinator = tokio::task::block_in_place(|| {
                 let builder = Coordinator::builder(trainers).config(config);
@@ -263,7 +270,6 @@ impl CoordinatorArgs {
                     None => Ok(builder.start()),
                 }
             })?;
-            let listener = listen(bind, token.as_ref()).await.map_err(bind_failure)?;
             let address = listener.local_addr();
             let address = address.map_err(|error| Failure::because("can't serve", error))?;
             let advertised = advertise.map(|place| place.url(address.port()));
@@ -423,18 +429,22 @@ fn days(days: u32) -> Duration {
 
 /// A number of connections that leaves room for the operator beside a worker.
 fn connections(text: &str) -> Result<usize, String> {
-    match text.parse() {
-        Ok(number) if number >= LEAST_CONNECTIONS => Ok(number),
-        _ => Err(format!(
-            "not a whole number of at least {LEAST_CONNECTIONS}"
-        )),
-    }
+    whole(text, LEAST_CONNECTIONS as u64, usize::MAX as u64).map(|number| number as usize)
 }
 
 fn bind_failure(error: BindError) -> Failure {
     match error {
         BindError::NeedsJoinToken(_) => Failure::Usage(format!("{error} (--join-token)")),
-        error => Failure::because("can't serve", error),
+        BindError::Listen { address, source } if source.kind() == io::ErrorKind::AddrInUse => {
+            Failure::Usage(format!(
+                "port {} of {} is in use; is a coordinator already running? Choose another --bind",
+                address.port(),
+                address.ip()
+            ))
+        }
+        BindError::Listen { address, source } => Failure::Usage(format!(
+            "--bind {address}: this machine can't listen there: {source}"
+        )),
     }
 }
 
@@ -473,6 +483,26 @@ mod tests {
             format!("{:?}", limits.router()),
             format!("{:?}", RouterConfig::default())
         );
+    }
+
+    #[test]
+    fn each_limit_says_which_numbers_it_takes() {
+        let mut refused = Vec::new();
+        let command = LimitArgs::augment_args(clap::Command::new("test"));
+        for argument in command.get_arguments() {
+            let flag = argument.get_long().unwrap();
+            for wrong in ["-1", "99999999999999999999999", "many"] {
+                let given = format!("--{flag}={wrong}");
+                let told = Command::try_parse_from(["test", &given]).err();
+                let told = told
+                    .unwrap_or_else(|| panic!("{given} is taken"))
+                    .to_string();
+                let says = ["from ", "above 0", "too long", "such as"];
+                assert!(says.iter().any(|part| told.contains(part)), "{told}");
+                refused.push(flag.to_string());
+            }
+        }
+        assert!(refused.len() > 60, "{refused:?}");
     }
 
     #[test]

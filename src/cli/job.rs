@@ -9,7 +9,7 @@ use super::{
     Failure, Screen,
     model_file::read_model_bytes,
     text_file::{SMALL, read_text},
-    values::by_name,
+    values::{any_u32, any_u64, by_name},
 };
 use crate::{
     job::{
@@ -38,7 +38,7 @@ pub struct JobArgs {
     pub dataset: Option<String>,
     /// How many clients (data holders) the data is divided among [default: the number of workers at the start; 8 in
     /// a simulation]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = any_u32)]
     pub clients: Option<u32>,
     /// How the examples are divided among the clients: iid (at random, equally), dirichlet:ALPHA (uneven labels),
     /// dirichlet:ALPHA:balanced (uneven labels, sizes less so, as in NIID-Bench), shard:LABELS (this many labels each), quantity_skew:ALPHA (uneven amounts), proportional (by the workers' number of
@@ -47,28 +47,28 @@ pub struct JobArgs {
     #[arg(long, value_name = "KIND")]
     pub partition: Option<PartitionSpec>,
     /// How many rounds to train; a round that fails is tried again [default: 20]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = any_u32)]
     pub rounds: Option<u32>,
     /// The number of the first round. To continue another job (its model as --initial, its --seed): one more than that
     /// job's last round [default: 1]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = any_u32)]
     pub first_round: Option<u32>,
     /// How much the job counts beside others that run at the same time, from 1 to 100; one with twice the priority gets
     /// twice as many tasks done [default: 1]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = any_u32)]
     pub priority: Option<u32>,
     /// The seed of all randomness: the same seed gives the same result [default: 1337]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = any_u64)]
     pub seed: Option<u64>,
     /// How many times a client passes over its data in a round; may be a fraction, such as 0.5 [default: 1; 2 in a
     /// simulation of digits]
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub local_epochs: Option<f64>,
     /// How many optimizer steps a client takes in a round, instead of --local-epochs
-    #[arg(long, value_name = "N", conflicts_with = "local_epochs")]
+    #[arg(long, value_name = "N", value_parser = any_u32, conflicts_with = "local_epochs")]
     pub local_steps: Option<u32>,
     /// How many examples an optimizer step takes [default: 64]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = any_u32)]
     pub batch_size: Option<u32>,
     /// The optimizer of the clients [default: sgd]
     #[arg(long, value_name = "NAME", value_parser = PossibleValuesParser::new(["sgd", "adam", "adamw"]).try_map(by_name::<OptimizerKind>))]
@@ -85,7 +85,7 @@ pub struct JobArgs {
     #[arg(long, value_name = "KIND")]
     pub schedule: Option<Schedule>,
     /// In how many rounds the learning rate rises to --lr, before --schedule begins [default: 0]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = any_u32)]
     pub warmup: Option<u32>,
     /// The momentum of sgd [default: 0.9]
     #[arg(long, value_name = "X", allow_negative_numbers = true)]
@@ -140,25 +140,25 @@ pub struct JobArgs {
     #[arg(long, value_name = "WHO", value_parser = PossibleValuesParser::new(["auto", "coordinator", "workers", "never"]).try_map(by_name::<EvaluationMode>))]
     pub evaluation: Option<EvaluationMode>,
     /// How long a round may take, in seconds [default: 900]
-    #[arg(long, value_name = "SECONDS")]
+    #[arg(long, value_name = "SECONDS", value_parser = any_u64)]
     pub round_timeout: Option<u64>,
     /// The quorum: a round with fewer reports than this at its deadline fails [default: 1]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = any_u32)]
     pub min_updates: Option<u32>,
     /// How many reports a round waits for, as a number instead of --fraction
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = any_u32)]
     pub goal: Option<u32>,
     /// How many rounds in a row may fail before the job fails [default: 3]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = any_u32)]
     pub max_attempts: Option<u32>,
     /// How many workers the job waits for before it starts [default: 1]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = any_u32)]
     pub min_workers: Option<u32>,
     /// How long the job waits for those workers before it fails, in seconds [default: 900]
-    #[arg(long, value_name = "SECONDS")]
+    #[arg(long, value_name = "SECONDS", value_parser = any_u64)]
     pub start_timeout: Option<u64>,
     /// How long the workers may take to test a model, in seconds [default: 900]
-    #[arg(long, value_name = "SECONDS")]
+    #[arg(long, value_name = "SECONDS", value_parser = any_u64)]
     pub evaluation_timeout: Option<u64>,
 }
 

@@ -7,6 +7,7 @@
 //! Results go to standard output; progress, log lines and errors go to standard error. A reader that closes standard
 //! output early is no reason for a panic.
 
+mod arguments;
 mod coordinator;
 pub mod data;
 mod device;
@@ -34,6 +35,7 @@ mod values;
 mod whole_file;
 mod worker;
 
+pub use arguments::arguments;
 pub use coordinator::CoordinatorArgs;
 pub use device::DeviceArgs;
 pub use failure::{COORDINATOR_EXIT_CODES, EXIT_CODES, Failure, WORKER_EXIT_CODES};

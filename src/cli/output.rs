@@ -81,6 +81,7 @@ impl OutputArgs {
                 "has an earlier run ({file}); give another folder, or --force to replace it"
             )));
         }
+        let made = MadeFolders::above(folder);
         fs::create_dir_all(folder)
             .map_err(|error| refuse(format!("the folder can't be made: {error}")))?;
         // Permissions alone don't tell: the file system may be read-only.
@@ -90,6 +91,7 @@ impl OutputArgs {
         Ok(Some(OutputFolder {
             path: folder.clone(),
             has_checkpoint: Arc::default(),
+            _made: Arc::new(made),
         }))
     }
 }
@@ -100,6 +102,34 @@ pub struct OutputFolder {
     path: PathBuf,
     /// Whether this run has written its files there before.
     has_checkpoint: Arc<AtomicBool>,
+    _made: Arc<MadeFolders>,
+}
+
+/// Folders that were made for a run's files, the innermost first. Dropped, those of them go that are still empty: a run that failed
+/// before its first file leaves nothing.
+#[derive(Debug)]
+struct MadeFolders(Vec<PathBuf>);
+
+impl MadeFolders {
+    /// This folder and those above it that are not there yet.
+    fn above(folder: &Path) -> Self {
+        let missing = folder.ancestors().take_while(|above| {
+            // The empty path is the current folder.
+            !above.as_os_str().is_empty() && !above.exists()
+        });
+        Self(missing.map(Path::to_path_buf).collect())
+    }
+}
+
+impl Drop for MadeFolders {
+    fn drop(&mut self) {
+        for folder in &self.0 {
+            // One that has something in it is not removed, nor is one above it.
+            if disk::remove_folder(Site::OutputRemove, folder).is_err() {
+                return;
+            }
+        }
+    }
 }
 
 impl OutputFolder {
@@ -179,7 +209,7 @@ pub(super) fn last_line(summary: &RunSummary, output: Option<&Path>) -> String {
     let outcome = summary
         .outcome
         .as_ref()
-        .map_or("not ended".to_string(), ended);
+        .map_or("the job goes on".to_string(), ended);
     let mut measured = String::new();
     if let Some(accuracy) = summary.test_accuracy {
         measured.push_str(&format!(", test accuracy {}", percent(accuracy)));
@@ -197,8 +227,12 @@ pub(super) fn last_line(summary: &RunSummary, output: Option<&Path>) -> String {
     let energy = summary.energy_joules.map_or(String::new(), |joules| {
         format!(", {}", human_joules(joules))
     });
+    let so_far = match summary.outcome {
+        Some(_) => "",
+        None => " so far",
+    };
     format!(
-        "{outcome}: {} in {:.1} s, {}{energy}{measured}{files}",
+        "{outcome}: {} in {:.1} s{so_far}, {}{energy}{measured}{files}",
         plural(summary.rounds_committed, "round"),
         summary.seconds,
         human_bytes(summary.bytes)
@@ -309,6 +343,39 @@ mod tests {
         assert!(results(3).write(&output).is_err());
         assert_eq!(model(), safetensors::encode(&results(3).model));
         assert!(!path("summary.json").exists());
+    }
+
+    #[test]
+    fn of_a_job_that_goes_on_the_time_so_far_is_told() {
+        let mut summary = results(3).summary;
+        summary.seconds = 2.5;
+        assert!(last_line(&summary, None).starts_with("completed: 0 rounds in 2.5 s, "));
+        summary.outcome = None;
+        let line = last_line(&summary, None);
+        let expected = "the job goes on: 0 rounds in 2.5 s so far, ";
+        assert!(line.starts_with(expected), "{line}");
+    }
+
+    #[test]
+    fn folders_that_were_made_for_nothing_go_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let (outer, inner) = (folder.path().join("a"), folder.path().join("a/b"));
+        let output = arguments(&inner, false).prepare().unwrap().unwrap();
+        let copy = output.clone();
+        drop(output);
+        assert!(inner.is_dir());
+        drop(copy);
+        assert!(!outer.exists());
+        // With a file in it, all stay.
+        let output = arguments(&inner, false).prepare().unwrap().unwrap();
+        results(1).write(&output).unwrap();
+        drop(output);
+        assert!(inner.join("summary.json").exists());
+        // A folder that was there before stays, too.
+        let empty = folder.path().join("empty");
+        fs::create_dir(&empty).unwrap();
+        drop(arguments(&empty, false).prepare().unwrap());
+        assert!(empty.is_dir());
     }
 
     #[test]

@@ -5,15 +5,17 @@ mod archive;
 use std::{
     fs::File,
     path::{Path, PathBuf},
-    time::{SystemTime, UNIX_EPOCH},
 };
 
 use clap::Subcommand;
 
-use super::{Align, Failure, Screen, Table, values::human_bytes, whole_file::WholeFile};
+use super::{
+    Align, Failure, Screen, Table,
+    values::{human_bytes, now},
+    whole_file::WholeFile,
+};
 use crate::{
     coordinator::state_dir::{StateCopy, StateDirError, StateImport, StateReport, check},
-    ids::Timestamp,
     round::WorkerState,
     words::plural,
 };
@@ -95,8 +97,9 @@ fn run_check(folder: &Path, json: bool, screen: &Screen) -> Result<(), Failure> 
     match report.problems.len() {
         0 => Ok(()),
         count => {
-            let problems = plural(count, "problem");
-            Err(Failure::because(folder.display().to_string(), problems))
+            let problems = format!("{} (listed above)", plural(count, "problem"));
+            let what = format!("the state folder {} is damaged", folder.display());
+            Err(Failure::because(what, problems))
         }
     }
 }
@@ -108,14 +111,14 @@ fn print(report: &StateReport, screen: &Screen) -> Result<(), Failure> {
                 format!(", last alive {}", ago(now().since(alive).as_secs()))
             });
             screen.print(&format!(
-                "coordinator {coordinator}, term {}{alive}",
+                "coordinator {coordinator}, term {} (it rises with each start){alive}",
                 report.term
             ))?;
         }
         None if report.problems.is_empty() => {
             screen.print("no coordinator has been started here")?;
         }
-        None => screen.print("which coordinator has run here can't be read")?,
+        None => {}
     }
     if !report.jobs.is_empty() {
         screen.print(&jobs(report).to_string())?;
@@ -123,14 +126,11 @@ fn print(report: &StateReport, screen: &Screen) -> Result<(), Failure> {
     if !report.workers.is_empty() {
         screen.print(&workers(report).to_string())?;
     }
-    let queued = report.jobs.iter().filter(|job| job.stage == "queued");
-    let queued: Vec<_> = queued.map(|job| job.job.to_string()).collect();
-    let queue = if queued.is_empty() {
-        "empty".to_string()
-    } else {
-        queued.join(", ")
-    };
-    screen.print(&format!("queue: {queue}"))?;
+    // Of a journal that can't be read, nobody knows what is queued and which files are needed.
+    let is_known = report.coordinator.is_some() || report.problems.is_empty();
+    if is_known {
+        screen.print(&format!("queue: {}", queue(report)))?;
+    }
     for path in &report.leftovers {
         screen.print(&format!(
             "nothing refers to {}: the next coordinator removes it",
@@ -140,12 +140,27 @@ fn print(report: &StateReport, screen: &Screen) -> Result<(), Failure> {
     for problem in &report.problems {
         screen.print(&format!("problem: {problem}"))?;
     }
+    if !is_known && report.files == 0 {
+        return screen
+            .print("which models and reports belong to it is not known, so none was read");
+    }
     let whole = if report.problems.is_empty() {
         "all is well"
     } else {
-        "the others are damaged or missing"
+        "what the problems name is not"
     };
     screen.print(&format!("{} are whole; {whole}", files(report)))
+}
+
+/// The numbers of the jobs that wait their turn.
+fn queue(report: &StateReport) -> String {
+    let queued = report.jobs.iter().filter(|job| job.stage == "queued");
+    let queued: Vec<_> = queued.map(|job| job.job.to_string()).collect();
+    if queued.is_empty() {
+        "empty".to_string()
+    } else {
+        queued.join(", ")
+    }
 }
 
 fn jobs(report: &StateReport) -> Table {
@@ -212,6 +227,7 @@ fn what(report: &StateReport) -> String {
 }
 
 fn export(folder: &Path, file: &Path, force: bool, screen: &Screen) -> Result<(), Failure> {
+    refuse_within(file, folder)?;
     // First: a file that can't be written is told before anything is copied.
     // Seeds of jobs are in it that nobody else may know.
     let mut to = WholeFile::create(file)?.private()?;
@@ -235,6 +251,26 @@ fn export(folder: &Path, file: &Path, force: bool, screen: &Screen) -> Result<()
         return Ok(());
     }
     screen.print(&told)
+}
+
+/// Refuses to write a file into a state folder: only coordinators write there, and the next export would be for a folder with another
+/// one's secrets in it.
+fn refuse_within(file: &Path, folder: &Path) -> Result<(), Failure> {
+    let parent = file
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty());
+    let parent = parent.unwrap_or(Path::new("."));
+    // A path that leads to nothing is told of by whoever opens it.
+    if let (Ok(parent), Ok(folder)) = (parent.canonicalize(), folder.canonicalize())
+        && parent.starts_with(&folder)
+    {
+        let problem = format!(
+            "it is within the state folder {} itself, where a coordinator alone writes; give a place outside of it",
+            folder.display()
+        );
+        return Err(Failure::of_file(file, problem));
+    }
+    Ok(())
 }
 
 fn import(file: &Path, folder: &Path, screen: &Screen) -> Result<(), Failure> {
@@ -286,9 +322,4 @@ fn ago(seconds: u64) -> String {
         _ => (seconds / 86_400, "day"),
     };
     format!("{} ago", plural(number, unit))
-}
-
-fn now() -> Timestamp {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    Timestamp(since.map_or(0, |since| since.as_millis() as u64))
 }

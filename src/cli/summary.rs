@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::values::number;
+use super::values::{now, number};
 use crate::{
     ids::{JobId, ModelVersion},
     job::JobSpec,
@@ -53,7 +53,7 @@ pub struct RunSummary {
     pub warning: Option<String>,
     /// The highest accuracy of all versions.
     pub best_test_accuracy: Option<f64>,
-    /// Seconds from submission to end, waiting included.
+    /// Seconds from submission to end, waiting included; of a job that goes on, to now.
     pub seconds: f64,
     /// Bytes of parameters sent and received in all rounds.
     pub bytes: u64,
@@ -93,7 +93,9 @@ impl RunSummary {
                 .max_by(f64::total_cmp),
             seconds: job
                 .ended
-                .map_or(0.0, |ended| ended.since(job.submitted).as_secs_f64()),
+                .unwrap_or_else(now)
+                .since(job.submitted)
+                .as_secs_f64(),
             bytes: rounds.iter().map(|record| record.bytes).sum(),
             energy_joules: rounds
                 .iter()
@@ -135,6 +137,30 @@ pub(super) fn divergence(losses: impl Iterator<Item = f64>) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ids::{RoundId, Timestamp};
+
+    #[test]
+    fn a_job_that_goes_on_has_taken_the_time_since_its_submission() {
+        let mut job = JobSummary {
+            job: JobId(1),
+            spec: JobSpec::default(),
+            phase: "collecting".to_string(),
+            detail: String::new(),
+            outcome: None,
+            clients: Some(2),
+            round: RoundId(1),
+            version: ModelVersion(0),
+            accepted: 0,
+            goal: 2,
+            parameters: 2,
+            initial_digest: None,
+            submitted: Timestamp(now().0 - 60_000),
+            ended: None,
+        };
+        assert!(RunSummary::new(&job, &[]).seconds >= 60.0);
+        job.ended = Some(Timestamp(job.submitted.0 + 1500));
+        assert_eq!(RunSummary::new(&job, &[]).seconds, 1.5);
+    }
 
     #[test]
     fn a_loss_that_grows_tenfold_is_a_warning() {

@@ -3,15 +3,18 @@
 use std::{
     convert::Infallible,
     net::{IpAddr, Ipv4Addr, SocketAddr},
-    time::Duration,
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use serde::de::{DeserializeOwned, IntoDeserializer, value::Error as ValueError};
 
-use crate::transport::http::DEFAULT_PORT;
+use crate::{ids::Timestamp, transport::http::DEFAULT_PORT};
 
 /// The coordinator that commands and workers ask, unless told otherwise.
 pub(super) const DEFAULT_COORDINATOR: &str = "http://127.0.0.1:8000";
+
+/// The longest time: no sum of two such is beyond what clocks count.
+const LONGEST_SECONDS: f64 = 1e9;
 
 /// A length of time in seconds, such as `10` or `0.2`; above zero.
 pub(super) fn seconds(text: &str) -> Result<Duration, String> {
@@ -21,12 +24,16 @@ pub(super) fn seconds(text: &str) -> Result<Duration, String> {
     if number.is_nan() || number <= 0.0 {
         return Err("must be above 0".to_string());
     }
-    match Duration::try_from_secs_f64(number) {
-        // Deadlines are counted in milliseconds: less would be no time.
-        Ok(duration) if duration >= Duration::from_millis(1) => Ok(duration),
-        Ok(_) => Err("too short: 0.001 is the least".to_string()),
-        Err(_) => Err("too long".to_string()),
+    // Deadlines are counted in milliseconds: less would be no time.
+    if number < 0.001 {
+        return Err("too short: 0.001 is the least".to_string());
     }
+    if number > LONGEST_SECONDS {
+        return Err(format!(
+            "too long: {LONGEST_SECONDS} (31 years) is the most"
+        ));
+    }
+    Ok(Duration::from_secs_f64(number))
 }
 
 /// A coordinator's address; the usual one if the text is empty, as that of a variable that is set to nothing.
@@ -39,13 +46,42 @@ pub(super) fn coordinator_url(text: &str) -> Result<String, Infallible> {
     Ok(given.to_string())
 }
 
-/// A whole number above zero.
-pub(super) fn at_least_one(text: &str) -> Result<usize, String> {
+/// A whole number from `least` to `most`. What is out of the range is told it, whatever else is wrong with it.
+pub(super) fn whole(text: &str, least: u64, most: u64) -> Result<u64, String> {
     match text.parse() {
-        Ok(number) if number > 0 => Ok(number),
-        _ => Err("not a whole number above 0".to_string()),
+        Ok(number) if (least..=most).contains(&number) => Ok(number),
+        _ => Err(format!("not a whole number from {least} to {most}")),
     }
 }
+
+/// A whole number.
+pub(super) fn count(text: &str) -> Result<usize, String> {
+    whole(text, 0, usize::MAX as u64).map(|number| number as usize)
+}
+
+/// A whole number above zero.
+pub(super) fn at_least_one(text: &str) -> Result<usize, String> {
+    whole(text, 1, usize::MAX as u64).map(|number| number as usize)
+}
+
+/// A whole number of 64 bits.
+pub(super) fn any_u64(text: &str) -> Result<u64, String> {
+    whole(text, 0, u64::MAX)
+}
+
+/// A whole number of 32 bits.
+pub(super) fn any_u32(text: &str) -> Result<u32, String> {
+    whole(text, 0, u32::MAX.into()).map(|number| number as u32)
+}
+
+/// A whole number of 32 bits above zero.
+pub(super) fn u32_above_0(text: &str) -> Result<u32, String> {
+    whole(text, 1, u32::MAX.into()).map(|number| number as u32)
+}
+
+/// What is no number of bytes.
+const NO_BYTES: &str =
+    "not a number of bytes from 0 to 16777215TiB, such as 1048576, 16MiB or 8GiB";
 
 /// A number of bytes: `1048576`, `64KiB`, `16MiB`, `8GiB`.
 pub(super) fn bytes(text: &str) -> Result<u64, String> {
@@ -56,14 +92,11 @@ pub(super) fn bytes(text: &str) -> Result<u64, String> {
         "m" | "mib" => 1 << 20,
         "g" | "gib" => 1 << 30,
         "t" | "tib" => 1 << 40,
-        _ => return Err("not a number of bytes, such as 1048576, 16MiB or 8GiB".to_string()),
+        _ => return Err(NO_BYTES.to_string()),
     };
-    let number: u64 = digits
-        .parse()
-        .map_err(|_| "not a number of bytes, such as 1048576, 16MiB or 8GiB".to_string())?;
-    number
-        .checked_mul(factor)
-        .ok_or_else(|| "too large".to_string())
+    let number: Option<u64> = digits.parse().ok();
+    let bytes = number.and_then(|number| number.checked_mul(factor));
+    bytes.ok_or_else(|| NO_BYTES.to_string())
 }
 
 /// A number of bytes, as [`bytes`] reads it, for a limit that lets nothing pass if it is zero.
@@ -99,6 +132,12 @@ pub(super) fn bind_address(text: &str) -> Result<SocketAddr, String> {
 /// A value by the name that it has in a job file.
 pub(super) fn by_name<T: DeserializeOwned>(name: String) -> Result<T, ValueError> {
     T::deserialize(name.into_deserializer())
+}
+
+/// The time of now. Compared with another machine's, it is by two clocks.
+pub(super) fn now() -> Timestamp {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    Timestamp(since.map_or(0, |since| since.as_millis() as u64))
 }
 
 /// Bytes for people: `914 B`, `39.4 kB`, `2.2 MB`.
@@ -167,14 +206,29 @@ mod tests {
             ("-1", "must be above 0"),
             ("NaN", "must be above 0"),
             ("1e-9", "too short: 0.001 is the least"),
-            ("1e300", "too long"),
-            ("inf", "too long"),
+            ("1e300", "too long: 1000000000 (31 years) is the most"),
+            ("inf", "too long: 1000000000 (31 years) is the most"),
             ("soon", "not a number of seconds, such as 10 or 0.5"),
             ("", "not a number of seconds, such as 10 or 0.5"),
         ] {
             assert_eq!(seconds(text), Err(expected.to_string()), "{text}");
         }
+        for text in [
+            "-1",
+            "4294967296",
+            "99999999999999999999",
+            "many",
+            "1.5",
+            "",
+        ] {
+            let told = Err("not a whole number from 0 to 4294967295".to_string());
+            assert_eq!(any_u32(text), told, "{text}");
+        }
+        assert_eq!((any_u32("0"), u32_above_0("1")), (Ok(0), Ok(1)));
+        assert!(u32_above_0("0").is_err());
         assert_eq!(bytes_above_0("1KiB"), Ok(1024));
+        assert_eq!(bytes("16777215TiB"), Ok(16_777_215 << 40));
+        assert!(bytes("16777216TiB").is_err());
         assert_eq!(bytes_above_0("0KiB"), Err("must be above 0".to_string()));
         assert_eq!(bytes("1048576"), Ok(1 << 20));
         assert_eq!(bytes("16MiB"), Ok(16 << 20));

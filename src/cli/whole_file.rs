@@ -45,7 +45,9 @@ impl WholeFile {
             let temporary = path.with_file_name(format!(".{name}.{}.tmp", std::process::id()));
             (File::create(&temporary), Some(temporary))
         };
-        let file = file.map_err(|error| cannot_write(path, error))?;
+        // Its place is an argument that can't be used; what fails later, is the disk.
+        let file =
+            file.map_err(|error| Failure::of_file(path, format!("it can't be written: {error}")))?;
         Ok(Self {
             path: path.to_owned(),
             temporary,

@@ -29,12 +29,18 @@ pub struct JournalLimits {
     /// The most batches that wait. While there are more, requests that would add to them are refused and may be sent again: a disk
     /// that stalls must not fill the memory.
     pub backlog: u64,
+    /// How long a request that only reads waits for the disk. Then it is refused with what keeps the disk, and so is a change
+    /// that an operator asks for meanwhile, before it is made.
+    pub patience: Duration,
 }
 
 impl Default for JournalLimits {
     fn default() -> Self {
         // A batch is some hundred bytes, and a disk that works writes hundreds at once: this many are seconds of it.
-        Self { backlog: 20_000 }
+        Self {
+            backlog: 20_000,
+            patience: Duration::from_secs(3),
+        }
     }
 }
 

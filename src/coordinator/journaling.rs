@@ -4,6 +4,10 @@
 //! take back. And what is removed, or shown to those who follow a job, is removed or shown only once the record that it depends on
 //! is durable. Without a journal, nothing waits.
 
+use std::time::Duration;
+
+use tokio::time::timeout;
+
 use super::{
     facts::{JOB, json},
     handle::Coordinator,
@@ -14,7 +18,7 @@ use super::{
 use crate::{
     ids::JobId,
     report::{Refusal, RefusalKind},
-    store::journal::{Batch, JournalError, Pending, Stream},
+    store::journal::{Batch, JournalError, Pending, Stall, Stream},
 };
 
 impl Coordinator {
@@ -118,6 +122,39 @@ impl Coordinator {
         }
     }
 
+    /// Refuses a change that an operator asks for if it could not be written down now: nobody knows when its answer would come.
+    pub(super) fn check_stall(&self) -> Result<(), Refusal> {
+        match self.stall() {
+            Some(stall) if stall.lasts >= self.0.config.journal.patience => {
+                let detail = format!("{}: nothing was changed", told(&stall));
+                Err(Refusal::new(RefusalKind::Storage, detail))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// What keeps the journal from writing.
+    pub(super) fn stall(&self) -> Option<Stall> {
+        self.0.journal.as_ref().and_then(|journal| journal.stall())
+    }
+
+    /// Waits until what a reader is to be told is durable, but no longer than a person waits without a word.
+    pub(super) async fn readable(&self, appended: Pending) -> Result<(), Refusal> {
+        let lasts = self.stall().map_or(Duration::ZERO, |stall| stall.lasts);
+        let patience = self.0.config.journal.patience.saturating_sub(lasts);
+        // What is durable already is told at once, however long the disk has been stalling.
+        if let Ok(written) = timeout(patience, durable(appended)).await {
+            return written;
+        }
+        let stall = self.stall();
+        let stall = stall.unwrap_or_else(|| Stall::new(patience, "its disk does not keep up"));
+        let detail = format!(
+            "{}; what there is to tell is not on the disk yet, and a crash could take it back. Ask again later",
+            told(&stall)
+        );
+        Err(Refusal::new(RefusalKind::Storage, detail))
+    }
+
     /// Waits until all that was appended before is durable.
     pub(super) async fn settled(&self) -> Result<(), Refusal> {
         let appended = self.state().appended.clone();
@@ -128,6 +165,15 @@ impl Coordinator {
 /// Waits for a batch.
 pub(super) async fn durable(appended: Pending) -> Result<(), Refusal> {
     appended.wait().await.map_err(|error| not_written(&error))
+}
+
+/// A stall in words.
+fn told(stall: &Stall) -> String {
+    format!(
+        "the journal in the coordinator's state folder can't be written, for {} s by now: {}",
+        stall.lasts.as_secs(),
+        stall.reason
+    )
 }
 
 fn not_written(error: &JournalError) -> Refusal {

@@ -14,11 +14,11 @@ use super::{
     submission::{check_encodings, invalid},
 };
 use crate::{
-    ids::{JobId, ModelVersion, RoundId, WorkerId},
+    ids::{JobId, ModelVersion, RoundId, Timestamp, WorkerId},
     job::{JobError, JobSpec},
     panics,
     parameters::Parameters,
-    protocol::{Health, JobSummary, PROTOCOL, RoundRecord, WorkerSummary},
+    protocol::{Health, JobSummary, JournalStall, PROTOCOL, RoundRecord, WorkerSummary},
     report::{Refusal, RefusalKind},
     round::{Event, Response},
     store::journal::{Batch, Stream},
@@ -65,12 +65,12 @@ impl Operator for Coordinator {
         after: JobId,
         limit: usize,
     ) -> Answer<'a, Page<JobSummary, JobId>> {
-        self.settle(self.admit(caller).map(|()| self.list_jobs(after, limit)))
+        self.show(self.admit(caller).map(|()| self.list_jobs(after, limit)))
     }
 
     fn job<'a>(&'a self, caller: &'a Caller, job: JobId) -> Answer<'a, JobSummary> {
         let found = self.admit(caller).and_then(|()| self.summary(job));
-        self.settle(found)
+        self.show(found)
     }
 
     fn rounds_page<'a>(
@@ -83,24 +83,31 @@ impl Operator for Coordinator {
         Box::pin(async move {
             self.admit(caller)?;
             let page = self.list_rounds(job, after, limit).await?;
-            self.settled().await?;
+            let appended = self.state().appended.clone();
+            self.readable(appended).await?;
             Ok(page)
         })
     }
 
     fn cancel<'a>(&'a self, caller: &'a Caller, job: JobId) -> Answer<'a, JobSummary> {
-        let cancelled = self.admit_change(caller).and_then(|()| self.end(job));
-        self.settle(cancelled)
+        match self.admit_change(caller) {
+            Ok(()) => self.settle(self.end(job)),
+            Err(refusal) => now(Err(refusal)),
+        }
     }
 
     fn pause<'a>(&'a self, caller: &'a Caller, job: JobId, paused: bool) -> Answer<'a, JobSummary> {
-        let asked = self.admit_change(caller);
-        self.settle(asked.and_then(|()| self.set_paused(job, paused)))
+        match self.admit_change(caller) {
+            Ok(()) => self.settle(self.set_paused(job, paused)),
+            Err(refusal) => now(Err(refusal)),
+        }
     }
 
     fn delete<'a>(&'a self, caller: &'a Caller, job: JobId) -> Answer<'a, JobSummary> {
-        let asked = self.admit_change(caller);
-        self.settle(asked.and_then(|()| self.forget(job)))
+        match self.admit_change(caller) {
+            Ok(()) => self.settle(self.forget(job)),
+            Err(refusal) => now(Err(refusal)),
+        }
     }
 
     fn events<'a>(&'a self, caller: &'a Caller, job: JobId, after: u64) -> Answer<'a, Events> {
@@ -114,7 +121,7 @@ impl Operator for Coordinator {
         after: WorkerId,
         limit: usize,
     ) -> Answer<'a, Page<WorkerSummary, WorkerId>> {
-        self.settle(self.admit(caller).map(|()| self.list_workers(after, limit)))
+        self.show(self.admit(caller).map(|()| self.list_workers(after, limit)))
     }
 
     fn model_body<'a>(
@@ -127,10 +134,12 @@ impl Operator for Coordinator {
             let (version, model) = self.state().job(job)?.model(version)?;
             Ok((version, ModelBody::Stored(model.file())))
         });
-        self.settle(found)
+        self.show(found)
     }
 
     fn health<'a>(&'a self) -> Answer<'a, Health> {
+        let stall = self.stall();
+        let now_here = self.now();
         let state = self.state();
         now(Ok(Health {
             coordinator: self.0.identity.clone(),
@@ -139,6 +148,10 @@ impl Operator for Coordinator {
             workers: state.roster.live_count(),
             running: state.turns.jobs().collect(),
             queued: state.queue.len(),
+            journal: stall.map(|stall| JournalStall {
+                since: Timestamp(now_here.0.saturating_sub(stall.lasts.as_millis() as u64)),
+                reason: stall.reason,
+            }),
         }))
     }
 }
@@ -154,6 +167,15 @@ impl Coordinator {
         let appended = self.state().appended.clone();
         Box::pin(async move {
             durable(appended).await?;
+            Ok(answer?)
+        })
+    }
+
+    /// As [`Coordinator::settle`], for a question that changes nothing: if the disk stalls, the answer is what stalls it.
+    fn show<'a, T: Send + 'a>(&'a self, answer: Result<T, Refusal>) -> Answer<'a, T> {
+        let appended = self.state().appended.clone();
+        Box::pin(async move {
+            self.readable(appended).await?;
             Ok(answer?)
         })
     }
@@ -181,6 +203,7 @@ impl Coordinator {
     /// Whether this caller may change something now: it is allowed to, and the journal's disk keeps up.
     fn admit_change(&self, caller: &Caller) -> Result<(), Refusal> {
         self.admit(caller)?;
+        self.check_stall()?;
         self.check_backlog()
     }
 

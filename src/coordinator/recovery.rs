@@ -6,7 +6,7 @@
 
 mod job;
 
-use std::sync::atomic::Ordering;
+use std::{collections::BTreeMap, sync::atomic::Ordering};
 
 use thiserror::Error;
 
@@ -87,8 +87,8 @@ fn read_coordinator(journal: &dyn Journal) -> Result<Option<CoordinatorFact>, Re
 
 /// How a job was found.
 enum Recovered {
-    /// It goes on.
-    Whole,
+    /// It goes on; with this many accepted reports that can't be read, and cost the open round.
+    Whole { unreadable: usize },
     /// It goes on, but for its open round: the last records were written by another version of this program.
     Upgraded,
     /// It can't go on, for this reason.
@@ -111,6 +111,7 @@ impl Coordinator {
         }
         self.recover_workers(&mut state, &*journal, now)?;
         let streams: Vec<_> = state.positions.keys().copied().collect();
+        let mut lost = BTreeMap::new();
         let mut upgraded = Vec::new();
         let mut broken = Vec::new();
         for stream in streams {
@@ -118,7 +119,9 @@ impl Coordinator {
                 continue;
             };
             match self.recover_job(&mut state, &*journal, id)? {
-                Recovered::Whole => {}
+                Recovered::Whole { unreadable } => {
+                    lost.insert(id, unreadable);
+                }
                 Recovered::Upgraded => upgraded.push(id),
                 Recovered::Broken(reason) => broken.push((id, reason)),
             }
@@ -132,6 +135,11 @@ impl Coordinator {
         );
         self.append(&mut state, Stream::Coordinator, batch);
         for id in state.turns.order() {
+            // It ends below, and its reason names what is lost. If it went on, a plan without the model could be quicker, and fail
+            // for a reason that says nothing.
+            if broken.iter().any(|(other, _)| *other == id) {
+                continue;
+            }
             let abandon = upgraded.contains(&id).then(|| {
                 "the coordinator was replaced by another version of it in the midst of the round"
                     .to_string()
@@ -145,7 +153,7 @@ impl Coordinator {
             // It takes the place of all records, those too that can't be replayed: what is recorded from here on must not
             // come after one of these.
             self.append_snapshot(&mut state, id);
-            tell(&state, id);
+            tell(&state, id, lost.get(&id).copied().unwrap_or_default());
         }
         // Once all jobs are there: the end of one lets another one start.
         for (id, reason) in broken {
@@ -254,8 +262,8 @@ impl Coordinator {
     }
 }
 
-/// Says in one line how a job goes on.
-fn tell(state: &State, id: JobId) {
+/// Says in one line how a job goes on. This many of its accepted reports can't be read.
+fn tell(state: &State, id: JobId, unreadable: usize) {
     let Some(job) = state.jobs.get(&id) else {
         return;
     };
@@ -270,8 +278,17 @@ fn tell(state: &State, id: JobId) {
         job = %id,
         round = %status.round,
         version = %status.version,
-        kept = plural(status.accepted, "report"),
+        kept = kept(status.accepted, unreadable),
         "the job goes on: {}",
         status.detail
     );
+}
+
+/// "2 reports", of which some perhaps can't be read.
+fn kept(accepted: usize, unreadable: usize) -> String {
+    let readable = plural(accepted.saturating_sub(unreadable), "report");
+    match unreadable {
+        0 => readable,
+        count => format!("{readable}, and {count} that can't be read"),
+    }
 }

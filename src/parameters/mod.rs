@@ -19,6 +19,8 @@ pub use block::{Block, BlockBuffer, BlockError, BlockReader, BlockWriter};
 pub(crate) use block::{checked, groups};
 pub use digest::{Digest, DigestError, Digesting};
 pub(crate) use encoding::RangeEncoder;
+#[cfg(feature = "http")]
+pub(crate) use encoding::check_stored;
 pub use encoding::{
     BodyDecoder, BodyForm, BodySink, DEFAULT_FRACTION, Encoded, EncodedReader, Encoding,
     EncodingError, Form, GROUP, Memory, MemoryBody, MemorySink, Part, PayloadSource, Payloads,

@@ -14,7 +14,7 @@ pub use dataset::{DatasetInfo, DatasetPartition};
 pub use hardware::{Gpu, Hardware};
 pub use record::{Contribution, LoggedEvent, MeasuredClient, RoundRecord};
 pub use registration::{Registered, Registration, Token};
-pub use summary::{Health, JobSummary, WorkerSummary};
+pub use summary::{Health, JobSummary, JournalStall, WorkerSummary};
 pub use task::{
     Alive, Failure, Heartbeat, JobMessage, Poll, ShareEvaluation, TaskMessage, TaskWork,
 };

@@ -89,4 +89,18 @@ pub struct Health {
     pub running: Vec<JobId>,
     /// Number of jobs that wait for one of them to end.
     pub queued: usize,
+    /// What keeps the coordinator from writing its journal, if anything does: then it is not well, and what needs the journal waits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub journal: Option<JournalStall>,
+}
+
+/// Why the coordinator can't write down what happens.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "http", derive(utoipa::ToSchema))]
+#[non_exhaustive]
+pub struct JournalStall {
+    /// Since when, in milliseconds since the Unix epoch.
+    pub since: Timestamp,
+    /// The reason, for people.
+    pub reason: String,
 }

@@ -10,8 +10,9 @@
 #[cfg(test)]
 use std::sync::{Mutex, PoisonError};
 use std::{
-    fs::{self, DirBuilder, File, TryLockError},
+    fs::{self, DirBuilder, File, OpenOptions, TryLockError},
     io,
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -52,7 +53,8 @@ impl DataFolder {
     /// [`StoreError::InUse`] if another coordinator has it, [`StoreError::Io`] if the operating system refuses.
     pub fn open(path: impl AsRef<Path>) -> Result<Arc<Self>, StoreError> {
         let path = path.as_ref();
-        disk::make_folder(Site::FolderAboveSync, path, &DirBuilder::new())
+        // For this user alone, as a worker's folder is.
+        disk::make_folder(Site::FolderAboveSync, path, DirBuilder::new().mode(0o700))
             .map_err(|error| failed(path, error))?;
         let lock = lock(path)?;
         for part in [SPOOL, MODELS, LOGS] {
@@ -168,13 +170,19 @@ pub(super) fn job_folder(part: &Path, job: JobId) -> PathBuf {
     part.join(format!("{JOB}{job}"))
 }
 
+/// How a file is made that its owner alone may read: models, reports and seeds tell of the data behind them.
+pub(super) fn private() -> OpenOptions {
+    let mut options = File::options();
+    options.read(true).write(true).mode(0o600);
+    options
+}
+
 fn lock(folder: &Path) -> Result<File, StoreError> {
     let path = folder.join(LOCK);
-    let file = File::options()
+    let file = private()
         .create(true)
         // The file of the coordinator that has the lock must not be changed by one that has not.
         .truncate(false)
-        .write(true)
         .open(&path)
         .map_err(|error| failed(&path, error))?;
     taken(folder, file)

@@ -342,7 +342,7 @@ pub enum OperatorError {
         found: CoordinatorId,
     },
     /// A model did not come whole.
-    #[error("the model did not come whole: try again")]
+    #[error("the model did not come whole")]
     Body(#[from] BodyError),
     /// What was read could not be written.
     #[error("the model can't be written")]

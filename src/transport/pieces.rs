@@ -12,7 +12,7 @@ use tokio::{
 
 use crate::{
     Cause,
-    parameters::{BlockError, StoredBody},
+    parameters::{BlockError, Digesting, StoredBody},
 };
 
 /// A stream of safetensors bytes.
@@ -28,6 +28,9 @@ pub enum BodyError {
     /// It broke off, and what it was a part of is not there any more.
     #[error("the body broke off, and is another one by now")]
     Changed,
+    /// The coordinator's stored copy is not what it was when it was written: to ask again is of no use.
+    #[error("{0}")]
+    Damaged(#[source] Cause),
     /// It is larger than what the coordinator receives.
     #[error(
         "the body has more than {limit} bytes, and that is the most; the coordinator's --max-body raises it"
@@ -48,7 +51,8 @@ const PIECE: u64 = 256 * 1024;
 const SMALL_PIECE: u64 = 16 * 1024;
 
 /// A range of a stored body as a stream, read piece by piece on blocking threads: one piece while the one before is on
-/// its way, and none before the first is asked for.
+/// its way, and none before the first is asked for. If the range is the whole body, the stream ends with
+/// [`BodyError::Damaged`] instead of the last piece if the bytes are not the ones that were written.
 pub fn stored_bytes(body: Arc<dyn StoredBody>, range: Range<u64>) -> ByteStream {
     bounded_bytes(
         body,
@@ -65,10 +69,12 @@ pub(crate) fn bounded_bytes(
     range: Range<u64>,
     permits: Arc<Semaphore>,
 ) -> ByteStream {
+    let is_whole = range == (0..body.length());
     let reader = PieceReader {
         body,
         permits,
         left: range,
+        digest: is_whole.then(Digesting::default),
         ahead: None,
     };
     Box::pin(stream::unfold(reader, |mut reader| async move {
@@ -83,12 +89,14 @@ struct PieceReader {
     permits: Arc<Semaphore>,
     /// What no read has been begun for.
     left: Range<u64>,
+    /// Of what has been read; none of a part of the body, and while a piece is on its way.
+    digest: Option<Digesting>,
     /// The next piece, if it is being read already.
     ahead: Option<Reading>,
 }
 
-/// A piece on its way from the storage.
-type Reading = JoinHandle<Result<Bytes, BlockError>>;
+/// A piece on its way from the storage, and the digest up to its end.
+type Reading = JoinHandle<Result<(Bytes, Option<Digesting>), BodyError>>;
 
 impl PieceReader {
     /// The next piece; none after the last, and after one that could not be read.
@@ -103,7 +111,10 @@ impl PieceReader {
             }
         };
         let read = match reading.await {
-            Ok(read) => read.map_err(|error| BodyError::Broken(Cause::of(error))),
+            Ok(read) => read.map(|(piece, digest)| {
+                self.digest = digest;
+                piece
+            }),
             Err(error) => Err(BodyError::Broken(Cause::of(error))),
         };
         if read.is_err() {
@@ -122,16 +133,35 @@ impl PieceReader {
         let start = self.left.start;
         let end = self.left.end.min(start.saturating_add(size));
         self.left.start = end;
+        let (mut digest, is_last) = (self.digest.take(), self.left.is_empty());
         // A disk may be slow or hang: never on a thread of the runtime.
         tokio::task::spawn_blocking(move || {
             let mut bytes = vec![0; (end - start) as usize];
-            body.read(start, &mut bytes)?;
-            Ok(Bytes::from_owner(Piece {
+            let read = body.read(start, &mut bytes);
+            read.map_err(|error| BodyError::Broken(Cause::of(error)))?;
+            if let Some(digest) = &mut digest {
+                digest.update(&bytes);
+            }
+            if is_last && let Some(digest) = digest.take() {
+                // Before the last piece goes out: nobody takes a damaged model for a whole one, and blames the way.
+                let same = body.compare(digest.finish());
+                same.map_err(damaged)?;
+            }
+            let piece = Piece {
                 bytes,
                 _permit: permit,
-            }))
+            };
+            Ok((Bytes::from_owner(piece), digest))
         })
     }
+}
+
+/// What a body that is not the one that was written comes to.
+pub(crate) fn damaged(error: BlockError) -> BodyError {
+    BodyError::Damaged(match error {
+        BlockError::Unreadable(cause) => cause,
+        other => Cause::of(other),
+    })
 }
 
 /// Bytes that count as long as somebody holds them.
@@ -241,6 +271,50 @@ mod tests {
         assert_eq!(bodies[0].reads.load(Ordering::SeqCst), 2);
         drop((held, stopped));
         assert_eq!(semaphore.available_permits(), 2);
+    }
+
+    #[tokio::test]
+    async fn a_body_that_has_changed_is_never_sent_to_its_end() {
+        /// A body that was written with other bytes.
+        struct Changed(Arc<Counting>);
+
+        impl StoredBody for Changed {
+            fn encoding(&self) -> Encoding {
+                Encoding::F32
+            }
+
+            fn length(&self) -> u64 {
+                self.0.length
+            }
+
+            fn digest(&self) -> Digest {
+                Digest::of(b"other bytes")
+            }
+
+            fn read(&self, offset: u64, bytes: &mut [u8]) -> Result<(), BlockError> {
+                self.0.read(offset, bytes)
+            }
+
+            fn compare(&self, found: Digest) -> Result<(), BlockError> {
+                let bytes: Vec<u8> = (0..LENGTH).map(|place| place as u8).collect();
+                assert_eq!(found, Digest::of(&bytes), "the digest of what was read");
+                Err(BlockError::Unreadable("it has changed".into()))
+            }
+        }
+
+        let body = Arc::new(Changed(Counting::new(LENGTH, u64::MAX)));
+        let pieces: Vec<_> = stored_bytes(body.clone(), 0..LENGTH).collect().await;
+        let (last, before) = pieces.split_last().unwrap();
+        assert!(before.iter().all(Result::is_ok));
+        let sent: usize = before.iter().flatten().map(Bytes::len).sum();
+        assert!((sent as u64) < LENGTH);
+        assert!(
+            matches!(last, Err(BodyError::Damaged(cause)) if cause.to_string().contains("it has changed")),
+            "{last:?}"
+        );
+        // Of a part, nobody can tell.
+        let part: Vec<_> = stored_bytes(body, 1..LENGTH).collect().await;
+        assert!(part.iter().all(Result::is_ok));
     }
 
     #[tokio::test]

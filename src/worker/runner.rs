@@ -279,6 +279,7 @@ async fn leave<T: Transport>(transport: &T, credentials: Credentials) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::transport::TransportError;
 
     #[test]
     fn a_newer_program_is_the_same_worker_if_all_still_holds_that_it_said() {
@@ -305,5 +306,41 @@ mod tests {
             change(&mut changed);
             assert!(!still_holds(&said, &changed), "{changed:?}");
         }
+    }
+
+    /// A coordinator that registers whoever asks, as worker 8.
+    struct Registering;
+
+    fn as_worker(number: u64) -> Registered {
+        let text = format!(
+            r#"{{"worker":{number},"coordinator":"a","token":"t","heartbeat_ms":1,"poll_ms":1}}"#
+        );
+        serde_json::from_str(&text).unwrap()
+    }
+
+    impl Transport for Registering {
+        async fn send(&self, request: Request) -> Result<Response, TransportError> {
+            Ok(match request {
+                Request::Register { .. } => Response::Registered(as_worker(8)),
+                _ => Response::Accepted,
+            })
+        }
+    }
+
+    #[tokio::test]
+    async fn a_worker_with_other_slots_is_not_the_one_before() {
+        let trainers = Arc::new(crate::worker::NoopTrainers::new(10, 10).unwrap());
+        let worker = Worker::new(Registering, trainers, WorkerConfig::new("lab"));
+        let mut home = Home::find(&Registering, &worker.config, &worker.computing)
+            .await
+            .unwrap();
+        let mut said = worker.registration("lab").await;
+        let former = Some((said.clone(), as_worker(7)));
+        let joined = worker.join(&mut home, former).await.unwrap();
+        assert!(matches!(joined, Joined::Again(registered) if registered == as_worker(7)));
+        said.slots += 1;
+        let former = Some((said, as_worker(7)));
+        let joined = worker.join(&mut home, former).await.unwrap();
+        assert!(matches!(joined, Joined::New(registered) if registered == as_worker(8)));
     }
 }

@@ -90,40 +90,19 @@ const NOT_VISITED: [(&str, &str); 24] = [
         "with a folder, the journal has the logs",
     ),
     ("log.old.remove", "with a folder, the journal has the logs"),
-    (
-        "import.file.sync",
-        "an operator's command, which is given again",
-    ),
-    (
-        "import.tree.sync",
-        "an operator's command, which is given again",
-    ),
-    (
-        "import.rename",
-        "an operator's command, which is given again",
-    ),
-    (
-        "import.folder.sync",
-        "an operator's command, which is given again",
-    ),
-    (
-        "import.remove",
-        "an operator's command, which is given again",
-    ),
-    (
-        "export.remove",
-        "an operator's command, which is given again",
-    ),
+    ("import.file.sync", "`copy_kill_points` has it"),
+    ("import.tree.sync", "`copy_kill_points` has it"),
+    ("import.rename", "`copy_kill_points` has it"),
+    ("import.folder.sync", "`copy_kill_points` has it"),
+    ("import.remove", "`copy_kill_points` has it"),
+    ("export.remove", "`copy_kill_points` has it"),
     ("worker.part.remove", "only after an error of the disk"),
     (
         "worker.client.remove",
         "only of a strategy that clears a client's state",
     ),
-    ("output.sync", "an operator's command, which is given again"),
-    (
-        "output.rename",
-        "an operator's command, which is given again",
-    ),
+    ("output.sync", "`copy_kill_points` has it"),
+    ("output.rename", "`copy_kill_points` has it"),
     (
         "output.remove",
         "an operator's command, which is given again",

@@ -17,6 +17,8 @@
 #[path = "../shared/binaries.rs"]
 mod binaries;
 mod checks;
+#[cfg(feature = "testing")]
+mod copy_kill_points;
 mod draw;
 mod end_of_workers;
 #[cfg(feature = "testing")]

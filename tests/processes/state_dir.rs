@@ -112,6 +112,19 @@ fn damage(path: &Path) {
     fs::write(path, bytes).unwrap();
 }
 
+/// Nothing in a state folder may be read by others.
+fn private(folder: &Path) {
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(folder), 0o700);
+    let tree = tree(folder);
+    for (name, _) in tree.iter().filter(|(_, bytes)| bytes.is_some()) {
+        assert_eq!(mode(&folder.join(name)), 0o600, "{}", name.display());
+    }
+    for part in ["model.safetensors", "alive", "lock", "journal.db"] {
+        assert!(tree.keys().any(|name| name.ends_with(part)), "no {part}");
+    }
+}
+
 /// How `tests/fixtures/state-1` was made, by the version that first had `state check`; `scripts/make-state-fixture` does all of
 /// it: a coordinator with `--max-running 1`, workers "one" and "two". Job 1 trained `tiny_cnn` on `digits` for a round and
 /// completed. Then worker "two" was stopped (SIGSTOP), and jobs 2 and 3 were submitted: job 2 began, with three clients, of which
@@ -290,6 +303,7 @@ fn what_is_exported_while_it_trains_goes_on_elsewhere() {
     let identity = health(&url);
     running.kill();
     let killed = tree(&at("running"));
+    private(&at("running"));
     assert!(killed.contains_key(Path::new("journal.db-wal")));
     assert!(!killed.keys().any(|name| name.starts_with("export-")));
     let checked = check(&at("running"));
@@ -367,4 +381,105 @@ fn nothing_is_replaced_unasked_and_nothing_damaged_is_imported() {
     }
     let refused = state([&"import", &at("damaged.tar"), &at("new")]);
     assert!(refused.err.contains("job 2 can't go on"), "{refused:?}");
+}
+
+#[test]
+fn a_file_in_the_state_folder_a_bad_place_or_a_port_in_use_is_a_wrong_argument() {
+    let folder = fixture();
+    let root = tempfile::tempdir().unwrap();
+    let before = tree(folder.path());
+    for place in ["copy.tar", "models/copy.tar"] {
+        let refused = state([&"export", &folder.path(), &folder.path().join(place)]);
+        assert_eq!(refused.code, Some(2), "{refused:?}");
+        assert!(refused.err.contains("outside of it"), "{refused:?}");
+    }
+    let nowhere = root.path().join("nowhere/copy.tar");
+    let refused = state([&"export", &folder.path(), &nowhere]);
+    assert_eq!(refused.code, Some(2), "{refused:?}");
+    assert!(refused.err.contains("can't be written"), "{refused:?}");
+    assert!(before == tree(folder.path()), "it changed something");
+    let file = root.path().join("letter.txt");
+    fs::write(&file, "Dear coordinator").unwrap();
+    let refused = state([&"import", &file, &root.path().join("new")]);
+    assert_eq!(refused.code, Some(2), "{refused:?}");
+    assert!(refused.err.contains("state export DIR FILE"), "{refused:?}");
+
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap();
+    let path = env!("CARGO_BIN_EXE_fedavg-coordinator");
+    let mut command = binary(path, &format!("--bind {address}"));
+    command.arg("--state-dir").arg(root.path().join("new"));
+    let refused = Process::start(&mut command).finish();
+    assert_eq!(refused.code, Some(2), "{refused:?}");
+    let told = format!("port {} of 127.0.0.1 is in use", address.port());
+    assert!(refused.err.contains(&told), "{refused:?}");
+    assert!(
+        !root.path().join("new").exists(),
+        "a folder was made for nothing"
+    );
+}
+
+/// `fedavg results` and `fedavg model download` of a job whose file has changed say so, and leave nothing.
+fn damage_is_told(url: &str, job: u64, file: &Path) {
+    let root = tempfile::tempdir().unwrap();
+    let whole = fs::read(file).unwrap();
+    damage(file);
+    for command in ["results", "model download"] {
+        let place = root.path().join("inner/outer");
+        let asked = format!(
+            "{command} {job} --output {} --coordinator {url}",
+            place.display()
+        );
+        let refused = fedavg(&asked);
+        assert_eq!(refused.code, Some(3), "{refused:?}");
+        assert!(!refused.err.contains("on the way"), "{refused:?}");
+        let told = format!(
+            "models/job-{job}/v1/model.safetensors in the coordinator's state folder is damaged"
+        );
+        assert!(refused.err.contains(&told), "{refused:?}");
+        assert!(refused.err.contains("state check"), "{refused:?}");
+        if command == "results" {
+            assert!(!root.path().join("inner").exists(), "a folder is left");
+            fs::create_dir(root.path().join("inner")).unwrap();
+        }
+        assert!(!place.exists());
+    }
+    // It is looked at again: the same bytes are back.
+    fs::write(file, whole).unwrap();
+    let place = root.path().join("model");
+    let downloaded = fedavg(&format!(
+        "model download {job} --output {} --coordinator {url}",
+        place.display()
+    ));
+    assert_eq!(downloaded.code, Some(0), "{downloaded:?}");
+    assert!(fs::read(place).unwrap() == fs::read(file).unwrap());
+}
+
+#[test]
+fn a_stored_model_that_is_damaged_is_not_blamed_on_the_way() {
+    let folder = fixture();
+    let (_coordinator, url) = coordinator(folder.path(), "");
+    let file = folder.path().join("models/job-1/v1/model.safetensors");
+    damage_is_told(&url, 1, &file);
+    // One of several pieces: the damage is found when the last one is read.
+    let root = tempfile::tempdir().unwrap();
+    let (_coordinator, url) = coordinator(root.path(), "--rehearse 1000000");
+    let _worker = worker(&url, "--rehearse 1000000");
+    let job = "--model noop --dataset noop --clients 1 --rounds 1 --watch";
+    let ended = fedavg(&format!("submit {job} --coordinator {url}"));
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    let file = root.path().join("models/job-1/v1/model.safetensors");
+    damage_is_told(&url, 1, &file);
+}
+
+#[test]
+fn a_report_that_can_not_be_read_does_not_count_as_kept() {
+    let folder = fixture();
+    damage(&file_like(folder.path(), "spool/job-2"));
+    let (mut coordinator, _) = coordinator(folder.path(), "--max-running 1");
+    let told = coordinator.err.until("the job goes on");
+    assert!(
+        told.contains("1 report, and 1 that can't be read"),
+        "{told}"
+    );
 }

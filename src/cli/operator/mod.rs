@@ -19,8 +19,9 @@ use super::{
 };
 use crate::{
     ids::CoordinatorId,
+    report::{Refusal, RefusalKind},
     transport::{
-        Caller, Operator, OperatorError, TransportError,
+        BodyError, Caller, Operator, OperatorError, TransportError,
         http::{ClientConfig, OperatorClient},
     },
 };
@@ -80,6 +81,13 @@ impl Client {
             // The reader of a pipe has seen enough.
             OperatorError::Write(error) if error.kind() == io::ErrorKind::BrokenPipe => {
                 Failure::OutputClosed
+            }
+            // Its text says what is damaged and what to do; to ask again is of no use.
+            OperatorError::Body(BodyError::Damaged(damage)) => {
+                Failure::Refused(Refusal::new(RefusalKind::Storage, damage.to_string()))
+            }
+            error @ OperatorError::Body(_) => {
+                Failure::because("the answer is lost, so try again", error)
             }
             error @ OperatorError::Write(_) => Failure::because("the download broke off", error),
             error => Failure::because("the answer is lost", error),

@@ -1,15 +1,14 @@
 //! `fedavg workers` and `fedavg health`.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use clap::Args;
 
 use super::ConnectArgs;
 use crate::{
-    cli::{Align, Failure, Screen, Table, block_on},
+    cli::{Align, Failure, Screen, Table, block_on, values::now},
     ids::{JobId, Timestamp},
-    protocol::{Gpu, Hardware, WorkerSummary},
+    protocol::{Gpu, Hardware, Health, WorkerSummary},
     round::WorkerState,
+    text::printable,
     transport::Operator,
     words::plural,
 };
@@ -45,7 +44,7 @@ impl WorkersArgs {
     }
 }
 
-/// Ask the coordinator whether it is running; needs no join token.
+/// Ask the coordinator whether it is well; needs no join token. If it runs and is not well, the exit code is 1.
 #[derive(Debug, Clone, Args)]
 pub struct HealthArgs {
     /// Print JSON
@@ -68,25 +67,48 @@ impl HealthArgs {
             let health = client.operator.health().await;
             health.map_err(|error| client.failure(error))
         })?;
+        let stalled = health.journal.as_ref().map(|stall| {
+            let seconds = now().since(stall.since).as_secs();
+            let reason = printable(&stall.reason, LONGEST_REASON);
+            format!("its journal can't be written, for {seconds} s by now: {reason}")
+        });
         if self.json {
-            return screen.print_json(&health);
+            screen.print_json(&health)?;
+        } else {
+            let state = if stalled.is_some() {
+                "not well"
+            } else {
+                "well"
+            };
+            screen.print(&format!("{state}: {}", described(&health)))?;
         }
-        let running = match &health.running[..] {
-            [] => "no job runs".to_string(),
-            [job] => format!("job {job} runs"),
-            jobs => {
-                let jobs: Vec<_> = jobs.iter().map(JobId::to_string).collect();
-                format!("jobs {} run", jobs.join(", "))
-            }
-        };
-        screen.print(&format!(
-            "well: version {}, protocol {}, {}, {running}, {} waiting",
-            health.version,
-            health.protocol,
-            plural(health.workers, "worker"),
-            plural(health.queued, "job")
-        ))
+        match stalled {
+            Some(reason) => Err(Failure::because("the coordinator is not well", reason)),
+            None => Ok(()),
+        }
     }
+}
+
+/// The most characters of a reason.
+const LONGEST_REASON: usize = 500;
+
+/// A coordinator in one line.
+fn described(health: &Health) -> String {
+    let running = match &health.running[..] {
+        [] => "no job runs".to_string(),
+        [job] => format!("job {job} runs"),
+        jobs => {
+            let jobs: Vec<_> = jobs.iter().map(JobId::to_string).collect();
+            format!("jobs {} run", jobs.join(", "))
+        }
+    };
+    format!(
+        "version {}, protocol {}, {}, {running}, {} waiting",
+        health.version,
+        health.protocol,
+        plural(health.workers, "worker"),
+        plural(health.queued, "job")
+    )
 }
 
 /// The table, with a second line for each worker that says what it runs on.
@@ -212,13 +234,6 @@ fn state(state: WorkerState) -> &'static str {
         WorkerState::Lost => "lost",
         WorkerState::Left => "left",
     }
-}
-
-fn now() -> Timestamp {
-    let since = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
-    Timestamp(since.as_millis() as u64)
 }
 
 #[cfg(test)]

@@ -9,10 +9,14 @@ use std::{
 
 use tar::{Archive, Builder, EntryType, Header};
 
-use crate::text::printable;
+use crate::{text::printable, words::plural};
 
 /// The most characters of a name in a message.
 const LONGEST: usize = 200;
+
+/// Of a file that is no archive at all.
+const OTHER: &str = "it is not what \"fedavg-coordinator state export DIR FILE\" writes, a tar archive of a state folder; give such a \
+     file, not compressed";
 
 /// Writes these files of a folder.
 pub(super) fn pack(
@@ -41,11 +45,19 @@ pub(super) fn pack(
 /// of a state folder's, that are no longer than the archive.
 pub(super) fn unpack(archive: impl Read, length: u64, folder: &Path) -> Result<(), String> {
     let mut archive = Archive::new(archive);
-    let entries = archive.entries().map_err(|error| error.to_string())?;
+    let entries = archive.entries().map_err(|_| OTHER.to_string())?;
     let mut left = length;
+    let mut files = 0_u64;
     // Raw: headers that only change the next one are entries of a kind that is refused, and are not read into memory.
     for entry in entries.raw(true) {
-        let mut entry = entry.map_err(|error| format!("it is no tar file: {error}"))?;
+        let mut entry = entry.map_err(|error| match files {
+            // What the parser of a header says of another file leads nowhere.
+            0 => OTHER.to_string(),
+            _ => format!(
+                "after {} it is damaged or cut off: {error}; export again",
+                plural(files, "file")
+            ),
+        })?;
         let name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
         let shown = printable(&name, LONGEST).into_owned();
         if !matches!(entry.header().entry_type(), EntryType::Regular) {
@@ -70,8 +82,14 @@ pub(super) fn unpack(archive: impl Read, length: u64, folder: &Path) -> Result<(
         let mut file = options.open(&path).map_err(failed)?;
         let copied = io::copy(&mut entry, &mut file).map_err(failed)?;
         if copied != size {
-            return Err(format!("it ends in the midst of {shown}"));
+            return Err(format!(
+                "it ends in the midst of {shown}: it is cut off; copy or export it again"
+            ));
         }
+        files += 1;
+    }
+    if files == 0 {
+        return Err(OTHER.to_string());
     }
     Ok(())
 }
@@ -186,6 +204,18 @@ mod tests {
         }
         let whole = archive("journal.db", |_| {}, b"x");
         assert_eq!(unpacked(&whole), Ok(b"x".to_vec()));
+    }
+
+    #[test]
+    fn what_is_no_archive_is_said_to_be_none() {
+        for other in [&b""[..], b"no tar file", &[0x1f; 4096], &[0; 2048]] {
+            assert_eq!(unpacked(other), Err(OTHER.to_string()));
+        }
+        let mut cut = archive("journal.db", |_| {}, b"x");
+        cut.truncate(1024);
+        cut.extend([7; 512]);
+        let refused = unpacked(&cut).unwrap_err();
+        assert!(refused.contains("after 1 file it is damaged"), "{refused}");
     }
 
     #[test]

@@ -123,6 +123,7 @@ impl Coordinator {
         if let Err(error) = model {
             problem.get_or_insert(error);
         }
+        let mut unreadable = 0;
         match kept.stage {
             Stage::Ended => {
                 if let Some(problem) = &problem {
@@ -136,7 +137,7 @@ impl Coordinator {
             }
             Stage::Running => {
                 state.turns.start(id, job.spec.priority);
-                self.reopen_reports(state, &mut job);
+                unreadable = self.reopen_reports(state, &mut job);
             }
         }
         // All of it is durable.
@@ -145,7 +146,7 @@ impl Coordinator {
         Ok(match problem {
             Some(reason) if kept.stage != Stage::Ended => Recovered::Broken(reason),
             _ if is_upgraded == Some(true) => Recovered::Upgraded,
-            _ => Recovered::Whole,
+            _ => Recovered::Whole { unreadable },
         })
     }
 
@@ -241,14 +242,15 @@ impl Coordinator {
     }
 
     /// Takes up the accepted reports of the round that is open. One that is missing is told of now, and fails the fold of its
-    /// round.
-    fn reopen_reports(&self, state: &State, job: &mut Job) {
+    /// round. How many these are.
+    fn reopen_reports(&self, state: &State, job: &mut Job) -> usize {
         let Some(machine) = &job.machine else {
-            return;
+            return 0;
         };
         let Some(round) = machine.round_under_way() else {
-            return;
+            return 0;
         };
+        let mut unreadable = 0;
         for (client, upload, worker) in machine.accepted() {
             let key = SpoolKey {
                 job: job.id,
@@ -257,6 +259,7 @@ impl Coordinator {
                 upload,
             };
             if let Err(error) = self.0.spool.reopen(key, &job.report_form) {
+                unreadable += 1;
                 tracing::warn!(job = %job.id, %round, %client, %error, "an accepted report can't be read");
             }
             if let Some(record) = state.roster.find(worker) {
@@ -264,6 +267,7 @@ impl Coordinator {
                 job.senders.insert(client, (worker, registration));
             }
         }
+        unreadable
     }
 }
 

@@ -26,7 +26,10 @@ pub enum StateDirError {
         path: String,
     },
     /// Something is in the folder that is to be filled.
-    #[error("{path} is not empty")]
+    #[error(
+        "{path} is not empty: give a folder that is empty or not there. If an import into it was killed, \"state check\" says whether \
+         all of it had come"
+    )]
     NotEmpty {
         /// The folder.
         path: String,

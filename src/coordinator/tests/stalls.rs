@@ -194,3 +194,73 @@ async fn what_the_journal_does_not_have_yet_is_shown_to_nobody() {
     }
     kill(Arc::into_inner(lab).unwrap()).await;
 }
+
+/// Lets each commit of the journal fail while it is on.
+#[derive(Default)]
+struct Full(std::sync::atomic::AtomicBool);
+
+impl Full {
+    fn set(&self, is_full: bool) {
+        self.0.store(is_full, std::sync::atomic::Ordering::SeqCst);
+    }
+}
+
+impl Observer for Full {
+    fn step(&self, step: &Step, act: &mut dyn FnMut() -> io::Result<()>) -> io::Result<()> {
+        if step.site == Site::JournalCommit && self.0.load(std::sync::atomic::Ordering::SeqCst) {
+            return Err(io::Error::other("no space left on device"));
+        }
+        act()
+    }
+}
+
+#[tokio::test]
+async fn while_the_journal_can_not_be_written_operators_are_told_why() {
+    let (root, full) = (tempfile::tempdir().unwrap(), Arc::new(Full::default()));
+    let _watch = watch(root.path(), full.clone());
+    let mut config = CoordinatorConfig::default();
+    config.journal.patience = Duration::from_millis(20);
+    let places = Places::open(root.path()).unwrap();
+    let lab = Arc::new(places.start_with(config).await.unwrap());
+    let job = lab.submit(|_| ()).await;
+    assert_eq!(lab.coordinator.health().await.unwrap().journal, None);
+    full.set(true);
+    // What is durable is told all the same.
+    let status = lab.coordinator.job(&HERE, job).await.unwrap();
+    assert_eq!(status.job, job);
+    let registering = tokio::spawn({
+        let lab = lab.clone();
+        async move { lab.register(lab.registration("a")).await }
+    });
+    let stall = loop {
+        if let Some(stall) = lab.coordinator.health().await.unwrap().journal {
+            break stall;
+        }
+        tokio::task::yield_now().await;
+    };
+    assert!(stall.reason.contains("no space left"), "{stall:?}");
+    assert!(stall.since.0 > 0);
+    let told = |refused: &Refusal| {
+        let reason = "can't be written, for 0 s by now: no space left on device";
+        refused.kind == RefusalKind::Storage && refused.detail.contains(reason)
+    };
+    // The worker's registration is not on the disk.
+    let refused = refusal(lab.coordinator.workers(&HERE).await);
+    assert!(told(&refused), "{refused:?}");
+    let refused = refusal(lab.coordinator.jobs(&HERE).await);
+    assert!(told(&refused), "{refused:?}");
+    let refused = refusal(lab.coordinator.cancel(&HERE, job).await);
+    assert!(told(&refused), "{refused:?}");
+    assert!(
+        refused.detail.ends_with("nothing was changed"),
+        "{refused:?}"
+    );
+    assert!(!registering.is_finished());
+    full.set(false);
+    registering.await.unwrap().unwrap();
+    assert_eq!(lab.coordinator.workers(&HERE).await.unwrap().len(), 1);
+    assert_eq!(lab.coordinator.health().await.unwrap().journal, None);
+    let status = lab.coordinator.job(&HERE, job).await.unwrap();
+    assert_eq!(status.outcome, None, "it was cancelled");
+    kill(Arc::into_inner(lab).unwrap()).await;
+}

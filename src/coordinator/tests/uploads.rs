@@ -325,6 +325,10 @@ async fn nobody_else_is_told_or_goes_on_with_it() {
     assert_eq!(answer, refused(409, RefusalKind::UploadOffset));
     assert_eq!(pair.ask().await, Ok(kept));
     assert_eq!(pair.go_on(kept).await.0, 204);
+    // Of a report that was accepted, its sender alone is told so.
+    let answer = pair.ask_with(&url, &of_second).await;
+    assert_eq!(offset_in(answer), Ok(0));
+    assert!(pair.ask().await.is_err());
     pair.commits().await;
 }
 

@@ -34,6 +34,8 @@ pub use reader::{Encoded, EncodedReader};
 use serde::{Deserialize, Serialize};
 pub use sink::{BodySink, MemorySink};
 pub use source::PayloadSource;
+#[cfg(feature = "http")]
+pub(crate) use stored::check_stored;
 pub use stored::{MemoryBody, StoredBody};
 use thiserror::Error;
 pub use top_k::encode_top_k;

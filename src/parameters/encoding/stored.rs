@@ -35,6 +35,22 @@ pub trait StoredBody: Send + Sync {
     /// [`BlockError::Unreadable`] if the storage fails or the body ends before.
     fn read(&self, offset: u64, bytes: &mut [u8]) -> Result<(), BlockError>;
 
+    /// Compares the digest that all bytes had when they were just read with the one that they were written with, and notes what
+    /// came of it for [`StoredBody::damage`]: bytes at rest can change.
+    ///
+    /// # Errors
+    ///
+    /// [`BlockError::Unreadable`] if they differ. It says which body it is, and what to do. The default takes all bytes as they are:
+    /// then the receiver alone finds out.
+    fn compare(&self, _found: Digest) -> Result<(), BlockError> {
+        Ok(())
+    }
+
+    /// What the last [`StoredBody::compare`] found wrong; none if it is not known.
+    fn damage(&self) -> Option<String> {
+        None
+    }
+
     /// The payload itself, if it is in memory.
     fn in_memory(&self) -> Option<&Encoded> {
         None
@@ -44,6 +60,27 @@ pub trait StoredBody: Send + Sync {
     fn in_pieces(&self) -> Option<[Bytes; 2]> {
         None
     }
+}
+
+/// Bytes that are read at once.
+const CHUNK: usize = 256 * 1024;
+
+/// Reads all of a body, and compares its digest.
+///
+/// # Errors
+///
+/// As [`StoredBody::read`] and [`StoredBody::compare`].
+pub(crate) fn check_stored(body: &dyn StoredBody) -> Result<(), BlockError> {
+    let (mut offset, length) = (0, body.length());
+    let mut digest = Digesting::default();
+    let mut buffer = vec![0; CHUNK];
+    while offset < length {
+        let count = (length - offset).min(CHUNK as u64) as usize;
+        body.read(offset, &mut buffer[..count])?;
+        digest.update(&buffer[..count]);
+        offset += count as u64;
+    }
+    body.compare(digest.finish())
 }
 
 /// A body in memory: the header is made once, the digest when it is first asked for.

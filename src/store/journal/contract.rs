@@ -4,6 +4,7 @@ use super::{
     batch::{Batch, Position, Record, Stream},
     error::JournalError,
     pending::Pending,
+    stall::Stall,
 };
 use crate::ids::Timestamp;
 
@@ -32,6 +33,11 @@ pub trait Journal: Send + Sync {
     /// How many batches are appended and not durable yet: what a disk that stalls would let grow without a limit.
     fn backlog(&self) -> u64 {
         0
+    }
+
+    /// What keeps it from writing now, for people; none if it writes, or has nothing to write.
+    fn stall(&self) -> Option<Stall> {
+        None
     }
 
     /// The streams, each with its position.

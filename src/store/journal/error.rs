@@ -5,8 +5,8 @@ use thiserror::Error;
 use crate::Cause;
 
 /// What to do about a journal that is of no use any more.
-pub(crate) const WHAT_TO_DO: &str = "\"fedavg-coordinator state check\" says more; put an export into another folder with \
-     \"fedavg-coordinator state import\", or move this folder away to start without its jobs";
+pub(crate) const WHAT_TO_DO: &str = "import the last export into another folder (\"fedavg-coordinator state import\"), or move this folder away to start \
+     without its jobs; \"fedavg-coordinator state check\" lists what is damaged";
 
 /// Why the journal can't be used.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -44,7 +44,7 @@ pub enum JournalError {
     },
     /// It is gone, and the rest of the folder is there.
     #[error(
-        "the journal {path} is missing or empty, and a coordinator has used its folder: put the file back; or {advice}",
+        "the journal {path} is missing or empty, and a coordinator has used its folder: put the file back, or {advice}",
         advice = WHAT_TO_DO
     )]
     Lost {

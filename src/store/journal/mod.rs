@@ -15,6 +15,7 @@ mod pending;
 mod queue;
 #[cfg(feature = "sqlite")]
 mod sqlite;
+mod stall;
 
 pub use batch::{Batch, Body, Entry, Fact, Position, Record, Stream};
 pub use contract::Journal;
@@ -28,3 +29,4 @@ pub use queue::Queue;
 pub(crate) use sqlite::ReadJournal;
 #[cfg(feature = "sqlite")]
 pub use sqlite::SqliteJournal;
+pub use stall::Stall;

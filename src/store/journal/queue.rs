@@ -12,10 +12,14 @@ use tokio::sync::watch;
 use super::{
     error::JournalError,
     pending::{Hurry, Pending, Written},
+    stall::Stall,
 };
 
 /// How long the writer gathers if nobody waits. One write to the disk then takes what would else be several.
 const GATHER: Duration = Duration::from_millis(5);
+
+/// A write that has taken this long is a disk that does not answer.
+const SLOW: Duration = Duration::from_secs(5);
 
 /// Batches on their way to a journal's writer, for implementors: [`Queue::push`] in `append`, and a thread that takes all that
 /// waits, writes it and says so.
@@ -35,6 +39,10 @@ struct State<T> {
     wanted: u64,
     /// The last ticket that the writer has taken.
     taken: u64,
+    /// Since when the writer has had what it writes now.
+    writing: Option<Instant>,
+    /// Why that failed, once it has. It is tried again.
+    problem: Option<String>,
     is_closed: bool,
 }
 
@@ -54,6 +62,8 @@ impl<T: Send + 'static> Queue<T> {
                 last: 0,
                 wanted: 0,
                 taken: 0,
+                writing: None,
+                problem: None,
                 is_closed: false,
             }),
             changed: Condvar::new(),
@@ -97,6 +107,7 @@ impl<T: Send + 'static> Queue<T> {
                 Some(waited) if is_wanted || state.is_closed || waited >= GATHER => {
                     state.since = None;
                     state.taken = state.last;
+                    state.writing = Some(Instant::now());
                     return Some((state.waiting.drain(..).collect(), state.last));
                 }
                 Some(waited) => state = self.wait(state, Some(GATHER - waited)),
@@ -104,8 +115,27 @@ impl<T: Send + 'static> Queue<T> {
         }
     }
 
+    /// What was taken could not be written, for this reason, and is tried again.
+    pub fn failed(&self, reason: impl Into<String>) {
+        self.state().problem = Some(reason.into());
+    }
+
+    /// What keeps the writer from writing what it has taken.
+    pub fn stall(&self) -> Option<Stall> {
+        let state = self.state();
+        let lasts = state.writing?.elapsed();
+        match &state.problem {
+            Some(reason) => Some(Stall::new(lasts, reason)),
+            None if lasts > SLOW => Some(Stall::new(lasts, "its disk does not answer")),
+            None => None,
+        }
+    }
+
     /// All up to this ticket is on the disk.
     pub fn reached(&self, ticket: u64) {
+        let mut state = self.state();
+        (state.writing, state.problem) = (None, None);
+        drop(state);
         self.written.send_modify(|written| written.ticket = ticket);
     }
 
@@ -113,6 +143,7 @@ impl<T: Send + 'static> Queue<T> {
     pub fn end(&self, error: JournalError) {
         let mut state = self.state();
         state.is_closed = true;
+        state.writing = None;
         // Dropped outside of the lock.
         let dropped = std::mem::take(&mut state.waiting);
         state.since = None;

@@ -8,7 +8,7 @@ use crate::{
     ids::JobId,
     store::{
         StoreError,
-        folder::{DataFolder, failed, job_folder, job_folders, make_in},
+        folder::{DataFolder, failed, job_folder, job_folders, make_in, private},
     },
 };
 
@@ -53,12 +53,7 @@ impl LogFiles {
         let parent = job_folder(&folder.logs(), job);
         let path = parent.join(format!("{name}.jsonl"));
         let file = make_in(&parent, || {
-            std::fs::File::options()
-                .create(true)
-                .truncate(true)
-                .read(true)
-                .write(true)
-                .open(&path)
+            private().create(true).truncate(true).open(&path)
         })?;
         Ok(SpillFile::named(file, path, folder.clone()))
     }

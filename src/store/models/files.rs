@@ -7,7 +7,7 @@ use std::{
     os::unix::fs::FileExt,
     panic::resume_unwind,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     thread,
 };
 
@@ -18,7 +18,7 @@ use crate::{
     },
     store::{
         PublishedFile, StoreError,
-        folder::{DataFolder, failed, unreadable, unwritable},
+        folder::{DataFolder, failed, private, unreadable, unwritable},
     },
 };
 
@@ -45,9 +45,7 @@ impl NewFile {
         prefix: &str,
     ) -> Result<Self, StoreError> {
         let header = form.header(prefix);
-        let created = File::options()
-            .read(true)
-            .write(true)
+        let created = private()
             // A name that is there is a defect: two writers would mix their bytes.
             .create_new(true)
             .open(&path)
@@ -173,6 +171,7 @@ impl UnplacedFile {
             name,
             length: header + bytes,
             digest: self.digest,
+            damaged: Mutex::default(),
             reader: EncodedReader::new(form, payload),
         }
     }
@@ -184,6 +183,8 @@ pub(super) struct BodyFile {
     name: String,
     length: u64,
     digest: Digest,
+    /// The digest that its bytes had when they were read last, if that was another one.
+    damaged: Mutex<Option<Digest>>,
     reader: EncodedReader<PayloadOf>,
 }
 
@@ -221,6 +222,7 @@ impl BodyFile {
             name: published.name.clone(),
             length: expected,
             digest: published.digest,
+            damaged: Mutex::default(),
             reader: EncodedReader::new(form, payload),
         })
     }
@@ -255,6 +257,37 @@ impl StoredBody for BodyFile {
 
     fn read(&self, offset: u64, bytes: &mut [u8]) -> Result<(), BlockError> {
         self.reader.source().0.read(offset, bytes)
+    }
+
+    fn compare(&self, found: Digest) -> Result<(), BlockError> {
+        let found = (found != self.digest).then_some(found);
+        *self.damaged.lock().unwrap_or_else(PoisonError::into_inner) = found;
+        match self.damage() {
+            Some(damage) => Err(BlockError::Unreadable(damage.into())),
+            None => Ok(()),
+        }
+    }
+
+    fn damage(&self) -> Option<String> {
+        let damaged = *self.damaged.lock().unwrap_or_else(PoisonError::into_inner);
+        damaged.map(|found| self.damage_of(found))
+    }
+}
+
+impl BodyFile {
+    /// What is told of a damaged file. It goes to other machines, so it has the path within the state folder alone.
+    fn damage_of(&self, found: Digest) -> String {
+        let path = &self.reader.source().0.path;
+        // models/job-1/v3/model.safetensors
+        let parts: Vec<_> = path.iter().collect();
+        let within: PathBuf = parts[parts.len().saturating_sub(4)..].iter().collect();
+        format!(
+            "{} in the coordinator's state folder is damaged: its digest is {found}, and was {} when it was written. \
+             \"fedavg-coordinator state check\" lists all damaged files; stop the coordinator and put this file back from a copy, \
+             or download another version (--version) if one is kept",
+            within.display(),
+            self.digest
+        )
     }
 }
 

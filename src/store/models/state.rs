@@ -1,6 +1,6 @@
 //! The numbers of a strategy's state, beside the model that they belong to.
 
-use std::{collections::BTreeMap, fs::File, io, path::Path};
+use std::{collections::BTreeMap, io, path::Path};
 
 use serde_json::json;
 
@@ -8,7 +8,7 @@ use crate::{
     disk::{self, Site},
     store::{
         StoreError,
-        folder::{DataFolder, failed},
+        folder::{DataFolder, failed, private},
     },
 };
 
@@ -38,7 +38,7 @@ pub(super) fn write(
 }
 
 fn write_file(folder: &DataFolder, path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let file = File::create_new(path)?;
+    let file = private().create_new(true).open(path)?;
     folder.write_at(Site::NumbersWrite, (&file, path), bytes, 0)?;
     disk::sync_data(Site::NumbersSync, &file, path)
 }

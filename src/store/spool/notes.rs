@@ -17,6 +17,7 @@ use crate::{
     disk::Site,
     parameters::Digest,
     report::{PartialKey, SpoolKey},
+    store::folder::private,
 };
 
 /// A note is written each time that this many bytes of the body have come, or as many as are brought to the disk at once.
@@ -148,7 +149,7 @@ fn every(place: &Place) -> u64 {
 
 /// A new file; in the place of what an earlier process may have left under this name.
 fn create(path: &Path) -> io::Result<File> {
-    File::create(path)
+    private().create(true).truncate(true).open(path)
 }
 
 /// The bytes before the notes.

@@ -12,7 +12,7 @@ use crate::{
     disk::{self, Site},
     ids::{JobId, RoundId},
     report::SpoolKey,
-    store::folder::{DataFolder, job_folder, make_in},
+    store::folder::{DataFolder, job_folder, make_in, private},
 };
 
 pub(super) struct Rounds {
@@ -47,11 +47,7 @@ impl Rounds {
     pub fn create(&self, key: SpoolKey) -> (PathBuf, io::Result<File>) {
         let path = self.place(key, "part");
         let file = make_in(&self.round(key.job, key.round), || {
-            File::options()
-                .read(true)
-                .write(true)
-                .create_new(true)
-                .open(&path)
+            private().create_new(true).open(&path)
         });
         (path, file)
     }

@@ -106,6 +106,7 @@ impl From<BodyError> for Problem {
     fn from(error: BodyError) -> Self {
         let kind = match error {
             BodyError::Broken(_) | BodyError::Changed => RefusalKind::Truncated,
+            BodyError::Damaged(_) => RefusalKind::Storage,
             BodyError::TooLarge { .. } => RefusalKind::TooLarge,
             BodyError::Malformed(_) => RefusalKind::Malformed,
         };

@@ -72,6 +72,20 @@ async fn a_worker_that_registered_long_ago_is_not_lost_by_a_restart() {
 }
 
 #[tokio::test]
+async fn the_number_of_a_worker_that_is_not_remembered_is_not_given_again() {
+    let home = Home::new();
+    let lab = home.start().await;
+    lab.worker("a").await;
+    kill(lab).await;
+    // As if six others had come and been forgotten.
+    home.write_fact("coordinator", "coordinator", |fact| {
+        fact["last_worker"] = 7.into();
+    });
+    let lab = home.start().await;
+    assert_eq!(lab.worker("b").await.worker.0, 8);
+}
+
+#[tokio::test]
 async fn requests_of_two_processes_never_have_the_same_number() {
     let home = Home::new();
     let lab = home.start().await;

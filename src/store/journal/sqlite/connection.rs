@@ -31,10 +31,21 @@ pub(super) fn refused(path: &Path, error: rusqlite::Error) -> JournalError {
     if is_damaged {
         JournalError::Damaged {
             path: path.display().to_string(),
-            problem: Cause::of(error),
+            problem: plain(error),
         }
     } else {
-        storage(path, error)
+        JournalError::Storage {
+            path: path.display().to_string(),
+            problem: plain(error),
+        }
+    }
+}
+
+/// What SQLite says, once: the error behind its own says the same with a number.
+pub(super) fn plain(error: rusqlite::Error) -> Cause {
+    match error {
+        rusqlite::Error::SqliteFailure(_, Some(message)) => message.into(),
+        other => Cause::of(other),
     }
 }
 

@@ -6,7 +6,7 @@
 use std::{
     fmt,
     fs::File,
-    os::unix::fs::{FileExt, OpenOptionsExt},
+    os::unix::fs::FileExt,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     thread::JoinHandle,
@@ -25,13 +25,14 @@ use crate::{
     ids::Timestamp,
     store::{
         DataFolder,
-        folder::{ALIVE, had_journal},
+        folder::{ALIVE, had_journal, private},
         journal::{
             batch::{Batch, Position, Record, Stream},
             contract::Journal,
             error::JournalError,
             pending::Pending,
             queue::Queue,
+            stall::Stall,
         },
     },
 };
@@ -80,10 +81,8 @@ impl SqliteJournal {
         log_file::check(&path)?;
         if is_new {
             // Seeds of jobs are in it that nobody else may know. SQLite gives its other files the mode of this one.
-            File::options()
-                .write(true)
+            private()
                 .create_new(true)
-                .mode(0o600)
                 .open(&path)
                 .map_err(|error| storage(&path, error))?;
         }
@@ -96,11 +95,9 @@ impl SqliteJournal {
         }
         let reader = connect(&path)?;
         let alive_path = folder.path().join(ALIVE);
-        let alive = File::options()
+        let alive = private()
             .create(true)
             .truncate(false)
-            .read(true)
-            .write(true)
             .open(&alive_path)
             .map_err(|error| storage(&alive_path, error))?;
         let queue = Queue::new();
@@ -148,6 +145,10 @@ impl Drop for SqliteJournal {
 impl Journal for SqliteJournal {
     fn backlog(&self) -> u64 {
         self.queue.backlog()
+    }
+
+    fn stall(&self) -> Option<Stall> {
+        self.queue.stall()
     }
 
     fn append(&self, stream: Stream, expected: Position, batch: Batch) -> Pending {

@@ -10,7 +10,7 @@ use std::{
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
 
 use super::{
-    connection::connect,
+    connection::{connect, plain},
     rows::{Value, number, stream_number},
 };
 use crate::{
@@ -113,7 +113,7 @@ enum Failure {
 
 impl From<rusqlite::Error> for Failure {
     fn from(error: rusqlite::Error) -> Self {
-        Self::Disk(Cause::of(error))
+        Self::Disk(plain(error))
     }
 }
 
@@ -160,6 +160,7 @@ impl Writer {
                     "the journal can't be written: nothing is answered until it can; is the disk full?"
                 );
             }
+            self.queue.failed(problem.to_string());
             if self.queue.is_closed() {
                 return Err(JournalError::Storage {
                     path: self.path.display().to_string(),

@@ -17,6 +17,7 @@ use tokio::time::sleep;
 use super::connection::{Answer, Call, Connection};
 use crate::{
     Cause,
+    report::RefusalKind,
     transport::{
         BodyError, ModelBody, TransportError,
         http::{api::DIGEST_HEADER, etag, inbound::Inbound, range},
@@ -151,6 +152,10 @@ impl Download {
             }
             _ => {
                 return Err(match answer.granted().await? {
+                    // The coordinator has found out meanwhile why it broke off.
+                    Err(refusal) if refusal.kind == RefusalKind::Storage => {
+                        Failure::Final(BodyError::Damaged(refusal.detail.into()))
+                    }
                     Err(refusal) if refusal.kind.is_transient() => {
                         Failure::Transient(BodyError::Broken(Cause::of(refusal)))
                     }

@@ -13,7 +13,7 @@ use headers::{AcceptRanges, ContentRange, ETag, HeaderMapExt};
 use super::answer::plain;
 use crate::{
     ids::{JobId, ModelVersion, WorkerId},
-    parameters::{Digest, StoredBody},
+    parameters::{Digest, StoredBody, check_stored},
     report::RefusalKind,
     transport::{
         self, ModelBody, Request,
@@ -27,6 +27,7 @@ use crate::{
             problem::Problem,
             range::Selection,
         },
+        pieces::damaged,
     },
 };
 
@@ -101,7 +102,14 @@ pub(super) async fn model(
     let (version, body) = match reader {
         Reader::Operator(asked) => {
             let model = asked.operator().model_body(&asked.caller, job, named);
-            model.await?
+            let (version, body) = model.await?;
+            if let ModelBody::Stored(body) = &body
+                && body.length() <= LARGE
+            {
+                // An answer this short that broke off would have no head, either, and so no reason.
+                check(body).await?;
+            }
+            (version, body)
         }
         Reader::Worker(SharedWorker(credentials)) => {
             let version = named.ok_or_else(|| no_version("latest, of a worker"))?;
@@ -172,6 +180,10 @@ async fn answer(
 ) -> Result<Response, Problem> {
     match body {
         ModelBody::Stored(body) => {
+            // It broke off a whole answer. Its bytes may have been put back meanwhile.
+            if body.damage().is_some() {
+                check(&body).await?;
+            }
             let known = Known::of(job, version, &body).await?;
             Ok(known.answer(body, &exchange.app, method, headers))
         }
@@ -181,6 +193,17 @@ async fn answer(
             digest,
         } => Ok(passed_on(version, Outbound::stream(bytes, length), digest)),
     }
+}
+
+/// Refuses a body in a file that is not as it was written.
+async fn check(body: &Arc<dyn StoredBody>) -> Result<(), Problem> {
+    if body.in_pieces().is_some() {
+        return Ok(());
+    }
+    let stored = body.clone();
+    let checked = tokio::task::spawn_blocking(move || check_stored(&*stored)).await;
+    let checked = checked.map_err(unreadable)?;
+    Ok(checked.map_err(damaged)?)
 }
 
 fn no_version(found: &str) -> Problem {

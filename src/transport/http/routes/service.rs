@@ -10,9 +10,9 @@ use crate::{
     transport::http::{app::App, problem::Problem},
 };
 
-/// Whether the coordinator is well. Anybody may ask.
+/// Whether the coordinator is well: it is, if it answers without `journal`. Anybody may ask.
 #[utoipa::path(get, path = "/health", operation_id = "get_health", tag = "service", security(()),
-    responses((status = 200, description = "It is.", body = Health,
+    responses((status = 200, description = "It runs. If it can't write its journal, `journal` has the reason.", body = Health,
         example = json!({ "coordinator": "0d9c5a", "version": "0.1.0", "protocol": 2, "workers": 2, "running": [1], "queued": 0 }))))]
 pub(super) async fn health(State(app): State<App>) -> Result<axum::Json<Health>, Problem> {
     Ok(axum::Json(app.operator.health().await?))

@@ -462,6 +462,7 @@ impl Fake {
             workers: 2,
             running: Vec::new(),
             queued: 0,
+            journal: None,
         }
     }
 }
