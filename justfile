@@ -66,9 +66,10 @@ wgpu DEVICE="wgpu":
 gpu-check *ARGS:
     scripts/gpu-check {{ ARGS }}
 
-# The committed PyTorch fixtures, made again.
+# The committed fixtures, made again: PYTHON has torch, safetensors and numpy.
 fixtures PYTHON="python3":
     {{ PYTHON }} scripts/pytorch_fixtures.py tests/fixtures
+    {{ PYTHON }} scripts/local_training_fixtures.py tests/fixtures
 
 # What hostile input costs a coordinator: its memory, and how long an honest worker waits beside it; `just hostile --quick`.
 hostile *ARGS:

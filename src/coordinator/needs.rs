@@ -198,6 +198,25 @@ mod tests {
     }
 
     #[test]
+    fn the_settings_of_the_plan_and_of_each_member_are_asked_for() {
+        let mut plan = plan(vec![PayloadSpec::model(DELTA, Roles::TRAINED)]);
+        plan.training.clip_norm = Some(1.0);
+        let mut own = TrainingSettings::default();
+        own.local_steps = Some(5);
+        plan.members[0].training = Some(own);
+        let needs = Needs::of_plan(Encodings::default(), &plan);
+        for (capabilities, lacks) in [
+            (&["training:local_steps"][..], Some("training:clip_norm")),
+            (&["training:clip_norm"], Some("training:local_steps")),
+            (&["training:clip_norm", "training:local_steps"], None),
+        ] {
+            let expected = lacks.map(|name| format!("the capability {name}"));
+            // A protocol of its own is not needed: workers of version 1 can name capabilities, too.
+            assert_eq!(needs.lacks(&worker(1, capabilities)), expected);
+        }
+    }
+
+    #[test]
     fn a_plan_whose_payloads_can_not_be_is_told() {
         let state = StateSpec {
             tensors: vec![StateTensor::new("kept")],

@@ -300,14 +300,17 @@ impl Adam {
             Some(penalty) => parameter.clone().mul_scalar(penalty).add(gradient),
             None => gradient,
         };
+        // The first moment is done before the second begins: fewer tensors at a time is less memory to allocate.
+        let (m, v) = moments.unzip();
         let first = gradient.clone().mul_scalar(1.0 - BETA_1);
+        let first = match m {
+            Some(m) => m.mul_scalar(BETA_1).add(first),
+            None => first,
+        };
         let second = gradient.square().mul_scalar(1.0 - BETA_2);
-        let (first, second) = match moments {
-            Some((m, v)) => (
-                m.mul_scalar(BETA_1).add(first),
-                v.mul_scalar(BETA_2).add(second),
-            ),
-            None => (first, second),
+        let second = match v {
+            Some(v) => v.mul_scalar(BETA_2).add(second),
+            None => second,
         };
         let time = i32::try_from(steps).unwrap_or(i32::MAX);
         let correction = (1.0 - BETA_2.powi(time)).sqrt();

@@ -475,7 +475,8 @@ fn an_objective_of_ones_own_changes_gradients_state_and_report() {
 #[test]
 fn what_a_task_can_not_be_is_a_typed_error() {
     for mut bench in Bench::all() {
-        let changes: [(&str, fn(&mut TrainTask)); 6] = [
+        type Change = fn(&mut TrainTask);
+        let changes: [(&str, Change); 6] = [
             ("local_epochs", |task| task.training.local_epochs = f64::NAN),
             ("batch_size", |task| task.training.batch_size = 0),
             ("clip_norm", |task| task.training.clip_norm = Some(-1.0)),
