@@ -201,8 +201,10 @@ mod tests {
     fn the_settings_of_the_plan_and_of_each_member_are_asked_for() {
         let mut plan = plan(vec![PayloadSpec::model(DELTA, Roles::TRAINED)]);
         plan.training.clip_norm = Some(1.0);
-        let mut own = TrainingSettings::default();
-        own.local_steps = Some(5);
+        let own = TrainingSettings {
+            local_steps: Some(5),
+            ..TrainingSettings::default()
+        };
         plan.members[0].training = Some(own);
         let needs = Needs::of_plan(Encodings::default(), &plan);
         for (capabilities, lacks) in [
