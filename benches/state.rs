@@ -1,5 +1,5 @@
-//! What state of the model's size costs a strategy: 8 reports of a 100 MB model, in files, folded by FedAvg and by FedAdam,
-//! whose two moments belong to the model's version. Each in a coordinator of its own process, in turns. Three figures each:
+//! What state of the model's size costs a strategy: 8 reports of a 100 MB model, in files, folded by FedAvg, by FedAdam,
+//! whose two moments belong to the model's version, and by SCAFFOLD, whose control variate does, and whose reports are twice as long. Each in a coordinator of its own process, in turns. Three figures each:
 //!
 //! - `aggregate`: the strategy's call, in milliseconds: it reads eight reports and the model, and writes the next one, by block;
 //!   FedAdam reads and writes two moments beside it;
@@ -234,7 +234,7 @@ fn main() -> Result<(), Failure> {
     let parent = env::var("FEDAVG_BENCH_DIR").unwrap_or_else(|_| "target".to_string());
     let mut measured: BTreeMap<&str, Vec<Measured>> = BTreeMap::new();
     for _ in 0..TURNS {
-        for strategy in ["fedavg", "fedadam"] {
+        for strategy in ["fedavg", "fedadam", "scaffold"] {
             let folder = tempfile::tempdir_in(&parent)?;
             let found = measure(strategy, bytes, &folder.path().join("data"))?;
             measured.entry(strategy).or_default().push(found);

@@ -16,9 +16,9 @@ use std::{
 use bytes::Bytes;
 use fedavg::{
     job::JobSpec,
-    parameters::{Digest, Encoding, Form, Layout, Role, Roles},
-    protocol::{Registration, TaskMessage},
-    report::{DELTA_PREFIX, ReportMetadata},
+    parameters::{BodyForm, Digest, Encoding, Layout, PayloadSpec, Role, Roles},
+    protocol::{Registration, TaskMessage, TaskWork},
+    report::{DELTA, ReportMetadata},
     round::JobEvent,
     transport::{
         Caller, Credentials, ModelBody, Operator, ReportBody, Request, Response, Transport,
@@ -170,6 +170,7 @@ pub async fn generate_reports(url: String, trainers: Arc<NoopTrainers>, name: St
     let transport = HttpTransport::new(&url, ClientConfig::default()).expect("an address");
     let mut registration = Registration::new(name);
     registration.datasets = trainers.datasets();
+    registration.capabilities = trainers.capabilities();
     registration.encodings = Encoding::NAMES.map(str::to_string).to_vec();
     let register = Request::Register {
         join_token: None,
@@ -182,11 +183,11 @@ pub async fn generate_reports(url: String, trainers: Arc<NoopTrainers>, name: St
         worker: registered.worker,
         token: registered.token,
     };
-    let layout = trainers
+    let model = trainers
         .initial(&trainers.job().description())
         .expect("a model");
-    let form = Form::new(Encoding::F32, layout.layout().clone(), Roles::TRAINED);
-    drop(layout);
+    let layout = model.layout().clone();
+    drop(model);
     let piece = Bytes::from(vec![0; 256 * 1024]);
     loop {
         let poll = Request::Poll {
@@ -196,7 +197,7 @@ pub async fn generate_reports(url: String, trainers: Arc<NoopTrainers>, name: St
         };
         match transport.send(poll).await {
             Ok(Response::Task(task)) => {
-                act(&transport, &credentials, &task, &form, &piece).await;
+                act(&transport, &credentials, &task, &layout, &piece).await;
             }
             Ok(Response::Idle) => {}
             // The coordinator has ended.
@@ -209,23 +210,37 @@ async fn act(
     transport: &HttpTransport,
     credentials: &Credentials,
     task: &TaskMessage,
-    form: &Form,
+    layout: &Arc<Layout>,
     piece: &Bytes,
 ) {
-    let request = Request::Model {
-        credentials: credentials.clone(),
-        job: task.job,
-        version: task.version,
-        payload: None,
+    let TaskWork::Train { expects, sends, .. } = &task.work else {
+        panic!("an evaluation: {task:?}");
     };
-    let Ok(Response::Model(ModelBody::Stream { mut bytes, .. })) = transport.send(request).await
-    else {
-        panic!("no model");
-    };
-    while let Some(piece) = bytes.next().await {
-        piece.expect("the whole model");
+    // The model, and what the strategy sends beside it.
+    for payload in std::iter::once(None).chain(sends.iter().map(Some)) {
+        let request = Request::Model {
+            credentials: credentials.clone(),
+            job: task.job,
+            version: task.version,
+            payload: payload.cloned(),
+        };
+        let Ok(Response::Model(ModelBody::Stream { mut bytes, .. })) =
+            transport.send(request).await
+        else {
+            panic!("no model");
+        };
+        while let Some(piece) = bytes.next().await {
+            piece.expect("the whole model");
+        }
     }
-    let header = Bytes::from(form.header(DELTA_PREFIX));
+    let plain = [PayloadSpec::model(DELTA, Roles::TRAINED)];
+    let expects = if expects.is_empty() {
+        &plain
+    } else {
+        expects.as_slice()
+    };
+    let form = BodyForm::of(expects, layout);
+    let header = Bytes::from(form.header());
     let (length, mut left) = (header.len() as u64 + form.bytes(), form.bytes() as usize);
     // The digest of this many zeros, by doubling.
     let digest = Digest::of(&header).then(zeros(form.bytes()), form.bytes());

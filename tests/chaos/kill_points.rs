@@ -229,7 +229,7 @@ fn run(folder: &Path, aborts: &Aborts) -> BTreeMap<Program, Visits> {
     site.add_workers(1);
     registered(&mut site);
     let plans = [
-        JobPlan::new("top_k:0.05", 2, 2, 3, 1, 3),
+        JobPlan::new("top_k:0.05 --strategy scaffold", 2, 2, 3, 1, 3),
         JobPlan::new("int8 --model-encoding f16", 2, 2, 2, 1, 4),
     ];
     let mut jobs = Vec::new();

@@ -42,7 +42,8 @@ impl JobPlan {
 
     /// Whether the workers keep a state of each client.
     pub fn has_states(&self) -> bool {
-        self.flags.contains("top_k")
+        let kept_for = ["top_k", "scaffold", "feddyn"];
+        kept_for.iter().any(|name| self.flags.contains(name))
     }
 }
 
@@ -63,12 +64,16 @@ impl Plan {
         let mut jobs = Vec::new();
         for _ in 0..draw.between(1, 2) {
             let encoding = draw.one_of(&["f32", "top_k:0.05", "int8"]);
+            // One without a state, and one each with a state on the coordinator, on the workers, and on both.
+            let strategy = draw.one_of(&["fedavg", "fedadam", "feddyn", "scaffold"]);
             let clients = draw.between(2, 6);
             let goal = draw.between(2, clients);
             // Rounds of about 50 to 500 ms.
             let epochs = draw.between(8, 48);
             let seed = draw.below(1000);
-            jobs.push(JobPlan::new(encoding, clients, goal, ROUNDS, epochs, seed));
+            let mut job = JobPlan::new(encoding, clients, goal, ROUNDS, epochs, seed);
+            job.flags = format!("{} --strategy {strategy}", job.flags);
+            jobs.push(job);
         }
         let has_states = jobs.iter().any(JobPlan::has_states);
         Self {

@@ -32,6 +32,8 @@ fn task(objective: Objective) -> TrainTask {
 
 fn scaffold(server: [f32; 4]) -> TrainTask {
     let mut task = task(Objective::Scaffold);
+    // As in the paper: the way is then as long as there are steps.
+    task.training.momentum = 0.0;
     let control = Arc::new(parameters(server));
     task.payloads.insert(CONTROL.to_string(), control);
     task
