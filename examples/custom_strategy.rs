@@ -44,9 +44,7 @@ impl FederatedStrategy for FedExp {
         round: &AggregateContext<'_>,
         next: &mut NextVersion<'_>,
     ) -> Result<Aggregation, StrategyError> {
-        let reports = round.reports().iter();
-        let weights = reports.map(|report| (report.client, report.metadata.examples as f64));
-        let inputs = Inputs::new("delta", weights);
+        let inputs = Inputs::by_examples(round);
         // The mean of the squared norms, and the squared norm of the mean.
         let norms = round.scan(&inputs, 2, &|rows, sums| {
             let mut delta = vec![0.0; rows.len()];

@@ -4,6 +4,7 @@ use super::{AggregateContext, StrategyError};
 use crate::{
     ids::ClientId,
     parameters::{BlockReader, Role},
+    report::DELTA,
 };
 
 /// Payloads by name, and a coefficient for each report that is read.
@@ -53,6 +54,15 @@ impl Inputs {
             buffers: None,
             denominator: None,
         }
+    }
+
+    /// The delta of each report, weighted by the number of examples: what FedAvg reads.
+    pub fn by_examples(round: &AggregateContext<'_>) -> Self {
+        let reports = round.reports().iter();
+        Self::new(
+            DELTA,
+            reports.map(|report| (report.client, report.metadata.examples as f64)),
+        )
     }
 
     /// The same with a further payload of each report.
