@@ -53,17 +53,17 @@ impl fmt::Debug for Catalogue {
     }
 }
 
-impl Default for Catalogue {
-    fn default() -> Self {
-        let empty = Self {
+impl Catalogue {
+    /// Nothing but the presets, whose parts are then still to be added.
+    fn empty() -> Self {
+        Self {
             samplers: BTreeMap::new(),
             works: BTreeMap::new(),
             weightings: BTreeMap::new(),
             objectives: BTreeMap::new(),
             optimizers: BTreeMap::new(),
             presets: presets::all(),
-        };
-        builtin::fill(empty)
+        }
     }
 }
 
@@ -263,7 +263,8 @@ impl Catalogue {
             let is_known = PartKind::of_key(key).is_some()
                 || parameters.iter().any(|parameter| parameter.name == *key);
             if !is_known {
-                return Err(CatalogueError::no_parameter(name, key, &parameters));
+                let known: Vec<_> = parameters.iter().map(|known| known.name.as_str()).collect();
+                return Err(CatalogueError::no_parameter(name, key, &known));
             }
         }
         for parameter in &parameters {

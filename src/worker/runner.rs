@@ -167,12 +167,19 @@ impl<T: Transport> Worker<T> {
     ) -> Result<Joined, WorkerError> {
         let registration = self.registration(home.name(&self.config)).await;
         if let Some((said, registered)) = former {
-            if still_holds(&said, &registration) {
+            let still_holds = still_holds(&said, &registration);
+            // A newer program is given what it can do only once it has said so. That costs nothing if no client's state would
+            // have to wait for another worker; until then it works as before.
+            if still_holds && (home.has_states() || !knows_more(&said, &registration)) {
                 return Ok(Joined::Again(registered));
             }
-            tracing::info!(
-                "this worker has another device, other data or other slots than before: it registers again"
-            );
+            if still_holds {
+                tracing::info!("this worker can do more than before: it registers again");
+            } else {
+                tracing::info!(
+                    "this worker has another device, other data or other slots than before: it registers again"
+                );
+            }
             let credentials = Credentials {
                 worker: registered.worker,
                 token: registered.token,
@@ -269,6 +276,20 @@ fn still_holds(said: &Registration, now: &Registration) -> bool {
     speaks_it && encodes_it && is_able && does_the_same
 }
 
+/// Whether a worker can do what it did not say.
+fn knows_more(said: &Registration, now: &Registration) -> bool {
+    let is_new = |name: &String, known: &[String]| !known.contains(name);
+    now.protocol > said.protocol
+        || now
+            .capabilities
+            .iter()
+            .any(|name| is_new(name, &said.capabilities))
+        || now
+            .encodings
+            .iter()
+            .any(|name| is_new(name, &said.encodings))
+}
+
 /// Tells the coordinator that this worker leaves; returns whether it heard. If not, it finds out by itself, later.
 async fn leave<T: Transport>(transport: &T, credentials: Credentials) -> bool {
     let request = Request::Leave { credentials };
@@ -292,6 +313,7 @@ mod tests {
         now.hardware.os = "another".into();
         assert!(still_holds(&said, &now));
         assert!(!still_holds(&now, &said), "an older program knows less");
+        assert!(knows_more(&said, &now) && !knows_more(&now, &said) && !knows_more(&now, &now));
 
         let changes: [fn(&mut Registration); 6] = [
             |now| now.protocol_min = Some(now.protocol),
@@ -338,6 +360,11 @@ mod tests {
         let former = Some((said.clone(), as_worker(7)));
         let joined = worker.join(&mut home, former).await.unwrap();
         assert!(matches!(joined, Joined::Again(registered) if registered == as_worker(7)));
+        // An older program, which could do less.
+        let mut less = said.clone();
+        less.capabilities.pop();
+        let joined = worker.join(&mut home, Some((less, as_worker(7)))).await;
+        assert!(matches!(joined.unwrap(), Joined::New(_)));
         said.slots += 1;
         let former = Some((said, as_worker(7)));
         let joined = worker.join(&mut home, former).await.unwrap();

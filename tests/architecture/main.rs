@@ -128,6 +128,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "coordinator",
             "ids",
             "job",
+            "panics",
             "parameters",
             "protocol",
             "report",

@@ -9,9 +9,10 @@ use crate::strategy::{
     weighting::{self, Capped, Examples},
 };
 
-/// Adds all of them.
-pub(super) fn fill(catalogue: Catalogue) -> Catalogue {
-    optimizers(objectives(weightings(works(samplers(catalogue)))))
+impl Default for Catalogue {
+    fn default() -> Self {
+        optimizers(objectives(weightings(works(samplers(Self::empty())))))
+    }
 }
 
 fn samplers(catalogue: Catalogue) -> Catalogue {

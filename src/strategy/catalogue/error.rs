@@ -3,8 +3,6 @@
 use serde_json::Value;
 use thiserror::Error;
 
-use super::Parameter;
-
 /// What is wrong with what a job asks for.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("strategy.{key} {problem}")]
@@ -35,11 +33,8 @@ impl CatalogueError {
         }
     }
 
-    pub(super) fn no_parameter(strategy: &str, key: &str, parameters: &[Parameter]) -> Self {
-        let mut known: Vec<_> = parameters
-            .iter()
-            .map(|parameter| parameter.name.as_str())
-            .collect();
+    pub(super) fn no_parameter(strategy: &str, key: &str, parameters: &[&str]) -> Self {
+        let mut known = parameters.to_vec();
         known.extend(["sampler", "work", "weighting", "objective", "optimizer"]);
         let problem = format!(
             "is no parameter of strategy {strategy:?} with these parts; it has {}",
