@@ -104,3 +104,12 @@ docs:
 # Licences, advisories and sources of dependencies (needs cargo-deny).
 deny:
     cargo deny check
+
+# DiLoCo beside synchronous AdamW on digits: test losses and bytes.
+diloco *ARGS:
+    cargo build --release --bins
+    scripts/diloco {{ ARGS }}
+
+# The fixture of the strategies, from the papers' formulas; PYTHON has numpy.
+strategy-fixture PYTHON="python3":
+    {{ PYTHON }} scripts/strategy_reference.py > tests/fixtures/strategies.json
