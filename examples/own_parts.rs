@@ -69,7 +69,7 @@ struct Small {
 }
 
 impl ClientObjective for Small {
-    fn objective(&self) -> Objective {
+    fn objective(&self, _: &BTreeMap<String, f64>) -> Objective {
         let settings = [("strength".to_string(), self.strength.into())];
         Objective::Custom {
             name: "small".to_string(),

@@ -33,9 +33,11 @@ class Proximal(Plain):
 class Scaffold(Plain):
     """SCAFFOLD (Karimireddy et al. 2020), option II. `server` is the payload `control` of the version; `state` the client's."""
 
-    def __init__(self, server, state):
+    def __init__(self, server, state, restarts=0):
         self.server = server
-        self.own = state.get("control") or {name: np.zeros_like(value) for name, value in server.items()}
+        # After a restart all clients begin with zeros: what was kept before it does not count.
+        self.name = f"control.{restarts}" if restarts else "control"
+        self.own = state.get(self.name) or {name: np.zeros_like(value) for name, value in server.items()}
 
     def shift(self):
         return {name: self.server[name] - self.own[name] for name in self.server}
@@ -47,7 +49,7 @@ class Scaffold(Plain):
         if steps:
             for name in change:
                 change[name] = (start[name] - local[name]) / np.float32(reach(steps, momentum) * lr) - self.server[name]
-        return {"control": change}, {"control": {name: self.own[name] + change[name] for name in change}}
+        return {"control": change}, {self.name: {name: self.own[name] + change[name] for name in change}}
 
 
 def reach(steps, momentum):
@@ -63,7 +65,7 @@ def objective_of(task, payloads, state):
     if objective["kind"] == "proximal":
         return Proximal(objective["mu"])
     if objective["kind"] == "scaffold":
-        return Scaffold(payloads["control"], state)
+        return Scaffold(payloads["control"], state, objective.get("restarts", 0))
     raise ValueError(f"this worker knows no objective {objective['kind']}")
 
 

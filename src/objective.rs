@@ -23,7 +23,12 @@ pub enum Objective {
     },
     /// The loss with gradients corrected by control variates: SCAFFOLD (Karimireddy et al. 2020), option II. The payload
     /// `control` of the version is the server's control variate, and a report has the change of the client's as `control`.
-    Scaffold,
+    Scaffold {
+        /// How often all control variates were set back to zero, the clients' own among them: what a client keeps counts for
+        /// one number alone. Left out if it is 0.
+        #[serde(default, skip_serializing_if = "is_zero")]
+        restarts: u64,
+    },
     /// The loss with a linear and a proximal term: FedDyn (Acar et al. 2021, "Federated Learning Based on Dynamic
     /// Regularization").
     #[serde(rename = "feddyn")]
@@ -31,6 +36,10 @@ pub enum Objective {
         /// The weight of both terms, at least 0.
         #[cfg_attr(feature = "http", schema(minimum = 0))]
         alpha: f64,
+        /// How often the linear terms of all clients were set back to zero: what a client keeps counts for one number alone.
+        /// Left out if it is 0.
+        #[serde(default, skip_serializing_if = "is_zero")]
+        restarts: u64,
     },
     /// An objective that an embedder registered with the workers under this name.
     Custom {
@@ -43,13 +52,17 @@ pub enum Objective {
     },
 }
 
+fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
 impl Objective {
     /// Its name, as jobs and capabilities have it.
     pub fn name(&self) -> &str {
         match self {
             Self::Plain => "plain",
             Self::Proximal { .. } => "proximal",
-            Self::Scaffold => "scaffold",
+            Self::Scaffold { .. } => "scaffold",
             Self::FedDyn { .. } => "feddyn",
             Self::Custom { name, .. } => name,
         }
@@ -80,6 +93,10 @@ mod tests {
                 Some("objective:proximal"),
             ),
             (r#"{"kind":"scaffold"}"#, Some("objective:scaffold")),
+            (
+                r#"{"kind":"scaffold","restarts":2}"#,
+                Some("objective:scaffold"),
+            ),
             (r#"{"kind":"feddyn","alpha":0.1}"#, Some("objective:feddyn")),
             (text, Some("objective:elastic")),
         ] {

@@ -346,6 +346,12 @@ impl Job {
                     && of == *round
                 {
                     record.state_lost = said.state_lost;
+                    if !record.state_lost.is_empty() {
+                        tracing::warn!(
+                            job = %self.id, %round, clients = ?record.state_lost,
+                            "clients began this round without what they had kept: their workers have lost it"
+                        );
+                    }
                     record = said
                         .metrics
                         .add_to(record.with_contributions(said.contributions));

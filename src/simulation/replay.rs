@@ -26,6 +26,12 @@ pub(super) fn repeating(
         return Err(SimulationError::MeasuredPartition);
     }
     check_records(&records, spec.first_round)?;
+    if let Some(record) = records.iter().find(|record| !record.state_lost.is_empty()) {
+        return Err(SimulationError::Replay(format!(
+            "clients {:?} lost what they had kept before round {}, and a run in one process loses nothing",
+            record.state_lost, record.round
+        )));
+    }
     let committed = records
         .iter()
         .filter(|record| record.version.is_some())

@@ -7,6 +7,7 @@ mod fednova;
 mod plain;
 mod proximal;
 mod qfedavg;
+mod restarts;
 mod scaffold;
 #[cfg(test)]
 mod tests;
@@ -19,14 +20,17 @@ pub use proximal::Proximal;
 pub use qfedavg::QFedAvg;
 pub use scaffold::Scaffold;
 
-use super::{AggregateContext, Out, Rows, StateSpec, StrategyError};
+use std::collections::BTreeMap;
+
+use super::{AggregateContext, NextVersion, Out, Rows, StateSpec, StrategyError};
 use crate::{objective::Objective, parameters::PayloadSpec, settings::TrainingSettings};
 
 /// What the clients of a job minimize, and how the coordinator takes their reports. All methods but the first have defaults that
 /// do as FedAvg does.
 pub trait ClientObjective: Send + Sync {
-    /// What clients are told to minimize. A worker that does not know it is never given the job.
-    fn objective(&self) -> Objective;
+    /// What clients are told to minimize, given the numbers of the strategy's state. A worker that does not know it is never given
+    /// the job.
+    fn objective(&self, numbers: &BTreeMap<String, f64>) -> Objective;
 
     /// What the coordinator keeps between rounds for it. The names must not be those of the server optimizer's state.
     fn state(&self) -> StateSpec {
@@ -52,6 +56,11 @@ pub trait ClientObjective: Send + Sync {
     fn check(&self, training: &TrainingSettings) -> Result<(), String> {
         let _ = training;
         Ok(())
+    }
+
+    /// Called once in an aggregation, before the blocks: the place to set numbers of the state.
+    fn begin(&self, round: &AggregateContext<'_>, next: &mut NextVersion<'_>) {
+        let _ = (round, next);
     }
 
     /// How much each report counts, given the weights that the [`Weighting`](super::Weighting) gives them, in client order.

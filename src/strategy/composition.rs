@@ -46,7 +46,6 @@ impl fmt::Debug for Composition {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter
             .debug_struct("Composition")
-            .field("objective", &self.objective.objective())
             .finish_non_exhaustive()
     }
 }
@@ -120,7 +119,7 @@ impl FederatedStrategy for Composition {
         let mut plan = round.plan(cohort.clients);
         plan.goal = cohort.goal;
         plan.quorum = cohort.quorum;
-        plan.objective = self.objective.objective();
+        plan.objective = self.objective.objective(round.numbers);
         plan.sends = self.objective.sends();
         plan.expects.extend(self.objective.expects());
         for member in &mut plan.members {
@@ -141,6 +140,7 @@ impl FederatedStrategy for Composition {
     ) -> Result<Aggregation, StrategyError> {
         let weights = self.weighting.weights(round);
         let counted = self.objective.count(round, weights)?;
+        self.objective.begin(round, next);
         self.optimizer.begin(round, next);
         let rule = self.objective.block_rule();
         let is_mean = rule.is_none() && self.optimizer.adds_the_update();

@@ -1,6 +1,8 @@
 //! FedNova: Wang et al., "Tackling the Objective Inconsistency Problem in Heterogeneous Federated Optimization", NeurIPS 2020,
 //! <https://arxiv.org/abs/2007.07481>.
 
+use std::collections::BTreeMap;
+
 use super::{ClientObjective, Counted};
 use crate::{
     objective::Objective,
@@ -43,8 +45,8 @@ impl FedNova {
 }
 
 impl ClientObjective for FedNova {
-    fn objective(&self) -> Objective {
-        super::Proximal::new(self.mu).objective()
+    fn objective(&self, numbers: &BTreeMap<String, f64>) -> Objective {
+        super::Proximal::new(self.mu).objective(numbers)
     }
 
     fn check(&self, training: &TrainingSettings) -> Result<(), String> {

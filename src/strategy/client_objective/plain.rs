@@ -1,5 +1,7 @@
 //! The loss alone.
 
+use std::collections::BTreeMap;
+
 use super::ClientObjective;
 use crate::objective::Objective;
 
@@ -8,7 +10,7 @@ use crate::objective::Objective;
 pub struct Plain;
 
 impl ClientObjective for Plain {
-    fn objective(&self) -> Objective {
+    fn objective(&self, _: &BTreeMap<String, f64>) -> Objective {
         Objective::Plain
     }
 }

@@ -1,5 +1,7 @@
 //! FedProx: Li et al., "Federated Optimization in Heterogeneous Networks", MLSys 2020, <https://arxiv.org/abs/1812.06127>.
 
+use std::collections::BTreeMap;
+
 use super::ClientObjective;
 use crate::objective::Objective;
 
@@ -20,7 +22,7 @@ impl Proximal {
 }
 
 impl ClientObjective for Proximal {
-    fn objective(&self) -> Objective {
+    fn objective(&self, _: &BTreeMap<String, f64>) -> Objective {
         // Nothing is added with 0, and then any worker can do it.
         if self.mu == 0.0 {
             Objective::Plain

@@ -1,6 +1,8 @@
 //! q-FedAvg: Li et al., "Fair Resource Allocation in Federated Learning", ICLR 2020, <https://arxiv.org/abs/1905.10497>,
 //! algorithm 2.
 
+use std::collections::BTreeMap;
+
 use super::{ClientObjective, Counted};
 use crate::{
     objective::Objective,
@@ -32,7 +34,7 @@ impl QFedAvg {
 }
 
 impl ClientObjective for QFedAvg {
-    fn objective(&self) -> Objective {
+    fn objective(&self, _: &BTreeMap<String, f64>) -> Objective {
         Objective::Plain
     }
 

@@ -1,33 +1,47 @@
 //! SCAFFOLD: Karimireddy et al., "SCAFFOLD: Stochastic Controlled Averaging for Federated Learning", ICML 2020,
 //! <https://arxiv.org/abs/1910.06378>, algorithm 1 with option II.
 
-use super::{BlockRule, ClientObjective, Counted};
+use std::collections::BTreeMap;
+
+use super::{BlockRule, ClientObjective, Counted, restarts};
 use crate::{
     objective::Objective,
     parameters::{PayloadSpec, Roles},
     report::DELTA,
     settings::TrainingSettings,
-    strategy::{AggregateContext, Inputs, Out, Rows, StateSpec, StateTensor, StrategyError},
+    strategy::{
+        AggregateContext, Inputs, NextVersion, Out, Rows, StateSpec, StateTensor, StrategyError,
+    },
 };
 
 /// The server's control variate `c`, as a state tensor and as a payload to clients; in a report, the change of the client's.
 const CONTROL: &str = "control";
 
+/// How often all control variates were set back to zero, since a client had lost its own.
+const RESTARTS: &str = "control_restarts";
+
 /// Clients correct each gradient by the difference of two control variates: the server's `c`, an estimate of the direction that all
 /// clients move in, and their own `c_i`. Of each report's change of `c_i`, a share of one in all clients of the job goes into `c`.
 ///
-/// Each client keeps its `c_i`, of the model's size. A client whose worker lost it starts from zeros, and its round's record
-/// says so; `c` then has a part that no client's `c_i` has.
+/// Each client keeps its `c_i`, of the model's size. If a worker lost that of a client, `c` has a part that no `c_i` has: all clients
+/// and the server then begin again with zeros.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Scaffold;
 
 impl ClientObjective for Scaffold {
-    fn objective(&self) -> Objective {
-        Objective::Scaffold
+    fn objective(&self, numbers: &BTreeMap<String, f64>) -> Objective {
+        let restarts = restarts::count(numbers, RESTARTS);
+        Objective::Scaffold { restarts }
     }
 
     fn state(&self) -> StateSpec {
-        StateSpec::default().tensor(StateTensor::new(CONTROL).offered())
+        StateSpec::default()
+            .tensor(StateTensor::new(CONTROL).offered())
+            .number(RESTARTS, 0.0)
+    }
+
+    fn begin(&self, round: &AggregateContext<'_>, next: &mut NextVersion<'_>) {
+        restarts::note(round, next, RESTARTS);
     }
 
     fn sends(&self) -> Vec<String> {
@@ -67,7 +81,16 @@ impl ClientObjective for Scaffold {
 }
 
 impl BlockRule for Scaffold {
-    fn apply(&self, _: &AggregateContext<'_>, rows: &Rows<'_>, _: &mut [f64], out: &mut Out<'_>) {
+    fn apply(
+        &self,
+        round: &AggregateContext<'_>,
+        rows: &Rows<'_>,
+        _: &mut [f64],
+        out: &mut Out<'_>,
+    ) {
+        if restarts::is_due(round) {
+            return out.state(CONTROL).fill(0.0);
+        }
         let change = rows.mean(CONTROL);
         for (control, change) in out.state(CONTROL).iter_mut().zip(change.iter()) {
             *control = (f64::from(*control) + change) as f32;

@@ -1,4 +1,4 @@
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use super::*;
 use crate::{
@@ -122,13 +122,62 @@ fn what_does_not_go_with_an_objective_is_said() {
 
 #[test]
 fn workers_are_told_what_they_need() {
-    assert_eq!(Proximal::new(0.0).objective(), Objective::Plain);
+    let none = BTreeMap::new();
+    assert_eq!(Proximal::new(0.0).objective(&none), Objective::Plain);
     assert_eq!(
-        FedNova::new(0.1).objective(),
+        FedNova::new(0.1).objective(&none),
         Objective::Proximal { mu: 0.1 }
     );
     assert_eq!(Scaffold.sends(), ["control"]);
     assert_eq!(Scaffold.expects()[0].name, "control");
     assert!(Scaffold.state().tensors[0].offered);
     assert_eq!(QFedAvg::new(1.0).expects()[0].name, "loss_before");
+}
+
+/// Rounds of one client whose control changes by 1 in each; in the rounds named, it says that its state was lost.
+fn controls(objective: impl ClientObjective + 'static, lost: &[u64]) -> Vec<(f32, Objective)> {
+    let tensor = objective.state().tensors[0].name.clone();
+    let strategy = Arc::new(Composition::default().objective(objective));
+    let clients = vec![ClientInfo::new(ClientId(0), 10)];
+    let training = TrainingSettings::default();
+    let mut rounds = MemoryRounds::new(strategy, one(0.0), clients, training).unwrap();
+    let mut seen = Vec::new();
+    for round in 1..=4 {
+        let plan = rounds.plan(RoundId(round)).unwrap();
+        let mut metadata = ReportMetadata::new(ModelVersion(round - 1), 10);
+        metadata.state_lost = lost.contains(&round);
+        let payloads = vec![
+            (DELTA.to_string(), Arc::new(one(1.0)) as _),
+            ("control".to_string(), Arc::new(one(1.0)) as _),
+        ];
+        let report = Report::new(ClientId(0), RoundId(round), metadata, payloads);
+        rounds
+            .aggregate(RoundId(round), &plan, &[report], &Serial)
+            .unwrap();
+        seen.push((rounds.state(&tensor).unwrap().values()[0], plan.objective));
+    }
+    seen
+}
+
+#[test]
+fn after_a_client_lost_its_state_all_begin_again() {
+    let scaffold = |restarts| Objective::Scaffold { restarts };
+    let expected = [
+        (1.0, scaffold(0)),
+        (0.0, scaffold(0)),
+        (1.0, scaffold(1)),
+        (2.0, scaffold(1)),
+    ];
+    assert_eq!(controls(Scaffold, &[2]), expected);
+    let feddyn = |restarts| Objective::FedDyn {
+        alpha: 0.5,
+        restarts,
+    };
+    let expected = [
+        (-0.5, feddyn(0)),
+        (-1.0, feddyn(0)),
+        (0.0, feddyn(0)),
+        (-0.5, feddyn(1)),
+    ];
+    assert_eq!(controls(FedDyn::new(0.5), &[3]), expected);
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::{
     super::{PayloadValues, TrainError, TrainTask},
     contract::{Correction, LocalObjective, Trained},
-    values::{at, check_factor, fitting, trainable},
+    values::{at, check_factor, fitting, keep, name_of, trainable},
 };
 use crate::parameters::Parameters;
 
@@ -18,6 +18,8 @@ pub(super) const GRADIENT: &str = "feddyn.gradient";
 /// - After the last step, at `w_i`: `g_i+ = g_i - alpha * (w_i - w_t)`.
 pub(super) struct FedDyn {
     pub(super) alpha: f64,
+    /// How often all `g_i` were set back to zero.
+    pub(super) restarts: u64,
 }
 
 impl LocalObjective for FedDyn {
@@ -29,10 +31,14 @@ impl LocalObjective for FedDyn {
     ) -> Result<Correction, TrainError> {
         check_factor("alpha", self.alpha)?;
         let correction = Correction::pull(self.alpha);
-        Ok(match fitting(state.get(GRADIENT), global) {
-            Some(own) => correction.with_shift(trainable(global, |index| -f64::from(own[index]))),
-            None => correction,
-        })
+        Ok(
+            match fitting(state.get(&name_of(GRADIENT, self.restarts)), global) {
+                Some(own) => {
+                    correction.with_shift(trainable(global, |index| -f64::from(own[index])))
+                }
+                None => correction,
+            },
+        )
     }
 
     fn end(
@@ -41,12 +47,12 @@ impl LocalObjective for FedDyn {
         state: &mut BTreeMap<String, Parameters>,
     ) -> Result<BTreeMap<String, PayloadValues>, TrainError> {
         let global = trained.global;
-        let own = fitting(state.get(GRADIENT), global);
+        let own = fitting(state.get(&name_of(GRADIENT, self.restarts)), global);
         let (start, end) = (global.values(), trained.local.values());
         let next = trainable(global, |index| {
             at(own, index) - self.alpha * (f64::from(end[index]) - f64::from(start[index]))
         });
-        state.insert(GRADIENT.to_string(), next);
+        keep(state, GRADIENT, self.restarts, next);
         Ok(BTreeMap::new())
     }
 }

@@ -43,8 +43,13 @@ impl Objectives {
         Ok(match objective {
             Objective::Plain => Arc::new(Plain),
             Objective::Proximal { mu } => Arc::new(Proximal { mu: *mu }),
-            Objective::Scaffold => Arc::new(Scaffold),
-            Objective::FedDyn { alpha } => Arc::new(FedDyn { alpha: *alpha }),
+            Objective::Scaffold { restarts } => Arc::new(Scaffold {
+                restarts: *restarts,
+            }),
+            Objective::FedDyn { alpha, restarts } => Arc::new(FedDyn {
+                alpha: *alpha,
+                restarts: *restarts,
+            }),
             Objective::Custom { name, .. } => match self.custom.get(name) {
                 Some(found) => found.clone(),
                 None => {

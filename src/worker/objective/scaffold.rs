@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::{
     super::{PayloadValues, TrainError, TrainTask},
     contract::{Correction, LocalObjective, Trained},
-    values::{at, fitting, trainable},
+    values::{at, fitting, keep, name_of, trainable},
 };
 use crate::parameters::Parameters;
 
@@ -21,7 +21,10 @@ pub(in crate::worker) const CONTROL: &str = "control";
 ///
 /// `R` is [`reach`](crate::settings::TrainingSettings::reach): `K` for plain SGD, which the paper has. With momentum, `K` steps go
 /// further, and a division by `K` would make `c_i` too large by as much: at a momentum of 0.9 training then diverges.
-pub(super) struct Scaffold;
+pub(super) struct Scaffold {
+    /// How often all controls were set back to zero.
+    pub(super) restarts: u64,
+}
 
 impl LocalObjective for Scaffold {
     fn begin(
@@ -40,7 +43,7 @@ impl LocalObjective for Scaffold {
             )));
         }
         let server = server_control(global, task)?;
-        let own = fitting(state.get(CONTROL), global);
+        let own = fitting(state.get(&name_of(CONTROL, self.restarts)), global);
         let shift = trainable(global, |index| f64::from(server[index]) - at(own, index));
         if shift.values().iter().all(|value| *value == 0.0) {
             return Ok(Correction::none());
@@ -55,7 +58,7 @@ impl LocalObjective for Scaffold {
     ) -> Result<BTreeMap<String, PayloadValues>, TrainError> {
         let (global, task) = (trained.global, trained.task);
         let server = server_control(global, task)?;
-        let own = fitting(state.get(CONTROL), global);
+        let own = fitting(state.get(&name_of(CONTROL, self.restarts)), global);
         let travelled = task.training.reach(trained.steps) * task.training.lr;
         let (x, y) = (global.values(), trained.local.values());
         let change = trainable(global, |index| {
@@ -70,7 +73,7 @@ impl LocalObjective for Scaffold {
         let next = trainable(global, |index| {
             at(own, index) + f64::from(change.values()[index])
         });
-        state.insert(CONTROL.to_string(), next);
+        keep(state, CONTROL, self.restarts, next);
         let change = PayloadValues::Model(change);
         Ok(BTreeMap::from([(CONTROL.to_string(), change)]))
     }

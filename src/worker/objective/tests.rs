@@ -31,7 +31,7 @@ fn task(objective: Objective) -> TrainTask {
 }
 
 fn scaffold(server: [f32; 4]) -> TrainTask {
-    let mut task = task(Objective::Scaffold);
+    let mut task = task(Objective::Scaffold { restarts: 0 });
     // As in the paper: the way is then as long as there are steps.
     task.training.momentum = 0.0;
     let control = Arc::new(parameters(server));
@@ -72,6 +72,27 @@ fn buffers_and_frozen_tensors_have_no_control() {
 }
 
 #[test]
+fn after_a_restart_a_client_begins_with_zeros_and_keeps_nothing_of_before() {
+    let mut task = scaffold([1.0, 2.0, 9.0, 9.0]);
+    task.training.momentum = 0.0;
+    let global = parameters([5.0; 4]);
+    let mut state = State::new();
+    end(&task, [5.0; 4], [1.0; 4], 4, &mut state);
+    task.objective = Objective::Scaffold { restarts: 1 };
+    let correction = begin(&task, &global, &state).unwrap();
+    assert_eq!(correction.shift.unwrap().values(), [1.0, 2.0, 0.0, 0.0]);
+    end(&task, [5.0; 4], [1.0; 4], 4, &mut state);
+    assert!(state.keys().eq(["control.1"]), "{:?}", state.keys());
+    let mut task = task.clone();
+    task.objective = Objective::FedDyn {
+        alpha: 0.5,
+        restarts: 3,
+    };
+    end(&task, [5.0; 4], [1.0; 4], 4, &mut state);
+    assert_eq!(state["feddyn.gradient.3"].values(), [2.0, 2.0, 0.0, 0.0]);
+}
+
+#[test]
 fn scaffold_without_steps_or_without_a_rate_is_no_division_by_zero() {
     let mut task = scaffold([1.0; 4]);
     let mut state = State::from([(CONTROL.to_string(), parameters([3.0, 4.0, 0.0, 0.0]))]);
@@ -86,7 +107,7 @@ fn scaffold_without_steps_or_without_a_rate_is_no_division_by_zero() {
 #[test]
 fn scaffold_needs_the_servers_control_on_the_models_layout() {
     let global = parameters([0.0; 4]);
-    let mut task = task(Objective::Scaffold);
+    let mut task = task(Objective::Scaffold { restarts: 0 });
     let error = begin(&task, &global, &State::new()).unwrap_err();
     assert!(error.to_string().contains("\"control\""), "{error}");
     let other = Layout::new([("a".to_string(), vec![3], Role::Trainable)]).unwrap();
@@ -102,7 +123,13 @@ fn a_factor_out_of_range_is_named() {
     for value in [-1.0, f64::NAN, f64::INFINITY] {
         for (objective, name) in [
             (Objective::Proximal { mu: value }, "objective.mu"),
-            (Objective::FedDyn { alpha: value }, "objective.alpha"),
+            (
+                Objective::FedDyn {
+                    alpha: value,
+                    restarts: 0,
+                },
+                "objective.alpha",
+            ),
         ] {
             let error = begin(&task(objective), &global, &State::new()).unwrap_err();
             assert!(error.to_string().contains(name), "{error}");

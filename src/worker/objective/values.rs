@@ -1,5 +1,7 @@
 //! Arithmetic on the trainable tensors of flat parameters.
 
+use std::collections::BTreeMap;
+
 use super::super::TrainError;
 use crate::parameters::{Parameters, Role};
 
@@ -23,6 +25,27 @@ pub(super) fn trainable(like: &Parameters, value: impl Fn(usize) -> f64) -> Para
 pub(super) fn fitting<'a>(found: Option<&'a Parameters>, global: &Parameters) -> Option<&'a [f32]> {
     let fits = |found: &&Parameters| found.layout().check_same(global.layout()).is_ok();
     found.filter(fits).map(Parameters::values)
+}
+
+/// The name of a client's state that counts until all clients begin again: another one after each restart.
+pub(super) fn name_of(base: &str, restarts: u64) -> String {
+    if restarts == 0 {
+        base.to_string()
+    } else {
+        format!("{base}.{restarts}")
+    }
+}
+
+/// Keeps a state, and drops what was kept before a restart.
+pub(super) fn keep(
+    state: &mut BTreeMap<String, Parameters>,
+    base: &str,
+    restarts: u64,
+    values: Parameters,
+) {
+    let before = format!("{base}.");
+    state.retain(|name, _| name != base && !name.starts_with(&before));
+    state.insert(name_of(base, restarts), values);
 }
 
 /// The value at `at`, or zero if there is no such state yet.

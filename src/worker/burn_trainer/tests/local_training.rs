@@ -220,7 +220,7 @@ fn a_proximal_client_ends_where_fedprox_does_and_without_mu_where_a_plain_one_do
 
 fn scaffold(server: Parameters) -> TrainTask {
     let mut task = ten_steps();
-    task.objective = Objective::Scaffold;
+    task.objective = Objective::Scaffold { restarts: 0 };
     let control = Arc::new(server);
     task.payloads.insert("control".to_string(), control);
     task
@@ -262,7 +262,10 @@ fn two_rounds_of_feddyn_are_those_of_the_paper() {
             let of = |name: &str| model(&round[name], &bench.layout);
             let (start, expected) = (of("start"), [of("model"), of("own")]);
             let mut task = ten_steps();
-            task.objective = Objective::FedDyn { alpha: 0.5 };
+            task.objective = Objective::FedDyn {
+                alpha: 0.5,
+                restarts: 0,
+            };
             let update = bench.train(&start, &task).unwrap();
             is_close(&update.parameters, &expected[0]);
             is_close(&bench.state["feddyn.gradient"], &expected[1]);
