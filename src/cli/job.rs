@@ -456,6 +456,36 @@ mod tests {
     }
 
     #[test]
+    fn tensors_of_the_file_are_replaced_by_those_of_the_flags() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("job.toml");
+        fs::write(&file, "personal = ['head.*']\nfrozen = ['body.*']\n").unwrap();
+        let file = file.to_str().unwrap();
+        let spec = parse(&[file]).spec().unwrap();
+        assert_eq!(
+            (&spec.personal[..], &spec.frozen[..]),
+            (&["head.*".to_string()][..], &["body.*".to_string()][..])
+        );
+        let spec = parse(&[file, "--personal=a", "--personal", "b.*"])
+            .spec()
+            .unwrap();
+        assert_eq!(
+            (spec.personal, spec.frozen),
+            (
+                vec!["a".to_string(), "b.*".to_string()],
+                vec!["body.*".to_string()]
+            )
+        );
+        let refused = parse(&["--personal=a", "--evaluation=coordinator"]).spec();
+        assert!(
+            refused
+                .unwrap_err()
+                .to_string()
+                .contains("personal tensors")
+        );
+    }
+
+    #[test]
     fn settings_of_strategy_and_trainer_come_from_the_file() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("job.toml");

@@ -194,9 +194,7 @@ fn is_wanted(state: &State, worker: WorkerId, message: &TaskMessage) -> bool {
 fn basis_of_personal(state: &State, job: JobId, client: ClientId) -> Option<RoundId> {
     let job = state.job(job).ok()?;
     let machine = job.machine.as_ref()?;
-    machine
-        .basis(client)
-        .filter(|_| job.spec.has_personal())
+    machine.basis(client).filter(|_| job.spec.has_personal())
 }
 
 fn task_of(message: &TaskMessage) -> Task {

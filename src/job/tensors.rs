@@ -210,25 +210,42 @@ mod tests {
         );
         assert!(refused(&[], &["\u{1b}[2J"]).starts_with("frozen has the pattern \"\\u{1b}[2J\""));
         let both = refused(&["head.*"], &["*.bias"]);
-        assert!(both.starts_with("personal and frozen both match the tensor \"head.bias\""), "{both}");
+        assert!(
+            both.starts_with("personal and frozen both match the tensor \"head.bias\""),
+            "{both}"
+        );
         // A buffer alone is nothing to average.
         let nothing = refused(&["head.*"], &["body.*"]);
-        assert!(nothing.contains("together leave no trainable tensor"), "{nothing}");
+        assert!(
+            nothing.contains("together leave no trainable tensor"),
+            "{nothing}"
+        );
         assert!(refused(&["*"], &[]).contains("leave no trainable tensor"));
     }
 
     #[test]
     fn a_long_list_of_tensors_is_cut() {
-        let tensors = (0..20).map(|index| (format!("{index:03}{}", "x".repeat(99)), vec![1], Role::Trainable));
+        let tensors = (0..20).map(|index| {
+            (
+                format!("{index:03}{}", "x".repeat(99)),
+                vec![1],
+                Role::Trainable,
+            )
+        });
         let told = names_of(&Layout::new(tensors).unwrap());
-        assert!(told.ends_with(", and 12 more") && told.len() < 700, "{told}");
+        assert!(
+            told.ends_with(", and 12 more") && told.len() < 700,
+            "{told}"
+        );
     }
 
     #[test]
     fn patterns_and_the_evaluation_are_checked_without_a_model() {
         let problem = |spec: JobSpec| spec.validate().unwrap_err().to_string();
         assert!(problem(job(&[""], &[])).starts_with("personal has an empty pattern"));
-        assert!(problem(job(&[], &[&"a".repeat(257)])).starts_with("frozen has a pattern of 257 bytes"));
+        assert!(
+            problem(job(&[], &[&"a".repeat(257)])).starts_with("frozen has a pattern of 257 bytes")
+        );
         assert!(problem(job(&["a"; 257], &[])).starts_with("personal has 257 patterns"));
         let mut spec = job(&["head.*"], &[]);
         assert!(spec.validate().is_ok());
@@ -241,13 +258,19 @@ mod tests {
         let plain = serde_json::to_string(&JobSpec::default()).unwrap();
         let described = serde_json::to_string(&JobSpec::default().description()).unwrap();
         for text in [plain, described] {
-            assert!(!text.contains("personal") && !text.contains("frozen"), "{text}");
+            assert!(
+                !text.contains("personal") && !text.contains("frozen"),
+                "{text}"
+            );
         }
         let spec = job(&["head.*"], &["body.*"]);
         assert_eq!(spec.tensor_capabilities(), JobSpec::TENSOR_CAPABILITIES);
         let text = serde_json::to_string(&spec).unwrap();
         assert_eq!(serde_json::from_str::<JobSpec>(&text).unwrap(), spec);
         let description = spec.description();
-        assert_eq!((description.personal, description.frozen), (spec.personal, spec.frozen));
+        assert_eq!(
+            (description.personal, description.frozen),
+            (spec.personal, spec.frozen)
+        );
     }
 }

@@ -24,10 +24,7 @@ impl TensorPatterns {
     }
 
     /// The first pattern that matches none of these names.
-    pub fn unmatched<'a>(
-        &self,
-        names: impl IntoIterator<Item = &'a str> + Clone,
-    ) -> Option<&str> {
+    pub fn unmatched<'a>(&self, names: impl IntoIterator<Item = &'a str> + Clone) -> Option<&str> {
         let matches_one = |pattern: &str| {
             let mut names = names.clone().into_iter();
             names.any(|name| is_match(pattern, name))

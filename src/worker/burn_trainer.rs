@@ -270,10 +270,7 @@ impl<L: Learner> LocalTrainer for BurnTrainer<L> {
 }
 
 /// The names of the tensors that training leaves as they are.
-fn fixed_names<'a>(
-    global: &'a Parameters,
-    task: &TrainTask,
-) -> impl Iterator<Item = &'a str> {
+fn fixed_names<'a>(global: &'a Parameters, task: &TrainTask) -> impl Iterator<Item = &'a str> {
     let tensors = global.layout().tensors().iter();
     tensors
         .filter(|tensor| task.is_fixed(tensor))

@@ -140,9 +140,15 @@ mod tests {
     fn a_client_goes_on_with_its_own_values_on_the_next_global_model() {
         let first = model([1.0, 2.0, 3.0, 4.0, 5.0], Role::Frozen);
         let start = overlay(&head(), first.clone(), None).unwrap();
-        assert!(Arc::ptr_eq(&start, &first), "nothing is copied as long as there is nothing");
+        assert!(
+            Arc::ptr_eq(&start, &first),
+            "nothing is copied as long as there is nothing"
+        );
         let mut local = Parameters::clone(&start);
-        local.values_mut().iter_mut().for_each(|value| *value += 10.0);
+        local
+            .values_mut()
+            .iter_mut()
+            .for_each(|value| *value += 10.0);
         let own = take_out(&head(), &mut local, &start).unwrap().unwrap();
         assert_eq!(own.values(), [13.0, 14.0, 15.0]);
         assert_eq!(local.values(), [11.0, 2.0, 3.0, 4.0, 5.0]);
@@ -185,7 +191,12 @@ mod tests {
         let other = Parameters::zeros(other);
         let global = model([0.0; 5], Role::Frozen);
         let overlaid = overlay(&head(), global.clone(), Some(&other));
-        assert!(overlaid.unwrap_err().to_string().contains("\"head.weight\""));
+        assert!(
+            overlaid
+                .unwrap_err()
+                .to_string()
+                .contains("\"head.weight\"")
+        );
         assert!(take_out(&head(), &mut other.clone(), &global).is_err());
     }
 }

@@ -9,8 +9,7 @@ use tokio::runtime::Handle;
 
 use super::{
     ClientContext, EvalTask, LocalTrainer, TrainError, TrainTask, failure::Failure, memory::Kept,
-    open_job::OpenJob, payload,
-    personal,
+    open_job::OpenJob, payload, personal,
 };
 use crate::{
     backend::Metered,

@@ -61,7 +61,9 @@ fn personal_tensors_read_back_to_the_bit_beside_the_other_state() {
     };
     files.write(None, RoundId(1), &with_own(1.0)).unwrap();
     let first = (RoundId(1), with_own(1.0));
-    files.write(Some(&first), RoundId(2), &with_own(2.0)).unwrap();
+    files
+        .write(Some(&first), RoundId(2), &with_own(2.0))
+        .unwrap();
     let second = (RoundId(2), with_own(2.0));
     assert_eq!(files.read(), (Some(first), Some(second)));
     assert_eq!(count(&files), 7, "the index, and three files of each state");
