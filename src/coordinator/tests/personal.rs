@@ -2,7 +2,10 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::Mutex,
+    sync::{
+        Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use futures_util::StreamExt;
@@ -12,12 +15,12 @@ use super::{
     *,
 };
 use crate::{
-    ids::ModelVersion,
+    ids::{CoordinatorId, ModelVersion},
     job::{JobDescription, StrategySpec},
     parameters::{Layout, Role},
     protocol::DatasetInfo,
     round::{Evaluation, JobEvent},
-    transport::InProcess,
+    transport::{InProcess, Transport, TransportError},
     worker::{
         Backoff, ClientContext, EvalTask, LocalTrainer, LocalUpdate, TrainError, TrainTask, Worker,
         WorkerConfig,
@@ -45,6 +48,8 @@ struct Counting {
     worker: usize,
     notes: Notes,
     can: bool,
+    /// From this round on it does not train until it may.
+    waits: Option<(u64, Arc<AtomicBool>)>,
 }
 
 struct CountingTrainer(Counting, Box<dyn LocalTrainer>);
@@ -59,6 +64,7 @@ fn counting(worker: usize, notes: &Notes) -> Counting {
         worker,
         notes: notes.clone(),
         can: true,
+        waits: None,
     }
 }
 
@@ -113,6 +119,13 @@ impl LocalTrainer for CountingTrainer {
         task: &TrainTask,
         context: &mut ClientContext<'_>,
     ) -> Result<LocalUpdate, TrainError> {
+        if let Some((from, may)) = &self.0.waits
+            && task.round.0 >= *from
+        {
+            while !may.load(Ordering::SeqCst) && !context.is_cancelled() {
+                std::thread::yield_now();
+            }
+        }
         self.note(global, Some(task.round.0), task.version, task.client);
         let mut update = self.1.train(global, task, context)?;
         let place = global.layout().find("head").unwrap().range();
@@ -131,6 +144,22 @@ impl LocalTrainer for CountingTrainer {
     }
 }
 
+/// A transport that tells the coordinator's identity, which a worker with a folder asks for.
+struct Telling {
+    inner: InProcess<Coordinator>,
+    identity: CoordinatorId,
+}
+
+impl Transport for Telling {
+    async fn send(&self, request: Request) -> Result<Response, TransportError> {
+        self.inner.send(request).await
+    }
+
+    async fn coordinator(&self) -> Result<Option<CoordinatorId>, TransportError> {
+        Ok(Some(self.identity.clone()))
+    }
+}
+
 fn start(
     coordinator: &Coordinator,
     name: &str,
@@ -143,7 +172,10 @@ fn start(
         longest: Duration::from_millis(5),
     };
     config.state_dir = folder.map(Into::into);
-    let transport = InProcess::new(Arc::new(coordinator.clone()));
+    let transport = Telling {
+        inner: InProcess::new(Arc::new(coordinator.clone())),
+        identity: coordinator.0.identity.clone(),
+    };
     let worker = Worker::new(transport, Arc::new(trainers), config);
     tokio::spawn(async move {
         worker.run(std::future::pending()).await.unwrap();
@@ -247,8 +279,12 @@ async fn killed(keeps_folder: bool) -> Killed {
     let coordinator = coordinator(&notes);
     let base = tempfile::tempdir().unwrap();
     let folder = keeps_folder.then(|| base.path());
-    let _first = start(&coordinator, "worker-0", counting(0, &notes), None);
-    let mut second = start(&coordinator, "worker-1", counting(1, &notes), folder);
+    let (mut first, mut second) = (counting(0, &notes), counting(1, &notes));
+    let [may_go_on, may_end] = [(); 2].map(|()| Arc::new(AtomicBool::new(false)));
+    first.waits = Some((5, may_go_on.clone()));
+    second.waits = Some((4, may_end.clone()));
+    let _first = start(&coordinator, "worker-0", first, None);
+    let mut second = start(&coordinator, "worker-1", second, folder);
     let mut spec = spec(&notes, 12, 4);
     spec.evaluation = EvaluationMode::Never;
     let job = coordinator.submit(&HERE, spec, None).await.unwrap().job;
@@ -270,17 +306,20 @@ async fn killed(keeps_folder: bool) -> Killed {
                     assert_eq!(name, "worker-1");
                     returned += 1;
                 }
+                // It has not trained in this round: it waits until it may.
                 JobEvent::RoundStarted { round, cohort, .. } if round.0 == 4 => {
                     assert_eq!(cohort.len(), 4);
                     second.abort();
                     let _ = (&mut second).await;
+                    may_end.store(true, Ordering::SeqCst);
                 }
-                // By then it is lost: a round without its clients is over at once.
-                JobEvent::RoundStarted { round, cohort, .. } if round.0 == 7 => {
+                // Round 4 ended without its clients, which have no worker now. The other worker waits in this round.
+                JobEvent::RoundStarted { round, cohort, .. } if round.0 == 5 => {
                     assert_eq!(cohort.len(), 2, "its clients moved");
                     coordinator.pause(&HERE, job, true).await.unwrap();
                     is_paused = true;
                     second = start(&coordinator, "worker-1", counting(2, &notes), folder);
+                    may_go_on.store(true, Ordering::SeqCst);
                 }
                 _ => {}
             }
@@ -368,10 +407,10 @@ async fn a_worker_that_can_not_keep_personal_tensors_is_passed_over() {
     let coordinator = coordinator(&notes);
     let mut unable = counting(0, &notes);
     unable.can = false;
-    let _unable = start(&coordinator, "worker-0", unable, None);
     let mut spec = spec(&notes, 2, 2);
     spec.limits.min_workers = 1;
     let job = coordinator.submit(&HERE, spec, None).await.unwrap().job;
+    let _unable = start(&coordinator, "worker-0", unable, None);
     let mut events = coordinator.events(&HERE, job, 0).await.unwrap();
     let told = async {
         while let Some(event) = events.next().await {

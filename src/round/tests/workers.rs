@@ -322,15 +322,15 @@ fn data_that_grows_while_the_round_is_open_counts_in_that_round() {
     assert_eq!(bench.offer_with(W2, C1, R1, all), Response::Admitted);
 }
 
-/// Two workers with a client each that is pinned to it.
+/// Three workers with a client each that is pinned to it.
 fn pinned() -> Bench {
     let config = crate::round::MachineConfig {
         pinned: true,
         evaluation: crate::round::EvaluationBy::Workers,
         ..config()
     };
-    let mut bench = Bench::planning_at_home(config, 2);
-    bench.plan(R1, 2, 2, 1);
+    let mut bench = Bench::planning_at_home(config, 3);
+    bench.plan(R1, 3, 3, 2);
     bench
 }
 
@@ -348,16 +348,19 @@ fn a_pinned_client_drops_out_with_its_worker_and_comes_back_with_it_or_its_heir(
         (C0, "the worker that it is pinned to is gone".to_string())
     );
     assert_eq!(bench.machine.lease(C0), None);
-    bench.join(W3);
+    bench.join(WorkerId(4));
     assert_eq!(
-        (bench.machine.lease(C0), bench.machine.clients_of(W3)),
+        (
+            bench.machine.lease(C0),
+            bench.machine.clients_of(WorkerId(4))
+        ),
         (None, 0)
     );
-    assert!(bench.machine.is_home(W1) && !bench.machine.is_home(W3));
+    assert!(bench.machine.is_home(W1) && !bench.machine.is_home(WorkerId(4)));
     bench.join(W1);
     assert_eq!(bench.machine.lease(C0), Some(W1));
     bench.lose(W1);
-    bench.join_as(WorkerId(4), Some(W1));
-    assert_eq!(bench.machine.lease(C0), Some(WorkerId(4)));
-    assert!(bench.machine.is_home(WorkerId(4)) && !bench.machine.is_home(W1));
+    bench.join_as(WorkerId(5), Some(W1));
+    assert_eq!(bench.machine.lease(C0), Some(WorkerId(5)));
+    assert!(bench.machine.is_home(WorkerId(5)) && !bench.machine.is_home(W1));
 }
