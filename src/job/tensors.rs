@@ -91,13 +91,15 @@ impl JobSpec {
         if tensors.any(|tensor| tensor.role == Role::Trainable && !tensor.range().is_empty()) {
             return Ok(layout);
         }
-        let field = match (self.personal.is_empty(), self.frozen.is_empty()) {
-            (false, false) => "personal and frozen together",
-            (true, _) => "frozen",
-            (false, true) => "personal",
+        let (field, leave) = if self.personal.is_empty() {
+            ("frozen", "leaves")
+        } else if self.frozen.is_empty() {
+            ("personal", "leaves")
+        } else {
+            ("personal and frozen together", "leave")
         };
         let problem = format!(
-            "leave no trainable tensor to average; the model's tensors are {}",
+            "{leave} no trainable tensor to average; the model's tensors are {}",
             names_of(model)
         );
         Err(JobError::new(field, problem))
@@ -220,7 +222,7 @@ mod tests {
             nothing.contains("together leave no trainable tensor"),
             "{nothing}"
         );
-        assert!(refused(&["*"], &[]).contains("leave no trainable tensor"));
+        assert!(refused(&["*"], &[]).contains("personal leaves no trainable tensor"));
     }
 
     #[test]

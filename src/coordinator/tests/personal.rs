@@ -245,7 +245,7 @@ async fn a_report_that_is_not_folded_leaves_no_trace_in_a_clients_tensors_or_eva
         .iter()
         .filter_map(|record| Some((record.version?.0, record.round.0)))
         .collect();
-    let notes = notes.lock().unwrap();
+    let notes = notes.lock().unwrap().clone();
     let evaluations = notes.iter().filter(|seen| seen.round.is_none()).count();
     assert_eq!(evaluations, 9 * 4, "each client evaluates each version");
     for seen in notes.iter() {

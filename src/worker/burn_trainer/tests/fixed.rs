@@ -39,12 +39,13 @@ impl Classifier for Two {
 /// The model with these tensors not averaged.
 fn without(model: &Parameters, patterns: &[&str]) -> Parameters {
     let patterns = TensorPatterns::new(patterns.iter().copied());
-    let layout = model
-        .layout()
-        .with_roles(|name, role| match patterns.matches(name) {
-            true => Role::Frozen,
-            false => role,
-        });
+    let layout = model.layout().with_roles(|name, role| {
+        if patterns.matches(name) {
+            Role::Frozen
+        } else {
+            role
+        }
+    });
     Parameters::new(layout, model.values().to_vec()).unwrap()
 }
 
