@@ -40,6 +40,7 @@ impl Drive {
             rounds: 1,
             limits,
             evaluation: EvaluationBy::Nobody,
+            pinned: false,
         };
         let mut drive = Self {
             machine: RoundMachine::new(config, Timestamp(0)),

@@ -5,6 +5,7 @@ mod encodings;
 mod error;
 mod free_settings;
 mod strategy;
+mod tensors;
 mod validate;
 
 pub use description::JobDescription;
@@ -92,6 +93,14 @@ pub struct JobSpec {
     /// How reports and models travel.
     #[serde(deserialize_with = "StrictEncodings::deserialize")]
     pub encoding: Encodings,
+    /// The tensors that each client trains and keeps for itself: they never leave its worker, and are never averaged. Names in
+    /// which `*` stands for any text, such as `head.*`; buffers count, too. Left out if there are none.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub personal: Vec<String>,
+    /// The tensors that nobody trains: they stay as the initial model has them. Names in which `*` stands for any text, such as
+    /// `body.*`. Left out if there are none.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub frozen: Vec<String>,
     /// Settings for the trainers, which get them as they are; at most 64 KiB as JSON. Left out if there are none.
     #[serde(skip_serializing_if = "Settings::is_empty")]
     #[cfg_attr(feature = "http", schema(value_type = Object))]
@@ -115,6 +124,8 @@ impl Default for JobSpec {
             evaluation: EvaluationMode::default(),
             limits: RoundLimits::default(),
             encoding: Encodings::default(),
+            personal: Vec::new(),
+            frozen: Vec::new(),
             settings: Settings::new(),
         }
     }
@@ -143,7 +154,8 @@ impl JobSpec {
     }
 }
 
-/// Who evaluates the global model on the test split: `auto` is the coordinator if it has the data, else the workers;
+/// Who evaluates the global model on the test split: `auto` is the coordinator if it has the data, else the workers, and always the
+/// workers if the job has personal tensors;
 /// `coordinator` is a job that is refused if the coordinator lacks the data; of `workers`, each client evaluates its share;
 /// `never`: no evaluation.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]

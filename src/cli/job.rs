@@ -118,6 +118,14 @@ pub struct JobArgs {
     /// The number format of the models that workers download: f32, f16, bf16 or int8 [default: f32]
     #[arg(long, value_name = "ENCODING")]
     pub model_encoding: Option<Encoding>,
+    /// A tensor that each client trains and keeps for itself, never sent and never averaged; * stands for any text:
+    /// "head.*". Can be given several times
+    #[arg(long, value_name = "PATTERN")]
+    pub personal: Vec<String>,
+    /// A tensor that nobody trains: it stays as the initial model has it; * stands for any text: "body.*". Can be given
+    /// several times
+    #[arg(long, value_name = "PATTERN")]
+    pub frozen: Vec<String>,
     /// The algorithm: fedavg, fedprox, scaffold, fedadam or another one that "fedavg strategies" lists [default: fedavg]
     #[arg(long, value_name = "NAME")]
     pub strategy: Option<String>,
@@ -218,6 +226,14 @@ impl JobArgs {
         spec.schedule = spec.schedule.with_warmup(warmup);
         set(&mut spec.encoding.reports, &self.encoding);
         set(&mut spec.encoding.models, &self.model_encoding);
+        for (field, flags) in [
+            (&mut spec.personal, &self.personal),
+            (&mut spec.frozen, &self.frozen),
+        ] {
+            if !flags.is_empty() {
+                field.clone_from(flags);
+            }
+        }
         self.change_strategy(&mut spec.strategy)?;
         set(&mut spec.evaluation, &self.evaluation);
         let limits = &mut spec.limits;
@@ -437,6 +453,36 @@ mod tests {
             .unwrap()
             .partition;
         assert_eq!(partition, PartitionSpec::Dirichlet { alpha: 0.5 });
+    }
+
+    #[test]
+    fn tensors_of_the_file_are_replaced_by_those_of_the_flags() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("job.toml");
+        fs::write(&file, "personal = ['head.*']\nfrozen = ['body.*']\n").unwrap();
+        let file = file.to_str().unwrap();
+        let spec = parse(&[file]).spec().unwrap();
+        assert_eq!(
+            (&spec.personal[..], &spec.frozen[..]),
+            (&["head.*".to_string()][..], &["body.*".to_string()][..])
+        );
+        let spec = parse(&[file, "--personal=a", "--personal", "b.*"])
+            .spec()
+            .unwrap();
+        assert_eq!(
+            (spec.personal, spec.frozen),
+            (
+                vec!["a".to_string(), "b.*".to_string()],
+                vec!["body.*".to_string()]
+            )
+        );
+        let refused = parse(&["--personal=a", "--evaluation=coordinator"]).spec();
+        assert!(
+            refused
+                .unwrap_err()
+                .to_string()
+                .contains("personal tensors")
+        );
     }
 
     #[test]

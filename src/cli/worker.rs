@@ -26,8 +26,9 @@ pub struct WorkerArgs {
     /// The join token.
     #[command(flatten)]
     pub token: TokenArgs,
-    /// This worker's name. A worker with --local data that restarts under the same name gets its client back. If another
-    /// worker of this name runs on this machine, this one is NAME-2, NAME-3 and so on; with --local data it is refused
+    /// This worker's name. A worker with --local data, or with personal tensors of clients, that restarts under the same
+    /// name gets its clients back. If another worker of this name runs on this machine, this one is NAME-2, NAME-3 and so
+    /// on; with --local data it is refused
     /// [default: the host's name]
     #[arg(long, value_name = "NAME")]
     pub name: Option<String>,

@@ -41,6 +41,19 @@ impl Host {
 /// The capacity of each of `clients` clients of a job that is about to start: as measured, if that is asked for and
 /// each worker that gets a client has been measured, else the number of the worker's GPUs, none counted as one.
 pub(super) fn first_capacities(spec: &JobSpec, hosts: &[Host], clients: usize) -> Vec<f64> {
+    let holders = first_hosts(hosts, clients);
+    let mut capacities = None;
+    if spec.partition.is_measured() {
+        capacities = measured(&holders);
+    }
+    let mut capacities = capacities.unwrap_or_else(|| gpus(&holders));
+    // Without a worker all clients are alike.
+    capacities.resize(clients, 1.0);
+    capacities
+}
+
+/// The worker of each of `clients` clients of a job that is about to start; none if there is no worker.
+pub(super) fn first_hosts(hosts: &[Host], clients: usize) -> Vec<&Host> {
     let mut slots = Vec::with_capacity(hosts.len());
     let mut by_worker = BTreeMap::new();
     for host in hosts {
@@ -53,14 +66,7 @@ pub(super) fn first_capacities(spec: &JobSpec, hosts: &[Host], clients: usize) -
     for worker in first_holders(&slots, clients) {
         holders.extend(by_worker.get(&worker));
     }
-    let mut capacities = None;
-    if spec.partition.is_measured() {
-        capacities = measured(&holders);
-    }
-    let mut capacities = capacities.unwrap_or_else(|| gpus(&holders));
-    // Without a worker all clients are alike.
-    capacities.resize(clients, 1.0);
-    capacities
+    holders
 }
 
 /// As measured, of the clients whose workers `holders` names in order; none if one of these was not measured yet.

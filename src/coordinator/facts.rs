@@ -14,7 +14,10 @@
 //! The logs of a job's stream are `events` and `rounds`, its records the machine's events ([`MachineRecord`]), its snapshot the
 //! machine.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use sha2::{Digest as _, Sha256};
@@ -89,6 +92,8 @@ pub(super) enum Stage {
 pub(super) struct DataFact {
     pub fingerprint: String,
     pub owners: BTreeSet<String>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub pinned: BTreeMap<WorkerId, String>,
     pub generation: u64,
     /// How many clients have all data of their worker; 0 if the data was dealt.
     pub local_clients: usize,

@@ -28,7 +28,7 @@ use crate::{
 /// What becomes of each field when the coordinator ends and the next one recovers the job:
 ///
 /// - *journaled*: `id`, `spec`, `evaluation`, `initial_digest`, `seeds`, `submitted`, `ended` (fact `job`); `layout` (fact
-///   `layout`); `fingerprint`, `owners`, `generation` (fact `data`); `partitions` (fact `partitions`, until the job ends); `machine` (snapshot and
+///   `layout`); `fingerprint`, `owners`, `pinned`, `generation` (fact `data`); `partitions` (fact `partitions`, until the job ends); `machine` (snapshot and
 ///   records); `models` (facts `version/N`, and the files); `history` (the logs `events` and `rounds`);
 /// - *derived*: `strategy` and `state` from the spec; `plan`, `needs`, `report_form` and `training` from the plan in the machine;
 ///   `senders` from the machine and the roster; `sequence` and `progress` from the log;
@@ -65,6 +65,8 @@ pub(super) struct Job {
     pub partitions: Vec<Partition>,
     /// The names of the workers whose own data the clients have; empty if the data was dealt.
     pub owners: BTreeSet<String>,
+    /// The name of each worker that clients are pinned to or were: one that comes back as a new worker is known by it alone.
+    pub pinned: BTreeMap<WorkerId, String>,
     /// How often the data has been dealt again.
     pub generation: u64,
     /// How the members of the round that is open train.
@@ -145,7 +147,7 @@ impl Job {
         evaluation: EvaluationBy,
         history: History,
     ) -> Self {
-        let needs = Needs::of(spec.encoding);
+        let needs = Needs::of(&spec);
         Self {
             id,
             training: spec.training.clone(),
@@ -166,6 +168,7 @@ impl Job {
             fingerprint: String::new(),
             partitions: Vec::new(),
             owners: BTreeSet::new(),
+            pinned: BTreeMap::new(),
             generation: 0,
             uploads: BTreeMap::new(),
             senders: BTreeMap::new(),
@@ -233,7 +236,7 @@ impl Job {
         self.training = plan.training.clone();
         self.report_form = Arc::new(BodyForm::of(&plan.expects, &self.layout));
         self.plan = Some(Arc::new(plan.clone()));
-        std::mem::replace(&mut self.needs, Needs::of_plan(self.spec.encoding, plan))
+        std::mem::replace(&mut self.needs, Needs::of_plan(&self.spec, plan))
     }
 
     /// Bytes of its models.

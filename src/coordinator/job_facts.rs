@@ -39,6 +39,7 @@ impl Job {
         DataFact {
             fingerprint: self.fingerprint.clone(),
             owners: self.owners.clone(),
+            pinned: self.pinned.clone(),
             generation: self.generation,
             local_clients: self.partitions.iter().filter(is_local).count(),
         }
@@ -67,6 +68,10 @@ impl Job {
                 let body = Body::Later(Box::new(move || partitions_fact(&partitions)));
                 batch.fact(PARTITIONS, body)
             }
+            // The name of a worker that pinned clients go to.
+            Event::WorkerJoined {
+                replaces: Some(_), ..
+            } if self.spec.pins_clients() => batch.fact(DATA, json(&self.data_fact())),
             Event::Published {
                 version,
                 published: Ok(()),

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use crate::{
-    job::Encodings,
+    job::{Encodings, JobSpec},
     parameters::{PayloadSpec, Roles},
     protocol::Registration,
     report::DELTA,
@@ -27,18 +27,23 @@ pub(super) struct Needs {
 
 impl Needs {
     /// Of a job that has no plan yet.
-    pub fn of(encodings: Encodings) -> Self {
+    pub fn of(spec: &JobSpec) -> Self {
+        let encodings = spec.encoding;
         let is_plain = encodings == Encodings::default();
         Self {
             encodings: BTreeSet::from([encodings.reports.name(), encodings.models.name()]),
-            capabilities: Vec::new(),
+            capabilities: spec
+                .tensor_capabilities()
+                .into_iter()
+                .map(str::to_string)
+                .collect(),
             protocol: if is_plain { 1 } else { PAYLOADS },
         }
     }
 
     /// Of a job with this plan for its round.
-    pub fn of_plan(encodings: Encodings, plan: &RoundPlan) -> Self {
-        let mut needs = Self::of(encodings);
+    pub fn of_plan(spec: &JobSpec, plan: &RoundPlan) -> Self {
+        let mut needs = Self::of(spec);
         let delta = PayloadSpec::model(DELTA, Roles::TRAINED);
         for payload in &plan.expects {
             needs.encodings.insert(payload.encoding.name());
@@ -74,17 +79,23 @@ impl Needs {
 
     /// What this worker lacks, in words; none if it can train the job.
     pub fn lacks(&self, registration: &Registration) -> Option<String> {
+        if let Some(lacks) = self.lacks_form(registration) {
+            return Some(lacks);
+        }
+        let named = &registration.capabilities;
+        let mut needed = self.capabilities.iter();
+        let missing = needed.find(|capability| !named.contains(capability))?;
+        Some(format!("the capability {missing}"))
+    }
+
+    /// What this worker lacks to read and write the job's bodies.
+    pub fn lacks_form(&self, registration: &Registration) -> Option<String> {
         if registration.protocol < self.protocol {
             return Some(format!("protocol {}", self.protocol));
         }
         for encoding in &self.encodings {
             if !registration.encodings.iter().any(|known| known == encoding) {
                 return Some(format!("the encoding {encoding}"));
-            }
-        }
-        for capability in &self.capabilities {
-            if !registration.capabilities.contains(capability) {
-                return Some(format!("the capability {capability}"));
             }
         }
         None
@@ -153,20 +164,18 @@ mod tests {
     #[test]
     fn a_worker_of_protocol_1_trains_plain_deltas_alone() {
         let plain = plan(vec![PayloadSpec::model(DELTA, Roles::TRAINED)]);
-        let needs = Needs::of_plan(Encodings::default(), &plain);
+        let needs = Needs::of_plan(&JobSpec::default(), &plain);
         assert_eq!(needs.lacks(&worker(1, &[])), None);
-        let int8 = Encodings {
-            reports: Encoding::Int8,
-            ..Encodings::default()
-        };
+        let mut int8 = JobSpec::default();
+        int8.encoding.reports = Encoding::Int8;
         assert_eq!(
-            Needs::of(int8).lacks(&worker(1, &[])).unwrap(),
+            Needs::of(&int8).lacks(&worker(1, &[])).unwrap(),
             "protocol 2"
         );
-        assert_eq!(Needs::of(int8).lacks(&worker(2, &[])), None);
+        assert_eq!(Needs::of(&int8).lacks(&worker(2, &[])), None);
         let mut sends = plain.clone();
         sends.sends.push("control".to_string());
-        let needs = Needs::of_plan(Encodings::default(), &sends);
+        let needs = Needs::of_plan(&JobSpec::default(), &sends);
         assert_eq!(needs.lacks(&worker(1, &[])).unwrap(), "protocol 2");
     }
 
@@ -174,11 +183,11 @@ mod tests {
     fn a_worker_lacks_the_encoding_or_the_payload_that_it_does_not_name() {
         let counts = PayloadSpec::vector("counts", 3, DType::U64);
         let control = PayloadSpec::model("control", Roles::TRAINABLE).with_encoding(Encoding::F16);
-        let needs = Needs::of_plan(Encodings::default(), &plan(vec![counts.clone()]));
+        let needs = Needs::of_plan(&JobSpec::default(), &plan(vec![counts.clone()]));
         let lacks = needs.lacks(&worker(2, &["payload:control"]));
         assert_eq!(lacks.unwrap(), "the capability payload:counts");
         assert_eq!(needs.lacks(&worker(2, &["payload:counts"])), None);
-        let needs = Needs::of_plan(Encodings::default(), &plan(vec![control]));
+        let needs = Needs::of_plan(&JobSpec::default(), &plan(vec![control]));
         assert_eq!(
             needs.lacks(&worker(2, &["payload:control"])).unwrap(),
             "the encoding f16"
@@ -186,10 +195,29 @@ mod tests {
     }
 
     #[test]
+    fn a_worker_lacks_the_kind_of_tensors_that_it_does_not_name() {
+        let mut spec = JobSpec {
+            frozen: vec!["body.*".to_string()],
+            ..JobSpec::default()
+        };
+        let of_plan = |spec: &JobSpec| {
+            Needs::of_plan(spec, &plan(vec![PayloadSpec::model(DELTA, Roles::TRAINED)]))
+        };
+        let worker = worker(1, &["tensors:frozen"]);
+        assert_eq!(of_plan(&spec).lacks(&worker), None);
+        spec.personal.push("head.*".to_string());
+        for needs in [of_plan(&spec), Needs::of(&spec)] {
+            let lacks = needs.lacks(&worker).unwrap();
+            assert_eq!(lacks, "the capability tensors:personal");
+            assert_eq!(needs.lacks_form(&worker), None);
+        }
+    }
+
+    #[test]
     fn a_worker_lacks_the_objective_that_it_does_not_name() {
         let mut plan = plan(vec![PayloadSpec::model(DELTA, Roles::TRAINED)]);
         plan.objective = Objective::Proximal { mu: 0.1 };
-        let needs = Needs::of_plan(Encodings::default(), &plan);
+        let needs = Needs::of_plan(&JobSpec::default(), &plan);
         assert_eq!(
             needs.lacks(&worker(2, &["objective:scaffold"])).unwrap(),
             "the capability objective:proximal"
@@ -206,7 +234,7 @@ mod tests {
             ..TrainingSettings::default()
         };
         plan.members[0].training = Some(own);
-        let needs = Needs::of_plan(Encodings::default(), &plan);
+        let needs = Needs::of_plan(&JobSpec::default(), &plan);
         for (capabilities, lacks) in [
             (&["training:local_steps"][..], Some("training:clip_norm")),
             (&["training:clip_norm"], Some("training:local_steps")),

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::{handle::Coordinator, job::Job, prepare::local_examples, state::State};
 use crate::{
     ids::{JobId, WorkerId},
-    round::{Event, JobEvent, RoundMachine},
+    round::{Event, JobEvent, RoundMachine, WorkerState},
     strategy::RoundPlan,
 };
 
@@ -38,9 +38,13 @@ impl Coordinator {
         let (Some(job), Some(record)) = (state.jobs.get(&id), state.roster.find(worker)) else {
             return;
         };
-        let registration = &record.info.registration;
-        let (slots, replaces) = (registration.slots, record.info.replaces);
-        let examples = local_examples(&job.spec, registration, &self.0.config);
+        let registration = record.info.registration.clone();
+        let pinned_to = former_home(state, job, worker, &registration.name);
+        let (slots, replaces) = (registration.slots, record.info.replaces.or(pinned_to));
+        let examples = local_examples(&job.spec, &registration, &self.0.config);
+        if let Some(former) = pinned_to {
+            self.note_return(state, id, worker, former, &registration.name);
+        }
         if let (Some(former), Some(examples)) = (replaces, examples) {
             let worker = former;
             self.drive(state, id, Event::DataResized { worker, examples });
@@ -51,6 +55,33 @@ impl Coordinator {
             replaces,
         };
         self.drive(state, id, joined);
+    }
+
+    /// Notes that pinned clients go from a worker to a new one of the same name, and says so if it was lost. A live one keeps its
+    /// clients until it is lost.
+    fn note_return(
+        &self,
+        state: &mut State,
+        id: JobId,
+        worker: WorkerId,
+        replaces: WorkerId,
+        name: &str,
+    ) {
+        let (now, is_gone) = (self.now(), !is_live(state, replaces));
+        let Some(job) = state.jobs.get_mut(&id) else {
+            return;
+        };
+        job.pinned.insert(worker, name.to_string());
+        if is_gone {
+            tracing::warn!(job = %id, %worker, lost = %replaces, name, "a worker takes the pinned clients of a lost one of its name");
+            let event = JobEvent::WorkerReturned {
+                worker,
+                replaces,
+                name: name.to_string(),
+            };
+            job.record(event, now);
+            self.append_history(state, id);
+        }
     }
 
     /// Says that a worker gets no tasks of a job.
@@ -102,6 +133,31 @@ impl Coordinator {
             self.drive(state, job, Event::WorkerLost { worker });
         }
     }
+}
+
+/// The worker whose pinned clients this one takes over: one of the same name that has some, if this one has none. One that is gone
+/// comes first.
+fn former_home(state: &State, job: &Job, worker: WorkerId, name: &str) -> Option<WorkerId> {
+    let machine = job.machine.as_ref()?;
+    if machine.is_home(worker) {
+        return None;
+    }
+    let mut found = None;
+    for (former, of) in &job.pinned {
+        if *former == worker || of != name || !machine.is_home(*former) {
+            continue;
+        }
+        if !is_live(state, *former) {
+            return Some(*former);
+        }
+        found.get_or_insert(*former);
+    }
+    found
+}
+
+fn is_live(state: &State, worker: WorkerId) -> bool {
+    let found = state.roster.find(worker);
+    found.is_some_and(|record| record.state == WorkerState::Live)
 }
 
 /// Brings what the job says of the workers that can't train it up to date, if it waits for workers.

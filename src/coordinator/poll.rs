@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use super::{handle::Coordinator, journaling::durable, state::State};
 use crate::{
-    ids::{JobId, Timestamp, WorkerId},
+    ids::{ClientId, JobId, RoundId, Timestamp, WorkerId},
     protocol::{TaskMessage, TaskWork},
     report::Refusal,
     round::{self, Event, Task, TaskKind},
@@ -127,7 +127,11 @@ impl Coordinator {
                 state.hand_out(worker, job);
                 // Under the lock under which the task was issued: both are of the same partition.
                 let generation = state.job(job).map_or(0, |job| job.generation);
+                let basis = basis_of_personal(state, job, task.client);
                 let mut message = self.message_of(job, generation, task);
+                if let TaskWork::Evaluate { basis: of, .. } = &mut message.work {
+                    *of = basis;
+                }
                 message.running = state.turns.jobs().collect();
                 return Some(message);
             }
@@ -154,7 +158,11 @@ impl Coordinator {
                 expects,
                 objective,
             },
-            TaskKind::Evaluate { share, shares } => TaskWork::Evaluate { share, shares },
+            TaskKind::Evaluate { share, shares } => TaskWork::Evaluate {
+                share,
+                shares,
+                basis: None,
+            },
         };
         TaskMessage {
             job,
@@ -182,6 +190,13 @@ fn is_wanted(state: &State, worker: WorkerId, message: &TaskMessage) -> bool {
     machine.is_some_and(|machine| machine.wants(worker, &task_of(message)))
 }
 
+/// The last round that folded a client of a job with personal tensors: evaluations use those that its report led to.
+fn basis_of_personal(state: &State, job: JobId, client: ClientId) -> Option<RoundId> {
+    let job = state.job(job).ok()?;
+    let machine = job.machine.as_ref()?;
+    machine.basis(client).filter(|_| job.spec.has_personal())
+}
+
 fn task_of(message: &TaskMessage) -> Task {
     // The machine compares what `Task::is_same_work` does: the rest need not be filled in.
     let kind = match &message.work {
@@ -193,7 +208,7 @@ fn task_of(message: &TaskMessage) -> Task {
             expects: Vec::new(),
             objective: Default::default(),
         },
-        TaskWork::Evaluate { share, shares } => TaskKind::Evaluate {
+        TaskWork::Evaluate { share, shares, .. } => TaskKind::Evaluate {
             share: *share,
             shares: *shares,
         },

@@ -1,13 +1,17 @@
 //! Fixing a job's clients and dealing the data over them.
 
-use std::{collections::BTreeSet, sync::atomic::AtomicBool};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::atomic::AtomicBool,
+};
 
 use super::{
-    capacity::{Host, first_capacities},
+    capacity::{Host, first_capacities, first_hosts},
     config::CoordinatorConfig,
     deal::{deal, sizes},
 };
 use crate::{
+    ids::WorkerId,
     job::JobSpec,
     partition::{self, Examples},
     protocol::{DatasetInfo, Registration},
@@ -22,6 +26,8 @@ pub(super) struct Prepared {
     pub fingerprint: String,
     /// The names of the workers whose own data it is; empty if it was dealt.
     pub owners: BTreeSet<String>,
+    /// The names of the workers that clients of dealt data are pinned to; empty if they may move.
+    pub pinned: BTreeMap<WorkerId, String>,
 }
 
 /// Deals the data over the clients, unless that is `cancelled`; `workers` are those that can train the job, in order of
@@ -65,17 +71,31 @@ pub(super) fn prepare(
     partition::check(&spec.partition, examples, count).map_err(|error| error.to_string())?;
     let examples = examples.until(cancelled);
     let partitions = deal(spec, examples, &first_capacities(spec, workers, count))?;
+    let mut clients = Vec::with_capacity(count);
+    for examples in sizes(&partitions) {
+        clients.push(ClientSpec {
+            examples,
+            home: None,
+        });
+    }
+    let mut pinned = BTreeMap::new();
+    if spec.pins_clients() {
+        let hosts = first_hosts(workers, count);
+        // A client without a worker of its own could move from one to another.
+        if hosts.len() < count {
+            return Err("the workers were lost before the clients were dealt to them".to_string());
+        }
+        for (client, host) in clients.iter_mut().zip(hosts) {
+            client.home = Some(host.worker);
+            pinned.insert(host.worker, host.registration.name.clone());
+        }
+    }
     Ok(Prepared {
-        clients: sizes(&partitions)
-            .into_iter()
-            .map(|examples| ClientSpec {
-                examples,
-                home: None,
-            })
-            .collect(),
+        clients,
         partitions,
         fingerprint: dataset.fingerprint,
         owners: BTreeSet::new(),
+        pinned,
     })
 }
 
@@ -101,6 +121,8 @@ fn local(spec: &JobSpec, workers: &[Host], config: &CoordinatorConfig) -> Prepar
         clients,
         fingerprint: String::new(),
         owners,
+        // Whose data it is alone can act for it: nothing more binds the client.
+        pinned: BTreeMap::new(),
     }
 }
 

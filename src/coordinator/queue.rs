@@ -61,5 +61,6 @@ fn machine_config(job: &Job) -> MachineConfig {
         limits,
         evaluation: job.evaluation,
         deals: job.spec.partition.is_measured(),
+        pinned: job.spec.pins_clients(),
     }
 }

@@ -23,7 +23,26 @@ use crate::{
 };
 
 impl Coordinator {
+    /// The initial model, with the roles that the job gives its tensors.
     pub(super) fn initial(
+        &self,
+        spec: &JobSpec,
+        given: Option<Arc<Parameters>>,
+    ) -> Result<Arc<Parameters>, Refusal> {
+        let model = self.model(spec, given)?;
+        let layout = spec.layout_of(model.layout());
+        let layout = layout.map_err(|error| invalid(&error))?;
+        if layout == *model.layout() {
+            return Ok(model);
+        }
+        let values = Arc::unwrap_or_clone(model).into_values();
+        Parameters::new(layout, values)
+            .map(Arc::new)
+            .map_err(|error| invalid(&JobError::new("initial", error.to_string())))
+    }
+
+    /// The model that was given, or else drawn from the seed.
+    fn model(
         &self,
         spec: &JobSpec,
         given: Option<Arc<Parameters>>,
@@ -232,6 +251,8 @@ impl Coordinator {
         match spec.evaluation {
             EvaluationMode::Never => return Ok(EvaluationBy::Nobody),
             EvaluationMode::Workers => return Ok(EvaluationBy::Workers),
+            // The coordinator has no client's personal tensors.
+            EvaluationMode::Auto if spec.has_personal() => return Ok(EvaluationBy::Workers),
             EvaluationMode::Auto | EvaluationMode::Coordinator => {}
         }
         match self.can_evaluate(spec, has_data) {
@@ -297,7 +318,7 @@ pub(super) fn check_encodings(state: &State, job: &Job) -> Result<(), Refusal> {
     let mut lacks = None;
     for registration in registrations {
         if job.has_its_data(registration) {
-            match job.needs.lacks(registration) {
+            match job.needs.lacks_form(registration) {
                 None => return Ok(()),
                 Some(what) => lacks = Some((what, &registration.name)),
             }

@@ -14,6 +14,7 @@ mod jobs;
 mod operators;
 mod panics;
 mod payloads;
+mod personal;
 #[cfg(feature = "sqlite")]
 mod places;
 #[cfg(feature = "sqlite")]

@@ -50,6 +50,7 @@ impl Coordinator {
                         partitions,
                         fingerprint,
                         owners,
+                        pinned,
                     }),
                     Some(job),
                 ) => {
@@ -57,6 +58,7 @@ impl Coordinator {
                     job.partitions = partitions;
                     job.fingerprint = fingerprint;
                     job.owners = owners;
+                    job.pinned = pinned;
                     Ok(clients)
                 }
                 (Err(reason), _) => Err(reason),

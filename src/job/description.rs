@@ -25,6 +25,13 @@ pub struct JobDescription {
     pub training: TrainingSettings,
     /// How reports and models travel.
     pub encoding: Encodings,
+    /// The tensors that each client trains and keeps for itself, by names in which `*` stands for any text. They are among the
+    /// frozen tensors that come with version 0, which a client begins with. Left out if there are none.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub personal: Vec<String>,
+    /// The tensors that nobody trains, in the same way. Left out if there are none.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub frozen: Vec<String>,
     /// The job's own settings for its trainers; left out if there are none.
     #[serde(skip_serializing_if = "Settings::is_empty")]
     #[cfg_attr(feature = "http", schema(value_type = Object))]
@@ -45,6 +52,8 @@ impl From<&JobSpec> for JobDescription {
             seed: spec.seed,
             training: spec.training.clone(),
             encoding: spec.encoding,
+            personal: spec.personal.clone(),
+            frozen: spec.frozen.clone(),
             settings: spec.settings.clone(),
         }
     }

@@ -29,6 +29,7 @@ impl JobSpec {
         check_limits(&self.limits)?;
         check_strategy(&self.strategy, &self.training)?;
         check_size("settings", &self.settings)?;
+        self.check_tensors()?;
         // Workers need every value of a model; of a delta, those that are left out count as zero and are kept for the
         // next one.
         if !self.encoding.models.is_dense() {

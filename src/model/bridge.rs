@@ -16,6 +16,7 @@
 
 mod error;
 mod export;
+mod freeze;
 mod import;
 mod pytorch;
 mod tensors;
@@ -88,13 +89,24 @@ pub(crate) fn fill<M: Module>(module: M, parameters: &Parameters) -> Result<M, B
     guarded(|| import::fill(module, parameters))
 }
 
-/// Values for the module's trainable tensors, such as a correction of their gradients, on the module's device and without
-/// autodiff; each is found by its tensor's id. The parameters have the module's layout; values of other roles are passed over.
+/// The module without gradients for the tensors whose PyTorch name is `fixed`: a backward pass leaves them out, and optimizers pass
+/// them over.
+pub(crate) fn without_gradients<M: Module>(
+    module: M,
+    fixed: &dyn Fn(&str) -> bool,
+) -> Result<M, BridgeError> {
+    guarded(|| Ok(freeze::without_gradients(module, fixed)))
+}
+
+/// Values for those of the module's trainable tensors whose name is `wanted`, such as a correction of their gradients, on the module's
+/// device and without autodiff; each is found by its tensor's id. The parameters have the module's layout; values of other roles
+/// are passed over.
 pub(crate) fn load_tensors<M: Module>(
     module: &M,
     parameters: &Parameters,
+    wanted: &dyn Fn(&str) -> bool,
 ) -> Result<GradientsParams, BridgeError> {
-    guarded(|| tensors::load(module, parameters))
+    guarded(|| tensors::load(module, parameters, wanted))
 }
 
 /// The other way round: values of the module's trainable tensors as parameters of this layout, the module's. What has no value

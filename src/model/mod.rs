@@ -14,7 +14,9 @@ pub(crate) mod testing;
 pub mod zoo;
 
 pub use bridge::{BridgeError, export, import, layout_of};
-pub(crate) use bridge::{export_as, fill, load_tensors, save_tensors, trainable_names};
+pub(crate) use bridge::{
+    export_as, fill, load_tensors, save_tensors, trainable_names, without_gradients,
+};
 pub use classifier::{Classifier, ClassifierShape};
 pub use initial::pytorch_initial;
 pub use layer::{BatchNorm, dropout};

@@ -16,7 +16,8 @@ pub enum Role {
     Trainable,
     /// Statistics that training gathers, such as BatchNorm's running mean: averaged, never optimized.
     Buffer,
-    /// Never trained and never averaged: the next model has the global model's values.
+    /// Never averaged, and so never trained, but for tensors that a client keeps for itself: the next model has the global model's
+    /// values.
     Frozen,
 }
 

@@ -10,6 +10,7 @@ mod encoding;
 mod file;
 mod header_limits;
 mod layout;
+mod patterns;
 mod payload;
 pub mod safetensors;
 
@@ -29,6 +30,7 @@ pub use encoding::{
 pub use file::{FileTensor, ModelFile, ReadModel};
 pub use header_limits::{HeaderError, HeaderLimits};
 pub use layout::{FOLD_BLOCK, FoldBlock, Layout, LayoutError, Role, TensorSpec};
+pub use patterns::TensorPatterns;
 pub use payload::{DType, LONGEST_PAYLOAD_NAME, PayloadSpec, Roles, Shape, VECTOR};
 
 /// All parameters of one model: the values of every tensor of the layout, one after the other.

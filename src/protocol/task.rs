@@ -71,6 +71,10 @@ pub enum TaskWork {
         /// How many equal shares there are: share `i` of `n` examples is `n * i / shares .. n * (i + 1) / shares`.
         #[cfg_attr(feature = "http", schema(minimum = 1))]
         shares: u32,
+        /// In a job with personal tensors: the last round whose commit folded this client's report, left out if none has. The
+        /// client is evaluated with the personal tensors that its report of that round led to.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        basis: Option<RoundId>,
     },
 }
 

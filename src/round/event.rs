@@ -14,7 +14,7 @@ use crate::{
 pub struct ClientSpec {
     /// Number of examples in its partition. It changes with [`Event::Dealt`] and [`Event::DataResized`].
     pub examples: u64,
-    /// The one worker that can act for it, if the data is the worker's own.
+    /// The one worker that can act for it, if the data is the worker's own, or if it keeps the client's personal tensors.
     pub home: Option<WorkerId>,
 }
 

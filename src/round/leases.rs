@@ -32,7 +32,7 @@ pub(super) struct Leases {
     workers: BTreeMap<WorkerId, Worker>,
     /// Clients that any worker could act for, while there is none.
     unplaced: BTreeSet<ClientId>,
-    /// Clients whose data only one worker has, by that worker: their lease never moves to another.
+    /// Clients whose data, or whose personal tensors, only one worker has, by that worker: their lease never moves to another.
     homes: BTreeMap<WorkerId, BTreeSet<ClientId>>,
     /// Workers that came back as another one, which has their data.
     heirs: BTreeMap<WorkerId, WorkerId>,
@@ -86,6 +86,12 @@ impl Leases {
     pub fn at_home(&self, worker: WorkerId) -> Vec<ClientId> {
         let clients = self.homes.get(&worker);
         clients.into_iter().flatten().copied().collect()
+    }
+
+    /// Whether there are clients that this worker alone can act for.
+    pub fn is_home(&self, worker: WorkerId) -> bool {
+        let clients = self.homes.get(&worker);
+        clients.is_some_and(|clients| !clients.is_empty())
     }
 
     /// How many clients a worker acts for.

@@ -1,5 +1,6 @@
 mod buffers;
 mod ends;
+mod personal;
 
 use std::{
     collections::BTreeSet,

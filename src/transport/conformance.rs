@@ -148,6 +148,7 @@ fn evaluation_task() -> TaskMessage {
         work: TaskWork::Evaluate {
             share: 1,
             shares: 3,
+            basis: Some(RoundId(2)),
         },
         ..task()
     }

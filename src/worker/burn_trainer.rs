@@ -15,7 +15,7 @@ mod optimizer;
 mod registry;
 mod tally;
 
-use std::{fmt, sync::Arc};
+use std::{collections::HashSet, fmt, sync::Arc};
 
 use burn::{module::Module, optim::GradientsParams, tensor::Device};
 use generator::lock_generator;
@@ -120,7 +120,11 @@ impl<L: Learner> BurnTrainer<L> {
         let mut augment = generator(task, Purpose::Augment);
         let mut dropout = generator(task, Purpose::Dropout);
 
+        let fixed: HashSet<&str> = fixed_names(global, task).collect();
         let mut module = self.module(global, &device)?;
+        if !fixed.is_empty() {
+            module = model::without_gradients(module, &|name| fixed.contains(name))?;
+        }
         let correction = objective.begin(global, task, context.state)?;
         let change = GradientChange::new(&module, global, &correction, settings.clip_norm)?;
         let mut optimizer = optimizer::local_optimizer(settings);
@@ -159,8 +163,15 @@ impl<L: Learner> BurnTrainer<L> {
         }
         let measured = tally.finish()?;
         let values = model::export_as(&module, &self.layout)?.into_values();
-        let parameters = Parameters::new(global.layout().clone(), values)
+        let mut parameters = Parameters::new(global.layout().clone(), values)
             .map_err(|error| TrainError::Model(error.to_string()))?;
+        // A forward pass moves BatchNorm's statistics, whether they have a gradient or not.
+        for tensor in global.layout().tensors() {
+            if fixed.contains(tensor.name.as_str()) {
+                let values = &mut parameters.values_mut()[tensor.range()];
+                values.copy_from_slice(&global.values()[tensor.range()]);
+            }
+        }
         // Not while training: reading values in each step would stall the device.
         check_finite(parameters.layout(), parameters.values())
             .map_err(|error| TrainError::Model(format!("training diverged: {error}")))?;
@@ -256,6 +267,14 @@ impl<L: Learner> LocalTrainer for BurnTrainer<L> {
     ) -> Result<Evaluation, TrainError> {
         guarded(|| self.evaluate_guarded(global, task, context))
     }
+}
+
+/// The names of the tensors that training leaves as they are.
+fn fixed_names<'a>(global: &'a Parameters, task: &TrainTask) -> impl Iterator<Item = &'a str> {
+    let tensors = global.layout().tensors().iter();
+    tensors
+        .filter(|tensor| task.is_fixed(tensor))
+        .map(|tensor| tensor.name.as_str())
 }
 
 /// The generator of one purpose: of this client in this round, whatever was drawn before.

@@ -4,7 +4,7 @@
 //! killed after that starts again with the state that the report leads to.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::HashMap,
     sync::{Arc, Mutex},
 };
 
@@ -21,7 +21,6 @@ use crate::{
     Cause,
     computing::Computing,
     ids::{ClientId, JobId, RoundId},
-    parameters::Parameters,
 };
 
 /// The states of all clients of one job.
@@ -93,9 +92,15 @@ impl ClientStates {
         })
     }
 
-    /// As [`ClientMemory::state`].
-    pub async fn state(&self, client: ClientId) -> Result<BTreeMap<String, Parameters>, Failure> {
-        self.with(client, |state| state.read().state()).await
+    /// As [`ClientMemory::at`].
+    pub async fn at(
+        &self,
+        client: ClientId,
+        round: RoundId,
+        basis: Option<RoundId>,
+    ) -> Result<Kept, Failure> {
+        self.with(client, move |state| state.read().at(round, basis))
+            .await
     }
 
     /// Does something with a client's states: on a blocking thread if they are on a disk.
@@ -167,10 +172,12 @@ impl ClientState {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
     use crate::{
         ids::CoordinatorId,
-        parameters::{Layout, Role},
+        parameters::{Layout, Parameters, Role},
     };
 
     const CLIENT: ClientId = ClientId(4);
@@ -200,6 +207,7 @@ mod tests {
         let kept = Kept {
             state: BTreeMap::new(),
             residuals: BTreeMap::from([("delta".to_string(), next)]),
+            personal: None,
         };
         let kept = states.prepare(CLIENT, RoundId(round), kept).await;
         assert!(kept.ok().unwrap());

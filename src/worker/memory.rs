@@ -8,18 +8,20 @@ use std::collections::BTreeMap;
 
 use crate::{ids::RoundId, parameters::Parameters};
 
-/// What is kept of a client: the trainer's own state, and what sparse payloads left out.
+/// What is kept of a client: the trainer's own state, what sparse payloads left out, and the client's own tensors.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct Kept {
     /// The trainer's, by name.
     pub state: BTreeMap<String, Parameters>,
     /// By payload.
     pub residuals: BTreeMap<String, Parameters>,
+    /// The personal tensors alone. None in a job without, and until the client has trained: then the initial model's count.
+    pub personal: Option<Parameters>,
 }
 
 impl Kept {
     fn is_empty(&self) -> bool {
-        self.state.is_empty() && self.residuals.is_empty()
+        self.state.is_empty() && self.residuals.is_empty() && self.personal.is_none()
     }
 }
 
@@ -101,12 +103,17 @@ impl ClientMemory {
         self.committed.as_ref()
     }
 
-    /// The trainer's state as of the last commit that this worker knows of, for evaluations.
-    pub fn state(&self) -> BTreeMap<String, Parameters> {
-        let committed = self.committed.as_ref();
-        committed
-            .map(|(_, kept)| kept.state.clone())
-            .unwrap_or_default()
+    /// What is evaluated with a version that this round made: the state as of the last commit that this worker knows of. `basis` is
+    /// the last round whose commit folded the client, if the coordinator says it.
+    pub fn at(&self, round: RoundId, basis: Option<RoundId>) -> Kept {
+        // The state that the last report leads to counts from the commit on that folded it, and not before: not for the version
+        // that its training started from.
+        let folded = leads_to(&self.prepared, basis)
+            .then_some(self.prepared.as_ref())
+            .flatten()
+            .filter(|(of, _)| *of <= round);
+        let found = folded.or(self.committed.as_ref());
+        found.map(|(_, kept)| kept.clone()).unwrap_or_default()
     }
 }
 
@@ -128,6 +135,7 @@ mod tests {
         Kept {
             state: BTreeMap::from([("n".to_string(), number)]),
             residuals: BTreeMap::new(),
+            personal: None,
         }
     }
 
@@ -210,6 +218,38 @@ mod tests {
         memory.choose(Some(RoundId(2)));
         memory.prepare(RoundId(3), Kept::default());
         assert_eq!(train(&mut memory, 4, 3), (None, false));
+    }
+
+    #[test]
+    fn an_evaluation_has_what_was_folded_up_to_its_version_and_changes_nothing() {
+        let mut memory = ClientMemory::default();
+        let at = |memory: &ClientMemory, round: u64, basis: u64| {
+            let kept = memory.at(RoundId(round), (basis > 0).then_some(RoundId(basis)));
+            kept.state.get("n").map(|number| number.values()[0])
+        };
+        assert_eq!(at(&memory, 1, 0), None);
+        train(&mut memory, 1, 0);
+        // Version 1 was made without the report, or with it.
+        assert_eq!(at(&memory, 1, 0), None);
+        assert_eq!(at(&memory, 1, 1), Some(1.0));
+        train(&mut memory, 2, 1);
+        // The evaluation of version 1 is late: round 2 has its report, and may have been committed.
+        assert_eq!(at(&memory, 1, 1), Some(1.0));
+        assert_eq!(at(&memory, 1, 2), Some(1.0));
+        assert_eq!(at(&memory, 2, 2), Some(2.0));
+        assert_eq!(train(&mut memory, 3, 1), (Some(1.0), false));
+    }
+
+    #[test]
+    fn personal_tensors_are_a_state() {
+        let mut memory = ClientMemory::default();
+        let personal = kept(1.0).state.remove("n");
+        let own = Kept {
+            personal,
+            ..Kept::default()
+        };
+        assert!(memory.prepare(RoundId(1), own.clone()));
+        assert_eq!(memory.choose(Some(RoundId(1))).kept, own);
     }
 
     #[test]

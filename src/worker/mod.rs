@@ -19,6 +19,7 @@ mod objective;
 mod open_job;
 mod open_jobs;
 mod payload;
+mod personal;
 mod runner;
 mod session;
 mod session_loop;

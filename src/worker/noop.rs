@@ -113,6 +113,7 @@ impl TrainerFactory for NoopTrainers {
         training
             .into_iter()
             .chain(objectives.capabilities())
+            .chain(JobSpec::TENSOR_CAPABILITIES.map(str::to_string))
             .chain([loss_before])
             .collect()
     }
@@ -135,10 +136,12 @@ impl LocalTrainer for NoopTrainer {
         }
         let mut parameters = global.clone();
         let step = NoopTrainers::step(task.round.0, task.client.0);
-        parameters
-            .values_mut()
-            .iter_mut()
-            .for_each(|value| *value += step);
+        for tensor in global.layout().tensors() {
+            if !task.is_fixed(tensor) {
+                let values = &mut parameters.values_mut()[tensor.range()];
+                values.iter_mut().for_each(|value| *value += step);
+            }
+        }
         let examples = match &task.partition {
             Partition::Indices(indices) => indices.len() as u64,
             Partition::Everything => self.examples,

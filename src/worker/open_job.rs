@@ -22,7 +22,7 @@ use crate::{
     computing::Computing,
     ids::{ClientId, JobId, ModelVersion},
     job::JobDescription,
-    parameters::{BodyForm, Encoding, Form, Layout, Parameters, Roles},
+    parameters::{BodyForm, Encoding, Form, Layout, Parameters, Roles, TensorPatterns},
     protocol::{FROZEN, JobMessage},
     transport::{ModelBody, Request, Response, Transport},
 };
@@ -34,6 +34,8 @@ const FETCH_TRIES: u32 = 5;
 pub(super) struct OpenJob {
     pub id: JobId,
     pub spec: JobDescription,
+    /// The tensors that each client keeps for itself.
+    pub personal: TensorPatterns,
     /// Whether the model has frozen tensors, which are fetched once.
     has_frozen: bool,
     pub factory: Arc<dyn TrainerFactory>,
@@ -65,6 +67,7 @@ impl OpenJob {
     ) -> Self {
         Self {
             id,
+            personal: TensorPatterns::new(described.spec.personal.clone()),
             spec: described.spec,
             has_frozen: described.frozen,
             factory,

@@ -77,6 +77,7 @@ impl OpenJobs {
                 task.training = training.clone();
                 task.objective = objective.clone();
                 task.basis = *basis;
+                task.personal = job.personal.clone();
                 task.settings = job.spec.settings.clone();
                 // Before training begins: a payload that can't be fetched must not cost a training.
                 task.payloads = job
@@ -96,13 +97,18 @@ impl OpenJobs {
                 );
                 Ok(())
             }
-            TaskWork::Evaluate { share, shares } => {
+            TaskWork::Evaluate {
+                share,
+                shares,
+                basis,
+            } => {
                 let task = EvalTask {
                     version: message.version,
                     share: *share,
                     shares: *shares,
                 };
-                let evaluation = job.evaluate(model, message.client, task, stop).await?;
+                let of = (message.round, *basis);
+                let evaluation = job.evaluate(model, message.client, of, task, stop).await?;
                 session.submit_evaluation(message, evaluation).await
             }
         }

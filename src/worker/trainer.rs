@@ -18,7 +18,7 @@ use crate::{
     ids::{ClientId, ModelVersion, RoundId},
     job::{JobDescription, Settings, TrainingSettings},
     objective::Objective,
-    parameters::{Parameters, PayloadSpec, Values},
+    parameters::{Parameters, PayloadSpec, Role, TensorPatterns, TensorSpec, Values},
     protocol::DatasetInfo,
     round::Evaluation,
 };
@@ -36,6 +36,8 @@ pub const LOSS_BEFORE: &str = "loss_before";
 ///   [`inner_state`](crate::settings::InnerState) is `keep`: then it goes on with what it left in [`ClientContext::state`], under
 ///   names that begin with `optimizer.`, and is new if nothing is there.
 /// - All randomness comes from generators keyed by the task's seed, round and client ([`crate::rng`]).
+/// - Tensors for which [`TrainTask::is_fixed`] holds come out as they went in: what changes in them is lost. What an objective adds
+///   to gradients is for tensors that are averaged, so not for [`TrainTask::personal`] ones; clipping is for all that are trained.
 /// - [`ClientContext::is_cancelled`] is looked at in every batch; a trainer that sees it returns
 ///   [`TrainError::Cancelled`].
 pub trait LocalTrainer: Send {
@@ -110,8 +112,8 @@ pub trait TrainerFactory: Send + Sync {
     fn datasets(&self) -> Vec<DatasetInfo>;
 
     /// What the trainers can do beyond a delta of plain SGD: `payload:NAME` for each further payload that they can produce,
-    /// `objective:NAME` for each objective ([`Objective::capability`]), and what
-    /// [`TrainingSettings::capabilities`] names. A worker that lacks what a plan needs is never given its tasks.
+    /// `objective:NAME` for each objective ([`Objective::capability`]), what [`TrainingSettings::capabilities`] names, and
+    /// `tensors:frozen` and `tensors:personal`. A worker that lacks what a plan needs is never given its tasks.
     fn capabilities(&self) -> Vec<String> {
         Vec::new()
     }
@@ -151,6 +153,9 @@ pub struct TrainTask {
     pub objective: Objective,
     /// The last round whose commit folded this client's report, if any has: what [`ClientContext::state`] follows.
     pub basis: Option<RoundId>,
+    /// The tensors that the client keeps for itself. Their role is [`Role::Frozen`], since they are not averaged; they are trained
+    /// all the same, from the client's own values, which the worker has put into the global model.
+    pub personal: TensorPatterns,
     /// The job's free-form settings.
     pub settings: Settings,
 }
@@ -169,8 +174,14 @@ impl TrainTask {
             expects: Vec::new(),
             objective: Objective::Plain,
             basis: None,
+            personal: TensorPatterns::default(),
             settings: Settings::new(),
         }
+    }
+
+    /// Whether training must leave this tensor of the global model as it is: it is frozen, and not the client's own.
+    pub fn is_fixed(&self, tensor: &TensorSpec) -> bool {
+        tensor.role == Role::Frozen && !self.personal.matches(&tensor.name)
     }
 }
 

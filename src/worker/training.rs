@@ -9,11 +9,11 @@ use tokio::runtime::Handle;
 
 use super::{
     ClientContext, EvalTask, LocalTrainer, TrainError, TrainTask, failure::Failure, memory::Kept,
-    open_job::OpenJob, payload,
+    open_job::OpenJob, payload, personal,
 };
 use crate::{
     backend::Metered,
-    ids::ClientId,
+    ids::{ClientId, RoundId},
     panics,
     parameters::{Parameters, Payloads},
     report::ReportMetadata,
@@ -25,6 +25,7 @@ struct Trained {
     metadata: ReportMetadata,
     payloads: Payloads,
     residuals: BTreeMap<String, Parameters>,
+    personal: Option<Parameters>,
 }
 
 impl OpenJob {
@@ -37,30 +38,42 @@ impl OpenJob {
         stop: &Arc<AtomicBool>,
     ) -> Result<(ReportMetadata, Payloads), Failure> {
         let (client, round) = (task.client, task.round);
+        personal::check_payloads(&self.personal, &task.expects)?;
         // The state is copied, not taken: a training that fails must leave it as it was.
         let choice = self.states.choose(client, round, task.basis).await?;
-        let Kept { state, residuals } = choice.kept;
+        let Kept {
+            state,
+            residuals,
+            personal,
+        } = choice.kept;
         let trained = self.with_trainer(client, state, stop, move |trainer, context| {
+            let model = personal::overlay(&task.personal, model, personal.as_ref())?;
             train_and_encode(trainer, &model, &task, residuals, context)
         });
         let (mut trained, state) = trained.await?;
-        let residuals = trained.residuals;
-        let kept = Kept { state, residuals };
+        let kept = Kept {
+            state,
+            residuals: trained.residuals,
+            personal: trained.personal,
+        };
         let has_state = self.states.prepare(client, round, kept).await?;
         trained.metadata.state_lost = choice.is_unknown && has_state;
         Ok((trained.metadata, trained.payloads))
     }
 
-    /// Evaluates a client's share of the test split.
+    /// Evaluates a client's share of the test split: of the version that this round made, with what the client had then.
     pub async fn evaluate(
         self: &Arc<Self>,
         model: Arc<Parameters>,
         client: ClientId,
+        (round, basis): (RoundId, Option<RoundId>),
         task: EvalTask,
         stop: &Arc<AtomicBool>,
     ) -> Result<Evaluation, Failure> {
-        let state = self.states.state(client).await?;
-        let evaluated = self.with_trainer(client, state, stop, move |trainer, context| {
+        let kept = self.states.at(client, round, basis).await?;
+        let (patterns, personal) = (self.personal.clone(), kept.personal);
+        let evaluated = self.with_trainer(client, kept.state, stop, move |trainer, context| {
+            let model = personal::overlay(&patterns, model, personal.as_ref())?;
             trainer.evaluate(&model, &task, context)
         });
         // An evaluation leaves no trace in the client's state.
@@ -120,7 +133,7 @@ fn train_and_encode(
     let metered = trainer.meter().map(|meter| meter.begin());
     // The wall's time, whatever a test does with tokio's.
     let start = std::time::Instant::now();
-    let update = trainer.train(model, task, context)?;
+    let mut update = trainer.train(model, task, context)?;
     let seconds = start.elapsed().as_secs_f64();
     let energy_joules = metered.and_then(Metered::end);
     let mut metadata = ReportMetadata {
@@ -135,10 +148,13 @@ fn train_and_encode(
     };
     // JSON has no form for the others, and a run in one process must have the same records as one over a network.
     metadata.metrics.retain(|_, value| value.is_finite());
+    // Before anything is encoded: what is taken out can be in no payload of the worker's own making.
+    let personal = personal::take_out(&task.personal, &mut update.parameters, model)?;
     let payloads = payload::encode_report(&task.expects, update, model, &mut residuals);
     Ok(Trained {
         metadata,
         payloads: payloads.map_err(TrainError::Report)?,
         residuals,
+        personal,
     })
 }

@@ -75,7 +75,11 @@ impl Deployment {
     }
 
     pub fn start_worker(&self, arguments: &str) -> Process {
-        let arguments = format!("--coordinator {} {arguments}", self.url);
+        let arguments = if arguments.contains("--coordinator") {
+            arguments.to_string()
+        } else {
+            format!("--coordinator {} {arguments}", self.url)
+        };
         let mut command = binary(env!("CARGO_BIN_EXE_fedavg-worker"), &arguments);
         if !arguments.contains("--in-memory") && !arguments.contains("--state-dir") {
             // Workers share it: each has a folder of its own below.

@@ -15,6 +15,7 @@ mod ends;
 mod failures;
 mod files;
 mod namespaces;
+mod personal;
 #[path = "../shared/process.rs"]
 #[allow(dead_code, reason = "the other test programs use more of it")]
 mod process;

@@ -232,6 +232,7 @@ impl Coordinator {
         let data: DataFact = parse(DATA, &bytes).map_err(RecoveryError::Damaged)?;
         job.fingerprint = data.fingerprint;
         job.owners = data.owners;
+        job.pinned = data.pinned;
         job.generation = data.generation;
         job.partitions = match fact(journal, stream, PARTITIONS)? {
             Some(bytes) => parse_partitions(&bytes)

@@ -24,10 +24,10 @@ use crate::{
 };
 
 /// Rounds that end after all reports were accepted.
-const ABANDONED: [u64; 3] = [2, 6, 7];
+pub(super) const ABANDONED: [u64; 3] = [2, 6, 7];
 
 /// Leaves client 1 out of every third round, and fails in some.
-struct Faulty;
+pub(super) struct Faulty;
 
 impl FederatedStrategy for Faulty {
     fn plan(&self, round: &RoundContext<'_>) -> Result<RoundPlan, StrategyError> {

@@ -16,10 +16,12 @@ use crate::parameters::{Layout, Parameters};
 pub(super) fn load<M: Module>(
     module: &M,
     parameters: &Parameters,
+    wanted: &dyn Fn(&str) -> bool,
 ) -> Result<GradientsParams, BridgeError> {
     let mut visitor = Loader {
         path: Path::default(),
         parameters,
+        wanted,
         loaded: GradientsParams::new(),
         error: None,
     };
@@ -59,6 +61,7 @@ pub(super) fn names<M: Module>(module: &M) -> BTreeMap<u64, String> {
 struct Loader<'a> {
     path: Path,
     parameters: &'a Parameters,
+    wanted: &'a dyn Fn(&str) -> bool,
     loaded: GradientsParams,
     error: Option<BridgeError>,
 }
@@ -73,7 +76,7 @@ impl ModuleVisitor for Loader<'_> {
     }
 
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        if self.error.is_some() || !param.is_require_grad() {
+        if self.error.is_some() || !param.is_require_grad() || !(self.wanted)(&self.path.name()) {
             return;
         }
         match import::data(&self.path, self.parameters, param) {

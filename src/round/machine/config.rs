@@ -18,6 +18,9 @@ pub struct MachineConfig {
     /// Whether the data may be dealt again between rounds: each round then begins with
     /// [`Command::Deal`](crate::round::Command::Deal).
     pub deals: bool,
+    /// Whether clients have a home although their data was dealt: the worker that keeps their personal tensors.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub pinned: bool,
 }
 
 /// Who evaluates the versions of this job.

@@ -71,8 +71,9 @@ impl RoundMachine {
                 let deadline = now + Duration::from_secs(self.config.limits.evaluation_timeout);
                 let clients = self.evaluators();
                 let mut pending = Pending::by_clients(version, round, &clients, deadline);
-                // Clients with data of their own have test splits of their own, of any size.
-                if self.clients.iter().all(|spec| spec.home.is_none()) {
+                // Clients with data of their own have test splits of their own, of any size. Pinned ones have dealt data, and
+                // shares of one split.
+                if self.config.pinned || self.clients.iter().all(|spec| spec.home.is_none()) {
                     pending = pending.of_one_split();
                 }
                 for client in clients {
@@ -106,7 +107,7 @@ impl RoundMachine {
             return available;
         }
         self.numbered()
-            // A client of local data can only be evaluated by the one worker that has it, which is gone.
+            // A client with a home can only be evaluated there, and that worker is gone.
             .filter(|(_, spec)| spec.home.is_none())
             .map(|(client, _)| client)
             .collect()

@@ -10,7 +10,9 @@ use crate::{
 };
 
 /// Why a client of `local` data drops out.
-pub(super) const DATA_GONE: &str = "the worker that has its data is gone";
+const DATA_GONE: &str = "the worker that has its data is gone";
+/// Why a pinned client drops out.
+const HOME_GONE: &str = "the worker that it is pinned to is gone";
 
 impl RoundMachine {
     /// Whether the result of this task would still be taken from this worker. A worker drops tasks for which it
@@ -35,6 +37,16 @@ impl RoundMachine {
     /// The worker that holds a client's lease.
     pub fn lease(&self, client: ClientId) -> Option<WorkerId> {
         self.leases.holder(client)
+    }
+
+    /// Whether there are clients that this worker alone, live or gone, can act for.
+    pub fn is_home(&self, worker: WorkerId) -> bool {
+        self.leases.is_home(worker)
+    }
+
+    /// The last round whose commit folded this client.
+    pub fn basis(&self, client: ClientId) -> Option<RoundId> {
+        self.basis.get(&client).copied()
     }
 
     /// How many clients a worker acts for.
@@ -118,7 +130,7 @@ impl RoundMachine {
             if let Some(pending) = &mut self.evaluating {
                 pending.place(client, to);
             }
-            // No other worker has its data, so waiting for the deadline would be in vain.
+            // No other worker has its data or its personal tensors, so waiting for the deadline would be in vain.
             if is_at_home && to.is_none() {
                 self.drop_out(client);
             }
@@ -142,15 +154,20 @@ impl RoundMachine {
                 .is_some_and(|pending| pending.is_open(client))
     }
 
-    /// Expects nothing more of a client whose data is gone.
+    /// Expects nothing more of a client whose data, or whose home, is gone.
     pub(super) fn drop_out(&mut self, client: ClientId) {
+        let reason = if self.config.pinned {
+            HOME_GONE
+        } else {
+            DATA_GONE
+        };
         if let Some(pending) = &mut self.evaluating {
-            pending.take(client, Err(DATA_GONE.to_string()));
+            pending.take(client, Err(reason.to_string()));
         }
-        let refusal = Refusal::new(RefusalKind::Late, DATA_GONE);
+        let refusal = Refusal::new(RefusalKind::Late, reason);
         let open = self.current.as_mut().filter(|current| !current.closed);
         if open.is_some_and(|current| current.fail(client, refusal)) {
-            self.log_failed(self.round, client, None, DATA_GONE.to_string());
+            self.log_failed(self.round, client, None, reason.to_string());
         }
     }
 

@@ -35,6 +35,7 @@ pub fn config() -> MachineConfig {
         },
         evaluation: EvaluationBy::Nobody,
         deals: false,
+        pinned: false,
     }
 }
 

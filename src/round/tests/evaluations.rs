@@ -343,3 +343,27 @@ fn what_the_driver_measures_is_checked_as_well() {
         assert_eq!(evaluated(&commands), Some((V1, Err(problem.to_string()))));
     }
 }
+
+#[test]
+fn shares_of_pinned_clients_are_of_one_split_and_those_of_local_data_are_not() {
+    for pinned in [true, false] {
+        let mut config = by(EvaluationBy::Workers);
+        config.pinned = pinned;
+        let mut bench = Bench::planning_at_home(config, 2);
+        bench.plan(R1, 2, 2, 2);
+        for client in [C0, C1] {
+            let holder = bench.machine.lease(client).unwrap();
+            bench.report(holder, client, R1);
+        }
+        bench.aggregated(R1);
+        bench.published(1);
+        bench.share(W1, C0, 1, Ok(measured(1.0)));
+        let larger = Evaluation {
+            examples: 1_000_000,
+            ..measured(2.0)
+        };
+        let (_, commands) = bench.share(W2, C1, 1, Ok(larger));
+        let (_, evaluation) = evaluated(&commands).unwrap();
+        assert_eq!(evaluation.is_err(), pinned, "{evaluation:?}");
+    }
+}

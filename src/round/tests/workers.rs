@@ -321,3 +321,46 @@ fn data_that_grows_while_the_round_is_open_counts_in_that_round() {
     };
     assert_eq!(bench.offer_with(W2, C1, R1, all), Response::Admitted);
 }
+
+/// Three workers with a client each that is pinned to it.
+fn pinned() -> Bench {
+    let config = crate::round::MachineConfig {
+        pinned: true,
+        evaluation: crate::round::EvaluationBy::Workers,
+        ..config()
+    };
+    let mut bench = Bench::planning_at_home(config, 3);
+    bench.plan(R1, 3, 3, 2);
+    bench
+}
+
+#[test]
+fn a_pinned_client_drops_out_with_its_worker_and_comes_back_with_it_or_its_heir() {
+    let mut bench = pinned();
+    let commands = bench.lose(W1);
+    assert!(logged(&commands).contains(&&leased(C0, W1, None)));
+    let failed = logged(&commands).into_iter().find_map(|event| match event {
+        JobEvent::ClientFailed { client, reason, .. } => Some((*client, reason.clone())),
+        _ => None,
+    });
+    assert_eq!(
+        failed.unwrap(),
+        (C0, "the worker that it is pinned to is gone".to_string())
+    );
+    assert_eq!(bench.machine.lease(C0), None);
+    bench.join(WorkerId(4));
+    assert_eq!(
+        (
+            bench.machine.lease(C0),
+            bench.machine.clients_of(WorkerId(4))
+        ),
+        (None, 0)
+    );
+    assert!(bench.machine.is_home(W1) && !bench.machine.is_home(WorkerId(4)));
+    bench.join(W1);
+    assert_eq!(bench.machine.lease(C0), Some(W1));
+    bench.lose(W1);
+    bench.join_as(WorkerId(5), Some(W1));
+    assert_eq!(bench.machine.lease(C0), Some(WorkerId(5)));
+    assert!(bench.machine.is_home(WorkerId(5)) && !bench.machine.is_home(W1));
+}

@@ -9,7 +9,7 @@ use burn::{
 
 use crate::{
     model::{self, BridgeError},
-    parameters::Parameters,
+    parameters::{Parameters, Role},
     worker::objective::Correction,
 };
 
@@ -32,13 +32,19 @@ impl GradientChange {
         correction: &Correction,
         clip_norm: Option<f64>,
     ) -> Result<Self, BridgeError> {
+        // A client's own tensors are in no mean: there is nothing that they could drift from.
+        let is_averaged = |name: &str| {
+            let found = global.layout().find(name);
+            found.is_some_and(|tensor| tensor.role != Role::Frozen)
+        };
         let pull = if correction.pull == 0.0 {
             None
         } else {
-            Some((correction.pull, model::load_tensors(module, global)?))
+            let tensors = model::load_tensors(module, global, &is_averaged)?;
+            Some((correction.pull, tensors))
         };
         let shift = correction.shift.as_ref();
-        let shift = shift.map(|shift| model::load_tensors(module, shift));
+        let shift = shift.map(|shift| model::load_tensors(module, shift, &is_averaged));
         Ok(Self {
             pull,
             shift: shift.transpose()?,

@@ -137,7 +137,7 @@ impl LocalOptimizer {
             if let Some(velocity) = fitting(VELOCITY)
                 && sgd.momentum.is_some()
             {
-                self.first = model::load_tensors(module, velocity)?;
+                self.first = model::load_tensors(module, velocity, &|_| true)?;
             }
             return Ok(());
         }
@@ -157,8 +157,8 @@ impl LocalOptimizer {
                 _ => return Ok(()),
             }
         }
-        self.first = model::load_tensors(module, first)?;
-        self.second = model::load_tensors(module, second)?;
+        self.first = model::load_tensors(module, first, &|_| true)?;
+        self.second = model::load_tensors(module, second, &|_| true)?;
         self.steps = counts;
         Ok(())
     }

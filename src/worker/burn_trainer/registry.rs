@@ -15,7 +15,7 @@ use super::{
 use crate::{
     backend::{DeviceError, DeviceSpec},
     data::Dataset,
-    job::{JobDescription, TrainingSettings},
+    job::{JobDescription, JobSpec, TrainingSettings},
     model::{Classifier, ClassifierShape, zoo},
     parameters::Parameters,
     protocol::DatasetInfo,
@@ -254,6 +254,7 @@ impl TrainerFactory for BurnTrainers {
         training
             .into_iter()
             .chain(self.objectives.capabilities())
+            .chain(JobSpec::TENSOR_CAPABILITIES.map(str::to_string))
             .chain([loss_before])
             .collect()
     }

@@ -23,6 +23,7 @@ use crate::{
 };
 
 mod averaging;
+mod fixed;
 mod local_training;
 mod pytorch;
 mod registry;

@@ -45,6 +45,15 @@ struct StoredState {
     round: RoundId,
     state: BTreeMap<String, StoredFile>,
     residuals: BTreeMap<String, StoredFile>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    personal: Option<StoredFile>,
+}
+
+impl StoredState {
+    fn files(&self) -> impl Iterator<Item = &StoredFile> {
+        let named = self.state.values().chain(self.residuals.values());
+        named.chain(&self.personal)
+    }
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -146,9 +155,11 @@ impl ClientFiles {
 
     fn read_state(&self, stored: &StoredState) -> Option<Prepared> {
         let read = || -> Result<Kept, Cause> {
+            let personal = stored.personal.as_ref();
             Ok(Kept {
                 state: self.read_all(&stored.state)?,
                 residuals: self.read_all(&stored.residuals)?,
+                personal: personal.map(|file| self.read_one(file)).transpose()?,
             })
         };
         match read() {
@@ -169,17 +180,20 @@ impl ClientFiles {
     ) -> Result<BTreeMap<String, Parameters>, Cause> {
         let mut read = BTreeMap::new();
         for (name, file) in stored {
-            let path = self.folder.join(&file.file);
-            read.insert(name.clone(), read_parameters(&path, file.digest)?);
+            read.insert(name.clone(), self.read_one(file)?);
         }
         Ok(read)
+    }
+
+    fn read_one(&self, file: &StoredFile) -> Result<Parameters, Cause> {
+        read_parameters(&self.folder.join(&file.file), file.digest)
     }
 
     /// Removes the files that no state has. One that stays takes room and nothing else: the next write tries again.
     fn remove_unnamed(&self, index: &Index) {
         let mut named = BTreeSet::from([INDEX]);
         for stored in [&index.committed, &index.prepared].into_iter().flatten() {
-            for file in stored.state.values().chain(stored.residuals.values()) {
+            for file in stored.files() {
                 named.insert(&file.file);
             }
         }
@@ -216,6 +230,10 @@ impl NewFiles<'_> {
             round,
             state: self.write_all(&kept.state)?,
             residuals: self.write_all(&kept.residuals)?,
+            personal: match &kept.personal {
+                Some(personal) => Some(self.write_one(personal)?),
+                None => None,
+            },
         })
     }
 
@@ -225,18 +243,22 @@ impl NewFiles<'_> {
     ) -> Result<BTreeMap<String, StoredFile>, Cause> {
         let mut stored = BTreeMap::new();
         for (name, parameters) in parameters {
-            self.count += 1;
-            let file = format!("{}-{}.safetensors", self.write, self.count);
-            let path = self.folder.join(&file);
-            let mut digest = Digest::of(&[]);
-            let written = write_whole(&path, |file| {
-                digest = write_parameters(file, parameters)?;
-                Ok(())
-            });
-            written.map_err(|error| Cause::about(path.display(), error))?;
-            stored.insert(name.clone(), StoredFile { file, digest });
+            stored.insert(name.clone(), self.write_one(parameters)?);
         }
         Ok(stored)
+    }
+
+    fn write_one(&mut self, parameters: &Parameters) -> Result<StoredFile, Cause> {
+        self.count += 1;
+        let file = format!("{}-{}.safetensors", self.write, self.count);
+        let path = self.folder.join(&file);
+        let mut digest = Digest::of(&[]);
+        let written = write_whole(&path, |file| {
+            digest = write_parameters(file, parameters)?;
+            Ok(())
+        });
+        written.map_err(|error| Cause::about(path.display(), error))?;
+        Ok(StoredFile { file, digest })
     }
 }
 

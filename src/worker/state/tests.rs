@@ -24,6 +24,7 @@ fn kept(value: f32) -> Kept {
     let layout = Layout::new([("w".to_string(), vec![2], Role::Trainable)]).unwrap();
     let parameters = Parameters::new(layout, vec![value, 1.0]).unwrap();
     Kept {
+        personal: None,
         state: BTreeMap::new(),
         residuals: BTreeMap::from([("delta".to_string(), parameters)]),
     }

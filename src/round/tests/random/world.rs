@@ -124,6 +124,7 @@ impl World {
             limits: limits.clone(),
             evaluation: *evaluation.choose(&mut rng).unwrap(),
             deals: !local && seed % 3 == 1,
+            pinned: false,
         };
         Self {
             machine: RoundMachine::new(config.clone(), Timestamp(0)),

@@ -13,6 +13,7 @@ fn kept(value: f32) -> Kept {
     Kept {
         state: BTreeMap::from([("a/b".to_string(), parameters.clone())]),
         residuals: BTreeMap::from([("delta".to_string(), parameters)]),
+        personal: None,
     }
 }
 
@@ -47,6 +48,25 @@ fn states_read_back_to_the_bit_and_older_ones_are_removed() {
     assert_eq!(count(&files), 3, "the index, and the files of one state");
     files.clear().unwrap();
     assert_eq!(files.read(), (None, None));
+}
+
+#[test]
+fn personal_tensors_read_back_to_the_bit_beside_the_other_state() {
+    let folder = tempfile::tempdir().unwrap();
+    let files = files(&folder);
+    let with_own = |value: f32| {
+        let mut kept = kept(value);
+        kept.personal = kept.state.get("a/b").cloned();
+        kept
+    };
+    files.write(None, RoundId(1), &with_own(1.0)).unwrap();
+    let first = (RoundId(1), with_own(1.0));
+    files
+        .write(Some(&first), RoundId(2), &with_own(2.0))
+        .unwrap();
+    let second = (RoundId(2), with_own(2.0));
+    assert_eq!(files.read(), (Some(first), Some(second)));
+    assert_eq!(count(&files), 7, "the index, and three files of each state");
 }
 
 #[test]
