@@ -61,7 +61,7 @@ impl Arguments {
         job.rounds = self.rounds;
         job.seed = self.seed;
         job.clients = Some(self.clients);
-        job.partition = self.partition.clone();
+        job.partition = self.partition;
         job.training.local_epochs = self.local_epochs;
         job.training.batch_size = 64;
         job.training.lr = 0.01;
@@ -87,7 +87,7 @@ impl Arguments {
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
     let arguments = Arguments::parse();
-    let trainers = Arc::new(BurnTrainers::new(arguments.device.clone())?);
+    let trainers = Arc::new(BurnTrainers::new(arguments.device)?);
     let folder = DataFolder::open(arguments.folder.join("coordinator"))?;
     let journal = Arc::new(SqliteJournal::open(folder.clone())?);
     let coordinator = Coordinator::builder(trainers.clone())

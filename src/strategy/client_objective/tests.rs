@@ -23,8 +23,10 @@ fn round(
     let clients: Vec<_> = (0..said.len() as u32)
         .map(|id| ClientInfo::new(ClientId(id), 10))
         .collect();
-    let mut training = TrainingSettings::default();
-    training.momentum = 0.0;
+    let training = TrainingSettings {
+        momentum: 0.0,
+        ..TrainingSettings::default()
+    };
     let mut rounds = MemoryRounds::new(strategy, one(0.0), clients, training)?;
     let plan = rounds.plan(RoundId(1))?;
     let reports = said.iter().zip(0..).map(|((steps, loss), client)| {

@@ -62,9 +62,11 @@ mod tests {
 
     #[test]
     fn a_slow_client_trains_what_fits_and_a_fast_one_what_the_job_says() {
-        let mut training = TrainingSettings::default();
-        training.local_epochs = 2.0;
-        training.batch_size = 10;
+        let mut training = TrainingSettings {
+            local_epochs: 2.0,
+            batch_size: 10,
+            ..TrainingSettings::default()
+        };
         let budget = TimeBudget::new(3.0);
         let epochs = |examples, capacity| {
             let own = budget.training(&client(examples, capacity), &training);
