@@ -80,6 +80,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut job = JobSpec::new("mlp", "digits");
     job.clients = Some(8);
     job.rounds = 10;
+    job.training.lr = 0.1;
     job.strategy = StrategySpec::custom("fedexp", settings);
     let result = Simulation::new(job, trainers)
         .workers(2)
