@@ -68,15 +68,7 @@ const AT_THE_START: [(&str, &str); 5] = [
 ];
 
 /// Sites that no coordinator and no worker of these runs visits, each with the reason.
-const NOT_VISITED: [(&str, &str); 24] = [
-    (
-        "model.numbers.write",
-        "no strategy of the programs has numbers",
-    ),
-    (
-        "model.numbers.sync",
-        "no strategy of the programs has numbers",
-    ),
+const NOT_VISITED: [(&str, &str); 22] = [
     (
         "model.version.back.rename",
         "only after an error of the disk",
