@@ -18,7 +18,9 @@ use fedavg::{
     job::{Augment, Normalize},
     partition::PartitionSpec,
     store::{DataFolder, FileModels, FileSpool, FileSpoolConfig, SqliteJournal},
-    transport::InProcess,
+    transport::http::{
+        ClientConfig, HttpTransport, RouterConfig, ServerConfig, listen, router, serve,
+    },
 };
 use futures_util::StreamExt;
 
@@ -108,8 +110,20 @@ async fn main() -> Result<(), Box<dyn Error>> {
     };
     let mut config = WorkerConfig::new("study").with_state_dir(arguments.folder.join("workers"));
     config.slots = arguments.slots;
-    let transport = InProcess::new(Arc::new(coordinator.clone()));
-    tokio::spawn(Worker::new(transport, trainers, config).run(std::future::pending()));
+    // Over HTTP, which tells the worker whose clients' states it keeps.
+    let listener = listen(([127, 0, 0, 1], 0).into(), None).await?;
+    let url = format!("http://{}", listener.local_addr()?);
+    let routes = router(Arc::new(coordinator.clone()), RouterConfig::default());
+    let endless = std::future::pending();
+    tokio::spawn(serve(listener, routes, ServerConfig::default(), endless));
+    let transport = HttpTransport::new(&url, ClientConfig::default())?;
+    tokio::spawn(async move {
+        let worker = Worker::new(transport, trainers, config);
+        if let Err(error) = worker.run(std::future::pending()).await {
+            eprintln!("the worker ended: {error}");
+            std::process::exit(1);
+        }
+    });
 
     let table = arguments.folder.join("rounds.csv");
     let mut events = coordinator.events(&here, job, 0).await?;
