@@ -1,4 +1,4 @@
-//! A strategy of one's own with settings and a state: FedExP (Jhunjhunwala et al., "FedExP: Speeding Up Federated Averaging via
+//! A strategy of your own with settings and a state: FedExP (Jhunjhunwala et al., "FedExP: Speeding Up Federated Averaging via
 //! Extrapolation", ICLR 2023, <https://arxiv.org/abs/2301.09604>). The more the clients' deltas disagree, the further the server
 //! goes along their mean.
 //!

@@ -1,4 +1,4 @@
-//! One part of each kind of one's own, composed into a strategy and trained over HTTP: `cargo run --release --example own_parts`.
+//! One part of each kind of your own, composed into a strategy and trained over HTTP: `cargo run --release --example own_parts`.
 //!
 //! A job names the parts as it names those of the crate. The client objective has two halves: the coordinator's tells workers what to
 //! minimize, and the worker's changes the gradients. A worker that does not have the second half is never given the job.
@@ -35,7 +35,7 @@ impl Sampler for InTurns {
     }
 }
 
-/// A rule of how much clients train: those with little data twice as long.
+/// Local work: clients with little data train twice as long.
 struct LongerIfSmall {
     small: u64,
 }

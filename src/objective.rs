@@ -17,15 +17,15 @@ pub enum Objective {
     /// The loss and `mu / 2` times the squared distance to the global model: FedProx (Li et al. 2020, "Federated
     /// Optimization in Heterogeneous Networks").
     Proximal {
-        /// How strongly the local model is held at the global one, at least 0.
+        /// How strongly the local model is pulled to the global one, at least 0.
         #[cfg_attr(feature = "http", schema(minimum = 0))]
         mu: f64,
     },
     /// The loss with gradients corrected by control variates: SCAFFOLD (Karimireddy et al. 2020), option II. The payload
     /// `control` of the version is the server's control variate, and a report has the change of the client's as `control`.
     Scaffold {
-        /// How often all control variates were set back to zero, the clients' own among them: what a client keeps counts for
-        /// one number alone. Left out if it is 0.
+        /// The number of restarts: at each, the server and all clients set their control variates to zero. A control variate that
+        /// a client kept before the last restart does not count. Left out if it is 0.
         #[serde(default, skip_serializing_if = "is_zero")]
         restarts: u64,
     },
@@ -36,8 +36,8 @@ pub enum Objective {
         /// The weight of both terms, at least 0.
         #[cfg_attr(feature = "http", schema(minimum = 0))]
         alpha: f64,
-        /// How often the linear terms of all clients were set back to zero: what a client keeps counts for one number alone.
-        /// Left out if it is 0.
+        /// The number of restarts: at each, all clients set their linear terms to zero. A term that a client kept before the last
+        /// restart does not count. Left out if it is 0.
         #[serde(default, skip_serializing_if = "is_zero")]
         restarts: u64,
     },

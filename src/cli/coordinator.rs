@@ -184,7 +184,7 @@ pub struct LimitArgs {
     /// The most examples of a dataset that is dealt to clients
     #[arg(long, value_name = "N", default_value = "20000000", value_parser = any_u64)]
     pub max_examples: u64,
-    /// How many workers that are gone are remembered, each time that one registers; 0: none
+    /// How many lost workers are remembered; 0: none
     #[arg(long, value_name = "N", default_value = "256", value_parser = count)]
     pub keep_workers: usize,
     /// The most clients of a job
@@ -196,16 +196,16 @@ pub struct LimitArgs {
     /// The most jobs that wait their turn
     #[arg(long, value_name = "N", default_value = "100", value_parser = at_least_one)]
     pub max_queued: usize,
-    /// How many ended jobs are kept, each with its records, its log and its final model. The one that ended last always is, so 0
-    /// is as 1
+    /// How many ended jobs are kept, each with its records, its log and its final model. The job that ended last is
+    /// always kept, so 0 means 1
     #[arg(long, value_name = "N", default_value = "100", value_parser = count)]
     pub keep_jobs: usize,
-    /// Forget a job this many days after its end, but for the one that ended last; 0: as soon as another one has ended
-    /// [default: at no time]
+    /// Forget a job this many days after its end; 0: as soon as another job has ended. The job that ended last is always
+    /// kept [default: never]
     #[arg(long, value_name = "DAYS", value_parser = any_u32)]
     pub keep_days: Option<u32>,
-    /// Forget the oldest ended jobs if the final models of all have more bytes, but for the one that ended last; 0: keep that
-    /// one alone [default: any number of bytes]
+    /// Forget the oldest ended jobs if the final models of all ended jobs have more bytes than this; 0: keep only the job
+    /// that ended last, which is always kept [default: no limit]
     #[arg(long, value_name = "BYTES", value_parser = bytes)]
     pub keep_bytes: Option<u64>,
     /// Bytes of a job's event log that are in memory, and as many of its records of rounds; all are in the state folder, or with

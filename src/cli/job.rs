@@ -41,7 +41,7 @@ pub struct JobArgs {
     #[arg(long, value_name = "N", value_parser = any_u32)]
     pub clients: Option<u32>,
     /// How the examples are divided among the clients: iid (at random, equally), dirichlet:ALPHA (uneven labels),
-    /// dirichlet:ALPHA:balanced (uneven labels, sizes less so, as in NIID-Bench), shard:LABELS (this many labels each), quantity_skew:ALPHA (uneven amounts), proportional (by the workers' number of
+    /// dirichlet:ALPHA:balanced (uneven labels, similar sizes, as in NIID-Bench), shard:LABELS (this many labels each), quantity_skew:ALPHA (uneven amounts), proportional (by the workers' number of
     /// GPUs), proportional:measured (by the workers' measured speed), or local (each worker trains on its own data)
     /// [default: iid]
     #[arg(long, value_name = "KIND")]
@@ -80,7 +80,7 @@ pub struct JobArgs {
     /// The learning rate of the clients [default: 0.01; 0.1 in a simulation of digits]
     #[arg(long, value_name = "X", allow_negative_numbers = true)]
     pub lr: Option<f64>,
-    /// How the learning rate changes over the rounds: constant, step:EVERY:FACTOR (every so many rounds times this factor),
+    /// How the learning rate changes over the rounds: constant, step:EVERY:FACTOR (multiplied by FACTOR after EVERY rounds),
     /// cosine, or cosine:MIN (down to MIN, by default 0) [default: constant]
     #[arg(long, value_name = "KIND")]
     pub schedule: Option<Schedule>,
@@ -102,8 +102,8 @@ pub struct JobArgs {
     /// The share of each target that is spread over all classes, from 0 to 1 [default: 0]
     #[arg(long, value_name = "X", allow_negative_numbers = true)]
     pub label_smoothing: Option<f64>,
-    /// Flip and shift the training images at random: true or false; reflect also mirrors what a shift uncovers, which is
-    /// black else [default: false]
+    /// Flip and shift the training images at random, but not those of digits: true or false. reflect: as true, and what a
+    /// shift uncovers mirrors the image and is not black [default: false]
     #[arg(long, value_name = "KIND", num_args = 0..=1, default_missing_value = "true", require_equals = true,
         value_parser = PossibleValuesParser::new(["true", "false", "reflect"]).map(|name| augment(&name)))]
     pub augment: Option<Augment>,
@@ -126,10 +126,11 @@ pub struct JobArgs {
     /// several times
     #[arg(long, value_name = "PATTERN")]
     pub frozen: Vec<String>,
-    /// The algorithm: fedavg, fedprox, scaffold, fedadam or another one that "fedavg strategies" lists [default: fedavg]
+    /// The algorithm: fedavg, fedprox, scaffold, fedadam or another one that "fedavg strategies" lists. If the job file has another
+    /// one, its settings do not count [default: fedavg]
     #[arg(long, value_name = "NAME")]
     pub strategy: Option<String>,
-    /// Sets a parameter of the strategy, or takes another part for it: tau=1e-4, sampler=by_size; "fedavg strategies NAME" lists
+    /// Set a parameter of the strategy (tau=1e-4), or choose another part (sampler=by_size); "fedavg strategies NAME" lists
     /// them. Can be given several times
     #[arg(long, value_name = "KEY=VALUE", value_parser = setting)]
     pub strategy_set: Vec<(String, Value)>,

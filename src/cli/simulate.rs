@@ -8,7 +8,6 @@ use std::{
 };
 
 use clap::Args;
-use serde_json::Value;
 
 use super::{
     DeviceArgs, Failure, Interrupt, JobArgs, JobProgress, Results, RunSummary, Screen, TrainerArgs,
@@ -229,7 +228,9 @@ impl SimulateArgs {
         let mut spec = match recorded.and_then(|recorded| recorded.spec.clone()) {
             // A job file wins over the record; `run` then checks that it is the same job.
             Some(spec) if self.job.file.is_none() => self.job.over(spec)?,
-            _ => self.job.spec()?,
+            // A file or a record leaves out what has the defaults of every job.
+            _ if self.job.file.is_some() || self.replay.is_some() => self.job.spec()?,
+            _ => self.job.over(self.usual())?,
         };
         let rehearsed = self.trainers.rehearse.is_some();
         if rehearsed && self.job.file.is_none() {
@@ -238,14 +239,20 @@ impl SimulateArgs {
         }
         // Not the number of workers, which is another one on another machine.
         spec.clients = spec.clients.or(Some(CLIENTS));
-        // Not if there is a file or a record: what these leave out has the defaults of every job.
-        if self.job.file.is_none() && self.replay.is_none() && spec.dataset == "digits" {
-            let training = &mut spec.training;
-            training.local_epochs = self.job.local_epochs.unwrap_or(DIGITS_EPOCHS);
-            training.lr = self.job.lr.unwrap_or(DIGITS_LR);
-        }
         // Again, since the lines above may have changed what a flag says.
         self.job.over(spec)
+    }
+
+    /// The defaults of this command. They are there before the flags, which are checked with them: a schedule has limits that the
+    /// learning rate sets.
+    fn usual(&self) -> JobSpec {
+        let mut spec = JobSpec::default();
+        let dataset = self.job.dataset.as_ref().unwrap_or(&spec.dataset);
+        if dataset == "digits" && self.trainers.rehearse.is_none() {
+            spec.training.local_epochs = DIGITS_EPOCHS;
+            spec.training.lr = DIGITS_LR;
+        }
+        spec
     }
 
     fn workers(&self, spec: &JobSpec, devices: &[DeviceSpec]) -> usize {
@@ -280,11 +287,7 @@ fn results(result: SimulationResult) -> Results {
 
 fn describe(spec: &JobSpec, workers: usize) -> String {
     let training = &spec.training;
-    let mut strategy = spec.strategy.name().to_string();
-    for (key, value) in spec.strategy.settings() {
-        strategy.push_str(&format!(" {key} {}", word(value)));
-    }
-    let strategy = printable(&strategy, 1000);
+    let strategy = printable(&spec.strategy.to_string(), 1000).into_owned();
     let passes = match training.local_steps {
         Some(steps) => plural(steps, "local step"),
         None => plural(training.local_epochs, "local epoch"),
@@ -307,14 +310,6 @@ fn describe(spec: &JobSpec, workers: usize) -> String {
         further_settings(spec),
         spec.seed
     )
-}
-
-/// A text without its quotes, any other value as it is.
-fn word(value: &Value) -> String {
-    match value {
-        Value::String(text) => text.clone(),
-        other => other.to_string(),
-    }
 }
 
 /// The settings that are not at their defaults, each after a comma.

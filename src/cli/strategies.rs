@@ -13,7 +13,7 @@ use crate::{
 /// List the strategies that a job can name, with their parts, parameters, defaults and papers.
 #[derive(Debug, Clone, Args)]
 pub struct StrategiesArgs {
-    /// One strategy, such as fedadam, in full [default: all, a line each]
+    /// One strategy, such as fedadam, or one part, such as poisson, with its parameters [default: all, a line each]
     #[arg(value_name = "NAME")]
     pub name: Option<String>,
     /// Print JSON
@@ -32,6 +32,7 @@ struct StrategyForm<'a> {
     weighting: &'a str,
     objective: &'a str,
     optimizer: &'a str,
+    flags: &'a str,
     parameters: Vec<ParameterForm>,
 }
 
@@ -74,12 +75,12 @@ impl StrategiesArgs {
     }
 
     fn print_one(&self, screen: &Screen, catalogue: &Catalogue, name: &str) -> Result<(), Failure> {
-        let parameters = catalogue.parameters(name, &Settings::new());
-        let parameters = parameters.map_err(|error| unknown(&error))?;
         let mut presets = catalogue.presets().iter();
         let Some(preset) = presets.find(|preset| preset.name == name) else {
-            return Ok(());
+            return self.print_parts(screen, catalogue, name);
         };
+        let parameters = catalogue.parameters(name, &Settings::new());
+        let parameters = parameters.map_err(|error| unknown(&error))?;
         if self.json {
             return screen.print_json(&form(preset, &parameters));
         }
@@ -98,6 +99,60 @@ impl StrategiesArgs {
         text.push_str(&format!(
             "\nIn a job file: strategy = {{ kind = \"{name}\" }}; as flags: --strategy {name} --strategy-set KEY=VALUE\n"
         ));
+        if !preset.flags.is_empty() {
+            text.push_str(&format!("It goes with: {}\n", preset.flags));
+        }
+        screen.print(&text)
+    }
+
+    /// Prints the parts of this name; a sampler and a weighting may share one.
+    fn print_parts(
+        &self,
+        screen: &Screen,
+        catalogue: &Catalogue,
+        name: &str,
+    ) -> Result<(), Failure> {
+        let mut found = Vec::new();
+        for kind in PartKind::ALL {
+            for info in catalogue.parts(kind) {
+                if info.name == name {
+                    found.push((kind, info));
+                }
+            }
+        }
+        if found.is_empty() {
+            let presets: Vec<_> = catalogue
+                .presets()
+                .iter()
+                .map(|preset| preset.name)
+                .collect();
+            return Err(Failure::Usage(format!(
+                "there is no strategy and no part {name:?}; strategies are {}, and \"fedavg strategies\" lists the parts",
+                presets.join(", ")
+            )));
+        }
+        if self.json {
+            let forms: Vec<_> = found
+                .iter()
+                .map(|(kind, info)| part_form(*kind, info))
+                .collect();
+            return screen.print_json(&forms);
+        }
+        let mut text = String::new();
+        for (kind, info) in found {
+            text.push_str(&format!("{} {}: {}\n", kind.key(), info.name, info.about));
+            if !info.paper.is_empty() {
+                text.push_str(&format!("{}\n", info.paper));
+            }
+            if !info.parameters.is_empty() {
+                text.push_str(&format!("\n{}", parameter_table(&info.parameters)));
+            }
+            text.push_str(&format!(
+                "\nAs a flag: --strategy-set {}={}\n",
+                kind.key(),
+                info.name
+            ));
+        }
         screen.print(&text)
     }
 
@@ -137,8 +192,8 @@ impl StrategiesArgs {
             text.push_str(&table.to_string());
         }
         text.push_str(
-            "\nA strategy is five parts; --strategy-set takes another one for it, or sets a parameter: sampler=by_size.\n\
-             \"fedavg strategies NAME\" shows one strategy with its parameters and its paper.\n",
+            "\nA strategy has five parts. --strategy-set sampler=by_size chooses another part; --strategy-set tau=0.1 sets a\n\
+             parameter. \"fedavg strategies NAME\" shows one strategy or part with its parameters and its paper.\n",
         );
         screen.print(&text)
     }
@@ -158,6 +213,7 @@ fn form<'a>(preset: &'a Preset, parameters: &[Parameter]) -> StrategyForm<'a> {
         weighting: preset.part(PartKind::Weighting),
         objective: preset.part(PartKind::Objective),
         optimizer: preset.part(PartKind::Optimizer),
+        flags: preset.flags,
         parameters: parameter_forms(parameters),
     }
 }
@@ -165,23 +221,21 @@ fn form<'a>(preset: &'a Preset, parameters: &[Parameter]) -> StrategyForm<'a> {
 fn parts(catalogue: &Catalogue) -> Vec<PartForm<'_>> {
     let mut forms = Vec::new();
     for kind in PartKind::ALL {
-        for PartInfo {
-            name,
-            about,
-            paper,
-            parameters,
-        } in catalogue.parts(kind)
-        {
-            forms.push(PartForm {
-                kind: kind.key(),
-                name,
-                about,
-                paper,
-                parameters: parameter_forms(parameters),
-            });
+        for info in catalogue.parts(kind) {
+            forms.push(part_form(kind, info));
         }
     }
     forms
+}
+
+fn part_form(kind: PartKind, info: &PartInfo) -> PartForm<'_> {
+    PartForm {
+        kind: kind.key(),
+        name: &info.name,
+        about: &info.about,
+        paper: &info.paper,
+        parameters: parameter_forms(&info.parameters),
+    }
 }
 
 fn parameter_forms(parameters: &[Parameter]) -> Vec<ParameterForm> {

@@ -1,6 +1,6 @@
 //! Which algorithm a job uses.
 
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -107,6 +107,21 @@ impl StrategySpec {
     pub fn complete(&mut self, catalogue: &Catalogue) -> Result<(), CatalogueError> {
         if let Self::Composed { preset, settings } = self {
             *settings = catalogue.complete(preset, settings)?;
+        }
+        Ok(())
+    }
+}
+
+/// The name, and each setting with its value.
+impl fmt::Display for StrategySpec {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.name())?;
+        for (key, value) in self.settings() {
+            match value {
+                // Without quotes.
+                Value::String(text) => write!(formatter, " {key} {text}")?,
+                other => write!(formatter, " {key} {other}")?,
+            }
         }
         Ok(())
     }

@@ -136,7 +136,7 @@ mod tests {
             }
         }
 
-        /// Whoever has its even part before a label gets none of it, so that a client is at most one label above it.
+        /// A client that has its even part before a label gets none of that label, so it is at most one label above its part.
         #[test]
         fn no_client_gets_a_label_after_its_even_part(
             labels in prop::collection::vec(0_u16..6, 60..400),

@@ -3,8 +3,8 @@
 use super::TrainingSettings;
 
 impl TrainingSettings {
-    /// What `steps` equal gradients make of a client's way, in learning rates times that gradient: the norm `|a_i|` of FedNova (Wang
-    /// et al. 2020, section 4). `n` steps of plain SGD: `n`. With momentum `p`: `(n - p (1 - p^n) / (1 - p)) / (1 - p)`, and with
+    /// How far `steps` equal gradients move the weights, as a multiple of the learning rate times the gradient: the norm `|a_i|` of
+    /// FedNova (Wang et al. 2020, section 4). `n` steps of plain SGD: `n`. With momentum `p`: `(n - p (1 - p^n) / (1 - p)) / (1 - p)`, and with
     /// Nesterov's, `n` plus `p` times that.
     ///
     /// For `sgd` alone, with a momentum below 1 that starts from zero in each round.
@@ -21,15 +21,15 @@ impl TrainingSettings {
         }
     }
 
-    /// Whether [`TrainingSettings::reach`] holds for these settings.
+    /// Checks that [`TrainingSettings::reach`] is right for these settings.
     ///
     /// # Errors
     ///
-    /// In words: which setting does not go with it, and what to choose.
+    /// Which setting is wrong, and what to choose instead.
     pub fn check_reach(&self) -> Result<(), String> {
         if self.optimizer != super::OptimizerKind::Sgd {
             return Err(format!(
-                "it goes by how far steps of sgd take a client, and not of {}: choose training.optimizer sgd",
+                "it needs training.optimizer \"sgd\", and not {:?}: it computes how far the steps of sgd move the weights",
                 self.optimizer.name()
             ));
         }
@@ -40,7 +40,7 @@ impl TrainingSettings {
             ));
         }
         if self.inner_state == super::InnerState::Keep && self.momentum > 0.0 {
-            let problem = "it counts the steps of one round: training.inner_state must be \"new\", or training.momentum 0";
+            let problem = "the momentum must start from zero in each round: training.inner_state must be \"new\", or training.momentum 0";
             return Err(problem.to_string());
         }
         Ok(())
@@ -52,7 +52,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_reach_is_what_equal_gradients_make() {
+    fn the_reach_is_the_sum_of_equal_steps() {
         for (momentum, nesterov) in [(0.0, false), (0.9, false), (0.9, true), (0.5, false)] {
             let settings = TrainingSettings {
                 momentum,

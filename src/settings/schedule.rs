@@ -22,7 +22,7 @@ pub enum Schedule {
         #[serde(default)]
         warmup: u32,
     },
-    /// `training.lr * factor^k`, and `k` grows by one every so many rounds after the warm-up, as
+    /// `training.lr * factor^k`, and `k` grows by one after each `every` rounds that follow the warm-up, as
     /// `torch.optim.lr_scheduler.StepLR` has it.
     Step {
         /// Rounds of each rate, at least 1.

@@ -8,11 +8,11 @@ mod presets;
 #[cfg(test)]
 mod tests;
 
-use std::{collections::BTreeMap, fmt, sync::Arc};
+use std::{fmt, sync::Arc};
 
 pub use error::CatalogueError;
 pub use parameter::{Parameter, ParameterKind, Values};
-use part::Part;
+use part::{Part, Parts};
 pub use part::{PartInfo, PartKind};
 pub use presets::Preset;
 use serde_json::{Map, Value};
@@ -38,11 +38,11 @@ use super::{
 /// ```
 #[derive(Clone)]
 pub struct Catalogue {
-    samplers: BTreeMap<String, Part<dyn Sampler>>,
-    works: BTreeMap<String, Part<dyn LocalWork>>,
-    weightings: BTreeMap<String, Part<dyn Weighting>>,
-    objectives: BTreeMap<String, Part<dyn ClientObjective>>,
-    optimizers: BTreeMap<String, Part<dyn ServerOptimizer>>,
+    samplers: Parts<dyn Sampler>,
+    works: Parts<dyn LocalWork>,
+    weightings: Parts<dyn Weighting>,
+    objectives: Parts<dyn ClientObjective>,
+    optimizers: Parts<dyn ServerOptimizer>,
     presets: Vec<Preset>,
 }
 
@@ -54,20 +54,20 @@ impl fmt::Debug for Catalogue {
 }
 
 impl Catalogue {
-    /// Nothing but the presets, whose parts are then still to be added.
+    /// The presets, without any part.
     fn empty() -> Self {
         Self {
-            samplers: BTreeMap::new(),
-            works: BTreeMap::new(),
-            weightings: BTreeMap::new(),
-            objectives: BTreeMap::new(),
-            optimizers: BTreeMap::new(),
+            samplers: Parts::default(),
+            works: Parts::default(),
+            weightings: Parts::default(),
+            objectives: Parts::default(),
+            optimizers: Parts::default(),
             presets: presets::all(),
         }
     }
 }
 
-/// What a job asks for, with the default of all that it does not say.
+/// What a job asks for, with defaults for everything that it leaves out.
 struct Resolved<'a> {
     sampler: &'a Part<dyn Sampler>,
     work: &'a Part<dyn LocalWork>,
@@ -81,63 +81,58 @@ struct Resolved<'a> {
 type Made<T> = Result<T, StrategyError>;
 
 impl Catalogue {
-    /// Adds a sampler, in the place of one of this name.
+    /// Adds a sampler. A part of the same name is replaced.
     pub fn with_sampler<S: Sampler + 'static>(
         mut self,
         info: PartInfo,
         make: impl Fn(&Values) -> Made<S> + Send + Sync + 'static,
     ) -> Self {
-        let make = move |values: &Values| Ok(Arc::new(make(values)?) as _);
-        let part = Part::new(info, Arc::new(make));
-        self.samplers.insert(part.info.name.clone(), part);
+        self.samplers
+            .add(info, move |values| Ok(Arc::new(make(values)?)));
         self
     }
 
-    /// Adds a rule of how much clients train, in the place of one of this name.
+    /// Adds a rule of how much clients train. A part of the same name is replaced.
     pub fn with_work<W: LocalWork + 'static>(
         mut self,
         info: PartInfo,
         make: impl Fn(&Values) -> Made<W> + Send + Sync + 'static,
     ) -> Self {
-        let make = move |values: &Values| Ok(Arc::new(make(values)?) as _);
-        let part = Part::new(info, Arc::new(make));
-        self.works.insert(part.info.name.clone(), part);
+        self.works
+            .add(info, move |values| Ok(Arc::new(make(values)?)));
         self
     }
 
-    /// Adds a weighting, in the place of one of this name.
+    /// Adds a weighting. A part of the same name is replaced.
     pub fn with_weighting<W: Weighting + 'static>(
         mut self,
         info: PartInfo,
         make: impl Fn(&Values) -> Made<W> + Send + Sync + 'static,
     ) -> Self {
-        let make = move |values: &Values| Ok(Arc::new(make(values)?) as _);
-        let part = Part::new(info, Arc::new(make));
-        self.weightings.insert(part.info.name.clone(), part);
+        self.weightings
+            .add(info, move |values| Ok(Arc::new(make(values)?)));
         self
     }
 
-    /// Adds a client objective, in the place of one of this name.
+    /// Adds a client objective. A part of the same name is replaced.
     pub fn with_objective<O: ClientObjective + 'static>(
         mut self,
         info: PartInfo,
         make: impl Fn(&Values) -> Made<O> + Send + Sync + 'static,
     ) -> Self {
-        let make = move |values: &Values| Ok(Arc::new(make(values)?) as _);
-        let part = Part::new(info, Arc::new(make));
-        self.objectives.insert(part.info.name.clone(), part);
+        self.objectives
+            .add(info, move |values| Ok(Arc::new(make(values)?)));
         self
     }
 
-    /// Adds a server optimizer, in the place of one of this name.
+    /// Adds a server optimizer. A part of the same name is replaced.
     pub fn with_optimizer<O: ServerOptimizer + 'static>(
         mut self,
         info: PartInfo,
         make: impl Fn(&Values) -> Made<O> + Send + Sync + 'static,
     ) -> Self {
-        let make = move |values: &Values| Ok(Arc::new(make(values)?) as _);
-        let part = Part::new(info, Arc::new(make));
-        self.optimizers.insert(part.info.name.clone(), part);
+        self.optimizers
+            .add(info, move |values| Ok(Arc::new(make(values)?)));
         self
     }
 
@@ -149,11 +144,11 @@ impl Catalogue {
     /// The parts of a kind, by name.
     pub fn parts(&self, kind: PartKind) -> Vec<&PartInfo> {
         match kind {
-            PartKind::Sampler => infos(&self.samplers),
-            PartKind::Work => infos(&self.works),
-            PartKind::Weighting => infos(&self.weightings),
-            PartKind::Objective => infos(&self.objectives),
-            PartKind::Optimizer => infos(&self.optimizers),
+            PartKind::Sampler => self.samplers.infos(),
+            PartKind::Work => self.works.infos(),
+            PartKind::Weighting => self.weightings.infos(),
+            PartKind::Objective => self.objectives.infos(),
+            PartKind::Optimizer => self.optimizers.infos(),
         }
     }
 
@@ -178,8 +173,8 @@ impl Catalogue {
         })
     }
 
-    /// The names of all parts and the values of all parameters of a preset and of what differs from it: so that a record says
-    /// what was done, whatever the defaults are by then.
+    /// The names of all parts and the values of all parameters of a preset and of what differs from it. With them, a record says
+    /// what was done even if the defaults change later.
     ///
     /// # Errors
     ///
@@ -239,11 +234,11 @@ impl Catalogue {
         asked: &Map<String, Value>,
     ) -> Result<&PartInfo, CatalogueError> {
         Ok(match kind {
-            PartKind::Sampler => &find(&self.samplers, kind, preset, asked)?.info,
-            PartKind::Work => &find(&self.works, kind, preset, asked)?.info,
-            PartKind::Weighting => &find(&self.weightings, kind, preset, asked)?.info,
-            PartKind::Objective => &find(&self.objectives, kind, preset, asked)?.info,
-            PartKind::Optimizer => &find(&self.optimizers, kind, preset, asked)?.info,
+            PartKind::Sampler => &self.samplers.find(kind, preset.part(kind), asked)?.info,
+            PartKind::Work => &self.works.find(kind, preset.part(kind), asked)?.info,
+            PartKind::Weighting => &self.weightings.find(kind, preset.part(kind), asked)?.info,
+            PartKind::Objective => &self.objectives.find(kind, preset.part(kind), asked)?.info,
+            PartKind::Optimizer => &self.optimizers.find(kind, preset.part(kind), asked)?.info,
         })
     }
 
@@ -273,33 +268,30 @@ impl Catalogue {
             }
         }
         Ok(Resolved {
-            sampler: find(&self.samplers, PartKind::Sampler, preset, asked)?,
-            work: find(&self.works, PartKind::Work, preset, asked)?,
-            weighting: find(&self.weightings, PartKind::Weighting, preset, asked)?,
-            objective: find(&self.objectives, PartKind::Objective, preset, asked)?,
-            optimizer: find(&self.optimizers, PartKind::Optimizer, preset, asked)?,
+            sampler: self.samplers.find(
+                PartKind::Sampler,
+                preset.part(PartKind::Sampler),
+                asked,
+            )?,
+            work: self
+                .works
+                .find(PartKind::Work, preset.part(PartKind::Work), asked)?,
+            weighting: self.weightings.find(
+                PartKind::Weighting,
+                preset.part(PartKind::Weighting),
+                asked,
+            )?,
+            objective: self.objectives.find(
+                PartKind::Objective,
+                preset.part(PartKind::Objective),
+                asked,
+            )?,
+            optimizer: self.optimizers.find(
+                PartKind::Optimizer,
+                preset.part(PartKind::Optimizer),
+                asked,
+            )?,
             values: Values::new(values),
         })
     }
-}
-
-fn infos<T: ?Sized>(parts: &BTreeMap<String, Part<T>>) -> Vec<&PartInfo> {
-    parts.values().map(|part| &part.info).collect()
-}
-
-fn find<'a, T: ?Sized>(
-    parts: &'a BTreeMap<String, Part<T>>,
-    kind: PartKind,
-    preset: &Preset,
-    asked: &Map<String, Value>,
-) -> Result<&'a Part<T>, CatalogueError> {
-    let name = match asked.get(kind.key()) {
-        None => preset.part(kind),
-        Some(Value::String(name)) => name,
-        Some(other) => return Err(CatalogueError::not_a(kind.key(), "name of a part", other)),
-    };
-    parts.get(name).ok_or_else(|| {
-        let known: Vec<_> = parts.keys().map(String::as_str).collect();
-        CatalogueError::unknown(kind.key(), name, &known)
-    })
 }

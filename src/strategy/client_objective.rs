@@ -25,8 +25,7 @@ use std::collections::BTreeMap;
 use super::{AggregateContext, NextVersion, Out, Rows, StateSpec, StrategyError};
 use crate::{objective::Objective, parameters::PayloadSpec, settings::TrainingSettings};
 
-/// What the clients of a job minimize, and how the coordinator takes their reports. All methods but the first have defaults that
-/// do as FedAvg does.
+/// What the clients of a job minimize, and how the coordinator aggregates their reports. The default of each method is FedAvg's.
 pub trait ClientObjective: Send + Sync {
     /// What clients are told to minimize, given the numbers of the strategy's state. A worker that does not know it is never given
     /// the job.
@@ -47,18 +46,18 @@ pub trait ClientObjective: Send + Sync {
         Vec::new()
     }
 
-    /// Whether clients can train so for it; the objective may rest on a certain local optimizer. Asked when a job is submitted
+    /// Checks the settings of local training: some objectives need a certain local optimizer. Called when a job is submitted
     /// and before each round.
     ///
     /// # Errors
     ///
-    /// What does not go together, and what to do.
+    /// What is wrong, and what to choose instead.
     fn check(&self, training: &TrainingSettings) -> Result<(), String> {
         let _ = training;
         Ok(())
     }
 
-    /// Called once in an aggregation, before the blocks: the place to set numbers of the state.
+    /// Called once in an aggregation, before the blocks. Set numbers of the state here.
     fn begin(&self, round: &AggregateContext<'_>, next: &mut NextVersion<'_>) {
         let _ = (round, next);
     }
@@ -67,8 +66,8 @@ pub trait ClientObjective: Send + Sync {
     ///
     /// # Errors
     ///
-    /// [`StrategyError`] if the reports can't be aggregated. A report that says what can't be is excluded instead, so that one
-    /// client does not end the round.
+    /// [`StrategyError`] if the reports can't be aggregated. One report with impossible numbers is no error: it is excluded, and the
+    /// round goes on.
     fn count(
         &self,
         round: &AggregateContext<'_>,
@@ -77,7 +76,7 @@ pub trait ClientObjective: Send + Sync {
         Ok(Counted::weighted(round, weights))
     }
 
-    /// What it does to each block beside the mean of the deltas; none if nothing.
+    /// What the objective does to each block in addition to the mean of the deltas; `None` if it does nothing.
     fn block_rule(&self) -> Option<&dyn BlockRule> {
         None
     }
@@ -85,8 +84,8 @@ pub trait ClientObjective: Send + Sync {
 
 /// What a client objective does to a block of trainable values when a round is aggregated.
 pub trait BlockRule: Sync {
-    /// Called once for each block, from several threads, before the server optimizer is. `update` is the mean of the deltas, and
-    /// what the server optimizer gets. `out` has the objective's state, and is for writing that.
+    /// Called once for each block, from several threads, before the server optimizer. `update` is the mean of the deltas; what this
+    /// leaves there is what the server optimizer gets. Write the objective's state through `out`.
     fn apply(
         &self,
         round: &AggregateContext<'_>,

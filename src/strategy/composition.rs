@@ -83,7 +83,7 @@ impl Composition {
 }
 
 impl Composition {
-    /// The objective may rest on settings that a schedule or a client's own work have changed.
+    /// Checks again what a schedule or a client's own work has changed.
     fn check_plan(&self, plan: &RoundPlan) -> Result<(), StrategyError> {
         let own = plan
             .members
@@ -149,7 +149,7 @@ impl FederatedStrategy for Composition {
             if is_mean || rows.role() == Role::Buffer {
                 return out.add_mean(rows, DELTA);
             }
-            // The mean is the only way in which reports become an update: another reducer would take its place here.
+            // Reports become an update here alone. Another reducer would take the place of the mean.
             let mut update = rows.mean(DELTA).to_vec();
             if let Some(rule) = rule {
                 rule.apply(round, rows, &mut update, out);

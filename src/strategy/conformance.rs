@@ -1,4 +1,4 @@
-//! What every strategy must hold to, one property a function: for tests of strategies and of parts of one's own.
+//! The properties that every strategy must have, with a function for each: for tests of your own strategies and parts.
 //!
 //! ```
 //! use std::sync::Arc;
@@ -26,14 +26,14 @@ use crate::{
 /// How many clients there are.
 const CLIENTS: u32 = 5;
 
-/// How many rounds are run one after the other.
+/// How many rounds a test runs.
 const ROUNDS: u64 = 4;
 
-/// All properties that hold for every strategy.
+/// Checks all properties that every strategy must have.
 ///
 /// # Panics
 ///
-/// If one does not hold.
+/// If one of them is missing.
 pub fn holds(strategy: Arc<dyn FederatedStrategy>, training: &TrainingSettings) {
     zero_deltas_leave_the_model(strategy.clone(), training);
     who_sends_what_does_not_matter(strategy.clone(), training);
@@ -41,11 +41,11 @@ pub fn holds(strategy: Arc<dyn FederatedStrategy>, training: &TrainingSettings) 
     a_failed_round_leaves_no_trace(strategy, training);
 }
 
-/// From the initial state, clients that did not move leave the model where it is.
+/// If all deltas are zero, the first round does not change the model.
 ///
 /// # Panics
 ///
-/// If it moves.
+/// If the model changes.
 pub fn zero_deltas_leave_the_model(
     strategy: Arc<dyn FederatedStrategy>,
     training: &TrainingSettings,
@@ -60,8 +60,8 @@ pub fn zero_deltas_leave_the_model(
     assert_eq!(subject.rounds.model().values(), before.values());
 }
 
-/// One client alone, with a server that adds what it gets, gives that client's model. Holds for the averaging strategies, and not
-/// for adaptive optimizers.
+/// With one client and a server learning rate of 1, the next model is the client's model. This is so for strategies that average,
+/// and not for adaptive optimizers.
 ///
 /// # Panics
 ///
@@ -88,7 +88,7 @@ pub fn one_client_gives_its_model(
     }
 }
 
-/// The same reports under other clients' names give the same model, but for the rounding of sums in another order.
+/// If clients exchange their reports, the model is the same, up to the rounding of sums in another order.
 ///
 /// # Panics
 ///
@@ -106,7 +106,7 @@ pub fn who_sends_what_does_not_matter(
     assert_alike(&once, &again);
 }
 
-/// All weights times a number give the same model. Holds for strategies whose weights are normalized.
+/// If all weights are multiplied by the same number, the model is the same. This is so for strategies that normalize weights.
 ///
 /// # Panics
 ///
@@ -124,7 +124,7 @@ pub fn the_scale_of_weights_does_not_matter(
     assert_alike(&once, &again);
 }
 
-/// Blocks in any order, as several threads do them, give the same bits, in the model and in the state.
+/// Any order of blocks, which depends on the threads, gives the same bits in the model and in the state.
 ///
 /// # Panics
 ///
@@ -137,12 +137,11 @@ pub fn threads_change_no_bit(strategy: Arc<dyn FederatedStrategy>, training: &Tr
     }
 }
 
-/// A round that fails in the midst of its blocks, and one that is cancelled, leave model and state as they were: what follows is
-/// the same as without them.
+/// A round that fails after some blocks does not change the model or the state: later rounds give the same as without it.
 ///
 /// # Panics
 ///
-/// If there is a trace.
+/// If something has changed.
 pub fn a_failed_round_leaves_no_trace(
     strategy: Arc<dyn FederatedStrategy>,
     training: &TrainingSettings,
@@ -186,7 +185,7 @@ fn run(
 struct Script {
     /// What deltas are multiplied by.
     scale: f32,
-    /// By how many places clients pass their reports on.
+    /// Client `i` sends the report of client `i + turn`.
     turn: u32,
     /// What numbers of examples are multiplied by.
     weights: u64,
@@ -268,7 +267,7 @@ impl Subject {
         Ok(reports)
     }
 
-    /// What an author has to say, sent under a client's name.
+    /// The report that `author` makes, sent by `client`.
     fn report(
         &self,
         round: RoundId,
@@ -363,7 +362,7 @@ fn assert_close(found: f32, expected: f32) {
     );
 }
 
-/// Values that break off in their second block.
+/// Values of which only the first block can be read.
 struct Broken(Parameters);
 
 impl BlockReader for Broken {
@@ -380,8 +379,7 @@ impl BlockReader for Broken {
     }
 }
 
-/// As this many threads would, of which the first is the slowest: blocks are done from the last one on, in turns. What a strategy
-/// makes must not depend on their order.
+/// Runs the blocks in an order that several threads could have: the last one first, in steps of the number of threads.
 struct Threads(usize);
 
 impl Executor for Threads {

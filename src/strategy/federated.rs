@@ -26,17 +26,17 @@ pub trait FederatedStrategy: Send + Sync {
         StateSpec::default()
     }
 
-    /// Whether clients can train so for it. Asked when a job is submitted.
+    /// Checks the job's settings of local training. Called when a job is submitted.
     ///
     /// # Errors
     ///
-    /// What does not go together, and what to do.
+    /// What is wrong, and what to choose instead.
     fn check(&self, training: &TrainingSettings) -> Result<(), String> {
         let _ = training;
         Ok(())
     }
 
-    /// Whether its plans look at [`ClientInfo::capacity`](super::ClientInfo::capacity), which is none for all clients otherwise.
+    /// Whether its plans use [`ClientInfo::capacity`](super::ClientInfo::capacity). If not, that is `None` for all clients.
     fn uses_capacity(&self) -> bool {
         false
     }

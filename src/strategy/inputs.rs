@@ -28,7 +28,7 @@ pub struct Inputs {
 #[derive(Debug, Clone, PartialEq)]
 struct Input {
     name: String,
-    /// What each row counts, and what the sum is divided by, if not as the first payload.
+    /// Coefficients and a denominator of its own, if it has any.
     own: Option<(Vec<f64>, f64)>,
 }
 

@@ -9,16 +9,16 @@ pub use time_budget::TimeBudget;
 use super::ClientInfo;
 use crate::settings::TrainingSettings;
 
-/// Says how much a client trains, where that is not the same for all.
+/// Decides how much each client of a round trains.
 pub trait LocalWork: Send + Sync {
-    /// The settings of a client of the cohort, if they are not the round's.
+    /// The settings of this client; `None` if it trains with the round's settings.
     fn training(
         &self,
         client: &ClientInfo,
         training: &TrainingSettings,
     ) -> Option<TrainingSettings>;
 
-    /// Whether it looks at [`ClientInfo::capacity`], which is none for all clients otherwise.
+    /// Whether it uses [`ClientInfo::capacity`]. If not, that is `None` for all clients.
     fn uses_capacity(&self) -> bool {
         false
     }

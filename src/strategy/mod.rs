@@ -8,7 +8,7 @@
 //!
 //! The field's algorithms are [compositions](Composition) of five small parts, each a trait with a file for each implementation: a
 //! [`Sampler`], [`LocalWork`], a [`Weighting`], a [`ClientObjective`] and a [`ServerOptimizer`]. A [`Catalogue`] has them by name, as jobs do.
-//! What is no composition is a strategy of one's own:
+//! Write a strategy of your own if no composition does what you need:
 //!
 //! ```
 //! use fedavg::strategy::{

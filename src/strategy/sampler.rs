@@ -29,7 +29,7 @@ pub trait Sampler: Send + Sync {
     /// [`StrategyError::Plan`] if no cohort can be made of them: the round is abandoned.
     fn sample(&self, round: &RoundContext<'_>) -> Result<Cohort, StrategyError>;
 
-    /// Whether it looks at [`ClientInfo::capacity`](super::ClientInfo::capacity), which is none for all clients otherwise.
+    /// Whether it uses [`ClientInfo::capacity`](super::ClientInfo::capacity). If not, that is `None` for all clients.
     fn uses_capacity(&self) -> bool {
         false
     }

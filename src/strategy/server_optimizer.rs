@@ -5,7 +5,6 @@ mod adagrad;
 mod adam;
 mod adaptive;
 mod momentum;
-mod nesterov;
 mod sgd;
 #[cfg(test)]
 mod tests;
@@ -15,7 +14,6 @@ pub use adagrad::Adagrad;
 pub use adam::Adam;
 pub use adaptive::Adaptive;
 pub use momentum::Momentum;
-pub use nesterov::Nesterov;
 pub use sgd::Sgd;
 pub use yogi::Yogi;
 
@@ -28,8 +26,8 @@ pub trait ServerOptimizer: Send + Sync {
         StateSpec::default()
     }
 
-    /// Called once in an aggregation, before the blocks: the place to set numbers of the state, such as a count of steps. `step`
-    /// sees them as they were before.
+    /// Called once in an aggregation, before the blocks. Set numbers of the state here, such as a count of steps; `step` still reads
+    /// the old ones.
     fn begin(&self, round: &AggregateContext<'_>, next: &mut NextVersion<'_>) {
         let _ = (round, next);
     }
@@ -38,7 +36,7 @@ pub trait ServerOptimizer: Send + Sync {
     /// for each block, from several threads. `out` has the block's present values and state, and takes the next ones.
     fn step(&self, round: &AggregateContext<'_>, update: &[f64], out: &mut Out<'_>);
 
-    /// Whether `step` is to add the update and nothing else. The mean is then added at the speed of memory, and `step` is not called.
+    /// Whether `step` would only add the update. Then `step` is not called, and the mean is added at the speed of memory.
     fn adds_the_update(&self) -> bool {
         false
     }

@@ -15,6 +15,7 @@ use crate::{
     },
     ids::{JobId, RoundId},
     protocol::JobSummary,
+    text::printable,
     transport::Operator,
     words::plural,
 };
@@ -324,6 +325,10 @@ fn details(job: &JobSummary) -> String {
             job.spec.dataset,
             job.spec.partition,
             plural(job.parameters, "parameter")
+        ),
+        format!(
+            "  strategy {}",
+            printable(&job.spec.strategy.to_string(), 1000)
         ),
         format!(
             "  version {} of {}, round {}",

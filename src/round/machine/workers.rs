@@ -130,7 +130,7 @@ impl RoundMachine {
             if let Some(pending) = &mut self.evaluating {
                 pending.place(client, to);
             }
-            // No other worker has its data or its personal tensors, so waiting for the deadline would be in vain.
+            // No other worker has its data or its personal tensors, so it is useless to wait for the deadline.
             if is_at_home && to.is_none() {
                 self.drop_out(client);
             }

@@ -5,7 +5,7 @@ use crate::strategy::{
     client_objective::{FedDyn, FedNova, Plain, Proximal, QFedAvg, Scaffold},
     local_work::{Same, TimeBudget},
     sampler::{ByCapacity, BySize, CohortSize, Poisson, RoundRobin, Uniform},
-    server_optimizer::{Adagrad, Adam, Adaptive, Momentum, Nesterov, Sgd, Yogi},
+    server_optimizer::{Adagrad, Adam, Adaptive, Momentum, Sgd, Yogi},
     weighting::{self, Capped, Examples},
 };
 
@@ -39,20 +39,23 @@ fn samplers(catalogue: Catalogue) -> Catalogue {
             |values| Ok(ByCapacity::new(size(values))),
         )
         .with_sampler(
-            PartInfo::new("round_robin", "each client once before any of them again")
+            PartInfo::new("round_robin", "each client once in a pass over all clients")
                 .parameter(fraction()),
             |values| Ok(RoundRobin::new(values.number("fraction"))),
         )
         .with_sampler(
             PartInfo::new(
                 "poisson",
-                "each client by a draw of its own; a round may have none",
+                "each client by a draw of its own; --goal and --min-updates do not count",
             )
             .paper("McMahan et al. 2018, https://arxiv.org/abs/1710.06963")
-            .parameter(Parameter::share("probability", 0.1).about("of each client to take part"))
+            .parameter(
+                Parameter::share("probability", 0.1)
+                    .about("the probability that a client takes part"),
+            )
             .parameter(
                 Parameter::new("secret", ParameterKind::Flag, Some(false.into()))
-                    .about("whether workers can't foresee the draws; two runs then differ"),
+                    .about("true: workers can't foresee the draws, and two runs differ"),
             ),
             |values| {
                 let poisson = Poisson::new(values.number("probability"));
@@ -196,7 +199,7 @@ fn optimizers(catalogue: Catalogue) -> Catalogue {
                 .parameter(server_momentum()),
             |values| {
                 let momentum = values.number("server_momentum");
-                Ok(Nesterov::new(values.number("server_lr"), momentum))
+                Ok(Momentum::new(values.number("server_lr"), momentum).nesterov())
             },
         )
         .with_optimizer(
@@ -232,11 +235,11 @@ fn server_lr(default: f64) -> Parameter {
 }
 
 fn server_momentum() -> Parameter {
-    Parameter::decay("server_momentum", 0.9).about("what is kept of the velocity")
+    Parameter::decay("server_momentum", 0.9).about("the factor of the velocity before")
 }
 
 fn beta2() -> Parameter {
-    Parameter::decay("beta2", 0.99).about("what is kept of the second moment")
+    Parameter::decay("beta2", 0.99).about("the factor of the second moment before")
 }
 
 fn adaptive(name: &str, about: &str, beta1: f64) -> PartInfo {
@@ -244,12 +247,10 @@ fn adaptive(name: &str, about: &str, beta1: f64) -> PartInfo {
         .paper("Reddi et al. 2021, https://arxiv.org/abs/2003.00295")
         .parameter(server_lr(0.01))
         .parameter(Parameter::above("tau", 0.0, 1e-3).about("how adaptive: the smaller, the more"))
-        .parameter(Parameter::decay("beta1", beta1).about("what is kept of the first moment"))
-        .parameter(
-            Parameter::at_least("initial_v", 0.0, 0.0)
-                .optional()
-                .about("what the second moment begins with; without it, the square of tau"),
-        )
+        .parameter(Parameter::decay("beta1", beta1).about("the factor of the first moment before"))
+        .parameter(Parameter::at_least("initial_v", 0.0, 0.0).optional().about(
+            "the second moment before the first round; if it is left out, the square of tau",
+        ))
 }
 
 fn settings(values: &Values) -> Adaptive {

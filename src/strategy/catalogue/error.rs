@@ -44,6 +44,11 @@ impl CatalogueError {
     }
 
     pub(super) fn not_a(key: &str, expected: &str, found: &Value) -> Self {
-        Self::new(key, format!("must be a {expected}, not {found}"))
+        let found = match found {
+            // What a TOML or a JSON reader makes of NaN and infinity, for which JSON has no form.
+            Value::Null => "NaN, infinite or null".to_string(),
+            other => other.to_string(),
+        };
+        Self::new(key, format!("must be {expected}, not {found}"))
     }
 }

@@ -14,7 +14,7 @@ pub struct Parameter {
     pub about: String,
     /// Which values it can have.
     pub kind: ParameterKind,
-    /// Its value in jobs that do not give it; without one, a job may leave it open.
+    /// Its value in jobs that do not give it. Without a default, a part sees whether the job gives it.
     pub default: Option<Value>,
 }
 
@@ -35,7 +35,7 @@ pub enum ParameterKind {
     },
     /// True or false.
     Flag,
-    /// Any JSON value, that the part checks itself.
+    /// Any JSON value; the part checks it.
     Any,
 }
 
@@ -113,7 +113,7 @@ impl Parameter {
                 Ok(Some(number.into()))
             }
             (ParameterKind::Number { .. }, other) => {
-                Err(CatalogueError::not_a(&self.name, "number", other))
+                Err(CatalogueError::not_a(&self.name, &self.kind.range(), other))
             }
             (ParameterKind::Flag, Value::Bool(_)) | (ParameterKind::Any, _) => {
                 Ok(Some(value.clone()))
@@ -200,7 +200,7 @@ impl Values {
         self.0.get(name).and_then(Value::as_bool).unwrap_or(false)
     }
 
-    /// Whatever the job gives.
+    /// The value as the job gives it.
     pub fn any(&self, name: &str) -> Option<&Value> {
         self.0.get(name)
     }

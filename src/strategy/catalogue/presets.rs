@@ -17,6 +17,8 @@ pub struct Preset {
     weighting: &'static str,
     objective: &'static str,
     optimizer: &'static str,
+    /// The flags of local training that belong to it; empty if it goes with any.
+    pub flags: &'static str,
     /// Parameters whose defaults are not those of the parts.
     defaults: &'static [(&'static str, f64)],
 }
@@ -50,6 +52,7 @@ const FEDAVG: Preset = Preset {
     weighting: "examples",
     objective: "plain",
     optimizer: "sgd",
+    flags: "",
     defaults: &[],
 };
 
@@ -131,6 +134,7 @@ pub(super) fn all() -> Vec<Preset> {
             paper: "Douillard et al. 2023, https://arxiv.org/abs/2311.08105",
             weighting: "uniform",
             optimizer: "nesterov",
+            flags: "--local-steps 500 --optimizer adamw --inner-state keep",
             defaults: &[("server_lr", 0.7)],
             ..FEDAVG
         },

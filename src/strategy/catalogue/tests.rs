@@ -59,7 +59,7 @@ fn what_is_not_right_names_its_key() {
         (
             "fedavg",
             json!({"sampler": 3}),
-            "strategy.sampler must be a name of a part, not 3",
+            "strategy.sampler must be the name of a part, not 3",
         ),
         (
             "fedavg",
@@ -75,7 +75,7 @@ fn what_is_not_right_names_its_key() {
         (
             "fedadam",
             json!({"tau": "x"}),
-            "strategy.tau must be a number, not \"x\"",
+            "strategy.tau must be a number above 0, not \"x\"",
         ),
         (
             "fedadam",
@@ -91,6 +91,21 @@ fn what_is_not_right_names_its_key() {
             "fedavg",
             json!({"fraction": 1.5}),
             "strategy.fraction must be a number above 0 and at most 1, not 1.5",
+        ),
+        (
+            "fedavg",
+            json!({"fraction": f64::NAN}),
+            "strategy.fraction must be a number above 0 and at most 1, not NaN, infinite or null",
+        ),
+        (
+            "poisson",
+            json!({}),
+            "strategy.kind \"poisson\" is not known here",
+        ),
+        (
+            "fedavg",
+            json!({"sampler": "poisson", "secret": 1}),
+            "strategy.secret must be true or false, not 1",
         ),
         (
             "fedprox",

@@ -29,7 +29,7 @@ impl Counted {
         Self::new(Inputs::new(DELTA, clients.zip(weights)))
     }
 
-    /// These reports, and no other is left out.
+    /// These reports; none is excluded.
     pub fn new(inputs: Inputs) -> Self {
         Self {
             total_weight: inputs.total(),

@@ -18,7 +18,7 @@ const RESTARTS: &str = "h_restarts";
 /// Clients minimize their loss minus `<g_i, w>` plus `alpha / 2 * |w - w_t|^2`, with a gradient `g_i` that each keeps. The next
 /// model is the mean of the clients' models minus `h / alpha`.
 ///
-/// If a worker lost the `g_i` of a client, `h` has a part that no `g_i` has: all clients and the server then begin again with zeros.
+/// If a worker lost the `g_i` of a client, `h` has a part that no `g_i` has: all clients and the server then restart from zeros.
 ///
 /// The paper's mean is one over the cohort (weighting `uniform`). With another weighting, `h` takes that mean, too.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -15,7 +15,7 @@ pub struct Proximal {
 }
 
 impl Proximal {
-    /// This strongly.
+    /// With this strength.
     pub fn new(mu: f64) -> Self {
         Self { mu }
     }

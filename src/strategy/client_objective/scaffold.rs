@@ -21,10 +21,10 @@ const CONTROL: &str = "control";
 const RESTARTS: &str = "control_restarts";
 
 /// Clients correct each gradient by the difference of two control variates: the server's `c`, an estimate of the direction that all
-/// clients move in, and their own `c_i`. Of each report's change of `c_i`, a share of one in all clients of the job goes into `c`.
+/// clients move in, and their own `c_i`. Each report has the change of `c_i`; the coordinator adds it to `c`, divided by the number of all clients of the job.
 ///
 /// Each client keeps its `c_i`, of the model's size. If a worker lost that of a client, `c` has a part that no `c_i` has: all clients
-/// and the server then begin again with zeros.
+/// and the server then restart from zeros.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Scaffold;
 

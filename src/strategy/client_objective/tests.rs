@@ -14,7 +14,7 @@ fn one(value: f32) -> Parameters {
     Parameters::new(layout, vec![value]).unwrap()
 }
 
-/// A round of clients that each moved the one value of the model by 1, and say this of their steps and their loss.
+/// A round in which each client has a delta of 1, and reports these steps and this loss.
 fn round(
     objective: impl ClientObjective + 'static,
     said: &[(u64, f32)],
@@ -104,12 +104,12 @@ fn what_does_not_go_with_an_objective_is_said() {
     assert!(
         check(&Scaffold, adam)
             .unwrap_err()
-            .contains("choose training.optimizer sgd")
+            .contains("needs training.optimizer \"sgd\"")
     );
     assert!(
         check(&FedNova::default(), adam)
             .unwrap_err()
-            .contains("choose training.optimizer sgd")
+            .contains("needs training.optimizer \"sgd\"")
     );
     assert!(check(&Plain, adam).is_ok());
     assert!(check(&Scaffold, |training| training.lr = 0.0).is_err());
@@ -136,7 +136,7 @@ fn workers_are_told_what_they_need() {
     assert_eq!(QFedAvg::new(1.0).expects()[0].name, "loss_before");
 }
 
-/// Rounds of one client whose control changes by 1 in each; in the rounds named, it says that its state was lost.
+/// Four rounds of one client, whose control changes by 1 in each. In the rounds `lost`, it says that its state was lost.
 fn controls(objective: impl ClientObjective + 'static, lost: &[u64]) -> Vec<(f32, Objective)> {
     let tensor = objective.state().tensors[0].name.clone();
     let strategy = Arc::new(Composition::default().objective(objective));
@@ -162,7 +162,7 @@ fn controls(objective: impl ClientObjective + 'static, lost: &[u64]) -> Vec<(f32
 }
 
 #[test]
-fn after_a_client_lost_its_state_all_begin_again() {
+fn after_a_client_lost_its_state_all_restart() {
     let scaffold = |restarts| Objective::Scaffold { restarts };
     let expected = [
         (1.0, scaffold(0)),

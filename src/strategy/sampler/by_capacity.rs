@@ -4,9 +4,9 @@ use super::{Cohort, CohortSize, Sampler, weighted};
 use crate::strategy::{RoundContext, StrategyError};
 
 /// Chooses clients with a probability in proportion to the measured speed of the worker that trains them, without
-/// replacement. A client whose worker has not been measured yet counts as one of mean speed.
+/// replacement. A client whose worker has not been measured yet counts as one with the mean speed.
 ///
-/// Speeds are measured, so two runs of one job draw other cohorts; a run that goes on after a restart does not, since a plan is
+/// Speeds are measured, so two runs of one job have different cohorts; a run that goes on after a restart does not, since a plan is
 /// journaled.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 #[non_exhaustive]

@@ -1,4 +1,4 @@
-//! Each client by a coin of its own.
+//! Each client independently of the others.
 
 use rand::RngExt;
 
@@ -12,8 +12,8 @@ use crate::{
 /// may have no client at all: it commits without a report. Accounting for differential privacy needs this kind of sampling
 /// (McMahan et al. 2018, "Learning Differentially Private Recurrent Language Models").
 ///
-/// The job's quorum and goal do not count. A round waits for its whole cohort, and at its deadline commits with whatever is
-/// there.
+/// The job's quorum (`--min-updates`) and goal (`--goal`) do not count. A round waits for its whole cohort, and at its deadline it
+/// commits with the reports that it has.
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[non_exhaustive]
 pub struct Poisson {

@@ -1,4 +1,4 @@
-//! Everybody once before anybody again.
+//! Each client once in a pass.
 
 use rand::seq::SliceRandom;
 
@@ -9,11 +9,11 @@ use crate::{
     strategy::{RoundContext, StrategyError},
 };
 
-/// Deals the clients to rounds as cards: a pass over all of them, each in exactly one round of it, in an order that is drawn
-/// anew for each pass. The rounds of a pass have cohorts that differ by one client at most.
+/// Each client takes part in exactly one round of a pass over all clients. The order of a pass is random, and each pass has its own.
+/// The cohorts of a pass have the same size, or differ by one client.
 ///
-/// What counts is the model version, not the round: a round that is abandoned is tried with the same clients. For `local` data,
-/// whose clients come and go, passes are those of the clients that are there.
+/// The cohort depends on the model version and not on the round, so a round that is tried again has the same clients. With `local`
+/// data, a pass is over the clients whose workers are live.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 #[non_exhaustive]
 pub struct RoundRobin {

@@ -13,9 +13,9 @@ pub struct Adaptive {
     pub lr: f64,
     /// How adaptive it is (`tau` of the paper), above 0: the smaller, the more.
     pub tau: f64,
-    /// What is kept of the first moment, at least 0 and below 1.
+    /// The factor of the first moment before, at least 0 and below 1.
     pub beta1: f64,
-    /// What `v` has before the first round, at least 0.
+    /// `v` before the first round, at least 0.
     pub initial_v: f64,
 }
 

@@ -10,7 +10,7 @@ use crate::strategy::{AggregateContext, Out, StateSpec};
 pub struct Yogi {
     /// Its settings.
     pub settings: Adaptive,
-    /// What is kept of the second moment, at least 0 and below 1.
+    /// The factor of the second moment before, at least 0 and below 1.
     pub beta2: f64,
 }
 

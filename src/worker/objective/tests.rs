@@ -72,7 +72,7 @@ fn buffers_and_frozen_tensors_have_no_control() {
 }
 
 #[test]
-fn after_a_restart_a_client_begins_with_zeros_and_keeps_nothing_of_before() {
+fn after_a_restart_a_client_starts_from_zeros_and_drops_its_state() {
     let mut task = scaffold([1.0, 2.0, 9.0, 9.0]);
     task.training.momentum = 0.0;
     let global = parameters([5.0; 4]);

@@ -27,7 +27,7 @@ pub(super) fn fitting<'a>(found: Option<&'a Parameters>, global: &Parameters) ->
     found.filter(fits).map(Parameters::values)
 }
 
-/// The name of a client's state that counts until all clients begin again: another one after each restart.
+/// The name of a client's state: another one after each restart, so that the state before does not count.
 pub(super) fn name_of(base: &str, restarts: u64) -> String {
     if restarts == 0 {
         base.to_string()
