@@ -201,8 +201,7 @@ impl<L: Learner> BurnTrainer<L> {
         task: &TrainTask,
         context: &mut ClientContext<'_>,
     ) -> Result<Option<f64>, TrainError> {
-        let mut expects = task.expects.iter();
-        if !expects.any(|payload| payload.name == LOSS_BEFORE) {
+        if !task.expects(LOSS_BEFORE) {
             return Ok(None);
         }
         let measured = self.measure(global, Split::Train, examples, context, |_, _, _| ())?;

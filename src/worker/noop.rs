@@ -150,17 +150,16 @@ impl LocalTrainer for NoopTrainer {
             BTreeMap::from([("train_loss".to_string(), 1.0 / (1.0 + task.round.0 as f64))]);
         let mut update = LocalUpdate::new(parameters, examples);
         update.metrics = metrics;
-        // So that any algorithm can be rehearsed; those that the task does not expect are not sent.
-        update.payloads = BTreeMap::from([
-            (
-                CONTROL.to_string(),
-                PayloadValues::Model(Parameters::zeros(global.layout().clone())),
-            ),
-            (
-                LOSS_BEFORE.to_string(),
-                PayloadValues::Values(Values::F64(vec![0.0])),
-            ),
-        ]);
+        // So that any algorithm can be rehearsed.
+        if task.expects(CONTROL) {
+            let zeros = Parameters::zeros(global.layout().clone());
+            let control = PayloadValues::Model(zeros);
+            update.payloads.insert(CONTROL.to_string(), control);
+        }
+        if task.expects(LOSS_BEFORE) {
+            let loss = PayloadValues::Values(Values::F64(vec![0.0]));
+            update.payloads.insert(LOSS_BEFORE.to_string(), loss);
+        }
         Ok(update)
     }
 

@@ -179,6 +179,11 @@ impl TrainTask {
         }
     }
 
+    /// Whether the report must have this payload. What is dear to make is made only then.
+    pub fn expects(&self, payload: &str) -> bool {
+        self.expects.iter().any(|expected| expected.name == payload)
+    }
+
     /// Whether training must leave this tensor of the global model as it is: it is frozen, and not the client's own.
     pub fn is_fixed(&self, tensor: &TensorSpec) -> bool {
         tensor.role == Role::Frozen && !self.personal.matches(&tensor.name)
