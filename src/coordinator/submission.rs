@@ -199,6 +199,10 @@ impl Coordinator {
         checked.map_err(|problem| {
             invalid_strategy(format!("does not go with the training settings: {problem}"))
         })?;
+        let limits = spec.report_limits();
+        let checked = panics::caught(|| strategy.check_reports(limits));
+        let checked = checked.unwrap_or_else(|panic| Err(format!("it panicked: {panic}")));
+        checked.map_err(invalid_strategy)?;
         let state = strategy.state();
         state
             .check(layout)

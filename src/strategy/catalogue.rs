@@ -18,7 +18,7 @@ pub use presets::Preset;
 use serde_json::{Map, Value};
 
 use super::{
-    ClientObjective, Composition, LocalWork, Sampler, ServerOptimizer, StrategyError, Weighting,
+    ClientObjective, Composition, LocalWork, Reducer, Sampler, ServerOptimizer, StrategyError, Weighting,
 };
 
 /// The parts and presets that jobs can name. The default has those of this crate; an embedder adds parts of their own.
@@ -42,6 +42,7 @@ pub struct Catalogue {
     works: Parts<dyn LocalWork>,
     weightings: Parts<dyn Weighting>,
     objectives: Parts<dyn ClientObjective>,
+    reducers: Parts<dyn Reducer>,
     optimizers: Parts<dyn ServerOptimizer>,
     presets: Vec<Preset>,
 }
@@ -61,6 +62,7 @@ impl Catalogue {
             works: Parts::default(),
             weightings: Parts::default(),
             objectives: Parts::default(),
+            reducers: Parts::default(),
             optimizers: Parts::default(),
             presets: presets::all(),
         }
@@ -73,6 +75,7 @@ struct Resolved<'a> {
     work: &'a Part<dyn LocalWork>,
     weighting: &'a Part<dyn Weighting>,
     objective: &'a Part<dyn ClientObjective>,
+    reducer: &'a Part<dyn Reducer>,
     optimizer: &'a Part<dyn ServerOptimizer>,
     /// The names of the parts, and their parameters.
     values: Values,
@@ -125,6 +128,17 @@ impl Catalogue {
         self
     }
 
+    /// Adds a reducer. A part of the same name is replaced.
+    pub fn with_reducer<R: Reducer + 'static>(
+        mut self,
+        info: PartInfo,
+        make: impl Fn(&Values) -> Made<R> + Send + Sync + 'static,
+    ) -> Self {
+        self.reducers
+            .add(info, move |values| Ok(Arc::new(make(values)?)));
+        self
+    }
+
     /// Adds a server optimizer. A part of the same name is replaced.
     pub fn with_optimizer<O: ServerOptimizer + 'static>(
         mut self,
@@ -148,6 +162,7 @@ impl Catalogue {
             PartKind::Work => self.works.infos(),
             PartKind::Weighting => self.weightings.infos(),
             PartKind::Objective => self.objectives.infos(),
+            PartKind::Reducer => self.reducers.infos(),
             PartKind::Optimizer => self.optimizers.infos(),
         }
     }
@@ -169,6 +184,7 @@ impl Catalogue {
             work: resolved.work.make(PartKind::Work, values)?,
             weighting: resolved.weighting.make(PartKind::Weighting, values)?,
             objective: resolved.objective.make(PartKind::Objective, values)?,
+            reducer: resolved.reducer.make(PartKind::Reducer, values)?,
             optimizer: resolved.optimizer.make(PartKind::Optimizer, values)?,
         })
     }
@@ -198,6 +214,7 @@ impl Catalogue {
         asked: &Map<String, Value>,
     ) -> Result<Vec<Parameter>, CatalogueError> {
         let preset = self.preset(preset)?;
+        let asked = &flattened(asked)?;
         let mut found: Vec<Parameter> = Vec::new();
         for kind in PartKind::ALL {
             let part = self.part(kind, preset, asked)?;
@@ -238,6 +255,7 @@ impl Catalogue {
             PartKind::Work => &self.works.find(kind, preset.part(kind), asked)?.info,
             PartKind::Weighting => &self.weightings.find(kind, preset.part(kind), asked)?.info,
             PartKind::Objective => &self.objectives.find(kind, preset.part(kind), asked)?.info,
+            PartKind::Reducer => &self.reducers.find(kind, preset.part(kind), asked)?.info,
             PartKind::Optimizer => &self.optimizers.find(kind, preset.part(kind), asked)?.info,
         })
     }
@@ -248,6 +266,7 @@ impl Catalogue {
         asked: &Map<String, Value>,
     ) -> Result<Resolved<'_>, CatalogueError> {
         let preset = self.preset(name)?;
+        let asked = &flattened(asked)?;
         let parameters = self.parameters(name, asked)?;
         let mut values = Map::new();
         for kind in PartKind::ALL {
@@ -286,6 +305,11 @@ impl Catalogue {
                 preset.part(PartKind::Objective),
                 asked,
             )?,
+            reducer: self.reducers.find(
+                PartKind::Reducer,
+                preset.part(PartKind::Reducer),
+                asked,
+            )?,
             optimizer: self.optimizers.find(
                 PartKind::Optimizer,
                 preset.part(PartKind::Optimizer),
@@ -294,4 +318,33 @@ impl Catalogue {
             values: Values::new(values),
         })
     }
+}
+
+/// The same with all parameters in one table: a part may also have a table of its own, as in `reducer = { kind = "krum", f = 3 }`.
+fn flattened(asked: &Map<String, Value>) -> Result<Map<String, Value>, CatalogueError> {
+    let mut flat = Map::new();
+    let mut own = Vec::new();
+    for (key, value) in asked {
+        match value {
+            Value::Object(table) if PartKind::of_key(key).is_some() => own.push((key, table)),
+            _ => {
+                flat.insert(key.clone(), value.clone());
+            }
+        }
+    }
+    for (part, table) in own {
+        let Some(kind) = table.get("kind") else {
+            let problem = "a table needs `kind`, the name of the part".to_string();
+            return Err(CatalogueError::new(part, problem));
+        };
+        flat.insert(part.clone(), kind.clone());
+        for (key, value) in table.iter().filter(|(key, _)| *key != "kind") {
+            let before = flat.insert(key.clone(), value.clone());
+            if before.is_some_and(|before| before != *value) {
+                let problem = format!("{part} gives it another value than the rest of the strategy");
+                return Err(CatalogueError::new(key, problem));
+            }
+        }
+    }
+    Ok(flat)
 }

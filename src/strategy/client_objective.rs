@@ -57,6 +57,11 @@ pub trait ClientObjective: Send + Sync {
         Ok(())
     }
 
+    /// Why reports can be reduced by the weighted mean alone; none if another [`Reducer`](super::Reducer) can take its place.
+    fn needs_mean(&self) -> Option<String> {
+        None
+    }
+
     /// Called once in an aggregation, before the blocks. Set numbers of the state here.
     fn begin(&self, round: &AggregateContext<'_>, next: &mut NextVersion<'_>) {
         let _ = (round, next);

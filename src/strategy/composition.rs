@@ -1,16 +1,17 @@
 //! An algorithm as a composition of parts: who takes part, how much each client trains, how much each report counts, what clients
-//! minimize, and what moves the global model.
+//! minimize, how their reports become one update, and what moves the global model.
 
 use std::{fmt, sync::Arc};
 
 use super::{
     AggregateContext, Aggregation, ClientObjective, FederatedStrategy, LocalWork, NextVersion,
-    RoundContext, RoundPlan, Sampler, ServerOptimizer, StateSpec, StrategyError, Weighting,
-    client_objective, local_work, sampler, server_optimizer, weighting,
+    Reducer, Reduction, ReportLimits, RoundContext, RoundPlan, Sampler, ServerOptimizer, StateSpec,
+    StrategyError, Weighting, client_objective, local_work, reducer, sampler, server_optimizer,
+    weighting,
 };
 use crate::{parameters::Role, report::DELTA};
 
-/// A strategy of five parts. The default is FedAvg: McMahan et al., "Communication-Efficient Learning of Deep Networks from
+/// A strategy of six parts. The default is FedAvg: McMahan et al., "Communication-Efficient Learning of Deep Networks from
 /// Decentralized Data", AISTATS 2017, <https://arxiv.org/abs/1602.05629>, algorithm 1.
 ///
 /// ```
@@ -27,6 +28,7 @@ pub struct Composition {
     pub(super) work: Arc<dyn LocalWork>,
     pub(super) weighting: Arc<dyn Weighting>,
     pub(super) objective: Arc<dyn ClientObjective>,
+    pub(super) reducer: Arc<dyn Reducer>,
     pub(super) optimizer: Arc<dyn ServerOptimizer>,
 }
 
@@ -37,6 +39,7 @@ impl Default for Composition {
             work: Arc::new(local_work::Same),
             weighting: Arc::new(weighting::Examples),
             objective: Arc::new(client_objective::Plain),
+            reducer: Arc::new(reducer::Mean),
             optimizer: Arc::new(server_optimizer::Sgd::default()),
         }
     }
@@ -75,6 +78,12 @@ impl Composition {
         self
     }
 
+    /// The same with another way to make one update of the reports.
+    pub fn reducer(mut self, reducer: impl Reducer + 'static) -> Self {
+        self.reducer = Arc::new(reducer);
+        self
+    }
+
     /// The same with another server optimizer.
     pub fn optimizer(mut self, optimizer: impl ServerOptimizer + 'static) -> Self {
         self.optimizer = Arc::new(optimizer);
@@ -83,6 +92,25 @@ impl Composition {
 }
 
 impl Composition {
+    /// Asks for as many reports as the reducer needs.
+    fn require_reports(&self, plan: &mut RoundPlan) -> Result<(), StrategyError> {
+        let cohort = plan.cohort_size();
+        // Without clients there is nothing to reduce, and a plan that allows that says so by its quorum.
+        if self.reducer.is_mean() || (cohort == 0 && plan.quorum == 0) {
+            return Ok(());
+        }
+        let fewest = self.reducer.fewest(cohort);
+        if cohort < fewest {
+            let problem = too_few(fewest, &format!("the cohort has {cohort} clients"));
+            return Err(StrategyError::Plan(problem));
+        }
+        plan.quorum = plan.quorum.max(fewest);
+        plan.goal = plan.goal.max(plan.quorum);
+        let selected = self.reducer.selects(plan.quorum, cohort);
+        plan.least_folded = Some(selected.clamp(1, plan.quorum));
+        Ok(())
+    }
+
     /// Checks again what a schedule or a client's own work has changed.
     fn check_plan(&self, plan: &RoundPlan) -> Result<(), StrategyError> {
         let own = plan
@@ -103,11 +131,49 @@ impl FederatedStrategy for Composition {
         // A name that both have is refused by the check of the whole.
         state.tensors.extend(tensors);
         state.numbers.extend(numbers);
+        let StateSpec { tensors, numbers } = self.reducer.state();
+        state.tensors.extend(tensors);
+        state.numbers.extend(numbers);
         state
     }
 
     fn check(&self, training: &crate::settings::TrainingSettings) -> Result<(), String> {
         self.objective.check(training)
+    }
+
+    fn check_reports(&self, limits: ReportLimits) -> Result<(), String> {
+        if self.reducer.is_mean() {
+            return Ok(());
+        }
+        if let Some(reason) = self.objective.needs_mean() {
+            return Err(format!("its objective goes with the mean alone: {reason}"));
+        }
+        let (goal, quorum) = (limits.goal, limits.quorum);
+        let sized = limits
+            .clients
+            .map(|clients| (clients, self.sampler.size(clients, goal, quorum)));
+        // Without a known size, what a rule needs for any cohort.
+        let cohort = match sized {
+            Some((_, Some(size))) => size,
+            _ => 0,
+        };
+        let fewest = self.reducer.fewest(cohort);
+        if let Some((clients, size)) = sized
+            && size.unwrap_or(clients) < fewest
+        {
+            let size = size.unwrap_or(clients);
+            return Err(too_few(fewest, &format!("a round asks {size} clients")));
+        }
+        if let Some(goal) = goal.filter(|goal| *goal < fewest) {
+            let limit = format!("limits.goal (--goal) is {goal}");
+            return Err(too_few(fewest, &limit));
+        }
+        // One is what jobs have that do not say: such a round waits for as many as are needed.
+        if quorum > 1 && quorum < fewest {
+            let limit = format!("limits.min_updates (--min-updates) is {quorum}");
+            return Err(too_few(fewest, &limit));
+        }
+        Ok(())
     }
 
     fn uses_capacity(&self) -> bool {
@@ -129,6 +195,7 @@ impl FederatedStrategy for Composition {
                 member.training = self.work.training(&known[place], round.training);
             }
         }
+        self.require_reports(&mut plan)?;
         self.check_plan(&plan)?;
         Ok(plan)
     }
@@ -140,17 +207,30 @@ impl FederatedStrategy for Composition {
     ) -> Result<Aggregation, StrategyError> {
         let weights = self.weighting.weights(round);
         let counted = self.objective.count(round, weights)?;
+        let reduced = self.reducer.reduce(round, counted, next)?;
+        let Reduction {
+            counted,
+            rule: reduction,
+        } = reduced;
         self.objective.begin(round, next);
         self.optimizer.begin(round, next);
         let rule = self.objective.block_rule();
-        let is_mean = rule.is_none() && self.optimizer.adds_the_update();
+        let adds = rule.is_none() && self.optimizer.adds_the_update();
         next.fold(&counted.inputs, &|rows, out| {
-            // Statistics are averaged, never optimized.
-            if is_mean || rows.role() == Role::Buffer {
-                return out.add_mean(rows, DELTA);
+            // Statistics are reduced, never optimized.
+            let adds = adds || rows.role() == Role::Buffer;
+            let mut update = match &reduction {
+                None if adds => return out.add_mean(rows, DELTA),
+                None => rows.mean(DELTA).to_vec(),
+                Some(reduction) => {
+                    let mut update = vec![0.0; rows.len()];
+                    reduction.reduce(rows, &mut update, out);
+                    update
+                }
+            };
+            if adds {
+                return out.add(&update);
             }
-            // Reports become an update here alone. Another reducer would take the place of the mean.
-            let mut update = rows.mean(DELTA).to_vec();
             if let Some(rule) = rule {
                 rule.apply(round, rows, &mut update, out);
             }
@@ -161,6 +241,10 @@ impl FederatedStrategy for Composition {
         aggregation.metrics = counted.metrics;
         Ok(aggregation)
     }
+}
+
+fn too_few(fewest: usize, limit: &str) -> String {
+    format!("the reducer needs at least {fewest} reports, and {limit}: a smaller f needs fewer")
 }
 
 #[cfg(test)]

@@ -8,6 +8,29 @@ use super::{
 };
 use crate::settings::TrainingSettings;
 
+/// What a job says of the number of reports in a round.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ReportLimits {
+    /// The number of clients, if it is known.
+    pub clients: Option<usize>,
+    /// How many reports a round waits for, if the operator fixed it.
+    pub goal: Option<usize>,
+    /// The fewest reports that commit a round.
+    pub quorum: usize,
+}
+
+impl ReportLimits {
+    /// These limits.
+    pub fn new(clients: Option<usize>, goal: Option<usize>, quorum: usize) -> Self {
+        Self {
+            clients,
+            goal,
+            quorum,
+        }
+    }
+}
+
 /// One algorithm of federated learning. Object-safe, so that configuration chooses it at run time.
 ///
 /// # Contract for implementors
@@ -33,6 +56,16 @@ pub trait FederatedStrategy: Send + Sync {
     /// What is wrong, and what to choose instead.
     fn check(&self, training: &TrainingSettings) -> Result<(), String> {
         let _ = training;
+        Ok(())
+    }
+
+    /// Checks how many reports the job's rounds can have. Called when a job is submitted.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong, and what to choose instead.
+    fn check_reports(&self, limits: ReportLimits) -> Result<(), String> {
+        let _ = limits;
         Ok(())
     }
 
@@ -67,6 +100,10 @@ impl<S: FederatedStrategy + ?Sized> FederatedStrategy for Arc<S> {
 
     fn check(&self, training: &TrainingSettings) -> Result<(), String> {
         (**self).check(training)
+    }
+
+    fn check_reports(&self, limits: ReportLimits) -> Result<(), String> {
+        (**self).check_reports(limits)
     }
 
     fn uses_capacity(&self) -> bool {

@@ -118,6 +118,13 @@ impl Out<'_> {
         rows.add_mean(payload, self.model);
     }
 
+    /// Adds an update, as long as the block, to the model's values, each rounded once.
+    pub fn add(&mut self, update: &[f64]) {
+        for (value, update) in self.model.iter_mut().zip(update) {
+            *value = (f64::from(*value) + update) as f32;
+        }
+    }
+
     fn index(&self, name: &str) -> usize {
         let found = self.names.iter().position(|found| *found == name);
         found.unwrap_or_else(|| panic!("the strategy's state has no tensor {name:?}"))
@@ -276,6 +283,30 @@ impl AggregateContext<'_> {
         sums: usize,
         f: &(dyn Fn(&Rows<'_>, &mut [f64]) + Sync),
     ) -> Result<Vec<f64>, StrategyError> {
+        self.scan_by(inputs, sums, |sum, value| sum + value, f)
+    }
+
+    /// As [`AggregateContext::scan`], with the largest number of all blocks instead of the sum. For largest values: 0 is the least.
+    ///
+    /// # Errors
+    ///
+    /// As [`AggregateContext::scan`].
+    pub fn scan_largest(
+        &self,
+        inputs: &Inputs,
+        numbers: usize,
+        f: &(dyn Fn(&Rows<'_>, &mut [f64]) + Sync),
+    ) -> Result<Vec<f64>, StrategyError> {
+        self.scan_by(inputs, numbers, f64::max, f)
+    }
+
+    fn scan_by(
+        &self,
+        inputs: &Inputs,
+        sums: usize,
+        combine: fn(f64, f64) -> f64,
+        f: &(dyn Fn(&Rows<'_>, &mut [f64]) + Sync),
+    ) -> Result<Vec<f64>, StrategyError> {
         /// How many partial sums wait to be added at once. It changes no bit.
         const WAITING: usize = 1 << 20;
         let resolved = Resolved::new(self, inputs)?;
@@ -304,7 +335,7 @@ impl AggregateContext<'_> {
             for partial in partial {
                 let partial = partial.into_inner().unwrap_or_else(PoisonError::into_inner);
                 for (total, value) in totals.iter_mut().zip(partial) {
-                    *total += value;
+                    *total = combine(*total, value);
                 }
             }
         }

@@ -1,5 +1,7 @@
 //! Which payloads of which reports an aggregation reads, and how much each report counts.
 
+use std::collections::BTreeSet;
+
 use super::{AggregateContext, StrategyError};
 use crate::{
     ids::ClientId,
@@ -101,6 +103,32 @@ impl Inputs {
     /// The clients whose reports are read, in order.
     pub fn clients(&self) -> impl ExactSizeIterator<Item = ClientId> + '_ {
         self.rows.iter().map(|(client, _)| *client)
+    }
+
+    /// The coefficients, in client order.
+    pub fn coefficients(&self) -> Vec<f64> {
+        self.rows.iter().map(|(_, coefficient)| *coefficient).collect()
+    }
+
+    /// The same with other coefficients, one for each row, in order; those of buffers, if they have any of their own, stay.
+    pub fn with_coefficients(mut self, coefficients: impl IntoIterator<Item = f64>) -> Self {
+        for ((_, coefficient), other) in self.rows.iter_mut().zip(coefficients) {
+            *coefficient = other;
+        }
+        self
+    }
+
+    /// Leaves out rows, given by place.
+    pub(super) fn remove(&mut self, places: &BTreeSet<usize>) {
+        leave_out(&mut self.rows, places);
+        if let Some(buffers) = &mut self.buffers {
+            leave_out(buffers, places);
+        }
+        for payload in &mut self.payloads {
+            if let Some((coefficients, _)) = &mut payload.own {
+                leave_out(coefficients, places);
+            }
+        }
     }
 
     /// The sum of the coefficients.
@@ -214,6 +242,14 @@ impl<'a> Resolved<'a> {
             Role::Trainable | Role::Frozen => &self.trainable,
         }
     }
+}
+
+fn leave_out<T>(values: &mut Vec<T>, places: &BTreeSet<usize>) {
+    let mut place = 0;
+    values.retain(|_| {
+        place += 1;
+        !places.contains(&(place - 1))
+    });
 }
 
 fn check_length(what: &str, coefficients: usize, reports: usize) -> Result<(), StrategyError> {

@@ -8,7 +8,9 @@
 
 #[cfg(target_arch = "x86_64")]
 mod halves;
+pub(super) mod order;
 mod pass;
+pub(super) mod products;
 
 use pass::Pass;
 

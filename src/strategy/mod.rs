@@ -6,8 +6,8 @@
 //! [state](StateSpec), which belongs to a model version. So a strategy is shared without a lock, and a round that fails leaves no
 //! trace.
 //!
-//! The field's algorithms are [compositions](Composition) of five small parts, each a trait with a file for each implementation: a
-//! [`Sampler`], [`LocalWork`], a [`Weighting`], a [`ClientObjective`] and a [`ServerOptimizer`]. A [`Catalogue`] has them by name, as jobs do.
+//! The field's algorithms are [compositions](Composition) of six small parts, each a trait with a file for each implementation: a
+//! [`Sampler`], [`LocalWork`], a [`Weighting`], a [`ClientObjective`], a [`Reducer`] and a [`ServerOptimizer`]. A [`Catalogue`] has them by name, as jobs do.
 //! Write a strategy of your own if no composition does what you need:
 //!
 //! ```
@@ -52,6 +52,7 @@ mod inputs;
 mod kernel;
 pub mod local_work;
 mod plan;
+pub mod reducer;
 mod replay;
 mod rows;
 pub mod sampler;
@@ -68,11 +69,12 @@ pub use client_objective::{BlockRule, ClientObjective, Counted};
 pub use composition::Composition;
 pub use context::{AggregateContext, RoundContext, Seeds, StateValues, Version};
 pub use error::StrategyError;
-pub use federated::{FederatedStrategy, aggregate};
+pub use federated::{FederatedStrategy, ReportLimits, aggregate};
 pub use fold::{NextVersion, Out, VersionSink};
 pub use inputs::Inputs;
 pub use local_work::LocalWork;
 pub use plan::{Aggregation, ClientInfo, Member, RoundPlan};
+pub use reducer::{BlockReducer, Reducer, Reduction};
 pub use replay::Replay;
 pub use rows::Rows;
 pub use sampler::{Cohort, Sampler};

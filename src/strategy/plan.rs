@@ -86,6 +86,13 @@ pub struct RoundPlan {
     /// What members minimize beside their loss. Left out if it is the loss alone.
     #[serde(default, skip_serializing_if = "Objective::is_plain")]
     pub objective: Objective,
+    /// The fewest reports that must be in the next model, if a strategy selects some of those that it needs: Krum needs many
+    /// reports and takes one. None: as many as the quorum.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub least_folded: Option<usize>,
+    /// How many clients the strategy asked, if the members are fewer: in a replay, they are those that reported.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub asked: Option<usize>,
 }
 
 impl RoundPlan {
@@ -101,7 +108,14 @@ impl RoundPlan {
             sends: Vec::new(),
             expects: vec![PayloadSpec::model(DELTA, Roles::TRAINED)],
             objective: Objective::Plain,
+            least_folded: None,
+            asked: None,
         }
+    }
+
+    /// How many clients the strategy asked.
+    pub fn cohort_size(&self) -> usize {
+        self.asked.unwrap_or(self.members.len())
     }
 
     /// The clients of the cohort, in order.

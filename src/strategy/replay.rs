@@ -3,7 +3,8 @@
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use super::{
-    AggregateContext, Aggregation, FederatedStrategy, Member, NextVersion, RoundContext, RoundPlan,
+    AggregateContext, Aggregation, FederatedStrategy, Member, NextVersion, ReportLimits,
+    RoundContext, RoundPlan,
     StateSpec, StrategyError,
 };
 use crate::{
@@ -49,6 +50,10 @@ impl FederatedStrategy for Replay {
         self.inner.check(training)
     }
 
+    fn check_reports(&self, limits: ReportLimits) -> Result<(), String> {
+        self.inner.check_reports(limits)
+    }
+
     fn uses_capacity(&self) -> bool {
         self.inner.uses_capacity()
     }
@@ -80,6 +85,8 @@ impl FederatedStrategy for Replay {
             // The recorded round accepted all of these reports. One that closed with fewer would make another version.
             goal: members.len(),
             quorum: planned.quorum.min(members.len()),
+            // What a rule takes for the number of attackers depends on it.
+            asked: Some(planned.cohort_size()),
             members,
             ..planned
         })

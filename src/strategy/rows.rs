@@ -1,5 +1,8 @@
 //! One block of one role as an aggregation reads it: the reports' values, the global values and the state.
 
+mod order;
+mod stretches;
+
 use std::{
     cell::{OnceCell, Ref, RefCell},
     fmt,
@@ -16,9 +19,6 @@ use crate::{
     parameters::{Block, BlockBuffer, BlockReader, Role},
     report::ReportError,
 };
-
-/// How many values are held at once for order statistics, over all reports.
-const COLUMNS: usize = 64 * 1024;
 
 /// What can be read of one block. All of a block is of one role; blocks are the same in every run, with any number of
 /// threads.
@@ -41,7 +41,8 @@ pub struct Rows<'a> {
 pub(super) struct Scratch {
     fetched: RefCell<[BlockBuffer; PASS]>,
     means: Vec<RefCell<Mean>>,
-    stripe: RefCell<Vec<f32>>,
+    stretches: RefCell<Vec<stretches::RowBuffer>>,
+    sorting: RefCell<order::Sorter>,
 }
 
 /// The mean of one payload.
@@ -205,78 +206,6 @@ impl<'a> Rows<'a> {
         self.sum(index, &mut mean.values);
         let denominator = self.denominator(index);
         kernel::apply(values, &mean.values, denominator);
-    }
-
-    /// Calls `each` for every value of the block with its index and the values that the reports have there, in client order.
-    /// `each` may reorder them.
-    pub fn columns(&self, payload: &str, mut each: impl FnMut(usize, &mut [f32])) {
-        let rows = self.count();
-        if rows == 0 {
-            return;
-        }
-        let payload = self.payload(payload);
-        // Some columns of all reports, not all columns of one: an order statistic needs every report's value, and
-        // whole blocks of a thousand reports would be gigabytes.
-        let width = (COLUMNS / rows).clamp(1, self.len().max(1));
-        let mut stripe = self.scratch.stripe.borrow_mut();
-        let mut column = vec![0.0; rows];
-        for start in (0..self.len()).step_by(width) {
-            let width = width.min(self.len() - start);
-            stripe.resize(rows * width, 0.0);
-            for (row, reader) in payload.rows.iter().enumerate() {
-                let values = &mut stripe[row * width..(row + 1) * width];
-                if let Err(source) = reader.read(self.range.start + start, values) {
-                    return self.fail(self.unreadable(row, source));
-                }
-            }
-            for place in 0..width {
-                // Copied out: `each` sorts its column, and in the stripe neighbours are of the same report.
-                for (row, value) in column.iter_mut().enumerate() {
-                    *value = stripe[row * width + place];
-                }
-                each(start + place, &mut column);
-            }
-        }
-    }
-
-    /// The median over the reports, for each value of the block; of an even number, the mean of the middle two. Coefficients do
-    /// not count. `out` is as long as the block.
-    pub fn median(&self, payload: &str, out: &mut [f64]) {
-        self.columns(payload, |index, column| {
-            let middle = column.len() / 2;
-            let is_even = column.len().is_multiple_of(2);
-            // Without a full sort, which would take several times as long. `total_cmp` has an order for NaN, too: the
-            // result is the same whatever came first.
-            let (below, value, _) = column.select_nth_unstable_by(middle, f32::total_cmp);
-            let value = f64::from(*value);
-            out[index] = if is_even {
-                let largest_below = below.iter().copied().max_by(f32::total_cmp);
-                f64::midpoint(value, f64::from(largest_below.unwrap_or_default()))
-            } else {
-                value
-            };
-        });
-    }
-
-    /// The mean over the reports without the `trim` smallest and the `trim` largest values, for each value of the block.
-    /// Coefficients do not count. `out` is as long as the block.
-    ///
-    /// # Panics
-    ///
-    /// If nothing is left: `2 * trim` must be below the number of reports.
-    pub fn trimmed_mean(&self, payload: &str, trim: usize, out: &mut [f64]) {
-        let count = self.count();
-        assert!(
-            2 * trim < count,
-            "{trim} of {count} reports can't be trimmed at both ends"
-        );
-        self.columns(payload, |index, column| {
-            column.sort_unstable_by(f32::total_cmp);
-            let kept = &column[trim..count - trim];
-            // In rising order of values, and so independent of who reported them.
-            let sum: f64 = kept.iter().map(|value| f64::from(*value)).sum();
-            out[index] = sum / kept.len() as f64;
-        });
     }
 
     /// Calls `read` with a report's values as they came: for payloads of other types than f32.

@@ -29,6 +29,13 @@ pub trait Sampler: Send + Sync {
     /// [`StrategyError::Plan`] if no cohort can be made of them: the round is abandoned.
     fn sample(&self, round: &RoundContext<'_>) -> Result<Cohort, StrategyError>;
 
+    /// How many of this many clients it asks in each round, given the job's goal and quorum; none if that is not the same in each
+    /// round. A reducer that needs more is then refused when the job is submitted.
+    fn size(&self, clients: usize, goal: Option<usize>, quorum: usize) -> Option<usize> {
+        let _ = (clients, goal, quorum);
+        None
+    }
+
     /// Whether it uses [`ClientInfo::capacity`](super::ClientInfo::capacity). If not, that is `None` for all clients.
     fn uses_capacity(&self) -> bool {
         false

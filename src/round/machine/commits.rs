@@ -232,12 +232,12 @@ fn check(round: &Collection, aggregation: &Aggregation) -> Result<(), String> {
         )));
     }
     // A strategy may exclude reports, but not so many that the version rests on fewer than the job demands.
-    if folded.len() < round.plan.quorum {
+    let least = round.plan.least_folded.unwrap_or(round.plan.quorum);
+    if folded.len() < least {
         return Err(format!(
-            "{} of {} accepted reports were folded, and the quorum is {}",
+            "{} of {} accepted reports were folded, and at least {least} must be",
             folded.len(),
             accepted.len(),
-            round.plan.quorum
         ));
     }
     Ok(())

@@ -19,17 +19,20 @@ pub enum PartKind {
     Weighting,
     /// What clients minimize.
     Objective,
+    /// How reports become one update.
+    Reducer,
     /// What moves the global model.
     Optimizer,
 }
 
 impl PartKind {
     /// All of them, in the order in which a round needs them.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Sampler,
         Self::Work,
         Self::Weighting,
         Self::Objective,
+        Self::Reducer,
         Self::Optimizer,
     ];
 
@@ -40,6 +43,7 @@ impl PartKind {
             Self::Work => "work",
             Self::Weighting => "weighting",
             Self::Objective => "objective",
+            Self::Reducer => "reducer",
             Self::Optimizer => "optimizer",
         }
     }

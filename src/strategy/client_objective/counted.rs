@@ -38,4 +38,21 @@ impl Counted {
             metrics: BTreeMap::new(),
         }
     }
+
+    /// Leaves out reports, each given by its place among those that are read, with the reason. The total weight becomes that of the
+    /// rest.
+    pub fn exclude(&mut self, reports: impl IntoIterator<Item = (usize, String)>) {
+        let reasons: BTreeMap<_, _> = reports.into_iter().collect();
+        let places = reasons.keys().copied().collect();
+        let clients: Vec<_> = self.inputs.clients().collect();
+        for (place, reason) in reasons {
+            self.excluded.push((clients[place], reason));
+        }
+        self.excluded.sort_by_key(|(client, _)| *client);
+        let before = self.inputs.total();
+        self.inputs.remove(&places);
+        if before != 0.0 {
+            self.total_weight *= self.inputs.total() / before;
+        }
+    }
 }

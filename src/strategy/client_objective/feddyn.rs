@@ -56,6 +56,10 @@ impl ClientObjective for FedDyn {
     fn block_rule(&self) -> Option<&dyn BlockRule> {
         Some(self)
     }
+
+    fn needs_mean(&self) -> Option<String> {
+        Some("FedDyn moves its gradient correction by the mean of the reports, which a reducer does not protect".to_string())
+    }
 }
 
 impl BlockRule for FedDyn {

@@ -103,4 +103,8 @@ impl ClientObjective for FedNova {
         }
         Ok(counted)
     }
+
+    fn needs_mean(&self) -> Option<String> {
+        Some("FedNova normalizes the mean by the local steps that clients report, which a reducer does not protect".to_string())
+    }
 }

@@ -81,6 +81,10 @@ impl ClientObjective for QFedAvg {
         counted.total_weight = total;
         Ok(counted)
     }
+
+    fn needs_mean(&self) -> Option<String> {
+        Some("q-FedAvg weighs the reports by losses that clients report, which a reducer does not protect".to_string())
+    }
 }
 
 impl QFedAvg {

@@ -78,6 +78,10 @@ impl ClientObjective for Scaffold {
     fn block_rule(&self) -> Option<&dyn BlockRule> {
         Some(self)
     }
+
+    fn needs_mean(&self) -> Option<String> {
+        Some("SCAFFOLD moves its control variate by the mean of the reports, which a reducer does not protect".to_string())
+    }
 }
 
 impl BlockRule for Scaffold {

@@ -42,4 +42,8 @@ impl Sampler for ByCapacity {
     fn uses_capacity(&self) -> bool {
         true
     }
+
+    fn size(&self, clients: usize, goal: Option<usize>, quorum: usize) -> Option<usize> {
+        Some(self.size.among(clients, goal, quorum).1)
+    }
 }

@@ -26,4 +26,8 @@ impl Sampler for BySize {
         let weights: Vec<_> = clients.map(|client| client.examples as f64).collect();
         weighted::draw(round, self.size, &weights)
     }
+
+    fn size(&self, clients: usize, goal: Option<usize>, quorum: usize) -> Option<usize> {
+        Some(self.size.among(clients, goal, quorum).1)
+    }
 }

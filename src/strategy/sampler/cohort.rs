@@ -63,14 +63,21 @@ impl CohortSize {
     /// [`StrategyError::Plan`] if there are fewer clients than the quorum.
     pub fn of(&self, round: &RoundContext<'_>) -> Result<(usize, usize), StrategyError> {
         let available = enough_clients(round)?;
+        Ok(self.among(available, round.goal, round.quorum))
+    }
+
+    /// As [`CohortSize::of`], for at least as many clients as the quorum.
+    pub(super) fn among(
+        &self,
+        available: usize,
+        goal: Option<usize>,
+        quorum: usize,
+    ) -> (usize, usize) {
         // Rounded up: a small fraction of few clients is then one client and not none, as in the paper's max(C * K, 1).
         let share = rounded_up(self.fraction * available as f64);
-        let goal = round
-            .goal
-            .unwrap_or(share)
-            .clamp(round.quorum.max(1), available);
-        let chosen = rounded_up(goal as f64 * (1.0 + self.over_selection)).clamp(goal, available);
-        Ok((goal, chosen))
+        let goal = goal.unwrap_or(share).max(quorum.max(1)).min(available);
+        let chosen = rounded_up(goal as f64 * (1.0 + self.over_selection));
+        (goal, chosen.max(goal).min(available))
     }
 }
 

@@ -31,4 +31,8 @@ impl Sampler for Uniform {
         let places = index::sample(&mut generator, round.clients.len(), chosen);
         Ok(Cohort::at(round, places.into_vec(), goal))
     }
+
+    fn size(&self, clients: usize, goal: Option<usize>, quorum: usize) -> Option<usize> {
+        Some(self.size.among(clients, goal, quorum).1)
+    }
 }

@@ -1,0 +1,54 @@
+//! How many attackers a rule must stand.
+
+use crate::strategy::StrategyError;
+
+/// The share of the cohort that is taken for attackers unless a number is given.
+const SHARE: f64 = 0.2;
+
+/// How many of the clients that are asked may be attackers: `f` of the papers.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Faults(Option<usize>);
+
+impl Faults {
+    /// A fifth of the cohort, rounded down; fewer if the rule can't stand as many.
+    pub fn usual() -> Self {
+        Self(None)
+    }
+
+    /// This many.
+    pub fn exactly(count: usize) -> Self {
+        Self(Some(count))
+    }
+
+    /// The number for a cohort, if a rule needs `factor * f + constant` reports.
+    pub(super) fn of(self, cohort: usize, factor: usize, constant: usize) -> usize {
+        let usual = (cohort as f64 * SHARE) as usize;
+        let most = cohort.saturating_sub(constant) / factor;
+        self.0.unwrap_or(usual.min(most))
+    }
+
+    /// The fewest reports that such a rule needs.
+    pub(super) fn fewest(self, cohort: usize, factor: usize, constant: usize) -> usize {
+        let faults = self.of(cohort, factor, constant);
+        faults.saturating_mul(factor).saturating_add(constant)
+    }
+
+    /// The number, if there are enough reports for it.
+    pub(super) fn checked(
+        self,
+        rule: &str,
+        reports: usize,
+        cohort: usize,
+        factor: usize,
+        constant: usize,
+    ) -> Result<usize, StrategyError> {
+        let faults = self.of(cohort, factor, constant);
+        let fewest = self.fewest(cohort, factor, constant);
+        if reports >= fewest {
+            return Ok(faults);
+        }
+        Err(StrategyError::Aggregate(format!(
+            "{rule} needs {fewest} reports to stand {faults} attackers, and there are {reports}"
+        )))
+    }
+}

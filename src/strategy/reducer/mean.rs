@@ -1,0 +1,23 @@
+//! The weighted mean.
+
+use super::{Reducer, Reduction};
+use crate::strategy::{AggregateContext, Counted, NextVersion, StrategyError};
+
+/// The weighted mean of the reports: right if all are honest, and wherever one attacker wants it if one is not.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Mean;
+
+impl Reducer for Mean {
+    fn is_mean(&self) -> bool {
+        true
+    }
+
+    fn reduce(
+        &self,
+        _: &AggregateContext<'_>,
+        counted: Counted,
+        _: &mut NextVersion<'_>,
+    ) -> Result<Reduction, StrategyError> {
+        Ok(Reduction::mean(counted))
+    }
+}
