@@ -113,3 +113,7 @@ diloco *ARGS:
 # The fixture of the strategies, from the papers' formulas; PYTHON has numpy.
 strategy-fixture PYTHON="python3":
     {{ PYTHON }} scripts/strategy_reference.py > tests/fixtures/strategies.json
+
+# The fixture of the robust rules, likewise.
+reducer-fixture PYTHON="python3":
+    {{ PYTHON }} scripts/reducer_reference.py > tests/fixtures/reducers.json
