@@ -6,7 +6,7 @@
 //! - `publish`: until the next version is on disk, in milliseconds. FedAdam's has three times the bytes;
 //! - `peak`: the most memory that the coordinator ever had resident, in MB, the submission of the initial model included.
 //!
-//! `cargo bench --bench state [-- BYTES]`. FEDAVG_BENCH_DIR is the folder for the files; `target`, unless it is set.
+//! `cargo bench --bench state [-- BYTES [CLIENTS] [PRESET...]]`: reducers, for example, are presets, too. FEDAVG_BENCH_DIR is the folder for the files; `target`, unless it is set.
 
 // Its coordinator and its references are other benches'.
 #[allow(dead_code)]
@@ -42,10 +42,11 @@ use fedavg::{
 };
 use tokio::runtime::Runtime;
 
-const CLIENTS: usize = 8;
+const CLIENTS: &str = "8";
 const ROUNDS: u32 = 5;
 const TURNS: usize = 3;
 const BYTES: &str = "100000000";
+const PRESETS: [&str; 3] = ["fedavg", "fedadam", "scaffold"];
 
 type Failure = Box<dyn std::error::Error>;
 
@@ -156,7 +157,12 @@ struct Measured {
     peak: u64,
 }
 
-fn measure(strategy: &str, bytes: &str, folder: &Path) -> Result<Measured, Failure> {
+fn measure(
+    strategy: &str,
+    bytes: &str,
+    clients: usize,
+    folder: &Path,
+) -> Result<Measured, Failure> {
     let mut child = Command::new(env::current_exe()?)
         .args(["coordinate", bytes])
         .arg(folder)
@@ -167,16 +173,16 @@ fn measure(strategy: &str, bytes: &str, folder: &Path) -> Result<Measured, Failu
     let url = lines.next().ok_or("no address")??;
     let trainers = Arc::new(NoopTrainers::with_layout(support::layout(bytes), 100));
     Runtime::new()?.block_on(async {
-        for index in 0..CLIENTS {
+        for index in 0..clients {
             let name = format!("worker-{index}");
             let worker = support::generate_reports(url.clone(), trainers.clone(), name);
             tokio::spawn(worker);
         }
         let mut job: JobSpec = trainers.job();
-        job.clients = Some(CLIENTS as u32);
+        job.clients = Some(clients as u32);
         job.rounds = ROUNDS;
         job.evaluation = EvaluationMode::Never;
-        job.limits.min_workers = CLIENTS as u32;
+        job.limits.min_workers = clients as u32;
         job.strategy = StrategySpec::custom("timed", Settings::new()).with("preset", strategy);
         let client = OperatorClient::new(&url, None, ClientConfig::default())?;
         let here = Caller::in_process();
@@ -227,26 +233,38 @@ fn main() -> Result<(), Failure> {
     {
         return coordinate(bytes, folder);
     }
-    let given = arguments
+    let (mut numbers, mut presets) = (Vec::new(), Vec::new());
+    for argument in arguments
         .iter()
-        .find(|argument| argument.parse::<u64>().is_ok());
-    let bytes = given.map_or(BYTES, String::as_str);
+        .filter(|argument| !argument.starts_with('-'))
+    {
+        if argument.parse::<u64>().is_ok() {
+            numbers.push(argument.as_str());
+        } else {
+            presets.push(argument.as_str());
+        }
+    }
+    if presets.is_empty() {
+        presets = PRESETS.to_vec();
+    }
+    let bytes = numbers.first().copied().unwrap_or(BYTES);
+    let clients = numbers.get(1).copied().unwrap_or(CLIENTS).parse()?;
     let parent = env::var("FEDAVG_BENCH_DIR").unwrap_or_else(|_| "target".to_string());
     let mut measured: BTreeMap<&str, Vec<Measured>> = BTreeMap::new();
     for _ in 0..TURNS {
-        for strategy in ["fedavg", "fedadam", "scaffold"] {
+        for strategy in &presets {
             let folder = tempfile::tempdir_in(&parent)?;
-            let found = measure(strategy, bytes, &folder.path().join("data"))?;
+            let found = measure(strategy, bytes, clients, &folder.path().join("data"))?;
             measured.entry(strategy).or_default().push(found);
         }
     }
-    println!("{CLIENTS} x {bytes} bytes in files");
+    println!("{clients} x {bytes} bytes in files");
     for (strategy, turns) in &measured {
         let aggregate = median(turns.iter().map(|turn| turn.aggregate).collect());
         let publish = median(turns.iter().map(|turn| turn.publish).collect());
         let peak = turns.iter().map(|turn| turn.peak).max().unwrap_or(0);
         println!(
-            "{strategy:8} aggregate {:7.1} ms  publish {:7.1} ms  peak {:5} MB",
+            "{strategy:17} aggregate {:7.1} ms  publish {:7.1} ms  peak {:5} MB",
             aggregate.as_secs_f64() * 1e3,
             publish.as_secs_f64() * 1e3,
             peak / 1_000_000

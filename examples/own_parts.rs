@@ -10,11 +10,11 @@ use fedavg::{
     Worker, WorkerConfig,
     job::TrainingSettings,
     objective::Objective,
-    report::ReportMetadata,
+    report::{DELTA, ReportMetadata},
     strategy::{
-        AggregateContext, Catalogue, ClientInfo, ClientObjective, Cohort, LocalWork, Out,
-        Parameter, PartInfo, RoundContext, Sampler, ServerOptimizer, StateSpec, StateTensor,
-        StrategyError, Weighting,
+        AggregateContext, BlockReducer, Catalogue, ClientInfo, ClientObjective, Cohort, Counted,
+        LocalWork, NextVersion, Out, Parameter, PartInfo, Reducer, Reduction, RoundContext, Rows,
+        Sampler, ServerOptimizer, StateSpec, StateTensor, StrategyError, Weighting,
     },
     transport::http::{
         ClientConfig, HttpTransport, RouterConfig, ServerConfig, listen, router, serve,
@@ -106,6 +106,29 @@ impl LocalObjective for SmallLocally {
     }
 }
 
+/// A reducer: half of the mean, half of the median.
+struct Halfway;
+
+impl Reducer for Halfway {
+    fn reduce(
+        &self,
+        _: &AggregateContext<'_>,
+        counted: Counted,
+        _: &mut NextVersion<'_>,
+    ) -> Result<Reduction, StrategyError> {
+        Ok(Reduction::by(counted, Self))
+    }
+}
+
+impl BlockReducer for Halfway {
+    fn reduce(&self, rows: &Rows<'_>, update: &mut [f64], _: &mut Out<'_>) {
+        rows.median(DELTA, update);
+        for (value, mean) in update.iter_mut().zip(rows.mean(DELTA).iter()) {
+            *value = f64::midpoint(*value, *mean);
+        }
+    }
+}
+
 /// A server optimizer: the sign of a moving mean (Lion without its weight decay).
 struct Sign {
     lr: f64,
@@ -157,6 +180,10 @@ fn catalogue() -> Catalogue {
                 Ok(Small { strength })
             },
         )
+        .with_reducer(
+            PartInfo::new("halfway", "between the mean and the median"),
+            |_| Ok(Halfway),
+        )
         .with_optimizer(
             PartInfo::new("sign", "the sign of a moving mean").parameter(Parameter::above(
                 "server_lr",
@@ -200,6 +227,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .with("weighting", "root")
         .with("objective", "small")
         .with("strength", 0.001)
+        .with("reducer", "halfway")
         .with("optimizer", "sign");
     let here = Caller::in_process();
     let job = coordinator.submit(&here, job, None).await?.job;

@@ -31,6 +31,7 @@ struct StrategyForm<'a> {
     work: &'a str,
     weighting: &'a str,
     objective: &'a str,
+    reducer: &'a str,
     optimizer: &'a str,
     flags: &'a str,
     parameters: Vec<ParameterForm>,
@@ -192,7 +193,7 @@ impl StrategiesArgs {
             text.push_str(&table.to_string());
         }
         text.push_str(
-            "\nA strategy has five parts. --strategy-set sampler=by_size chooses another part; --strategy-set tau=0.1 sets a\n\
+            "\nA strategy has six parts. --strategy-set sampler=by_size chooses another part; --strategy-set tau=0.1 sets a\n\
              parameter. \"fedavg strategies NAME\" shows one strategy or part with its parameters and its paper.\n",
         );
         screen.print(&text)
@@ -212,6 +213,7 @@ fn form<'a>(preset: &'a Preset, parameters: &[Parameter]) -> StrategyForm<'a> {
         work: preset.part(PartKind::Work),
         weighting: preset.part(PartKind::Weighting),
         objective: preset.part(PartKind::Objective),
+        reducer: preset.part(PartKind::Reducer),
         optimizer: preset.part(PartKind::Optimizer),
         flags: preset.flags,
         parameters: parameter_forms(parameters),

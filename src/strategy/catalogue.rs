@@ -18,7 +18,8 @@ pub use presets::Preset;
 use serde_json::{Map, Value};
 
 use super::{
-    ClientObjective, Composition, LocalWork, Reducer, Sampler, ServerOptimizer, StrategyError, Weighting,
+    ClientObjective, Composition, LocalWork, Reducer, Sampler, ServerOptimizer, StrategyError,
+    Weighting,
 };
 
 /// The parts and presets that jobs can name. The default has those of this crate; an embedder adds parts of their own.
@@ -341,7 +342,8 @@ fn flattened(asked: &Map<String, Value>) -> Result<Map<String, Value>, Catalogue
         for (key, value) in table.iter().filter(|(key, _)| *key != "kind") {
             let before = flat.insert(key.clone(), value.clone());
             if before.is_some_and(|before| before != *value) {
-                let problem = format!("{part} gives it another value than the rest of the strategy");
+                let problem =
+                    format!("{part} gives it another value than the rest of the strategy");
                 return Err(CatalogueError::new(key, problem));
             }
         }

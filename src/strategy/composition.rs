@@ -158,15 +158,15 @@ impl FederatedStrategy for Composition {
             _ => 0,
         };
         let fewest = self.reducer.fewest(cohort);
+        if let Some(goal) = goal.filter(|goal| *goal < fewest) {
+            let limit = format!("limits.goal (--goal) is {goal}");
+            return Err(too_few(fewest, &limit));
+        }
         if let Some((clients, size)) = sized
             && size.unwrap_or(clients) < fewest
         {
             let size = size.unwrap_or(clients);
             return Err(too_few(fewest, &format!("a round asks {size} clients")));
-        }
-        if let Some(goal) = goal.filter(|goal| *goal < fewest) {
-            let limit = format!("limits.goal (--goal) is {goal}");
-            return Err(too_few(fewest, &limit));
         }
         // One is what jobs have that do not say: such a round waits for as many as are needed.
         if quorum > 1 && quorum < fewest {

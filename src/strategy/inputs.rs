@@ -107,7 +107,10 @@ impl Inputs {
 
     /// The coefficients, in client order.
     pub fn coefficients(&self) -> Vec<f64> {
-        self.rows.iter().map(|(_, coefficient)| *coefficient).collect()
+        self.rows
+            .iter()
+            .map(|(_, coefficient)| *coefficient)
+            .collect()
     }
 
     /// The same with other coefficients, one for each row, in order; those of buffers, if they have any of their own, stay.

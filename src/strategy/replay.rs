@@ -4,8 +4,7 @@ use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use super::{
     AggregateContext, Aggregation, FederatedStrategy, Member, NextVersion, ReportLimits,
-    RoundContext, RoundPlan,
-    StateSpec, StrategyError,
+    RoundContext, RoundPlan, StateSpec, StrategyError,
 };
 use crate::{
     ids::{ClientId, RoundId},

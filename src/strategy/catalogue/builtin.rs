@@ -1,5 +1,7 @@
 //! The parts of this crate.
 
+mod reducers;
+
 use super::{Catalogue, Parameter, ParameterKind, PartInfo, Values};
 use crate::strategy::{
     client_objective::{FedDyn, FedNova, Plain, Proximal, QFedAvg, Scaffold},
@@ -11,7 +13,8 @@ use crate::strategy::{
 
 impl Default for Catalogue {
     fn default() -> Self {
-        optimizers(objectives(weightings(works(samplers(Self::empty())))))
+        let catalogue = objectives(weightings(works(samplers(Self::empty()))));
+        optimizers(reducers::add(catalogue))
     }
 }
 

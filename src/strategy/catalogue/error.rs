@@ -3,6 +3,8 @@
 use serde_json::Value;
 use thiserror::Error;
 
+use super::PartKind;
+
 /// What is wrong with what a job asks for.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("strategy.{key} {problem}")]
@@ -35,7 +37,7 @@ impl CatalogueError {
 
     pub(super) fn no_parameter(strategy: &str, key: &str, parameters: &[&str]) -> Self {
         let mut known = parameters.to_vec();
-        known.extend(["sampler", "work", "weighting", "objective", "optimizer"]);
+        known.extend(PartKind::ALL.map(PartKind::key));
         let problem = format!(
             "is no parameter of strategy {strategy:?} with these parts; it has {}",
             known.join(", ")

@@ -16,6 +16,7 @@ pub struct Preset {
     work: &'static str,
     weighting: &'static str,
     objective: &'static str,
+    reducer: &'static str,
     optimizer: &'static str,
     /// The flags of local training that belong to it; empty if it goes with any.
     pub flags: &'static str,
@@ -31,6 +32,7 @@ impl Preset {
             PartKind::Work => self.work,
             PartKind::Weighting => self.weighting,
             PartKind::Objective => self.objective,
+            PartKind::Reducer => self.reducer,
             PartKind::Optimizer => self.optimizer,
         }
     }
@@ -51,6 +53,7 @@ const FEDAVG: Preset = Preset {
     work: "same",
     weighting: "examples",
     objective: "plain",
+    reducer: "mean",
     optimizer: "sgd",
     flags: "",
     defaults: &[],
@@ -136,6 +139,69 @@ pub(super) fn all() -> Vec<Preset> {
             optimizer: "nesterov",
             flags: "--local-steps 500 --optimizer adamw --inner-state keep",
             defaults: &[("server_lr", 0.7)],
+            ..FEDAVG
+        },
+        Preset {
+            name: "median",
+            about: "the median of the reports, for each value: holds if fewer than half are attackers'",
+            paper: "Yin et al. 2018, https://arxiv.org/abs/1803.01498",
+            reducer: "median",
+            ..FEDAVG
+        },
+        Preset {
+            name: "trimmed_mean",
+            about: "the mean without the smallest and the largest values",
+            paper: "Yin et al. 2018, https://arxiv.org/abs/1803.01498",
+            reducer: "trimmed_mean",
+            ..FEDAVG
+        },
+        Preset {
+            name: "krum",
+            about: "the one report that is closest to its neighbours",
+            paper: "Blanchard et al. 2017, https://arxiv.org/abs/1703.02757",
+            reducer: "krum",
+            ..FEDAVG
+        },
+        Preset {
+            name: "multi_krum",
+            about: "the mean of the reports that are closest to their neighbours",
+            paper: "Blanchard et al. 2017, https://arxiv.org/abs/1703.02757",
+            reducer: "multi_krum",
+            ..FEDAVG
+        },
+        Preset {
+            name: "bulyan",
+            about: "reports picked by Krum; of these the mean of the values around the median",
+            paper: "El Mhamdi et al. 2018, https://arxiv.org/abs/1802.07927",
+            reducer: "bulyan",
+            ..FEDAVG
+        },
+        Preset {
+            name: "geometric_median",
+            about: "a mean in which far reports count little: needs no number of attackers",
+            paper: "Pillutla et al. 2022, https://arxiv.org/abs/1912.13445",
+            reducer: "geometric_median",
+            ..FEDAVG
+        },
+        Preset {
+            name: "norm_clipping",
+            about: "long reports are scaled down: against updates that are made large",
+            paper: "Sun et al. 2019, https://arxiv.org/abs/1911.07963",
+            reducer: "norm_clipping",
+            ..FEDAVG
+        },
+        Preset {
+            name: "centered_clipping",
+            about: "reports are clipped around the last round's update",
+            paper: "Karimireddy et al. 2021, https://arxiv.org/abs/2012.10333",
+            reducer: "centered_clipping",
+            ..FEDAVG
+        },
+        Preset {
+            name: "zeroing",
+            about: "reports that are much too large are left out: against broken clients",
+            paper: "Andrew et al. 2021, https://arxiv.org/abs/1905.03871",
+            reducer: "zeroing",
             ..FEDAVG
         },
     ]

@@ -65,7 +65,7 @@ fn what_is_not_right_names_its_key() {
             "fedavg",
             json!({"tau": 3}),
             "strategy.tau is no parameter of strategy \"fedavg\" with these parts; it has fraction, over_selection, server_lr, \
-             sampler, work, weighting, objective, optimizer",
+             sampler, work, weighting, objective, reducer, optimizer",
         ),
         (
             "fedadam",
@@ -124,8 +124,8 @@ fn a_complete_strategy_says_everything_and_is_itself() {
     let asked = table(json!({"tau": 1, "fraction": 0.5}));
     let complete = catalogue.complete("fedadam", &asked).unwrap();
     let expected = json!({
-        "sampler": "uniform", "work": "same", "weighting": "examples", "objective": "plain", "optimizer": "adam", "fraction": 0.5,
-        "over_selection": 0.0, "server_lr": 0.01, "tau": 1.0, "beta1": 0.9, "beta2": 0.99,
+        "sampler": "uniform", "work": "same", "weighting": "examples", "objective": "plain", "reducer": "mean", "optimizer": "adam",
+        "fraction": 0.5, "over_selection": 0.0, "server_lr": 0.01, "tau": 1.0, "beta1": 0.9, "beta2": 0.99,
     });
     assert_eq!(Value::from(complete.clone()), expected);
     assert_eq!(catalogue.complete("fedadam", &complete).unwrap(), complete);

@@ -8,7 +8,7 @@ use crate::{
     parameters::{Layout, Parameters, Role},
     report::{Report, ReportMetadata, Serial},
     settings::TrainingSettings,
-    strategy::{Catalogue, ClientInfo, testing::MemoryRounds},
+    strategy::{Catalogue, ClientInfo, PartKind, testing::MemoryRounds},
 };
 use std::sync::Arc;
 
@@ -122,8 +122,11 @@ fn every_strategy_is_what_its_paper_says() {
             close(found[..case.trainable].iter().copied(), control, &name);
         }
     }
-    // All presets are in the fixture.
+    // All presets are in the fixture, but for those of reducers, which have one of their own.
     for preset in catalogue.presets() {
+        if preset.part(PartKind::Reducer) != "mean" {
+            continue;
+        }
         assert!(
             cases.iter().any(|case| case.kind == preset.name),
             "{}",

@@ -240,7 +240,11 @@ mod tests {
                         .collect()
                 })
                 .collect();
-            for ranks in [0..rows, (rows - 1) / 2..rows / 2 + 1, rows / 4..rows - rows / 4] {
+            for ranks in [
+                0..rows,
+                (rows - 1) / 2..rows / 2 + 1,
+                rows / 4..rows - rows / 4,
+            ] {
                 let found = sorted(&columns, ranks.clone());
                 for (column, found) in columns.iter().zip(found) {
                     let mut expected = column.clone();

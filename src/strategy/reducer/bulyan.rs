@@ -40,7 +40,8 @@ impl Reducer for Bulyan {
         let distances = Distances::new(round, &counted.inputs)?;
         let left = left_over(&distances, reports - 2 * faults, faults);
         counted.exclude(left.into_iter().map(|report| {
-            let reason = "Bulyan: the reports that were picked are closer to each other".to_string();
+            let reason =
+                "Bulyan: the reports that were picked are closer to each other".to_string();
             (report, reason)
         }));
         Ok(Reduction::by(counted, Around(reports - 4 * faults)))

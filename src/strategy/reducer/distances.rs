@@ -43,27 +43,13 @@ impl Distances {
         let mut squared = vec![0.0; products.len()];
         for a in 0..count {
             for b in 0..a {
-                let distance = products[pair(a, a)] + products[pair(b, b)] - 2.0 * products[pair(a, b)];
+                let distance =
+                    products[pair(a, a)] + products[pair(b, b)] - 2.0 * products[pair(a, b)];
                 // Rounding can leave a little less than nothing.
                 squared[pair(a, b)] = distance.max(0.0);
             }
         }
         Ok(Self { count, squared })
-    }
-
-    #[cfg(test)]
-    pub(super) fn of(points: &[&[f64]]) -> Self {
-        let mut squared = vec![0.0; pairs(points.len())];
-        for a in 0..points.len() {
-            for b in 0..a {
-                let values = std::iter::zip(points[a], points[b]);
-                squared[pair(a, b)] = values.map(|(x, y)| (x - y) * (x - y)).sum();
-            }
-        }
-        Self {
-            count: points.len(),
-            squared,
-        }
     }
 
     /// Number of reports.

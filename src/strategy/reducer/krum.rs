@@ -103,7 +103,8 @@ fn select(
     let bound = scores[order[selected - 1]];
     counted.exclude(order[selected..].iter().map(|report| {
         let score = scores[*report];
-        let reason = format!("{rule}: its score is {score:.4e}, and {bound:.4e} was the last one selected");
+        let reason =
+            format!("{rule}: its score is {score:.4e}, and {bound:.4e} was the last one selected");
         (*report, reason)
     }));
     Ok(Reduction::mean(counted))

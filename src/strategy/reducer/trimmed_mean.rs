@@ -30,9 +30,7 @@ impl Reducer for TrimmedMean {
         _: &mut NextVersion<'_>,
     ) -> Result<Reduction, StrategyError> {
         let (reports, cohort) = (counted.inputs.clients().len(), round.plan().cohort_size());
-        let trim = self
-            .0
-            .checked("the trimmed mean", reports, cohort, 2, 1)?;
+        let trim = self.0.checked("the trimmed mean", reports, cohort, 2, 1)?;
         Ok(Reduction::by(counted, Trim(trim)))
     }
 }

@@ -66,7 +66,10 @@ impl Reducer for Zeroing {
             let share = within as f64 / norms.len() as f64;
             let moved = estimate * (-self.rate * (share - self.quantile)).exp();
             // A number of the state must be finite, and a bound of 0 could never grow again.
-            next.set(ESTIMATE, moved.clamp(f64::MIN_POSITIVE, f64::from(f32::MAX)));
+            next.set(
+                ESTIMATE,
+                moved.clamp(f64::MIN_POSITIVE, f64::from(f32::MAX)),
+            );
         }
         Ok(Reduction::mean(counted))
     }

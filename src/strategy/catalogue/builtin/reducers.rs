@@ -1,0 +1,216 @@
+//! The reducers of this crate.
+
+use super::{Catalogue, Parameter, PartInfo, Values};
+use crate::strategy::{
+    StrategyError,
+    catalogue::ParameterKind,
+    reducer::{
+        Bound, Bulyan, CenteredClipping, Faults, GeometricMedian, Krum, Mean, Median, MultiKrum,
+        Norm, NormClipping, TrimmedMean, Zeroing,
+    },
+};
+
+pub(super) fn add(catalogue: Catalogue) -> Catalogue {
+    clipping(selection(order(catalogue)))
+}
+
+fn order(catalogue: Catalogue) -> Catalogue {
+    catalogue
+        .with_reducer(
+            PartInfo::new("mean", "the weighted mean; holds against no attacker"),
+            |_| Ok(Mean),
+        )
+        .with_reducer(
+            PartInfo::new("median", "the median of each value; weights do not count")
+                .paper("Yin et al. 2018, https://arxiv.org/abs/1803.01498"),
+            |_| Ok(Median),
+        )
+        .with_reducer(
+            PartInfo::new(
+                "trimmed_mean",
+                "of each value the mean without the f smallest and the f largest; weights do not count; 2f + 1 reports",
+            )
+            .paper("Yin et al. 2018, https://arxiv.org/abs/1803.01498")
+            .parameter(f()),
+            |values| Ok(TrimmedMean::new(faults(values)?)),
+        )
+}
+
+fn selection(catalogue: Catalogue) -> Catalogue {
+    catalogue
+        .with_reducer(
+            PartInfo::new(
+                "krum",
+                "the one report that is closest to its neighbours; 2f + 3 reports",
+            )
+            .paper("Blanchard et al. 2017, https://arxiv.org/abs/1703.02757")
+            .parameter(f()),
+            |values| Ok(Krum::new(faults(values)?)),
+        )
+        .with_reducer(
+            PartInfo::new(
+                "multi_krum",
+                "the weighted mean of the reports that are closest to their neighbours; 2f + 3 reports",
+            )
+            .paper("Blanchard et al. 2017, https://arxiv.org/abs/1703.02757")
+            .parameter(f())
+            .parameter(
+                Parameter::at_least("select", 1.0, 1.0)
+                    .optional()
+                    .about("how many reports are in the mean; without it, all but f"),
+            ),
+            |values| {
+                let rule = MultiKrum::new(faults(values)?);
+                Ok(match whole(values, "select")? {
+                    Some(select) => rule.selecting(select),
+                    None => rule,
+                })
+            },
+        )
+        .with_reducer(
+            PartInfo::new(
+                "bulyan",
+                "n - 2f reports picked by Krum; of each value the mean of the n - 4f around the median; 4f + 3 reports",
+            )
+            .paper("El Mhamdi et al. 2018, https://arxiv.org/abs/1802.07927")
+            .parameter(f()),
+            |values| Ok(Bulyan::new(faults(values)?)),
+        )
+        .with_reducer(
+            PartInfo::new(
+                "geometric_median",
+                "the weighted mean, with weights divided by the distance to it some times over",
+            )
+            .paper("Pillutla et al. 2022, https://arxiv.org/abs/1912.13445")
+            .parameter(iterations(3.0))
+            .parameter(
+                Parameter::above("smoothing", 0.0, 1e-6)
+                    .about("the least distance that a weight is divided by"),
+            ),
+            |values| {
+                let mut rule = GeometricMedian::default();
+                rule.iterations = count(values, "iterations")?;
+                rule.smoothing = values.number("smoothing");
+                Ok(rule)
+            },
+        )
+}
+
+fn clipping(catalogue: Catalogue) -> Catalogue {
+    catalogue
+        .with_reducer(
+            PartInfo::new(
+                "norm_clipping",
+                "the weighted mean of reports that are scaled down to a Euclidean norm",
+            )
+            .paper("Sun et al. 2019, https://arxiv.org/abs/1911.07963")
+            .parameter(
+                Parameter::above("bound", 0.0, 1.0)
+                    .optional()
+                    .about("the norm; without it, `multiplier` times the median of the round's norms"),
+            )
+            .parameter(
+                Parameter::above("multiplier", 0.0, 1.0)
+                    .about("the norm, in medians of the round's norms"),
+            ),
+            |values| {
+                Ok(NormClipping::new(match values.given("bound") {
+                    Some(bound) => Bound::Fixed(bound),
+                    None => Bound::OfMedian(values.number("multiplier")),
+                }))
+            },
+        )
+        .with_reducer(
+            PartInfo::new(
+                "centered_clipping",
+                "the last update, moved by the reports' differences to it, which are scaled down to a radius",
+            )
+            .paper("Karimireddy et al. 2021, https://arxiv.org/abs/2012.10333")
+            .parameter(
+                Parameter::above("radius", 0.0, 10.0)
+                    .about("how far from the last update a report counts whole"),
+            )
+            .parameter(iterations(1.0)),
+            |values| {
+                let mut rule = CenteredClipping::new(values.number("radius"));
+                rule.iterations = count(values, "iterations")?;
+                Ok(rule)
+            },
+        )
+        .with_reducer(
+            PartInfo::new(
+                "zeroing",
+                "the weighted mean without reports that are much larger than a quantile of them, which adapts",
+            )
+            .paper("Andrew et al. 2021, https://arxiv.org/abs/1905.03871")
+            .parameter(
+                Parameter::new("euclidean", ParameterKind::Flag, Some(false.into()))
+                    .about("true: a report's size is its Euclidean norm, not its largest value"),
+            )
+            .parameter(Parameter::share("quantile", 0.98).about("which quantile"))
+            .parameter(
+                Parameter::at_least("rate", 0.0, std::f64::consts::LN_10)
+                    .about("how fast the estimate of the quantile moves"),
+            )
+            .parameter(
+                Parameter::above("initial", 0.0, 10.0).about("the estimate in the first round"),
+            )
+            .parameter(
+                Parameter::at_least("multiplier", 1.0, 2.0)
+                    .about("the bound, in estimates of the quantile"),
+            )
+            .parameter(Parameter::at_least("increment", 0.0, 1.0).about("what is added to it")),
+            |values| {
+                let mut rule = Zeroing::default();
+                if values.flag("euclidean") {
+                    rule.norm = Norm::L2;
+                }
+                rule.quantile = values.number("quantile");
+                rule.rate = values.number("rate");
+                rule.initial = values.number("initial");
+                rule.multiplier = values.number("multiplier");
+                rule.increment = values.number("increment");
+                Ok(rule)
+            },
+        )
+}
+
+fn f() -> Parameter {
+    Parameter::at_least("f", 0.0, 0.0)
+        .optional()
+        .about("how many of the clients that are asked may be attackers; without it, a fifth, rounded down")
+}
+
+fn faults(values: &Values) -> Result<Faults, StrategyError> {
+    Ok(match whole(values, "f")? {
+        Some(count) => Faults::exactly(count),
+        None => Faults::usual(),
+    })
+}
+
+fn iterations(default: f64) -> Parameter {
+    Parameter::at_least("iterations", 1.0, default).about("how many times over")
+}
+
+fn count(values: &Values, name: &str) -> Result<u32, StrategyError> {
+    let count = whole(values, name)?.unwrap_or(1);
+    u32::try_from(count).map_err(|_| not_whole(name, values.number(name)))
+}
+
+/// A number of clients or of steps, if it is given.
+fn whole(values: &Values, name: &str) -> Result<Option<usize>, StrategyError> {
+    let Some(number) = values.given(name) else {
+        return Ok(None);
+    };
+    // More than that are no clients of a job.
+    if number.fract() != 0.0 || number > f64::from(u32::MAX) {
+        return Err(not_whole(name, number));
+    }
+    Ok(Some(number as usize))
+}
+
+fn not_whole(name: &str, number: f64) -> StrategyError {
+    StrategyError::Plan(format!(
+        "{name} must be a whole number of at most 4294967295, not {number}"
+    ))
+}
