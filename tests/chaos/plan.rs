@@ -64,8 +64,15 @@ impl Plan {
         let mut jobs = Vec::new();
         for _ in 0..draw.between(1, 2) {
             let encoding = draw.one_of(&["f32", "top_k:0.05", "int8"]);
-            // One without a state, and one each with a state on the coordinator, on the workers, and on both.
-            let strategy = draw.one_of(&["fedavg", "fedadam", "feddyn", "scaffold"]);
+            // One without a state, two with a state on the coordinator (an optimizer's, a reducer's), and one each with a state on
+            // the workers, and on both.
+            let strategy = draw.one_of(&[
+                "fedavg",
+                "fedadam",
+                "centered_clipping",
+                "feddyn",
+                "scaffold",
+            ]);
             let clients = draw.between(2, 6);
             let goal = draw.between(2, clients);
             // Rounds of about 50 to 500 ms.
