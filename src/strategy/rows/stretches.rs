@@ -10,7 +10,7 @@ use crate::{
 
 /// How many values are held at once, over all reports. Some columns of all reports, not all columns of one: whole blocks of a
 /// thousand reports would be gigabytes.
-const HELD: usize = 512 * 1024;
+const HELD: usize = 256 * 1024;
 
 /// Space for one report's values.
 #[derive(Default)]
