@@ -105,6 +105,14 @@ docs:
 deny:
     cargo deny check
 
+# Every attack against every reducer on digits, into target/attack-grid: `just attacks --reducers fedavg,fedadam`.
+attacks *ARGS:
+    cargo run --release --example attack_grid -- --folder target/attack-grid {{ ARGS }}
+
+# The fixture of the attacks, from the papers' formulas; PYTHON has numpy.
+attack-fixture PYTHON="python3":
+    {{ PYTHON }} scripts/attack_reference.py > tests/fixtures/attacks.json
+
 # DiLoCo beside synchronous AdamW on digits: test losses and bytes.
 diloco *ARGS:
     cargo build --release --bins

@@ -30,6 +30,7 @@
 #[cfg(test)]
 extern crate self as fedavg;
 
+pub mod attack;
 pub mod backend;
 mod cause;
 #[cfg(feature = "cli")]

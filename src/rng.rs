@@ -30,6 +30,8 @@ pub enum Purpose {
     Strategy,
     /// Noise that protects privacy.
     Noise,
+    /// Who attacks in a simulation, and what attackers draw.
+    Attack,
 }
 
 /// The generator for (seed, purpose, round, client).

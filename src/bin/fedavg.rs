@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use fedavg::{
     cli::{
-        EXIT_CODES, Failure, LogArgs, Screen, SimulateArgs, StrategiesArgs, arguments,
+        AttacksArgs, EXIT_CODES, Failure, LogArgs, Screen, SimulateArgs, StrategiesArgs, arguments,
         data::DataArgs,
         exit,
         model::ModelCommand,
@@ -48,6 +48,7 @@ enum Command {
     Data(DataArgs),
     Health(HealthArgs),
     Strategies(StrategiesArgs),
+    Attacks(AttacksArgs),
     /// Print the OpenAPI document of the coordinator's HTTP API
     Openapi,
 }
@@ -79,6 +80,7 @@ fn run(command: &Command, screen: &Screen) -> Result<(), Failure> {
         Command::Resume(arguments) => arguments.run(screen, false),
         Command::Delete(arguments) => arguments.run(screen),
         Command::Strategies(arguments) => arguments.run(screen),
+        Command::Attacks(arguments) => arguments.run(screen),
         Command::Model(command) => command.run(screen),
         Command::Data(arguments) => arguments.run(screen),
         Command::Health(arguments) => arguments.run(screen),

@@ -8,6 +8,8 @@
 //! output early is no reason for a panic.
 
 mod arguments;
+mod attack;
+mod attacks;
 mod coordinator;
 pub mod data;
 mod device;
@@ -36,6 +38,8 @@ mod whole_file;
 mod worker;
 
 pub use arguments::arguments;
+pub use attack::{AttackArgs, AttackSummary};
+pub use attacks::AttacksArgs;
 pub use coordinator::CoordinatorArgs;
 pub use device::DeviceArgs;
 pub use failure::{COORDINATOR_EXIT_CODES, EXIT_CODES, Failure, WORKER_EXIT_CODES};

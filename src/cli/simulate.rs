@@ -10,7 +10,9 @@ use std::{
 use clap::Args;
 
 use super::{
-    DeviceArgs, Failure, Interrupt, JobArgs, JobProgress, Results, RunSummary, Screen, TrainerArgs,
+    AttackArgs, DeviceArgs, Failure, Interrupt, JobArgs, JobProgress, Results, RunSummary, Screen,
+    TrainerArgs,
+    attack::AttackRun,
     block_on,
     failure::in_full,
     job::read_model,
@@ -20,6 +22,7 @@ use super::{
     values::{at_least_one, seconds, setting},
 };
 use crate::{
+    attack::AttackSpec,
     backend::DeviceSpec,
     job::{Augment, InnerState, JobSpec, Normalize},
     parameters::Digest,
@@ -59,6 +62,9 @@ pub struct SimulateArgs {
     /// same folder, or from a job file
     #[arg(long, value_name = "ROUNDS.jsonl", help_heading = "Simulation")]
     pub replay: Option<PathBuf>,
+    /// Clients that attack.
+    #[command(flatten, next_help_heading = "Simulation")]
+    pub attack: AttackArgs,
     /// The files of the run.
     #[command(flatten, next_help_heading = "Simulation")]
     pub output: OutputArgs,
@@ -100,11 +106,18 @@ impl SimulateArgs {
         let output = self.output.prepare()?;
         let devices = self.device.resolve(screen)?;
         let workers = self.workers(&spec, &devices);
-        let trainers = self.trainers.trainers(&devices)?;
+        let mut trainers = self.trainers.trainers(&devices)?;
         // The simulation looks, too, but only after the run was announced.
         let dataset = trainers.dataset(&spec.dataset);
         dataset.map_err(|error| Failure::Usage(error.to_string()))?;
         screen.note(&describe(&spec, workers));
+        let mut attack = None;
+        if let Some(asked) = self.attack_of(recorded.as_ref())? {
+            let run = AttackRun::prepare(asked, &spec, &devices, &self.trainers, trainers)?;
+            trainers = run.trainers();
+            run.announce(screen);
+            attack = Some(run);
+        }
 
         let mut simulation = Simulation::new(spec.clone(), trainers).workers(workers);
         if let Some(file) = &self.initial {
@@ -118,8 +131,11 @@ impl SimulateArgs {
         }
         if let Some(folder) = output.clone() {
             let screen = screen.clone();
+            let attack = attack.as_ref().map(AttackRun::summary);
             simulation = simulation.checkpoints(self.checkpoint_every, move |result| {
-                if let Err(failure) = results(result).write(&folder) {
+                let mut results = results(result);
+                results.summary.attack = attack.clone();
+                if let Err(failure) = results.write(&folder) {
                     screen.note(&format!("no checkpoint: {}", in_full(&failure)));
                 }
             });
@@ -136,10 +152,32 @@ impl SimulateArgs {
             Ok(simulation.run_until(interrupt.wait()).await)
         })?;
         match result {
-            Ok(result) => self.finish(screen, result, output),
-            Err(SimulationError::Failed { result, .. }) => self.finish(screen, *result, output),
+            Ok(result) => self.finish(screen, result, attack.as_ref(), output),
+            Err(SimulationError::Failed { result, .. }) => {
+                self.finish(screen, *result, attack.as_ref(), output)
+            }
+            Err(SimulationError::Unsuited { lacks }) if attack.is_some() => {
+                Err(Failure::Usage(format!(
+                    "--attack: the attackers lack {lacks}, which the strategy needs: attackers that collude can't act for clients \
+                     that keep state, nor those that train nothing for clients that report more than a delta"
+                )))
+            }
             Err(error) => Err(failure(error)),
         }
+    }
+
+    /// The attack of this run: a recorded run's if one is repeated, else what the flags say.
+    fn attack_of(&self, recorded: Option<&Recorded>) -> Result<Option<AttackSpec>, Failure> {
+        let asked = self.attack.spec()?;
+        let Some(recorded) = recorded.filter(|recorded| recorded.spec.is_some()) else {
+            return Ok(asked);
+        };
+        if asked.is_some() && asked != recorded.attack {
+            return Err(Failure::Usage(
+                "--replay repeats the attack of the recorded run: leave out --attack, or give the same".to_string(),
+            ));
+        }
+        Ok(recorded.attack.clone())
     }
 
     /// Writes and prints what there is of a run, however it ended.
@@ -147,9 +185,13 @@ impl SimulateArgs {
         &self,
         screen: &Screen,
         result: SimulationResult,
+        attack: Option<&AttackRun>,
         output: Option<OutputFolder>,
     ) -> Result<(), Failure> {
-        let results = results(result);
+        let mut results = results(result);
+        if let Some(attack) = attack {
+            results.summary.attack = Some(attack.measured(screen, &results.model));
+        }
         // Before anything is printed: standard output may be closed, and the results must not be lost for that.
         let written = match &output {
             Some(folder) => results.write(folder),
@@ -163,6 +205,9 @@ impl SimulateArgs {
             // If the files could not be written, the error says so instead.
             let folder = output.as_ref().filter(|_| written.is_ok());
             screen.print(&last_line(summary, folder.map(OutputFolder::path)))?;
+            if let Some(attack) = &summary.attack {
+                screen.print(&attack.to_string())?;
+            }
         }
         written?;
         if let Some(warning) = &summary.warning {
@@ -192,6 +237,7 @@ impl SimulateArgs {
             return Ok(Some(Recorded {
                 rounds,
                 spec: None,
+                attack: None,
                 initial: None,
             }));
         }
@@ -219,6 +265,7 @@ impl SimulateArgs {
         Ok(Some(Recorded {
             rounds,
             spec: Some(spec),
+            attack: summary.attack.map(|attack| attack.spec),
             initial: summary.initial_digest,
         }))
     }
@@ -271,6 +318,8 @@ impl SimulateArgs {
 struct Recorded {
     rounds: Vec<RoundRecord>,
     spec: Option<JobSpec>,
+    /// Its attack, if it had one.
+    attack: Option<AttackSpec>,
     /// The digest of its initial model.
     initial: Option<Digest>,
 }

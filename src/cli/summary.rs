@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::values::{now, number};
+use super::{
+    attack::AttackSummary,
+    values::{now, number},
+};
 use crate::{
     ids::{JobId, ModelVersion},
     job::JobSpec,
@@ -48,6 +51,9 @@ pub struct RunSummary {
     /// What else was measured on the test split, of the last version that was evaluated.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub test_metrics: BTreeMap<String, f64>,
+    /// The attack of a simulation that had one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attack: Option<AttackSummary>,
     /// What an operator should know before the result is used: that training diverged, for example.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub warning: Option<String>,
@@ -86,6 +92,7 @@ impl RunSummary {
             test_loss: last.and_then(|record| record.test_loss),
             test_accuracy: last.and_then(|record| record.test_accuracy),
             test_metrics: last.map_or(BTreeMap::new(), |record| record.test_metrics.clone()),
+            attack: None,
             warning: divergence(rounds.iter().filter_map(|record| record.train_loss)),
             best_test_accuracy: rounds
                 .iter()

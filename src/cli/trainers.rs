@@ -7,7 +7,7 @@ use clap::Args;
 use super::Failure;
 use crate::{
     backend::DeviceSpec,
-    data::{DATA_DIR_VARIABLE, DataError, data_dir},
+    data::{DATA_DIR_VARIABLE, DataError, Dataset, data_dir, open},
     worker::{BurnTrainers, NoopTrainers, TrainerFactory},
 };
 
@@ -48,9 +48,42 @@ impl TrainerArgs {
                 .map_err(|error| Failure::Usage(format!("--rehearse: {error}")))?;
             return Ok(Arc::new(trainers));
         }
+        Ok(Arc::new(self.burn_trainers(devices)?))
+    }
+
+    /// The same, with this dataset in the place of the one of its name.
+    ///
+    /// # Errors
+    ///
+    /// As [`TrainerArgs::trainers`].
+    pub(super) fn trainers_of(
+        &self,
+        devices: &[DeviceSpec],
+        name: &str,
+        dataset: Dataset,
+    ) -> Result<Arc<dyn TrainerFactory>, Failure> {
+        let trainers = self.burn_trainers(devices)?;
+        Ok(Arc::new(trainers.with_dataset(name, dataset)))
+    }
+
+    /// A dataset of images, in memory.
+    ///
+    /// # Errors
+    ///
+    /// If it is not here, and in a rehearsal, which has no images.
+    pub(super) fn dataset(&self, name: &str) -> Result<Dataset, Failure> {
+        if self.rehearse.is_some() {
+            return Err(Failure::Usage(
+                "--rehearse has no images, and this attack needs some to poison".to_string(),
+            ));
+        }
+        open(name, &self.data_folder()?).map_err(|error| Failure::unusable("--dataset", &error))
+    }
+
+    fn burn_trainers(&self, devices: &[DeviceSpec]) -> Result<BurnTrainers, Failure> {
         let trainers = BurnTrainers::on(devices.iter().copied())
             .map_err(|error| Failure::unusable("--device", &error))?;
-        Ok(Arc::new(trainers.with_data_dir(self.data_folder()?)))
+        Ok(trainers.with_data_dir(self.data_folder()?))
     }
 
     /// The folder of datasets.

@@ -99,6 +99,23 @@ const ARROWS: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "attack",
+        &[
+            "backend",
+            "data",
+            "ids",
+            "job",
+            "panics",
+            "parameters",
+            "partition",
+            "protocol",
+            "rng",
+            "round",
+            "words",
+            "worker",
+        ],
+    ),
+    (
         "coordinator",
         &[
             "cause",

@@ -7,6 +7,7 @@
 
 #![cfg(unix)]
 
+mod attacks;
 #[path = "../shared/binaries.rs"]
 mod binaries;
 mod deployment;
