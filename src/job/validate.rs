@@ -1,10 +1,10 @@
 //! The checks of a job that need no coordinator.
 
 use super::{
-    JobError, JobSpec, RoundLimits, Schedule, Settings, StrategySpec, TrainingSettings,
+    JobError, JobSpec, RoundLimits, Schedule, Settings, TrainingSettings,
     free_settings::MOST_SETTINGS,
 };
-use crate::strategy::Catalogue;
+use crate::strategy::{Catalogue, FederatedStrategy};
 
 /// The highest priority of a job.
 const MOST_PRIORITY: u32 = 100;
@@ -27,7 +27,7 @@ impl JobSpec {
         check_training(&self.training)?;
         check_schedule(&self.schedule, self.training.lr)?;
         check_limits(&self.limits)?;
-        check_strategy(&self.strategy, &self.training)?;
+        self.check_known_strategy()?;
         check_size("settings", &self.settings)?;
         self.check_tensors()?;
         // Workers need every value of a model; of a delta, those that are left out count as zero and are kept for the
@@ -37,6 +37,33 @@ impl JobSpec {
             return Err(JobError::new("encoding.models", problem));
         }
         self.check_clients()
+    }
+
+    /// Names that are not known pass: the coordinator, which may have parts of an embedder's, says what it knows.
+    fn check_known_strategy(&self) -> Result<(), JobError> {
+        check_size("strategy.settings", self.strategy.settings())?;
+        let built = match self.strategy.build(&Catalogue::default()) {
+            Err(error) if error.is_unknown => return Ok(()),
+            built => built?,
+        };
+        match built {
+            Some(built) => self.check_strategy(&*built),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether a strategy goes with the job's other settings.
+    pub(crate) fn check_strategy(&self, strategy: &dyn FederatedStrategy) -> Result<(), JobError> {
+        for (settings, checked) in [
+            ("training settings", strategy.check(&self.training)),
+            ("limits", strategy.check_limits(&self.limits)),
+        ] {
+            checked.map_err(|problem| {
+                let problem = format!("does not go with the {settings}: {problem}");
+                JobError::new("strategy", problem)
+            })?;
+        }
+        Ok(())
     }
 
     /// Whether there are enough clients for a round to commit.
@@ -106,25 +133,6 @@ fn check_limits(limits: &RoundLimits) -> Result<(), JobError> {
         return Err(JobError::new("limits.goal", problem));
     }
     Ok(())
-}
-
-/// Names that are not known pass: the coordinator, which may have parts of an embedder's, says what it knows.
-fn check_strategy(strategy: &StrategySpec, training: &TrainingSettings) -> Result<(), JobError> {
-    check_size("strategy.settings", strategy.settings())?;
-    let built = match strategy.build(&Catalogue::default()) {
-        Err(error) if error.is_unknown => return Ok(()),
-        built => built?,
-    };
-    let Some(built) = built else {
-        return Ok(());
-    };
-    let checked = built.check(training);
-    checked.map_err(|problem| {
-        JobError::new(
-            "strategy",
-            format!("does not go with the training settings: {problem}"),
-        )
-    })
 }
 
 fn at_least_one(field: &'static str, value: impl Into<u64>) -> Result<(), JobError> {

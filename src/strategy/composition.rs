@@ -8,7 +8,11 @@ use super::{
     RoundContext, RoundPlan, Sampler, ServerOptimizer, StateSpec, StrategyError, Weighting,
     client_objective, local_work, sampler, server_optimizer, weighting,
 };
-use crate::{parameters::Role, report::DELTA};
+use crate::{
+    parameters::Role,
+    report::DELTA,
+    settings::{RoundLimits, TrainingSettings},
+};
 
 /// A strategy of five parts. The default is FedAvg: McMahan et al., "Communication-Efficient Learning of Deep Networks from
 /// Decentralized Data", AISTATS 2017, <https://arxiv.org/abs/1602.05629>, algorithm 1.
@@ -106,8 +110,12 @@ impl FederatedStrategy for Composition {
         state
     }
 
-    fn check(&self, training: &crate::settings::TrainingSettings) -> Result<(), String> {
+    fn check(&self, training: &TrainingSettings) -> Result<(), String> {
         self.objective.check(training)
+    }
+
+    fn check_limits(&self, limits: &RoundLimits) -> Result<(), String> {
+        self.sampler.check(limits)
     }
 
     fn uses_capacity(&self) -> bool {

@@ -6,7 +6,7 @@ use super::{
     AggregateContext, Aggregation, NextVersion, RoundContext, RoundPlan, StateSpec, StrategyError,
     VersionSink,
 };
-use crate::settings::TrainingSettings;
+use crate::settings::{RoundLimits, TrainingSettings};
 
 /// One algorithm of federated learning. Object-safe, so that configuration chooses it at run time.
 ///
@@ -33,6 +33,17 @@ pub trait FederatedStrategy: Send + Sync {
     /// What is wrong, and what to choose instead.
     fn check(&self, training: &TrainingSettings) -> Result<(), String> {
         let _ = training;
+        Ok(())
+    }
+
+    /// Checks when the job's rounds begin and end: a strategy that sets goal or quorum itself refuses a job that asks for others.
+    /// Called when a job is submitted.
+    ///
+    /// # Errors
+    ///
+    /// Which limit is wrong, and what to choose instead.
+    fn check_limits(&self, limits: &RoundLimits) -> Result<(), String> {
+        let _ = limits;
         Ok(())
     }
 
@@ -67,6 +78,10 @@ impl<S: FederatedStrategy + ?Sized> FederatedStrategy for Arc<S> {
 
     fn check(&self, training: &TrainingSettings) -> Result<(), String> {
         (**self).check(training)
+    }
+
+    fn check_limits(&self, limits: &RoundLimits) -> Result<(), String> {
+        (**self).check_limits(limits)
     }
 
     fn uses_capacity(&self) -> bool {

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     ids::{ClientId, RoundId},
-    settings::TrainingSettings,
+    settings::{RoundLimits, TrainingSettings},
 };
 
 /// A strategy whose rounds accept exactly the clients that a record says.
@@ -47,6 +47,10 @@ impl FederatedStrategy for Replay {
 
     fn check(&self, training: &TrainingSettings) -> Result<(), String> {
         self.inner.check(training)
+    }
+
+    fn check_limits(&self, limits: &RoundLimits) -> Result<(), String> {
+        self.inner.check_limits(limits)
     }
 
     fn uses_capacity(&self) -> bool {

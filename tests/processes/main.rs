@@ -7,6 +7,7 @@
 
 #![cfg(unix)]
 
+mod advice;
 #[path = "../shared/binaries.rs"]
 mod binaries;
 mod deployment;
