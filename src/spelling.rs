@@ -7,8 +7,8 @@ const LONGEST: usize = 64;
 /// Returns ` (did you mean by_size?)`, for an error that has just said that `name` is not known; nothing if no known name is like
 /// it.
 ///
-/// A name is alike if two letters are added, left out, replaced or swapped with their neighbour at most, and if that is
-/// half of the name at most: of two letters, any name is two replacements away.
+/// A name is alike if one letter is added, left out, replaced or swapped with its neighbour; two letters of a name of more than
+/// six. Of one letter, no name is alike: any other is one replacement away.
 pub(crate) fn hint<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> String {
     if name.len() > LONGEST {
         return String::new();
@@ -18,7 +18,8 @@ pub(crate) fn hint<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> 
     for candidate in known {
         let edits = strsim::osa_distance(&name, candidate);
         let letters = name.chars().count().max(candidate.chars().count());
-        let is_alike = edits <= 2 && 2 * edits <= letters;
+        let most = if letters > 6 { 2 } else { 1 };
+        let is_alike = edits <= most && letters > 1;
         let is_nearer = nearest.is_none_or(|(fewest, _)| edits < fewest);
         if is_alike && is_nearer {
             nearest = Some((edits, candidate));
@@ -43,6 +44,8 @@ mod tests {
             ("fedavgn", "fedavg"),
             ("tua", "tau"),
             ("ta", "tau"),
+            ("fdadamm", "fedadam"),
+            ("fedaadm", "fedadam"),
         ] {
             let expected = format!(" (did you mean {meant}?)");
             assert_eq!(hint(name, known), expected, "{name}");
@@ -52,7 +55,7 @@ mod tests {
     #[test]
     fn what_is_like_no_known_name_has_no_hint() {
         let long = "é".repeat(100_000);
-        for name in ["scaffold", "cap", "p", "lr", "", &long] {
+        for name in ["scaffold", "cap", "p", "lr", "", "fdavq", &long] {
             assert_eq!(hint(name, ["fedavg", "tau", "mu", "q"]), "", "{name}");
         }
         assert_eq!(hint("tau", []), "");

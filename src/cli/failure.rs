@@ -19,7 +19,7 @@ const LONGEST: usize = 4000;
 pub const EXIT_CODES: &str = "Exit codes:
   0    success; the job completed
   1    the job failed, or something else went wrong
-  2    an argument, or a file or a device that one names, can't be used, also if the coordinator says so
+  2    an argument, or a file or a device that one names, can't be used
   3    the coordinator refuses for another reason
   4    the coordinator can't be reached
   130  the job was cancelled, or Ctrl-C ended the command
