@@ -12,23 +12,25 @@ use crate::{
     ids::ModelVersion,
     job::{InnerState, JobSpec, OptimizerKind, Settings, TrainingSettings},
     strategy::Catalogue,
+    words::plural,
 };
 
 /// A line for each surprise.
 pub(super) fn warnings(asked: &AskedJob, flags: &JobArgs) -> Vec<String> {
     let spec = &asked.spec;
+    // With defaults. Of parts that only the coordinator knows, nothing can be said here.
+    let mut strategy = spec.strategy.clone();
+    let _ = strategy.complete(&Catalogue::default());
+    let strategy = strategy.settings();
     let mut found = Vec::new();
     found.extend(dropped(asked));
-    found.extend(begun_again(spec));
+    found.extend(begun_again(spec, strategy));
     found.extend(momentum(&spec.training, flags.momentum.is_some()));
     found.extend(kept_state(&spec.training));
     found.extend(warmup(spec));
-    // Of parts that only the coordinator knows, nothing can be said here.
-    let mut strategy = spec.strategy.clone();
-    if strategy.complete(&Catalogue::default()).is_ok() {
-        found.extend(weighting(strategy.settings()));
-        found.extend(pull(strategy.settings(), &spec.training));
-    }
+    found.extend(fraction(spec, strategy));
+    found.extend(weighting(strategy));
+    found.extend(pull(strategy, &spec.training));
     found
 }
 
@@ -49,7 +51,7 @@ fn dropped(asked: &AskedJob) -> Option<String> {
 }
 
 /// What a job that continues another one does not have of it.
-fn begun_again(spec: &JobSpec) -> Option<String> {
+fn begun_again(spec: &JobSpec, strategy: &Settings) -> Option<String> {
     if spec.first_round <= 1 {
         return None;
     }
@@ -65,6 +67,10 @@ fn begun_again(spec: &JobSpec) -> Option<String> {
         }
         // An embedder's.
         _ => lost.push("the strategy's state, if it has any".to_string()),
+    }
+    // It counts versions, and these begin at 0 in each job.
+    if name(strategy, "sampler") == "round_robin" {
+        lost.push("the passes of round_robin".to_string());
     }
     if spec.training.inner_state == InnerState::Keep {
         lost.push("the momentum and moments that clients keep".to_string());
@@ -123,6 +129,19 @@ fn warmup(spec: &JobSpec) -> Option<String> {
         setting(spec.training.lr),
         number(spec.training_at(last).lr)
     ))
+}
+
+/// A share of the clients beside a number of reports.
+fn fraction(spec: &JobSpec, strategy: &Settings) -> Option<String> {
+    let goal = spec.limits.goal?;
+    let fraction = strategy.get("fraction").and_then(Value::as_f64)?;
+    (fraction != 1.0).then(|| {
+        format!(
+            "strategy.fraction {} has no effect: limits.goal says that a round waits for {}",
+            setting(fraction),
+            plural(goal, "report")
+        )
+    })
 }
 
 /// A weighting that q-FedAvg does not use.
@@ -232,6 +251,10 @@ mod tests {
                  round",
             ),
             (
+                "--goal 2 --fraction 0.5",
+                "strategy.fraction 0.5 has no effect: limits.goal says that a round waits for 2 reports",
+            ),
+            (
                 "--strategy qfedavg --weighting uniform",
                 "strategy.weighting uniform counts for buffers alone: objective qfedavg weighs clients by their loss",
             ),
@@ -253,6 +276,10 @@ mod tests {
             (
                 "--strategy-set sampler=own",
                 "the strategy's state, if it has any",
+            ),
+            (
+                "--strategy-set sampler=round_robin",
+                "the passes of round_robin",
             ),
             (
                 "--inner-state keep --personal head.* --encoding top_k:0.5 --schedule cosine",
