@@ -57,6 +57,7 @@ pub mod rng;
 pub mod round;
 pub mod settings;
 pub mod simulation;
+mod spelling;
 pub mod store;
 pub mod strategy;
 pub mod telemetry;

@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 
+use crate::spelling;
+
 /// The message in plain words; one of an unknown kind as it is. A place that serde_json appends comes first.
 pub(crate) fn plain(message: &str) -> String {
     // The last one: a text that is quoted in the message may have these words, too.
@@ -19,15 +21,20 @@ pub(crate) fn plain(message: &str) -> String {
 fn problem_in(message: &str) -> String {
     if let Some(rest) = message.strip_prefix("unknown field ") {
         let (key, known) = rest.split_once(", ").unwrap_or((rest, ""));
+        let key = bare(key);
         return match choices(known) {
-            Some(known) => format!("there is no key {}; the keys here are {known}", bare(key)),
-            None => format!("there is no key {}", bare(key)),
+            Some(known) => format!(
+                "there is no key {key}{}; the keys here are {known}",
+                spelling::hint(&key, known.split(", "))
+            ),
+            None => format!("there is no key {key}"),
         };
     }
     if let Some(rest) = message.strip_prefix("unknown variant ") {
         let (value, known) = rest.split_once(", ").unwrap_or((rest, ""));
-        let known = choices(known).unwrap_or_default();
-        return format!("{} is not known; give one of {known}", bare(value));
+        let (value, known) = (bare(value), choices(known).unwrap_or_default());
+        let hint = spelling::hint(&value, known.split(", "));
+        return format!("{value} is not known{hint}; give one of {known}");
     }
     if let Some(key) = message.strip_prefix("missing field ") {
         return format!("the key {} is missing", bare(key));
@@ -126,6 +133,14 @@ mod tests {
             (
                 "unknown field `learning_rate`, expected one of `batch_size`, `lr`",
                 "there is no key learning_rate; the keys here are batch_size, lr",
+            ),
+            (
+                "unknown field `local_epoch`, expected one of `batch_size`, `local_epochs`",
+                "there is no key local_epoch (did you mean local_epochs?); the keys here are batch_size, local_epochs",
+            ),
+            (
+                "unknown variant `adamm`, expected `sgd` or `adam`",
+                "adamm is not known (did you mean adam?); give one of sgd, adam",
             ),
             (
                 "unknown field `a`, expected `b` or `c`",

@@ -20,7 +20,7 @@ pub const EXIT_CODES: &str = "Exit codes:
   0    success; the job completed
   1    the job failed, or something else went wrong
   2    an argument, or a file or a device that one names, can't be used
-  3    the coordinator refuses
+  3    the coordinator refuses for another reason
   4    the coordinator can't be reached
   130  the job was cancelled, or Ctrl-C ended the command
   141  the reader of standard output went away";
@@ -118,6 +118,8 @@ impl Failure {
         match self {
             Self::JobFailed(_) | Self::OtherCoordinator { .. } | Self::Other { .. } => 1,
             Self::Usage(_) => 2,
+            // A job is made of arguments, whoever finds out that it can't be: this command, a simulation or a coordinator.
+            Self::Refused(refusal) if refusal.kind == RefusalKind::InvalidJob => 2,
             Self::Refused(_) => 3,
             Self::Unreachable { .. } => 4,
             // As a shell reports a program that a signal ended: 128 and the signal's number.
@@ -164,11 +166,13 @@ mod tests {
 
     #[test]
     fn each_failure_has_a_documented_code() {
-        let refusal = Refusal::new(RefusalKind::InvalidJob, "no");
+        let invalid = Refusal::new(RefusalKind::InvalidJob, "no such model");
+        let refusal = Refusal::new(RefusalKind::UnknownJob, "no");
         let source = || io::Error::other("no route");
         let failures = [
             Failure::JobFailed("no".to_string()),
             Failure::Usage("no".to_string()),
+            Failure::Refused(invalid),
             Failure::Refused(refusal),
             Failure::Unreachable {
                 coordinator: "http://127.0.0.1:8000".to_string(),
@@ -178,7 +182,7 @@ mod tests {
             Failure::OutputClosed,
         ];
         let codes: Vec<_> = failures.iter().map(Failure::code).collect();
-        assert_eq!(codes, [1, 2, 3, 4, 130, 141]);
+        assert_eq!(codes, [1, 2, 2, 3, 4, 130, 141]);
         for code in codes {
             let documented = |line: &str| line.trim_start().starts_with(&format!("{code} "));
             assert!(EXIT_CODES.lines().any(documented), "{code}");

@@ -3,24 +3,33 @@
 use std::path::{Path, PathBuf};
 
 use clap::{Args, builder::PossibleValuesParser, builder::TypedValueParser};
-use serde_json::Value;
 
 use super::{
     Failure, Screen,
     model_file::read_model_bytes,
+    strategy_flags::StrategyArgs,
     text_file::{SMALL, read_text},
     values::{any_u32, any_u64, by_name},
 };
 use crate::{
     job::{
         Augment, EvaluationMode, InnerState, JobSpec, Normalize, OptimizerKind, Schedule, Settings,
-        StrategySpec,
     },
     parameters::{Encoding, ModelFile, Parameters},
     partition::PartitionSpec,
     plain::plain,
     text::printable,
 };
+
+/// A job that was asked for.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct AskedJob {
+    /// The job.
+    pub spec: JobSpec,
+    /// The settings of the job file's strategy that do not count, since a flag names another strategy.
+    pub dropped: Settings,
+}
 
 /// What a job is to be. What neither a flag nor the file names has the default shown.
 #[derive(Debug, Clone, Default, Args)]
@@ -126,25 +135,9 @@ pub struct JobArgs {
     /// several times
     #[arg(long, value_name = "PATTERN")]
     pub frozen: Vec<String>,
-    /// The algorithm: fedavg, fedprox, scaffold, fedadam or another one that "fedavg strategies" lists. If the job file has another
-    /// one, its settings do not count [default: fedavg]
-    #[arg(long, value_name = "NAME")]
-    pub strategy: Option<String>,
-    /// Set a parameter of the strategy (tau=1e-4), or choose another part (sampler=by_size); "fedavg strategies NAME" lists
-    /// them. Can be given several times
-    #[arg(long, value_name = "KEY=VALUE", value_parser = setting)]
-    pub strategy_set: Vec<(String, Value)>,
-    /// The share of the clients that a round waits for, from 0 to 1 [default: 1]
-    #[arg(long, value_name = "X", allow_negative_numbers = true)]
-    pub fraction: Option<f64>,
-    /// How many more clients train than the round waits for, as a share of those: 0.5 is half as many more; the slowest
-    /// are not waited for [default: 0]
-    #[arg(long, value_name = "X", allow_negative_numbers = true)]
-    pub over_selection: Option<f64>,
-    /// How much a client counts in the mean: as many as it has examples, all the same (uniform), or capped [default: the
-    /// strategy's]
-    #[arg(long, value_name = "NAME")]
-    pub weighting: Option<String>,
+    /// The strategy.
+    #[command(flatten)]
+    pub strategy: StrategyArgs,
     /// Who tests the model after a round. auto: the coordinator if it has the data, else the workers [default: auto]
     #[arg(long, value_name = "WHO", value_parser = PossibleValuesParser::new(["auto", "coordinator", "workers", "never"]).try_map(by_name::<EvaluationMode>))]
     pub evaluation: Option<EvaluationMode>,
@@ -177,7 +170,7 @@ impl JobArgs {
     /// # Errors
     ///
     /// [`Failure::Usage`] for a file that can't be read as a job, and for values that can't be.
-    pub fn spec(&self) -> Result<JobSpec, Failure> {
+    pub fn job(&self) -> Result<AskedJob, Failure> {
         let base = match &self.file {
             Some(file) => read_job(file)?,
             None => JobSpec::default(),
@@ -190,7 +183,7 @@ impl JobArgs {
     /// # Errors
     ///
     /// [`Failure::Usage`] for values that can't be.
-    pub fn over(&self, mut spec: JobSpec) -> Result<JobSpec, Failure> {
+    pub fn over(&self, mut spec: JobSpec) -> Result<AskedJob, Failure> {
         fn set<T: Clone>(field: &mut T, flag: &Option<T>) {
             if let Some(value) = flag {
                 field.clone_from(value);
@@ -222,9 +215,18 @@ impl JobArgs {
         set(&mut training.label_smoothing, &self.label_smoothing);
         set(&mut training.augment, &self.augment);
         set(&mut training.normalize, &self.normalize);
-        let warmup = self.warmup.unwrap_or(spec.schedule.warmup());
+        let of_file = spec.schedule;
         set(&mut spec.schedule, &self.schedule);
+        let warmup = self.warmup.unwrap_or(of_file.warmup());
         spec.schedule = spec.schedule.with_warmup(warmup);
+        // No flag says the length of a cosine: the file's stays.
+        if let Schedule::Cosine {
+            rounds: Some(rounds),
+            ..
+        } = of_file
+        {
+            spec.schedule = spec.schedule.made_for(rounds);
+        }
         set(&mut spec.encoding.reports, &self.encoding);
         set(&mut spec.encoding.models, &self.model_encoding);
         for (field, flags) in [
@@ -235,7 +237,7 @@ impl JobArgs {
                 field.clone_from(flags);
             }
         }
-        self.change_strategy(&mut spec.strategy)?;
+        let dropped = self.strategy.change(&mut spec.strategy)?;
         set(&mut spec.evaluation, &self.evaluation);
         let limits = &mut spec.limits;
         set(&mut limits.round_timeout, &self.round_timeout);
@@ -248,60 +250,8 @@ impl JobArgs {
         // Here too, not only at the coordinator: nothing has been read or sent yet.
         spec.validate()
             .map_err(|error| Failure::Usage(error.to_string()))?;
-        Ok(spec)
+        Ok(AskedJob { spec, dropped })
     }
-
-    fn change_strategy(&self, strategy: &mut StrategySpec) -> Result<(), Failure> {
-        if let Some(name) = &self.strategy
-            && name != strategy.name()
-        {
-            // The settings of another strategy would be none of this one's.
-            *strategy = StrategySpec::preset(name);
-        }
-        let short = [
-            ("--fraction", "fraction", self.fraction.map(Value::from)),
-            (
-                "--over-selection",
-                "over_selection",
-                self.over_selection.map(Value::from),
-            ),
-            (
-                "--weighting",
-                "weighting",
-                self.weighting.clone().map(Value::from),
-            ),
-        ];
-        for (flag, key, value) in short {
-            let Some(value) = value else { continue };
-            // A strategy of an embedder's own has settings that no flag knows.
-            if matches!(strategy, StrategySpec::Custom { .. }) {
-                return Err(Failure::Usage(format!(
-                    "{flag} is for presets such as fedavg, and the job file has a strategy of its own: --strategy-set changes its \
-                     settings"
-                )));
-            }
-            strategy.settings_mut().insert(key.to_string(), value);
-        }
-        for (key, value) in &self.strategy_set {
-            strategy.settings_mut().insert(key.clone(), value.clone());
-        }
-        Ok(())
-    }
-}
-
-/// Reads `KEY=VALUE`: a number, `true`, a quoted text or a list as in TOML, or else a word.
-fn setting(text: &str) -> Result<(String, Value), String> {
-    let Some((key, value)) = text.split_once('=') else {
-        return Err("expected KEY=VALUE, such as tau=1e-4".to_string());
-    };
-    let key = key.trim();
-    if key.is_empty() {
-        return Err("there is no key before the =".to_string());
-    }
-    let parsed = toml::from_str::<Settings>(&format!("value = {value}"));
-    let read = parsed.ok().and_then(|mut table| table.remove("value"));
-    let value = read.unwrap_or_else(|| Value::from(value.trim()));
-    Ok((key.to_string(), value))
 }
 
 /// What `--augment` says; clap has checked that it is one of these.
@@ -366,6 +316,7 @@ mod tests {
     use clap::Parser;
 
     use super::*;
+    use crate::job::StrategySpec;
 
     #[derive(Parser)]
     struct Command {
@@ -379,13 +330,17 @@ mod tests {
             .job
     }
 
+    fn spec_of(arguments: &[&str]) -> Result<JobSpec, Failure> {
+        Ok(parse(arguments).job()?.spec)
+    }
+
     #[test]
     fn the_seeds_flags_are_the_defaults() {
         let flags = "--rounds 20 --local-epochs 1 --batch-size 64 --lr 0.01 --momentum 0.9 --weight-decay 1e-4 \
                      --round-timeout 900 --min-updates 1";
         let flags: Vec<_> = flags.split_whitespace().collect();
-        assert_eq!(parse(&flags).spec().unwrap(), JobSpec::default());
-        assert_eq!(parse(&[]).spec().unwrap(), JobSpec::default());
+        assert_eq!(spec_of(&flags).unwrap(), JobSpec::default());
+        assert_eq!(spec_of(&[]).unwrap(), JobSpec::default());
     }
 
     #[test]
@@ -403,7 +358,7 @@ mod tests {
             "--augment",
             "--goal=2",
         ];
-        let spec = parse(&flags).spec().unwrap();
+        let spec = spec_of(&flags).unwrap();
         assert_eq!((spec.model.as_str(), spec.rounds), ("lenet", 9));
         assert_eq!(
             (spec.training.lr, spec.training.augment, spec.limits.goal),
@@ -415,7 +370,7 @@ mod tests {
                 .with("fraction", 0.5)
                 .with("weighting", "uniform")
         );
-        let spec = parse(&[
+        let spec = spec_of(&[
             file,
             "--local-steps=5",
             "--augment=reflect",
@@ -427,7 +382,7 @@ mod tests {
             "--clip-norm=1",
             "--label-smoothing=0.1",
         ]);
-        let spec = spec.spec().unwrap();
+        let spec = spec.unwrap();
         let training = &spec.training;
         assert_eq!(
             (training.local_steps, training.augment, training.optimizer),
@@ -449,11 +404,28 @@ mod tests {
                 rounds: None
             }
         );
-        let partition = parse(&[file, "--partition=dirichlet:0.5"])
-            .spec()
+        let partition = spec_of(&[file, "--partition=dirichlet:0.5"])
             .unwrap()
             .partition;
         assert_eq!(partition, PartitionSpec::Dirichlet { alpha: 0.5 });
+    }
+
+    #[test]
+    fn a_schedule_of_a_flag_keeps_the_warm_up_and_the_length_of_the_files() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("job.toml");
+        let text = "schedule = { kind = 'cosine', min = 0.001, warmup = 3, rounds = 100 }\n";
+        fs::write(&file, text).unwrap();
+        let file = file.to_str().unwrap();
+        let spec = spec_of(&[file, "--schedule=cosine:0.002"]).unwrap();
+        let expected = Schedule::Cosine {
+            min: 0.002,
+            warmup: 3,
+            rounds: Some(100),
+        };
+        assert_eq!(spec.schedule, expected);
+        let spec = spec_of(&[file, "--schedule=constant"]).unwrap();
+        assert_eq!(spec.schedule, Schedule::Constant { warmup: 3 });
     }
 
     #[test]
@@ -462,14 +434,12 @@ mod tests {
         let file = folder.path().join("job.toml");
         fs::write(&file, "personal = ['head.*']\nfrozen = ['body.*']\n").unwrap();
         let file = file.to_str().unwrap();
-        let spec = parse(&[file]).spec().unwrap();
+        let spec = spec_of(&[file]).unwrap();
         assert_eq!(
             (&spec.personal[..], &spec.frozen[..]),
             (&["head.*".to_string()][..], &["body.*".to_string()][..])
         );
-        let spec = parse(&[file, "--personal=a", "--personal", "b.*"])
-            .spec()
-            .unwrap();
+        let spec = spec_of(&[file, "--personal=a", "--personal", "b.*"]).unwrap();
         assert_eq!(
             (spec.personal, spec.frozen),
             (
@@ -477,7 +447,7 @@ mod tests {
                 vec!["body.*".to_string()]
             )
         );
-        let refused = parse(&["--personal=a", "--evaluation=coordinator"]).spec();
+        let refused = spec_of(&["--personal=a", "--evaluation=coordinator"]);
         assert!(
             refused
                 .unwrap_err()
@@ -493,7 +463,7 @@ mod tests {
         let text = "strategy = { kind = 'custom', name = 'adam', settings = { betas = [0.9, 0.99] } }\n\
                     [settings]\nhidden = [64, 32]\n[settings.head]\nbias = false\n";
         fs::write(&file, text).unwrap();
-        let spec = parse(&[file.to_str().unwrap()]).spec().unwrap();
+        let spec = spec_of(&[file.to_str().unwrap()]).unwrap();
         assert_eq!(spec.settings["hidden"][0], 64);
         assert_eq!(spec.settings["head"]["bias"], false);
         let StrategySpec::Custom { name, settings } = &spec.strategy else {
@@ -534,9 +504,9 @@ mod tests {
                 "{flags:?}"
             );
         }
-        assert_eq!(parse(&["--rounds=0"]).spec().unwrap_err().code(), 2);
+        assert_eq!(spec_of(&["--rounds=0"]).unwrap_err().code(), 2);
         assert_eq!(
-            parse(&["--lr=-1"]).spec().unwrap_err().to_string(),
+            spec_of(&["--lr=-1"]).unwrap_err().to_string(),
             "training.lr must be a finite number of at least 0, not -1"
         );
     }

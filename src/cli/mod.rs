@@ -7,6 +7,7 @@
 //! Results go to standard output; progress, log lines and errors go to standard error. A reader that closes standard
 //! output early is no reason for a panic.
 
+mod advice;
 mod arguments;
 mod attack;
 mod attacks;
@@ -27,6 +28,7 @@ mod screen;
 mod simulate;
 mod state;
 mod strategies;
+mod strategy_flags;
 mod summary;
 mod table;
 mod tailscale;
@@ -43,7 +45,7 @@ pub use attacks::AttacksArgs;
 pub use coordinator::CoordinatorArgs;
 pub use device::DeviceArgs;
 pub use failure::{COORDINATOR_EXIT_CODES, EXIT_CODES, Failure, WORKER_EXIT_CODES};
-pub use job::JobArgs;
+pub use job::{AskedJob, JobArgs};
 pub use listen::{Advertise, Bind};
 pub use logging::{LogArgs, LogFilter};
 pub use output::Results;
@@ -53,6 +55,7 @@ pub use screen::Screen;
 pub use simulate::SimulateArgs;
 pub use state::StateCommand;
 pub use strategies::StrategiesArgs;
+pub use strategy_flags::StrategyArgs;
 pub use summary::RunSummary;
 pub use table::{Align, Table, rounds_table};
 pub use token::TokenArgs;

@@ -52,6 +52,13 @@ impl Screen {
         });
     }
 
+    /// Warnings, a line each, as [`Screen::note`] writes them.
+    pub fn warn(&self, warnings: &[String]) {
+        for warning in warnings {
+            self.note(&format!("warning: {warning}"));
+        }
+    }
+
     /// A line or more of the command's result, to standard output.
     ///
     /// # Errors

@@ -10,8 +10,9 @@ use std::{
 use clap::Args;
 
 use super::{
-    AttackArgs, DeviceArgs, Failure, Interrupt, JobArgs, JobProgress, Results, RunSummary, Screen,
-    TrainerArgs,
+    AskedJob, AttackArgs, DeviceArgs, Failure, Interrupt, JobArgs, JobProgress, Results,
+    RunSummary, Screen, TrainerArgs,
+    advice::warnings,
     attack::AttackRun,
     block_on,
     failure::in_full,
@@ -24,7 +25,7 @@ use super::{
 use crate::{
     attack::AttackSpec,
     backend::DeviceSpec,
-    job::{Augment, InnerState, JobSpec, Normalize},
+    job::{Augment, InnerState, JobSpec, Normalize, OptimizerKind},
     parameters::Digest,
     plain::plain,
     protocol::{LoggedEvent, RoundRecord},
@@ -90,7 +91,9 @@ impl SimulateArgs {
     /// [`Failure`]; a job that failed or was cancelled is one of them.
     pub fn run(&self, screen: &Screen) -> Result<(), Failure> {
         let recorded = self.recorded(screen)?;
-        let spec = self.spec(recorded.as_ref())?;
+        let asked = self.asked(recorded.as_ref())?;
+        let warnings = warnings(&asked, &self.job);
+        let spec = asked.spec;
         if let Some(recorded) = recorded
             .as_ref()
             .and_then(|recorded| recorded.spec.as_ref())
@@ -107,10 +110,6 @@ impl SimulateArgs {
         let devices = self.device.resolve(screen)?;
         let workers = self.workers(&spec, &devices);
         let mut trainers = self.trainers.trainers(&devices)?;
-        // The simulation looks, too, but only after the run was announced.
-        let dataset = trainers.dataset(&spec.dataset);
-        dataset.map_err(|error| Failure::Usage(error.to_string()))?;
-        screen.note(&describe(&spec, workers));
         let mut attack = None;
         if let Some(asked) = self.attack_of(recorded.as_ref())? {
             let run = AttackRun::prepare(asked, &spec, &devices, &self.trainers, trainers)?;
@@ -118,7 +117,6 @@ impl SimulateArgs {
             run.announce(screen);
             attack = Some(run);
         }
-
         let mut simulation = Simulation::new(spec.clone(), trainers).workers(workers);
         if let Some(file) = &self.initial {
             simulation = simulation.initial(read_model(screen, file)?);
@@ -141,7 +139,14 @@ impl SimulateArgs {
             });
         }
         let mut progress = JobProgress::new(screen, spec.rounds);
+        let description = describe(&spec, workers);
+        let mut announcement = Some((screen.clone(), description, warnings));
         let simulation = simulation.observer(move |entry: &LoggedEvent| {
+            // Not before the job's first event: a job that is refused has no run to tell of.
+            if let Some((screen, description, warnings)) = announcement.take() {
+                screen.note(&description);
+                screen.warn(&warnings);
+            }
             // The workers are this process's own, and come without fail.
             if !matches!(entry.event, JobEvent::Waiting { .. }) {
                 progress.show(entry);
@@ -271,14 +276,15 @@ impl SimulateArgs {
     }
 
     /// The job: a recorded run's if one is repeated, else the file's, else this command's defaults; then the flags.
-    fn spec(&self, recorded: Option<&Recorded>) -> Result<JobSpec, Failure> {
-        let mut spec = match recorded.and_then(|recorded| recorded.spec.clone()) {
-            // A job file wins over the record; `run` then checks that it is the same job.
-            Some(spec) if self.job.file.is_none() => self.job.over(spec)?,
-            // A file or a record leaves out what has the defaults of every job.
-            _ if self.job.file.is_some() || self.replay.is_some() => self.job.spec()?,
-            _ => self.job.over(self.usual())?,
-        };
+    fn asked(&self, recorded: Option<&Recorded>) -> Result<AskedJob, Failure> {
+        let AskedJob { mut spec, dropped } =
+            match recorded.and_then(|recorded| recorded.spec.clone()) {
+                // A job file wins over the record; `run` then checks that it is the same job.
+                Some(spec) if self.job.file.is_none() => self.job.over(spec)?,
+                // A file or a record leaves out what has the defaults of every job.
+                _ if self.job.file.is_some() || self.replay.is_some() => self.job.job()?,
+                _ => self.job.over(self.usual())?,
+            };
         let rehearsed = self.trainers.rehearse.is_some();
         if rehearsed && self.job.file.is_none() {
             // A rehearsal has no other model and no other dataset; `mlp` on `digits` would be refused.
@@ -287,7 +293,8 @@ impl SimulateArgs {
         // Not the number of workers, which is another one on another machine.
         spec.clients = spec.clients.or(Some(CLIENTS));
         // Again, since the lines above may have changed what a flag says.
-        self.job.over(spec)
+        let spec = self.job.over(spec)?.spec;
+        Ok(AskedJob { spec, dropped })
     }
 
     /// The defaults of this command. They are there before the flags, which are checked with them: a schedule has limits that the
@@ -342,8 +349,13 @@ fn describe(spec: &JobSpec, workers: usize) -> String {
         None => plural(training.local_epochs, "local epoch"),
     };
     let optimizer = training.optimizer.name();
+    let momentum = match training.optimizer {
+        OptimizerKind::Sgd => format!(" momentum {}", setting(training.momentum)),
+        // The others have none.
+        _ => String::new(),
+    };
     format!(
-        "{} on {}: {} ({}), {} at once, {} of {}, batch size {}, {optimizer} lr {} momentum {} weight decay {}{}, \
+        "{} on {}: {} ({}), {} at once, {} of {}, batch size {}, {optimizer} lr {}{momentum} weight decay {}{}, \
          {strategy}, seed {}",
         spec.model,
         spec.dataset,
@@ -354,7 +366,6 @@ fn describe(spec: &JobSpec, workers: usize) -> String {
         passes,
         training.batch_size,
         setting(training.lr),
-        setting(training.momentum),
         setting(training.weight_decay),
         further_settings(spec),
         spec.seed

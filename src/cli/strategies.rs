@@ -7,6 +7,7 @@ use serde_json::Value;
 use super::{Align, Failure, Screen, Table};
 use crate::{
     job::Settings,
+    spelling,
     strategy::{Catalogue, CatalogueError, Parameter, PartInfo, PartKind, Preset},
 };
 
@@ -127,8 +128,13 @@ impl StrategiesArgs {
                 .iter()
                 .map(|preset| preset.name)
                 .collect();
+            let mut known = presets.clone();
+            for kind in PartKind::ALL {
+                known.extend(catalogue.parts(kind).iter().map(|part| part.name.as_str()));
+            }
             return Err(Failure::Usage(format!(
-                "there is no strategy and no part {name:?}; strategies are {}, and \"fedavg strategies\" lists the parts",
+                "there is no strategy and no part {name:?}{}; strategies are {}, and \"fedavg strategies\" lists the parts",
+                spelling::hint(name, known),
                 presets.join(", ")
             )));
         }

@@ -314,8 +314,12 @@ impl Job {
             return Vec::new();
         };
         // The latest is kept after the job's end as well: operators download it.
-        let is_idle = |version: &ModelVersion| *version != latest && !machine.needs(*version);
-        let idle: Vec<_> = self.models.keys().copied().filter(is_idle).collect();
+        let mut idle = Vec::new();
+        for version in self.models.keys() {
+            if *version != latest && !machine.needs(*version) {
+                idle.push(*version);
+            }
+        }
         for version in &idle {
             self.models.remove(version);
         }
@@ -344,6 +348,7 @@ impl Job {
                 record.folded.clone_from(folded);
                 record.excluded.clone_from(excluded);
                 record.train_loss = *train_loss;
+                record.lr = Some(self.training.lr);
                 record.metrics.clone_from(metrics);
                 if let Some((of, said)) = self.said.take()
                     && of == *round

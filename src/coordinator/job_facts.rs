@@ -35,13 +35,14 @@ impl Job {
 
     /// What is written down of its data.
     pub fn data_fact(&self) -> DataFact {
-        let is_local = |partition: &&Partition| **partition == Partition::Everything;
+        let partitions = self.partitions.iter();
+        let local = partitions.filter(|partition| **partition == Partition::Everything);
         DataFact {
             fingerprint: self.fingerprint.clone(),
             owners: self.owners.clone(),
             pinned: self.pinned.clone(),
             generation: self.generation,
-            local_clients: self.partitions.iter().filter(is_local).count(),
+            local_clients: local.count(),
         }
     }
 

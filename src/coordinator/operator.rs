@@ -273,6 +273,7 @@ impl Coordinator {
         self.check_clients(&spec, has_data.as_ref().ok())?;
         let initial = self.initial(&spec, initial)?;
         let strategy = self.make_strategy(&spec, initial.layout())?;
+        self.check_strategy(&spec, &*strategy.strategy)?;
         let completed = spec.strategy.complete(&self.0.catalogue);
         completed.map_err(|error| invalid(&error.into()))?;
         let evaluation = self.evaluation(&spec, has_data.is_ok())?;

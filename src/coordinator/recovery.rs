@@ -210,31 +210,17 @@ impl Coordinator {
 
     /// Removes what lies in the stores and belongs to no job, no version and no open round.
     fn remove_leftovers(&self, state: &State) {
-        let keeps_version = |job: JobId, version| {
+        if let Err(error) = self.0.models.retain(&|job, version| {
             let job = state.jobs.get(&job);
             job.is_some_and(|job| job.models.contains_key(&version))
-        };
-        if let Err(error) = self.0.models.retain(&keeps_version) {
+        }) {
             tracing::warn!(%error, "models that nobody needs stay behind");
         }
-        let keeps_report = |key: SpoolKey| {
-            let machine = state
-                .jobs
-                .get(&key.job)
-                .and_then(|job| job.machine.as_ref());
-            machine.is_some_and(|machine| {
-                let accepted = machine.accepted();
-                let found = accepted.binary_search_by_key(&key.client, |(client, _, _)| *client);
-                machine.round_under_way() == Some(key.round)
-                    && found.is_ok_and(|at| accepted[at].1 == key.upload)
-            })
-        };
-        let resumes = |partial: PartialKey| {
-            let job = state.jobs.get(&partial.job);
-            let machine = job.and_then(|job| job.machine.as_ref());
-            machine.is_some_and(|machine| machine.awaits_report(partial.round, partial.client))
-        };
-        if let Err(error) = self.0.spool.retain(&keeps_report, &resumes) {
+        let spool = &self.0.spool;
+        let retained = spool.retain(&|key| is_accepted(state, key), &|partial| {
+            is_awaited(state, partial)
+        });
+        if let Err(error) = retained {
             tracing::warn!(%error, "reports that nobody needs stay behind");
         }
     }
@@ -260,6 +246,25 @@ impl Coordinator {
             }
         }
     }
+}
+
+/// Whether an open round has accepted the report of this key.
+fn is_accepted(state: &State, key: SpoolKey) -> bool {
+    let job = state.jobs.get(&key.job);
+    let Some(machine) = job.and_then(|job| job.machine.as_ref()) else {
+        return false;
+    };
+    let accepted = machine.accepted();
+    let found = accepted.binary_search_by_key(&key.client, |(client, _, _)| *client);
+    machine.round_under_way() == Some(key.round)
+        && found.is_ok_and(|at| accepted[at].1 == key.upload)
+}
+
+/// Whether an open round waits for the rest of this part of a report.
+fn is_awaited(state: &State, partial: PartialKey) -> bool {
+    let job = state.jobs.get(&partial.job);
+    let machine = job.and_then(|job| job.machine.as_ref());
+    machine.is_some_and(|machine| machine.awaits_report(partial.round, partial.client))
 }
 
 /// Says in one line how a job goes on. This many of its accepted reports can't be read.

@@ -17,6 +17,7 @@ use crate::{
     protocol::DatasetInfo,
     report::{Refusal, RefusalKind},
     round::EvaluationBy,
+    spelling,
     store::{ModelWriter, StoreError},
     strategy::{FederatedStrategy, Initial, Seeds, StateSpec},
     worker::TrainError,
@@ -194,15 +195,6 @@ impl Coordinator {
             }
             StrategySpec::Custom { name, settings } => self.registered(spec, name, settings)?,
         };
-        let checked = panics::caught(|| strategy.check(&spec.training));
-        let checked = checked.unwrap_or_else(|panic| Err(format!("it panicked: {panic}")));
-        checked.map_err(|problem| {
-            invalid_strategy(format!("does not go with the training settings: {problem}"))
-        })?;
-        let limits = spec.report_limits();
-        let checked = panics::caught(|| strategy.check_reports(limits));
-        let checked = checked.unwrap_or_else(|panic| Err(format!("it panicked: {panic}")));
-        checked.map_err(invalid_strategy)?;
         let state = strategy.state();
         state
             .check(layout)
@@ -224,6 +216,21 @@ impl Coordinator {
         })
     }
 
+    /// Whether a strategy goes with the job's other settings. Not asked again when the job is recovered: what was accepted goes on,
+    /// also if a newer version would refuse it.
+    pub(super) fn check_strategy(
+        &self,
+        spec: &JobSpec,
+        strategy: &dyn FederatedStrategy,
+    ) -> Result<(), Refusal> {
+        match panics::caught(|| spec.check_strategy(strategy)) {
+            Ok(checked) => checked.map_err(|error| invalid(&error)),
+            Err(panic) => Err(invalid_strategy(format!(
+                "can't be checked: it panicked: {panic}"
+            ))),
+        }
+    }
+
     /// A strategy that an embedder registered under this name.
     fn registered(
         &self,
@@ -238,9 +245,11 @@ impl Coordinator {
             } else {
                 known.join(", ")
             };
+            let registered = self.0.strategies.keys().map(String::as_str);
+            let hint = spelling::hint(name, registered);
             return Err(invalid_strategy(format!(
-                "{name:?} is not registered with this coordinator; registered are: {known}. Presets have a kind of their own: \
-                 kind = \"fedavg\""
+                "{name:?} is not registered with this coordinator{hint}; registered are: {known}. Presets have a kind of their \
+                 own: kind = \"fedavg\""
             )));
         };
         let made = make(spec, settings);

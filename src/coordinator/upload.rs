@@ -232,12 +232,12 @@ impl Upload {
             self.finishing.store(true, Ordering::SeqCst);
             let (spool, key) = (shared.spool.clone(), self.key);
             let abandoned = self.abandoned.clone();
-            let finish = move || {
+            let finished = blocking(move || {
                 writer.finish(metadata, announced.digest)?;
                 forget_if(&abandoned, &*spool, key);
                 Ok(())
-            };
-            blocking(finish).await?.map_err(refuse)?;
+            });
+            finished.await?.map_err(refuse)?;
         }
         Ok(received)
     }
@@ -295,8 +295,8 @@ impl Upload {
             // What other workers have sent of it is of no use any more.
             if self.form.bytes() >= self.resume_from() {
                 let spool = self.coordinator.0.spool.clone();
-                let drop_partials = move || spool.drop_partials(job, round, client);
-                self.coordinator.later(drop_partials);
+                self.coordinator
+                    .later(move || spool.drop_partials(job, round, client));
             }
             return Ok(Response::Accepted);
         }

@@ -131,19 +131,14 @@ impl TryFrom<Settings> for StrategySpec {
     type Error = String;
 
     fn try_from(mut table: Settings) -> Result<Self, String> {
-        let mut text = |key: &str| match table.remove(key) {
-            Some(Value::String(text)) => Ok(text),
-            Some(other) => Err(format!("strategy.{key} must be a name, not {other}")),
-            None => Err(format!("the strategy has no {key}")),
-        };
-        let kind = text("kind")?;
+        let kind = take_name(&mut table, "kind")?;
         if kind != CUSTOM {
             return Ok(Self::Composed {
                 preset: kind,
                 settings: table,
             });
         }
-        let name = text("name")?;
+        let name = take_name(&mut table, "name")?;
         let settings = match table.remove("settings") {
             None => Settings::new(),
             Some(Value::Object(settings)) => settings,
@@ -155,6 +150,14 @@ impl TryFrom<Settings> for StrategySpec {
                 "strategy.{key}: a strategy of kind \"custom\" has name and settings alone"
             )),
         }
+    }
+}
+
+fn take_name(table: &mut Settings, key: &str) -> Result<String, String> {
+    match table.remove(key) {
+        Some(Value::String(name)) => Ok(name),
+        Some(other) => Err(format!("strategy.{key} must be a name, not {other}")),
+        None => Err(format!("the strategy has no {key}")),
     }
 }
 

@@ -84,6 +84,31 @@ fn settings_travel_as_they_are_and_have_a_bound() {
 }
 
 #[test]
+fn a_sampler_that_waits_for_all_takes_neither_a_goal_nor_a_quorum() {
+    let mut spec = JobSpec {
+        strategy: StrategySpec::preset("fedavg").with("sampler", "poisson"),
+        ..JobSpec::default()
+    };
+    assert_eq!(spec.validate(), Ok(()));
+    spec.limits.goal = Some(3);
+    let refused = spec.validate().unwrap_err().to_string();
+    assert!(
+        refused.starts_with("strategy does not go with the limits: sampler \"poisson\" waits"),
+        "{refused}"
+    );
+    assert!(refused.ends_with("leave limits.goal out"), "{refused}");
+    spec.limits.goal = None;
+    spec.limits.min_updates = 2;
+    let refused = spec.validate().unwrap_err().to_string();
+    assert!(
+        refused.ends_with("limits.min_updates can't be 2, leave it out"),
+        "{refused}"
+    );
+    spec.strategy = StrategySpec::preset("fedavg").with("sampler", "round_robin");
+    assert_eq!(spec.validate(), Ok(()));
+}
+
+#[test]
 fn each_number_out_of_range_names_its_field() {
     let problem = |change: fn(&mut JobSpec)| {
         let mut spec = JobSpec::default();

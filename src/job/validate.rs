@@ -4,7 +4,7 @@ use super::{
     JobError, JobSpec, RoundLimits, Schedule, Settings, TrainingSettings,
     free_settings::MOST_SETTINGS,
 };
-use crate::strategy::{Catalogue, ReportLimits};
+use crate::strategy::{Catalogue, FederatedStrategy};
 
 /// The highest priority of a job.
 const MOST_PRIORITY: u32 = 100;
@@ -27,7 +27,7 @@ impl JobSpec {
         check_training(&self.training)?;
         check_schedule(&self.schedule, self.training.lr)?;
         check_limits(&self.limits)?;
-        self.check_strategy()?;
+        self.check_known_strategy()?;
         check_size("settings", &self.settings)?;
         self.check_tensors()?;
         // Workers need every value of a model; of a delta, those that are left out count as zero and are kept for the
@@ -39,31 +39,31 @@ impl JobSpec {
         self.check_clients()
     }
 
-    /// What a strategy is told of the number of reports in a round.
-    pub fn report_limits(&self) -> ReportLimits {
-        let goal = self.limits.goal.map(|goal| goal as usize);
-        let clients = self.clients.map(|clients| clients as usize);
-        ReportLimits::new(clients, goal, self.limits.min_updates as usize)
-    }
-
     /// Names that are not known pass: the coordinator, which may have parts of an embedder's, says what it knows.
-    fn check_strategy(&self) -> Result<(), JobError> {
+    fn check_known_strategy(&self) -> Result<(), JobError> {
         check_size("strategy.settings", self.strategy.settings())?;
         let built = match self.strategy.build(&Catalogue::default()) {
             Err(error) if error.is_unknown => return Ok(()),
             built => built?,
         };
-        let Some(built) = built else {
-            return Ok(());
-        };
-        built.check(&self.training).map_err(|problem| {
-            JobError::new(
-                "strategy",
-                format!("does not go with the training settings: {problem}"),
-            )
-        })?;
-        let reports = built.check_reports(self.report_limits());
-        reports.map_err(|problem| JobError::new("strategy", problem))
+        match built {
+            Some(built) => self.check_strategy(&*built),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether a strategy goes with the job's other settings.
+    pub(crate) fn check_strategy(&self, strategy: &dyn FederatedStrategy) -> Result<(), JobError> {
+        for (settings, checked) in [
+            ("training settings", strategy.check(&self.training)),
+            ("limits", strategy.check_limits(&self.limits, self.clients)),
+        ] {
+            checked.map_err(|problem| {
+                let problem = format!("does not go with the {settings}: {problem}");
+                JobError::new("strategy", problem)
+            })?;
+        }
+        Ok(())
     }
 
     /// Whether there are enough clients for a round to commit.

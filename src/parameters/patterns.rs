@@ -25,12 +25,13 @@ impl TensorPatterns {
 
     /// The first pattern that matches none of these names.
     pub fn unmatched<'a>(&self, names: impl IntoIterator<Item = &'a str> + Clone) -> Option<&str> {
-        let matches_one = |pattern: &str| {
+        for pattern in self.0.iter() {
             let mut names = names.clone().into_iter();
-            names.any(|name| is_match(pattern, name))
-        };
-        let mut patterns = self.0.iter().map(String::as_str);
-        patterns.find(|pattern| !matches_one(pattern))
+            if !names.any(|name| is_match(pattern, name)) {
+                return Some(pattern);
+            }
+        }
+        None
     }
 }
 

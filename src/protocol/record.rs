@@ -36,6 +36,10 @@ pub struct RoundRecord {
     pub test_metrics: BTreeMap<String, f64>,
     /// Mean loss of the folded clients while they trained, weighted by examples; none unless each of them measured it.
     pub train_loss: Option<f64>,
+    /// The learning rate that the round was planned with: the job's, as its schedule changes it. None if the round was abandoned, and
+    /// in records of earlier versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lr: Option<f64>,
     /// Seconds from the round's beginning to its end, without the evaluation of what it made.
     pub seconds: f64,
     /// Bytes of parameters that were sent and received for it.

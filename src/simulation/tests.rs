@@ -17,7 +17,7 @@ use crate::{
     round::{JobEvent, Outcome},
     strategy::{
         AggregateContext, Aggregation, Catalogue, FedAvg, FederatedStrategy, Inputs, NextVersion,
-        RoundContext, RoundPlan, StrategyError,
+        PartInfo, RoundContext, RoundPlan, StrategyError, weighting::Examples,
     },
     telemetry::canonical,
     worker::NoopTrainers,
@@ -149,7 +149,6 @@ fn a_round_of_poisson_sampling_commits_with_nobody() {
     spec.strategy = StrategySpec::preset("fedavg")
         .with("sampler", "poisson")
         .with("probability", 0.3);
-    spec.limits.min_updates = 2;
     let result = Simulation::new(spec.clone(), trainers.clone())
         .workers(2)
         .run()
@@ -170,6 +169,22 @@ fn a_round_of_poisson_sampling_commits_with_nobody() {
         .run()
         .unwrap();
     assert_eq!(again.model.values(), result.model.values());
+}
+
+/// The job itself can't tell what a part that it does not know says; the coordinator can.
+#[test]
+fn limits_are_checked_with_parts_of_an_embedders_own() {
+    let (mut spec, trainers) = job(2, 3);
+    spec.strategy = StrategySpec::preset("fedavg")
+        .with("sampler", "poisson")
+        .with("weighting", "own");
+    spec.limits.goal = Some(2);
+    assert_eq!(spec.validate(), Ok(()));
+    let info = PartInfo::new("own", "as many as examples");
+    let catalogue = Catalogue::default().with_weighting(info, |_| Ok(Examples));
+    let refused = Simulation::new(spec, trainers).catalogue(catalogue).run();
+    let reason = refused.unwrap_err().to_string();
+    assert!(reason.ends_with("leave limits.goal out"), "{reason}");
 }
 
 #[test]

@@ -5,11 +5,15 @@ use std::{fmt, sync::Arc};
 
 use super::{
     AggregateContext, Aggregation, ClientObjective, FederatedStrategy, LocalWork, NextVersion,
-    Reducer, Reduction, ReportLimits, RoundContext, RoundPlan, Sampler, ServerOptimizer, StateSpec,
+    Reducer, Reduction, RoundContext, RoundPlan, Sampler, ServerOptimizer, StateSpec,
     StrategyError, Weighting, client_objective, local_work, reducer, sampler, server_optimizer,
     weighting,
 };
-use crate::{parameters::Role, report::DELTA};
+use crate::{
+    parameters::Role,
+    report::DELTA,
+    settings::{RoundLimits, TrainingSettings},
+};
 
 /// A strategy of six parts. The default is FedAvg: McMahan et al., "Communication-Efficient Learning of Deep Networks from
 /// Decentralized Data", AISTATS 2017, <https://arxiv.org/abs/1602.05629>, algorithm 1.
@@ -137,21 +141,24 @@ impl FederatedStrategy for Composition {
         state
     }
 
-    fn check(&self, training: &crate::settings::TrainingSettings) -> Result<(), String> {
+    fn check(&self, training: &TrainingSettings) -> Result<(), String> {
         self.objective.check(training)
     }
 
-    fn check_reports(&self, limits: ReportLimits) -> Result<(), String> {
+    fn check_limits(&self, limits: &RoundLimits, clients: Option<u32>) -> Result<(), String> {
+        self.sampler.check(limits)?;
         if self.reducer.is_mean() {
             return Ok(());
         }
         if let Some(reason) = self.objective.needs_mean() {
             return Err(format!("its objective goes with the mean alone: {reason}"));
         }
-        let (goal, quorum) = (limits.goal, limits.quorum);
-        let sized = limits
-            .clients
-            .map(|clients| (clients, self.sampler.size(clients, goal, quorum)));
+        let goal = limits.goal.map(|goal| goal as usize);
+        let quorum = limits.min_updates as usize;
+        let sized = clients.map(|clients| {
+            let clients = clients as usize;
+            (clients, self.sampler.size(clients, goal, quorum))
+        });
         // Without a known size, what a rule needs for any cohort.
         let cohort = match sized {
             Some((_, Some(size))) => size,

@@ -6,30 +6,7 @@ use super::{
     AggregateContext, Aggregation, NextVersion, RoundContext, RoundPlan, StateSpec, StrategyError,
     VersionSink,
 };
-use crate::settings::TrainingSettings;
-
-/// What a job says of the number of reports in a round.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct ReportLimits {
-    /// The number of clients, if it is known.
-    pub clients: Option<usize>,
-    /// How many reports a round waits for, if the operator fixed it.
-    pub goal: Option<usize>,
-    /// The fewest reports that commit a round.
-    pub quorum: usize,
-}
-
-impl ReportLimits {
-    /// These limits.
-    pub fn new(clients: Option<usize>, goal: Option<usize>, quorum: usize) -> Self {
-        Self {
-            clients,
-            goal,
-            quorum,
-        }
-    }
-}
+use crate::settings::{RoundLimits, TrainingSettings};
 
 /// One algorithm of federated learning. Object-safe, so that configuration chooses it at run time.
 ///
@@ -59,13 +36,14 @@ pub trait FederatedStrategy: Send + Sync {
         Ok(())
     }
 
-    /// Checks how many reports the job's rounds can have. Called when a job is submitted.
+    /// Checks the job's limits, given the number of its clients, if it is known: a strategy that sets goal or quorum itself refuses a
+    /// job that asks for others, and one that needs more reports than a round can have says so. Called when a job is submitted.
     ///
     /// # Errors
     ///
-    /// What is wrong, and what to choose instead.
-    fn check_reports(&self, limits: ReportLimits) -> Result<(), String> {
-        let _ = limits;
+    /// Which limit is wrong, and what to choose instead.
+    fn check_limits(&self, limits: &RoundLimits, clients: Option<u32>) -> Result<(), String> {
+        let _ = (limits, clients);
         Ok(())
     }
 
@@ -102,8 +80,8 @@ impl<S: FederatedStrategy + ?Sized> FederatedStrategy for Arc<S> {
         (**self).check(training)
     }
 
-    fn check_reports(&self, limits: ReportLimits) -> Result<(), String> {
-        (**self).check_reports(limits)
+    fn check_limits(&self, limits: &RoundLimits, clients: Option<u32>) -> Result<(), String> {
+        (**self).check_limits(limits, clients)
     }
 
     fn uses_capacity(&self) -> bool {

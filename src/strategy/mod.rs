@@ -69,7 +69,7 @@ pub use client_objective::{BlockRule, ClientObjective, Counted};
 pub use composition::Composition;
 pub use context::{AggregateContext, RoundContext, Seeds, StateValues, Version};
 pub use error::StrategyError;
-pub use federated::{FederatedStrategy, ReportLimits, aggregate};
+pub use federated::{FederatedStrategy, aggregate};
 pub use fold::{NextVersion, Out, VersionSink};
 pub use inputs::Inputs;
 pub use local_work::LocalWork;

@@ -3,12 +3,12 @@
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use super::{
-    AggregateContext, Aggregation, FederatedStrategy, Member, NextVersion, ReportLimits,
-    RoundContext, RoundPlan, StateSpec, StrategyError,
+    AggregateContext, Aggregation, FederatedStrategy, Member, NextVersion, RoundContext, RoundPlan,
+    StateSpec, StrategyError,
 };
 use crate::{
     ids::{ClientId, RoundId},
-    settings::TrainingSettings,
+    settings::{RoundLimits, TrainingSettings},
 };
 
 /// A strategy whose rounds accept exactly the clients that a record says.
@@ -49,8 +49,8 @@ impl FederatedStrategy for Replay {
         self.inner.check(training)
     }
 
-    fn check_reports(&self, limits: ReportLimits) -> Result<(), String> {
-        self.inner.check_reports(limits)
+    fn check_limits(&self, limits: &RoundLimits, clients: Option<u32>) -> Result<(), String> {
+        self.inner.check_limits(limits, clients)
     }
 
     fn uses_capacity(&self) -> bool {

@@ -18,6 +18,7 @@ pub use round_robin::RoundRobin;
 pub use uniform::Uniform;
 
 use super::{RoundContext, StrategyError};
+use crate::settings::RoundLimits;
 
 /// Chooses the clients of a round: a function of the round, with all randomness from
 /// [`RoundContext::rng`].
@@ -34,6 +35,17 @@ pub trait Sampler: Send + Sync {
     fn size(&self, clients: usize, goal: Option<usize>, quorum: usize) -> Option<usize> {
         let _ = (clients, goal, quorum);
         None
+    }
+
+    /// Checks the job's limits: a sampler that says itself how many reports are enough refuses a goal or a quorum that it would pass
+    /// over. Called when a job is submitted.
+    ///
+    /// # Errors
+    ///
+    /// Which limit is wrong, and what to choose instead.
+    fn check(&self, limits: &RoundLimits) -> Result<(), String> {
+        let _ = limits;
+        Ok(())
     }
 
     /// Whether it uses [`ClientInfo::capacity`](super::ClientInfo::capacity). If not, that is `None` for all clients.

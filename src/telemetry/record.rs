@@ -103,6 +103,7 @@ mod tests {
         let both = vec![ClientId(0), ClientId(4)];
         assert_eq!((&records[0].accepted, &records[0].folded), (&both, &both));
         assert!(records[0].excluded.is_empty() && records[0].abandoned.is_none());
+        assert_eq!(records[0].lr, None);
         assert_eq!(records[1].abandoned.as_deref(), Some("no report"));
         assert!(records[1].accepted.is_empty());
     }
@@ -119,6 +120,7 @@ mod tests {
         record.metrics.insert("norm".to_string(), 0.1 + 0.2);
         record.test_metrics.insert("f1".to_string(), 0.75);
         record.state_lost = vec![ClientId(2)];
+        record.lr = Some(0.1);
         let said = crate::report::ReportMetadata {
             examples: 3,
             metrics: BTreeMap::from([("train_loss".to_string(), 0.25)]),

@@ -217,8 +217,13 @@ impl<L: Learner> BurnTrainer<L> {
         let count = self.learner.examples(Split::Test);
         let share = task.examples(u32::try_from(count).map_err(|_| too_many(count))?)?;
         let examples: Vec<u32> = share.collect();
-        let tell = |context: &mut ClientContext<'_>, done, total| (context.progress)(done, total);
-        let measured = self.measure(global, Split::Test, &examples, context, tell)?;
+        let measured = self.measure(
+            global,
+            Split::Test,
+            &examples,
+            context,
+            |context, done, total| (context.progress)(done, total),
+        )?;
         Ok(measured.evaluation())
     }
 

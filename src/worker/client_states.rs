@@ -65,12 +65,12 @@ impl ClientStates {
         round: RoundId,
         basis: Option<RoundId>,
     ) -> Result<Choice, Failure> {
-        let choose = move |state: &mut ClientState| {
+        self.with(client, move |state| {
             let memory = state.read();
             memory.begin(round);
             memory.choose(basis)
-        };
-        self.with(client, choose).await
+        })
+        .await
     }
 
     /// As [`ClientMemory::prepare`]. Once this returns, the state is on the disk.

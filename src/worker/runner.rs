@@ -278,16 +278,13 @@ fn still_holds(said: &Registration, now: &Registration) -> bool {
 
 /// Whether a worker can do what it did not say.
 fn knows_more(said: &Registration, now: &Registration) -> bool {
-    let is_new = |name: &String, known: &[String]| !known.contains(name);
     now.protocol > said.protocol
-        || now
-            .capabilities
-            .iter()
-            .any(|name| is_new(name, &said.capabilities))
-        || now
-            .encodings
-            .iter()
-            .any(|name| is_new(name, &said.encodings))
+        || names_more(&said.capabilities, &now.capabilities)
+        || names_more(&said.encodings, &now.encodings)
+}
+
+fn names_more(said: &[String], now: &[String]) -> bool {
+    now.iter().any(|name| !said.contains(name))
 }
 
 /// Tells the coordinator that this worker leaves; returns whether it heard. If not, it finds out by itself, later.

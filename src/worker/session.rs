@@ -74,7 +74,7 @@ pub(super) async fn persist<T: Transport>(
     request: impl Fn() -> Request,
 ) -> Result<Response, WorkerError> {
     let was_told = AtomicBool::new(false);
-    let ask = || async {
+    let asked = until_answered(config, || async {
         // Made for each try: what a poll says that the worker is busy with changes meanwhile.
         match transport.send(request()).await? {
             // A coordinator that is busy is as one that can't be reached: the same request is granted later.
@@ -87,8 +87,8 @@ pub(super) async fn persist<T: Transport>(
             }
             response => Ok(response),
         }
-    };
-    until_answered(config, ask).await
+    });
+    asked.await
 }
 
 /// Asks until there is an answer, with waits in between, as long as the worker's patience lasts.

@@ -21,6 +21,7 @@ use crate::{
     parameters::{Parameters, PayloadSpec, Role, TensorPatterns, TensorSpec, Values},
     protocol::DatasetInfo,
     round::Evaluation,
+    spelling,
 };
 
 /// The payload of one f64 with the mean loss of the client's training examples on the global model, before it trains: without
@@ -300,7 +301,7 @@ impl ClientContext<'_> {
 #[non_exhaustive]
 pub enum TrainError {
     /// No factory for a model of this name.
-    #[error("no model {name:?} is known here; known are {known}")]
+    #[error("no model {name:?} is known here{}; known are {known}", spelling::hint(.name, .known.split(", ")))]
     UnknownModel {
         /// The name.
         name: String,

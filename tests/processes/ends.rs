@@ -39,7 +39,37 @@ fn each_kind_of_failure_has_its_exit_code_and_one_line() {
         ),
         (4, format!("status {nobody}"), "http://127.0.0.1:1"),
         (4, format!("submit {nobody}"), "http://127.0.0.1:1"),
-        (3, format!("submit --model nonsense {here}"), "nonsense"),
+        // A job is made of arguments, whoever finds out that it can't be.
+        (2, "simulate --model nonsense".to_string(), "nonsense"),
+        (2, format!("submit --model nonsense {here}"), "nonsense"),
+        (2, format!("submit --dataset nonsense {here}"), "nonsense"),
+        (
+            2,
+            "simulate --strategy fedadm".to_string(),
+            "did you mean fedadam?",
+        ),
+        (
+            2,
+            format!("submit --strategy fedadm {here}"),
+            "did you mean fedadam?",
+        ),
+        (
+            2,
+            format!("submit --strategy-set sampler=bysize {here}"),
+            "did you mean by_size?",
+        ),
+        (2, "strategies fedadm".to_string(), "did you mean fedadam?"),
+        (
+            2,
+            "simulate --initial /nowhere".to_string(),
+            "error: /nowhere: ",
+        ),
+        // Warnings are for jobs that are taken.
+        (
+            2,
+            format!("submit --strategy-set depth=3 --optimizer adam --momentum 1 {here}"),
+            "strategy.depth is no parameter",
+        ),
         (
             3,
             format!("watch 77 {here}"),

@@ -7,6 +7,7 @@
 
 #![cfg(unix)]
 
+mod advice;
 mod attacks;
 #[path = "../shared/binaries.rs"]
 mod binaries;

@@ -6,7 +6,10 @@ use clap::Args;
 
 use super::{ConnectArgs, follow::Follower, jobs::print_results};
 use crate::{
-    cli::{Failure, Interrupt, JobArgs, Screen, block_on, job::read_model, values::seconds},
+    cli::{
+        Failure, Interrupt, JobArgs, Screen, advice::warnings, block_on, job::read_model,
+        values::seconds,
+    },
     protocol::JobSummary,
     transport::Operator,
     words::plural,
@@ -42,7 +45,9 @@ impl SubmitArgs {
     ///
     /// The arguments make no job, the coordinator refuses it or can't be reached; with `--watch`, the job did not complete.
     pub fn run(&self, screen: &Screen) -> Result<(), Failure> {
-        let spec = self.job.spec()?;
+        let asked = self.job.job()?;
+        let warnings = warnings(&asked, &self.job);
+        let spec = asked.spec;
         let initial = match &self.initial {
             Some(file) => Some(Arc::new(read_model(screen, file)?)),
             None => None,
@@ -55,6 +60,8 @@ impl SubmitArgs {
                 .submit(&client.caller, spec.clone(), initial)
                 .await;
             let summary = submitted.map_err(|error| client.failure(error))?;
+            // Not of a job that is refused: the refusal is enough.
+            screen.warn(&warnings);
             if self.json {
                 screen.print_json(&summary)?;
             } else {

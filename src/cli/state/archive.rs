@@ -94,21 +94,24 @@ pub(super) fn unpack(archive: impl Read, length: u64, folder: &Path) -> Result<(
     Ok(())
 }
 
+/// Whether it is this prefix and a number.
+fn is_numbered(part: &str, prefix: &str) -> bool {
+    part.strip_prefix(prefix)
+        .is_some_and(|number| number.parse::<u64>().is_ok_and(|n| n.to_string() == number))
+}
+
 /// Whether a state folder has files of such a name.
 fn is_ours(name: &str) -> bool {
-    let is_numbered = |part: &str, prefix: &str| {
-        part.strip_prefix(prefix)
-            .is_some_and(|number| number.parse::<u64>().is_ok_and(|n| n.to_string() == number))
-    };
     let parts: Vec<_> = name.split('/').collect();
     match parts[..] {
         ["journal.db" | "alive"] => true,
         ["models", job, version, file] => {
-            let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte);
             is_numbered(job, "job-")
                 && is_numbered(version, "v")
                 && file.ends_with(".safetensors")
-                && file.bytes().all(is_plain)
+                && file
+                    .bytes()
+                    .all(|byte| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte))
         }
         ["spool", job, round, file] => {
             let report = file.strip_suffix(".report");

@@ -13,6 +13,7 @@ use super::{
 };
 use crate::{
     coordinator::facts::Stage,
+    ids::ModelVersion,
     round::Outcome,
     store::{DataFolder, ReadJournal, at_rest, journal::JournalError},
 };
@@ -147,16 +148,9 @@ fn kept_job(job: &JobContents) -> Option<KeptJob> {
 fn check_models(folder: &DataFolder, contents: &Contents, report: &mut StateReport) {
     for job in &contents.jobs {
         let (id, latest) = (job.id, job.latest());
-        let cost = |version| match (job.has_ended(), version == latest) {
-            (true, _) => format!("version {version} of job {id} can't be downloaded"),
-            (false, true) => format!("job {id} can't go on"),
-            (false, false) => {
-                format!("version {version} of job {id} can't be evaluated or downloaded")
-            }
-        };
         if !job.versions.contains_key(&latest) {
             let problem = format!("it does not have version {latest} of job {id}");
-            let problem = StateProblem::new(JOURNAL, problem, cost(latest));
+            let problem = StateProblem::new(JOURNAL, problem, cost(job, latest));
             report.problems.push(problem);
         }
         for (version, published) in &job.versions {
@@ -176,11 +170,23 @@ fn check_models(folder: &DataFolder, contents: &Contents, report: &mut StateRepo
                     Err(problem) => report.problems.push(StateProblem::new(
                         within(folder, &path).display().to_string(),
                         problem,
-                        cost(*version),
+                        cost(job, *version),
                     )),
                 }
             }
         }
+    }
+}
+
+/// What is lost with a version of a job's model.
+fn cost(job: &JobContents, version: ModelVersion) -> String {
+    let id = job.id;
+    if job.has_ended() {
+        format!("version {version} of job {id} can't be downloaded")
+    } else if version == job.latest() {
+        format!("job {id} can't go on")
+    } else {
+        format!("version {version} of job {id} can't be evaluated or downloaded")
     }
 }
 

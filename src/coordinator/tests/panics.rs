@@ -7,7 +7,7 @@ use std::sync::{
 
 use super::{acting::Acting, *};
 use crate::{
-    job::{Settings, StrategySpec},
+    job::{RoundLimits, Settings, StrategySpec, TrainingSettings},
     round::Outcome,
     strategy::{
         AggregateContext, Aggregation, FedAvg, FederatedStrategy, NextVersion, RoundContext,
@@ -33,6 +33,16 @@ impl FederatedStrategy for Fragile {
     fn state(&self) -> StateSpec {
         pass("state");
         StateSpec::default()
+    }
+
+    fn check(&self, _: &TrainingSettings) -> Result<(), String> {
+        pass("check");
+        Ok(())
+    }
+
+    fn check_limits(&self, _: &RoundLimits, _: Option<u32>) -> Result<(), String> {
+        pass("check limits");
+        Ok(())
     }
 
     fn plan(&self, round: &RoundContext<'_>) -> Result<RoundPlan, StrategyError> {
@@ -157,7 +167,15 @@ async fn come_to_nothing(place: &'static str) -> String {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_panic_in_any_method_of_a_strategy_ends_the_job_with_its_message() {
-    for place in ["state", "plan", "aggregate", "fold", "make"] {
+    for place in [
+        "state",
+        "check",
+        "check limits",
+        "plan",
+        "aggregate",
+        "fold",
+        "make",
+    ] {
         let reason = come_to_nothing(place).await;
         let message = format!("no idea how to {place}");
         assert!(reason.contains(&message), "{place}: {reason}");

@@ -79,7 +79,10 @@ async fn the_rate_follows_committed_versions_and_not_attempts() {
         ..trainers.inner.job()
     };
     spec.training.lr = 0.8;
-    completed(&coordinator, spec).await;
+    let job = completed(&coordinator, spec).await;
+    let records = coordinator.rounds(&HERE, job, RoundId(0)).await.unwrap();
+    let recorded: Vec<_> = records.iter().map(|record| record.lr).collect();
+    assert_eq!(recorded, [Some(0.8), None, Some(0.4), Some(0.2)]);
     let seen = seen.lock().unwrap().clone();
     let expected = [(1, (0, 0.8)), (2, (1, 0.4)), (3, (1, 0.4)), (4, (2, 0.2))];
     assert_eq!(seen, expected.into());

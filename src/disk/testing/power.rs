@@ -79,13 +79,13 @@ struct Entry {
 
 /// The sites of all syncs.
 pub(crate) fn sync_sites() -> BTreeSet<Site> {
-    let is_sync = |site: &&Site| {
-        matches!(
-            site.operation(),
-            Operation::SyncFile | Operation::SyncFolder
-        )
-    };
-    Site::ALL.iter().filter(is_sync).copied().collect()
+    let mut sites = BTreeSet::new();
+    for site in Site::ALL {
+        if let Operation::SyncFile | Operation::SyncFolder = site.operation() {
+            sites.insert(*site);
+        }
+    }
+    sites
 }
 
 impl Power {

@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     fs::File,
-    io::Read,
+    io::{self, Read},
     os::unix::fs::FileExt,
     panic::resume_unwind,
     path::{Path, PathBuf},
@@ -313,18 +313,21 @@ impl Open {
     }
 }
 
+fn told(error: io::Error) -> String {
+    error.to_string()
+}
+
 /// Reads a file of a version. An error is what is wrong with it.
 pub(crate) fn check_file(path: &Path, published: &PublishedFile) -> Result<u64, String> {
-    let io = |error: std::io::Error| error.to_string();
-    let mut file = File::open(path).map_err(io)?;
-    let found = file.metadata().map_err(io)?.len();
+    let mut file = File::open(path).map_err(told)?;
+    let found = file.metadata().map_err(told)?.len();
     if found != published.bytes {
         return Err(format!("it has {found} bytes, and had {}", published.bytes));
     }
     let mut digest = Digesting::default();
     let mut buffer = vec![0; CHUNK];
     loop {
-        let length = file.read(&mut buffer).map_err(io)?;
+        let length = file.read(&mut buffer).map_err(told)?;
         if length == 0 {
             break;
         }

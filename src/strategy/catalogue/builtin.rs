@@ -49,7 +49,7 @@ fn samplers(catalogue: Catalogue) -> Catalogue {
         .with_sampler(
             PartInfo::new(
                 "poisson",
-                "each client by a draw of its own; --goal and --min-updates do not count",
+                "each client by a draw of its own; goes with neither --goal nor --min-updates",
             )
             .paper("McMahan et al. 2018, https://arxiv.org/abs/1710.06963")
             .parameter(

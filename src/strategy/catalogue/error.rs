@@ -4,6 +4,7 @@ use serde_json::Value;
 use thiserror::Error;
 
 use super::PartKind;
+use crate::spelling;
 
 /// What is wrong with what a job asks for.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -28,7 +29,11 @@ impl CatalogueError {
     }
 
     pub(super) fn unknown(key: &str, name: &str, known: &[&str]) -> Self {
-        let problem = format!("{name:?} is not known here; known are {}", known.join(", "));
+        let problem = format!(
+            "{name:?} is not known here{}; known are {}",
+            spelling::hint(name, known.iter().copied()),
+            known.join(", ")
+        );
         Self {
             is_unknown: true,
             ..Self::new(key, problem)
@@ -39,7 +44,8 @@ impl CatalogueError {
         let mut known = parameters.to_vec();
         known.extend(PartKind::ALL.map(PartKind::key));
         let problem = format!(
-            "is no parameter of strategy {strategy:?} with these parts; it has {}",
+            "is no parameter of strategy {strategy:?} with these parts{}; it has {}",
+            spelling::hint(key, known.iter().copied()),
             known.join(", ")
         );
         Self::new(key, problem)

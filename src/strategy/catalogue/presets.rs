@@ -105,6 +105,8 @@ pub(super) fn all() -> Vec<Preset> {
             about: "clients with a higher loss count more: for accuracy that is alike among clients",
             paper: "Li et al. 2020, https://arxiv.org/abs/1905.10497",
             objective: "qfedavg",
+            // L = 1 / lr is the paper's for plain SGD: with momentum, deltas are longer, and it divides by their squares.
+            flags: "--momentum 0",
             ..FEDAVG
         },
         Preset {

@@ -49,12 +49,27 @@ fn what_is_not_right_names_its_key() {
         (
             "fedadm",
             json!({}),
-            "strategy.kind \"fedadm\" is not known here; known are fedavg, fedavgm, ",
+            "strategy.kind \"fedadm\" is not known here (did you mean fedadam?); known are fedavg, fedavgm, ",
         ),
         (
             "fedavg",
             json!({"sampler": "best"}),
             "strategy.sampler \"best\" is not known here; known are by_capacity, by_size, poisson, round_robin, uniform",
+        ),
+        (
+            "fedavg",
+            json!({"sampler": "bysize"}),
+            "strategy.sampler \"bysize\" is not known here (did you mean by_size?); known are by_capacity, ",
+        ),
+        (
+            "fedadam",
+            json!({"tua": 1}),
+            "strategy.tua is no parameter of strategy \"fedadam\" with these parts (did you mean tau?); it has fraction, ",
+        ),
+        (
+            "fedavg",
+            json!({"smapler": "by_size"}),
+            "strategy.smapler is no parameter of strategy \"fedavg\" with these parts (did you mean sampler?); it has ",
         ),
         (
             "fedavg",

@@ -10,10 +10,9 @@ use crate::{
     ids::{ClientId, ModelVersion, RoundId},
     parameters::{BlockReader, Layout, Parameters, Role},
     report::{DELTA, Executor, Report, ReportMetadata, Serial},
-    settings::TrainingSettings,
+    settings::{RoundLimits, TrainingSettings},
     strategy::{
-        Aggregation, Catalogue, ClientInfo, FederatedStrategy, ReportLimits, RoundPlan,
-        testing::MemoryRounds,
+        Aggregation, Catalogue, ClientInfo, FederatedStrategy, RoundPlan, testing::MemoryRounds,
     },
 };
 
@@ -308,9 +307,10 @@ fn attackers_far_away_are_in_no_selection_and_move_no_robust_rule() {
 fn what_does_not_fit_is_refused_with_the_reason() {
     let check = |asked: Value, clients, goal, quorum| {
         let strategy = Catalogue::default().make("fedavg", asked.as_object().unwrap());
-        strategy
-            .unwrap()
-            .check_reports(ReportLimits::new(clients, goal, quorum))
+        let mut limits = RoundLimits::default();
+        limits.goal = goal;
+        limits.min_updates = quorum;
+        strategy.unwrap().check_limits(&limits, clients)
     };
     assert_eq!(
         check(

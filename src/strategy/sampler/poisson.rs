@@ -5,6 +5,7 @@ use rand::RngExt;
 use super::{Cohort, Sampler};
 use crate::{
     rng::Purpose,
+    settings::RoundLimits,
     strategy::{RoundContext, StrategyError},
 };
 
@@ -12,8 +13,8 @@ use crate::{
 /// may have no client at all: it commits without a report. Accounting for differential privacy needs this kind of sampling
 /// (McMahan et al. 2018, "Learning Differentially Private Recurrent Language Models").
 ///
-/// The job's quorum (`--min-updates`) and goal (`--goal`) do not count. A round waits for its whole cohort, and at its deadline it
-/// commits with the reports that it has.
+/// A round waits for its whole cohort, and at its deadline it commits with the reports that it has. So a job that sets a goal
+/// (`--goal`) or a quorum above 1 (`--min-updates`) is refused.
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[non_exhaustive]
 pub struct Poisson {
@@ -41,6 +42,21 @@ impl Poisson {
 }
 
 impl Sampler for Poisson {
+    fn check(&self, limits: &RoundLimits) -> Result<(), String> {
+        let waits = "sampler \"poisson\" waits for all clients that it draws, and commits a round with any number of reports";
+        if limits.goal.is_some() {
+            return Err(format!("{waits}: leave limits.goal out"));
+        }
+        // 1 is the default, and no job can say 0.
+        if limits.min_updates > 1 {
+            return Err(format!(
+                "{waits}: limits.min_updates can't be {}, leave it out",
+                limits.min_updates
+            ));
+        }
+        Ok(())
+    }
+
     fn sample(&self, round: &RoundContext<'_>) -> Result<Cohort, StrategyError> {
         let mut generator = if self.secret {
             round.secret_rng(Purpose::Cohort, 0)

@@ -23,8 +23,11 @@ pub(super) fn trainable(like: &Parameters, value: impl Fn(usize) -> f64) -> Para
 
 /// The state of this name, if it fits the model; else nothing, as in a client's first round.
 pub(super) fn fitting<'a>(found: Option<&'a Parameters>, global: &Parameters) -> Option<&'a [f32]> {
-    let fits = |found: &&Parameters| found.layout().check_same(global.layout()).is_ok();
-    found.filter(fits).map(Parameters::values)
+    let found = found?;
+    match found.layout().check_same(global.layout()) {
+        Ok(()) => Some(found.values()),
+        Err(_) => None,
+    }
 }
 
 /// The name of a client's state: another one after each restart, so that the state before does not count.

@@ -154,15 +154,7 @@ impl ClientFiles {
     }
 
     fn read_state(&self, stored: &StoredState) -> Option<Prepared> {
-        let read = || -> Result<Kept, Cause> {
-            let personal = stored.personal.as_ref();
-            Ok(Kept {
-                state: self.read_all(&stored.state)?,
-                residuals: self.read_all(&stored.residuals)?,
-                personal: personal.map(|file| self.read_one(file)).transpose()?,
-            })
-        };
-        match read() {
+        match self.try_read_state(stored) {
             Ok(kept) => Some((stored.round, kept)),
             Err(problem) => {
                 tracing::warn!(
@@ -172,6 +164,15 @@ impl ClientFiles {
                 None
             }
         }
+    }
+
+    fn try_read_state(&self, stored: &StoredState) -> Result<Kept, Cause> {
+        let personal = stored.personal.as_ref();
+        Ok(Kept {
+            state: self.read_all(&stored.state)?,
+            residuals: self.read_all(&stored.residuals)?,
+            personal: personal.map(|file| self.read_one(file)).transpose()?,
+        })
     }
 
     fn read_all(

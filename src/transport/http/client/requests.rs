@@ -209,6 +209,10 @@ fn upload_offset(answer: &Answer) -> Result<Response, TransportError> {
         &answer.headers,
         &HeaderName::from_static(UPLOAD_OFFSET_HEADER),
     );
-    let missing = || TransportError::Protocol("an answer without Upload-Offset".into());
-    offset.map(Response::UploadOffset).ok_or_else(missing)
+    match offset {
+        Some(offset) => Ok(Response::UploadOffset(offset)),
+        None => Err(TransportError::Protocol(
+            "an answer without Upload-Offset".into(),
+        )),
+    }
 }

@@ -154,7 +154,7 @@ pub(super) async fn job(
     responses((status = 200, description = "In order.", body = Vec<RoundRecord>,
         headers(("Link" = String, description = "The next page, as `rel=\"next\"`, if there is one.")),
         example = json!([{
-        "round": 4, "version": 4, "test_loss": 0.31, "test_accuracy": 0.91, "train_loss": 0.4, "seconds": 2.1,
+        "round": 4, "version": 4, "test_loss": 0.31, "test_accuracy": 0.91, "train_loss": 0.4, "lr": 0.01, "seconds": 2.1,
         "bytes": 1230144, "accepted": [0, 1, 2, 3], "folded": [0, 1, 2],
         "excluded": [{ "client": 3, "reason": "its norm is too large" }],
         "metrics": { "largest_norm": 3.5 }, "client_metrics": { "train_accuracy": 0.9 },

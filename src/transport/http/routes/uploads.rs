@@ -151,8 +151,7 @@ pub(super) async fn send_rest(
 
 /// The digest of the whole body: without it, a part could be another report's.
 fn needed_digest(headers: &HeaderMap) -> Result<Digest, Problem> {
-    let missing = || malformed(&format!("the header {DIGEST_HEADER} is missing"));
-    digest(headers)?.ok_or_else(missing)
+    digest(headers)?.ok_or_else(|| malformed(&format!("the header {DIGEST_HEADER} is missing")))
 }
 
 /// A number of bytes in a header, if it is there: an integer of "Structured Field Values for HTTP" (RFC 9651).
