@@ -5,6 +5,7 @@ use std::sync::OnceLock;
 use super::*;
 use crate::{
     data,
+    job::StrategySpec,
     simulation::{Simulation, SimulationResult},
     worker::TrainerFactory,
 };
@@ -36,7 +37,15 @@ fn attacked(text: &str, settings: &[(&str, f64)]) -> SimulationResult {
 }
 
 fn attacked_by(text: &str, settings: &[(&str, f64)], workers: usize) -> SimulationResult {
-    let job = digits_job(CLIENTS, ROUNDS);
+    attacked_in(digits_job(CLIENTS, ROUNDS), text, settings, workers)
+}
+
+fn attacked_in(
+    job: JobSpec,
+    text: &str,
+    settings: &[(&str, f64)],
+    workers: usize,
+) -> SimulationResult {
     let (attack, spec) = made(text, settings);
     let honest = digits_trainers();
     let attackers = if attack.needs().poisoned_data {
@@ -82,6 +91,30 @@ fn the_mean_breaks_under_a_few_attackers() {
             "{text}: {accuracy}, and {} without",
             clean()
         );
+    }
+}
+
+#[test]
+fn reducers_hold_where_the_mean_breaks() {
+    for (text, settings) in [
+        ("sign_flip:0.2", &[("scale", 8.0)][..]),
+        ("gaussian:0.2", &[("sigma", 1.0)]),
+        ("ipm:0.2", &[("epsilon", 8.0)]),
+        ("backdoor:0.2", &[]),
+    ] {
+        for reducer in ["median", "trimmed_mean", "multi_krum", "geometric_median"] {
+            let mut job = digits_job(CLIENTS, ROUNDS);
+            job.strategy = StrategySpec::preset(reducer);
+            let result = attacked_in(job, text, settings, 2);
+            let (accuracy, success) = (accuracy(&result), backdoor_success(&result));
+            println!("{text} {reducer}: {accuracy:.3} {success:.3}");
+            assert!(
+                accuracy > clean() - 0.1,
+                "{text}: {accuracy} by {reducer}, and {} without",
+                clean()
+            );
+            assert!(success < 0.3, "{text}: {success} by {reducer}");
+        }
     }
 }
 
