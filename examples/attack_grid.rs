@@ -36,11 +36,15 @@ struct Arguments {
     #[arg(
         long,
         value_delimiter = ',',
-        default_value = "none,sign_flip,sign_flip:scale=4,gaussian,label_flip,alie,alie:z=1.5,ipm,ipm:epsilon=5,backdoor,free_rider,lazy"
+        default_value = "none,sign_flip,sign_flip:scale=8,gaussian,gaussian:sigma=1,label_flip,alie:z=1.5,ipm,ipm:epsilon=8,backdoor,free_rider,lazy"
     )]
     attacks: Vec<String>,
     /// The columns: presets that "fedavg strategies" lists
-    #[arg(long, value_delimiter = ',', default_value = "fedavg")]
+    #[arg(
+        long,
+        value_delimiter = ',',
+        default_value = "fedavg,median,trimmed_mean,krum,multi_krum,bulyan,geometric_median,norm_clipping,centered_clipping:radius=1,zeroing"
+    )]
     reducers: Vec<String>,
     /// How the examples are dealt: a table for each
     #[arg(long, value_delimiter = ',', default_value = "iid,dirichlet:0.5")]

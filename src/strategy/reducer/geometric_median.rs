@@ -9,7 +9,8 @@ use crate::strategy::{AggregateContext, Counted, NextVersion, StrategyError};
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[non_exhaustive]
 pub struct GeometricMedian {
-    /// How many times the weights are divided, at least 1. Values are read once for any number.
+    /// How many times the weights are divided, at least 1; the paper has 3, since each is an exchange with the clients there. Here
+    /// values are read once for any number, and reports that are a thousand times too long need more.
     pub iterations: u32,
     /// The least distance that a weight is divided by, above 0.
     pub smoothing: f64,
@@ -18,7 +19,7 @@ pub struct GeometricMedian {
 impl Default for GeometricMedian {
     fn default() -> Self {
         Self {
-            iterations: 3,
+            iterations: 20,
             smoothing: 1e-6,
         }
     }

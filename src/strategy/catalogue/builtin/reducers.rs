@@ -82,7 +82,7 @@ fn selection(catalogue: Catalogue) -> Catalogue {
                 "the weighted mean, with weights divided by the distance to it some times over",
             )
             .paper("Pillutla et al. 2022, https://arxiv.org/abs/1912.13445")
-            .parameter(iterations(3.0))
+            .parameter(iterations(20.0))
             .parameter(
                 Parameter::above("smoothing", 0.0, 1e-6)
                     .about("the least distance that a weight is divided by"),
