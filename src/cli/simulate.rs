@@ -102,6 +102,7 @@ impl SimulateArgs {
                     .to_string(),
             ));
         }
+        let attack = self.attack_of(recorded.as_ref())?;
         // Before anything that takes long: an hour of training must not end at a folder that can't be written.
         let output = self.output.prepare()?;
         let devices = self.device.resolve(screen)?;
@@ -110,13 +111,17 @@ impl SimulateArgs {
         // The simulation looks, too, but only after the run was announced.
         let dataset = trainers.dataset(&spec.dataset);
         dataset.map_err(|error| Failure::Usage(error.to_string()))?;
+        let attack = match attack {
+            Some(asked) => {
+                let run = AttackRun::prepare(asked, &spec, &devices, &self.trainers, trainers)?;
+                trainers = run.trainers();
+                Some(run)
+            }
+            None => None,
+        };
         screen.note(&describe(&spec, workers));
-        let mut attack = None;
-        if let Some(asked) = self.attack_of(recorded.as_ref())? {
-            let run = AttackRun::prepare(asked, &spec, &devices, &self.trainers, trainers)?;
-            trainers = run.trainers();
-            run.announce(screen);
-            attack = Some(run);
+        if let Some(attack) = &attack {
+            attack.announce(screen);
         }
 
         let mut simulation = Simulation::new(spec.clone(), trainers).workers(workers);
