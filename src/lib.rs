@@ -19,8 +19,8 @@
 //! ```
 //!
 //! What can be replaced: the algorithm ([`FederatedStrategy`]), whatever trains ([`LocalTrainer`], and for burn modules
-//! `worker::Learner`), the way to reach a coordinator ([`Transport`]), the place for reports ([`report::Spool`]) and for models
-//! ([`store::ModelStore`]). `docs/extending.md` tells how, step by step; `ARCHITECTURE.md` has the layers and
+//! `worker::Learner`), what clients of a simulation do to harm it ([`attack::Attack`]), the way to reach a coordinator
+//! ([`Transport`]), the place for reports ([`report::Spool`]) and for models ([`store::ModelStore`]). `docs/extending.md` tells how, step by step; `ARCHITECTURE.md` has the layers and
 //! `docs/glossary.md` the words.
 //!
 //! Programs ask a coordinator as [`Operator`], whether it is in the process or behind HTTP. burn is a feature, and re-exported: a

@@ -73,6 +73,13 @@ impl Attackers {
         honest: Arc<dyn TrainerFactory>,
         poisoned: Arc<dyn TrainerFactory>,
     ) -> Result<Self, AttackError> {
+        let clean = honest.dataset(&job.dataset)?.train_examples;
+        let found = poisoned.dataset(&job.dataset)?.train_examples;
+        if found != clean {
+            return Err(AttackError::Unusable(format!(
+                "the poisoned dataset must have as many training examples as the clean one, {clean}, and not {found}"
+            )));
+        }
         Self::made(job, attack, who, honest, Some(poisoned))
     }
 

@@ -56,7 +56,12 @@ impl fmt::Display for AttackSpec {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(&self.kind)?;
         for (key, value) in &self.settings {
-            write!(formatter, " {key} {value}")?;
+            // Without an exponent, 1e300 would be a line of zeros.
+            if value.abs() >= 1e9 {
+                write!(formatter, " {key} {value:e}")?;
+            } else {
+                write!(formatter, " {key} {value}")?;
+            }
         }
         Ok(())
     }

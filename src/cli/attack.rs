@@ -114,16 +114,16 @@ impl AttackRun {
         self.attackers.clone()
     }
 
-    /// Says who attacks, before anything is trained.
-    pub fn announce(&self, screen: &Screen) {
-        screen.note(&self.summary().to_string());
-        if self.attackers.are_majority() {
-            screen.note(&format!(
-                "warning: {} of {} attack: no way of aggregating withstands half of the clients or more",
-                self.attackers.clients().len(),
-                plural(self.clients, "client")
-            ));
+    /// What to say of it before anything is trained.
+    pub fn warning(&self) -> Option<String> {
+        if !self.attackers.are_majority() {
+            return None;
         }
+        Some(format!(
+            "{} of {} attack: no way of aggregating withstands half of the clients or more",
+            self.attackers.clients().len(),
+            plural(self.clients, "client")
+        ))
     }
 
     /// The attack, without its success.

@@ -92,7 +92,7 @@ impl SimulateArgs {
     pub fn run(&self, screen: &Screen) -> Result<(), Failure> {
         let recorded = self.recorded(screen)?;
         let asked = self.asked(recorded.as_ref())?;
-        let warnings = warnings(&asked, &self.job);
+        let mut warnings = warnings(&asked, &self.job);
         let spec = asked.spec;
         if let Some(recorded) = recorded
             .as_ref()
@@ -105,18 +105,21 @@ impl SimulateArgs {
                     .to_string(),
             ));
         }
+        let attack = self.attack_of(recorded.as_ref())?;
         // Before anything that takes long: an hour of training must not end at a folder that can't be written.
         let output = self.output.prepare()?;
         let devices = self.device.resolve(screen)?;
         let workers = self.workers(&spec, &devices);
         let mut trainers = self.trainers.trainers(&devices)?;
-        let mut attack = None;
-        if let Some(asked) = self.attack_of(recorded.as_ref())? {
-            let run = AttackRun::prepare(asked, &spec, &devices, &self.trainers, trainers)?;
-            trainers = run.trainers();
-            run.announce(screen);
-            attack = Some(run);
-        }
+        let attack = match attack {
+            Some(asked) => {
+                let run = AttackRun::prepare(asked, &spec, &devices, &self.trainers, trainers)?;
+                trainers = run.trainers();
+                warnings.extend(run.warning());
+                Some(run)
+            }
+            None => None,
+        };
         let mut simulation = Simulation::new(spec.clone(), trainers).workers(workers);
         if let Some(file) = &self.initial {
             simulation = simulation.initial(read_model(screen, file)?);
@@ -139,7 +142,10 @@ impl SimulateArgs {
             });
         }
         let mut progress = JobProgress::new(screen, spec.rounds);
-        let description = describe(&spec, workers);
+        let mut description = describe(&spec, workers);
+        if let Some(attack) = &attack {
+            description = format!("{description}\n{}", attack.summary());
+        }
         let mut announcement = Some((screen.clone(), description, warnings));
         let simulation = simulation.observer(move |entry: &LoggedEvent| {
             // Not before the job's first event: a job that is refused has no run to tell of.

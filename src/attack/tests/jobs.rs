@@ -71,6 +71,22 @@ fn an_attack_on_data_without_the_data_is_refused() {
     );
     let refused = made.unwrap_err().to_string();
     assert!(refused.contains("Attackers::with_poisoned"), "{refused}");
+
+    let mut short = crate::data::digits().unwrap();
+    short.train = short.test.clone();
+    let short = BurnTrainers::new(DeviceSpec::Cpu)
+        .unwrap()
+        .with_dataset("digits", short);
+    let job = digits_job(10, 1);
+    let made = Attackers::with_poisoned(
+        &job,
+        Arc::new(LabelFlip),
+        &who,
+        digits_trainers(),
+        Arc::new(short),
+    );
+    let refused = made.unwrap_err().to_string();
+    assert!(refused.contains("1442, and not 355"), "{refused}");
 }
 
 #[test]
