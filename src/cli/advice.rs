@@ -144,10 +144,19 @@ fn fraction(spec: &JobSpec, strategy: &Settings) -> Option<String> {
     })
 }
 
-/// A weighting that q-FedAvg does not use.
+/// A weighting that q-FedAvg or a reducer does not use.
 fn weighting(strategy: &Settings) -> Option<String> {
     let weighting = name(strategy, "weighting");
-    if name(strategy, "objective") != "qfedavg" || weighting == "examples" {
+    if weighting == "examples" {
+        return None;
+    }
+    let reducer = name(strategy, "reducer");
+    if matches!(reducer, "median" | "trimmed_mean" | "krum" | "bulyan") {
+        return Some(format!(
+            "strategy.weighting {weighting} has no effect: reducer {reducer} counts all reports alike"
+        ));
+    }
+    if name(strategy, "objective") != "qfedavg" {
         return None;
     }
     Some(format!(
@@ -253,6 +262,10 @@ mod tests {
             (
                 "--goal 2 --fraction 0.5",
                 "strategy.fraction 0.5 has no effect: limits.goal says that a round waits for 2 reports",
+            ),
+            (
+                "--strategy median --weighting uniform",
+                "strategy.weighting uniform has no effect: reducer median counts all reports alike",
             ),
             (
                 "--strategy qfedavg --weighting uniform",
