@@ -108,6 +108,10 @@ impl Composition {
             let problem = too_few(fewest, &format!("the cohort has {cohort} clients"));
             return Err(StrategyError::Plan(problem));
         }
+        if let Some(most) = self.reducer.most().filter(|most| cohort > *most) {
+            let problem = too_many(most, &format!("the cohort has {cohort} clients"));
+            return Err(StrategyError::Plan(problem));
+        }
         plan.quorum = plan.quorum.max(fewest);
         plan.goal = plan.goal.max(plan.quorum);
         let selected = self.reducer.selects(plan.quorum, cohort);
@@ -174,6 +178,9 @@ impl FederatedStrategy for Composition {
         {
             let size = size.unwrap_or(clients);
             return Err(too_few(fewest, &format!("a round asks {size} clients")));
+        }
+        if let Some(most) = self.reducer.most().filter(|most| cohort > *most) {
+            return Err(too_many(most, &format!("a round asks {cohort} clients")));
         }
         // One is what jobs have that do not say: such a round waits for as many as are needed.
         if quorum > 1 && quorum < fewest {
@@ -248,6 +255,10 @@ impl FederatedStrategy for Composition {
         aggregation.metrics = counted.metrics;
         Ok(aggregation)
     }
+}
+
+fn too_many(most: usize, limit: &str) -> String {
+    format!("the reducer can take at most {most} reports, and {limit}: choose a smaller fraction")
 }
 
 fn too_few(fewest: usize, limit: &str) -> String {

@@ -51,6 +51,11 @@ pub trait Reducer: Send + Sync {
         1
     }
 
+    /// The most reports that it can reduce; none if there is no such number.
+    fn most(&self) -> Option<usize> {
+        None
+    }
+
     /// How many of this many reports are in the update if no report is an outlier. Fewer than all if the rule selects some; the
     /// quorum of the round does not count against those that it leaves.
     fn selects(&self, reports: usize, cohort: usize) -> usize {

@@ -234,8 +234,12 @@ fn check(round: &Collection, aggregation: &Aggregation) -> Result<(), String> {
     // A strategy may exclude reports, but not so many that the version rests on fewer than the job demands.
     let least = round.plan.least_folded.unwrap_or(round.plan.quorum);
     if folded.len() < least {
+        let demanded = match round.plan.least_folded {
+            Some(least) => format!("the reducer selects at least {least} of a quorum"),
+            None => format!("the quorum is {least}"),
+        };
         return Err(format!(
-            "{} of {} accepted reports were folded, and at least {least} must be",
+            "{} of {} accepted reports were folded, and {demanded}",
             folded.len(),
             accepted.len(),
         ));

@@ -28,6 +28,10 @@ impl Reducer for Bulyan {
         reports.saturating_sub(2 * self.0.of(cohort, 4, 3)).max(1)
     }
 
+    fn most(&self) -> Option<usize> {
+        Some(Distances::MOST)
+    }
+
     fn reduce(
         &self,
         round: &AggregateContext<'_>,
@@ -50,12 +54,16 @@ impl Reducer for Bulyan {
 
 /// The reports that are left when this many were picked, each by Krum among those that were left before.
 fn left_over(distances: &Distances, picks: usize, faults: usize) -> Vec<usize> {
-    let mut left: Vec<_> = (0..distances.count()).collect();
+    // Sorted once: scores are computed again for each pick, and sorting takes as long as all the rest.
+    let neighbours = krum::Neighbours::new(distances);
+    let mut is_left = vec![true; distances.count()];
     for _ in 0..picks {
-        let scores = krum::scores(distances, &left, faults);
-        left.remove(krum::by_score(&scores)[0]);
+        let scores = neighbours.scores(&is_left, faults);
+        is_left[krum::by_score(&scores)[0]] = false;
     }
-    left
+    (0..distances.count())
+        .filter(|report| is_left[*report])
+        .collect()
 }
 
 /// How many values around the median are in the mean.

@@ -39,6 +39,10 @@ impl Reducer for CenteredClipping {
         StateSpec::default().tensor(StateTensor::new(CENTER))
     }
 
+    fn most(&self) -> Option<usize> {
+        Some(Distances::MOST)
+    }
+
     fn reduce(
         &self,
         round: &AggregateContext<'_>,

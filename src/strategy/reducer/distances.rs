@@ -18,11 +18,15 @@ pub struct Distances {
 }
 
 impl Distances {
+    /// The most reports whose distances are taken: 8 bytes for each of their two million pairs are 17 MB, and each thread has as many
+    /// while it adds.
+    pub const MOST: usize = 2048;
+
     /// Of the reports that are read, in client order.
     ///
     /// # Errors
     ///
-    /// As [`AggregateContext::scan`].
+    /// As [`AggregateContext::scan`]; [`StrategyError::Aggregate`] for more reports than [`Distances::MOST`].
     pub fn new(round: &AggregateContext<'_>, inputs: &Inputs) -> Result<Self, StrategyError> {
         Self::with_state(round, inputs, None)
     }
@@ -33,7 +37,13 @@ impl Distances {
         inputs: &Inputs,
         state: Option<&str>,
     ) -> Result<Self, StrategyError> {
-        let count = inputs.clients().len() + usize::from(state.is_some());
+        let reports = inputs.clients().len();
+        if reports > Self::MOST {
+            let most = Self::MOST;
+            let problem = format!("{reports} reports, and distances are taken of at most {most}");
+            return Err(StrategyError::Aggregate(problem));
+        }
+        let count = reports + usize::from(state.is_some());
         let products = round.scan(inputs, pairs(count), &|rows, sums| {
             // Statistics are of other scales than weights, and would drown them.
             if rows.role() == Role::Trainable {

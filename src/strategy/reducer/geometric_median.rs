@@ -26,6 +26,10 @@ impl Default for GeometricMedian {
 }
 
 impl Reducer for GeometricMedian {
+    fn most(&self) -> Option<usize> {
+        Some(Distances::MOST)
+    }
+
     fn reduce(
         &self,
         round: &AggregateContext<'_>,

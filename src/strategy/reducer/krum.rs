@@ -25,6 +25,10 @@ impl Reducer for Krum {
         1
     }
 
+    fn most(&self) -> Option<usize> {
+        Some(Distances::MOST)
+    }
+
     fn reduce(
         &self,
         round: &AggregateContext<'_>,
@@ -73,6 +77,10 @@ impl Reducer for MultiKrum {
         self.selected(reports, self.faults.of(cohort, 2, 3))
     }
 
+    fn most(&self) -> Option<usize> {
+        Some(Distances::MOST)
+    }
+
     fn reduce(
         &self,
         round: &AggregateContext<'_>,
@@ -95,8 +103,7 @@ fn select(
     let reports = counted.inputs.clients().len();
     let faults = faults.checked(rule, reports, round.plan().cohort_size(), 2, 3)?;
     let distances = Distances::new(round, &counted.inputs)?;
-    let all: Vec<_> = (0..reports).collect();
-    let scores = scores(&distances, &all, faults);
+    let scores = Neighbours::new(&distances).scores(&vec![true; reports], faults);
     let order = by_score(&scores);
     let selected = selected(reports, faults);
     // The last one that is selected.
@@ -110,22 +117,41 @@ fn select(
     Ok(Reduction::mean(counted))
 }
 
-/// The sum of the squared distances of each of these reports to its nearest others among them: as many as there are, less `faults`
-/// and 2, and at least one.
-pub(super) fn scores(distances: &Distances, among: &[usize], faults: usize) -> Vec<f64> {
-    let neighbours = among.len().saturating_sub(faults + 2).max(1);
-    let mut scores = Vec::with_capacity(among.len());
-    let mut others = Vec::with_capacity(among.len());
-    for report in among {
-        others.clear();
-        for other in among.iter().filter(|other| *other != report) {
-            others.push(distances.squared(*report, *other));
+/// Each report's others, the nearest one first.
+pub(super) struct Neighbours(Vec<Vec<(f64, usize)>>);
+
+impl Neighbours {
+    pub fn new(distances: &Distances) -> Self {
+        let mut all = Vec::with_capacity(distances.count());
+        for report in 0..distances.count() {
+            let mut others = Vec::with_capacity(distances.count());
+            for other in (0..distances.count()).filter(|other| *other != report) {
+                others.push((distances.squared(report, other), other));
+            }
+            // By distance alone, so that a sum of the first ones does not depend on who reported what.
+            others.sort_by(|a, b| a.0.total_cmp(&b.0));
+            all.push(others);
         }
-        // Sorted, so that the sum does not depend on who reported what.
-        others.sort_unstable_by(f64::total_cmp);
-        scores.push(others.iter().take(neighbours).sum());
+        Self(all)
     }
-    scores
+
+    /// The sum of the squared distances of each report that is left to its nearest others that are left: as many as are left, less
+    /// `faults` and 2, and at least one. Infinite for those that are not left.
+    pub fn scores(&self, is_left: &[bool], faults: usize) -> Vec<f64> {
+        let left = is_left.iter().filter(|is_left| **is_left).count();
+        let nearest = left.saturating_sub(faults + 2).max(1);
+        let mut scores = vec![f64::INFINITY; self.0.len()];
+        for (report, others) in self
+            .0
+            .iter()
+            .enumerate()
+            .filter(|(report, _)| is_left[*report])
+        {
+            let others = others.iter().filter(|(_, other)| is_left[*other]);
+            scores[report] = others.take(nearest).map(|(squared, _)| squared).sum();
+        }
+        scores
+    }
 }
 
 /// The places of the scores, from the least to the largest; of equals, the first one first.

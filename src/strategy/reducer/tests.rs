@@ -363,6 +363,13 @@ fn what_does_not_fit_is_refused_with_the_reason() {
             "a round asks 8",
         ),
         (
+            json!({ "reducer": "geometric_median" }),
+            Some(3000),
+            None,
+            1,
+            "at most 2048 reports, and a round asks 3000",
+        ),
+        (
             json!({ "reducer": "krum" }),
             Some(2),
             None,
