@@ -30,6 +30,7 @@ pub(super) fn warnings(asked: &AskedJob, flags: &JobArgs) -> Vec<String> {
     found.extend(warmup(spec));
     found.extend(fraction(spec, strategy));
     found.extend(weighting(strategy));
+    found.extend(faults(spec));
     found.extend(pull(strategy, &spec.training));
     found
 }
@@ -164,6 +165,24 @@ fn weighting(strategy: &Settings) -> Option<String> {
     ))
 }
 
+/// A reducer that stands nobody, or needs every report.
+fn faults(spec: &JobSpec) -> Option<String> {
+    let made = Catalogue::default().make(spec.strategy.name(), spec.strategy.settings());
+    let needs = made.ok()?.reducer_needs(&spec.limits, spec.clients)?;
+    let clients = plural(needs.cohort, "client");
+    if needs.faults == Some(0) {
+        return Some(format!(
+            "the reducer stands no attacker: with {clients} in a round, f is 0"
+        ));
+    }
+    (needs.fewest == needs.cohort && needs.cohort > 1).then(|| {
+        format!(
+            "the reducer needs the reports of all {clients} of a round, so that one that fails ends it: a smaller f or more \
+             clients leave some to spare"
+        )
+    })
+}
+
 /// A pull towards the global model that leads away from it.
 fn pull(strategy: &Settings, training: &TrainingSettings) -> Option<String> {
     let key = match name(strategy, "objective") {
@@ -262,6 +281,15 @@ mod tests {
             (
                 "--goal 2 --fraction 0.5",
                 "strategy.fraction 0.5 has no effect: limits.goal says that a round waits for 2 reports",
+            ),
+            (
+                "--strategy krum --clients 4",
+                "the reducer stands no attacker: with 4 clients in a round, f is 0",
+            ),
+            (
+                "--strategy bulyan --clients 15",
+                "the reducer needs the reports of all 15 clients of a round, so that one that fails ends it: a smaller f or more \
+                 clients leave some to spare",
             ),
             (
                 "--strategy median --weighting uniform",

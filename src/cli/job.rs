@@ -144,7 +144,7 @@ pub struct JobArgs {
     /// How long a round may take, in seconds [default: 900]
     #[arg(long, value_name = "SECONDS", value_parser = any_u64)]
     pub round_timeout: Option<u64>,
-    /// The quorum: a round with fewer reports than this at its deadline fails [default: 1]
+    /// The quorum: a round with fewer reports than this at its deadline fails. A reducer such as krum may need more [default: 1]
     #[arg(long, value_name = "N", value_parser = any_u32)]
     pub min_updates: Option<u32>,
     /// How many reports a round waits for, as a number instead of --fraction

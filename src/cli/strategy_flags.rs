@@ -14,7 +14,7 @@ use crate::{
 #[command(next_help_heading = "Job")]
 pub struct StrategyArgs {
     /// The algorithm: fedavg, fedprox, scaffold, fedadam or another one that "fedavg strategies" lists. If the job file has another
-    /// one, the file's sampler, work and weighting stay, with their parameters; of its objective and optimizer, what the two
+    /// one, the file's sampler, work and weighting stay, with their parameters; of its objective, reducer and optimizer, what the two
     /// algorithms share [default: fedavg]
     #[arg(long, value_name = "NAME")]
     pub strategy: Option<String>,

@@ -180,14 +180,24 @@ impl Catalogue {
     ) -> Result<Composition, CatalogueError> {
         let resolved = self.resolve(preset, asked)?;
         let values = &resolved.values;
-        Ok(Composition {
+        let made = Composition {
             sampler: resolved.sampler.make(PartKind::Sampler, values)?,
             work: resolved.work.make(PartKind::Work, values)?,
             weighting: resolved.weighting.make(PartKind::Weighting, values)?,
             objective: resolved.objective.make(PartKind::Objective, values)?,
             reducer: resolved.reducer.make(PartKind::Reducer, values)?,
             optimizer: resolved.optimizer.make(PartKind::Optimizer, values)?,
-        })
+        };
+        if !made.reducer.is_mean()
+            && let Some(reason) = made.objective.needs_mean()
+        {
+            let problem = format!(
+                "{:?} does not go with objective {:?}: {reason}. Leave the reducer out, or take objective plain or proximal",
+                resolved.reducer.info.name, resolved.objective.info.name
+            );
+            return Err(CatalogueError::new(PartKind::Reducer.key(), problem));
+        }
+        Ok(made)
     }
 
     /// The names of all parts and the values of all parameters of a preset and of what differs from it. With them, a record says
@@ -342,8 +352,9 @@ fn flattened(asked: &Map<String, Value>) -> Result<Map<String, Value>, Catalogue
         for (key, value) in table.iter().filter(|(key, _)| *key != "kind") {
             let before = flat.insert(key.clone(), value.clone());
             if before.is_some_and(|before| before != *value) {
-                let problem =
-                    format!("{part} gives it another value than the rest of the strategy");
+                let problem = format!(
+                    "has one value in the table of {part} and another one beside it: give it once"
+                );
                 return Err(CatalogueError::new(key, problem));
             }
         }

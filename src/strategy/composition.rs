@@ -13,6 +13,7 @@ use crate::{
     parameters::Role,
     report::DELTA,
     settings::{RoundLimits, TrainingSettings},
+    words::plural,
 };
 
 /// A strategy of six parts. The default is FedAvg: McMahan et al., "Communication-Efficient Learning of Deep Networks from
@@ -95,7 +96,55 @@ impl Composition {
     }
 }
 
+/// What a reducer needs of a job's rounds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ReducerNeeds {
+    /// How many clients a round asks.
+    pub cohort: usize,
+    /// The fewest reports that the reducer can take.
+    pub fewest: usize,
+    /// How many attackers it is made to stand; none if it has no such number.
+    pub faults: Option<usize>,
+}
+
 impl Composition {
+    /// What the reducer needs; none if it is the mean, or the size of the cohorts is not known.
+    pub fn reducer_needs(
+        &self,
+        limits: &RoundLimits,
+        clients: Option<u32>,
+    ) -> Option<ReducerNeeds> {
+        if self.reducer.is_mean() {
+            return None;
+        }
+        let cohort = self.cohort_size(limits, clients)?;
+        Some(ReducerNeeds {
+            cohort,
+            fewest: self.reducer.fewest(cohort),
+            faults: self.reducer.faults(cohort),
+        })
+    }
+
+    /// How many clients a round asks, if that is known and always the same.
+    fn cohort_size(&self, limits: &RoundLimits, clients: Option<u32>) -> Option<usize> {
+        let goal = limits.goal.map(|goal| goal as usize);
+        let quorum = limits.min_updates as usize;
+        self.sampler.size(clients? as usize, goal, quorum)
+    }
+
+    fn too_few(&self, cohort: usize, limit: &str) -> String {
+        let fewest = self.reducer.fewest(cohort);
+        match self.reducer.faults(cohort) {
+            Some(faults) if faults > 0 => {
+                format!(
+                    "the reducer needs at least {fewest} reports with f = {faults}, and {limit}"
+                )
+            }
+            _ => format!("the reducer needs at least {fewest} reports, and {limit}"),
+        }
+    }
+
     /// Asks for as many reports as the reducer needs.
     fn require_reports(&self, plan: &mut RoundPlan) -> Result<(), StrategyError> {
         let cohort = plan.cohort_size();
@@ -105,11 +154,11 @@ impl Composition {
         }
         let fewest = self.reducer.fewest(cohort);
         if cohort < fewest {
-            let problem = too_few(fewest, &format!("the cohort has {cohort} clients"));
+            let problem = self.too_few(cohort, &format!("the cohort has {}", clients_of(cohort)));
             return Err(StrategyError::Plan(problem));
         }
         if let Some(most) = self.reducer.most().filter(|most| cohort > *most) {
-            let problem = too_many(most, &format!("the cohort has {cohort} clients"));
+            let problem = too_many(most, &format!("the cohort has {}", clients_of(cohort)));
             return Err(StrategyError::Plan(problem));
         }
         plan.quorum = plan.quorum.max(fewest);
@@ -159,33 +208,39 @@ impl FederatedStrategy for Composition {
         }
         let goal = limits.goal.map(|goal| goal as usize);
         let quorum = limits.min_updates as usize;
-        let sized = clients.map(|clients| {
-            let clients = clients as usize;
-            (clients, self.sampler.size(clients, goal, quorum))
-        });
+        let size = self.cohort_size(limits, clients);
+        let sized = clients.map(|clients| (clients as usize, size));
         // Without a known size, what a rule needs for any cohort.
-        let cohort = match sized {
-            Some((_, Some(size))) => size,
-            _ => 0,
-        };
+        let cohort = size.unwrap_or(0);
         let fewest = self.reducer.fewest(cohort);
+        if fewest > 1 && !self.sampler.is_sized() {
+            return Err(format!(
+                "the reducer needs at least {fewest} reports, and its sampler may draw fewer clients: choose another one"
+            ));
+        }
         if let Some(goal) = goal.filter(|goal| *goal < fewest) {
             let limit = format!("limits.goal (--goal) is {goal}");
-            return Err(too_few(fewest, &limit));
+            return Err(self.too_few(cohort, &limit));
         }
         if let Some((clients, size)) = sized
             && size.unwrap_or(clients) < fewest
         {
             let size = size.unwrap_or(clients);
-            return Err(too_few(fewest, &format!("a round asks {size} clients")));
+            return Err(self.too_few(cohort, &format!("a round asks {}", clients_of(size))));
         }
         if let Some(most) = self.reducer.most().filter(|most| cohort > *most) {
-            return Err(too_many(most, &format!("a round asks {cohort} clients")));
+            return Err(too_many(
+                most,
+                &format!("a round asks {}", clients_of(cohort)),
+            ));
         }
         // One is what jobs have that do not say: such a round waits for as many as are needed.
         if quorum > 1 && quorum < fewest {
             let limit = format!("limits.min_updates (--min-updates) is {quorum}");
-            return Err(too_few(fewest, &limit));
+            return Err(format!(
+                "{}: leave it out, or give at least {fewest}",
+                self.too_few(cohort, &limit)
+            ));
         }
         Ok(())
     }
@@ -261,8 +316,8 @@ fn too_many(most: usize, limit: &str) -> String {
     format!("the reducer can take at most {most} reports, and {limit}: choose a smaller fraction")
 }
 
-fn too_few(fewest: usize, limit: &str) -> String {
-    format!("the reducer needs at least {fewest} reports, and {limit}: a smaller f needs fewer")
+fn clients_of(count: usize) -> String {
+    plural(count, "client")
 }
 
 #[cfg(test)]

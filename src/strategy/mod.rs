@@ -66,7 +66,7 @@ pub use catalogue::{
     Catalogue, CatalogueError, Parameter, ParameterKind, PartInfo, PartKind, Preset, Values,
 };
 pub use client_objective::{BlockRule, ClientObjective, Counted};
-pub use composition::Composition;
+pub use composition::{Composition, ReducerNeeds};
 pub use context::{AggregateContext, RoundContext, Seeds, StateValues, Version};
 pub use error::StrategyError;
 pub use federated::{FederatedStrategy, aggregate};

@@ -45,6 +45,12 @@ pub trait Reducer: Send + Sync {
         StateSpec::default()
     }
 
+    /// How many attackers it is made to stand if this many clients were asked; none if it has no such number.
+    fn faults(&self, cohort: usize) -> Option<usize> {
+        let _ = cohort;
+        None
+    }
+
     /// The fewest reports that it can reduce, if this many clients were asked. A round with fewer is abandoned.
     fn fewest(&self, cohort: usize) -> usize {
         let _ = cohort;

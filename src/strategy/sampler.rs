@@ -30,6 +30,11 @@ pub trait Sampler: Send + Sync {
     /// [`StrategyError::Plan`] if no cohort can be made of them: the round is abandoned.
     fn sample(&self, round: &RoundContext<'_>) -> Result<Cohort, StrategyError>;
 
+    /// Whether rounds have as many clients as the job's settings say. If not, a round may have too few for a reducer that needs some.
+    fn is_sized(&self) -> bool {
+        true
+    }
+
     /// How many of this many clients it asks in each round, given the job's goal and quorum; none if that is not the same in each
     /// round. A reducer that needs more is then refused when the job is submitted.
     fn size(&self, clients: usize, goal: Option<usize>, quorum: usize) -> Option<usize> {

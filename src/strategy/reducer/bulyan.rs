@@ -20,6 +20,10 @@ impl Bulyan {
 }
 
 impl Reducer for Bulyan {
+    fn faults(&self, cohort: usize) -> Option<usize> {
+        Some(self.0.of(cohort, 4, 3))
+    }
+
     fn fewest(&self, cohort: usize) -> usize {
         self.0.fewest(cohort, 4, 3)
     }
@@ -41,6 +45,7 @@ impl Reducer for Bulyan {
         let reports = counted.inputs.clients().len();
         let cohort = round.plan().cohort_size();
         let faults = self.0.checked("Bulyan", reports, cohort, 4, 3)?;
+        Faults::record(faults, &mut counted);
         let distances = Distances::new(round, &counted.inputs)?;
         let left = left_over(&distances, reports - 2 * faults, faults);
         counted.exclude(left.into_iter().map(|report| {

@@ -1,6 +1,6 @@
 //! How many attackers a rule must stand.
 
-use crate::strategy::StrategyError;
+use crate::strategy::{Counted, StrategyError};
 
 /// The share of the cohort that is taken for attackers unless a number is given.
 const SHARE: f64 = 0.2;
@@ -33,6 +33,11 @@ impl Faults {
         faults.saturating_mul(factor).saturating_add(constant)
     }
 
+    /// Puts the number into the round's record: without one in the job, it follows from the cohort.
+    pub(super) fn record(faults: usize, counted: &mut Counted) {
+        counted.metrics.insert("f".to_string(), faults as f64);
+    }
+
     /// The number, if there are enough reports for it.
     pub(super) fn checked(
         self,
@@ -48,7 +53,7 @@ impl Faults {
             return Ok(faults);
         }
         Err(StrategyError::Aggregate(format!(
-            "{rule} needs {fewest} reports to stand {faults} attackers, and there are {reports}"
+            "{rule} needs {fewest} reports if f is {faults}, and {reports} came"
         )))
     }
 }

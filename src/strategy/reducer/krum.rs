@@ -17,6 +17,10 @@ impl Krum {
 }
 
 impl Reducer for Krum {
+    fn faults(&self, cohort: usize) -> Option<usize> {
+        Some(self.0.of(cohort, 2, 3))
+    }
+
     fn fewest(&self, cohort: usize) -> usize {
         self.0.fewest(cohort, 2, 3)
     }
@@ -69,8 +73,13 @@ impl MultiKrum {
 }
 
 impl Reducer for MultiKrum {
+    fn faults(&self, cohort: usize) -> Option<usize> {
+        Some(self.faults.of(cohort, 2, 3))
+    }
+
     fn fewest(&self, cohort: usize) -> usize {
-        self.faults.fewest(cohort, 2, 3)
+        let fewest = self.faults.fewest(cohort, 2, 3);
+        fewest.max(self.select.unwrap_or(0))
     }
 
     fn selects(&self, reports: usize, cohort: usize) -> usize {
@@ -102,6 +111,7 @@ fn select(
 ) -> Result<Reduction, StrategyError> {
     let reports = counted.inputs.clients().len();
     let faults = faults.checked(rule, reports, round.plan().cohort_size(), 2, 3)?;
+    Faults::record(faults, &mut counted);
     let distances = Distances::new(round, &counted.inputs)?;
     let scores = Neighbours::new(&distances).scores(&vec![true; reports], faults);
     let order = by_score(&scores);
@@ -111,7 +121,7 @@ fn select(
     counted.exclude(order[selected..].iter().map(|report| {
         let score = scores[*report];
         let reason =
-            format!("{rule}: its score is {score:.4e}, and {bound:.4e} was the last one selected");
+            format!("{rule}: the sum of its squared distances to its neighbours is {score:.4e}, and at most {bound:.4e} was selected");
         (*report, reason)
     }));
     Ok(Reduction::mean(counted))

@@ -332,28 +332,28 @@ fn what_does_not_fit_is_refused_with_the_reason() {
             Some(8),
             None,
             1,
-            "at least 9 reports, and a round asks 8",
+            "at least 9 reports with f = 3, and a round asks 8 clients",
         ),
         (
             json!({ "reducer": "bulyan", "f": 3 }),
             Some(20),
             None,
             14,
-            "at least 15 reports, and limits.min_updates",
+            "at least 15 reports with f = 3, and limits.min_updates",
         ),
         (
             json!({ "reducer": "bulyan", "f": 3 }),
             None,
             None,
             14,
-            "at least 15 reports, and limits.min_updates",
+            "at least 15 reports with f = 3, and limits.min_updates",
         ),
         (
             json!({ "reducer": "bulyan", "f": 3 }),
             Some(20),
             Some(14),
             1,
-            "at least 15 reports, and limits.goal (--goal) is 14",
+            "at least 15 reports with f = 3, and limits.goal (--goal) is 14",
         ),
         (
             json!({ "reducer": "krum", "fraction": 0.5, "f": 3 }),
@@ -370,39 +370,25 @@ fn what_does_not_fit_is_refused_with_the_reason() {
             "at most 2048 reports, and a round asks 3000",
         ),
         (
+            json!({ "reducer": "krum", "sampler": "poisson" }),
+            Some(20),
+            None,
+            1,
+            "its sampler may draw fewer",
+        ),
+        (
+            json!({ "reducer": "multi_krum", "select": 16 }),
+            Some(15),
+            None,
+            1,
+            "at least 16 reports",
+        ),
+        (
             json!({ "reducer": "krum" }),
             Some(2),
             None,
             1,
             "at least 3 reports",
-        ),
-        (
-            json!({ "reducer": "median", "objective": "scaffold" }),
-            Some(9),
-            None,
-            1,
-            "SCAFFOLD",
-        ),
-        (
-            json!({ "reducer": "median", "objective": "feddyn" }),
-            Some(9),
-            None,
-            1,
-            "FedDyn",
-        ),
-        (
-            json!({ "reducer": "median", "objective": "fednova" }),
-            Some(9),
-            None,
-            1,
-            "FedNova",
-        ),
-        (
-            json!({ "reducer": "median", "objective": "qfedavg" }),
-            Some(9),
-            None,
-            1,
-            "q-FedAvg",
         ),
     ] {
         let refused = check(asked.clone(), clients, goal, quorum).unwrap_err();
@@ -415,8 +401,28 @@ fn what_does_not_fit_is_refused_with_the_reason() {
         ),
         (json!({ "reducer": { "f": 1 } }), "needs `kind`"),
         (
+            json!({ "reducer": "median", "objective": "scaffold" }),
+            "\"median\" does not go with objective \"scaffold\": SCAFFOLD",
+        ),
+        (
+            json!({ "reducer": "krum", "objective": "feddyn" }),
+            "FedDyn",
+        ),
+        (
+            json!({ "reducer": "krum", "objective": "fednova" }),
+            "FedNova",
+        ),
+        (
+            json!({ "reducer": "krum", "objective": "qfedavg" }),
+            "q-FedAvg",
+        ),
+        (
+            json!({ "reducer": "geometric_median", "iterations": 1e9 }),
+            "at most 1000",
+        ),
+        (
             json!({ "reducer": { "kind": "krum", "f": 1 }, "f": 2 }),
-            "another value",
+            "another one beside it",
         ),
         (json!({ "reducer": "kurm" }), "known are"),
     ] {

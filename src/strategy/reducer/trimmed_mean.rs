@@ -19,6 +19,10 @@ impl TrimmedMean {
 }
 
 impl Reducer for TrimmedMean {
+    fn faults(&self, cohort: usize) -> Option<usize> {
+        Some(self.0.of(cohort, 2, 1))
+    }
+
     fn fewest(&self, cohort: usize) -> usize {
         self.0.fewest(cohort, 2, 1)
     }
@@ -26,11 +30,12 @@ impl Reducer for TrimmedMean {
     fn reduce(
         &self,
         round: &AggregateContext<'_>,
-        counted: Counted,
+        mut counted: Counted,
         _: &mut NextVersion<'_>,
     ) -> Result<Reduction, StrategyError> {
         let (reports, cohort) = (counted.inputs.clients().len(), round.plan().cohort_size());
         let trim = self.0.checked("the trimmed mean", reports, cohort, 2, 1)?;
+        Faults::record(trim, &mut counted);
         Ok(Reduction::by(counted, Trim(trim)))
     }
 }

@@ -56,8 +56,13 @@ impl Reducer for Zeroing {
         let estimate = round.number(ESTIMATE).unwrap_or(self.initial);
         let bound = self.multiplier * estimate + self.increment;
         let too_large = norms.iter().enumerate().filter(|(_, norm)| **norm > bound);
+        let what = match self.norm {
+            Norm::L2 => "norm",
+            Norm::Largest => "largest value",
+        };
         counted.exclude(too_large.map(|(report, norm)| {
-            let reason = format!("zeroing: its norm is {norm:.4e}, above the bound of {bound:.4e}");
+            let reason =
+                format!("zeroing: its {what} is {norm:.4e}, above the bound of {bound:.4e}");
             (report, reason)
         }));
         counted.metrics.insert("norm_bound".to_string(), bound);

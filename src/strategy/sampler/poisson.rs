@@ -42,6 +42,10 @@ impl Poisson {
 }
 
 impl Sampler for Poisson {
+    fn is_sized(&self) -> bool {
+        false
+    }
+
     fn check(&self, limits: &RoundLimits) -> Result<(), String> {
         let waits = "sampler \"poisson\" waits for all clients that it draws, and commits a round with any number of reports";
         if limits.goal.is_some() {

@@ -10,6 +10,8 @@ use crate::strategy::{
     },
 };
 
+const MOST_ITERATIONS: usize = 1000;
+
 pub(super) fn add(catalogue: Catalogue) -> Catalogue {
     clipping(selection(order(catalogue)))
 }
@@ -178,7 +180,7 @@ fn clipping(catalogue: Catalogue) -> Catalogue {
 fn f() -> Parameter {
     Parameter::at_least("f", 0.0, 0.0)
         .optional()
-        .about("how many of the clients that are asked may be attackers; without it, a fifth, rounded down")
+        .about("how many of the clients that are asked may be attackers, a whole number; without it, a fifth, rounded down")
 }
 
 fn faults(values: &Values) -> Result<Faults, StrategyError> {
@@ -194,7 +196,13 @@ fn iterations(default: f64) -> Parameter {
 
 fn count(values: &Values, name: &str) -> Result<u32, StrategyError> {
     let count = whole(values, name)?.unwrap_or(1);
-    u32::try_from(count).map_err(|_| not_whole(name, values.number(name)))
+    // More would keep a thread busy for nothing: the result does not change any more.
+    if count > MOST_ITERATIONS {
+        return Err(StrategyError::Settings(format!(
+            "{name} must be at most {MOST_ITERATIONS}, not {count}"
+        )));
+    }
+    Ok(count as u32)
 }
 
 /// A number of clients or of steps, if it is given.
@@ -210,7 +218,7 @@ fn whole(values: &Values, name: &str) -> Result<Option<usize>, StrategyError> {
 }
 
 fn not_whole(name: &str, number: f64) -> StrategyError {
-    StrategyError::Plan(format!(
+    StrategyError::Settings(format!(
         "{name} must be a whole number of at most 4294967295, not {number}"
     ))
 }
