@@ -2,6 +2,7 @@
 
 mod builtin;
 mod error;
+mod kind;
 mod parameter;
 mod part;
 mod presets;
@@ -11,9 +12,10 @@ mod tests;
 use std::{fmt, sync::Arc};
 
 pub use error::CatalogueError;
+pub use kind::PartKind;
 pub use parameter::{Parameter, ParameterKind, Values};
+pub use part::PartInfo;
 use part::{Part, Parts};
-pub use part::{PartInfo, PartKind};
 pub use presets::Preset;
 use serde_json::{Map, Value};
 

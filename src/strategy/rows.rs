@@ -1,6 +1,8 @@
 //! One block of one role as an aggregation reads it: the reports' values, the global values and the state.
 
 mod order;
+mod row_buffer;
+mod sorter;
 mod stretches;
 
 use std::{
@@ -8,6 +10,9 @@ use std::{
     fmt,
     ops::Range,
 };
+
+use row_buffer::RowBuffer;
+use sorter::Sorter;
 
 use super::{
     StrategyError, Version,
@@ -41,8 +46,8 @@ pub struct Rows<'a> {
 pub(super) struct Scratch {
     fetched: RefCell<[BlockBuffer; PASS]>,
     means: Vec<RefCell<Mean>>,
-    stretches: RefCell<Vec<stretches::RowBuffer>>,
-    sorting: RefCell<order::Sorter>,
+    stretches: RefCell<Vec<RowBuffer>>,
+    sorting: RefCell<Sorter>,
 }
 
 /// The mean of one payload.

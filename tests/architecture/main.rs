@@ -35,6 +35,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "rng",
             "settings",
             "spelling",
+            "words",
         ],
     ),
     (

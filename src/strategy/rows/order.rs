@@ -3,24 +3,7 @@
 use std::ops::Range;
 
 use super::Rows;
-use crate::strategy::kernel::order::{Lanes, Network, Tile, WIDTH};
-
-/// What a thread keeps for sorting.
-#[derive(Default)]
-pub(in crate::strategy) struct Sorter {
-    network: Option<Network>,
-    tile: Tile,
-}
-
-impl Sorter {
-    fn prepare(&mut self, rows: usize, ranks: &Range<usize>) -> (&Network, &mut Tile) {
-        // A network of a thousand reports has 25 000 comparisons, and a model may have as many blocks.
-        let known = self.network.take();
-        let known = known.filter(|network| network.is_for(rows, ranks));
-        let network = known.unwrap_or_else(|| Network::new(rows, ranks.clone()));
-        (self.network.insert(network), &mut self.tile)
-    }
-}
+use crate::strategy::kernel::order::{Lanes, WIDTH};
 
 impl Rows<'_> {
     /// Calls `each` for every value of the block with its index and the values that the reports have there, in client order.

@@ -1,41 +1,11 @@
 //! All reports' values at the same time, for a part of the block: what order statistics and distances need.
 
-use std::ops::Range;
-
-use super::Rows;
-use crate::{
-    parameters::{Block, BlockBuffer, BlockError, BlockReader},
-    strategy::kernel::{order::WIDTH, products},
-};
+use super::{Rows, row_buffer::RowBuffer};
+use crate::strategy::kernel::{order::WIDTH, products};
 
 /// How many values are held at once, over all reports. Some columns of all reports, not all columns of one: whole blocks of a
 /// thousand reports would be gigabytes.
 const HELD: usize = 256 * 1024;
-
-/// Space for one report's values.
-#[derive(Default)]
-pub(in crate::strategy) struct RowBuffer {
-    fetched: BlockBuffer,
-    values: Vec<f32>,
-}
-
-impl RowBuffer {
-    fn fetch<'a>(
-        &'a mut self,
-        reader: &'a (dyn BlockReader + Send + Sync),
-        range: Range<usize>,
-    ) -> Result<&'a [f32], BlockError> {
-        // What is in memory as f32 is not copied.
-        if reader.uniform_end(range.start) >= range.end
-            && let Block::F32(values) = reader.block(range.clone(), &mut self.fetched)?
-        {
-            return Ok(values);
-        }
-        self.values.resize(range.len(), 0.0);
-        reader.read(range.start, &mut self.values)?;
-        Ok(&self.values)
-    }
-}
 
 impl Rows<'_> {
     /// Calls `each` for one stretch of the block after the other, with the place in the block where it begins and each
