@@ -307,9 +307,11 @@ fn attackers_far_away_are_in_no_selection_and_move_no_robust_rule() {
 fn what_does_not_fit_is_refused_with_the_reason() {
     let check = |asked: Value, clients, goal, quorum| {
         let strategy = Catalogue::default().make("fedavg", asked.as_object().unwrap());
-        let mut limits = RoundLimits::default();
-        limits.goal = goal;
-        limits.min_updates = quorum;
+        let limits = RoundLimits {
+            goal,
+            min_updates: quorum,
+            ..RoundLimits::default()
+        };
         strategy.unwrap().check_limits(&limits, clients)
     };
     assert_eq!(

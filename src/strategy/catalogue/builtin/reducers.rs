@@ -90,10 +90,10 @@ fn selection(catalogue: Catalogue) -> Catalogue {
                     .about("the least distance that a weight is divided by"),
             ),
             |values| {
-                let mut rule = GeometricMedian::default();
-                rule.iterations = count(values, "iterations")?;
-                rule.smoothing = values.number("smoothing");
-                Ok(rule)
+                Ok(GeometricMedian {
+                    iterations: count(values, "iterations")?,
+                    smoothing: values.number("smoothing"),
+                })
             },
         )
 }
