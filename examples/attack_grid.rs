@@ -318,8 +318,11 @@ fn with_digits(data: Dataset) -> Result<Arc<dyn TrainerFactory>, Box<dyn Error>>
     Ok(Arc::new(trainers.with_dataset("digits", data)))
 }
 
+/// A name, and pairs of a key and a value.
+type Named<'a> = (&'a str, Vec<(&'a str, &'a str)>);
+
 /// Reads NAME:KEY=VALUE:KEY=VALUE.
-fn name_and_settings(text: &str) -> Result<(&str, Vec<(&str, &str)>), String> {
+fn name_and_settings(text: &str) -> Result<Named<'_>, String> {
     let mut parts = text.split(':');
     let name = parts.next().unwrap_or_default();
     let mut settings = Vec::new();
