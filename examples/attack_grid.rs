@@ -26,7 +26,8 @@ use fedavg::{
     worker::TrainerFactory,
 };
 
-const HEADER: &str = "partition,attack,reducer,seed,rounds,accuracy,success_rate,outcome";
+const HEADER: &str =
+    "partition,attack,reducer,seed,rounds,clients,attackers,accuracy,success_rate,outcome";
 
 #[derive(Parser)]
 struct Arguments {
@@ -72,6 +73,8 @@ struct Cell {
     reducer: String,
     seed: u64,
     rounds: u32,
+    clients: u32,
+    attackers: u32,
 }
 
 /// What a run came to. Accuracy and success rate are from 0 to 1.
@@ -128,18 +131,24 @@ impl Arguments {
             for attack in &self.attacks {
                 for reducer in &self.reducers {
                     for seed in &self.seeds {
-                        cells.push(Cell {
-                            partition: partition.to_string(),
-                            attack: attack.clone(),
-                            reducer: reducer.clone(),
-                            seed: *seed,
-                            rounds: self.rounds,
-                        });
+                        cells.push(self.cell(*partition, attack, reducer, *seed));
                     }
                 }
             }
         }
         cells
+    }
+
+    fn cell(&self, partition: PartitionSpec, attack: &str, reducer: &str, seed: u64) -> Cell {
+        Cell {
+            partition: partition.to_string(),
+            attack: attack.to_string(),
+            reducer: reducer.to_string(),
+            seed,
+            rounds: self.rounds,
+            clients: self.clients,
+            attackers: self.attackers,
+        }
     }
 
     fn job(&self, cell: &Cell) -> Result<JobSpec, Box<dyn Error>> {
@@ -263,13 +272,7 @@ impl Arguments {
         for reducer in &self.reducers {
             let mut found = Vec::new();
             for seed in &self.seeds {
-                let cell = Cell {
-                    partition: partition.to_string(),
-                    attack: attack.to_string(),
-                    reducer: reducer.clone(),
-                    seed: *seed,
-                    rounds: self.rounds,
-                };
+                let cell = self.cell(*partition, attack, reducer, *seed);
                 found.extend(runs.get(&cell).and_then(&of));
             }
             cells.push(mean(&found));
@@ -322,8 +325,11 @@ fn with_digits(data: Dataset) -> Result<Arc<dyn TrainerFactory>, Box<dyn Error>>
     Ok(Arc::new(trainers.with_dataset("digits", data)))
 }
 
+/// A name, and pairs of a key and a value.
+type Named<'a> = (&'a str, Vec<(&'a str, &'a str)>);
+
 /// Reads NAME:KEY=VALUE:KEY=VALUE.
-fn name_and_settings(text: &str) -> Result<(&str, Vec<(&str, &str)>), String> {
+fn name_and_settings(text: &str) -> Result<Named<'_>, String> {
     let mut parts = text.split(':');
     let name = parts.next().unwrap_or_default();
     let mut settings = Vec::new();
@@ -355,22 +361,31 @@ fn row(cell: &Cell, measured: &Measured) -> String {
     // A reason may have commas and line breaks, and is the last column.
     let outcome = measured.outcome.replace(['\n', '"'], " ");
     format!(
-        "{},{},{},{},{},{},{},\"{outcome}\"",
+        "{},{},{},{},{},{},{},{},{},\"{outcome}\"",
         cell.partition,
         cell.attack,
         cell.reducer,
         cell.seed,
         cell.rounds,
+        cell.clients,
+        cell.attackers,
         number(measured.accuracy),
         number(measured.success_rate)
     )
 }
 
 fn append(file: &Path, row: &str) -> Result<(), Box<dyn Error>> {
-    let is_new = !file.exists();
+    let before = if file.exists() {
+        fs::read_to_string(file)?
+    } else {
+        String::new()
+    };
     let mut file = OpenOptions::new().create(true).append(true).open(file)?;
-    if is_new {
+    if before.is_empty() {
         writeln!(file, "{HEADER}")?;
+    } else if !before.ends_with('\n') {
+        // The program was killed in the middle of a line.
+        writeln!(file)?;
     }
     writeln!(file, "{row}")?;
     Ok(())
@@ -383,13 +398,15 @@ fn read_runs(file: &Path) -> Result<Runs, Box<dyn Error>> {
         return Ok(runs);
     }
     for line in fs::read_to_string(file)?.lines().skip(1) {
-        let fields: Vec<&str> = line.splitn(8, ',').collect();
+        let fields: Vec<&str> = line.splitn(10, ',').collect();
         let [
             partition,
             attack,
             reducer,
             seed,
             rounds,
+            clients,
+            attackers,
             accuracy,
             success_rate,
             outcome,
@@ -400,12 +417,17 @@ fn read_runs(file: &Path) -> Result<Runs, Box<dyn Error>> {
         let (Ok(seed), Ok(rounds)) = (seed.parse(), rounds.parse()) else {
             continue;
         };
+        let (Ok(clients), Ok(attackers)) = (clients.parse(), attackers.parse()) else {
+            continue;
+        };
         let cell = Cell {
             partition: partition.to_string(),
             attack: attack.to_string(),
             reducer: reducer.to_string(),
             seed,
             rounds,
+            clients,
+            attackers,
         };
         let measured = Measured {
             accuracy: accuracy.parse().ok(),
