@@ -93,6 +93,15 @@ other-version COMMIT:
 kill-points:
     cargo test --release --features testing --test chaos kill_points -- --nocapture
 
+# Fuzz targets with a new seed, SECONDS each; those of safetensors and encodings five times as long. TARGET is a part of a name.
+fuzz SECONDS="120" TARGET="fuzz":
+    scripts/fuzz {{ SECONDS }} {{ TARGET }}
+
+# Every operation of the API against its OpenAPI document, with each kind of credential; CI runs 3 examples each.
+schemathesis EXAMPLES="50" SEED="1":
+    cargo build --release --bins
+    scripts/ci-schemathesis {{ EXAMPLES }} {{ SEED }}
+
 # Four habits of this code, counted; `just style --places` says where each is.
 style *ARGS:
     scripts/style {{ ARGS }}

@@ -19,6 +19,7 @@
 //! ```text
 //! ulimit -n 20000
 //! cargo bench --bench idle_workers -- --workers 10000 --seconds 20
+//! cargo bench --bench idle_workers -- --workers 10000 --seconds 20 --tls
 //! ```
 //!
 //! Linux only: figures come from `/proc`.
@@ -40,23 +41,35 @@ use std::{
 
 use fedavg::{
     coordinator::Coordinator,
+    coordinator::CoordinatorConfig,
     job::EvaluationMode,
     protocol::{DatasetInfo, Hardware, Registered, Registration},
     round::JobEvent,
     transport::{
         Caller, Operator,
-        http::{ClientConfig, OperatorClient, RouterConfig, ServerConfig, listen, router, serve},
+        http::{
+            ClientConfig, ClientTls, Identity, OperatorClient, RouterConfig, ServerConfig,
+            ServerTls, Trust, listen, router, serve,
+        },
     },
     worker::{NoopTrainers, TrainerFactory},
 };
 use futures_util::StreamExt;
+use rustls::{
+    ClientConnection, RootCertStore, StreamOwned,
+    crypto::ring,
+    pki_types::{CertificateDer, ServerName, pem::PemObject},
+};
 use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::TcpStream,
     runtime::{Builder, Runtime},
     sync::{Semaphore, mpsc},
     time::{MissedTickBehavior, interval, sleep, timeout},
 };
 
+/// Set in the coordinator's process if it speaks TLS: its certificate and key, as PEM.
+const TLS: &str = "FEDAVG_IDLE_WORKERS_TLS";
 /// Set in the coordinator's process: the number of workers.
 const ROLE: &str = "FEDAVG_IDLE_WORKERS_COORDINATOR";
 /// Number of parameters of the model.
@@ -90,6 +103,7 @@ struct Arguments {
     workers: usize,
     /// Length of a quiet window.
     seconds: u64,
+    tls: bool,
 }
 
 impl Arguments {
@@ -97,6 +111,7 @@ impl Arguments {
         let mut arguments = Self {
             workers: 10_000,
             seconds: 20,
+            tls: false,
         };
         let mut words = env::args().skip(1);
         while let Some(word) = words.next() {
@@ -104,11 +119,12 @@ impl Arguments {
             match word.as_str() {
                 // From cargo.
                 "--bench" => {}
+                "--tls" => arguments.tls = true,
                 "--workers" => arguments.workers = number().ok_or("--workers NUMBER")?,
                 "--seconds" => {
                     arguments.seconds = number().ok_or("--seconds NUMBER")? as u64;
                 }
-                _ => return Err("usage: [--workers NUMBER] [--seconds NUMBER]".into()),
+                _ => return Err("usage: [--workers NUMBER] [--seconds NUMBER] [--tls]".into()),
             }
         }
         let most = open_files()?.saturating_sub(OTHER_FILES + HEARTBEAT_LINES);
@@ -149,13 +165,24 @@ fn trainers(workers: usize) -> Result<Arc<NoopTrainers>, Failure> {
 fn coordinate(workers: usize) -> Result<(), Failure> {
     let trainers = trainers(workers)?;
     Runtime::new()?.block_on(async {
-        let coordinator = Coordinator::builder(trainers).start();
+        let coordinator = Coordinator::builder(trainers)
+            .config(CoordinatorConfig::open())
+            .start();
         let address = ([127, 0, 0, 1], 0).into();
-        let listener = listen(address, None).await?;
+        let listener = listen(address, true).await?;
         println!("{}", listener.local_addr()?);
         let parent_is_gone = tokio::task::spawn_blocking(|| io::stdin().read(&mut [0]));
-        let router = router(Arc::new(coordinator), RouterConfig::default());
-        serve(listener, router, ServerConfig::default(), async {
+        // All workers are at one address here, register at once and are strangers until then.
+        let mut limits = RouterConfig::default();
+        limits.callers.registrations = 0;
+        limits.callers.loopback.registrations = 0;
+        let router = router(Arc::new(coordinator), limits);
+        let mut config = ServerConfig::default();
+        if let Ok(pem) = env::var(TLS) {
+            let identity = Identity::from_pem(pem.as_bytes(), pem.as_bytes())?;
+            config.tls = Some(ServerTls::new(&identity, None)?);
+        }
+        serve(listener, router, config, async {
             let _ = parent_is_gone.await;
         })
         .await;
@@ -166,13 +193,20 @@ fn coordinate(workers: usize) -> Result<(), Failure> {
 /// The coordinator's process, which ends with this value.
 struct Process {
     child: Child,
-    address: SocketAddr,
+    place: Place,
 }
 
 impl Process {
-    fn start(workers: usize) -> Result<Self, Failure> {
-        let mut child = Command::new(env::current_exe()?)
-            .env(ROLE, workers.to_string())
+    fn start(workers: usize, is_tls: bool) -> Result<Self, Failure> {
+        let mut command = Command::new(env::current_exe()?);
+        command.env(ROLE, workers.to_string());
+        let mut tls = None;
+        if is_tls {
+            let pem = Identity::self_signed_pem(&["localhost".to_string()])?;
+            command.env(TLS, &pem);
+            tls = Some(Secure::new(&pem)?);
+        }
+        let mut child = command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()?;
@@ -180,7 +214,8 @@ impl Process {
         let output = child.stdout.take().ok_or("no output")?;
         BufReader::new(output).read_line(&mut line)?;
         let address = line.trim().parse()?;
-        Ok(Self { child, address })
+        let place = Place { address, tls };
+        Ok(Self { child, place })
     }
 
     /// A line of `/proc/PID/status`, in bytes.
@@ -215,17 +250,61 @@ impl Drop for Process {
     }
 }
 
+/// Where the coordinator is, and how it is spoken to.
+#[derive(Clone)]
+struct Place {
+    address: SocketAddr,
+    tls: Option<Secure>,
+}
+
+#[derive(Clone)]
+struct Secure {
+    config: Arc<rustls::ClientConfig>,
+    operator: ClientTls,
+}
+
+impl Secure {
+    fn new(pem: &str) -> Result<Self, Failure> {
+        let identity = Identity::from_pem(pem.as_bytes(), pem.as_bytes())?;
+        let mut roots = RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_slice(pem.as_bytes())?)?;
+        let provider = Arc::new(ring::default_provider());
+        let config = rustls::ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()?
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        Ok(Self {
+            config: Arc::new(config),
+            operator: ClientTls::new(Trust::Pinned(identity.fingerprint())),
+        })
+    }
+
+    fn name() -> ServerName<'static> {
+        ServerName::try_from("localhost").expect("a name")
+    }
+}
+
 // A worker's end of a connection, as frugal as can be.
 
+trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> Duplex for S {}
+
 struct Line {
-    stream: TcpStream,
+    stream: Box<dyn Duplex>,
     received: Vec<u8>,
 }
 
 impl Line {
-    async fn open(address: SocketAddr) -> io::Result<Self> {
-        let stream = TcpStream::connect(address).await?;
+    async fn open(place: &Place) -> io::Result<Self> {
+        let stream = TcpStream::connect(place.address).await?;
         stream.set_nodelay(true)?;
+        let stream: Box<dyn Duplex> = match &place.tls {
+            Some(tls) => {
+                let connector = tokio_rustls::TlsConnector::from(tls.config.clone());
+                Box::new(connector.connect(Secure::name(), stream).await?)
+            }
+            None => Box::new(stream),
+        };
         Ok(Self {
             stream,
             received: Vec::new(),
@@ -247,28 +326,18 @@ impl Line {
              content-length: {}\r\n\r\n{body}",
             body.len()
         );
-        let mut left = request.as_bytes();
-        while !left.is_empty() {
-            self.stream.writable().await?;
-            match self.stream.try_write(left) {
-                Ok(count) => left = &left[count..],
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) => return Err(error),
-            }
-        }
+        self.stream.write_all(request.as_bytes()).await?;
+        self.stream.flush().await?;
         self.received.clear();
         loop {
             if let Some((status, start, end)) = whole(&self.received) {
                 return Ok((status, &self.received[start..end]));
             }
-            let mut piece = [0; 2048];
-            // Nothing is held here while the worker waits.
-            self.stream.readable().await?;
-            match self.stream.try_read(&mut piece) {
-                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-                Ok(count) => self.received.extend_from_slice(&piece[..count]),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) => return Err(error),
+            // Answers are small, and this is all that a worker holds here while it waits.
+            let mut piece = [0; 512];
+            match self.stream.read(&mut piece).await? {
+                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+                count => self.received.extend_from_slice(&piece[..count]),
             }
         }
     }
@@ -297,7 +366,7 @@ enum News {
 }
 
 struct Fleet {
-    address: SocketAddr,
+    place: Place,
     workers: usize,
     datasets: Vec<DatasetInfo>,
     hardware: Hardware,
@@ -321,7 +390,7 @@ impl Fleet {
     ) -> Result<Line, Failure> {
         let (mut line, registered) = {
             let _turn = self.opening.acquire().await?;
-            let mut line = Line::open(self.address).await?;
+            let mut line = Line::open(&self.place).await?;
             let registered = Arc::new(self.register(index, &mut line).await?);
             (line, registered)
         };
@@ -367,7 +436,7 @@ impl Fleet {
         news: mpsc::UnboundedSender<News>,
     ) {
         let beats = async {
-            let mut line = Line::open(self.address).await?;
+            let mut line = Line::open(&self.place).await?;
             let Some(first) = workers.first() else {
                 return Ok(());
             };
@@ -394,6 +463,9 @@ impl Fleet {
     }
 }
 
+trait Both: Read + Write {}
+impl<S: Read + Write> Both for S {}
+
 /// Asks for the coordinator's health in a row, on a thread of its own, until it is told to stop.
 struct Probe {
     stop: Arc<AtomicBool>,
@@ -401,12 +473,20 @@ struct Probe {
 }
 
 impl Probe {
-    fn start(address: SocketAddr) -> Self {
+    fn start(place: Place) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = stop.clone();
         let thread = thread::spawn(move || {
-            let mut stream = std::net::TcpStream::connect(address)?;
+            let stream = std::net::TcpStream::connect(place.address)?;
             stream.set_nodelay(true)?;
+            let mut stream: Box<dyn Both> = match &place.tls {
+                Some(tls) => {
+                    let client = ClientConnection::new(tls.config.clone(), Secure::name());
+                    let client = client.map_err(io::Error::other)?;
+                    Box::new(StreamOwned::new(client, stream))
+                }
+                None => Box::new(stream),
+            };
             let mut slowest = Duration::ZERO;
             let mut answer = [0; 2048];
             while !stopped.load(Ordering::Relaxed) {
@@ -437,7 +517,7 @@ impl Probe {
 // What is measured.
 
 fn measure(arguments: &Arguments) -> Result<(), Failure> {
-    let coordinator = Process::start(arguments.workers)?;
+    let coordinator = Process::start(arguments.workers, arguments.tls)?;
     let runtime = Builder::new_current_thread().enable_all().build()?;
     let result = runtime.block_on(run(arguments, &coordinator));
     // The workers' connections end with the runtime: before the coordinator does.
@@ -450,14 +530,19 @@ async fn run(arguments: &Arguments, coordinator: &Process) -> Result<(), Failure
     let window = Duration::from_secs(arguments.seconds);
     let trainers = trainers(workers)?;
     let fleet = Arc::new(Fleet {
-        address: coordinator.address,
+        place: coordinator.place.clone(),
         workers,
         datasets: trainers.datasets(),
         hardware: Hardware::detect(),
         opening: Semaphore::new(OPENING),
     });
     let empty = coordinator.memory("VmRSS:")?;
-    println!("{workers} workers, each with one connection that waits for a task");
+    let how = if arguments.tls {
+        "over TLS"
+    } else {
+        "in plain HTTP"
+    };
+    println!("{workers} workers {how}, each with one connection that waits for a task");
 
     let (sender, mut news) = mpsc::unbounded_channel();
     let start = Instant::now();
@@ -501,7 +586,7 @@ async fn run(arguments: &Arguments, coordinator: &Process) -> Result<(), Failure
         format!("{both:.2} % of a core"),
     );
 
-    let probe = Probe::start(coordinator.address);
+    let probe = Probe::start(coordinator.place.clone());
     sleep(Duration::from_secs(1)).await;
     let calm = probe.stop()?;
     wake(arguments, coordinator, &trainers, &mut news, calm).await?;
@@ -521,11 +606,14 @@ async fn wake(
     calm: Duration,
 ) -> Result<(), Failure> {
     let workers = arguments.workers;
-    let operator = OperatorClient::new(
-        &format!("http://{}", coordinator.address),
-        None,
-        ClientConfig::default(),
-    )?;
+    let Place { address, tls } = &coordinator.place;
+    let mut config = ClientConfig::default();
+    let mut scheme = "http";
+    if let Some(tls) = tls {
+        config.tls = tls.operator.clone();
+        scheme = "https";
+    }
+    let operator = OperatorClient::new(&format!("{scheme}://{address}"), None, config)?;
     let here = Caller::in_process();
     let live = operator.health().await?.workers;
     if live != workers {
@@ -537,7 +625,7 @@ async fn wake(
     spec.evaluation = EvaluationMode::Never;
     spec.limits.min_workers = workers as u32;
 
-    let probe = Probe::start(coordinator.address);
+    let probe = Probe::start(coordinator.place.clone());
     let submitted = SystemTime::now().duration_since(UNIX_EPOCH)?;
     let job = operator.submit(&here, spec, None).await?.job;
     let mut woken = Vec::with_capacity(workers);

@@ -143,7 +143,14 @@ fn lengthen(folder: &Path) -> (u64, u64) {
 fn start(folder: &Path) -> (Duration, u64) {
     let started = Instant::now();
     let mut child = Command::new(env!("CARGO_BIN_EXE_fedavg-coordinator"))
-        .args(["--bind", "127.0.0.1:0", "--log", "error", "--state-dir"])
+        .args([
+            "--open",
+            "--bind",
+            "127.0.0.1:0",
+            "--log",
+            "error",
+            "--state-dir",
+        ])
         .arg(folder)
         .stdout(Stdio::piped())
         .spawn()

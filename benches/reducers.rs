@@ -1,4 +1,4 @@
-//! What reducers cost: reports in memory, two threads, each preset's whole aggregation as a ratio to the mean's. Beside it, in the
+//! What reducers and filters cost: reports in memory, two threads, each preset's whole aggregation as a ratio to the mean's. Beside it, in the
 //! same run and for rows of the same size, NumPy's median and its product of all pairs (`X @ X.T`, f32), if there is a Python with
 //! NumPy: FEDAVG_PYTHON names it, else `python3` is tried.
 //!
@@ -7,31 +7,20 @@
 use std::{collections::BTreeMap, env, error::Error, process::Command, sync::Arc, time::Instant};
 
 use fedavg::{
+    Settings,
     coordinator::Threads,
     ids::{ClientId, ModelVersion, RoundId},
     parameters::{BlockError, BlockReader, BlockWriter, Layout, Parameters, Role},
     report::{DELTA, Report, ReportMetadata},
     settings::TrainingSettings,
     strategy::{
-        AggregateContext, Catalogue, Initial, RoundPlan, StateValues, Version, VersionSink,
-        aggregate,
+        AggregateContext, Catalogue, Initial, PartKind, RoundPlan, StateValues, Version,
+        VersionSink, aggregate,
     },
 };
 
 const THREADS: usize = 2;
 const RUNS: usize = 7;
-const REDUCERS: [&str; 9] = [
-    "median",
-    "trimmed_mean",
-    "krum",
-    "multi_krum",
-    "bulyan",
-    "geometric_median",
-    "norm_clipping",
-    "centered_clipping",
-    "zeroing",
-];
-
 /// NumPy on as many threads as this crate has.
 const NUMPY: &str = "
 import sys, time
@@ -92,10 +81,15 @@ impl VersionSink for Memory<'_> {
 }
 
 /// The median time of an aggregation, in milliseconds.
-fn time(preset: &str, reports: &[Report], layout: &Arc<Layout>) -> Result<f64, Box<dyn Error>> {
+fn time(
+    preset: &str,
+    settings: &Settings,
+    reports: &[Report],
+    layout: &Arc<Layout>,
+) -> Result<f64, Box<dyn Error>> {
     use fedavg::FederatedStrategy;
 
-    let strategy = Catalogue::default().make(preset, &serde_json::Map::new())?;
+    let strategy = Catalogue::default().make(preset, settings)?;
     let spec = strategy.state();
     let global = Parameters::zeros(layout.clone());
     let mut states = Vec::new();
@@ -146,6 +140,15 @@ fn numpy(clients: usize, parameters: usize) -> Option<(f64, f64)> {
     Some((product.parse().ok()?, median.parse().ok()?))
 }
 
+/// The parameter of a filter.
+fn bound_of(filter: &str) -> &'static str {
+    if filter == "norm" {
+        "max_norm"
+    } else {
+        "max_of_median"
+    }
+}
+
 fn main() -> Result<(), Box<dyn Error>> {
     let numbers: Vec<usize> = env::args()
         .filter_map(|argument| argument.parse().ok())
@@ -155,11 +158,25 @@ fn main() -> Result<(), Box<dyn Error>> {
     let layout = layout(parameters);
     let reports = reports(clients, &layout);
     println!("{clients} reports of {parameters} values in memory, {THREADS} threads");
-    let mean = time("fedavg", &reports, &layout)?;
+    let none = Settings::new();
+    let mean = time("fedavg", &none, &reports, &layout)?;
     println!("{:17} {mean:8.1} ms", "mean");
+    for filter in ["norm", "median_norm"] {
+        let mut settings = Settings::new();
+        settings.insert("filter".to_string(), filter.into());
+        // Above all norms, so that as many reports are averaged.
+        settings.insert(bound_of(filter).to_string(), 1e9.into());
+        let took = time("fedavg", &settings, &reports, &layout)?;
+        println!("{filter:17} {took:8.1} ms  {:5.2} x the mean", took / mean);
+    }
     let numpy = numpy(clients, parameters);
-    for reducer in REDUCERS {
-        let took = time(reducer, &reports, &layout)?;
+    for preset in Catalogue::default().presets() {
+        // The others differ in other parts.
+        if preset.part(PartKind::Reducer) == "mean" {
+            continue;
+        }
+        let reducer = preset.name;
+        let took = time(reducer, &none, &reports, &layout)?;
         println!("{reducer:17} {took:8.1} ms  {:5.2} x the mean", took / mean);
         if reducer == "krum"
             && let Some((product, _)) = numpy

@@ -25,6 +25,7 @@ use std::{
 use fedavg::{
     Caller, Coordinator, FederatedStrategy, JobId, JobSpec, ModelVersion, Operator, Settings,
     StrategySpec,
+    coordinator::CoordinatorConfig,
     job::EvaluationMode,
     parameters::{BlockError, BlockWriter},
     store::{
@@ -128,6 +129,7 @@ fn coordinate(bytes: &str, folder: &str) -> Result<(), Failure> {
     Runtime::new()?.block_on(async {
         let spool = FileSpool::new(folder.clone(), FileSpoolConfig::default());
         let coordinator = Coordinator::builder(trainers)
+            .config(CoordinatorConfig::open())
             .spool(Arc::new(spool))
             .models(Arc::new(TimedModels(FileModels::new(folder))))
             .strategy("timed", |_, settings: &Settings| {
@@ -137,7 +139,7 @@ fn coordinate(bytes: &str, folder: &str) -> Result<(), Failure> {
                     .map_err(|error| StrategyError::Settings(error.to_string()))
             })
             .start();
-        let listener = listen(([127, 0, 0, 1], 0).into(), None).await?;
+        let listener = listen(([127, 0, 0, 1], 0).into(), true).await?;
         println!("http://{}", listener.local_addr()?);
         let parent_is_gone = tokio::task::spawn_blocking(|| io::stdin().read(&mut [0]));
         let router = router(Arc::new(coordinator), RouterConfig::default());

@@ -1,6 +1,6 @@
 //! The records of a job's rounds as they come: `cargo run --release --example follow`.
 //!
-//! `follow URL JOB` follows a job of a coordinator that runs elsewhere; FEDAVG_JOIN_TOKEN is its join token, if it has one.
+//! `follow URL JOB` follows a job of a coordinator that runs elsewhere; FEDAVG_TOKEN is an operator's token.
 //! Without arguments, the job is one in this process. The program does not know which: both are an `Operator`.
 
 use std::{error::Error, sync::Arc};
@@ -31,7 +31,7 @@ async fn here() -> Result<(Arc<dyn Operator>, JobId), Box<dyn Error>> {
 
 /// The coordinator at this address.
 fn elsewhere(url: &str, job: &str) -> Result<(Arc<dyn Operator>, JobId), Box<dyn Error>> {
-    let token = std::env::var("FEDAVG_JOIN_TOKEN").ok().map(Token);
+    let token = std::env::var("FEDAVG_TOKEN").ok().map(Token);
     let client = OperatorClient::new(url, token, ClientConfig::default())?;
     Ok((Arc::new(client), job.parse()?))
 }

@@ -8,6 +8,7 @@ use std::{collections::BTreeMap, error::Error, sync::Arc};
 use fedavg::{
     BurnTrainers, Caller, Coordinator, DeviceSpec, JobSpec, Operator, Parameters, StrategySpec,
     Worker, WorkerConfig,
+    coordinator::CoordinatorConfig,
     job::TrainingSettings,
     objective::Objective,
     report::{DELTA, ReportMetadata},
@@ -202,10 +203,11 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let trainers = BurnTrainers::new(DeviceSpec::Cpu)?.with_objective("small", SmallLocally);
     let trainers = Arc::new(trainers);
     let coordinator = Coordinator::builder(trainers.clone())
+        .config(CoordinatorConfig::open())
         .catalogue(catalogue())
         .start();
     let coordinator = Arc::new(coordinator);
-    let listener = listen(([127, 0, 0, 1], 0).into(), None).await?;
+    let listener = listen(([127, 0, 0, 1], 0).into(), true).await?;
     let url = format!("http://{}", listener.local_addr()?);
     let router = router(coordinator.clone(), RouterConfig::default());
     tokio::spawn(serve(

@@ -7,6 +7,7 @@ use std::{error::Error, net::SocketAddr, sync::Arc};
 
 use fedavg::{
     BurnTrainers, Caller, Coordinator, DeviceSpec, JobSpec, Operator, Worker, WorkerConfig,
+    protocol::NewToken,
     transport::http::{
         ClientConfig, HttpTransport, RouterConfig,
         axum::{self, Router, routing::get},
@@ -21,8 +22,11 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let coordinator = Arc::new(Coordinator::builder(trainers.clone()).start());
     let argument = std::env::args().nth(1);
     let address: SocketAddr = argument.as_deref().unwrap_or("127.0.0.1:0").parse()?;
-    // Without a join token, the coordinator is for this machine alone.
-    check_bind(address, None)?;
+    // It asks each worker for a join token, and each operator for one of their own; this program, which holds it, for none.
+    check_bind(address, false)?;
+    let here = Caller::in_process();
+    let join = coordinator.create_token(&here, NewToken::join("example"));
+    let join = join.await?.secret;
 
     let jobs = {
         let coordinator = coordinator.clone();
@@ -37,6 +41,10 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let listener = TcpListener::bind(address).await?;
     let url = format!("http://{}", listener.local_addr()?);
     println!("listening on {url}");
+    println!(
+        "workers join with: FEDAVG_JOIN_TOKEN={} fedavg-worker --coordinator {url}",
+        join.0
+    );
     // The coordinator has to know the caller's address. `transport::http::serve` says that, too, and has limits that axum's
     // server lacks: the documentation of `router` lists them.
     let app = app.into_make_service_with_connect_info::<SocketAddr>();
@@ -46,12 +54,13 @@ async fn main() -> Result<(), Box<dyn Error>> {
     }
 
     let transport = HttpTransport::new(&url, ClientConfig::default())?;
-    let worker = Worker::new(transport, trainers, WorkerConfig::new("over-http"));
+    let mut config = WorkerConfig::new("over-http");
+    config.join_token = Some(join);
+    let worker = Worker::new(transport, trainers, config);
     tokio::spawn(worker.run(std::future::pending()));
     let mut job = JobSpec::new("mlp", "digits");
     job.clients = Some(4);
     job.rounds = 3;
-    let here = Caller::in_process();
     let job = coordinator.submit(&here, job, None).await?.job;
     let ended = coordinator.wait(&here, job).await?;
     println!("job {job}: {}, version {}", ended.phase, ended.version);

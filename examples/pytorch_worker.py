@@ -11,8 +11,10 @@ and SCAFFOLD in `pytorch_objectives.py`.
 """
 
 import argparse
+import hashlib
 import http.client
 import io
+import ipaddress
 import itertools
 import json
 import logging
@@ -22,6 +24,7 @@ import pathlib
 import random
 import signal
 import socket
+import ssl
 import struct
 import sys
 import threading
@@ -37,6 +40,10 @@ log = logging.getLogger("worker")
 
 class Dropped(Exception):
     """Going on is of no use: the task is not wanted, its round is over, or no answer came in time."""
+
+
+class Untrusted(Exception):
+    """The coordinator's certificate is not the one that is expected. Nothing was sent."""
 
 
 class Refused(Exception):
@@ -95,7 +102,8 @@ class Session:
 
     def __init__(self, worker):
         self.worker, self.coordinator, self.trainer = worker, worker.coordinator, worker.trainer
-        name, device, token = worker.options.name, worker.trainer.device, worker.options.join_token
+        name, device = worker.options.name, worker.trainer.device
+        token = worker.options.join_token or os.environ.get("FEDAVG_JOIN_TOKEN")
         datasets = [dataset.info() for dataset in worker.datasets.values()]
         registration = {"protocol": 2, "protocol_min": 1, "name": name, "slots": 1, "device": device, "datasets": datasets}
         registration.update(local=worker.local, capabilities=pytorch_objectives.CAPABILITIES)
@@ -273,8 +281,32 @@ class Current:
 class Coordinator:
     """The coordinator's REST API. Each thread keeps its connection open between requests."""
 
-    def __init__(self, url):
-        self.url, self.threads = urlsplit(url), threading.local()
+    def __init__(self, url, fingerprint=None, authorities=None):
+        """`fingerprint`: the SHA-256 of the coordinator's certificate, the only one that is then trusted. `authorities`: a file."""
+        self.url, self.threads, self.fingerprint = urlsplit(url), threading.local(), fingerprint
+        self.tls = ssl.create_default_context(cafile=authorities) if self.url.scheme == "https" else None
+        if self.tls and fingerprint:  # Names and authorities do not count: `connect` looks at the certificate itself.
+            self.tls.check_hostname, self.tls.verify_mode = False, ssl.CERT_NONE
+
+    def connection(self):
+        host, port = self.url.hostname, self.url.port or 8000
+        if self.tls:
+            return http.client.HTTPSConnection(host, port, context=self.tls, blocksize=1 << 16)
+        return http.client.HTTPConnection(host, port, blocksize=1 << 16)
+
+    def connect(self, connection):
+        """Connects before anything is sent: a token must not go to another than the pinned coordinator."""
+        try:
+            connection.connect()
+        except ssl.SSLCertVerificationError as error:  # Trying again would not help.
+            raise Untrusted(f"the coordinator's certificate is not trusted (--fingerprint, --tls-ca): {error}") from error
+        if self.tls and self.fingerprint:
+            found = hashlib.sha256(connection.sock.getpeercert(binary_form=True)).hexdigest()
+            if found != self.fingerprint:
+                raise Untrusted(
+                    f"the certificate's fingerprint is sha256:{found}, and sha256:{self.fingerprint} is expected: the coordinator has "
+                    "a new certificate, the address is another coordinator's, or somebody is between the two"
+                )
 
     def ask(self, method, path, body=None, headers=(), timeout=70, until=math.inf, stop=None):
         """Sends a request until it is answered, with pauses; any request may be repeated. Returns the answer's body.
@@ -306,13 +338,15 @@ class Coordinator:
 
     def exchange(self, method, path, body, headers, timeout):
         kept = self.threads.__dict__.pop("connection", None)
-        fresh = http.client.HTTPConnection(self.url.hostname, self.url.port, blocksize=1 << 16)
+        fresh = self.connection()
         # The coordinator closes a connection that was idle for long: that is no reason to wait.
         for connection in (kept, fresh) if kept else (fresh,):
             try:
                 connection.timeout = timeout
                 if connection.sock:
                     connection.sock.settimeout(timeout)
+                else:
+                    self.connect(connection)
                 # As a stream, so that the time limit is for each piece and not for the whole upload.
                 stream = None if body is None else io.BytesIO(body)
                 try:
@@ -325,7 +359,7 @@ class Coordinator:
                 if 200 <= response.status < 300:
                     return content
                 raise Refused(response.status, content)
-            except (OSError, http.client.HTTPException):
+            except (OSError, http.client.HTTPException, Untrusted):
                 connection.close()
                 if connection is fresh:
                     raise
@@ -354,11 +388,22 @@ def write_safetensors(tensors):
     return b"".join([struct.pack("<Q", len(header)), header, *pieces])
 
 
+def token_in(file):
+    with open(file, encoding="ascii") as opened:
+        return opened.read().strip()
+
+
 def add_options(parser, name):
     """The options of every worker; `name` is what it is called without `--name`."""
-    option, token = parser.add_argument, os.environ.get("FEDAVG_JOIN_TOKEN")
+    option = parser.add_argument
     option("--coordinator", metavar="URL", default=os.environ.get("FEDAVG_COORDINATOR", "http://127.0.0.1:8000"))
-    option("--join-token", metavar="TOKEN", default=token, help="what the coordinator was started with ($FEDAVG_JOIN_TOKEN)")
+    pin, help = os.environ.get("FEDAVG_FINGERPRINT"), "the SHA-256 of the coordinator's certificate, the only one that is trusted then"
+    option("--fingerprint", metavar="SHA256", default=pin, help=f"{help} ($FEDAVG_FINGERPRINT)")
+    option("--tls-ca", metavar="FILE", help="the authorities that are trusted, in PEM (those of this machine)")
+    allowed = os.environ.get("FEDAVG_PLAIN") in ("1", "true")
+    help = "allow plain HTTP to other machines, which everybody on the way can read and change, tokens included ($FEDAVG_PLAIN)"
+    option("--plain", action="store_true", default=allowed, help=help)
+    option("--join-token-file", metavar="FILE", type=token_in, dest="join_token", help="the join token, else $FEDAVG_JOIN_TOKEN")
     option("--name", default=name, help=f"a name for people ({name})")
     option("--rounds-then-leave", metavar="N", type=int, default=math.inf, help="leave after N accepted reports")
     option("--exit-when-idle", metavar="SECONDS", type=float, default=math.inf, help="leave when no task comes for so long")
@@ -366,12 +411,10 @@ def add_options(parser, name):
 
 def work(trainer, datasets, options, local=False):
     """Works until it is stopped, or until the options say that it is done. `options` are those of `add_options`."""
-    url = urlsplit(options.coordinator)
-    if url.scheme != "http" or not url.hostname:
-        sys.exit(f"--coordinator: {options.coordinator!r} is not like http://127.0.0.1:8000")
+    coordinator = coordinator_of(options)
     logging.basicConfig(format="%(asctime)s %(message)s", level=logging.INFO)
     datasets = {dataset.name: dataset for dataset in datasets}
-    worker = Worker(Coordinator(options.coordinator), trainer, datasets, options, local)
+    worker = Worker(coordinator, trainer, datasets, options, local)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # Both ways to be stopped leave the coordinator first.
     try:
         worker.run()
@@ -379,6 +422,35 @@ def work(trainer, datasets, options, local=False):
         log.info("stopped: %s", str(reason) or "by a signal")
     except Refused as refused:
         sys.exit(f"refused: {refused}")
+    except Untrusted as reason:
+        sys.exit(str(reason))
+
+
+def coordinator_of(options):
+    """The coordinator that the options name, if it may be asked."""
+    url, pin = urlsplit(options.coordinator), options.fingerprint or None
+    if url.scheme not in ("http", "https") or not url.hostname:
+        sys.exit(f"--coordinator: {options.coordinator!r} is not like http://127.0.0.1:8000 or https://HOST:8000")
+    if pin:
+        pin = pin.strip().lower().removeprefix("sha256:").replace(":", "")
+        if len(pin) != 64 or not set(pin) <= set("0123456789abcdef"):
+            sys.exit("--fingerprint: expected sha256: and 64 hexadecimal digits")
+    if url.scheme == "http" and (pin or options.tls_ca):
+        sys.exit("--fingerprint and --tls-ca need an address with https://")
+    if url.scheme == "http" and not options.plain and not is_private(url.hostname):
+        sys.exit(f"--coordinator: {options.coordinator} is plain HTTP to another machine; use https://, or allow it with --plain")
+    return Coordinator(options.coordinator, pin, options.tls_ca)
+
+
+def is_private(host):
+    """Whether only this machine, or Tailscale, which encrypts, sees what goes to this host."""
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return host == "localhost" or host.rstrip(".").endswith(".ts.net")
+    address = getattr(address, "ipv4_mapped", None) or address
+    networks = map(ipaddress.ip_network, ("100.64.0.0/10", "fd7a:115c:a1e0::/48"))
+    return address.is_loopback or any(address in network for network in networks)
 
 
 def main():

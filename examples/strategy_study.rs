@@ -14,6 +14,7 @@ use clap::Parser;
 use fedavg::{
     BurnTrainers, Caller, Coordinator, DeviceSpec, JobId, JobSpec, Operator, StrategySpec, Worker,
     WorkerConfig,
+    coordinator::CoordinatorConfig,
     ids::RoundId,
     job::{Augment, Normalize},
     partition::PartitionSpec,
@@ -93,6 +94,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let folder = DataFolder::open(arguments.folder.join("coordinator"))?;
     let journal = Arc::new(SqliteJournal::open(folder.clone())?);
     let coordinator = Coordinator::builder(trainers.clone())
+        .config(CoordinatorConfig::open())
         .spool(Arc::new(FileSpool::new(
             folder.clone(),
             FileSpoolConfig::default(),
@@ -111,7 +113,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let mut config = WorkerConfig::new("study").with_state_dir(arguments.folder.join("workers"));
     config.slots = arguments.slots;
     // Over HTTP, which tells the worker whose clients' states it keeps.
-    let listener = listen(([127, 0, 0, 1], 0).into(), None).await?;
+    let listener = listen(([127, 0, 0, 1], 0).into(), true).await?;
     let url = format!("http://{}", listener.local_addr()?);
     let routes = router(Arc::new(coordinator.clone()), RouterConfig::default());
     let endless = std::future::pending();

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Calls every operation of a running coordinator with a client that openapi-python-client has generated from its document.
 
-    python3 scripts/openapi_calls.py URL JOIN_TOKEN        (the package `fedavg_client` is on PYTHONPATH)
+    python3 scripts/openapi_calls.py URL JOIN_TOKEN ADMIN_TOKEN_FILE        (the package `fedavg_client` is on PYTHONPATH)
 
 Only the stream of events is read without the generated client, which has no streams.
 """
@@ -16,7 +16,8 @@ from io import BytesIO
 
 import httpx
 from fedavg_client import AuthenticatedClient
-from fedavg_client.api.operator import cancel_job, get_job, list_jobs, list_rounds, list_workers, submit_job
+from fedavg_client.api.access import approve_worker, create_token, list_audit, list_tokens, revoke_token, revoke_worker
+from fedavg_client.api.operator import cancel_job, get_job, get_own_access, list_jobs, list_rounds, list_workers, submit_job
 from fedavg_client.api.service import get_health, get_openapi
 from fedavg_client.api.training import (
     get_description,
@@ -27,8 +28,11 @@ from fedavg_client.api.training import (
     send_failure,
     send_report,
 )
-from fedavg_client.api.workers import leave, poll, register_worker, send_heartbeat
+from fedavg_client.api.workers import leave, poll, register_worker, rotate_worker_token, send_heartbeat
 from fedavg_client.models import (
+    Alive,
+    AuditAction,
+    CreatedToken,
     DatasetInfo,
     Encodings,
     Evaluation,
@@ -39,6 +43,7 @@ from fedavg_client.models import (
     JobSummary,
     LoggedEventEnded,
     LoggedEventRoundCommitted,
+    NewToken,
     OutcomeCancelled,
     OutcomeCompleted,
     PartitionSpecDirichlet,
@@ -49,11 +54,16 @@ from fedavg_client.models import (
     Registered,
     Registration,
     ReportMetadata,
+    Rotated,
     RoundLimits,
+    Scope,
     ShareEvaluationEvaluation,
     TaskMessageEvaluate,
     TaskMessageTrain,
+    TokenKind,
+    TokenSummary,
     WorkerState,
+    WorkerSummary,
 )
 from fedavg_client.types import File
 
@@ -111,21 +121,21 @@ def refused(status, code, response):
     assert (response.status_code, problem.status, problem.code) == (status, status, code), response
 
 
-def register(operator, url, name):
+def register(join, url, name):
     """A worker with the digits, which knows int8; with a client that shows its token."""
     fingerprint, (train, test) = fingerprint_of_digits()
     digits = DatasetInfo(name="digits", fingerprint=fingerprint, train_examples=train, test_examples=test)
     registration = Registration(
         protocol=2, name=name, slots=2, device="none", datasets=[digits], encodings=["f32", "int8"]
     )
-    registered = expect(Registered, register_worker.sync(client=operator, body=registration))
+    registered = expect(Registered, register_worker.sync(client=join, body=registration))
     return registered.worker, AuthenticatedClient(base_url=url, token=registered.token)
 
 
-def wrong_copy(operator):
+def wrong_copy(join):
     other = DatasetInfo(name="digits", fingerprint="00", train_examples=1, test_examples=1)
     registration = Registration(protocol=2, name="another copy", datasets=[other])
-    refused(409, "dataset_mismatch", register_worker.sync_detailed(client=operator, body=registration))
+    refused(409, "dataset_mismatch", register_worker.sync_detailed(client=join, body=registration))
 
 
 def submit(operator):
@@ -242,12 +252,36 @@ def check_problems(operator, url):
     refused(401, "unauthorized", leave.sync_detailed(1, client=stranger))
 
 
-def main(url, token):
+def check_access(operator, url, join):
+    """Tokens are made and revoked; a worker gets another token, waits for nobody's approval, and is put out."""
+    assert get_own_access.sync(client=operator).scope == Scope.ADMIN
+    refused(403, "forbidden", list_jobs.sync_detailed(client=join))
+    new = NewToken(name="ann", kind=TokenKind.OPERATOR, scope=Scope.READ, expires_in_s=3600)
+    made = expect(CreatedToken, create_token.sync(client=operator, body=new))
+    reader = AuthenticatedClient(base_url=url, token=made.secret)
+    list_jobs.sync(client=reader)
+    refused(403, "forbidden", list_tokens.sync_detailed(client=reader))
+    assert made.summary.token in [token.token for token in list_tokens.sync(client=operator)]
+    expect(TokenSummary, revoke_token.sync(made.summary.token, client=operator))
+    refused(401, "unauthorized", list_jobs.sync_detailed(client=reader))
+    worker, client = register(join, url, "put out")
+    rotated = expect(Rotated, rotate_worker_token.sync(worker, client=client))
+    client = AuthenticatedClient(base_url=url, token=rotated.token)
+    expect(Alive, send_heartbeat.sync(worker, client=client, body=Heartbeat(busy=[])))
+    refused(409, "conflict", approve_worker.sync_detailed(worker, client=operator))
+    expect(WorkerSummary, revoke_worker.sync(worker, client=operator))
+    refused(401, "unauthorized", leave.sync_detailed(worker, client=client))
+    assert list_audit.sync(client=operator)[-1].action == AuditAction.WORKER_REVOKED
+
+
+def main(url, join_token, admin_token_file):
+    token = pathlib.Path(admin_token_file).read_text().strip()
     operator = AuthenticatedClient(base_url=url, token=token, timeout=httpx.Timeout(60))
+    join = AuthenticatedClient(base_url=url, token=join_token)
     assert get_health.sync(client=operator).protocol >= 2
     assert get_openapi.sync(client=operator)["info"]["title"] == "fedavg"
-    wrong_copy(operator)
-    worker, client = register(operator, url, "generated")
+    wrong_copy(join)
+    worker, client = register(join, url, "generated")
     assert [found.state for found in list_workers.sync(client=operator)] == [WorkerState.LIVE]
     job = submit(operator)
     work(worker, client)
@@ -256,6 +290,7 @@ def main(url, token):
     check_problems(operator, url)
     assert leave.sync_detailed(worker, client=client).status_code == 204
     assert [found.state for found in list_workers.sync(client=operator)] == [WorkerState.LEFT]
+    check_access(operator, url, join)
     print("a generated client called every operation of the API")
 
 

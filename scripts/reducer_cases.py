@@ -15,7 +15,7 @@ DEFAULTS = {
     "krum": {},
     "multi_krum": {},
     "bulyan": {},
-    "geometric_median": {"iterations": 3, "nu": 1e-6},
+    "geometric_median": {"iterations": 100, "tolerance": 1e-8, "nu": 1e-6},
     "norm_clipping": {"multiplier": 1.0},
     "centered_clipping": {"iterations": 1},
     "zeroing": {
@@ -147,10 +147,15 @@ def by_norm():
         yield case("geometric_median", {}, f"{n} reports", draw(seed, n, d))
     yield case("geometric_median", {"iterations": 1}, "one step", draw(74, 7, 7))
     yield case("geometric_median", {"iterations": 2}, "the paper's budget of 3 averages", draw(75, 11, 7, far=1))
-    yield case("geometric_median", {"iterations": 20}, "many steps", draw(76, 7, 7))
+    yield case("geometric_median", {"iterations": 20, "tolerance": 0.0}, "20 steps", draw(76, 7, 7))
     yield case("geometric_median", {"nu": 0.5}, "nearer than nu", draw(77, 12, 7, spread=0.2))
     yield case("geometric_median", {}, "3 of 15 are far", draw(78, 15, 33, far=3))
-    yield case("geometric_median", {"iterations": 20}, "3 of 15 are far", draw(79, 15, 7, far=3))
+    yield case("geometric_median", {"iterations": 3}, "3 of 15 are far", draw(79, 15, 7, far=3))
+    yield case("geometric_median", {"tolerance": 1e-3}, "3 of 15 are the same", draw(89, 15, 7, alike=3))
+    yield case("geometric_median", {}, "two reports", draw(90, 2, 7))
+    yield case("geometric_median", {}, "half of the weight plus one", given([6, 5], [[1, 2], [3, -4]]))
+    yield case("geometric_median", {"iterations": 5}, "ties of the start", LINE)
+    yield case("geometric_median", {"iterations": 5}, "whole numbers", grid(91, 11, 3))
     yield case("geometric_median", {}, "all are equal", SAME)
     middle = given([1, 1, 1], [[1, 2, 3], [4, 5, 6], [7, 8, 9]])
     yield case("geometric_median", {}, "the mean is a report", middle)

@@ -136,12 +136,44 @@ def difference(one, other):
     return [a - b for a, b in zip(one, other)]
 
 
+def middle_start(rows, weights, nu):
+    """Shares of a mean: a report counts whole within the radius of the reports whose own radius is the smallest."""
+    total = sum(weights)
+    radii = []
+    for row in rows:
+        within = Fraction(0)
+        for squared, weight in sorted((squared_distance(row, other), weight) for other, weight in zip(rows, weights)):
+            within += weight
+            if within > total / 2:
+                radii.append(squared)
+                break
+    smallest = min(radii)
+    for radius in radii:
+        margin(smallest, radius)
+    least = max(nu, decimal(smallest).sqrt())
+    shares = [Decimal(0)] * len(rows)
+    for row, radius in zip(rows, radii):
+        if radius == smallest:
+            for place, (other, weight) in enumerate(zip(rows, weights)):
+                distance = decimal(squared_distance(row, other)).sqrt()
+                shares[place] += decimal(weight) / max(least, distance)
+    return [share / sum(shares) for share in shares]
+
+
 def geometric_median(rows, weights, settings, state):
-    z = [decimal(value) for value in weighted_mean(rows, weights)]
-    rows, nu = decimals(rows), decimal(settings["nu"])
+    nu, tolerance = decimal(settings["nu"]), decimal(settings["tolerance"])
+    shares = middle_start(rows, weights, nu)
+    rows, weights = decimals(rows), [decimal(weight) for weight in weights]
+    z = weighted_mean(rows, shares)
     for _ in range(settings["iterations"]):
-        betas = [decimal(weight) / max(nu, length(difference(z, row))) for weight, row in zip(weights, rows)]
-        z = weighted_mean(rows, betas)
+        betas = [weight / max(nu, length(difference(z, row))) for weight, row in zip(weights, rows)]
+        before, shares = shares, [beta / sum(betas) for beta in betas]
+        z = weighted_mean(rows, shares)
+        change = max(abs(new - old) / new for new, old in zip(shares, before))
+        if tolerance:
+            margin(*sorted([change, tolerance]))
+        if change <= tolerance:
+            break
     return z, None, None
 
 

@@ -70,6 +70,11 @@ id!(
     RequestId(u64)
 );
 
+id!(
+    /// A token of a coordinator, numbered from 1. The token itself is a secret, and this is what it is called by.
+    TokenId(u64)
+);
+
 impl RoundId {
     /// The number of the attempt after this one.
     pub fn next(self) -> Self {

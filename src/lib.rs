@@ -30,6 +30,7 @@
 #[cfg(test)]
 extern crate self as fedavg;
 
+mod access;
 pub mod attack;
 pub mod backend;
 mod cause;
@@ -58,9 +59,12 @@ pub mod round;
 pub mod settings;
 pub mod simulation;
 mod spelling;
+mod statistics;
 pub mod store;
 pub mod strategy;
 pub mod telemetry;
+#[cfg(test)]
+mod testing;
 mod text;
 pub mod transport;
 mod words;

@@ -73,6 +73,16 @@ impl Objective {
         (!self.is_plain()).then(|| format!("objective:{}", self.name()))
     }
 
+    /// Whether its numbers are in their ranges.
+    pub fn is_valid(&self) -> bool {
+        let number = match self {
+            Self::Proximal { mu } => *mu,
+            Self::FedDyn { alpha, .. } => *alpha,
+            _ => 0.0,
+        };
+        number >= 0.0
+    }
+
     /// Whether it is the loss alone.
     pub fn is_plain(&self) -> bool {
         *self == Self::Plain

@@ -1,6 +1,8 @@
 //! What benchmarks of rounds share: a coordinator in a process of its own, workers that generate their reports as they
 //! send them, and the physical limits beside which a round is put.
 
+pub mod bare;
+
 use std::{
     fs,
     io::{BufRead, BufReader, Read, Write},
@@ -22,7 +24,7 @@ use fedavg::{
     round::JobEvent,
     transport::{
         Caller, Credentials, ModelBody, Operator, ReportBody, Request, Response, Transport,
-        http::{ClientConfig, HttpTransport, OperatorClient},
+        http::{ClientConfig, ClientTls, HttpTransport, OperatorClient, Trust},
     },
     worker::{NoopTrainers, TrainerFactory},
 };
@@ -89,31 +91,52 @@ pub struct Process {
     child: Child,
     pub url: String,
     pub trainers: Arc<NoopTrainers>,
+    tls: ClientTls,
 }
 
 impl Process {
-    pub fn start(model: &str, folder: Option<&Path>) -> Self {
+    pub fn start(model: &str, folder: Option<&Path>, is_tls: bool) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_fedavg-coordinator"));
-        command.args(["--bind", "127.0.0.1:0", "--log", "error"]);
+        command.args(["--open", "--bind", "127.0.0.1:0", "--log", "error"]);
         match folder {
             Some(folder) => command.arg("--state-dir").arg(folder),
             None => command.args(["--in-memory", "--spool-bytes", "64GiB"]),
         };
+        if is_tls {
+            command.arg("--tls-self-signed");
+        }
         let mut child = command
             .stdout(Stdio::piped())
             .spawn()
             .expect("the coordinator");
         let output = child.stdout.take().expect("a pipe");
-        let mut line = String::new();
-        BufReader::new(output)
-            .read_line(&mut line)
-            .expect("its address");
-        let url = line.trim().trim_start_matches("listening on ").to_string();
+        let mut output = BufReader::new(output);
+        let mut lines = [String::new(), String::new()];
+        for line in &mut lines {
+            output.read_line(line).expect("its address");
+        }
+        let [address, invitation] = lines;
+        let url = address
+            .trim()
+            .trim_start_matches("listening on ")
+            .to_string();
+        let mut tls = ClientTls::default();
+        if let Some((_, fingerprint)) = invitation.split_once(" --fingerprint ") {
+            tls.trust = Trust::Pinned(fingerprint.trim().parse().expect("a fingerprint"));
+        }
         Self {
             child,
             url,
+            tls,
             trainers: Arc::new(NoopTrainers::with_layout(layout(model), 100_000)),
         }
+    }
+
+    /// What clients of it have.
+    pub fn client(&self) -> ClientConfig {
+        let mut config = ClientConfig::default();
+        config.tls = self.tls.clone();
+        config
     }
 
     /// The largest resident size so far, in bytes.
@@ -128,8 +151,7 @@ impl Process {
     /// Runs a job to its end. How long a round took: the mean from commit to commit, if there are two and more, else
     /// from its beginning to its commit.
     pub async fn run(&self, spec: &JobSpec) -> Duration {
-        let operator =
-            OperatorClient::new(&self.url, None, ClientConfig::default()).expect("its address");
+        let operator = OperatorClient::new(&self.url, None, self.client()).expect("its address");
         let here = Caller::in_process();
         // The coordinator has no such model: it is given its first version.
         let initial = self.trainers.initial(&spec.description()).expect("a model");

@@ -46,7 +46,7 @@ impl Attack for Alie {
     fn check(&self, clients: u32, attackers: u32) -> Result<(), String> {
         if attackers < 2 {
             return Err(format!(
-                "attack alie: one attacker has no deviation to hide in, and would be honest; give a larger fraction of the {clients} \
+                "attack alie: one attacker has no deviation to hide in, and would send its honest change; give a larger fraction of the {clients} \
                  clients, or more clients"
             ));
         }

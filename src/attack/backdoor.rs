@@ -1,4 +1,4 @@
-//! A trigger that makes the global model answer what the attackers want.
+//! A trigger: images that have it get the class that the attackers want.
 
 use rand::seq::SliceRandom;
 
@@ -54,7 +54,7 @@ impl Backdoor {
         let classes = clean.train.classes().len();
         if usize::from(self.target) >= classes {
             return Err(AttackError::Unusable(format!(
-                "attack backdoor: target {} is no class of the dataset, which has {classes}, numbered from 0",
+                "attack backdoor: target {} is not a class of the dataset, which has {classes}, numbered from 0",
                 self.target
             )));
         }

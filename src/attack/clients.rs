@@ -34,7 +34,7 @@ impl AttackingClients {
     ///
     /// # Errors
     ///
-    /// [`AttackError::Clients`] for a fraction that is out of range or is no whole client, and for a client that the job does not
+    /// [`AttackError::Clients`] for a fraction that is out of range or below one client, and for a client that the job does not
     /// have.
     pub fn choose(&self, clients: u32, seed: u64) -> Result<Vec<ClientId>, AttackError> {
         self.check()?;
@@ -74,7 +74,7 @@ fn draw(fraction: f64, clients: u32, seed: u64) -> Result<Vec<ClientId>, AttackE
     let count = (fraction * f64::from(clients) + ROUNDING).floor() as usize;
     if count == 0 {
         return Err(AttackError::Clients(format!(
-            "a fraction of {fraction} of {} is no attacker: give a larger fraction, or more clients",
+            "a fraction of {fraction} of {} is less than one attacker: give a larger fraction, or more clients",
             plural(clients, "client")
         )));
     }
@@ -92,7 +92,7 @@ impl FromStr for AttackingClients {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let unreadable = || {
             AttackError::Clients(format!(
-                "{text:?} says not who attacks: expected a fraction of the clients, such as 0.2, or a list, such as {LIST}2,7"
+                "{text:?} does not say who attacks: expected a fraction of the clients, such as 0.2, or a list, such as {LIST}2,7"
             ))
         };
         let found = match text.strip_prefix(LIST) {
@@ -162,7 +162,7 @@ mod tests {
             let said = problem(text, 10);
             assert!(said.contains("expected a fraction"), "{text}: {said}");
         }
-        assert!(problem("0.1", 8).contains("0.1 of 8 clients is no attacker"));
+        assert!(problem("0.1", 8).contains("0.1 of 8 clients is less than one attacker"));
         assert!(problem("clients=1,8", 8).contains("no client 8 to attack: the job has 8 clients"));
         // All of them may attack.
         assert_eq!(

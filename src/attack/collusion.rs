@@ -148,7 +148,7 @@ impl Collusion {
             .position(|(client, partition)| *client == task.client && *partition == task.partition);
         found.ok_or_else(|| {
             TrainError::Task(format!(
-                "client {} has other examples than its fellow attackers know of: the job must be the one that they were made for",
+                "client {} has other examples than the other attackers expect: the attackers were made for another job",
                 task.client
             ))
         })
@@ -225,7 +225,7 @@ fn check(job: &JobSpec) -> Result<(), AttackError> {
         return Ok(());
     };
     Err(AttackError::Unusable(format!(
-        "attackers that collude train each other's clients, and can't in this job: {problem}"
+        "attackers that collude train each other's clients, which is not possible in this job: {problem}"
     )))
 }
 

@@ -9,10 +9,12 @@ use crate::{data::DataError, partition::PartitionError, worker::TrainError};
 #[non_exhaustive]
 pub enum AttackError {
     /// No attack of this name.
-    #[error("no attack {kind:?} is known here; known are {known}")]
+    #[error("no attack {kind:?} is known here{hint}; known are {known}")]
     Unknown {
         /// The name.
         kind: String,
+        /// The name that was probably meant, in brackets; empty if none is alike.
+        hint: String,
         /// The names that are known, separated by commas.
         known: String,
     },
@@ -26,7 +28,7 @@ pub enum AttackError {
         /// What is wrong with it, and what would be right.
         problem: String,
     },
-    /// The text is no attack, or names clients that can't attack.
+    /// The text does not name an attack, or it names clients that can't attack.
     #[error("{0}")]
     Clients(String),
     /// The attack does not fit the job or its data, and what to do about it.

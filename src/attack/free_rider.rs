@@ -1,4 +1,4 @@
-//! Takes the model, and gives nothing.
+//! A client that gets the model without training.
 
 use rand_distr::{Distribution, StandardNormal};
 

@@ -6,8 +6,8 @@ use crate::worker::{LocalUpdate, TrainError};
 /// Inner product manipulation: Xie et al. 2019 (<https://arxiv.org/abs/1903.03936>). All attackers send `-epsilon * mean` of their own
 /// honest changes (the paper's attackers know those of the honest clients, too).
 ///
-/// A small epsilon passes robust rules, which then go on more slowly or turn round. A mean of which a fraction `f` of the clients are
-/// attackers turns round above `(1 - f) / f`.
+/// A small epsilon passes robust rules, which then make slower progress or go backwards. With a fraction `f` of attackers, the mean goes
+/// backwards above `(1 - f) / f`.
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[non_exhaustive]
 pub struct Ipm {

@@ -1,4 +1,4 @@
-//! Labels that are turned round.
+//! Flipped labels.
 
 use super::{Attack, AttackError, Needs};
 use crate::{

@@ -1,9 +1,9 @@
-//! Works little, and claims much.
+//! A straggler that lies about its work.
 
 use super::{Attack, AttackRound, Effort, Needs};
 use crate::worker::{LocalUpdate, TrainError};
 
-/// A straggler that lies about its work: it takes `steps` optimizer steps, and claims `claim` times as many, on `claim` times as many
+/// Takes `steps` optimizer steps, and claims `claim` times as many, on `claim` times as many
 /// examples as it has trained on. It can't claim more examples than its client has: the coordinator knows their number, and refuses such
 /// a report.
 #[derive(Debug, Clone, Copy, PartialEq)]

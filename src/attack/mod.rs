@@ -7,7 +7,7 @@
 //! |---|---|---|
 //! | `sign_flip` | [`SignFlip`] | the opposite of their honest change |
 //! | `gaussian` | [`Gaussian`] | noise |
-//! | `label_flip` | [`LabelFlip`] | what they learn from labels that are turned round |
+//! | `label_flip` | [`LabelFlip`] | what they learn from flipped labels |
 //! | `backdoor` | [`Backdoor`] | what they learn from images with a trigger, scaled up |
 //! | `alie` | [`Alie`] | their mean, some standard deviations away |
 //! | `ipm` | [`Ipm`] | the opposite of their mean |
@@ -47,7 +47,6 @@ mod history;
 mod ipm;
 mod label_flip;
 mod lazy;
-mod parameter;
 mod registry;
 mod round;
 mod sign_flip;
@@ -69,8 +68,7 @@ pub use gaussian::Gaussian;
 pub use ipm::Ipm;
 pub use label_flip::LabelFlip;
 pub use lazy::Lazy;
-pub use parameter::{AttackParameter, AttackValues};
-pub use registry::{AttackInfo, Attacks};
+pub use registry::Attacks;
 pub use round::AttackRound;
 pub use sign_flip::SignFlip;
 pub use spec::AttackSpec;

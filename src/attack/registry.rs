@@ -2,61 +2,28 @@
 
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
-use super::{Attack, AttackError, AttackParameter, AttackSpec, AttackValues};
-use crate::panics;
+use serde_json::Map;
 
-/// What is said of an attack.
-#[derive(Debug, Clone, PartialEq)]
-#[non_exhaustive]
-pub struct AttackInfo {
-    /// Its name.
-    pub name: String,
-    /// What attackers send, in one sentence without a full stop.
-    pub about: String,
-    /// Where it was published; empty if it was not.
-    pub paper: String,
-    /// Its parameters.
-    pub parameters: Vec<AttackParameter>,
-}
+use super::{Attack, AttackError, AttackSpec};
+use crate::{
+    panics, spelling,
+    strategy::{CatalogueError, PartInfo, Values},
+};
 
-impl AttackInfo {
-    /// An attack without parameters.
-    pub fn new(name: impl Into<String>, about: impl Into<String>) -> Self {
-        Self {
-            name: name.into(),
-            about: about.into(),
-            paper: String::new(),
-            parameters: Vec::new(),
-        }
-    }
-
-    /// The same, published there.
-    pub fn paper(mut self, paper: impl Into<String>) -> Self {
-        self.paper = paper.into();
-        self
-    }
-
-    /// The same with one more parameter.
-    pub fn parameter(mut self, parameter: AttackParameter) -> Self {
-        self.parameters.push(parameter);
-        self
-    }
-}
-
-type Make = dyn Fn(&AttackValues) -> Result<Arc<dyn Attack>, String> + Send + Sync;
+type Make = dyn Fn(&Values) -> Result<Arc<dyn Attack>, String> + Send + Sync;
 
 #[derive(Clone)]
 struct Known {
-    info: AttackInfo,
+    info: PartInfo,
     make: Arc<Make>,
 }
 
 /// The attacks that can be named. The default has those of this crate; an embedder adds attacks of their own.
 ///
 /// ```
-/// use fedavg::attack::{AttackInfo, AttackParameter, Attacks, SignFlip};
+/// use fedavg::{attack::{Attacks, SignFlip}, strategy::{Parameter, PartInfo}};
 ///
-/// let info = AttackInfo::new("harder", "the opposite, ten times as long").parameter(AttackParameter::at_least("by", 0.0, 10.0));
+/// let info = PartInfo::new("harder", "the opposite, ten times as long").parameter(Parameter::at_least("by", 0.0, 10.0));
 /// let attacks = Attacks::default().with(info, |values| Ok(SignFlip::new(values.number("by"))));
 /// let attack = attacks.make(&"harder:0.2".parse()?)?;
 /// assert!(!attack.needs().colluders);
@@ -80,8 +47,8 @@ impl Attacks {
     /// Adds an attack. One of the same name is replaced.
     pub fn with<A: Attack + 'static>(
         mut self,
-        info: AttackInfo,
-        make: impl Fn(&AttackValues) -> Result<A, String> + Send + Sync + 'static,
+        info: PartInfo,
+        make: impl Fn(&Values) -> Result<A, String> + Send + Sync + 'static,
     ) -> Self {
         let name = info.name.clone();
         let make: Arc<Make> = Arc::new(move |values| Ok(Arc::new(make(values)?)));
@@ -90,7 +57,7 @@ impl Attacks {
     }
 
     /// All of them, by name.
-    pub fn infos(&self) -> Vec<&AttackInfo> {
+    pub fn infos(&self) -> Vec<&PartInfo> {
         self.0.values().map(|known| &known.info).collect()
     }
 
@@ -115,7 +82,11 @@ impl Attacks {
     /// As [`Attacks::make`].
     pub fn complete(&self, spec: &mut AttackSpec) -> Result<(), AttackError> {
         let known = self.find(&spec.kind)?;
-        spec.settings = resolve(&known.info, spec)?.into_inner();
+        let values = resolve(&known.info, spec)?.into_inner();
+        let numbers = values
+            .into_iter()
+            .filter_map(|(key, value)| Some((key, value.as_f64()?)));
+        spec.settings = numbers.collect();
         Ok(())
     }
 
@@ -124,6 +95,7 @@ impl Attacks {
             let known: Vec<_> = self.0.keys().map(String::as_str).collect();
             AttackError::Unknown {
                 kind: kind.to_string(),
+                hint: spelling::hint(kind, known.iter().copied()),
                 known: known.join(", "),
             }
         })
@@ -131,40 +103,36 @@ impl Attacks {
 }
 
 /// The values of all parameters, checked.
-fn resolve(info: &AttackInfo, spec: &AttackSpec) -> Result<AttackValues, AttackError> {
-    let refuse = |key: &str, problem: String| AttackError::Parameter {
+fn resolve(info: &PartInfo, spec: &AttackSpec) -> Result<Values, AttackError> {
+    let mut asked = Map::new();
+    for (key, value) in &spec.settings {
+        let mut parameters = info.parameters.iter();
+        if !parameters.any(|parameter| parameter.name == *key) {
+            return Err(unknown_parameter(info, key));
+        }
+        asked.insert(key.clone(), (*value).into());
+    }
+    Values::of(&info.parameters, &asked).map_err(|CatalogueError { key, problem, .. }| {
+        let kind = info.name.clone();
+        AttackError::Parameter { kind, key, problem }
+    })
+}
+
+fn unknown_parameter(info: &PartInfo, key: &str) -> AttackError {
+    let known = info.parameters.iter().map(|known| known.name.as_str());
+    let known: Vec<_> = known.collect();
+    let hint = spelling::hint(key, known.iter().copied());
+    let problem = if known.is_empty() {
+        "is not known: it has no parameters".to_string()
+    } else {
+        format!(
+            "is not a parameter of it{hint}; it has {}",
+            known.join(", ")
+        )
+    };
+    AttackError::Parameter {
         kind: info.name.clone(),
         key: key.to_string(),
         problem,
-    };
-    let mut values = BTreeMap::new();
-    for parameter in &info.parameters {
-        if let Some(default) = parameter.default {
-            values.insert(parameter.name.clone(), default);
-        }
     }
-    for (key, value) in &spec.settings {
-        let mut parameters = info.parameters.iter();
-        let Some(parameter) = parameters.find(|parameter| parameter.name == *key) else {
-            let known: Vec<_> = info
-                .parameters
-                .iter()
-                .map(|known| known.name.as_str())
-                .collect();
-            let known = if known.is_empty() {
-                "none".to_string()
-            } else {
-                known.join(", ")
-            };
-            return Err(refuse(
-                key,
-                format!("is no parameter of it; it has {known}"),
-            ));
-        };
-        parameter
-            .check(*value)
-            .map_err(|problem| refuse(key, problem))?;
-        values.insert(key.clone(), *value);
-    }
-    Ok(AttackValues::new(values))
 }

@@ -18,8 +18,8 @@ pub struct AttackRound<'a> {
     pub global: &'a Parameters,
     /// The global model of the last version before this one in which anybody trained; none in the first round.
     pub previous: Option<&'a Parameters>,
-    /// The honest changes (local minus global model) of all attackers of the job in this round, in client order: those too that the
-    /// round's cohort does not have, since all attackers are one adversary's. Empty if the attack does not
+    /// The honest changes (local minus global model) of all attackers of the job in this round, in client order, including attackers
+    /// that are not in the round's cohort: one adversary controls all of them. Empty if the attack does not
     /// [need](super::Needs::colluders) them. Honest clients' changes are not here.
     pub colluders: &'a [Arc<Parameters>],
     /// Number of clients of the job.
@@ -41,7 +41,7 @@ impl<'a> AttackRound<'a> {
         }
     }
 
-    /// The generator of this attacker in this round. Each call makes it anew, with the same stream.
+    /// The random number generator of this attacker in this round. Each call returns a new one that gives the same numbers.
     pub fn generator(&self) -> ChaCha8Rng {
         let task = self.task;
         keyed(task.seed, Purpose::Attack, task.round, Some(task.client))

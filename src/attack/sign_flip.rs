@@ -6,7 +6,7 @@ use crate::worker::{LocalUpdate, TrainError};
 /// Sends `-scale * delta`, where `delta` is the attacker's honest change. With 1, it is the bit flipping of Karimireddy et al. 2022
 /// (<https://arxiv.org/abs/2006.09365>); Li et al. 2019 (RSA, <https://arxiv.org/abs/1811.03761>) have 4.
 ///
-/// A mean of which a fraction `f` of the clients are attackers stands still at a scale of `(1 - f) / f`, and goes backwards above.
+/// With a fraction `f` of attackers, the mean makes no progress at a scale of `(1 - f) / f`, and goes backwards above it.
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[non_exhaustive]
 pub struct SignFlip {

@@ -44,7 +44,7 @@ impl FromStr for AttackSpec {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let Some((kind, who)) = text.split_once(':') else {
             return Err(AttackError::Clients(format!(
-                "{text:?} says not who attacks: expected KIND:FRACTION, such as alie:0.2, or KIND:clients=2,7"
+                "{text:?} does not say who attacks: expected KIND:FRACTION, such as alie:0.2, or KIND:clients=2,7"
             )));
         };
         Ok(Self::new(kind, who.parse()?))

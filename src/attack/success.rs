@@ -31,7 +31,7 @@ pub fn poisoned(attack: &dyn Attack, clean: &Dataset, seed: u64) -> Result<Datas
 ///
 /// # Errors
 ///
-/// [`TrainError`] if the model can't be evaluated, or is no classifier.
+/// [`TrainError`] if the model can't be evaluated, or is not a classifier.
 pub fn success_rate(
     goal: &dyn TrainerFactory,
     job: &JobDescription,
@@ -53,7 +53,8 @@ pub fn success_rate(
     let evaluation = trainer.evaluate(model, &whole, &mut context)?;
     evaluation.accuracy.ok_or_else(|| {
         TrainError::Model(
-            "it is no classifier, so that an attack's success has no measure".to_string(),
+            "it is not a classifier, so that the success of the attack can't be measured"
+                .to_string(),
         )
     })
 }

@@ -1,5 +1,6 @@
 mod digits;
 mod jobs;
+mod liars;
 mod reference;
 mod rounds;
 

@@ -10,8 +10,8 @@ use fedavg::{
         exit,
         model::ModelCommand,
         operator::{
-            CancelArgs, DeleteArgs, HealthArgs, PauseArgs, ResultsArgs, StatusArgs, SubmitArgs,
-            WatchArgs, WorkersArgs,
+            AuditArgs, CancelArgs, DeleteArgs, HealthArgs, PauseArgs, ResultsArgs, StatusArgs,
+            SubmitArgs, TokenCommand, WatchArgs, WorkersArgs,
         },
     },
     transport::http::openapi,
@@ -46,6 +46,9 @@ enum Command {
     #[command(subcommand)]
     Model(ModelCommand),
     Data(DataArgs),
+    #[command(subcommand)]
+    Token(TokenCommand),
+    Audit(AuditArgs),
     Health(HealthArgs),
     Strategies(StrategiesArgs),
     Attacks(AttacksArgs),
@@ -83,6 +86,8 @@ fn run(command: &Command, screen: &Screen) -> Result<(), Failure> {
         Command::Attacks(arguments) => arguments.run(screen),
         Command::Model(command) => command.run(screen),
         Command::Data(arguments) => arguments.run(screen),
+        Command::Token(command) => command.run(screen),
+        Command::Audit(arguments) => arguments.run(screen),
         Command::Health(arguments) => arguments.run(screen),
         Command::Openapi => screen.print_json(&openapi()),
     }

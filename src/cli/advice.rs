@@ -31,6 +31,7 @@ pub(super) fn warnings(asked: &AskedJob, flags: &JobArgs) -> Vec<String> {
     found.extend(fraction(spec, strategy));
     found.extend(weighting(strategy));
     found.extend(faults(spec));
+    found.extend(bounds(spec));
     found.extend(pull(strategy, &spec.training));
     found
 }
@@ -95,7 +96,7 @@ fn begun_again(spec: &JobSpec, strategy: &Settings) -> Option<String> {
     ))
 }
 
-/// A momentum that the optimizer does not have. The default is no wish.
+/// A momentum that the optimizer does not have. The default counts as not asked for.
 fn momentum(training: &TrainingSettings, is_given: bool) -> Option<String> {
     let is_asked = is_given || training.momentum != TrainingSettings::default().momentum;
     if training.optimizer == OptimizerKind::Sgd || training.momentum == 0.0 || !is_asked {
@@ -165,22 +166,52 @@ fn weighting(strategy: &Settings) -> Option<String> {
     ))
 }
 
-/// A reducer that stands nobody, or needs every report.
+/// A reducer that tolerates no attacker, or needs every report.
 fn faults(spec: &JobSpec) -> Option<String> {
     let made = Catalogue::default().make(spec.strategy.name(), spec.strategy.settings());
     let needs = made.ok()?.reducer_needs(&spec.limits, spec.clients)?;
     let clients = plural(needs.cohort, "client");
     if needs.faults == Some(0) {
-        return Some(format!(
-            "the reducer stands no attacker: with {clients} in a round, f is 0"
-        ));
+        let why = match needs.because {
+            // The others would be no majority.
+            _ if needs.cohort <= 2 => format!("a round has {clients}, and 3 are the fewest"),
+            Some(because) => format!("a round has {clients}, and {because}"),
+            None => format!("with {clients} in a round, f is 0"),
+        };
+        return Some(format!("the reducer tolerates no attacker: {why}"));
     }
-    (needs.fewest == needs.cohort && needs.cohort > 1).then(|| {
+    if needs.fewest < needs.cohort || needs.cohort <= 1 {
+        return None;
+    }
+    let remedy = match needs.remedy {
+        Some(parameter) => format!("Set {parameter}, or have more clients in a round"),
+        None => "Have more clients in a round".to_string(),
+    };
+    Some(format!(
+        "the reducer needs a report of each of the {clients} of a round: if one of them fails, or an attacker sends a report that \
+         is refused, the round fails. {remedy}"
+    ))
+}
+
+/// Two bounds of norm clipping, of which one counts.
+fn bounds(spec: &JobSpec) -> Option<String> {
+    // As it was asked for: a complete strategy has all defaults.
+    let asked = spec.strategy.settings();
+    let multiplier = parameter_of_a_part(asked, "multiplier")?;
+    parameter_of_a_part(asked, "bound")?;
+    // Of a recorded run, which has the default.
+    (multiplier != 1.0).then(|| {
         format!(
-            "the reducer needs the reports of all {clients} of a round, so that one that fails ends it: a smaller f or more \
-             clients leave some to spare"
+            "strategy.multiplier {} has no effect: strategy.bound says how long a report may be",
+            setting(multiplier)
         )
     })
+}
+
+/// A number of the strategy, which may be in the table of its part.
+fn parameter_of_a_part(asked: &Settings, name: &str) -> Option<f64> {
+    let in_the_part = asked.get("reducer").and_then(|part| part.get(name));
+    asked.get(name).or(in_the_part)?.as_f64()
 }
 
 /// A pull towards the global model that leads away from it.
@@ -225,164 +256,4 @@ fn name<'a>(strategy: &'a Settings, key: &str) -> &'a str {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::fs;
-
-    use clap::Parser;
-
-    use super::*;
-
-    #[derive(Parser)]
-    struct Command {
-        #[command(flatten)]
-        job: JobArgs,
-    }
-
-    /// What is said of a job with these flags; at most one line is expected.
-    fn said(flags: &str) -> String {
-        let arguments = ["test"].into_iter().chain(flags.split_whitespace());
-        let flags = Command::try_parse_from(arguments).unwrap().job;
-        warnings(&flags.job().unwrap(), &flags).join("\n")
-    }
-
-    #[test]
-    fn a_job_without_surprises_has_no_warnings() {
-        for flags in [
-            "",
-            "--strategy fedadam --optimizer adamw --inner-state keep",
-            "--strategy qfedavg --momentum 0",
-            "--strategy fedprox --strategy-set mu=100 --lr 0.01",
-            "--optimizer adam --momentum 0",
-            "--warmup 19 --rounds 20",
-            // Nothing is lost: FedAvg has no state.
-            "--first-round 21",
-            "--strategy-set sampler=own --strategy-set depth=3",
-        ] {
-            assert_eq!(said(flags), "", "{flags}");
-        }
-    }
-
-    #[test]
-    fn a_setting_without_effect_is_told() {
-        for (flags, expected) in [
-            (
-                "--optimizer adamw --momentum 0.9",
-                "training.momentum 0.9 has no effect: it is sgd's, and the optimizer is adamw",
-            ),
-            (
-                "--inner-state keep --momentum 0",
-                "training.inner_state keep has no effect: sgd without momentum has no state",
-            ),
-            (
-                "--warmup 3 --rounds 3 --lr 0.4",
-                "schedule.warmup 3 is not below rounds, which is 3: the learning rate never reaches 0.4, and is 0.3000 in the last \
-                 round",
-            ),
-            (
-                "--goal 2 --fraction 0.5",
-                "strategy.fraction 0.5 has no effect: limits.goal says that a round waits for 2 reports",
-            ),
-            (
-                "--strategy krum --clients 4",
-                "the reducer stands no attacker: with 4 clients in a round, f is 0",
-            ),
-            (
-                "--strategy bulyan --clients 15",
-                "the reducer needs the reports of all 15 clients of a round, so that one that fails ends it: a smaller f or more \
-                 clients leave some to spare",
-            ),
-            (
-                "--strategy median --weighting uniform",
-                "strategy.weighting uniform has no effect: reducer median counts all reports alike",
-            ),
-            (
-                "--strategy qfedavg --weighting uniform",
-                "strategy.weighting uniform counts for buffers alone: objective qfedavg weighs clients by their loss",
-            ),
-        ] {
-            assert_eq!(said(flags), expected);
-        }
-    }
-
-    #[test]
-    fn what_a_continued_job_begins_again_with_is_told() {
-        let told =
-            "a job that continues another one takes over its model alone; it begins again with";
-        for (flags, lost) in [
-            ("--strategy fedadam", "the strategy's state (m, v)"),
-            (
-                "--strategy scaffold",
-                "the strategy's state (control, control_restarts)",
-            ),
-            (
-                "--strategy-set sampler=own",
-                "the strategy's state, if it has any",
-            ),
-            (
-                "--strategy-set sampler=round_robin",
-                "the passes of round_robin",
-            ),
-            (
-                "--inner-state keep --personal head.* --encoding top_k:0.5 --schedule cosine",
-                "the momentum and moments that clients keep, the clients' personal tensors, what top_k:0.5 has not sent yet, the \
-                 schedule of the learning rate",
-            ),
-        ] {
-            let expected = format!("--first-round 21: {told} {lost}");
-            assert_eq!(said(&format!("--first-round 21 {flags}")), expected);
-        }
-    }
-
-    #[test]
-    fn a_strategy_that_replaces_the_files_says_what_it_drops() {
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("job.toml");
-        let text =
-            "strategy = { kind = 'fedprox', mu = 0.5, fraction = 0.25, sampler = 'by_size' }\n";
-        fs::write(&file, text).unwrap();
-        let said = said(&format!("{} --strategy scaffold", file.display()));
-        let expected = "--strategy scaffold: these settings of the job file belong to another strategy and do not count: mu = 0.5";
-        assert_eq!(said, expected);
-    }
-
-    /// The distance to the global model after 500 steps on a parabola of this curvature, from a distance of 1.
-    fn distance(training: &TrainingSettings, pull: f64) -> f64 {
-        let (mut distance, mut velocity) = (1.0, 0.0);
-        for _ in 0..500 {
-            let gradient: f64 = pull * distance;
-            velocity = training.momentum * velocity + gradient;
-            distance -= if training.nesterov {
-                gradient + training.momentum * velocity
-            } else {
-                velocity
-            };
-        }
-        distance.abs()
-    }
-
-    #[test]
-    fn a_pull_is_told_from_where_steps_diverge() {
-        for (momentum, nesterov) in [(0.0, false), (0.9, false), (0.5, false), (0.9, true)] {
-            let training = TrainingSettings {
-                momentum,
-                nesterov,
-                ..TrainingSettings::default()
-            };
-            let limit = steepest_pull(&training).unwrap();
-            assert!(distance(&training, 0.99 * limit) < 1.0, "{momentum}");
-            assert!(distance(&training, 1.02 * limit) > 10.0, "{momentum}");
-        }
-        for (flags, key) in [
-            ("--strategy fedprox --strategy-set mu=40", "mu"),
-            ("--strategy feddyn --strategy-set alpha=40", "alpha"),
-        ] {
-            let flags = format!("{flags} --lr 0.1");
-            let told = said(&flags);
-            let expected =
-                format!("strategy.{key} * training.lr is 4.0000, and from 3.8000 on the steps");
-            assert!(told.starts_with(&expected), "{told}");
-            assert_eq!(said(&format!("{flags} --optimizer adam")), "");
-            assert_eq!(said(&format!("{flags} --clip-norm 1")), "");
-        }
-    }
-}
+mod tests;

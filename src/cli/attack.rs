@@ -9,9 +9,11 @@ use super::{Failure, Screen, TrainerArgs, failure::in_full, values::percent};
 use crate::{
     attack::{AttackError, AttackSpec, Attackers, Attacks, poisoned, success_rate},
     backend::DeviceSpec,
-    ids::ClientId,
+    ids::{ClientId, RoundId},
     job::{JobDescription, JobSpec},
-    parameters::Parameters,
+    parameters::{Parameters, PayloadSpec, Roles},
+    report::DELTA,
+    strategy::{Catalogue, ClientInfo, FederatedStrategy, RoundContext},
     words::plural,
     worker::TrainerFactory,
 };
@@ -54,11 +56,50 @@ impl AttackArgs {
             return Ok(None);
         };
         for (key, value) in &self.attack_set {
+            if spec.settings.contains_key(key) {
+                return Err(Failure::Usage(format!(
+                    "--attack-set {key} is given more than once; give it once"
+                )));
+            }
             spec = spec.with(key, *value);
         }
         Attacks::default().complete(&mut spec).map_err(unusable)?;
         Ok(Some(spec))
     }
+}
+
+/// What the strategy needs of clients that honest ones have and these attackers do not; none if they have all.
+fn lacking(job: &JobSpec, honest: &dyn TrainerFactory, attackers: &Attackers) -> Option<String> {
+    // A strategy that only an embedder's program knows is judged when the run begins.
+    let strategy = Catalogue::default()
+        .make(job.strategy.name(), job.strategy.settings())
+        .ok()?;
+    let mut clients = Vec::new();
+    for client in 0..job.clients? {
+        clients.push(ClientInfo::new(ClientId(client), 1));
+    }
+    let delta = PayloadSpec::model(DELTA, Roles::TRAINED);
+    let mut round = RoundContext::new(RoundId(1), &clients, &job.training, &delta);
+    let numbers = strategy.state().numbers;
+    round.numbers = &numbers;
+    let plan = strategy.plan(&round).ok()?;
+    let mut needed = Vec::from_iter(plan.objective.capability());
+    for payload in &plan.expects {
+        needed.push(format!("payload:{}", payload.name));
+    }
+    let (had, left) = (honest.capabilities(), attackers.capabilities());
+    needed
+        .into_iter()
+        .find(|name| had.contains(name) && !left.contains(name))
+}
+
+/// An attack that does not go with the job's strategy.
+pub(super) fn unfit(attack: &str, strategy: &str, lacks: &str) -> Failure {
+    Failure::Usage(format!(
+        "--attack {attack} does not go with --strategy {strategy}: the attackers lack {lacks}. Attackers that collude can't act for \
+         clients that keep state, nor those that train nothing for clients that report more than a delta: choose another attack, \
+         or a strategy with the objective plain or proximal"
+    ))
 }
 
 fn unusable(error: AttackError) -> Failure {
@@ -96,17 +137,26 @@ impl AttackRun {
             if let Some(data) = attack.goal(&clean).map_err(unusable)? {
                 goal = Some(trainers.trainers_of(devices, &job.dataset, data)?);
             }
-            Attackers::with_poisoned(job, attack, &spec.who, honest, factory)
+            Attackers::with_poisoned(job, attack, &spec.who, honest.clone(), factory)
         } else {
-            Attackers::new(job, attack, &spec.who, honest)
+            Attackers::new(job, attack, &spec.who, honest.clone())
         };
+        let attackers = attackers.map_err(unusable)?;
+        if let Some(lacks) = lacking(job, &*honest, &attackers) {
+            return Err(unfit(&spec.kind, job.strategy.name(), &lacks));
+        }
         Ok(Self {
-            attackers: Arc::new(attackers.map_err(unusable)?),
+            attackers: Arc::new(attackers),
             spec,
             goal,
             job: job.description(),
             clients: job.clients.unwrap_or_default(),
         })
+    }
+
+    /// The attack's name.
+    pub fn kind(&self) -> &str {
+        &self.spec.kind
     }
 
     /// What trains in this run.
@@ -115,14 +165,25 @@ impl AttackRun {
     }
 
     /// What to say of it before anything is trained.
-    pub fn warning(&self) -> Option<String> {
-        if !self.attackers.are_majority() {
+    pub fn warning(&self, job: &JobSpec) -> Option<String> {
+        let attackers = self.attackers.clients().len();
+        let attack = format!("{attackers} of {} attack", plural(self.clients, "client"));
+        if self.attackers.are_majority() {
+            return Some(format!(
+                "{attack}: no reducer tolerates half of the clients or more"
+            ));
+        }
+        let settings = job.strategy.settings();
+        let made = Catalogue::default().make(job.strategy.name(), settings);
+        let needs = made.ok()?.reducer_needs(&job.limits, job.clients)?;
+        let tolerated = needs.faults?;
+        if attackers.min(needs.cohort) <= tolerated {
             return None;
         }
         Some(format!(
-            "{} of {} attack: no way of aggregating withstands half of the clients or more",
-            self.attackers.clients().len(),
-            plural(self.clients, "client")
+            "{attack}, and the reducer tolerates {tolerated} in a round of {}: set a larger f if it has one, or choose another \
+             reducer",
+            plural(needs.cohort, "client")
         ))
     }
 
@@ -226,24 +287,27 @@ mod tests {
             (&["--attack=alie:2"], "above 0 and at most 1, not 2"),
             (
                 &["--attack=alei:0.2"],
-                "no attack \"alei\" is known here; known are alie, backdoor",
+                "no attack \"alei\" is known here (did you mean alie?); known are alie, backdoor",
             ),
             (
                 &["--attack=ipm:0.2", "--attack-set=eps=1"],
-                "eps is no parameter of it; it has epsilon",
+                "eps is not a parameter of it; it has epsilon",
             ),
             (
                 &["--attack=ipm:0.2", "--attack-set=epsilon=-1"],
                 "epsilon must be a number of at least 0, not -1",
             ),
-            (&["--attack=ipm:0.2", "--attack-set=epsilon=NaN"], "not NaN"),
+            (
+                &["--attack=ipm:0.2", "--attack-set=epsilon=NaN"],
+                "neither NaN",
+            ),
             (
                 &["--attack=ipm:0.2", "--attack-set=epsilon=big"],
                 "is not a number",
             ),
             (
                 &["--attack=label_flip:0.2", "--attack-set=x=1"],
-                "it has none",
+                "it has no parameters",
             ),
             (&["--attack-set=epsilon=1"], "--attack"),
         ] {

@@ -3,8 +3,11 @@
 use clap::Args;
 use serde::Serialize;
 
-use super::{Align, Failure, Screen, Table, values::setting};
-use crate::attack::{AttackInfo, AttackParameter, Attacks};
+use super::{
+    Align, Failure, Screen, Table,
+    parameters::{self, ParameterForm},
+};
+use crate::{attack::Attacks, spelling, strategy::PartInfo};
 
 /// List the attacks that clients of a simulation can make, with their parameters, defaults and papers.
 #[derive(Debug, Clone, Args)]
@@ -23,15 +26,7 @@ struct AttackForm<'a> {
     name: &'a str,
     about: &'a str,
     paper: &'a str,
-    parameters: Vec<ParameterForm<'a>>,
-}
-
-#[derive(Serialize)]
-struct ParameterForm<'a> {
-    name: &'a str,
-    about: &'a str,
-    range: String,
-    default: Option<f64>,
+    parameters: Vec<ParameterForm>,
 }
 
 impl AttacksArgs {
@@ -51,14 +46,15 @@ impl AttacksArgs {
             None => {
                 let known: Vec<_> = infos.iter().map(|info| info.name.as_str()).collect();
                 Err(Failure::Usage(format!(
-                    "there is no attack {name:?}; attacks are {}",
+                    "there is no attack {name:?}{}; attacks are {}",
+                    spelling::hint(name, known.iter().copied()),
                     known.join(", ")
                 )))
             }
         }
     }
 
-    fn print_one(&self, screen: &Screen, info: &AttackInfo) -> Result<(), Failure> {
+    fn print_one(&self, screen: &Screen, info: &PartInfo) -> Result<(), Failure> {
         if self.json {
             return screen.print_json(&form(info));
         }
@@ -67,7 +63,7 @@ impl AttacksArgs {
             text.push_str(&format!("{}\n", info.paper));
         }
         if !info.parameters.is_empty() {
-            text.push_str(&format!("\n{}", parameter_table(&info.parameters)));
+            text.push_str(&format!("\n{}", parameters::table(&info.parameters)));
         }
         text.push_str(&format!(
             "\nAs flags of simulate: --attack {}:FRACTION --attack-set KEY=VALUE\n",
@@ -76,7 +72,7 @@ impl AttacksArgs {
         screen.print(&text)
     }
 
-    fn print_all(&self, screen: &Screen, infos: &[&AttackInfo]) -> Result<(), Failure> {
+    fn print_all(&self, screen: &Screen, infos: &[&PartInfo]) -> Result<(), Failure> {
         if self.json {
             let forms: Vec<_> = infos.iter().map(|info| form(info)).collect();
             return screen.print_json(&forms);
@@ -87,51 +83,21 @@ impl AttacksArgs {
             ("", Align::Left),
         ]);
         for info in infos {
-            let mut parameters = Vec::new();
-            for parameter in &info.parameters {
-                parameters.push(match parameter.default {
-                    Some(default) => format!("{}={}", parameter.name, setting(default)),
-                    None => parameter.name.clone(),
-                });
-            }
-            table.row([info.name.clone(), info.about.clone(), parameters.join(" ")]);
+            let parameters = parameters::line(&info.parameters);
+            table.row([info.name.clone(), info.about.clone(), parameters]);
         }
         screen.print(&format!(
-            "{table}\n\"fedavg simulate --attack NAME:FRACTION\" has that fraction of the clients attack; --attack-set KEY=VALUE sets a\n\
-             parameter. \"fedavg attacks NAME\" shows one attack with its parameters and its paper.\n"
+            "{table}\n\"fedavg simulate --attack NAME:FRACTION\" makes that fraction of the clients attack; --attack-set KEY=VALUE\n\
+             sets a parameter. \"fedavg attacks NAME\" shows one attack with its parameters and its paper.\n"
         ))
     }
 }
 
-fn form(info: &AttackInfo) -> AttackForm<'_> {
-    let mut parameters = Vec::new();
-    for parameter in &info.parameters {
-        parameters.push(ParameterForm {
-            name: &parameter.name,
-            about: &parameter.about,
-            range: parameter.range_in_words(),
-            default: parameter.default,
-        });
-    }
+fn form(info: &PartInfo) -> AttackForm<'_> {
     AttackForm {
         name: &info.name,
         about: &info.about,
         paper: &info.paper,
-        parameters,
+        parameters: parameters::forms(&info.parameters),
     }
-}
-
-fn parameter_table(parameters: &[AttackParameter]) -> Table {
-    let mut table = Table::new(&[
-        ("parameter", Align::Left),
-        ("default", Align::Left),
-        ("", Align::Left),
-        ("", Align::Left),
-    ]);
-    for parameter in parameters {
-        let default = parameter.default.map_or("none".to_string(), setting);
-        let (range, about) = (parameter.range_in_words(), parameter.about.clone());
-        table.row([parameter.name.clone(), default, range, about]);
-    }
-    table
 }

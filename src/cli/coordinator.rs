@@ -5,8 +5,11 @@ use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 use clap::Args;
 
 use super::{
-    Advertise, Bind, Failure, Interrupt, Screen, TokenArgs, TrainerArgs, block_on,
-    listen::reached_at,
+    AccessArgs, Advertise, Bind, CallerArgs, ClaimArgs, Failure, Interrupt, ProxyArgs, Screen,
+    ServerTlsArgs, TrainerArgs,
+    access::FirstTokens,
+    block_on,
+    listen::{reached_at, url_of},
     tailscale::{LocalAddress, local_addresses},
     values::{
         any_u32, any_u64, at_least_one, bytes, bytes_above_0, count, seconds, u32_above_0, whole,
@@ -15,14 +18,14 @@ use super::{
 use crate::{
     backend::DeviceSpec,
     coordinator::{
-        Coordinator, CoordinatorBuilder, CoordinatorConfig, JobLimits, JournalLimits,
+        AccessConfig, Coordinator, CoordinatorBuilder, CoordinatorConfig, JobLimits, JournalLimits,
         RegistrationLimits, UploadLimits, WorkerLimits,
     },
     parameters::HeaderLimits,
-    protocol::Token,
     store::{DataFolder, FileModels, FileSpool, FileSpoolConfig, SqliteJournal, StoreError},
     transport::http::{
-        BindError, RouterConfig, ServerConfig, check_bind, listen, no_such_path, router, serve,
+        BindError, RouterConfig, ServerConfig, ServerTls, check_bind, listen, no_such_path, router,
+        serve,
     },
 };
 
@@ -37,21 +40,23 @@ const LEAST_CONNECTIONS: usize = 4;
 #[derive(Debug, Clone, Args)]
 pub struct CoordinatorArgs {
     /// The address to listen on: ADDRESS:PORT, ADDRESS (port 8000), PORT (this machine alone), tailscale or tailscale:PORT
-    /// (this machine's Tailscale address). An address that other machines reach needs a join token. Port 0 takes any free
-    /// port
+    /// (this machine's Tailscale address). Port 0 takes any free port
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8000")]
     pub bind: Bind,
     /// The address that workers are told to use, if it is not the one of --bind: a host name, an address or tailscale,
     /// each with or without :PORT [default: the address of --bind]
     #[arg(long, value_name = "ADDRESS")]
     pub advertise: Option<Advertise>,
-    /// Without a join token, requests must name localhost or this machine's own address as their host; this allows one
+    /// With --open, requests must name localhost or this machine's own address as their host; this allows one
     /// more name. May be given more than once
     #[arg(long, value_name = "NAME")]
     pub allow_host: Vec<String>,
-    /// The join token that workers and operators must show.
+    /// Who may do what.
     #[command(flatten)]
-    pub token: TokenArgs,
+    pub access: AccessArgs,
+    /// TLS, or plain HTTP.
+    #[command(flatten)]
+    pub tls: ServerTlsArgs,
     /// Models and data.
     #[command(flatten)]
     pub trainers: TrainerArgs,
@@ -61,6 +66,9 @@ pub struct CoordinatorArgs {
     /// Limits.
     #[command(flatten)]
     pub limits: LimitArgs,
+    /// Proxies.
+    #[command(flatten)]
+    pub proxies: ProxyArgs,
 }
 
 /// How a coordinator keeps reports and global models.
@@ -218,6 +226,9 @@ pub struct LimitArgs {
     /// An upload that is slower than this many bytes a second is ended; 0: no upload is too slow
     #[arg(long, value_name = "BYTES", default_value = "1KiB", value_parser = bytes)]
     pub min_upload_rate: u64,
+    /// A reader of an answer that is slower than this many bytes a second is given up; 0: no reader is too slow
+    #[arg(long, value_name = "BYTES", default_value = "1KiB", value_parser = bytes)]
+    pub min_download_rate: u64,
     /// The most connections at once, at least 4; a worker has up to three of them
     #[arg(long, value_name = "N", default_value = "32768", value_parser = connections)]
     pub max_connections: usize,
@@ -233,35 +244,46 @@ pub struct LimitArgs {
     /// The largest model or report that is received
     #[arg(long, value_name = "BYTES", default_value = "8GiB", value_parser = bytes_above_0)]
     pub max_body: u64,
+    /// Of what workers report.
+    #[command(flatten)]
+    pub claims: ClaimArgs,
+    /// Of each caller.
+    #[command(flatten)]
+    pub callers: CallerArgs,
 }
 
 impl CoordinatorArgs {
-    /// Serves until Ctrl-C. Prints `listening on http://ADDRESS` to standard output once it listens, and in a second line
-    /// how workers join, if it knows by which address.
+    /// Serves until Ctrl-C. Prints `listening on URL` to standard output once it listens, and then how workers join and operators
+    /// connect. The first start makes a join token, which this is the only place to show, and an operator's, in a file.
     ///
     /// # Errors
     ///
     /// An address that it may not or can't listen on, or limits that don't fit each other.
     pub fn run(&self, screen: &Screen) -> Result<(), Failure> {
-        let token = self.token.token()?;
-        let has_token = token.is_some();
+        let access = self.access.config()?;
+        let is_open = access.open;
         let local = self.local_addresses();
         let bind = self.bind.resolve(&local)?;
         // `listen` checks that again. Here nothing has been read or opened yet.
-        check_bind(bind, token.as_ref()).map_err(bind_failure)?;
-        self.check_advertised(has_token)?;
+        check_bind(bind, is_open).map_err(bind_failure)?;
+        self.check_advertised()?;
+        self.proxies.check(is_open)?;
         let advertise = self.advertise.as_ref();
         let advertise = advertise.map(|advertise| advertise.resolve(&local));
         let advertise = advertise.transpose()?;
-        let config = self.limits.coordinator(token.clone())?;
+        let tls = self.tls.check(bind, advertise.as_ref())?;
+        let scheme = tls.scheme();
+        let config = self.limits.coordinator(access)?;
         // It evaluates on the CPU alone, so that its machine needs no GPU.
         let trainers = self.trainers.trainers(&[DeviceSpec::Cpu])?;
         block_on(async {
             let interrupt = Interrupt::listen()?;
             // Who connects from here on waits until the coordinator has read its folder.
-            let listener = listen(bind, token.as_ref()).await.map_err(bind_failure)?;
+            let listener = listen(bind, is_open).await.map_err(bind_failure)?;
             // Last of what can fail on arguments: a mistyped flag, or a port in use, must not make a folder.
             let folder = self.storage.folder(bind)?;
+            let state_dir = folder.as_ref().map(|folder| folder.path().to_owned());
+            let tls = tls.server(state_dir.as_deref(), advertise.as_ref())?;
             // Reads the datasets that are here.
             let coordinator = tokio::task::block_in_place(|| {
                 let builder = Coordinator::builder(trainers).config(config);
@@ -270,22 +292,26 @@ impl CoordinatorArgs {
                     None => Ok(builder.start()),
                 }
             })?;
+            let tokens = self.access.first_tokens(&coordinator, state_dir.as_deref());
+            let tokens = tokens.await?;
             let address = listener.local_addr();
             let address = address.map_err(|error| Failure::because("can't serve", error))?;
-            let advertised = advertise.map(|place| place.url(address.port()));
+            let advertised = advertise.map(|place| place.url(scheme, address.port()));
             // If standard output is closed, nobody reads the address; the coordinator serves all the same.
-            let _ = screen.print(&format!("listening on http://{address}"));
+            let _ = screen.print(&format!("listening on {}", url_of(scheme, address)));
             tracing::info!(%address, "listening");
-            match advertised.clone().or_else(|| reached_at(address)) {
-                Some(url) => {
-                    let _ = screen.print(&self.invitation(address, &url, has_token));
-                }
-                None => tracing::info!(
-                    "workers need an address of this machine; --advertise ADDRESS shows them the command"
-                ),
+            let url = advertised.clone().or_else(|| reached_at(scheme, address));
+            let url = url.unwrap_or_else(|| {
+                tracing::info!("workers need an address of this machine: --advertise ADDRESS puts it into the lines to copy");
+                format!("{}ADDRESS:{}", scheme.prefix(), address.port())
+            });
+            let _ = screen.print(&self.invitation(address, &url, &tokens, tls.as_ref()));
+            if !self.access.open {
+                tokens.tell();
             }
             let mut limits = self.limits.router();
             limits.advertised = advertised;
+            self.proxies.apply(&mut limits.callers);
             limits.hosts.clone_from(&self.allow_host);
             let router = router(Arc::new(coordinator.clone()), limits).fallback(no_such_path);
             let mut broken = None;
@@ -295,7 +321,10 @@ impl CoordinatorArgs {
                     error = coordinator.broken() => broken = Some(error),
                 }
             };
-            serve(listener, router, self.limits.server(), end).await;
+            let mut server = self.limits.server();
+            server.tls = tls;
+            self.proxies.apply(&mut server.callers);
+            serve(listener, router, server, end).await;
             // After the server: a submission that still came would begin to compute again.
             coordinator.stop(STOP_TIMEOUT).await;
             if let Some(error) = broken {
@@ -318,37 +347,39 @@ impl CoordinatorArgs {
         }
     }
 
-    /// An address for other machines needs a join token: without one, this coordinator answers its own machine alone.
-    fn check_advertised(&self, has_token: bool) -> Result<(), Failure> {
+    /// With --advertise, something in front of a loopback address lets other machines in: to the coordinator they are all here.
+    fn check_advertised(&self) -> Result<(), Failure> {
         match &self.advertise {
-            Some(advertise) if !advertise.is_loopback() && !has_token => Err(Failure::Usage(
-                "--advertise names an address for other machines: that needs a join token (--join-token)"
+            Some(advertise) if !advertise.is_loopback() && self.access.open => Err(Failure::Usage(
+                "--advertise names an address for other machines, and --open would let all of them in: leave one of them out"
                     .to_string(),
             )),
             _ => Ok(()),
         }
     }
 
-    /// How workers join: a line to copy, which does not show the join token.
-    fn invitation(&self, listening: SocketAddr, url: &str, has_token: bool) -> String {
+    /// How workers join and operators connect: lines to copy.
+    fn invitation(
+        &self,
+        listening: SocketAddr,
+        url: &str,
+        tokens: &FirstTokens,
+        tls: Option<&ServerTls>,
+    ) -> String {
         // With --advertise, something in front of a loopback address (a tunnel, a proxy) lets other machines in.
         let is_local = self.advertise.is_none() && listening.ip().to_canonical().is_loopback();
         let who = if is_local {
-            "workers on this machine join with"
+            "workers on this machine"
         } else {
-            "workers join with"
+            "workers"
         };
-        let token = if has_token {
-            " --join-token-file FILE"
-        } else {
-            ""
-        };
-        format!("{who}: fedavg-worker --coordinator {url}{token}")
+        let tls = self.tls.join_flags(url, tls);
+        tokens.lines(who, &format!("{url}{tls}"), self.access.open)
     }
 }
 
 impl LimitArgs {
-    fn coordinator(&self, join_token: Option<Token>) -> Result<CoordinatorConfig, Failure> {
+    fn coordinator(&self, access: AccessConfig) -> Result<CoordinatorConfig, Failure> {
         // Every worker that trains would be lost between two of its heartbeats.
         if self.heartbeat >= self.worker_expiry {
             return Err(Failure::Usage(
@@ -356,7 +387,7 @@ impl LimitArgs {
             ));
         }
         Ok(CoordinatorConfig {
-            join_token,
+            access,
             fold_threads: self.fold_threads,
             workers: WorkerLimits {
                 heartbeat: self.heartbeat,
@@ -390,6 +421,7 @@ impl LimitArgs {
                 log_window: usize::try_from(self.log_window).unwrap_or(usize::MAX),
                 ..JobLimits::default()
             },
+            claims: self.claims.limits(),
             journal: JournalLimits {
                 backlog: self.journal_backlog as u64,
                 ..JournalLimits::default()
@@ -401,6 +433,8 @@ impl LimitArgs {
     fn server(&self) -> ServerConfig {
         ServerConfig {
             max_connections: self.max_connections,
+            min_download_rate: self.min_download_rate,
+            callers: self.callers.limits(),
             ..ServerConfig::default()
         }
     }
@@ -416,6 +450,7 @@ impl LimitArgs {
                 ..config.header
             },
             min_upload_rate: self.min_upload_rate,
+            callers: self.callers.limits(),
             // The router shortens the wait of a poll to its own limit; --poll-wait must not be cut by it.
             max_wait: config.max_wait.max(self.poll_wait),
             ..config
@@ -434,7 +469,7 @@ fn connections(text: &str) -> Result<usize, String> {
 
 fn bind_failure(error: BindError) -> Failure {
     match error {
-        BindError::NeedsJoinToken(_) => Failure::Usage(format!("{error} (--join-token)")),
+        BindError::Open(_) => Failure::Usage(format!("{error}: leave out --open")),
         BindError::Listen { address, source } if source.kind() == io::ErrorKind::AddrInUse => {
             Failure::Usage(format!(
                 "port {} of {} is in use; is a coordinator already running? Choose another --bind",
@@ -469,7 +504,7 @@ mod tests {
     #[test]
     fn the_flags_defaults_are_the_configurations() {
         let limits = parse(&[]).limits;
-        let config = limits.coordinator(None).unwrap();
+        let config = limits.coordinator(AccessConfig::default()).unwrap();
         assert_eq!(
             format!("{config:?}"),
             format!("{:?}", CoordinatorConfig::default())
@@ -508,6 +543,12 @@ mod tests {
     #[test]
     fn heartbeats_that_come_too_seldom_are_refused() {
         let limits = parse(&["--heartbeat=2", "--worker-expiry=2"]).limits;
-        assert_eq!(limits.coordinator(None).unwrap_err().code(), 2);
+        assert_eq!(
+            limits
+                .coordinator(AccessConfig::default())
+                .unwrap_err()
+                .code(),
+            2
+        );
     }
 }

@@ -269,11 +269,16 @@ fn augment(name: &str) -> Augment {
 /// [`Failure::Usage`] with the file's name, the line and the key.
 pub fn read_job(file: &Path) -> Result<JobSpec, Failure> {
     let text = read_text(file, SMALL)?;
-    let parsed = toml::Deserializer::parse(&text);
-    let deserializer = parsed.map_err(|error| unusable_job(file, &text, "", &error))?;
+    parse_job(file, &text)
+}
+
+/// Reads the text of a job file.
+pub(super) fn parse_job(file: &Path, text: &str) -> Result<JobSpec, Failure> {
+    let parsed = toml::Deserializer::parse(text);
+    let deserializer = parsed.map_err(|error| unusable_job(file, text, "", &error))?;
     serde_path_to_error::deserialize(deserializer).map_err(|error| {
         let key = error.path().to_string();
-        unusable_job(file, &text, &key, error.inner())
+        unusable_job(file, text, &key, error.inner())
     })
 }
 

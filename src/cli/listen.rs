@@ -56,12 +56,33 @@ impl Bind {
     }
 }
 
+/// How a URL says whether there is TLS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scheme {
+    /// Plain HTTP.
+    Http,
+    /// TLS.
+    Https,
+}
+
+impl Scheme {
+    /// The beginning of a URL.
+    pub(super) fn prefix(self) -> &'static str {
+        match self {
+            Self::Http => "http://",
+            Self::Https => "https://",
+        }
+    }
+}
+
 /// By which address others reach a coordinator.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Advertise {
     /// By this host.
     Host {
+        /// Whether there is TLS, if not as the coordinator itself has it: what is in front of it may add it.
+        scheme: Option<Scheme>,
         /// A name, or an address as a URL has it.
         host: String,
         /// The port, if it is not the one that the coordinator listens on.
@@ -79,7 +100,14 @@ impl FromStr for Advertise {
 
     fn from_str(text: &str) -> Result<Self, String> {
         // As the coordinator prints it, so that it can be copied from there.
-        let text = text.strip_prefix("http://").unwrap_or(text);
+        let mut scheme = None;
+        let mut text = text;
+        for known in [Scheme::Http, Scheme::Https] {
+            if let Some(rest) = text.strip_prefix(known.prefix()) {
+                (scheme, text) = (Some(known), rest);
+                break;
+            }
+        }
         let text = text.strip_suffix('/').unwrap_or(text);
         if let Some(port) = of_tailscale(text)? {
             return Ok(Self::Tailscale {
@@ -88,10 +116,10 @@ impl FromStr for Advertise {
         }
         // Before the text is split at a colon: an address of IPv6 has several.
         if let Ok(address) = text.parse::<SocketAddr>() {
-            return Self::of_ip(address.ip(), Some(above_zero(address.port())?));
+            return Self::of_ip(scheme, address.ip(), Some(above_zero(address.port())?));
         }
         if let Ok(address) = text.trim_matches(['[', ']']).parse::<IpAddr>() {
-            return Self::of_ip(address, None);
+            return Self::of_ip(scheme, address, None);
         }
         let (host, port) = match text.split_once(':') {
             Some((host, port)) => (host, Some(above_zero(port_of(port)?)?)),
@@ -103,6 +131,7 @@ impl FromStr for Advertise {
         if host.contains(|letter: char| letter.is_ascii_alphabetic()) && host.chars().all(is_usual)
         {
             Ok(Self::Host {
+                scheme,
                 host: host.to_string(),
                 port,
             })
@@ -116,26 +145,26 @@ impl FromStr for Advertise {
 }
 
 impl Advertise {
-    fn of_ip(address: IpAddr, port: Option<u16>) -> Result<Self, String> {
+    fn of_ip(scheme: Option<Scheme>, address: IpAddr, port: Option<u16>) -> Result<Self, String> {
         if address.is_unspecified() {
             return Err(format!(
                 "{address} means every address of a machine; give one that workers can use"
             ));
         }
         let host = in_url(address);
-        Ok(Self::Host { host, port })
+        Ok(Self::Host { scheme, host, port })
     }
 
     /// The host and perhaps the port, if these are the machine's addresses.
     pub(super) fn resolve(&self, addresses: &[LocalAddress]) -> Result<Place, Failure> {
-        let (host, port) = match self {
-            Self::Host { host, port } => (host.clone(), *port),
+        let (scheme, host, port) = match self {
+            Self::Host { scheme, host, port } => (*scheme, host.clone(), *port),
             Self::Tailscale { port } => {
                 let address = tailscale_address("--advertise", addresses)?;
-                (in_url(address), *port)
+                (None, in_url(address), *port)
             }
         };
-        Ok(Place { host, port })
+        Ok(Place { scheme, host, port })
     }
 
     /// Whether it leads back to this machine alone.
@@ -155,26 +184,43 @@ impl Advertise {
 /// By which address others reach a coordinator, whatever port it turns out to listen on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Place {
+    scheme: Option<Scheme>,
     host: String,
     port: Option<u16>,
 }
 
 impl Place {
-    /// `http://HOST:PORT` for a coordinator that listens on this port.
-    pub(super) fn url(&self, listening: u16) -> String {
-        format!("http://{}:{}", self.host, self.port.unwrap_or(listening))
+    /// A name, or an address as a URL has it.
+    pub(super) fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// Whether there is TLS, for a coordinator that has it or not by itself.
+    pub(super) fn scheme(&self, own: Scheme) -> Scheme {
+        self.scheme.unwrap_or(own)
+    }
+
+    /// The URL for a coordinator that listens on this port.
+    pub(super) fn url(&self, own: Scheme, listening: u16) -> String {
+        let scheme = self.scheme(own).prefix();
+        format!("{scheme}{}:{}", self.host, self.port.unwrap_or(listening))
     }
 }
 
-/// The address by which a coordinator that listens here is reached, if that is an address of one machine and one place.
-pub(super) fn reached_at(listening: SocketAddr) -> Option<String> {
+/// The URL of a socket.
+pub(super) fn url_of(scheme: Scheme, address: SocketAddr) -> String {
+    format!("{}{address}", scheme.prefix())
+}
+
+/// The URL by which a coordinator that listens here is reached, if that is an address of one machine and one place.
+pub(super) fn reached_at(scheme: Scheme, listening: SocketAddr) -> Option<String> {
     let needs_scope =
         matches!(listening.ip(), IpAddr::V6(address) if address.is_unicast_link_local());
     // A link-local address means another machine on each of a machine's networks.
     if listening.ip().is_unspecified() || needs_scope {
         None
     } else {
-        Some(format!("http://{listening}"))
+        Some(url_of(scheme, listening))
     }
 }
 
@@ -295,6 +341,7 @@ mod tests {
             ("lab", "http://lab:8123"),
             ("lab.tailnet.ts.net:80", "http://lab.tailnet.ts.net:80"),
             ("http://lab:9000/", "http://lab:9000"),
+            ("https://lab", "https://lab:8123"),
             ("203.0.113.7", "http://203.0.113.7:8123"),
             ("203.0.113.7:9000", "http://203.0.113.7:9000"),
             ("fd7a:115c:a1e0::1", "http://[fd7a:115c:a1e0::1]:8123"),
@@ -306,7 +353,10 @@ mod tests {
             ("tailscale:9000", "http://100.64.0.7:9000"),
         ] {
             let advertise: Advertise = text.parse().unwrap();
-            let url = advertise.resolve(&addresses).unwrap().url(8123);
+            let url = advertise
+                .resolve(&addresses)
+                .unwrap()
+                .url(Scheme::Http, 8123);
             assert_eq!(url, expected, "{text}");
             assert!(
                 HttpTransport::new(&url, ClientConfig::default()).is_ok(),
@@ -321,7 +371,7 @@ mod tests {
             "lab:99999",
             "lab:",
             "la b",
-            "https://lab",
+            "ftp://lab",
             "lab/path",
             "a@b",
             "0.0.0.0",
@@ -346,7 +396,8 @@ mod tests {
             ("[::]:8000", None),
             ("[fe80::1%2]:8000", None),
         ] {
-            assert_eq!(reached_at(listening.parse().unwrap()).as_deref(), expected);
+            let reached = reached_at(Scheme::Http, listening.parse().unwrap());
+            assert_eq!(reached.as_deref(), expected);
         }
         for (text, is_loopback) in [
             ("localhost", true),

@@ -7,10 +7,13 @@
 //! Results go to standard output; progress, log lines and errors go to standard error. A reader that closes standard
 //! output early is no reason for a panic.
 
+mod access;
 mod advice;
 mod arguments;
 mod attack;
 mod attacks;
+mod callers;
+mod claims;
 mod coordinator;
 pub mod data;
 mod device;
@@ -22,6 +25,8 @@ pub mod model;
 mod model_file;
 pub mod operator;
 mod output;
+mod parameters;
+mod plain;
 mod process;
 mod progress;
 mod screen;
@@ -32,23 +37,31 @@ mod strategy_flags;
 mod summary;
 mod table;
 mod tailscale;
+mod task_limits;
+#[cfg(test)]
+mod tests;
 mod text_file;
+mod tls;
 mod token;
 mod trainers;
 mod values;
 mod whole_file;
 mod worker;
 
+pub use access::AccessArgs;
 pub use arguments::arguments;
 pub use attack::{AttackArgs, AttackSummary};
 pub use attacks::AttacksArgs;
+pub use callers::{CallerArgs, ProxyArgs};
+pub use claims::ClaimArgs;
 pub use coordinator::CoordinatorArgs;
 pub use device::DeviceArgs;
 pub use failure::{COORDINATOR_EXIT_CODES, EXIT_CODES, Failure, WORKER_EXIT_CODES};
 pub use job::{AskedJob, JobArgs};
-pub use listen::{Advertise, Bind};
+pub use listen::{Advertise, Bind, Scheme};
 pub use logging::{LogArgs, LogFilter};
 pub use output::Results;
+pub use plain::PlainArgs;
 pub use process::{Interrupt, block_on, exit};
 pub use progress::JobProgress;
 pub use screen::Screen;
@@ -58,6 +71,8 @@ pub use strategies::StrategiesArgs;
 pub use strategy_flags::StrategyArgs;
 pub use summary::RunSummary;
 pub use table::{Align, Table, rounds_table};
-pub use token::TokenArgs;
+pub use task_limits::TaskLimitArgs;
+pub use tls::{ClientTlsArgs, Pin, ServerTlsArgs};
+pub use token::{JoinTokenArgs, OperatorTokenArgs};
 pub use trainers::TrainerArgs;
 pub use worker::{WorkerArgs, WorkerStorageArgs};

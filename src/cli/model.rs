@@ -24,7 +24,7 @@ use crate::{
 #[derive(Debug, Clone, Subcommand)]
 pub enum ModelCommand {
     /// Download a job's global model as a safetensors file
-    Download(DownloadArgs),
+    Download(Box<DownloadArgs>),
     /// List the tensors of a safetensors file
     Inspect {
         /// The file

@@ -35,6 +35,8 @@ pub struct JobProgress {
     reasons: BTreeSet<String>,
     /// The training losses of the first and the last round, for a warning if they diverge.
     losses: Vec<f64>,
+    /// The last test loss.
+    test_loss: Option<f64>,
     warned: bool,
 }
 
@@ -73,6 +75,7 @@ impl JobProgress {
             measured: String::new(),
             reasons: BTreeSet::new(),
             losses: Vec::new(),
+            test_loss: None,
             warned: false,
         }
     }
@@ -100,6 +103,7 @@ impl JobProgress {
                 evaluation: Some(evaluation),
                 ..
             } => {
+                self.test_loss = Some(evaluation.loss);
                 self.measured = match evaluation.accuracy {
                     Some(accuracy) => format!(", test accuracy {}", percent(accuracy)),
                     None => format!(", test loss {}", number(evaluation.loss)),
@@ -139,7 +143,8 @@ impl JobProgress {
 
     fn warn_of_divergence(&mut self) {
         if !self.warned
-            && let Some(warning) = divergence(self.losses.iter().copied())
+            && let Some(warning) =
+                divergence(self.losses.iter().copied(), self.test_loss.into_iter())
         {
             self.warned = true;
             self.screen.note(&format!("warning: {warning}"));

@@ -13,7 +13,7 @@ use super::{
     AskedJob, AttackArgs, DeviceArgs, Failure, Interrupt, JobArgs, JobProgress, Results,
     RunSummary, Screen, TrainerArgs,
     advice::warnings,
-    attack::AttackRun,
+    attack::{AttackRun, unfit},
     block_on,
     failure::in_full,
     job::read_model,
@@ -115,7 +115,7 @@ impl SimulateArgs {
             Some(asked) => {
                 let run = AttackRun::prepare(asked, &spec, &devices, &self.trainers, trainers)?;
                 trainers = run.trainers();
-                warnings.extend(run.warning());
+                warnings.extend(run.warning(&spec));
                 Some(run)
             }
             None => None,
@@ -168,10 +168,8 @@ impl SimulateArgs {
                 self.finish(screen, *result, attack.as_ref(), output)
             }
             Err(SimulationError::Unsuited { lacks }) if attack.is_some() => {
-                Err(Failure::Usage(format!(
-                    "--attack: the attackers lack {lacks}, which the strategy needs: attackers that collude can't act for clients \
-                     that keep state, nor those that train nothing for clients that report more than a delta"
-                )))
+                let kind = attack.as_ref().map_or("", AttackRun::kind);
+                Err(unfit(kind, spec.strategy.name(), &lacks))
             }
             Err(error) => Err(failure(error)),
         }

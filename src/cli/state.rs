@@ -1,6 +1,6 @@
 //! `fedavg-coordinator state`: a state folder is checked, exported, imported.
 
-mod archive;
+pub(super) mod archive;
 
 use std::{
     fs::File,

@@ -2,9 +2,11 @@
 
 use clap::Args;
 use serde::Serialize;
-use serde_json::Value;
 
-use super::{Align, Failure, Screen, Table};
+use super::{
+    Align, Failure, Screen, Table,
+    parameters::{self, ParameterForm},
+};
 use crate::{
     job::Settings,
     spelling,
@@ -30,6 +32,7 @@ struct StrategyForm<'a> {
     paper: &'a str,
     sampler: &'a str,
     work: &'a str,
+    filter: &'a str,
     weighting: &'a str,
     objective: &'a str,
     reducer: &'a str,
@@ -46,14 +49,6 @@ struct PartForm<'a> {
     about: &'a str,
     paper: &'a str,
     parameters: Vec<ParameterForm>,
-}
-
-#[derive(Serialize)]
-struct ParameterForm {
-    name: String,
-    about: String,
-    range: String,
-    default: Option<Value>,
 }
 
 #[derive(Serialize)]
@@ -97,7 +92,7 @@ impl StrategiesArgs {
         }
         text.push_str(&parts.to_string());
         text.push('\n');
-        text.push_str(&parameter_table(&parameters).to_string());
+        text.push_str(&parameters::table(&parameters).to_string());
         text.push_str(&format!(
             "\nIn a job file: strategy = {{ kind = \"{name}\" }}; as flags: --strategy {name} --strategy-set KEY=VALUE\n"
         ));
@@ -152,7 +147,7 @@ impl StrategiesArgs {
                 text.push_str(&format!("{}\n", info.paper));
             }
             if !info.parameters.is_empty() {
-                text.push_str(&format!("\n{}", parameter_table(&info.parameters)));
+                text.push_str(&format!("\n{}", parameters::table(&info.parameters)));
             }
             text.push_str(&format!(
                 "\nAs a flag: --strategy-set {}={}\n",
@@ -186,20 +181,14 @@ impl StrategiesArgs {
                 ("", Align::Left),
             ]);
             for part in catalogue.parts(kind) {
-                let mut parameters = Vec::new();
-                for parameter in &part.parameters {
-                    parameters.push(match &parameter.default {
-                        Some(default) => format!("{}={default}", parameter.name),
-                        None => parameter.name.clone(),
-                    });
-                }
-                table.row([part.name.clone(), part.about.clone(), parameters.join(" ")]);
+                let parameters = parameters::line(&part.parameters);
+                table.row([part.name.clone(), part.about.clone(), parameters]);
             }
             text.push('\n');
             text.push_str(&table.to_string());
         }
         text.push_str(
-            "\nA strategy has six parts. --strategy-set sampler=by_size chooses another part; --strategy-set tau=0.1 sets a\n\
+            "\nA strategy has seven parts. --strategy-set sampler=by_size chooses another part; --strategy-set tau=0.1 sets a\n\
              parameter. \"fedavg strategies NAME\" shows one strategy or part with its parameters and its paper.\n",
         );
         screen.print(&text)
@@ -217,12 +206,13 @@ fn form<'a>(preset: &'a Preset, parameters: &[Parameter]) -> StrategyForm<'a> {
         paper: preset.paper,
         sampler: preset.part(PartKind::Sampler),
         work: preset.part(PartKind::Work),
+        filter: preset.part(PartKind::Filter),
         weighting: preset.part(PartKind::Weighting),
         objective: preset.part(PartKind::Objective),
         reducer: preset.part(PartKind::Reducer),
         optimizer: preset.part(PartKind::Optimizer),
         flags: preset.flags,
-        parameters: parameter_forms(parameters),
+        parameters: parameters::forms(parameters),
     }
 }
 
@@ -242,35 +232,6 @@ fn part_form(kind: PartKind, info: &PartInfo) -> PartForm<'_> {
         name: &info.name,
         about: &info.about,
         paper: &info.paper,
-        parameters: parameter_forms(&info.parameters),
+        parameters: parameters::forms(&info.parameters),
     }
-}
-
-fn parameter_forms(parameters: &[Parameter]) -> Vec<ParameterForm> {
-    let mut forms = Vec::new();
-    for parameter in parameters {
-        forms.push(ParameterForm {
-            name: parameter.name.clone(),
-            about: parameter.about.clone(),
-            range: parameter.kind.range(),
-            default: parameter.default.clone(),
-        });
-    }
-    forms
-}
-
-fn parameter_table(parameters: &[Parameter]) -> Table {
-    let mut table = Table::new(&[
-        ("parameter", Align::Left),
-        ("default", Align::Left),
-        ("", Align::Left),
-        ("", Align::Left),
-    ]);
-    for parameter in parameters {
-        let default = parameter.default.as_ref();
-        let default = default.map_or("none".to_string(), Value::to_string);
-        let (range, about) = (parameter.kind.range(), parameter.about.clone());
-        table.row([parameter.name.clone(), default, range, about]);
-    }
-    table
 }

@@ -14,7 +14,7 @@ use crate::{
 #[command(next_help_heading = "Job")]
 pub struct StrategyArgs {
     /// The algorithm: fedavg, fedprox, scaffold, fedadam or another one that "fedavg strategies" lists. If the job file has another
-    /// one, the file's sampler, work and weighting stay, with their parameters; of its objective, reducer and optimizer, what the two
+    /// one, the file's sampler, work, filter and weighting stay, with their parameters; of its objective, reducer and optimizer, what the two
     /// algorithms share [default: fedavg]
     #[arg(long, value_name = "NAME")]
     pub strategy: Option<String>,
@@ -42,6 +42,7 @@ impl StrategyArgs {
     ///
     /// [`Failure::Usage`] for a flag that the job file's own strategy does not have.
     pub(super) fn change(&self, strategy: &mut StrategySpec) -> Result<Settings, Failure> {
+        self.check_once()?;
         let mut dropped = Settings::new();
         if let Some(name) = &self.strategy
             && name != strategy.name()
@@ -71,13 +72,47 @@ impl StrategyArgs {
                      settings"
                 )));
             }
-            strategy.settings_mut().insert(key.to_string(), value);
+            set(strategy.settings_mut(), key, value);
         }
         for (key, value) in &self.strategy_set {
-            strategy.settings_mut().insert(key.clone(), value.clone());
+            set(strategy.settings_mut(), key, value.clone());
         }
         Ok(dropped)
     }
+
+    /// A parameter that two flags name: neither is more right than the other.
+    fn check_once(&self) -> Result<(), Failure> {
+        let short = [
+            ("fraction", self.fraction.is_some()),
+            ("over_selection", self.over_selection.is_some()),
+            ("weighting", self.weighting.is_some()),
+        ];
+        let mut given: Vec<&str> = Vec::new();
+        for (key, is_given) in short {
+            if is_given {
+                given.push(key);
+            }
+        }
+        for (key, _) in &self.strategy_set {
+            if given.contains(&key.as_str()) {
+                return Err(Failure::Usage(format!(
+                    "--strategy-set {key}: {key} is given by more than one flag; give it once"
+                )));
+            }
+            given.push(key);
+        }
+        Ok(())
+    }
+}
+
+/// Gives a setting the value of a flag, also if the job file has it in the table of a part (`reducer = { kind = "krum", f = 3 }`).
+fn set(settings: &mut Settings, key: &str, value: Value) {
+    for kind in PartKind::ALL {
+        if let Some(Value::Object(table)) = settings.get_mut(kind.key()) {
+            table.remove(key);
+        }
+    }
+    settings.insert(key.to_string(), value);
 }
 
 /// Reads `KEY=VALUE`: a number, `true`, a quoted text or a list as in TOML, or else a word.
@@ -97,7 +132,8 @@ fn setting(text: &str) -> Result<(String, Value), String> {
 
 /// What becomes of a strategy's settings if another preset takes its place.
 ///
-/// Who takes part, how much they train and how much each counts is a matter of the clients: these three parts stay. The
+/// Who takes part, how much they train, which reports are left out and how much each counts is a matter of the clients: these four
+/// parts stay. The
 /// objective and the optimizer are the algorithm itself, and come from the new preset. Their parameters stay if both
 /// strategies have the same part.
 struct Change {
@@ -185,6 +221,34 @@ mod tests {
             change.to.settings().clone().into(),
             change.dropped.clone().into(),
         )
+    }
+
+    #[test]
+    fn a_flag_wins_over_the_file_and_is_given_once() {
+        let mut flags = StrategyArgs {
+            strategy_set: vec![("f".to_string(), json!(4))],
+            ..StrategyArgs::default()
+        };
+        let settings = json!({"reducer": {"kind": "krum", "f": 3}, "fraction": 0.5});
+        let mut strategy = StrategySpec::Composed {
+            preset: "fedavg".to_string(),
+            settings: settings.as_object().unwrap().clone(),
+        };
+        flags.change(&mut strategy).unwrap();
+        strategy.complete(&Catalogue::default()).unwrap();
+        assert_eq!(strategy.settings()["f"], 4.0);
+        assert_eq!(strategy.settings()["reducer"], "krum");
+
+        flags.strategy_set.push(("f".to_string(), json!(4)));
+        let refused = flags.change(&mut strategy).unwrap_err().to_string();
+        assert!(
+            refused.contains("f is given by more than one flag"),
+            "{refused}"
+        );
+        flags.strategy_set = vec![("fraction".to_string(), json!(0.1))];
+        flags.fraction = Some(0.2);
+        let refused = flags.change(&mut strategy).unwrap_err().to_string();
+        assert!(refused.contains("fraction is given by more"), "{refused}");
     }
 
     #[test]

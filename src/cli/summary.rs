@@ -14,6 +14,7 @@ use crate::{
     parameters::Digest,
     protocol::{JobSummary, RoundRecord},
     round::Outcome,
+    words::IF_IT_DIVERGES,
 };
 
 /// A run that has ended: what was asked for, and what came of it.
@@ -93,7 +94,10 @@ impl RunSummary {
             test_accuracy: last.and_then(|record| record.test_accuracy),
             test_metrics: last.map_or(BTreeMap::new(), |record| record.test_metrics.clone()),
             attack: None,
-            warning: divergence(rounds.iter().filter_map(|record| record.train_loss)),
+            warning: divergence(
+                rounds.iter().filter_map(|record| record.train_loss),
+                rounds.iter().filter_map(|record| record.test_loss),
+            ),
             best_test_accuracy: rounds
                 .iter()
                 .filter_map(|record| record.test_accuracy)
@@ -119,26 +123,35 @@ const DIVERGED: f64 = 10.0;
 /// A mean loss that no training that learns has, whatever the loss.
 const ABSURD: f64 = 1e12;
 
-/// A warning if the last of these training losses is far above the first, or one of them beyond all reason.
-pub(super) fn divergence(losses: impl Iterator<Item = f64>) -> Option<String> {
-    let losses: Vec<f64> = losses.collect();
+/// A warning if the last training loss is far above the first, or any loss beyond all reason. Clients that attack may report no
+/// training loss, and then only the test losses show it.
+pub(super) fn divergence(
+    training: impl Iterator<Item = f64>,
+    test: impl Iterator<Item = f64>,
+) -> Option<String> {
+    let training: Vec<f64> = training.collect();
+    let what = grown(&training)
+        .or_else(|| absurd("training", training.iter().copied()))
+        .or_else(|| absurd("test", test))?;
+    Some(format!("training diverges: {what}; {IF_IT_DIVERGES}"))
+}
+
+fn absurd(which: &str, losses: impl Iterator<Item = f64>) -> Option<String> {
+    let largest = losses.fold(f64::MIN, f64::max);
+    (largest > ABSURD).then(|| format!("the {which} loss reached {}", number(largest)))
+}
+
+fn grown(losses: &[f64]) -> Option<String> {
     let (first, last) = (*losses.first()?, *losses.last()?);
-    let largest = losses.iter().copied().fold(f64::MIN, f64::max);
     // Losses may be below zero, and then have no such measure.
-    let what = if largest > ABSURD {
-        format!("the training loss reached {}", number(largest))
-    } else if first > 0.0 && last > first * DIVERGED {
+    let has_grown = first > 0.0 && last > first * DIVERGED;
+    has_grown.then(|| {
         format!(
             "the training loss went from {} to {}",
             number(first),
             number(last)
         )
-    } else {
-        return None;
-    };
-    Some(format!(
-        "training diverges: {what}; a smaller learning rate (--lr) avoids that"
-    ))
+    })
 }
 
 #[cfg(test)]
@@ -171,7 +184,7 @@ mod tests {
 
     #[test]
     fn a_loss_that_grows_tenfold_is_a_warning() {
-        let of = |losses: &[f64]| divergence(losses.iter().copied());
+        let of = |losses: &[f64]| divergence(losses.iter().copied(), [2.3].into_iter());
         assert_eq!(of(&[]), None);
         assert_eq!(of(&[2.3]), None);
         assert_eq!(of(&[2.3, 9.0, 1.0]), None);
@@ -179,6 +192,15 @@ mod tests {
         let warning = of(&[2.3, 1.0, 25.0]).unwrap();
         assert!(warning.contains("from 2.3000 to 25.0000"), "{warning}");
         let warning = of(&[3.07e27, 80.0]).unwrap();
-        assert!(warning.contains("reached 3.07e27"), "{warning}");
+        assert!(
+            warning.contains("training loss reached 3.07e27"),
+            "{warning}"
+        );
+        // No training loss: attackers that train nothing report none.
+        let warning = divergence([].into_iter(), [2.3, 9e13].into_iter()).unwrap();
+        assert!(warning.contains("test loss reached 9"), "{warning}");
+        for remedy in ["--lr", "server_lr", "--strategy multi_krum"] {
+            assert!(warning.contains(remedy), "{warning}");
+        }
     }
 }

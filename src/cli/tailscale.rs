@@ -80,7 +80,7 @@ pub(super) fn none_found(addresses: &[LocalAddress]) -> String {
 }
 
 /// Whether Tailscale assigns such addresses. Internet providers assign from the range of IPv4, too (RFC 6598).
-fn is_of_tailscale(address: IpAddr) -> bool {
+pub(super) fn is_of_tailscale(address: IpAddr) -> bool {
     match address.to_canonical() {
         IpAddr::V4(address) => {
             let is_shared = is_within(address, Ipv4Addr::new(100, 64, 0, 0), 10);

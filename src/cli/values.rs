@@ -134,6 +134,17 @@ pub(super) fn by_name<T: DeserializeOwned>(name: String) -> Result<T, ValueError
     T::deserialize(name.into_deserializer())
 }
 
+/// A moment for people: `2026-11-28T13:37:36Z`.
+pub(super) fn time(at: Timestamp) -> String {
+    // Others send it: what is beyond the calendar is the epoch.
+    let since = Duration::from_millis(at.0);
+    let at = UNIX_EPOCH.checked_add(since).filter(|_| at.0 < LAST_MOMENT);
+    humantime::format_rfc3339_seconds(at.unwrap_or(UNIX_EPOCH)).to_string()
+}
+
+/// The first moment of the year 10000, in milliseconds.
+const LAST_MOMENT: u64 = 253_402_300_800_000;
+
 /// The time of now. Compared with another machine's, it is by two clocks.
 pub(super) fn now() -> Timestamp {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);

@@ -6,13 +6,14 @@ use clap::Args;
 use sysinfo::System;
 
 use super::{
-    DeviceArgs, Failure, Interrupt, Screen, TokenArgs, TrainerArgs, block_on,
+    ClientTlsArgs, DeviceArgs, Failure, Interrupt, JoinTokenArgs, Screen, TaskLimitArgs,
+    TrainerArgs, block_on,
     device::list,
     values::{DEFAULT_COORDINATOR, coordinator_url, seconds},
 };
 use crate::{
     protocol::Hardware,
-    transport::http::{ClientConfig, HttpTransport},
+    transport::http::HttpTransport,
     words::plural,
     worker::{Departure, TrainerFactory, Worker, WorkerConfig, WorkerError},
 };
@@ -25,7 +26,10 @@ pub struct WorkerArgs {
     pub coordinator: String,
     /// The join token.
     #[command(flatten)]
-    pub token: TokenArgs,
+    pub token: JoinTokenArgs,
+    /// TLS, or plain HTTP.
+    #[command(flatten)]
+    pub tls: ClientTlsArgs,
     /// This worker's name. A worker with --local data, or with personal tensors of clients, that restarts under the same
     /// name gets its clients back. If another worker of this name runs on this machine, this one is NAME-2, NAME-3 and so
     /// on; with --local data it is refused
@@ -50,6 +54,9 @@ pub struct WorkerArgs {
     /// End if the coordinator can't be reached for this long, in seconds [default: never end]
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     pub patience: Option<Duration>,
+    /// Limits.
+    #[command(flatten)]
+    pub limits: TaskLimitArgs,
     /// Storage.
     #[command(flatten)]
     pub storage: WorkerStorageArgs,
@@ -95,7 +102,7 @@ impl WorkerArgs {
     /// The coordinator refuses, or can't be reached for longer than the worker's patience.
     pub fn run(&self, screen: &Screen) -> Result<(), Failure> {
         // What needs no time to be found wrong comes first: opening a GPU and reading datasets take seconds.
-        let transport = HttpTransport::new(&self.coordinator, ClientConfig::default())
+        let transport = HttpTransport::new(&self.coordinator, self.tls.config(&self.coordinator)?)
             .map_err(|error| Failure::Usage(error.to_string()))?;
         let join_token = self.token.token()?;
         let state_dir = self.storage.folder()?;
@@ -116,6 +123,7 @@ impl WorkerArgs {
             local: self.local,
             patience: self.patience,
             state_dir,
+            limits: self.limits.limits(),
             ..WorkerConfig::default()
         };
         let worker = Worker::new(transport, trainers, config);
@@ -152,7 +160,10 @@ impl WorkerArgs {
             return Ok(());
         }
         let mut offered = Vec::new();
-        for dataset in trainers.datasets() {
+        let limits = self.limits.limits();
+        let mut known = trainers.datasets();
+        known.retain(|dataset| limits.allows_dataset(&dataset.name));
+        for dataset in known {
             offered.push(format!(
                 "{} ({})",
                 dataset.name,

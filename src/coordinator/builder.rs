@@ -23,6 +23,7 @@ use super::{
     upload,
 };
 use crate::{
+    access::Tokens,
     computing::Computing,
     job::{JobSpec, Settings},
     report::{MemorySpool, Spool},
@@ -141,6 +142,8 @@ impl CoordinatorBuilder {
         beginning: Beginning,
     ) -> Coordinator {
         let expiry = self.config.workers.expiry;
+        let access = &self.config.access;
+        let tokens = Tokens::fixed(access.join_token.as_ref(), access.admin_token.as_ref());
         let remembered = self.config.workers.keep;
         let spool = self
             .spool
@@ -168,7 +171,7 @@ impl CoordinatorBuilder {
             models: self.models,
             logs: self.logs,
             clock: Clock::start(beginning.time),
-            state: Mutex::new(State::new(expiry, remembered)),
+            state: Mutex::new(State::new(expiry, remembered, tokens)),
             rearm: Notify::new(),
             computing: Computing::default(),
             stopped: AtomicBool::new(false),

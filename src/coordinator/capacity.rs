@@ -4,9 +4,12 @@
 //! the job's clients that this worker has for each of its slots. Dealt by these, all workers are ready at the same
 //! moment, if they go on as they were measured.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
-use super::{job::Job, state::State};
+use super::{job::Job, speed::SpeedBounds, state::State};
 use crate::{
     ids::{ClientId, JobId, WorkerId},
     job::JobSpec,
@@ -19,13 +22,14 @@ use crate::{
 pub(super) struct Host {
     pub worker: WorkerId,
     pub registration: Arc<Registration>,
-    /// The examples that one of its slots trains in a second, on the job's model and dataset, if it was measured.
+    /// The examples that one of its slots trains in a second, on the job's model and dataset, if it was measured: as far as it
+    /// counts.
     pub speed: Option<f64>,
 }
 
 impl Host {
-    /// The live workers that can train this job, in order of registration.
-    pub fn eligible(state: &State, job: &Job) -> Vec<Self> {
+    /// The live workers that can train this job, in order of registration. Speeds count within this spread.
+    pub fn eligible(state: &State, job: &Job, spread: f64) -> Vec<Self> {
         let mut hosts = Vec::new();
         for (worker, registration) in state.eligible(job) {
             hosts.push(Self {
@@ -33,6 +37,10 @@ impl Host {
                 registration: registration.clone(),
                 speed: speed(state, job, worker),
             });
+        }
+        let bounds = SpeedBounds::new(hosts.iter().filter_map(|host| host.speed), spread);
+        for host in &mut hosts {
+            host.speed = host.speed.map(|speed| bounds.hold(speed));
         }
         hosts
     }
@@ -93,8 +101,11 @@ fn gpus(holders: &[&Host]) -> Vec<f64> {
     counts
 }
 
-/// As measured, of each client of a job that runs; none if a client has no worker, or one that was not measured yet.
-pub(super) fn current_capacities(state: &State, job: &Job) -> Option<Vec<f64>> {
+/// As measured, of each client of a job that runs; none if a client has no worker, or one that was not measured yet. Speeds count
+/// within this spread.
+pub(super) fn current_capacities(state: &State, job: &Job, spread: f64) -> Option<Vec<f64>> {
+    let clients = (0..job.partitions.len()).map(|client| ClientId(client as u32));
+    let bounds = bounds(state, job, clients, spread);
     let machine = job.machine.as_ref()?;
     let mut of_worker: BTreeMap<WorkerId, f64> = BTreeMap::new();
     let mut capacities = Vec::with_capacity(job.partitions.len());
@@ -106,7 +117,7 @@ pub(super) fn current_capacities(state: &State, job: &Job) -> Option<Vec<f64>> {
             continue;
         }
         let slots = state.roster.find(holder)?.info.registration.slots;
-        let speed = speed(state, job, holder)?;
+        let speed = bounds.hold(speed(state, job, holder)?);
         let capacity = of_one_client(speed, machine.clients_of(holder), slots);
         of_worker.insert(holder, capacity);
         capacities.push(capacity);
@@ -114,12 +125,13 @@ pub(super) fn current_capacities(state: &State, job: &Job) -> Option<Vec<f64>> {
     Some(capacities)
 }
 
-/// Notes the measured speed of the worker that acts for each of these clients of a job.
-pub(super) fn note_capacities(state: &State, job: JobId, clients: &mut [ClientInfo]) {
+/// Notes the measured speed of the worker that acts for each of these clients of a job, as far as it counts within this spread.
+pub(super) fn note_capacities(state: &State, job: JobId, clients: &mut [ClientInfo], spread: f64) {
     let Some(job) = state.jobs.get(&job) else {
         return;
     };
     let Some(machine) = &job.machine else { return };
+    let bounds = bounds(state, job, clients.iter().map(|client| client.id), spread);
     let mut of_worker: BTreeMap<WorkerId, Option<f64>> = BTreeMap::new();
     for client in clients {
         let Some(holder) = machine.lease(client.id) else {
@@ -128,9 +140,28 @@ pub(super) fn note_capacities(state: &State, job: JobId, clients: &mut [ClientIn
         // Called under the lock: each worker is looked at once, however many clients it has.
         let speed = of_worker
             .entry(holder)
-            .or_insert_with(|| speed(state, job, holder));
+            .or_insert_with(|| speed(state, job, holder).map(|speed| bounds.hold(speed)));
         client.capacity = *speed;
     }
+}
+
+/// Around the median speed of the workers that act for these clients.
+fn bounds(
+    state: &State,
+    job: &Job,
+    clients: impl Iterator<Item = ClientId>,
+    spread: f64,
+) -> SpeedBounds {
+    let mut holders = BTreeSet::new();
+    if let Some(machine) = &job.machine {
+        for client in clients {
+            holders.extend(machine.lease(client));
+        }
+    }
+    let speeds = holders
+        .into_iter()
+        .filter_map(|worker| speed(state, job, worker));
+    SpeedBounds::new(speeds, spread)
 }
 
 fn speed(state: &State, job: &Job, worker: WorkerId) -> Option<f64> {

@@ -20,6 +20,7 @@ impl Coordinator {
         step: &mut Step,
     ) {
         let now = self.now();
+        let spread = self.0.config.claims.speed_spread;
         if let Command::Wake { worker } = command {
             if let Some(record) = state.roster.find(worker) {
                 state.woken.push(record.info.wake.clone());
@@ -30,10 +31,10 @@ impl Coordinator {
             let Some(job) = state.jobs.get(&id) else {
                 return;
             };
-            return self.spawn_prepare(job, Host::eligible(state, job));
+            return self.spawn_prepare(job, Host::eligible(state, job, spread));
         }
         if let Command::Deal { round } = command {
-            match Deal::of(state, id) {
+            match Deal::of(state, id, spread) {
                 Some(deal) => return self.spawn_deal(id, round, deal),
                 None => {
                     let examples = None;

@@ -8,18 +8,101 @@ use crate::{protocol::Token, telemetry::ClientMetricsLimit};
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct CoordinatorConfig {
-    /// What workers show to register and operators show with every request; none: everybody may.
-    pub join_token: Option<Token>,
+    /// Who may do what.
+    pub access: AccessConfig,
     /// Of workers.
     pub workers: WorkerLimits,
     /// Of reports on their way.
     pub uploads: UploadLimits,
+    /// Of what workers say of their trainings.
+    pub claims: ClaimLimits,
     /// Of jobs.
     pub jobs: JobLimits,
     /// Of the journal.
     pub journal: JournalLimits,
     /// Threads for the fold; 0: as many as there are cores.
     pub fold_threads: usize,
+}
+
+impl CoordinatorConfig {
+    /// The defaults, but no tokens are asked of callers on this machine: [`AccessConfig::open`].
+    pub fn open() -> Self {
+        Self {
+            access: AccessConfig {
+                open: true,
+                ..AccessConfig::default()
+            },
+            ..Self::default()
+        }
+    }
+}
+
+/// Who may ask a coordinator, and which workers it lets in. By default only code in its own process may, and who shows a token
+/// that it has made: [`Operator::create_token`](crate::transport::Operator::create_token).
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct AccessConfig {
+    /// A join token beside those that are made: any number of workers may register with it, as long as it is configured.
+    pub join_token: Option<Token>,
+    /// An operator's token of the scope `admin` beside those that are made.
+    pub admin_token: Option<Token>,
+    /// Whether callers on this machine need no token at all. Each user of the machine, and each web page in a browser there that
+    /// gets past [`RouterConfig::hosts`](crate::transport::http::RouterConfig), is then an operator.
+    pub open: bool,
+    /// Whether a new worker waits until an operator lets it in.
+    pub approve: bool,
+    /// The workers that may register, each by its name or by the certificate that it shows; empty: any.
+    pub allowed: Vec<AllowedWorker>,
+    /// The most tokens that are known, those that have ended included.
+    pub max_tokens: usize,
+    /// When a worker whose reports are refused gets no more tasks.
+    pub quarantine: QuarantineLimits,
+}
+
+impl Default for AccessConfig {
+    fn default() -> Self {
+        Self {
+            join_token: None,
+            admin_token: None,
+            open: false,
+            approve: false,
+            allowed: Vec::new(),
+            max_tokens: 1000,
+            quarantine: QuarantineLimits::default(),
+        }
+    }
+}
+
+/// A worker that may register.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AllowedWorker {
+    /// One of this name. A name alone is a claim: it keeps out mistakes, not liars who know it.
+    Name(String),
+    /// One whose TLS certificate has this SHA-256.
+    Certificate([u8; 32]),
+}
+
+/// When a worker is put into quarantine. Only reports that are refused for what is in them count: malformed ones, values that
+/// are not finite, more examples than there are. Each has a default.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct QuarantineLimits {
+    /// After this many refused reports; 0: never.
+    pub refusals: u32,
+    /// All of them within this time.
+    pub within: Duration,
+    /// For this long; an operator can end it earlier.
+    pub lasts: Duration,
+}
+
+impl Default for QuarantineLimits {
+    fn default() -> Self {
+        Self {
+            refusals: 8,
+            within: Duration::from_secs(600),
+            lasts: Duration::from_secs(600),
+        }
+    }
 }
 
 /// What waits for the journal's disk. Each has a default.
@@ -111,6 +194,27 @@ impl Default for UploadLimits {
             idle: Duration::from_millis(50),
             buffer: 8 << 20,
             max_local_examples: 1_000_000_000,
+        }
+    }
+}
+
+/// How far the times and energies count that workers report. Each has a default.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct ClaimLimits {
+    /// How many times as fast as the job's median worker a worker counts at most if data is dealt, clients are drawn or work is
+    /// measured out by speed; and how many times as slow. At least 1; infinite: speeds count as they are measured.
+    pub speed_spread: f64,
+    /// The most power of a worker's device, in watts. The energy of a training that is above it does not count.
+    pub watts: f64,
+}
+
+impl Default for ClaimLimits {
+    fn default() -> Self {
+        // A server with eight GPUs takes less than 10 kW.
+        Self {
+            speed_spread: 8.0,
+            watts: 10_000.0,
         }
     }
 }

@@ -32,10 +32,11 @@ pub(super) struct Deal {
 
 impl Deal {
     /// What is known of the job's workers; none if one that has a client was not measured yet, or a client has none.
-    pub fn of(state: &State, id: JobId) -> Option<Self> {
+    /// Speeds count within this spread.
+    pub fn of(state: &State, id: JobId, spread: f64) -> Option<Self> {
         let job = state.jobs.get(&id)?;
         Some(Self {
-            capacities: current_capacities(state, job)?,
+            capacities: current_capacities(state, job, spread)?,
             spec: job.spec.clone(),
             sizes: sizes(&job.partitions),
             over: job.over.clone(),

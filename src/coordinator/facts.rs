@@ -5,13 +5,14 @@
 //! |---|---|---|
 //! | coordinator | `coordinator` | [`CoordinatorFact`] |
 //! | coordinator | `worker/N` | [`WorkerFact`] of worker N |
+//! | coordinator | `token/N` | [`KnownToken`](crate::access::KnownToken): token N, without its secret |
 //! | job | `job` | [`JobFact`] |
 //! | job | `layout` | names, shapes and roles of the model's tensors |
 //! | job | `data` | [`DataFact`] |
 //! | job | `partitions` | the examples of each client, if they were dealt |
 //! | job | `version/N` | [`PublishedVersion`](crate::store::PublishedVersion): the files of version N |
 //!
-//! The logs of a job's stream are `events` and `rounds`, its records the machine's events ([`MachineRecord`]), its snapshot the
+//! The coordinator's stream has the log `audit`. The logs of a job's stream are `events` and `rounds`, its records the machine's events ([`MachineRecord`]), its snapshot the
 //! machine.
 
 use std::{
@@ -20,13 +21,14 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
-use sha2::{Digest as _, Sha256};
 
+use super::worker_access::WorkerAccess;
 use crate::{
-    ids::{CoordinatorId, JobId, Timestamp, WorkerId},
+    access::TokenHash,
+    ids::{CoordinatorId, JobId, Timestamp, TokenId, WorkerId},
     job::JobSpec,
     parameters::{Digest, Layout, Role},
-    protocol::{Registration, Token},
+    protocol::Registration,
     round::{EvaluationBy, Event, Outcome, WorkerState},
     worker::Partition,
 };
@@ -34,6 +36,7 @@ use crate::{
 /// The names of facts.
 pub(super) const COORDINATOR: &str = "coordinator";
 pub(super) const WORKER: &str = "worker/";
+pub(super) const TOKEN: &str = "token/";
 pub(super) const JOB: &str = "job";
 pub(super) const LAYOUT: &str = "layout";
 pub(super) const DATA: &str = "data";
@@ -49,8 +52,9 @@ pub(super) struct CoordinatorFact {
     /// The last job and the last worker that got a number.
     pub last_job: JobId,
     pub last_worker: WorkerId,
-    /// Of the join token.
-    pub join_token: Option<TokenHash>,
+    /// The last token that was made.
+    #[serde(default)]
+    pub last_token: TokenId,
 }
 
 /// A worker that is remembered.
@@ -62,6 +66,8 @@ pub(super) struct WorkerFact {
     pub registered: Timestamp,
     pub state: WorkerState,
     pub replaces: Option<WorkerId>,
+    #[serde(default)]
+    pub access: WorkerAccess,
 }
 
 /// A job, as far as it does not change with its rounds.
@@ -104,40 +110,6 @@ pub(super) struct DataFact {
 pub(super) struct MachineRecord {
     pub time: Timestamp,
     pub event: Event,
-}
-
-/// A token as it is kept: SHA-256 of it, in JSON as hexadecimal digits. Tokens are random, so no salt is needed; and two hashes
-/// may be compared in any time, since who chose the token knows neither.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(into = "String", try_from = "String")]
-pub(super) struct TokenHash([u8; 32]);
-
-impl TokenHash {
-    // Once for each request: so without the digits.
-    pub fn of(token: &Token) -> Self {
-        Self(Sha256::digest(token.0.as_bytes()).into())
-    }
-}
-
-impl From<TokenHash> for String {
-    fn from(hash: TokenHash) -> Self {
-        hex(&hash.0)
-    }
-}
-
-impl TryFrom<String> for TokenHash {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, Self::Error> {
-        let bytes = from_hex(&text);
-        bytes
-            .map(Self)
-            .ok_or_else(|| "not a hash: expected 64 hexadecimal digits".to_string())
-    }
-}
-
-pub(super) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Bytes from their hexadecimal digits.
@@ -224,6 +196,7 @@ pub(super) fn parse_partitions(bytes: &[u8]) -> Option<Vec<Partition>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::access::hex;
 
     #[test]
     fn partitions_read_back_and_a_part_of_them_does_not() {
@@ -244,13 +217,5 @@ mod tests {
         assert_eq!(from_hex::<32>(&hex(&secret[1..])), None);
         assert_eq!(from_hex::<2>("12x4"), None);
         assert_eq!(from_hex::<2>("€1"), None);
-    }
-
-    #[test]
-    fn a_token_is_known_by_its_hash_alone() {
-        let hash = TokenHash::of(&Token("b1946ac9".to_string()));
-        assert_eq!(hash, TokenHash::of(&Token("b1946ac9".to_string())));
-        assert_ne!(hash, TokenHash::of(&Token("b1946ac8".to_string())));
-        assert!(!json(&hash).windows(8).any(|part| part == b"b1946ac9"));
     }
 }

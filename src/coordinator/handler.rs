@@ -12,7 +12,7 @@ use crate::{
     round::{Event, RoundMachine},
     store::WindowedLog,
     text::printable,
-    transport::{Caller, Credentials, Handler, ModelBody, Peer, Request, Requester, Response},
+    transport::{Credentials, Handler, ModelBody, Peer, Request, Requester, Response},
 };
 
 impl Handler for Coordinator {
@@ -26,9 +26,7 @@ impl Handler for Coordinator {
         requester: &'a Requester,
     ) -> BoxFuture<'a, Result<(), Refusal>> {
         let checked = match requester {
-            Requester::NewWorker { join_token } => {
-                self.admit(&Caller::new(peer, join_token.clone()))
-            }
+            Requester::NewWorker { join_token } => self.check_registrant(peer, join_token.as_ref()),
             // Not noted as a sign of life: this only saves the reading of a body, and `answer` checks again.
             Requester::Worker(credentials) => self.state().authenticate(credentials).map(drop),
         };
@@ -90,6 +88,7 @@ impl Coordinator {
             } => self.register(peer, join_token, registration),
             Request::Heartbeat { credentials, busy } => self.heartbeat(&credentials, busy),
             Request::Leave { credentials } => self.leave(&credentials),
+            Request::Rotate { credentials } => self.rotate(peer, &credentials),
             Request::Poll {
                 credentials,
                 busy,
@@ -185,7 +184,7 @@ impl Coordinator {
 
     fn describe(&self, credentials: &Credentials, job: JobId) -> Result<Response, Refusal> {
         let state = self.state();
-        state.authenticate(credentials)?;
+        state.working(credentials)?;
         let found = state.job(job)?;
         Ok(Response::Job(JobMessage {
             job,
@@ -201,7 +200,7 @@ impl Coordinator {
         client: ClientId,
     ) -> Result<Response, Refusal> {
         let state = self.state();
-        state.authenticate(credentials)?;
+        state.working(credentials)?;
         let job = state.job(job)?;
         let partition = job.partition_of(client)?;
         let lease = job
@@ -227,7 +226,7 @@ impl Coordinator {
         payload: Option<&str>,
     ) -> Result<Response, Refusal> {
         let state = self.state();
-        let protocol = state.authenticate(credentials)?.protocol;
+        let protocol = state.working(credentials)?.protocol;
         let job = state.job(job)?;
         let (_, model) = job.model(Some(version))?;
         let body = match payload {

@@ -12,10 +12,10 @@ use super::facts::json;
 use crate::{
     ids::{ClientId, JobId, ModelVersion, RoundId},
     protocol::{LoggedEvent, RoundRecord},
-    round::{Evaluation, EvaluationBy, JobEvent, Outcome},
+    round::{Evaluation, EvaluationBy, Excluded, JobEvent, Outcome},
     store::{
         LogEntry, LogPage, LogPlace, WindowedLog,
-        journal::{Body, Entry},
+        journal::{Body, Entry, Stream},
     },
     transport::Page,
 };
@@ -66,10 +66,18 @@ impl History {
         } = place;
         let is_journaled = matches!(place, LogPlace::Journal(_));
         let (event, round) = (recorded.last_event, recorded.last_closed.0);
+        let stream = Stream::Job(job);
         let (places, runtimes) = (place.clone(), runtime.clone());
         Self {
-            events: WindowedLog::after(event, window, places, job, EVENTS, runtimes),
-            rounds: WindowedLog::after(round, window, place.clone(), job, ROUNDS, runtime.clone()),
+            events: WindowedLog::after(event, window, places, stream, EVENTS, runtimes),
+            rounds: WindowedLog::after(
+                round,
+                window,
+                place.clone(),
+                stream,
+                ROUNDS,
+                runtime.clone(),
+            ),
             open: recorded.open.into_iter().map(Arc::new).collect(),
             is_evaluated: evaluation != EvaluationBy::Nobody,
             unwritten: is_journaled.then(Vec::new),
@@ -240,16 +248,14 @@ fn beside(event: &JobEvent) -> usize {
             excluded,
             metrics,
             ..
-        } => {
-            let mut bytes = clients(accepted) + clients(folded);
-            for excluded in excluded {
-                bytes += size_of_val(excluded) + excluded.reason.len();
-            }
-            bytes + measured(metrics.keys())
-        }
+        } => clients(accepted) + clients(folded) + left_out(excluded) + measured(metrics.keys()),
         JobEvent::RoundAbandoned {
-            accepted, reason, ..
-        } => clients(accepted) + reason.len(),
+            accepted,
+            excluded,
+            metrics,
+            reason,
+            ..
+        } => clients(accepted) + left_out(excluded) + measured(metrics.keys()) + reason.len(),
         JobEvent::Evaluated {
             evaluation, reason, ..
         } => {
@@ -277,9 +283,7 @@ impl LogEntry for RoundRecord {
         let mut bytes = size_of::<Self>();
         bytes += self.abandoned.as_ref().map_or(0, String::len);
         bytes += clients(&self.accepted) + clients(&self.folded) + clients(&self.state_lost);
-        for excluded in &self.excluded {
-            bytes += size_of_val(excluded) + excluded.reason.len();
-        }
+        bytes += left_out(&self.excluded) + left_out(&self.not_counted);
         for metrics in [&self.test_metrics, &self.metrics, &self.client_metrics] {
             bytes += measured(metrics.keys());
         }
@@ -292,6 +296,14 @@ impl LogEntry for RoundRecord {
         }
         bytes
     }
+}
+
+fn left_out(excluded: &[Excluded]) -> usize {
+    let mut bytes = size_of_val(excluded);
+    for excluded in excluded {
+        bytes += excluded.reason.len();
+    }
+    bytes
 }
 
 fn clients(clients: &[ClientId]) -> usize {

@@ -31,7 +31,7 @@ use crate::{
 ///   `layout`); `fingerprint`, `owners`, `pinned`, `generation` (fact `data`); `partitions` (fact `partitions`, until the job ends); `machine` (snapshot and
 ///   records); `models` (facts `version/N`, and the files); `history` (the logs `events` and `rounds`);
 /// - *derived*: `strategy` and `state` from the spec; `plan`, `needs`, `report_form` and `training` from the plan in the machine;
-///   `senders` from the machine and the roster; `sequence` and `progress` from the log;
+///   `senders` from the machine and the roster (`handed_out` and `not_counted` are not known again); `sequence` and `progress` from the log;
 /// - *discarded*: `next`, `said` (the round is folded again), `evaluator`, `uploads` (their connections are gone), `bytes` and
 ///   `round_started` (they count again from 0), `over`.
 pub(super) struct Job {
@@ -75,6 +75,10 @@ pub(super) struct Job {
     pub uploads: BTreeMap<RequestId, UnderWay>,
     /// Who sent the reports that the current round has accepted.
     pub senders: BTreeMap<ClientId, (WorkerId, Arc<Registration>)>,
+    /// Who has the task of each client of the current round, and since when.
+    pub handed_out: BTreeMap<ClientId, (WorkerId, Timestamp)>,
+    /// What the reports of the current round say and does not count, in words.
+    pub not_counted: BTreeMap<ClientId, Vec<String>>,
     /// What the reports of the round that was folded last say.
     pub said: Option<(RoundId, Said)>,
     pub history: History,
@@ -172,6 +176,8 @@ impl Job {
             generation: 0,
             uploads: BTreeMap::new(),
             senders: BTreeMap::new(),
+            handed_out: BTreeMap::new(),
+            not_counted: BTreeMap::new(),
             said: None,
             history,
             sequence: 0,
@@ -332,6 +338,8 @@ impl Job {
             JobEvent::RoundStarted { .. } => {
                 self.round_started = now;
                 self.senders.clear();
+                self.handed_out.clear();
+                self.not_counted.clear();
                 self.bytes.store(0, Ordering::Relaxed);
             }
             JobEvent::RoundCommitted {
@@ -354,6 +362,7 @@ impl Job {
                     && of == *round
                 {
                     record.state_lost = said.state_lost;
+                    record.not_counted = said.not_counted;
                     if !record.state_lost.is_empty() {
                         tracing::warn!(
                             job = %self.id, %round, clients = ?record.state_lost,
@@ -369,10 +378,14 @@ impl Job {
             JobEvent::RoundAbandoned {
                 round,
                 accepted,
+                excluded,
+                metrics,
                 reason,
             } => {
                 let mut record = RoundRecord::abandoned(*round, reason);
                 record.accepted.clone_from(accepted);
+                record.excluded.clone_from(excluded);
+                record.metrics.clone_from(metrics);
                 self.said = None;
                 self.push_record(record, now);
             }
@@ -381,6 +394,9 @@ impl Job {
                 evaluation,
                 ..
             } => self.history.note_evaluation(*version, evaluation.as_ref()),
+            JobEvent::TaskIssued { client, worker, .. } => {
+                self.handed_out.insert(*client, (*worker, now));
+            }
             _ => {}
         }
         self.sequence += 1;

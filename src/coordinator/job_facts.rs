@@ -1,10 +1,11 @@
 //! What is written down of a job beside its machine and its logs.
 
 use super::{
-    facts::{DATA, DataFact, JobFact, PARTITIONS, Stage, VERSION, hex, json, partitions_fact},
+    facts::{DATA, DataFact, JobFact, PARTITIONS, Stage, VERSION, json, partitions_fact},
     job::Job,
 };
 use crate::{
+    access::hex,
     round::Event,
     store::{
         PublishedVersion,

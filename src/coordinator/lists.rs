@@ -13,12 +13,14 @@ use super::{
     job::{Job, Progress},
     offers::note_bystanders,
     speed::Speeds,
+    state::{State, WorkerInfo},
+    worker_access::WorkerAccess,
 };
 use crate::{
     ids::{JobId, RoundId, Timestamp, WorkerId},
     protocol::{JobSummary, LoggedEvent, Registration, RoundRecord, WorkerSummary},
     report::{Refusal, RefusalKind},
-    round::WorkerState,
+    round::{WorkerRecord, WorkerState},
     store::WindowedLog,
     transport::{Events, OperatorError, Page},
 };
@@ -28,7 +30,7 @@ const EVENTS: usize = 256;
 
 impl Coordinator {
     /// How many entries a page has at most, if more are asked for.
-    fn page_size(&self, asked: usize) -> usize {
+    pub(super) fn page_size(&self, asked: usize) -> usize {
         // A page without an entry would name nothing to go on after.
         asked.min(self.0.config.jobs.max_page).max(1)
     }
@@ -71,24 +73,11 @@ impl Coordinator {
     /// At most this many workers after this one, and whether there are more.
     fn find_workers(&self, after: WorkerId, limit: usize) -> (Vec<FoundWorker>, bool) {
         let state = self.state();
-        let running: Vec<&Job> = state
-            .turns
-            .jobs()
-            .filter_map(|job| state.jobs.get(&job))
-            .collect();
+        let running = running(&state);
         let mut rest = state.roster.after(after);
         let mut found = Vec::new();
         for (worker, record) in rest.by_ref().take(limit) {
-            let speeds = &record.info.speeds;
-            found.push(FoundWorker {
-                worker,
-                registration: record.info.registration.clone(),
-                state: record.state,
-                registered: record.registered,
-                last_seen: record.last_seen,
-                clients: clients_of(&running, worker),
-                examples_per_second: measured_of(&running, speeds),
-            });
+            found.push(FoundWorker::among(&running, worker, record));
         }
         (found, rest.next().is_some())
     }
@@ -144,7 +133,7 @@ impl Coordinator {
 }
 
 /// What is taken of a worker under the lock.
-struct FoundWorker {
+pub(super) struct FoundWorker {
     worker: WorkerId,
     registration: Arc<Registration>,
     state: WorkerState,
@@ -152,6 +141,12 @@ struct FoundWorker {
     last_seen: Timestamp,
     clients: usize,
     examples_per_second: Option<f64>,
+    access: WorkerAccess,
+}
+
+fn running(state: &State) -> Vec<&Job> {
+    let jobs = state.turns.jobs();
+    jobs.filter_map(|job| state.jobs.get(&job)).collect()
 }
 
 /// How many clients of these jobs a worker acts for.
@@ -169,7 +164,26 @@ fn measured_of(jobs: &[&Job], speeds: &Speeds) -> Option<f64> {
 }
 
 impl FoundWorker {
-    fn summary(self) -> WorkerSummary {
+    /// A worker, with what it does for the jobs that run.
+    pub fn of(state: &State, worker: WorkerId, record: &WorkerRecord<WorkerInfo>) -> Self {
+        Self::among(&running(state), worker, record)
+    }
+
+    fn among(running: &[&Job], worker: WorkerId, record: &WorkerRecord<WorkerInfo>) -> Self {
+        Self {
+            worker,
+            registration: record.info.registration.clone(),
+            state: record.state,
+            registered: record.registered,
+            last_seen: record.last_seen,
+            clients: clients_of(running, worker),
+            examples_per_second: measured_of(running, &record.info.speeds),
+            access: record.info.access.clone(),
+        }
+    }
+
+    pub fn summary(self) -> WorkerSummary {
+        let (admission, held) = self.access.shown();
         WorkerSummary {
             worker: self.worker,
             registration: Arc::unwrap_or_clone(self.registration),
@@ -178,6 +192,10 @@ impl FoundWorker {
             last_seen: self.last_seen,
             clients: self.clients,
             examples_per_second: self.examples_per_second,
+            admission,
+            held,
+            joined_by: self.access.joined_by,
+            refused_reports: self.access.refused_reports,
         }
     }
 }

@@ -5,10 +5,13 @@
 //! data, planning, folding, evaluating, reading a body) runs outside of it and comes back as an event, so that
 //! heartbeats are answered meanwhile.
 
+mod access;
 mod admission;
+mod audit;
 mod builder;
 mod capacity;
 mod carry_out;
+mod claims;
 mod clock;
 mod config;
 mod dataset_copies;
@@ -53,10 +56,12 @@ mod upload;
 mod upload_offset;
 mod upload_refusals;
 mod work;
+mod worker_access;
 
 pub use builder::CoordinatorBuilder;
 pub use config::{
-    CoordinatorConfig, JobLimits, JournalLimits, RegistrationLimits, UploadLimits, WorkerLimits,
+    AccessConfig, AllowedWorker, ClaimLimits, CoordinatorConfig, JobLimits, JournalLimits,
+    QuarantineLimits, RegistrationLimits, UploadLimits, WorkerLimits,
 };
 pub use executor::Threads;
 pub use handle::Coordinator;

@@ -22,6 +22,9 @@ impl Coordinator {
         let (Some(job), Some(record)) = (state.jobs.get(&id), state.roster.find(worker)) else {
             return;
         };
+        if !record.info.access.is_admitted() {
+            return;
+        }
         // A worker without the data has no part in the job. One that has it and gets no tasks is told of in the log.
         if !job.has_its_data(&record.info.registration) {
             return;
@@ -107,7 +110,7 @@ impl Coordinator {
         let (mut able, mut unable) = (Vec::new(), Vec::new());
         for (worker, record) in state.roster.live() {
             let registration = &record.info.registration;
-            if !job.has_its_data(registration) {
+            if !job.has_its_data(registration) || !record.info.access.is_admitted() {
                 continue;
             }
             let was_able = before.lacks(registration).is_none();

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use super::{
+    audit::Actor,
     driver::refusal_of,
     facts::{JOB, LAYOUT, VERSION, json, layout_fact},
     handle::Coordinator,
@@ -14,20 +15,27 @@ use super::{
     submission::{check_encodings, invalid},
 };
 use crate::{
-    ids::{JobId, ModelVersion, RoundId, Timestamp, WorkerId},
+    ids::{JobId, ModelVersion, RoundId, Timestamp, TokenId, WorkerId},
     job::{JobError, JobSpec},
     panics,
     parameters::Parameters,
-    protocol::{Health, JobSummary, JournalStall, PROTOCOL, RoundRecord, WorkerSummary},
+    protocol::{
+        AuditAction, AuditEntry, CreatedToken, Health, JobSummary, JournalStall, NewToken,
+        OwnAccess, PROTOCOL, RoundRecord, Scope, TokenSummary, WorkerSummary,
+    },
     report::{Refusal, RefusalKind},
     round::{Event, Response},
     store::journal::{Batch, Stream},
-    transport::{Answer, Caller, Events, ModelBody, Operator, OperatorError, Page, Peer},
+    transport::{Answer, Caller, Events, ModelBody, Operator, OperatorError, Page},
 };
 
 impl Operator for Coordinator {
-    fn authorize<'a>(&'a self, caller: &'a Caller) -> Answer<'a, ()> {
-        now(self.admit(caller))
+    fn authorize<'a>(&'a self, caller: &'a Caller, needed: Scope) -> Answer<'a, ()> {
+        now(self.admit(caller, needed).map(drop))
+    }
+
+    fn own_access<'a>(&'a self, caller: &'a Caller) -> Answer<'a, OwnAccess> {
+        now(self.own_scope(caller))
     }
 
     fn submit<'a>(
@@ -37,11 +45,11 @@ impl Operator for Coordinator {
         initial: Option<Arc<Parameters>>,
     ) -> Answer<'a, JobSummary> {
         Box::pin(async move {
-            self.admit_change(caller)?;
+            let actor = self.admit_change(caller, Scope::Submit)?;
             let coordinator = self.clone();
             // Drawing and keeping the initial model can take seconds, and factories are an embedder's own code, which may panic.
             let submitted = self.0.computing.spawn(&self.0.runtime, move || {
-                panics::caught(|| coordinator.try_submit(spec, initial))
+                panics::caught(|| coordinator.try_submit(&actor, spec, initial))
             });
             match submitted.await {
                 Ok(Ok(submitted)) => {
@@ -65,11 +73,16 @@ impl Operator for Coordinator {
         after: JobId,
         limit: usize,
     ) -> Answer<'a, Page<JobSummary, JobId>> {
-        self.show(self.admit(caller).map(|()| self.list_jobs(after, limit)))
+        self.show(
+            self.admit(caller, Scope::Read)
+                .map(|_| self.list_jobs(after, limit)),
+        )
     }
 
     fn job<'a>(&'a self, caller: &'a Caller, job: JobId) -> Answer<'a, JobSummary> {
-        let found = self.admit(caller).and_then(|()| self.summary(job));
+        let found = self
+            .admit(caller, Scope::Read)
+            .and_then(|_| self.summary(job));
         self.show(found)
     }
 
@@ -81,7 +94,7 @@ impl Operator for Coordinator {
         limit: usize,
     ) -> Answer<'a, Page<RoundRecord, RoundId>> {
         Box::pin(async move {
-            self.admit(caller)?;
+            self.admit(caller, Scope::Read)?;
             let page = self.list_rounds(job, after, limit).await?;
             let appended = self.state().appended.clone();
             self.readable(appended).await?;
@@ -90,28 +103,38 @@ impl Operator for Coordinator {
     }
 
     fn cancel<'a>(&'a self, caller: &'a Caller, job: JobId) -> Answer<'a, JobSummary> {
-        match self.admit_change(caller) {
-            Ok(()) => self.settle(self.end(job)),
-            Err(refusal) => now(Err(refusal)),
-        }
+        self.change(caller, Scope::Submit, |actor| {
+            let done = self.end(job)?;
+            self.note_job(actor, AuditAction::JobCancelled, job);
+            Ok(done)
+        })
     }
 
     fn pause<'a>(&'a self, caller: &'a Caller, job: JobId, paused: bool) -> Answer<'a, JobSummary> {
-        match self.admit_change(caller) {
-            Ok(()) => self.settle(self.set_paused(job, paused)),
-            Err(refusal) => now(Err(refusal)),
-        }
+        let action = if paused {
+            AuditAction::JobPaused
+        } else {
+            AuditAction::JobResumed
+        };
+        self.change(caller, Scope::Submit, |actor| {
+            let done = self.set_paused(job, paused)?;
+            self.note_job(actor, action, job);
+            Ok(done)
+        })
     }
 
     fn delete<'a>(&'a self, caller: &'a Caller, job: JobId) -> Answer<'a, JobSummary> {
-        match self.admit_change(caller) {
-            Ok(()) => self.settle(self.forget(job)),
-            Err(refusal) => now(Err(refusal)),
-        }
+        self.change(caller, Scope::Admin, |actor| {
+            let done = self.forget(job)?;
+            self.note_job(actor, AuditAction::JobDeleted, job);
+            Ok(done)
+        })
     }
 
     fn events<'a>(&'a self, caller: &'a Caller, job: JobId, after: u64) -> Answer<'a, Events> {
-        let events = self.admit(caller).and_then(|()| self.follow(job, after));
+        let events = self
+            .admit(caller, Scope::Read)
+            .and_then(|_| self.follow(job, after));
         now(events)
     }
 
@@ -121,7 +144,10 @@ impl Operator for Coordinator {
         after: WorkerId,
         limit: usize,
     ) -> Answer<'a, Page<WorkerSummary, WorkerId>> {
-        self.show(self.admit(caller).map(|()| self.list_workers(after, limit)))
+        self.show(
+            self.admit(caller, Scope::Read)
+                .map(|_| self.list_workers(after, limit)),
+        )
     }
 
     fn model_body<'a>(
@@ -130,11 +156,55 @@ impl Operator for Coordinator {
         job: JobId,
         version: Option<ModelVersion>,
     ) -> Answer<'a, (ModelVersion, ModelBody)> {
-        let found = self.admit(caller).and_then(|()| {
+        let found = self.admit(caller, Scope::Read).and_then(|_| {
             let (version, model) = self.state().job(job)?.model(version)?;
             Ok((version, ModelBody::Stored(model.file())))
         });
         self.show(found)
+    }
+
+    fn create_token<'a>(&'a self, caller: &'a Caller, new: NewToken) -> Answer<'a, CreatedToken> {
+        self.change(caller, Scope::Admin, |actor| self.make_token(actor, &new))
+    }
+
+    fn tokens<'a>(&'a self, caller: &'a Caller) -> Answer<'a, Vec<TokenSummary>> {
+        let admitted = self.admit(caller, Scope::Admin);
+        self.show(admitted.map(|_| self.list_tokens()))
+    }
+
+    fn revoke_token<'a>(&'a self, caller: &'a Caller, token: TokenId) -> Answer<'a, TokenSummary> {
+        self.change(caller, Scope::Admin, |actor| self.end_token(actor, token))
+    }
+
+    fn revoke_worker<'a>(
+        &'a self,
+        caller: &'a Caller,
+        worker: WorkerId,
+    ) -> Answer<'a, WorkerSummary> {
+        self.change(caller, Scope::Admin, |actor| self.put_out(actor, worker))
+    }
+
+    fn approve_worker<'a>(
+        &'a self,
+        caller: &'a Caller,
+        worker: WorkerId,
+    ) -> Answer<'a, WorkerSummary> {
+        self.change(caller, Scope::Admin, |actor| self.let_in(actor, worker))
+    }
+
+    fn audit_page<'a>(
+        &'a self,
+        caller: &'a Caller,
+        after: u64,
+        limit: usize,
+    ) -> Answer<'a, Page<AuditEntry, u64>> {
+        Box::pin(async move {
+            self.admit(caller, Scope::Admin)?;
+            let page = self.list_audit(after, limit).await?;
+            let appended = self.state().appended.clone();
+            self.readable(appended).await?;
+            Ok(page)
+        })
     }
 
     fn health<'a>(&'a self) -> Answer<'a, Health> {
@@ -171,6 +241,19 @@ impl Coordinator {
         })
     }
 
+    /// What a caller asks to be changed, if it may ask for that.
+    fn change<'a, T: Send + 'a>(
+        &'a self,
+        caller: &Caller,
+        needed: Scope,
+        change: impl FnOnce(&Actor) -> Result<T, Refusal>,
+    ) -> Answer<'a, T> {
+        match self.admit_change(caller, needed) {
+            Ok(actor) => self.settle(change(&actor)),
+            Err(refusal) => now(Err(refusal)),
+        }
+    }
+
     /// As [`Coordinator::settle`], for a question that changes nothing: if the disk stalls, the answer is what stalls it.
     fn show<'a, T: Send + 'a>(&'a self, answer: Result<T, Refusal>) -> Answer<'a, T> {
         let appended = self.state().appended.clone();
@@ -178,33 +261,6 @@ impl Coordinator {
             self.readable(appended).await?;
             Ok(answer?)
         })
-    }
-
-    /// Whether this caller may act as an operator, or register a worker. Code in this process may; all others show the join
-    /// token or, if there is none, are on this machine.
-    pub(super) fn admit(&self, caller: &Caller) -> Result<(), Refusal> {
-        let shown = caller.token.as_ref();
-        match &self.0.config.join_token {
-            // If code in this process shows a token, it asks for somebody else, whose token has to be checked.
-            _ if caller.peer == Peer::InProcess && shown.is_none() => Ok(()),
-            Some(expected) if shown.is_some_and(|shown| expected.matches(shown)) => Ok(()),
-            Some(_) => Err(Refusal::new(
-                RefusalKind::Unauthorized,
-                "the join token is missing or wrong: show the coordinator's with --join-token-file or FEDAVG_JOIN_TOKEN",
-            )),
-            None if caller.peer.is_here() => Ok(()),
-            None => Err(Refusal::new(
-                RefusalKind::Forbidden,
-                "this coordinator has no join token, and so answers its own machine alone; give it one",
-            )),
-        }
-    }
-
-    /// Whether this caller may change something now: it is allowed to, and the journal's disk keeps up.
-    fn admit_change(&self, caller: &Caller) -> Result<(), Refusal> {
-        self.admit(caller)?;
-        self.check_stall()?;
-        self.check_backlog()
     }
 
     /// Where a job's history is.
@@ -259,8 +315,14 @@ impl Coordinator {
         Ok(summary)
     }
 
+    fn note_job(&self, actor: &Actor, action: AuditAction, job: JobId) {
+        let mut state = self.state();
+        self.note_action(&mut state, actor, action, format!("job {job}"));
+    }
+
     fn try_submit(
         &self,
+        actor: &Actor,
         mut spec: JobSpec,
         initial: Option<Arc<Parameters>>,
     ) -> Result<JobSummary, Refusal> {
@@ -312,6 +374,8 @@ impl Coordinator {
         state.queue.push_back(id);
         self.append(&mut state, Stream::Job(id), batch);
         self.write_workers(&mut state, &[]);
+        let action = AuditAction::JobSubmitted;
+        self.note_action(&mut state, actor, action, format!("job {id}"));
         self.start_next(&mut state);
         Ok(state.job(id)?.summary())
     }

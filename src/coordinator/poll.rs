@@ -21,7 +21,10 @@ impl Coordinator {
         credentials: &Credentials,
     ) -> Result<(), Refusal> {
         state.authenticate(credentials)?;
-        if state.heard_of(credentials.worker, self.now()) {
+        let now = self.now();
+        let is_back = state.heard_of(credentials.worker, &credentials.token, now);
+        self.release_if_due(state, credentials.worker, now);
+        if is_back {
             tracing::info!(worker = %credentials.worker, "worker is back");
             self.write_workers(state, &[credentials.worker]);
             // It lost its leases when it was silent: to the machine it is a new worker.
@@ -110,6 +113,10 @@ impl Coordinator {
     ) -> Option<TaskMessage> {
         let worker = credentials.worker;
         state.note_busy(worker, jobs_of(busy));
+        // It waits as if there were nothing to do, and does not register again and again.
+        if state.working(credentials).is_err() {
+            return None;
+        }
         for job in state.turns.order() {
             let request = state.next_request();
             let busy = busy

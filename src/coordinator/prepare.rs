@@ -16,6 +16,7 @@ use crate::{
     partition::{self, Examples},
     protocol::{DatasetInfo, Registration},
     round::ClientSpec,
+    strategy::FederatedStrategy,
     worker::{Partition, TrainerFactory},
 };
 
@@ -96,6 +97,41 @@ pub(super) fn prepare(
         fingerprint: dataset.fingerprint,
         owners: BTreeSet::new(),
         pinned,
+    })
+}
+
+/// Checks that the strategy can do with this many clients, if the job did not say how many it has: at submission nothing was known.
+/// Now it is, and all attempts would fail alike.
+///
+/// # Errors
+///
+/// What is wrong, and how many clients would do.
+pub(super) fn check_clients(
+    spec: &JobSpec,
+    strategy: &dyn FederatedStrategy,
+    clients: u32,
+) -> Result<(), String> {
+    /// How many more clients are tried.
+    const MORE: u32 = 1000;
+    if spec.clients.is_some() && !spec.partition.is_local() {
+        return Ok(());
+    }
+    let Err(reason) = strategy.check_limits(&spec.limits, Some(clients)) else {
+        return Ok(());
+    };
+    let mut further = clients + 1..=clients + MORE;
+    let enough = further.find(|count| strategy.check_limits(&spec.limits, Some(*count)).is_ok());
+    let Some(enough) = enough else {
+        return Err(reason);
+    };
+    let waits = format!("--min-workers {enough}, with which the job waits for as many workers");
+    Err(if spec.partition.is_local() {
+        format!("{reason}. The job has a client for each worker with data: give {waits}")
+    } else {
+        format!(
+            "{reason}. The job does not say how many clients it has, and so has one for each worker: give --clients (at least \
+             {enough}), or {waits}"
+        )
     })
 }
 

@@ -11,13 +11,16 @@ use std::{collections::BTreeMap, sync::atomic::Ordering};
 use thiserror::Error;
 
 use super::{
-    facts::{COORDINATOR, CoordinatorFact, WORKER, WorkerFact, hex, parse},
+    audit::AUDIT,
+    facts::{COORDINATOR, CoordinatorFact, TOKEN, WORKER, WorkerFact, parse},
     handle::Coordinator,
     speed::Speeds,
     state::{State, WorkerInfo},
 };
 use crate::{
+    access::{KnownToken, hex},
     ids::{CoordinatorId, JobId, RequestId, Timestamp, WorkerId},
+    panics,
     report::{PartialKey, SpoolKey},
     round::{Event, RoundMachine, WorkerRecord, WorkerState},
     store::{
@@ -98,6 +101,12 @@ enum Recovered {
 impl Coordinator {
     /// Takes up what the journal has, and goes on.
     pub(super) fn recover(&self) -> Result<(), RecoveryError> {
+        // Bytes on a disk can change so that they still can be read, and a machine that never was may panic.
+        let recovered = panics::caught(|| self.take_up());
+        recovered.unwrap_or_else(|panic| Err(RecoveryError::Damaged(format!("a panic: {panic}"))))
+    }
+
+    fn take_up(&self) -> Result<(), RecoveryError> {
         let Some(journal) = self.0.journal.clone() else {
             return Ok(());
         };
@@ -110,6 +119,11 @@ impl Coordinator {
             state.positions.insert(stream, position);
         }
         self.recover_workers(&mut state, &*journal, now)?;
+        for (name, bytes) in journal.facts(Stream::Coordinator, TOKEN)? {
+            let known: KnownToken = parse(&name, &bytes).map_err(RecoveryError::Damaged)?;
+            state.tokens.restore(known);
+        }
+        state.audit = Some(self.audit_after(journal.last_entry(Stream::Coordinator, AUDIT)?));
         let streams: Vec<_> = state.positions.keys().copied().collect();
         let mut lost = BTreeMap::new();
         let mut upgraded = Vec::new();
@@ -174,6 +188,7 @@ impl Coordinator {
         if let Some(kept) = read_coordinator(journal)? {
             state.last_job = kept.last_job;
             state.roster.resume_after(kept.last_worker);
+            state.tokens.resume_after(kept.last_token);
         }
         for (name, bytes) in journal.facts(Stream::Coordinator, WORKER)? {
             let kept: WorkerFact = parse(&name, &bytes).map_err(RecoveryError::Damaged)?;
@@ -190,6 +205,7 @@ impl Coordinator {
                 registration: kept.registration,
                 protocol: kept.protocol,
                 token: kept.token,
+                access: kept.access,
                 wake: Default::default(),
                 speeds: Speeds::default(),
                 // The answer to its registration may have been lost with the process.

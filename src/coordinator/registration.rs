@@ -5,19 +5,23 @@ use std::sync::Arc;
 use tokio::sync::Notify;
 
 use super::{
+    access::draw_token,
     admission::check_registration,
-    facts::{COORDINATOR, CoordinatorFact, TokenHash, WORKER, json},
+    audit::Actor,
+    facts::{COORDINATOR, CoordinatorFact, WORKER, json},
     handle::Coordinator,
     speed::Speeds,
     state::{State, WorkerInfo},
+    worker_access::{JoinedWith, Standing, WorkerAccess},
 };
 use crate::{
+    access::TokenHash,
     ids::{Timestamp, WorkerId},
-    protocol::{DatasetInfo, Registered, Registration, Token},
+    protocol::{AuditAction, DatasetInfo, Registered, Registration, Token},
     report::{Refusal, RefusalKind},
     round::{JobEvent, WorkerState},
     store::journal::{Batch, Fact, Stream},
-    transport::{Caller, Peer, Response},
+    transport::{Peer, Response},
 };
 
 impl Coordinator {
@@ -28,12 +32,15 @@ impl Coordinator {
         registration: Registration,
     ) -> Result<Response, Refusal> {
         // HTTP has asked `check_requester` before it read the body; other transports have not.
-        self.admit(&Caller::new(peer, join_token))?;
+        self.check_registrant(peer, join_token.as_ref())?;
         let protocol = check_registration(&registration, &self.0.config.workers.registration)?;
+        self.check_allowed(peer, &registration)?;
         // Before the lock is taken: the operating system may let us wait for randomness.
         let token = draw_token()?;
         let now = self.now();
         let mut state = self.state();
+        // Under the lock of the registration: a token of one use lets in one worker.
+        let joined = self.joined(&state, peer, join_token.as_ref(), Some(&registration))?;
         // Only live workers count. Of those that are gone, the roster keeps `WorkerLimits::keep`.
         if state.roster.live_count() >= self.0.config.workers.max {
             let detail = format!(
@@ -53,7 +60,11 @@ impl Coordinator {
         let mut was_lost = false;
         if let Some(former) = replaces {
             check_name(&state, &registration, former, now)?;
+            check_binding(&state, &registration, former, &joined.with)?;
             was_lost = self.retire(&mut state, former);
+        }
+        if let Some(twin) = joined.instead_of.filter(|twin| Some(*twin) != replaces) {
+            self.retire(&mut state, twin);
         }
         tracing::info!(
             name = registration.name,
@@ -61,10 +72,22 @@ impl Coordinator {
             device = registration.device,
             "worker registered"
         );
+        let (standing, action) = match replaces.and_then(|former| quarantine_of(&state, former)) {
+            Some(quarantine) => (quarantine, AuditAction::WorkerQuarantined),
+            None if self.0.config.access.approve => (Standing::Pending, AuditAction::WorkerPending),
+            None => (Standing::Admitted, AuditAction::WorkerAdmitted),
+        };
+        let name = registration.name.clone();
         let info = WorkerInfo {
             registration: Arc::new(registration),
             protocol,
             token: TokenHash::of(&token),
+            access: WorkerAccess {
+                joined_by: joined.by.clone(),
+                joined_with: joined.with.clone(),
+                standing,
+                ..WorkerAccess::default()
+            },
             wake: Arc::new(Notify::new()),
             speeds: Speeds::default(),
             was_heard: false,
@@ -72,7 +95,15 @@ impl Coordinator {
             busy: Vec::new(),
         };
         let worker = state.register(info, now);
+        self.use_token(&mut state, &joined, join_token.as_ref());
         self.write_workers(&mut state, &[worker]);
+        let actor = Actor::new(joined.by, peer);
+        self.note_action(
+            &mut state,
+            &actor,
+            action,
+            format!("worker {worker} ({name})"),
+        );
         state.told_full = false;
         // Before the leases move, so that the log tells the reason first. A worker that left in order was not lost:
         // nothing to tell.
@@ -136,7 +167,7 @@ impl Coordinator {
 
     /// Writes down how these workers are, and forgets those that are not remembered any more.
     pub(super) fn write_workers(&self, state: &mut State, workers: &[WorkerId]) {
-        let forgotten = state.roster.take_forgotten();
+        let forgotten = state.take_forgotten();
         if self.0.journal.is_none() {
             return;
         }
@@ -161,7 +192,7 @@ impl Coordinator {
             term: self.0.term,
             last_job: state.last_job,
             last_worker: state.roster.last(),
-            join_token: self.0.config.join_token.as_ref().map(TokenHash::of),
+            last_token: state.tokens.last(),
         }
     }
 
@@ -223,6 +254,35 @@ fn check_name(
     Err(Refusal::new(RefusalKind::Conflict, detail))
 }
 
+/// The quarantine of a worker whose name another one takes, unless an operator has put it out: it must not end by a new registration.
+fn quarantine_of(state: &State, former: WorkerId) -> Option<Standing> {
+    let access = &state.roster.find(former)?.info.access;
+    let is_held = matches!(access.standing, Standing::Quarantined { .. }) && !access.revoked;
+    is_held.then(|| access.standing.clone())
+}
+
+/// Refuses the name of a worker with data of its own to who joins with something else than that worker did: its clients are
+/// those of whoever has the name.
+fn check_binding(
+    state: &State,
+    registration: &Registration,
+    namesake: WorkerId,
+    with: &JoinedWith,
+) -> Result<(), Refusal> {
+    let Some(record) = state.roster.find(namesake) else {
+        return Ok(());
+    };
+    let access = &record.info.access;
+    if access.revoked || access.joined_with == *with || access.joined_with == JoinedWith::Nothing {
+        return Ok(());
+    }
+    let detail = format!(
+        "the name {:?} belongs to worker {namesake}, which joined with {:?}: join with the same token or certificate, or ask an          operator to free the name (fedavg workers revoke {namesake})",
+        registration.name, access.joined_by
+    );
+    Err(Refusal::new(RefusalKind::Forbidden, detail))
+}
+
 /// Refuses a worker's dataset that has the name of a known one and is another copy.
 fn check_copy(
     dataset: &DatasetInfo,
@@ -238,18 +298,4 @@ fn check_copy(
         dataset.name, dataset.fingerprint
     );
     Err(Refusal::new(RefusalKind::DatasetMismatch, detail))
-}
-
-fn draw_token() -> Result<Token, Refusal> {
-    // 256 bits can't be guessed, so wrong tokens need not be counted.
-    let mut bytes = [0; 32];
-    getrandom::fill(&mut bytes).map_err(|error| {
-        Refusal::new(
-            RefusalKind::Busy,
-            format!("no randomness for a token: {error}"),
-        )
-    })?;
-    Ok(Token(
-        bytes.iter().map(|byte| format!("{byte:02x}")).collect(),
-    ))
 }

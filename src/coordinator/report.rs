@@ -1,6 +1,8 @@
 //! What workers tell of their tasks: reports, failures, evaluations.
 
-use super::{driver::refusal_of, handle::Coordinator, under_way::UnderWay, upload::Upload};
+use super::{
+    claims::KnownTask, driver::refusal_of, handle::Coordinator, under_way::UnderWay, upload::Upload,
+};
 use crate::{
     ids::{ClientId, JobId, RequestId, RoundId},
     report::{Refusal, ReportMetadata, SpoolKey},
@@ -15,13 +17,32 @@ impl Coordinator {
         job: JobId,
         round: RoundId,
         client: ClientId,
+        metadata: ReportMetadata,
+        body: ReportBody,
+    ) -> Result<Response, Refusal> {
+        let taken = self.take_report(credentials, job, round, client, metadata, body);
+        let taken = taken.await;
+        if let Err(refusal) = &taken {
+            self.note_refused_report(credentials.worker, refusal);
+        }
+        taken
+    }
+
+    async fn take_report(
+        &self,
+        credentials: &Credentials,
+        job: JobId,
+        round: RoundId,
+        client: ClientId,
         mut metadata: ReportMetadata,
         body: ReportBody,
     ) -> Result<Response, Refusal> {
         let upload = {
             let mut state = self.state();
             self.heard_of(&mut state, credentials)?;
-            let spec = &state.job(job)?.spec;
+            state.working(credentials)?;
+            let found = state.job(job)?;
+            let spec = &found.spec;
             // Nobody can count the examples of a worker's own data, and they are the report's weight: the limit keeps
             // one claim from outweighing all others. The client's size was cut in the same way (`local_examples`), so
             // that an honest report is not refused for having more.
@@ -30,8 +51,14 @@ impl Coordinator {
                     .examples
                     .min(self.0.config.uploads.max_local_examples);
             }
-            let request = state.next_request();
             let worker = credentials.worker;
+            // What is wrong with it is told by the verdict: no number is made good that is none.
+            let mut notes = Vec::new();
+            if metadata.check().is_ok() {
+                let known = KnownTask::of(found, client, worker, self.now());
+                notes = known.hold(&mut metadata, &self.0.config.claims);
+            }
+            let request = state.next_request();
             // Judged before anything of the body is read: a report that can't count costs no transfer.
             let event = Event::ReportOffered {
                 request,
@@ -53,6 +80,7 @@ impl Coordinator {
                 upload: request,
             };
             let job = state.job_mut(job)?;
+            job.not_counted.insert(client, notes);
             let (under_way, signals) = UnderWay::new(key, worker);
             // Under the lock of the admission: if the round closes next, `Command::EndUpload` finds this upload.
             job.uploads.insert(request, under_way);
@@ -71,6 +99,7 @@ impl Coordinator {
     ) -> Result<Response, Refusal> {
         let mut state = self.state();
         self.heard_of(&mut state, credentials)?;
+        state.working(credentials)?;
         // `drive` gives no answer to an unknown job and none to one that has not started: tell them apart here.
         state.job(job)?;
         let request = state.next_request();

@@ -2,6 +2,8 @@
 
 use std::collections::VecDeque;
 
+use crate::statistics::lower_median;
+
 /// The weight of the latest round in a worker's speed. With a half, a change shows at once, and what a single odd round
 /// measured is an eighth of the speed two rounds later.
 const LATEST: f64 = 0.5;
@@ -46,7 +48,7 @@ impl Measured {
     }
 
     /// Examples in a second, if that is a positive, finite number.
-    fn speed(self) -> Option<f64> {
+    pub fn speed(self) -> Option<f64> {
         let speed = self.examples / self.seconds;
         (speed.is_finite() && speed > 0.0).then_some(speed)
     }
@@ -95,6 +97,41 @@ impl Speeds {
     }
 }
 
+/// How far from the median of a job's workers a speed counts. Workers report the times that speeds are made of: without a bound, one
+/// that reports a millisecond would be due all examples.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct SpeedBounds {
+    median: f64,
+    least: f64,
+    most: f64,
+}
+
+impl SpeedBounds {
+    /// Around the median of these speeds: `spread` times it, and one part in `spread`. Of two speeds, the median is the lower one: that
+    /// a worker is too fast is what a liar says.
+    pub fn new(speeds: impl IntoIterator<Item = f64>, spread: f64) -> Self {
+        let speeds: Vec<_> = speeds.into_iter().collect();
+        let median = lower_median(&speeds);
+        let spread = spread.max(1.0);
+        Self {
+            median,
+            least: median / spread,
+            most: median * spread,
+        }
+    }
+
+    /// The median.
+    pub fn median(self) -> f64 {
+        self.median
+    }
+
+    /// What counts of a speed.
+    pub fn hold(self, speed: f64) -> f64 {
+        // Not `clamp`, which panics if a bound is no number.
+        speed.max(self.least).min(self.most)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -125,6 +162,27 @@ mod tests {
         let mut speeds = Speeds::default();
         speeds.note("mlp", "digits", measured);
         assert_eq!(speeds.latest(), Some(100.0));
+    }
+
+    #[test]
+    fn a_speed_counts_within_a_spread_around_the_median() {
+        let held = |speeds: &[f64]| {
+            let bounds = SpeedBounds::new(speeds.iter().copied(), 8.0);
+            let mut held = Vec::new();
+            for speed in speeds {
+                held.push(bounds.hold(*speed));
+            }
+            held
+        };
+        assert_eq!(
+            held(&[100.0, 1e9, 110.0, 0.001]),
+            [100.0, 800.0, 110.0, 12.5]
+        );
+        assert_eq!(held(&[100.0, 1e9]), [100.0, 800.0]);
+        assert_eq!(held(&[5.0]), [5.0]);
+        assert!(held(&[]).is_empty());
+        let free = SpeedBounds::new([1.0, 2.0, 1e9], f64::INFINITY);
+        assert_eq!((free.hold(1e9), free.hold(1e-9)), (1e9, 1e-9));
     }
 
     #[test]

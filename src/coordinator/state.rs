@@ -1,7 +1,7 @@
 //! What the coordinator knows: workers and jobs. Always behind its lock.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, HashMap, VecDeque},
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
@@ -10,26 +10,29 @@ use tokio::sync::Notify;
 
 use super::{
     dataset_copies::DatasetCopies,
-    facts::{TokenHash, WorkerFact},
+    facts::WorkerFact,
     job::Job,
     name_index::NameIndex,
     speed::{Measured, Speeds},
     turns::Turns,
+    worker_access::{JoinedWith, WorkerAccess},
 };
 use crate::{
+    access::{TokenHash, Tokens},
     ids::{JobId, RequestId, Timestamp, WorkerId},
-    protocol::Registration,
+    protocol::{AuditEntry, Registration, Token},
     report::{Refusal, RefusalKind},
     round::{Roster, WorkerRecord, WorkerState},
+    store::WindowedLog,
     store::journal::{Pending, Position, Stream},
     transport::Credentials,
 };
 
 /// All that changes. What becomes of each field when the coordinator ends and the next one recovers it:
 ///
-/// - *journaled*: `jobs` (see [`Job`]), `roster` (facts `worker/N`, but for the time of the last request), `last_job` (fact
-///   `coordinator`);
-/// - *derived*: `copies` and `names` from the roster, `queue` and `turns` from the jobs, `positions` from the journal,
+/// - *journaled*: `jobs` (see [`Job`]), `roster` (facts `worker/N`, but for the time of the last request), `tokens` (facts
+///   `token/N`, but for those of the configuration), `audit`, `last_job` (fact `coordinator`);
+/// - *derived*: `copies`, `names` and `by_token` from the roster, `queue` and `turns` from the jobs, `positions` from the journal,
 ///   `last_request` from the term;
 /// - *discarded*: `woken`, `told_full`, `armed`, `awake`, `appended`; of a worker its `wake`, `busy`, `was_heard` and `speeds`.
 pub(super) struct State {
@@ -38,6 +41,12 @@ pub(super) struct State {
     /// The copies of datasets that the live workers have.
     pub copies: DatasetCopies,
     names: NameIndex,
+    /// The worker of each token that a worker shows: the tokens' hashes, so that a wrong token costs no look at all workers.
+    by_token: HashMap<[u8; 32], WorkerId>,
+    /// The tokens of operators, and for workers that join.
+    pub tokens: Tokens,
+    /// Who did what; none before the first action.
+    pub audit: Option<WindowedLog<AuditEntry>>,
     pub jobs: BTreeMap<JobId, Job>,
     pub queue: VecDeque<JobId>,
     /// The jobs that run.
@@ -65,6 +74,8 @@ pub(super) struct WorkerInfo {
     pub protocol: u32,
     /// Of its token.
     pub token: TokenHash,
+    /// What let it in, and whether it may have tasks.
+    pub access: WorkerAccess,
     /// There may be a task for it.
     pub wake: Arc<Notify>,
     /// How fast it trains, as its reports say.
@@ -79,11 +90,14 @@ pub(super) struct WorkerInfo {
 
 impl State {
     /// No workers and no jobs yet. Workers may be silent for `expiry`, and this many that are gone are remembered.
-    pub fn new(expiry: Duration, remembered: usize) -> Self {
+    pub fn new(expiry: Duration, remembered: usize, tokens: Tokens) -> Self {
         Self {
             roster: Roster::new(expiry).remembering(remembered),
             copies: DatasetCopies::default(),
             names: NameIndex::default(),
+            by_token: HashMap::new(),
+            tokens,
+            audit: None,
             jobs: BTreeMap::new(),
             queue: VecDeque::new(),
             turns: Turns::default(),
@@ -128,8 +142,9 @@ impl State {
 
     /// A new worker.
     pub fn register(&mut self, info: WorkerInfo, now: Timestamp) -> WorkerId {
-        let registration = info.registration.clone();
+        let (registration, token) = (info.registration.clone(), info.token);
         let worker = self.roster.register(info, now);
+        self.by_token.insert(token.bytes(), worker);
         self.copies.add(&registration);
         self.note_name(worker, &registration);
         worker
@@ -140,6 +155,10 @@ impl State {
         let registration = record.info.registration.clone();
         if record.state == WorkerState::Live {
             self.copies.add(&registration);
+        }
+        let former = record.info.access.former_token;
+        for token in [Some(record.info.token), former].into_iter().flatten() {
+            self.by_token.insert(token.bytes(), worker);
         }
         self.roster.restore(worker, record);
         self.note_name(worker, &registration);
@@ -168,9 +187,16 @@ impl State {
     }
 
     /// Notes that a worker sent a request; whether it had been lost, and is live again.
-    pub fn heard_of(&mut self, worker: WorkerId, now: Timestamp) -> bool {
+    pub fn heard_of(&mut self, worker: WorkerId, shown: &Token, now: Timestamp) -> bool {
         if let Some(info) = self.roster.info_mut(worker) {
             info.was_heard = true;
+            // The new token has reached the worker: the one before it counts no more.
+            if info.access.former_token.is_some() && TokenHash::of(shown) == info.token {
+                let former = info.access.former_token.take();
+                if let Some(former) = former {
+                    self.by_token.remove(&former.bytes());
+                }
+            }
         }
         let is_back = self.roster.touch(worker, now) == Some(true);
         // Its copies were taken out when it was lost.
@@ -266,6 +292,7 @@ impl State {
             registered: record.registered,
             state: record.state,
             replaces: record.info.replaces,
+            access: record.info.access.clone(),
         })
     }
 
@@ -275,15 +302,19 @@ impl State {
         let token = TokenHash::of(&credentials.token);
         let found = self.roster.find(credentials.worker);
         let record = found.ok_or_else(not_registered)?;
-        if record.info.token != token {
+        if record.info.token != token && record.info.access.former_token != Some(token) {
             // After a restart of the coordinator, an old worker's number can be another's: it then has to register.
-            // This looks at all workers, but only for a token that is wrong.
-            let mut workers = self.roster.iter();
-            if !workers.any(|(_, other)| other.info.token == token) {
+            if !self.is_a_workers(token) {
                 return Err(not_registered());
             }
             let detail = format!("the token is another worker's than {}", credentials.worker);
             return Err(Refusal::new(RefusalKind::Forbidden, detail));
+        }
+        if record.info.access.revoked {
+            return Err(Refusal::new(
+                RefusalKind::Unauthorized,
+                "this worker's token was revoked: register again",
+            ));
         }
         match record.state {
             // Also one whose name another worker has taken. It has to register again; a lost worker need not, since it is
@@ -291,6 +322,76 @@ impl State {
             WorkerState::Left => Err(not_registered()),
             _ => Ok(&record.info),
         }
+    }
+
+    /// Whether these credentials are those of a worker that may have tasks.
+    pub fn working(&self, credentials: &Credentials) -> Result<&WorkerInfo, Refusal> {
+        let info = self.authenticate(credentials)?;
+        info.access.check()?;
+        Ok(info)
+    }
+
+    /// Whether a worker that is remembered has this token.
+    fn is_a_workers(&self, token: TokenHash) -> bool {
+        let worker = self.by_token.get(&token.bytes());
+        worker.is_some_and(|worker| self.roster.find(*worker).is_some())
+    }
+
+    /// Why a token that is none of operators, and for no worker that joins, is refused.
+    pub fn unknown_token(&self, shown: &Token, expected: &str) -> Refusal {
+        if self.is_a_workers(TokenHash::of(shown)) {
+            let detail = format!("this token is a worker's own: {expected}");
+            return Refusal::new(RefusalKind::Forbidden, detail);
+        }
+        let detail = format!("the token is not known here: {expected}");
+        Refusal::new(RefusalKind::Unauthorized, detail)
+    }
+
+    /// A worker that registered with this token or certificate, in these words if they are given, and was never heard of.
+    pub fn unheard_twin(
+        &self,
+        with: &JoinedWith,
+        registration: Option<&Registration>,
+    ) -> Option<WorkerId> {
+        let mut found = None;
+        for (worker, record) in self.roster.live() {
+            let info = &record.info;
+            let is_same = registration.is_none_or(|said| *said == *info.registration);
+            if !info.was_heard && is_same && info.access.joined_with == *with {
+                found = Some(worker);
+            }
+        }
+        found
+    }
+
+    /// A worker that showed this token gets another one.
+    pub fn rotate(&mut self, worker: WorkerId, shown: TokenHash, token: TokenHash) {
+        let Some(info) = self.roster.info_mut(worker) else {
+            return;
+        };
+        for old in [Some(info.token), info.access.former_token]
+            .into_iter()
+            .flatten()
+        {
+            if old != shown {
+                self.by_token.remove(&old.bytes());
+            }
+        }
+        info.access.former_token = Some(shown);
+        info.token = token;
+        self.by_token.insert(token.bytes(), worker);
+    }
+
+    /// The workers that are not remembered any more, since this was last asked.
+    pub fn take_forgotten(&mut self) -> Vec<WorkerId> {
+        let forgotten = self.roster.take_forgotten();
+        // Now and then: this looks at all of them.
+        if self.by_token.len() > 64 + 3 * self.roster.len() {
+            let roster = &self.roster;
+            self.by_token
+                .retain(|_, worker| roster.find(*worker).is_some());
+        }
+        forgotten
     }
 
     /// The number of training examples in the largest copy of a dataset that a live worker has.
@@ -313,6 +414,7 @@ impl State {
     ) -> impl Iterator<Item = (WorkerId, &'a Arc<Registration>)> {
         self.roster
             .live()
+            .filter(|(_, record)| record.info.access.is_admitted())
             .map(|(worker, record)| (worker, &record.info.registration))
             .filter(|(_, registration)| job.can_be_trained_by(registration))
     }

@@ -1,9 +1,11 @@
 //! What goes wrong between honest workers and a coordinator, over HTTP on loopback: each gets a refusal that says why, and
 //! the round is unharmed: it commits with the reports of the others, or with the next try.
 
+mod access;
 mod acting;
 mod basis;
 mod capacity;
+mod claims;
 #[cfg(feature = "sqlite")]
 mod damage;
 mod data;
@@ -11,6 +13,7 @@ mod data;
 mod faults;
 mod history;
 mod jobs;
+mod limits;
 mod operators;
 mod panics;
 mod payloads;
@@ -74,7 +77,10 @@ struct Lab {
 }
 
 impl Lab {
-    async fn open(config: CoordinatorConfig) -> Self {
+    async fn open(mut config: CoordinatorConfig) -> Self {
+        let access = &mut config.access;
+        // Requests over HTTP need no token, but in the tests that are about tokens.
+        access.open = access.join_token.is_none() && access.admin_token.is_none();
         let trainers = Arc::new(NoopTrainers::new(SIZE, 100).unwrap());
         let spool = MemorySpool::new(config.uploads.spool_bytes);
         let coordinator = Coordinator::builder(trainers.clone())
@@ -262,7 +268,7 @@ impl Lab {
 
 /// A server of this coordinator at a free port of this machine.
 async fn serve_here(coordinator: &Coordinator) -> (std::net::SocketAddr, JoinHandle<()>) {
-    let listener = listen(([127, 0, 0, 1], 0).into(), None).await.unwrap();
+    let listener = listen(([127, 0, 0, 1], 0).into(), true).await.unwrap();
     let address = listener.local_addr().unwrap();
     let router = router(Arc::new(coordinator.clone()), RouterConfig::default());
     let never = std::future::pending();

@@ -11,8 +11,8 @@ use super::{
     handle::Coordinator,
     job::{Job, Next},
     needs::check_plan,
-    prepare::{Prepared, prepare},
-    round_account::RoundAccount,
+    prepare::{Prepared, check_clients, prepare},
+    round_account::{AccountRules, RoundAccount, Sent},
     state::State,
 };
 use crate::{
@@ -32,15 +32,18 @@ impl Coordinator {
     pub(super) fn spawn_prepare(&self, job: &Job, workers: Vec<Host>) {
         let coordinator = self.clone();
         let (id, spec, over) = (job.id, job.spec.clone(), job.over.clone());
+        let strategy = job.strategy.clone();
         self.later(move || {
             let prepared = caught(|| {
-                prepare(
+                let prepared = prepare(
                     &spec,
                     &*coordinator.0.trainers,
                     &workers,
                     &coordinator.0.config,
                     &over,
-                )
+                )?;
+                check_clients(&spec, &*strategy, prepared.clients.len() as u32)?;
+                Ok(prepared)
             });
             let mut state = coordinator.state();
             let clients = match (prepared, state.jobs.get_mut(&id)) {
@@ -111,7 +114,8 @@ impl Coordinator {
             let delta = delta_of(&spec);
             // An embedder's code, and so guarded as the plan itself is.
             if caught(|| Ok(strategy.uses_capacity())) == Ok(true) {
-                note_capacities(&coordinator.state(), id, &mut clients);
+                let spread = coordinator.0.config.claims.speed_spread;
+                note_capacities(&coordinator.state(), id, &mut clients, spread);
             }
             let training = spec.training_at(version);
             let mut context = RoundContext::new(round, &clients, &training, &delta);
@@ -148,17 +152,26 @@ impl Coordinator {
         let fold = fold_of(job, round, base, accepted)?;
         let (coordinator, id) = (self.clone(), job.id);
         let encoding = job.spec.encoding.models;
-        let (senders, training) = (std::mem::take(&mut job.senders), job.training.clone());
+        let sent = Sent {
+            senders: std::mem::take(&mut job.senders),
+            not_counted: std::mem::take(&mut job.not_counted),
+        };
+        let by_speed = job.spec.partition.is_measured();
         self.later(move || {
             let folded = coordinator.with_room(id, &fold.over, |room| {
                 caught(|| {
                     let mut writer = coordinator.begin_version(&fold, encoding, room)?;
                     let folded = fold.run(&coordinator, &mut *writer, room)?;
-                    let limit = coordinator.0.config.jobs.client_metrics;
                     let (aggregation, numbers) = (folded.aggregation, folded.numbers);
                     let said = &folded.said;
-                    let account =
-                        RoundAccount::new(said, &aggregation.folded, &senders, &training, limit);
+                    let uses_speeds =
+                        by_speed || caught(|| Ok(fold.strategy.uses_capacity())) == Ok(true);
+                    let rules = AccountRules {
+                        plan: &fold.plan,
+                        metrics: coordinator.0.config.jobs.client_metrics,
+                        spread: uses_speeds.then_some(coordinator.0.config.claims.speed_spread),
+                    };
+                    let account = RoundAccount::new(said, &aggregation.folded, &sent, &rules);
                     Ok((
                         aggregation,
                         Next {

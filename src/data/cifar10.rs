@@ -225,6 +225,39 @@ mod tests {
         );
     }
 
+    /// A batch is read whole or refused with its name, whatever is in it.
+    #[test]
+    fn fuzz_batches() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join(TEST_BATCH);
+        let two = [record(3, 7), record(9, 0)].concat();
+        let target = crate::testing::fuzz::Target::new("batches").seed(record(0, 1));
+        target.seed(two).runs(300).run(|bytes| {
+            fs::write(&path, bytes).unwrap();
+            match read_set("cifar10/test", std::slice::from_ref(&path)) {
+                Ok(set) => {
+                    assert_eq!(set.len() * RECORD, bytes.len());
+                    for (at, label) in set.labels().iter().enumerate() {
+                        assert_eq!(bytes[at * RECORD], *label as u8);
+                        assert_eq!(
+                            set.image(at),
+                            Some(&bytes[at * RECORD + 1..(at + 1) * RECORD])
+                        );
+                    }
+                    "read".to_string()
+                }
+                Err(DataError::Malformed {
+                    path: named,
+                    reason,
+                }) => {
+                    assert_eq!(named, path);
+                    reason
+                }
+                Err(error) => panic!("{error}"),
+            }
+        });
+    }
+
     #[test]
     fn a_missing_dataset_says_where_it_was_looked_for_and_how_to_get_it() {
         let root = tempfile::tempdir().unwrap();

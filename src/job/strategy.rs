@@ -14,7 +14,7 @@ const CUSTOM: &str = "custom";
 /// The algorithm of a job: a preset of the [`Catalogue`] with what differs from it, or a strategy of an embedder's own.
 ///
 /// In TOML: `strategy = { kind = "fedadam", tau = 1e-4, sampler = "by_size", fraction = 0.1 }`. The keys beside `kind` are
-/// `sampler`, `work`, `weighting`, `objective` and `optimizer`, which name other parts, and the parameters of the parts.
+/// `sampler`, `work`, `filter`, `weighting`, `objective`, `reducer` and `optimizer`, which name other parts, and the parameters of the parts.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "Settings", into = "Settings")]
 #[non_exhaustive]
@@ -191,10 +191,14 @@ pub(crate) struct StrategySpelling {
     sampler: Option<String>,
     /// Of a preset: the part that says how much each client trains.
     work: Option<String>,
+    /// Of a preset: the part that says which reports are left out.
+    filter: Option<String>,
     /// Of a preset: the part that says how much each report counts.
     weighting: Option<String>,
     /// Of a preset: the part that says what clients minimize.
     objective: Option<String>,
+    /// Of a preset: the part that makes one update of the reports.
+    reducer: Option<String>,
     /// Of a preset: the part that moves the global model.
     optimizer: Option<String>,
     /// Of `custom`: the name that an embedder registered the strategy under.

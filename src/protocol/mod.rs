@@ -3,20 +3,26 @@
 //! `docs/protocol.md` tells when each is sent. How they travel is [`crate::transport`]'s business; the values of models and
 //! reports are [`crate::parameters`]'.
 
+mod audit;
 mod dataset;
 mod hardware;
 mod record;
 mod registration;
 mod summary;
 mod task;
+mod token;
 
+pub use audit::{AuditAction, AuditEntry};
 pub use dataset::{DatasetInfo, DatasetPartition};
 pub use hardware::{Gpu, Hardware};
 pub use record::{Contribution, LoggedEvent, MeasuredClient, RoundRecord};
-pub use registration::{Registered, Registration, Token};
-pub use summary::{Health, JobSummary, JournalStall, WorkerSummary};
+pub use registration::{Registered, Registration};
+pub use summary::{Admission, Health, JobSummary, JournalStall, WorkerSummary};
 pub use task::{
     Alive, Failure, Heartbeat, JobMessage, Poll, ShareEvaluation, TaskMessage, TaskWork,
+};
+pub use token::{
+    CreatedToken, NewToken, OwnAccess, Rotated, Scope, Token, TokenKind, TokenSummary,
 };
 
 /// The newest version of the protocol that is spoken here.

@@ -53,6 +53,10 @@ pub struct RoundRecord {
     /// The clients whose accepted reports the strategy left out, in order, each with the reason.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub excluded: Vec<Excluded>,
+    /// What accepted reports said and does not count, in order of clients, each with the reason: a training time that is longer than
+    /// the worker had the task, a metric that is far from the others'. At most 1000 entries.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub not_counted: Vec<Excluded>,
     /// What the strategy measured while it aggregated.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub metrics: BTreeMap<String, f64>,

@@ -1,11 +1,8 @@
 //! How a worker joins.
 
-use std::fmt;
-
 use serde::{Deserialize, Serialize};
-use subtle::ConstantTimeEq;
 
-use super::{DatasetInfo, Hardware, OLDEST_PROTOCOL, PROTOCOL};
+use super::{DatasetInfo, Hardware, OLDEST_PROTOCOL, PROTOCOL, Token};
 use crate::ids::{CoordinatorId, WorkerId};
 
 /// What a worker says about itself.
@@ -103,24 +100,4 @@ fn first_protocol() -> u32 {
 
 fn plain() -> Vec<String> {
     vec!["f32".to_string()]
-}
-
-/// A secret. `Debug` doesn't show it.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "http", derive(utoipa::ToSchema))]
-#[cfg_attr(feature = "http", schema(description = "A secret."))]
-#[serde(transparent)]
-pub struct Token(pub String);
-
-impl Token {
-    /// Whether the two are equal, in a time that depends on the length alone.
-    pub fn matches(&self, other: &Token) -> bool {
-        self.0.as_bytes().ct_eq(other.0.as_bytes()).into()
-    }
-}
-
-impl fmt::Debug for Token {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("Token(..)")
-    }
 }

@@ -69,6 +69,46 @@ pub struct WorkerSummary {
     /// the first running job that it was measured on, else on those that it trained last. None before it was measured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub examples_per_second: Option<f64>,
+    /// Whether it may have tasks.
+    #[serde(default)]
+    pub admission: Admission,
+    /// Why not, if it may not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held: Option<String>,
+    /// The name of what let it register: a join token, `open` or `in process`.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub joined_by: String,
+    /// How many of its reports were refused for what was in them.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub refused_reports: u64,
+}
+
+/// Whether a worker may have tasks.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "http", derive(utoipa::ToSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum Admission {
+    /// It may.
+    #[default]
+    Admitted,
+    /// It waits until an operator lets it in.
+    Pending,
+    /// Its reports were refused again and again: it gets no tasks for a while.
+    Quarantined,
+}
+
+impl std::fmt::Display for Admission {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.pad(match self {
+            Self::Admitted => "admitted",
+            Self::Pending => "pending",
+            Self::Quarantined => "quarantined",
+        })
+    }
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// Whether the coordinator is well.

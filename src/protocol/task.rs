@@ -69,6 +69,7 @@ pub enum TaskWork {
         /// Which share, from 0.
         share: u32,
         /// How many equal shares there are: share `i` of `n` examples is `n * i / shares .. n * (i + 1) / shares`.
+        #[serde(deserialize_with = "at_least_one")]
         #[cfg_attr(feature = "http", schema(minimum = 1))]
         shares: u32,
         /// In a job with personal tensors: the last round whose commit folded this client's report, left out if none has. The
@@ -76,6 +77,16 @@ pub enum TaskWork {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         basis: Option<RoundId>,
     },
+}
+
+/// Nobody can evaluate one of no shares.
+fn at_least_one<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
+    let number = u32::deserialize(deserializer)?;
+    if number == 0 {
+        let problem = "shares is 0, and must be 1 or more";
+        return Err(serde::de::Error::custom(problem));
+    }
+    Ok(number)
 }
 
 /// A job on its way to a worker.
@@ -180,6 +191,19 @@ impl From<ShareEvaluation> for Result<Evaluation, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_share_of_no_shares_is_refused() {
+        let task = |shares: u32| {
+            let text = format!(
+                r#"{{"job":1,"round":2,"client":3,"version":4,"kind":"evaluate","share":0,"shares":{shares}}}"#
+            );
+            serde_json::from_str::<TaskMessage>(&text)
+        };
+        assert!(task(1).is_ok());
+        let error = task(0).unwrap_err().to_string();
+        assert!(error.contains("shares is 0"), "{error}");
+    }
 
     #[test]
     fn an_evaluation_is_one_of_two_forms() {

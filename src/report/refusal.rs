@@ -5,7 +5,8 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 /// A request was understood and is not granted. The same request gets the same answer again, unless the reason is a
-/// transient one: `duplicate`, `upload_offset`, `truncated`, `storage` or `busy`.
+/// transient one: `duplicate`, `upload_offset`, `truncated`, `storage`, `busy` or
+/// `too_many`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "http", derive(utoipa::ToSchema))]
 pub struct Refusal {
@@ -110,6 +111,8 @@ kinds! {
     Storage = "storage";
     /// A limit of the coordinator is reached for now.
     Busy = "busy";
+    /// This caller sends more than it may: wait as long as `Retry-After` says.
+    TooMany = "too_many";
 }
 
 impl RefusalKind {
@@ -117,7 +120,12 @@ impl RefusalKind {
     pub fn is_transient(self) -> bool {
         matches!(
             self,
-            Self::Duplicate | Self::UploadOffset | Self::Truncated | Self::Storage | Self::Busy
+            Self::Duplicate
+                | Self::UploadOffset
+                | Self::Truncated
+                | Self::Storage
+                | Self::Busy
+                | Self::TooMany
         )
     }
 }

@@ -15,6 +15,7 @@ use super::failures::Failure;
 use crate::{
     ids::{ClientId, ModelVersion, RequestId, RoundId, Timestamp, WorkerId},
     report::Refusal,
+    statistics::largest_plausible,
     strategy::RoundPlan,
 };
 
@@ -115,17 +116,25 @@ impl Collection {
         accepted
     }
 
-    /// The mean training loss of these clients' accepted reports, weighted by examples; none unless each of them has one.
+    /// The mean training loss of these clients' accepted reports, weighted by examples; none unless each of them has one. A loss that
+    /// is far from the others' is not in it: clients say what they like.
     pub fn train_loss(&self, clients: &[ClientId]) -> Option<f64> {
-        let (mut sum, mut examples) = (0.0, 0.0);
+        let (mut losses, mut weights) = (Vec::new(), Vec::new());
         for client in clients {
             let MemberProgress::Accepted { claim, .. } = &self.members.get(client)?.progress else {
                 return None;
             };
-            let weight = claim.examples as f64;
             // One that is missing makes the mean one of other clients than the version is of: no figure is better.
-            sum += claim.train_loss? * weight;
-            examples += weight;
+            losses.push(claim.train_loss?);
+            weights.push(claim.examples as f64);
+        }
+        let most = largest_plausible(&losses);
+        let (mut sum, mut examples) = (0.0, 0.0);
+        for (loss, weight) in losses.iter().zip(&weights) {
+            if loss.abs() <= most {
+                sum += loss * weight;
+                examples += weight;
+            }
         }
         let mean = sum / examples;
         // JSON has no infinity, and a diverged loss is told by the reports themselves.

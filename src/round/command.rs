@@ -330,6 +330,12 @@ pub enum JobEvent {
         /// The clients whose reports had been accepted, in order.
         #[serde(default)]
         accepted: Vec<ClientId>,
+        /// The clients whose reports the strategy left out, in order; left out if there are none, or the round did not get so far.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        excluded: Vec<Excluded>,
+        /// What the strategy measured, as of a commit; left out if there is nothing.
+        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+        metrics: BTreeMap<String, f64>,
         /// Why.
         reason: String,
     },

@@ -160,6 +160,22 @@ impl TrainingSettings {
         whole.saturating_mul(examples).saturating_add(rest)
     }
 
+    /// How many steps a client of `examples` examples takes in a round. No step has examples of two passes.
+    pub fn steps(&self, examples: u64) -> u64 {
+        if examples == 0 {
+            return 0;
+        }
+        if let Some(steps) = self.local_steps {
+            return u64::from(steps);
+        }
+        let batch = u64::from(self.batch_size.max(1));
+        let whole = self.local_epochs.trunc() as u64;
+        let rest = self.examples_trained(examples) - whole.saturating_mul(examples);
+        whole
+            .saturating_mul(examples.div_ceil(batch))
+            .saturating_add(rest.div_ceil(batch))
+    }
+
     /// Checks that every number is in its range.
     ///
     /// # Errors

@@ -492,7 +492,8 @@ fn the_record_tells_who_was_left_out_and_a_replay_leaves_out_the_same() {
         .strategy(|_, _| Ok(Picky))
         .run();
     let reason = failed.unwrap_err().to_string();
-    let expected = "3 of 4 accepted reports were folded, and the quorum is 4";
+    let expected = "3 of 4 accepted reports were folded, and the quorum is 4; 1 report excluded, the first is of client 3: \
+                    its turn";
     assert!(reason.ends_with(expected), "{reason}");
 }
 

@@ -31,7 +31,6 @@ use spill::{SpillFile, add_line};
 use tokio::{runtime::Handle, sync::Notify, time::timeout};
 
 use super::journal::{Journal, Stream};
-use crate::ids::JobId;
 
 /// Bytes that are written at once, and so the distance between two places that are known in the file.
 const BATCH: usize = 64 << 10;
@@ -63,7 +62,7 @@ pub(crate) struct LogPage<T> {
     pub is_last: bool,
 }
 
-/// A log of one job. Clones are the same log; its file is removed with the last of them.
+/// A log of one job, or of the coordinator. Clones are the same log; its file is removed with the last of them.
 ///
 /// # Contract
 ///
@@ -81,7 +80,7 @@ impl<T> Clone for WindowedLog<T> {
 struct Shared<T> {
     limit: usize,
     place: LogPlace,
-    job: JobId,
+    stream: Stream,
     name: &'static str,
     runtime: Handle,
     state: Mutex<State<T>>,
@@ -125,20 +124,20 @@ struct Spilled {
 }
 
 impl<T: LogEntry> WindowedLog<T> {
-    /// A log of at most `limit` bytes in memory. Its entries up to the number `last` are in the journal, if the job was recovered;
-    /// a new log has none. Without a journal it spills to a file of this name, on the runtime's blocking threads.
+    /// A log of at most `limit` bytes in memory. Its entries up to the number `last` are in the journal, if it was recovered; a
+    /// new log has none. Without a journal it spills to a file of this name, on the runtime's blocking threads.
     pub fn after(
         last: u64,
         limit: usize,
         place: LogPlace,
-        job: JobId,
+        stream: Stream,
         name: &'static str,
         runtime: Handle,
     ) -> Self {
         Self(Arc::new(Shared {
             limit,
             place,
-            job,
+            stream,
             name,
             runtime,
             state: Mutex::new(State {
@@ -293,7 +292,7 @@ impl<T: LogEntry> WindowedLog<T> {
         let last = self.state().last;
         let limit = limit.min(JOURNAL_PAGE);
         let found = journal
-            .entries(Stream::Job(self.0.job), self.0.name, after, limit)
+            .entries(self.0.stream, self.0.name, after, limit)
             .map_err(io::Error::other)?;
         let mut entries = Vec::with_capacity(found.len());
         for (number, body) in found {
@@ -336,7 +335,7 @@ impl<T: LogEntry> WindowedLog<T> {
             }
             if state.due != self.0.limit / 2 {
                 state.due = self.0.limit / 2;
-                tracing::info!(job = %self.0.job, log = self.0.name, "the log is written to its file again");
+                tracing::info!(stream = ?self.0.stream, log = self.0.name, "the log is written to its file again");
             }
             drop(state);
             // After every batch, so that those who wait go on as soon as there is room, not when the spill ends.
@@ -361,7 +360,7 @@ impl<T: LogEntry> WindowedLog<T> {
                 let LogPlace::Files(files) = &self.0.place else {
                     return Err(io::Error::other("the log has no file"));
                 };
-                let file = Arc::new(files.create(self.0.job, self.0.name)?);
+                let file = Arc::new(files.create(self.0.stream, self.0.name)?);
                 self.state().spilled.file = Some(file.clone());
                 file
             }
@@ -375,7 +374,7 @@ impl<T: LogEntry> WindowedLog<T> {
     fn failed(&self, state: &mut State<T>, error: &io::Error) {
         if state.due == self.0.limit / 2 {
             tracing::warn!(
-                job = %self.0.job,
+                stream = ?self.0.stream,
                 log = self.0.name,
                 %error,
                 "the log can't be written to its file, and stays in memory: is the disk full?"

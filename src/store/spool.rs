@@ -21,6 +21,8 @@ mod resumable;
 mod rounds;
 mod spooled;
 mod stored;
+#[cfg(test)]
+mod tests;
 mod trailer;
 mod upload;
 

@@ -15,13 +15,13 @@ pub use error::CatalogueError;
 pub use kind::PartKind;
 pub use parameter::{Parameter, ParameterKind, Values};
 pub use part::PartInfo;
-use part::{Part, Parts};
+use part::Parts;
 pub use presets::Preset;
 use serde_json::{Map, Value};
 
 use super::{
-    ClientObjective, Composition, LocalWork, Reducer, Sampler, ServerOptimizer, StrategyError,
-    Weighting,
+    ClientObjective, Composition, LocalWork, Reducer, ReportFilter, Sampler, ServerOptimizer,
+    StrategyError, Weighting,
 };
 
 /// The parts and presets that jobs can name. The default has those of this crate; an embedder adds parts of their own.
@@ -43,6 +43,7 @@ use super::{
 pub struct Catalogue {
     samplers: Parts<dyn Sampler>,
     works: Parts<dyn LocalWork>,
+    filters: Parts<dyn ReportFilter>,
     weightings: Parts<dyn Weighting>,
     objectives: Parts<dyn ClientObjective>,
     reducers: Parts<dyn Reducer>,
@@ -61,27 +62,16 @@ impl Catalogue {
     /// The presets, without any part.
     fn empty() -> Self {
         Self {
-            samplers: Parts::default(),
-            works: Parts::default(),
-            weightings: Parts::default(),
-            objectives: Parts::default(),
-            reducers: Parts::default(),
-            optimizers: Parts::default(),
+            samplers: Parts::new(PartKind::Sampler),
+            works: Parts::new(PartKind::Work),
+            filters: Parts::new(PartKind::Filter),
+            weightings: Parts::new(PartKind::Weighting),
+            objectives: Parts::new(PartKind::Objective),
+            reducers: Parts::new(PartKind::Reducer),
+            optimizers: Parts::new(PartKind::Optimizer),
             presets: presets::all(),
         }
     }
-}
-
-/// What a job asks for, with defaults for everything that it leaves out.
-struct Resolved<'a> {
-    sampler: &'a Part<dyn Sampler>,
-    work: &'a Part<dyn LocalWork>,
-    weighting: &'a Part<dyn Weighting>,
-    objective: &'a Part<dyn ClientObjective>,
-    reducer: &'a Part<dyn Reducer>,
-    optimizer: &'a Part<dyn ServerOptimizer>,
-    /// The names of the parts, and their parameters.
-    values: Values,
 }
 
 type Made<T> = Result<T, StrategyError>;
@@ -105,6 +95,17 @@ impl Catalogue {
         make: impl Fn(&Values) -> Made<W> + Send + Sync + 'static,
     ) -> Self {
         self.works
+            .add(info, move |values| Ok(Arc::new(make(values)?)));
+        self
+    }
+
+    /// Adds a filter of reports. A part of the same name is replaced.
+    pub fn with_filter<F: ReportFilter + 'static>(
+        mut self,
+        info: PartInfo,
+        make: impl Fn(&Values) -> Made<F> + Send + Sync + 'static,
+    ) -> Self {
+        self.filters
             .add(info, move |values| Ok(Arc::new(make(values)?)));
         self
     }
@@ -163,6 +164,7 @@ impl Catalogue {
         match kind {
             PartKind::Sampler => self.samplers.infos(),
             PartKind::Work => self.works.infos(),
+            PartKind::Filter => self.filters.infos(),
             PartKind::Weighting => self.weightings.infos(),
             PartKind::Objective => self.objectives.infos(),
             PartKind::Reducer => self.reducers.infos(),
@@ -180,22 +182,23 @@ impl Catalogue {
         preset: &str,
         asked: &Map<String, Value>,
     ) -> Result<Composition, CatalogueError> {
-        let resolved = self.resolve(preset, asked)?;
-        let values = &resolved.values;
+        let values = self.values(preset, asked)?;
         let made = Composition {
-            sampler: resolved.sampler.make(PartKind::Sampler, values)?,
-            work: resolved.work.make(PartKind::Work, values)?,
-            weighting: resolved.weighting.make(PartKind::Weighting, values)?,
-            objective: resolved.objective.make(PartKind::Objective, values)?,
-            reducer: resolved.reducer.make(PartKind::Reducer, values)?,
-            optimizer: resolved.optimizer.make(PartKind::Optimizer, values)?,
+            sampler: self.samplers.make(&values)?,
+            work: self.works.make(&values)?,
+            filter: self.filters.make(&values)?,
+            weighting: self.weightings.make(&values)?,
+            objective: self.objectives.make(&values)?,
+            reducer: self.reducers.make(&values)?,
+            optimizer: self.optimizers.make(&values)?,
         };
         if !made.reducer.is_mean()
             && let Some(reason) = made.objective.needs_mean()
         {
             let problem = format!(
-                "{:?} does not go with objective {:?}: {reason}. Leave the reducer out, or take objective plain or proximal",
-                resolved.reducer.info.name, resolved.objective.info.name
+                "{} does not go with objective {}: {reason}. Leave the reducer out, or choose objective plain or proximal",
+                values.text(PartKind::Reducer.key()),
+                values.text(PartKind::Objective.key())
             );
             return Err(CatalogueError::new(PartKind::Reducer.key(), problem));
         }
@@ -213,7 +216,7 @@ impl Catalogue {
         preset: &str,
         asked: &Map<String, Value>,
     ) -> Result<Map<String, Value>, CatalogueError> {
-        Ok(self.resolve(preset, asked)?.values.into_inner())
+        Ok(self.values(preset, asked)?.into_inner())
     }
 
     /// The parameters that a preset has with the parts that are asked for, in the order of the parts, each with its default.
@@ -263,73 +266,49 @@ impl Catalogue {
         preset: &Preset,
         asked: &Map<String, Value>,
     ) -> Result<&PartInfo, CatalogueError> {
-        Ok(match kind {
-            PartKind::Sampler => &self.samplers.find(kind, preset.part(kind), asked)?.info,
-            PartKind::Work => &self.works.find(kind, preset.part(kind), asked)?.info,
-            PartKind::Weighting => &self.weightings.find(kind, preset.part(kind), asked)?.info,
-            PartKind::Objective => &self.objectives.find(kind, preset.part(kind), asked)?.info,
-            PartKind::Reducer => &self.reducers.find(kind, preset.part(kind), asked)?.info,
-            PartKind::Optimizer => &self.optimizers.find(kind, preset.part(kind), asked)?.info,
-        })
+        match kind {
+            PartKind::Sampler => self.samplers.find(preset, asked),
+            PartKind::Work => self.works.find(preset, asked),
+            PartKind::Filter => self.filters.find(preset, asked),
+            PartKind::Weighting => self.weightings.find(preset, asked),
+            PartKind::Objective => self.objectives.find(preset, asked),
+            PartKind::Reducer => self.reducers.find(preset, asked),
+            PartKind::Optimizer => self.optimizers.find(preset, asked),
+        }
     }
 
-    fn resolve(
-        &self,
-        name: &str,
-        asked: &Map<String, Value>,
-    ) -> Result<Resolved<'_>, CatalogueError> {
+    /// The parts that have a parameter of this name, such as `reducer krum`.
+    fn parts_with(&self, parameter: &str) -> Vec<String> {
+        let mut found = Vec::new();
+        for kind in PartKind::ALL {
+            for part in self.parts(kind) {
+                if part.parameters.iter().any(|known| known.name == parameter) {
+                    found.push(format!("{} {}", kind.key(), part.name));
+                }
+            }
+        }
+        found
+    }
+
+    /// The names of all parts, and the values of all parameters.
+    fn values(&self, name: &str, asked: &Map<String, Value>) -> Result<Values, CatalogueError> {
         let preset = self.preset(name)?;
         let asked = &flattened(asked)?;
         let parameters = self.parameters(name, asked)?;
-        let mut values = Map::new();
-        for kind in PartKind::ALL {
-            let part = self.part(kind, preset, asked)?;
-            values.insert(kind.key().to_string(), part.name.clone().into());
-        }
         for key in asked.keys() {
             let is_known = PartKind::of_key(key).is_some()
                 || parameters.iter().any(|parameter| parameter.name == *key);
             if !is_known {
                 let known: Vec<_> = parameters.iter().map(|known| known.name.as_str()).collect();
-                return Err(CatalogueError::no_parameter(name, key, &known));
+                let others = self.parts_with(key);
+                return Err(CatalogueError::no_parameter(name, key, &known, &others));
             }
         }
-        for parameter in &parameters {
-            if let Some(value) = parameter.value_of(asked)? {
-                values.insert(parameter.name.clone(), value);
-            }
+        let mut values = Values::of(&parameters, asked)?;
+        for kind in PartKind::ALL {
+            values.set(kind.key(), self.part(kind, preset, asked)?.name.clone());
         }
-        Ok(Resolved {
-            sampler: self.samplers.find(
-                PartKind::Sampler,
-                preset.part(PartKind::Sampler),
-                asked,
-            )?,
-            work: self
-                .works
-                .find(PartKind::Work, preset.part(PartKind::Work), asked)?,
-            weighting: self.weightings.find(
-                PartKind::Weighting,
-                preset.part(PartKind::Weighting),
-                asked,
-            )?,
-            objective: self.objectives.find(
-                PartKind::Objective,
-                preset.part(PartKind::Objective),
-                asked,
-            )?,
-            reducer: self.reducers.find(
-                PartKind::Reducer,
-                preset.part(PartKind::Reducer),
-                asked,
-            )?,
-            optimizer: self.optimizers.find(
-                PartKind::Optimizer,
-                preset.part(PartKind::Optimizer),
-                asked,
-            )?,
-            values: Values::new(values),
-        })
+        Ok(values)
     }
 }
 
@@ -347,7 +326,7 @@ fn flattened(asked: &Map<String, Value>) -> Result<Map<String, Value>, Catalogue
     }
     for (part, table) in own {
         let Some(kind) = table.get("kind") else {
-            let problem = "a table needs `kind`, the name of the part".to_string();
+            let problem = "is a table without `kind`, which names the part".to_string();
             return Err(CatalogueError::new(part, problem));
         };
         flat.insert(part.clone(), kind.clone());

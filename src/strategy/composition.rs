@@ -1,22 +1,26 @@
-//! An algorithm as a composition of parts: who takes part, how much each client trains, how much each report counts, what clients
-//! minimize, how their reports become one update, and what moves the global model.
+//! An algorithm as a composition of parts: who takes part, how much each client trains, which reports are left out, how much each
+//! report counts, what clients minimize, how their reports become one update, and what moves the global model.
+
+mod left;
+mod reports;
 
 use std::{fmt, sync::Arc};
 
+pub use reports::ReducerNeeds;
+
 use super::{
     AggregateContext, Aggregation, ClientObjective, FederatedStrategy, LocalWork, NextVersion,
-    Reducer, Reduction, RoundContext, RoundPlan, Sampler, ServerOptimizer, StateSpec,
-    StrategyError, Weighting, client_objective, local_work, reducer, sampler, server_optimizer,
-    weighting,
+    Reducer, Reduction, ReportFilter, RoundContext, RoundPlan, Sampler, ServerOptimizer, StateSpec,
+    StrategyError, Weighting, client_objective, filter, local_work, reducer, sampler,
+    server_optimizer, weighting,
 };
 use crate::{
     parameters::Role,
     report::DELTA,
     settings::{RoundLimits, TrainingSettings},
-    words::plural,
 };
 
-/// A strategy of six parts. The default is FedAvg: McMahan et al., "Communication-Efficient Learning of Deep Networks from
+/// A strategy of seven parts. The default is FedAvg: McMahan et al., "Communication-Efficient Learning of Deep Networks from
 /// Decentralized Data", AISTATS 2017, <https://arxiv.org/abs/1602.05629>, algorithm 1.
 ///
 /// ```
@@ -31,6 +35,7 @@ use crate::{
 pub struct Composition {
     pub(super) sampler: Arc<dyn Sampler>,
     pub(super) work: Arc<dyn LocalWork>,
+    pub(super) filter: Arc<dyn ReportFilter>,
     pub(super) weighting: Arc<dyn Weighting>,
     pub(super) objective: Arc<dyn ClientObjective>,
     pub(super) reducer: Arc<dyn Reducer>,
@@ -42,6 +47,7 @@ impl Default for Composition {
         Self {
             sampler: Arc::new(sampler::Uniform::default()),
             work: Arc::new(local_work::Same),
+            filter: Arc::new(filter::Everything),
             weighting: Arc::new(weighting::Examples),
             objective: Arc::new(client_objective::Plain),
             reducer: Arc::new(reducer::Mean),
@@ -71,6 +77,12 @@ impl Composition {
         self
     }
 
+    /// The same with another filter of reports.
+    pub fn filter(mut self, filter: impl ReportFilter + 'static) -> Self {
+        self.filter = Arc::new(filter);
+        self
+    }
+
     /// The same with another weighting.
     pub fn weighting(mut self, weighting: impl Weighting + 'static) -> Self {
         self.weighting = Arc::new(weighting);
@@ -96,78 +108,7 @@ impl Composition {
     }
 }
 
-/// What a reducer needs of a job's rounds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct ReducerNeeds {
-    /// How many clients a round asks.
-    pub cohort: usize,
-    /// The fewest reports that the reducer can take.
-    pub fewest: usize,
-    /// How many attackers it is made to stand; none if it has no such number.
-    pub faults: Option<usize>,
-}
-
 impl Composition {
-    /// What the reducer needs; none if it is the mean, or the size of the cohorts is not known.
-    pub fn reducer_needs(
-        &self,
-        limits: &RoundLimits,
-        clients: Option<u32>,
-    ) -> Option<ReducerNeeds> {
-        if self.reducer.is_mean() {
-            return None;
-        }
-        let cohort = self.cohort_size(limits, clients)?;
-        Some(ReducerNeeds {
-            cohort,
-            fewest: self.reducer.fewest(cohort),
-            faults: self.reducer.faults(cohort),
-        })
-    }
-
-    /// How many clients a round asks, if that is known and always the same.
-    fn cohort_size(&self, limits: &RoundLimits, clients: Option<u32>) -> Option<usize> {
-        let goal = limits.goal.map(|goal| goal as usize);
-        let quorum = limits.min_updates as usize;
-        self.sampler.size(clients? as usize, goal, quorum)
-    }
-
-    fn too_few(&self, cohort: usize, limit: &str) -> String {
-        let fewest = self.reducer.fewest(cohort);
-        match self.reducer.faults(cohort) {
-            Some(faults) if faults > 0 => {
-                format!(
-                    "the reducer needs at least {fewest} reports with f = {faults}, and {limit}"
-                )
-            }
-            _ => format!("the reducer needs at least {fewest} reports, and {limit}"),
-        }
-    }
-
-    /// Asks for as many reports as the reducer needs.
-    fn require_reports(&self, plan: &mut RoundPlan) -> Result<(), StrategyError> {
-        let cohort = plan.cohort_size();
-        // Without clients there is nothing to reduce, and a plan that allows that says so by its quorum.
-        if self.reducer.is_mean() || (cohort == 0 && plan.quorum == 0) {
-            return Ok(());
-        }
-        let fewest = self.reducer.fewest(cohort);
-        if cohort < fewest {
-            let problem = self.too_few(cohort, &format!("the cohort has {}", clients_of(cohort)));
-            return Err(StrategyError::Plan(problem));
-        }
-        if let Some(most) = self.reducer.most().filter(|most| cohort > *most) {
-            let problem = too_many(most, &format!("the cohort has {}", clients_of(cohort)));
-            return Err(StrategyError::Plan(problem));
-        }
-        plan.quorum = plan.quorum.max(fewest);
-        plan.goal = plan.goal.max(plan.quorum);
-        let selected = self.reducer.selects(plan.quorum, cohort);
-        plan.least_folded = Some(selected.clamp(1, plan.quorum));
-        Ok(())
-    }
-
     /// Checks again what a schedule or a client's own work has changed.
     fn check_plan(&self, plan: &RoundPlan) -> Result<(), StrategyError> {
         let own = plan
@@ -200,49 +141,7 @@ impl FederatedStrategy for Composition {
 
     fn check_limits(&self, limits: &RoundLimits, clients: Option<u32>) -> Result<(), String> {
         self.sampler.check(limits)?;
-        if self.reducer.is_mean() {
-            return Ok(());
-        }
-        if let Some(reason) = self.objective.needs_mean() {
-            return Err(format!("its objective goes with the mean alone: {reason}"));
-        }
-        let goal = limits.goal.map(|goal| goal as usize);
-        let quorum = limits.min_updates as usize;
-        let size = self.cohort_size(limits, clients);
-        let sized = clients.map(|clients| (clients as usize, size));
-        // Without a known size, what a rule needs for any cohort.
-        let cohort = size.unwrap_or(0);
-        let fewest = self.reducer.fewest(cohort);
-        if fewest > 1 && !self.sampler.is_sized() {
-            return Err(format!(
-                "the reducer needs at least {fewest} reports, and its sampler may draw fewer clients: choose another one"
-            ));
-        }
-        if let Some(goal) = goal.filter(|goal| *goal < fewest) {
-            let limit = format!("limits.goal (--goal) is {goal}");
-            return Err(self.too_few(cohort, &limit));
-        }
-        if let Some((clients, size)) = sized
-            && size.unwrap_or(clients) < fewest
-        {
-            let size = size.unwrap_or(clients);
-            return Err(self.too_few(cohort, &format!("a round asks {}", clients_of(size))));
-        }
-        if let Some(most) = self.reducer.most().filter(|most| cohort > *most) {
-            return Err(too_many(
-                most,
-                &format!("a round asks {}", clients_of(cohort)),
-            ));
-        }
-        // One is what jobs have that do not say: such a round waits for as many as are needed.
-        if quorum > 1 && quorum < fewest {
-            let limit = format!("limits.min_updates (--min-updates) is {quorum}");
-            return Err(format!(
-                "{}: leave it out, or give at least {fewest}",
-                self.too_few(cohort, &limit)
-            ));
-        }
-        Ok(())
+        self.check_reports(limits, clients)
     }
 
     fn uses_capacity(&self) -> bool {
@@ -274,6 +173,10 @@ impl FederatedStrategy for Composition {
         round: &AggregateContext<'_>,
         next: &mut NextVersion<'_>,
     ) -> Result<Aggregation, StrategyError> {
+        let accepted = round;
+        let left = self.left(accepted)?;
+        // From here on, it is as if what the filter left out had never been accepted: coefficients are those of the rest.
+        let round = &left.context(accepted);
         let weights = self.weighting.weights(round);
         let counted = self.objective.count(round, weights)?;
         let reduced = self.reducer.reduce(round, counted, next)?;
@@ -308,16 +211,9 @@ impl FederatedStrategy for Composition {
         let mut aggregation = Aggregation::new(counted.inputs.clients(), counted.total_weight);
         aggregation.excluded = counted.excluded;
         aggregation.metrics = counted.metrics;
+        left.add_to(&mut aggregation);
         Ok(aggregation)
     }
-}
-
-fn too_many(most: usize, limit: &str) -> String {
-    format!("the reducer can take at most {most} reports, and {limit}: choose a smaller fraction")
-}
-
-fn clients_of(count: usize) -> String {
-    plural(count, "client")
 }
 
 #[cfg(test)]

@@ -255,6 +255,18 @@ impl<'a> AggregateContext<'a> {
         self.cancelled.load(Ordering::Relaxed)
     }
 
+    /// For loops of a strategy's own that take long.
+    ///
+    /// # Errors
+    ///
+    /// [`StrategyError::Cancelled`] if the job was cancelled.
+    pub fn check_cancelled(&self) -> Result<(), StrategyError> {
+        if self.is_cancelled() {
+            return Err(StrategyError::Cancelled);
+        }
+        Ok(())
+    }
+
     /// As [`RoundContext::rng`].
     pub fn rng(&self, purpose: Purpose, stream: u64) -> ChaCha8Rng {
         rng::streamed(self.seeds.public, purpose, self.round, stream)

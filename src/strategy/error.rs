@@ -2,7 +2,7 @@
 
 use thiserror::Error;
 
-use crate::{parameters::BlockError, report::ReportError};
+use crate::{parameters::BlockError, report::ReportError, words::IF_IT_DIVERGES};
 
 /// Why a strategy could not do its part.
 #[derive(Debug, Clone, PartialEq, Error)]
@@ -19,8 +19,7 @@ pub enum StrategyError {
     Aggregate(String),
     /// The next model would have a value that is infinite or not a number.
     #[error(
-        "training diverged: {tensor:?} would be {value} at index {index} of the next model; a smaller learning rate or \
-         clipped updates avoid that"
+        "training diverged: {tensor:?} would be {value} at index {index} of the next model; {IF_IT_DIVERGES}"
     )]
     Diverged {
         /// The tensor.

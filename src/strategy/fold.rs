@@ -359,11 +359,9 @@ fn each_block(
         }
         let mut space = locked(&idle).pop().unwrap_or_default();
         // Asked before each block: a cancelled job stops within the time of one block, not of the whole fold.
-        let done = if context.is_cancelled() {
-            Err(StrategyError::Cancelled)
-        } else {
-            work(&blocks[index], &mut space)
-        };
+        let done = context
+            .check_cancelled()
+            .and_then(|()| work(&blocks[index], &mut space));
         if let Err(error) = done {
             // The first one, which is the cause of those after it more often than not.
             locked(&failure).get_or_insert(error);

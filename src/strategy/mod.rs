@@ -6,8 +6,8 @@
 //! [state](StateSpec), which belongs to a model version. So a strategy is shared without a lock, and a round that fails leaves no
 //! trace.
 //!
-//! The field's algorithms are [compositions](Composition) of six small parts, each a trait with a file for each implementation: a
-//! [`Sampler`], [`LocalWork`], a [`Weighting`], a [`ClientObjective`], a [`Reducer`] and a [`ServerOptimizer`]. A [`Catalogue`] has them by name, as jobs do.
+//! The field's algorithms are [compositions](Composition) of seven small parts, each a trait with a file for each implementation: a
+//! [`Sampler`], [`LocalWork`], a [`ReportFilter`], a [`Weighting`], a [`ClientObjective`], a [`Reducer`] and a [`ServerOptimizer`]. A [`Catalogue`] has them by name, as jobs do.
 //! Write a strategy of your own if no composition does what you need:
 //!
 //! ```
@@ -47,6 +47,7 @@ pub mod conformance;
 mod context;
 mod error;
 mod federated;
+pub mod filter;
 mod fold;
 mod inputs;
 mod kernel;
@@ -70,6 +71,7 @@ pub use composition::{Composition, ReducerNeeds};
 pub use context::{AggregateContext, RoundContext, Seeds, StateValues, Version};
 pub use error::StrategyError;
 pub use federated::{FederatedStrategy, aggregate};
+pub use filter::{Filtered, ReportFilter};
 pub use fold::{NextVersion, Out, VersionSink};
 pub use inputs::Inputs;
 pub use local_work::LocalWork;

@@ -6,6 +6,7 @@ mod distances;
 mod faults;
 mod geometric_median;
 mod krum;
+mod majority;
 mod mean;
 mod median;
 mod norm_clipping;
@@ -45,16 +46,29 @@ pub trait Reducer: Send + Sync {
         StateSpec::default()
     }
 
-    /// How many attackers it is made to stand if this many clients were asked; none if it has no such number.
+    /// How many attackers it tolerates if this many clients were asked; none if it has no such number.
     fn faults(&self, cohort: usize) -> Option<usize> {
         let _ = cohort;
         None
     }
 
-    /// The fewest reports that it can reduce, if this many clients were asked. A round with fewer is abandoned.
+    /// The fewest reports that it can reduce, if this many clients were asked. A round with fewer is abandoned. 0 if it can do
+    /// without any report.
     fn fewest(&self, cohort: usize) -> usize {
         let _ = cohort;
-        1
+        0
+    }
+
+    /// Which parameter makes it need as many reports as it does, such as `f = 4`; none if no parameter does.
+    fn because(&self, cohort: usize) -> Option<String> {
+        let _ = cohort;
+        None
+    }
+
+    /// Which parameter to change so that this many reports are enough, such as `f = 3 at most`; none if there is none.
+    fn remedy(&self, reports: usize) -> Option<String> {
+        let _ = reports;
+        None
     }
 
     /// The most reports that it can reduce; none if there is no such number.

@@ -35,8 +35,8 @@ pub trait Sampler: Send + Sync {
         true
     }
 
-    /// How many of this many clients it asks in each round, given the job's goal and quorum; none if that is not the same in each
-    /// round. A reducer that needs more is then refused when the job is submitted.
+    /// How many of this many clients it asks in each round, given the job's goal and quorum; the fewest, if rounds differ; none if that
+    /// is not known. A reducer that needs more is then refused when the job is submitted.
     fn size(&self, clients: usize, goal: Option<usize>, quorum: usize) -> Option<usize> {
         let _ = (clients, goal, quorum);
         None

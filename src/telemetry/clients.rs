@@ -1,4 +1,5 @@
-//! What the folded clients of a round measured: the means over all of them, and a bounded list by client.
+//! What the folded clients of a round measured: the means over all of them, and a bounded list by client. Clients say what they
+//! like, so a value that is far from the others' is in no mean.
 
 use std::collections::BTreeMap;
 
@@ -6,6 +7,9 @@ use crate::{
     ids::ClientId,
     protocol::{MeasuredClient, RoundRecord},
     report::ReportMetadata,
+    round::Excluded,
+    statistics::largest_plausible,
+    words::amount,
 };
 
 /// How much of the clients' own metrics a round's record keeps.
@@ -37,6 +41,9 @@ pub struct ClientMetrics {
     /// The mean of each metric over the clients that have it, weighted by their examples. If a limit cuts, the metrics
     /// that the most clients have are kept.
     pub means: BTreeMap<String, f64>,
+    /// The values that are in no mean, since their magnitude is more than 100 times the median of the clients' (and than 100), in
+    /// order of metrics and clients, each with the reason.
+    pub not_counted: Vec<Excluded>,
     /// How many more metrics have no mean here.
     pub means_left_out: u64,
     /// The clients one by one, in order. If a limit cuts, the first clients are kept.
@@ -45,12 +52,43 @@ pub struct ClientMetrics {
     pub clients_left_out: u64,
 }
 
-/// A mean in the making.
+/// What clients say of one metric, each with its number of examples.
 #[derive(Default)]
-struct Sum {
-    clients: usize,
-    value: f64,
-    examples: f64,
+struct Spoken {
+    clients: Vec<ClientId>,
+    values: Vec<f64>,
+    examples: Vec<f64>,
+}
+
+impl Spoken {
+    fn add(&mut self, client: ClientId, value: f64, examples: u64) {
+        self.clients.push(client);
+        self.values.push(value);
+        self.examples.push(examples as f64);
+    }
+
+    /// The mean of the plausible values, and the others. Not a number if all plausible ones have 0 examples.
+    fn mean(&self, name: &str) -> (f64, Vec<Excluded>) {
+        let most = largest_plausible(&self.values);
+        let (mut sum, mut examples) = (0.0, 0.0);
+        let mut not_counted = Vec::new();
+        for ((client, value), weight) in self.clients.iter().zip(&self.values).zip(&self.examples) {
+            if value.abs() > most {
+                let reason = format!(
+                    "its {name} of {} is far from the others': it is not in the mean",
+                    amount(*value)
+                );
+                not_counted.push(Excluded {
+                    client: *client,
+                    reason,
+                });
+                continue;
+            }
+            sum += value * weight;
+            examples += weight;
+        }
+        (sum / examples, not_counted)
+    }
 }
 
 impl ClientMetrics {
@@ -60,14 +98,11 @@ impl ClientMetrics {
         limit: ClientMetricsLimit,
     ) -> Self {
         let mut measured = Self::default();
-        let mut sums: BTreeMap<&str, Sum> = BTreeMap::new();
+        let mut spoken: BTreeMap<&str, Spoken> = BTreeMap::new();
         for (client, said) in reports {
             for (name, value) in &said.metrics {
-                let sum = sums.entry(name).or_default();
-                let weight = said.examples as f64;
-                sum.clients += 1;
-                sum.value += value * weight;
-                sum.examples += weight;
+                let of_all = spoken.entry(name).or_default();
+                of_all.add(client, *value, said.examples);
             }
             if measured.clients.len() < limit.clients {
                 let one = MeasuredClient::new(client, said, limit);
@@ -76,14 +111,22 @@ impl ClientMetrics {
                 measured.clients_left_out += 1;
             }
         }
-        let mut means: Vec<_> = sums.into_iter().collect();
+        let mut means: Vec<_> = spoken.into_iter().collect();
         // Stable: metrics that equally many clients have stay in the order of their names.
-        means.sort_by_key(|(_, sum)| std::cmp::Reverse(sum.clients));
-        for (name, sum) in means {
-            // Not a number if all of them have 0 examples; such a mean is left out below, since JSON can't have it.
-            let mean = sum.value / sum.examples;
+        means.sort_by_key(|(_, sum)| std::cmp::Reverse(sum.clients.len()));
+        for (name, of_all) in means {
             let has_room = measured.means.len() < limit.metrics;
-            if has_room && name.len() <= limit.name && mean.is_finite() {
+            if !has_room || name.len() > limit.name {
+                measured.means_left_out += 1;
+                continue;
+            }
+            let (mean, not_counted) = of_all.mean(name);
+            let has_room = limit.clients.saturating_sub(measured.not_counted.len());
+            measured
+                .not_counted
+                .extend(not_counted.into_iter().take(has_room));
+            // JSON has no other numbers.
+            if mean.is_finite() {
                 measured.means.insert(name.to_string(), mean);
             } else {
                 measured.means_left_out += 1;
@@ -175,6 +218,28 @@ mod tests {
         assert_eq!((measured.clients.len(), measured.clients_left_out), (2, 1));
         let first = &measured.clients[0];
         assert_eq!((first.metrics.len(), first.metrics_left_out), (2, 1));
+    }
+
+    #[test]
+    fn one_value_moves_no_mean_beyond_the_others_and_is_named() {
+        let mut reports = Vec::new();
+        for _ in 0..9 {
+            reports.push(said(10, &[("loss", 0.5), ("errors", 0.0)]));
+        }
+        reports.push(said(10, &[("loss", -1e300), ("errors", 10.0)]));
+        let measured = measured(&reports, 1000, 16);
+        assert_eq!(
+            (measured.means["loss"], measured.means["errors"]),
+            (0.5, 1.0)
+        );
+        let expected = Excluded {
+            client: ClientId(9),
+            reason: "its loss of -1.000e300 is far from the others': it is not in the mean"
+                .to_string(),
+        };
+        assert_eq!(measured.not_counted, [expected]);
+        // What it said is in the list of clients all the same.
+        assert_eq!(measured.clients[9].metrics["loss"], -1e300);
     }
 
     #[test]

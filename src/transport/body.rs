@@ -101,6 +101,51 @@ impl ModelBody {
         self.decode(decoder).await
     }
 
+    /// The same with an end at this many bytes. A stream that says its length is also ended once it is longer than that.
+    ///
+    /// # Errors
+    ///
+    /// [`BodyError::ModelTooLarge`] if it says that it is longer: nothing of it has been read then.
+    pub fn within(self, limit: u64) -> Result<Self, BodyError> {
+        let announced = match &self {
+            Self::Stored(body) => Some(body.length()),
+            Self::Stream { length, .. } => *length,
+        };
+        if let Some(bytes) = announced.filter(|length| *length > limit) {
+            return Err(BodyError::ModelTooLarge { bytes, limit });
+        }
+        let Self::Stream {
+            bytes,
+            length,
+            digest,
+        } = self
+        else {
+            return Ok(self);
+        };
+        let mut taken: u64 = 0;
+        let bytes = bytes.map(move |piece| {
+            let piece = piece?;
+            taken = taken.saturating_add(piece.len() as u64);
+            match length {
+                Some(length) if taken > length => {
+                    let detail = format!("it has more than the {length} bytes that it announced");
+                    Err(BodyError::Malformed(detail.into()))
+                }
+                None if taken > limit => Err(BodyError::ModelTooLarge {
+                    bytes: taken,
+                    limit,
+                }),
+                _ => Ok(piece),
+            }
+        });
+        Ok(Self::Stream {
+            bytes: Box::pin(bytes),
+            // Without a length, a header could have memory set aside for any number of values.
+            length: Some(length.unwrap_or(limit)),
+            digest,
+        })
+    }
+
     /// The whole payload with this name, in f32, of any layout, in memory. Names are without the payload's prefix.
     ///
     /// # Errors
@@ -204,5 +249,60 @@ impl Checked {
         }
         let mismatch = SafetensorsError::Digest { announced, found };
         Some(Err(malformed(mismatch)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn body(pieces: &'static [&'static str], length: Option<u64>) -> ModelBody {
+        let bytes = pieces
+            .iter()
+            .map(|piece| Ok(Bytes::from_static(piece.as_bytes())));
+        ModelBody::Stream {
+            bytes: Box::pin(stream::iter(bytes.collect::<Vec<_>>())),
+            length,
+            digest: None,
+        }
+    }
+
+    /// How many bytes come, and the error at the end.
+    async fn read(body: ModelBody) -> (usize, Option<BodyError>) {
+        let ModelBody::Stream { mut bytes, .. } = body else {
+            panic!("{body:?}");
+        };
+        let mut count = 0;
+        while let Some(piece) = bytes.next().await {
+            match piece {
+                Ok(piece) => count += piece.len(),
+                Err(error) => return (count, Some(error)),
+            }
+        }
+        (count, None)
+    }
+
+    #[tokio::test]
+    async fn a_body_ends_at_the_limit_and_at_what_it_announced() {
+        let pieces = &["1234", "5678", "9"];
+        assert_eq!(
+            read(body(pieces, Some(9)).within(9).unwrap()).await,
+            (9, None)
+        );
+        assert_eq!(read(body(pieces, None).within(9).unwrap()).await, (9, None));
+        let refused = body(pieces, Some(9)).within(8).unwrap_err();
+        assert_eq!(refused, BodyError::ModelTooLarge { bytes: 9, limit: 8 });
+        let (came, error) = read(body(pieces, None).within(7).unwrap()).await;
+        assert_eq!(
+            (came, error),
+            (4, Some(BodyError::ModelTooLarge { bytes: 8, limit: 7 }))
+        );
+        let (came, error) = read(body(pieces, Some(5)).within(100).unwrap()).await;
+        let error = error.unwrap().to_string();
+        assert_eq!(came, 4);
+        assert!(
+            error.contains("more than the 5 bytes that it announced"),
+            "{error}"
+        );
     }
 }

@@ -34,6 +34,11 @@ pub enum Request {
         /// Who.
         credentials: Credentials,
     },
+    /// Give me another token. The one that I show counts until I show the new one.
+    Rotate {
+        /// Who.
+        credentials: Credentials,
+    },
     /// Give me a task; wait for one if there is none.
     Poll {
         /// Who.
@@ -134,6 +139,8 @@ pub enum Request {
 pub enum Response {
     /// To `Register`.
     Registered(Registered),
+    /// To `Rotate`: the new token.
+    Rotated(Token),
     /// To `Heartbeat`: these of the tasks are not wanted any more.
     Alive {
         /// The tasks to drop.

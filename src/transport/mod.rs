@@ -89,6 +89,10 @@ pub enum TransportError {
     /// No answer within the time limit: try again.
     #[error("no answer within {0} s")]
     TimedOut(u64),
+    /// The coordinator's certificate is not one to trust, or the coordinator does not take this client's; nothing was
+    /// sent. A pinned certificate's `http::WrongFingerprint` is the source of the cause.
+    #[error("no trust between the coordinator and this client: {0}")]
+    Untrusted(#[source] Cause),
     /// What came is not an answer of this protocol.
     #[error("not an answer of this protocol: {0}")]
     Protocol(#[source] Cause),

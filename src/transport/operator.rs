@@ -1,38 +1,25 @@
 //! What a coordinator offers to operators, in its own process and from afar.
 
-use std::{
-    collections::VecDeque,
-    io::{self, Write},
-    sync::Arc,
-    time::Duration,
-};
+mod answer;
 
-use futures_util::{
-    StreamExt,
-    future::BoxFuture,
-    stream::{self, BoxStream},
-};
-use thiserror::Error;
+use std::{collections::VecDeque, io::Write, sync::Arc, time::Duration};
+
+pub use answer::{Answer, Events, OperatorError, Records};
+use answer::{all, without_tokens};
+use futures_util::{StreamExt, stream};
 use tokio::time::sleep;
 
-use super::{BodyError, Caller, ModelBody, Page, TransportError};
+use super::{Caller, ModelBody, Page};
 use crate::{
-    ids::{CoordinatorId, JobId, ModelVersion, RoundId, WorkerId},
+    ids::{CoordinatorId, JobId, ModelVersion, RoundId, TokenId, WorkerId},
     job::{EvaluationMode, JobSpec},
     parameters::{Encoding, Parameters},
-    protocol::{Health, JobSummary, LoggedEvent, RoundRecord, WorkerSummary},
-    report::Refusal,
+    protocol::{
+        AuditEntry, CreatedToken, Health, JobSummary, LoggedEvent, NewToken, OwnAccess,
+        RoundRecord, Scope, TokenSummary, WorkerSummary,
+    },
     round::JobEvent,
 };
-
-/// What an operator's question comes to.
-pub type Answer<'a, T> = BoxFuture<'a, Result<T, OperatorError>>;
-
-/// A job's events, the past ones and the coming ones. An error ends them.
-pub type Events = BoxStream<'static, Result<LoggedEvent, OperatorError>>;
-
-/// The records of a job's rounds, as they come. An error ends them.
-pub type Records<'a> = BoxStream<'a, Result<RoundRecord, OperatorError>>;
 
 /// Entries of a list that are asked for at once. A coordinator may give fewer.
 const PAGE: usize = 1000;
@@ -49,13 +36,21 @@ const PAUSE: Duration = Duration::from_millis(200);
 /// [`Operator::health`] alone is for everybody. No method waits for long, but for the streams and [`Operator::wait`]: what takes
 /// long goes on after the answer, and is seen in the job's summary and events.
 pub trait Operator: Send + Sync + 'static {
-    /// Whether the caller may act as an operator. A worker's token is not enough.
+    /// Whether the caller may do what needs this scope.
     ///
     /// # Errors
     ///
-    /// [`Unauthorized`](crate::report::RefusalKind::Unauthorized) without a token or with an unknown one,
-    /// [`Forbidden`](crate::report::RefusalKind::Forbidden) with a worker's.
-    fn authorize<'a>(&'a self, caller: &'a Caller) -> Answer<'a, ()>;
+    /// [`Unauthorized`](crate::report::RefusalKind::Unauthorized) without a token or with one that is unknown or has ended,
+    /// [`Forbidden`](crate::report::RefusalKind::Forbidden) with one for something else: of a smaller scope, for joining, or a
+    /// worker's.
+    fn authorize<'a>(&'a self, caller: &'a Caller, needed: Scope) -> Answer<'a, ()>;
+
+    /// What the caller may do.
+    ///
+    /// # Errors
+    ///
+    /// As [`Operator::authorize`].
+    fn own_access<'a>(&'a self, caller: &'a Caller) -> Answer<'a, OwnAccess>;
 
     /// Queues a job, which starts from `initial` if it is given.
     ///
@@ -158,6 +153,79 @@ pub trait Operator: Send + Sync + 'static {
         version: Option<ModelVersion>,
     ) -> Answer<'a, (ModelVersion, ModelBody)>;
 
+    /// Makes a token for operators or for workers that join. The answer is the only place that has the secret.
+    ///
+    /// # Errors
+    ///
+    /// [`Malformed`](crate::report::RefusalKind::Malformed), and [`Busy`](crate::report::RefusalKind::Busy) if there are too
+    /// many. The methods from here to [`Operator::audit_page`] need the scope `admin`; an operator that has no tokens answers
+    /// [`NotFound`](crate::report::RefusalKind::NotFound), which is their default.
+    fn create_token<'a>(&'a self, caller: &'a Caller, new: NewToken) -> Answer<'a, CreatedToken> {
+        let _ = (caller, new);
+        without_tokens()
+    }
+
+    /// The tokens, in order of their numbers: those that count, and some that have ended.
+    ///
+    /// # Errors
+    ///
+    /// As [`Operator::create_token`].
+    fn tokens<'a>(&'a self, caller: &'a Caller) -> Answer<'a, Vec<TokenSummary>> {
+        let _ = caller;
+        without_tokens()
+    }
+
+    /// Revokes a token: it is refused from now on. Workers that joined with it stay.
+    ///
+    /// # Errors
+    ///
+    /// As [`Operator::create_token`]; [`NotFound`](crate::report::RefusalKind::NotFound) if there is none of this number.
+    fn revoke_token<'a>(&'a self, caller: &'a Caller, token: TokenId) -> Answer<'a, TokenSummary> {
+        let _ = (caller, token);
+        without_tokens()
+    }
+
+    /// Revokes a worker's own token: its clients go to others, and it has to register again. Its name is free for whoever joins
+    /// next.
+    ///
+    /// # Errors
+    ///
+    /// As [`Operator::revoke_token`], here and in the next one.
+    fn revoke_worker<'a>(
+        &'a self,
+        caller: &'a Caller,
+        worker: WorkerId,
+    ) -> Answer<'a, WorkerSummary> {
+        let _ = (caller, worker);
+        without_tokens()
+    }
+
+    /// Lets a worker in that waits for it, or that is in quarantine.
+    fn approve_worker<'a>(
+        &'a self,
+        caller: &'a Caller,
+        worker: WorkerId,
+    ) -> Answer<'a, WorkerSummary> {
+        let _ = (caller, worker);
+        without_tokens()
+    }
+
+    /// Some of the audit's entries, in order: those after this one, at most `limit` of them and at least one if there is one;
+    /// number 0 is before the first.
+    ///
+    /// # Errors
+    ///
+    /// As [`Operator::create_token`], and [`Storage`](crate::report::RefusalKind::Storage) if they can't be read.
+    fn audit_page<'a>(
+        &'a self,
+        caller: &'a Caller,
+        after: u64,
+        limit: usize,
+    ) -> Answer<'a, Page<AuditEntry, u64>> {
+        let _ = (caller, after, limit);
+        without_tokens()
+    }
+
     /// Whether the coordinator is well. Everybody may ask, so the answer names no worker and no job.
     ///
     /// # Errors
@@ -222,6 +290,17 @@ pub trait Operator: Send + Sync + 'static {
     fn workers<'a>(&'a self, caller: &'a Caller) -> Answer<'a, Vec<WorkerSummary>> {
         Box::pin(all(WorkerId(0), move |after| {
             self.workers_page(caller, after, PAGE)
+        }))
+    }
+
+    /// The audit's entries after this one, in order, read page by page.
+    ///
+    /// # Errors
+    ///
+    /// As [`Operator::audit_page`].
+    fn audit<'a>(&'a self, caller: &'a Caller, after: u64) -> Answer<'a, Vec<AuditEntry>> {
+        Box::pin(all(after, move |after| {
+            self.audit_page(caller, after, PAGE)
         }))
     }
 
@@ -318,56 +397,6 @@ pub trait Operator: Send + Sync + 'static {
             is_done: false,
         };
         Box::pin(stream::unfold(reader, Reader::next))
-    }
-}
-
-/// Why an operator got no answer.
-#[derive(Debug, Error)]
-#[non_exhaustive]
-pub enum OperatorError {
-    /// The coordinator says no, and why.
-    #[error(transparent)]
-    Refused(#[from] Refusal),
-    /// There was no answer.
-    #[error(transparent)]
-    Transport(#[from] TransportError),
-    /// The coordinator is another one than before: its jobs are others, whatever their numbers.
-    #[error(
-        "the coordinator is another one than before: its identity is {found}, and {expected} was expected"
-    )]
-    OtherCoordinator {
-        /// Who answered before.
-        expected: CoordinatorId,
-        /// Who answers now; empty if it is of version 0.1.
-        found: CoordinatorId,
-    },
-    /// A model did not come whole.
-    #[error("the model did not come whole")]
-    Body(#[from] BodyError),
-    /// What was read could not be written.
-    #[error("the model can't be written")]
-    Write(#[source] io::Error),
-}
-
-/// All entries of a list, page by page.
-async fn all<'a, T, N>(
-    first: N,
-    page: impl Fn(N) -> Answer<'a, Page<T, N>> + Send,
-) -> Result<Vec<T>, OperatorError>
-where
-    T: Send,
-    N: Copy + PartialOrd + Send,
-{
-    let mut entries = Vec::new();
-    let mut after = first;
-    loop {
-        let page = page(after).await?;
-        entries.extend(page.entries);
-        match page.next {
-            Some(next) if next > after => after = next,
-            // A page that leads back would never end.
-            _ => return Ok(entries),
-        }
     }
 }
 

@@ -12,6 +12,15 @@ pub enum Peer {
     InProcess,
     /// A program at this address.
     Address(SocketAddr),
+    /// A program at this address that has shown a TLS certificate which the server accepts.
+    Certified {
+        /// The address.
+        address: SocketAddr,
+        /// SHA-256 of the certificate.
+        certificate: [u8; 32],
+    },
+    /// A program at this address, as a trusted proxy says; port 0 if it does not say which. Never counts as here.
+    Forwarded(SocketAddr),
     /// The transport can't say.
     #[default]
     Unknown,
@@ -22,9 +31,29 @@ impl Peer {
     pub fn is_here(self) -> bool {
         match self {
             Self::InProcess => true,
-            Self::Address(address) => is_loopback(address.ip()),
+            Self::Forwarded(_) => false,
             // A server that does not know the caller must not open a coordinator without a token to everybody.
-            Self::Unknown => false,
+            _ => self
+                .address()
+                .is_some_and(|address| is_loopback(address.ip())),
+        }
+    }
+
+    /// Its address, if it has one that is known.
+    pub fn address(self) -> Option<SocketAddr> {
+        match self {
+            Self::Address(address) | Self::Forwarded(address) | Self::Certified { address, .. } => {
+                Some(address)
+            }
+            Self::InProcess | Self::Unknown => None,
+        }
+    }
+
+    /// SHA-256 of the certificate that it has shown.
+    pub fn certificate(self) -> Option<[u8; 32]> {
+        match self {
+            Self::Certified { certificate, .. } => Some(certificate),
+            _ => None,
         }
     }
 }

@@ -39,6 +39,16 @@ pub enum BodyError {
         /// The limit.
         limit: u64,
     },
+    /// A model is larger than what the worker downloads.
+    #[error(
+        "the model has {bytes} bytes or more, and this worker downloads at most {limit}; its --max-model-bytes raises it"
+    )]
+    ModelTooLarge {
+        /// As far as it is known.
+        bytes: u64,
+        /// The limit.
+        limit: u64,
+    },
     /// It is not what it should be.
     #[error("the body is malformed: {0}")]
     Malformed(#[source] Cause),

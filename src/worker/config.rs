@@ -5,7 +5,7 @@ use std::{path::PathBuf, time::Duration};
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use thiserror::Error;
 
-use super::StateError;
+use super::{StateError, TaskLimits, failure::Failure};
 use crate::{
     protocol::{Hardware, Token},
     report::Refusal,
@@ -38,6 +38,8 @@ pub struct WorkerConfig {
     /// Where it keeps who it is and what it knows of its clients; none: in memory alone, so that a worker that is started again
     /// is a new one. Workers share a folder: below it there is one for each coordinator and name.
     pub state_dir: Option<PathBuf>,
+    /// What it does in a task at most.
+    pub limits: TaskLimits,
 }
 
 impl Default for WorkerConfig {
@@ -53,6 +55,7 @@ impl Default for WorkerConfig {
             patience: None,
             stop_timeout: Duration::from_secs(10),
             state_dir: None,
+            limits: TaskLimits::default(),
         }
     }
 }
@@ -146,6 +149,15 @@ pub enum WorkerError {
     /// It can't keep its state in [`WorkerConfig::state_dir`].
     #[error(transparent)]
     State(#[from] StateError),
+}
+
+impl From<WorkerError> for Failure {
+    fn from(error: WorkerError) -> Self {
+        match error {
+            WorkerError::Refused(refusal) => Self::Refused(refusal),
+            other => Self::Unable(other.to_string()),
+        }
+    }
 }
 
 #[cfg(test)]

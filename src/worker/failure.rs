@@ -1,6 +1,6 @@
 //! Why a task has no result.
 
-use super::{TrainError, WorkerError};
+use super::TrainError;
 use crate::{
     report::Refusal,
     transport::{Response, TransportError},
@@ -30,15 +30,6 @@ impl From<TrainError> for Failure {
     fn from(error: TrainError) -> Self {
         match error {
             TrainError::Cancelled => Self::Dropped,
-            other => Self::Unable(other.to_string()),
-        }
-    }
-}
-
-impl From<WorkerError> for Failure {
-    fn from(error: WorkerError) -> Self {
-        match error {
-            WorkerError::Refused(refusal) => Self::Refused(refusal),
             other => Self::Unable(other.to_string()),
         }
     }

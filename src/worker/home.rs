@@ -96,10 +96,15 @@ impl Home {
                 );
             }
         }
+        self.keep_registration(registration, registered);
+        Ok(())
+    }
+
+    /// Keeps what the worker was told, with its token.
+    pub fn keep_registration(&self, registration: &Registration, registered: &Registered) {
         if let Some(folder) = &self.folder {
             folder.keep_registration(registration, registered);
         }
-        Ok(())
     }
 
     /// Whether the folder has states of clients. Those of a job that has ended are there until another one's task comes.

@@ -12,6 +12,7 @@ mod connection;
 mod failure;
 mod home;
 mod idle_trainers;
+mod limits;
 mod locked;
 mod memory;
 mod noop;
@@ -34,6 +35,7 @@ pub use burn_trainer::{
     BatchLoss, BurnTrainer, BurnTrainers, Learner, Minibatch, Randomness, Split,
 };
 pub use config::{Backoff, WorkerConfig, WorkerError};
+pub use limits::TaskLimits;
 pub use noop::{NOOP, NoopTrainers};
 pub use objective::{Correction, LocalObjective, Objectives, Trained};
 pub use runner::{Departure, Worker, WorkerTotals};

@@ -24,7 +24,7 @@ use crate::{
     job::JobDescription,
     parameters::{BodyForm, Encoding, Form, Layout, Parameters, Roles, TensorPatterns},
     protocol::{FROZEN, JobMessage},
-    transport::{ModelBody, Request, Response, Transport},
+    transport::{BodyError, ModelBody, Request, Response, Transport},
 };
 
 /// How often a model is fetched whose body breaks off each time.
@@ -176,6 +176,9 @@ impl OpenJob {
                 Response::Model(body) => body,
                 other => return Err(Failure::of_answer(other)),
             };
+            // Before a byte of it is read, if it says how long it is.
+            let body = body.within(session.config.limits.model_bytes);
+            let body = body.map_err(|error| Failure::Unable(error.to_string()))?;
             let collected = match payload {
                 // Frozen tensors are a part of the model, and come in the same form.
                 Some(name) if name != FROZEN => body.collect_payload(name).await,
@@ -186,6 +189,9 @@ impl OpenJob {
                 Ok(model) => return Ok(model),
                 // The transport resumes downloads that break off; what is left for this are bodies that it can't
                 // mend: a wrong digest, for example.
+                Err(error @ BodyError::ModelTooLarge { .. }) => {
+                    return Err(Failure::Unable(error.to_string()));
+                }
                 Err(error) if tries < FETCH_TRIES => {
                     tracing::warn!(%error, "the model did not come whole: trying again");
                     sleep(waits.next_wait()).await;
@@ -216,6 +222,7 @@ impl OpenJob {
             Response::Partition(dealt) => dealt,
             other => return Err(Failure::of_answer(other)),
         };
+        session.config.limits.check_dataset(&dealt.dataset)?;
         let partition = match dealt.indices {
             Some(indices) => {
                 let found = session.trainers.dataset(&dealt.dataset)?.fingerprint;

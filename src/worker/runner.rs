@@ -171,6 +171,7 @@ impl<T: Transport> Worker<T> {
             // A newer program is given what it can do only once it has said so. That costs nothing if no client's state would
             // have to wait for another worker; until then it works as before.
             if still_holds && (home.has_states() || !knows_more(&said, &registration)) {
+                let registered = self.with_new_token(home, &said, registered).await;
                 return Ok(Joined::Again(registered));
             }
             if still_holds {
@@ -193,6 +194,27 @@ impl<T: Transport> Worker<T> {
         Ok(Joined::New(registered))
     }
 
+    /// Has its token replaced, so that a copy of its folder is of no use for long. If there is no answer, or a coordinator that
+    /// knows no such request, it goes on with the one that it has.
+    async fn with_new_token(
+        &self,
+        home: &Home,
+        said: &Registration,
+        mut registered: Registered,
+    ) -> Registered {
+        let credentials = Credentials {
+            worker: registered.worker,
+            token: registered.token.clone(),
+        };
+        let answer = self.transport.send(Request::Rotate { credentials });
+        if let Ok(Response::Rotated(token)) = answer.await {
+            registered.token = token;
+            // Before it is shown: from then on the former one counts no more.
+            home.keep_registration(said, &registered);
+        }
+        registered
+    }
+
     /// Leaves, if nothing would be lost by that.
     async fn depart(&self, home: &Home, credentials: Credentials) -> Departure {
         if home.has_states() {
@@ -213,7 +235,8 @@ impl<T: Transport> Worker<T> {
             (trainers.datasets(), trainers.capabilities())
         });
         // A factory that panics has no data to offer.
-        let (datasets, capabilities) = known.await.unwrap_or_default();
+        let (mut datasets, capabilities) = known.await.unwrap_or_default();
+        datasets.retain(|dataset| self.config.limits.allows_dataset(&dataset.name));
         Registration {
             protocol: PROTOCOL,
             protocol_min: Some(OLDEST_PROTOCOL),

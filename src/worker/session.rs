@@ -78,7 +78,9 @@ pub(super) async fn persist<T: Transport>(
         // Made for each try: what a poll says that the worker is busy with changes meanwhile.
         match transport.send(request()).await? {
             // A coordinator that is busy is as one that can't be reached: the same request is granted later.
-            Response::Refused(refusal) if refusal.kind == RefusalKind::Busy => {
+            Response::Refused(refusal)
+                if matches!(refusal.kind, RefusalKind::Busy | RefusalKind::TooMany) =>
+            {
                 // Once: it can last for hours, and each try says the same.
                 if !was_told.swap(true, Ordering::Relaxed) {
                     tracing::warn!(%refusal, "the coordinator is busy: trying again until it is not");

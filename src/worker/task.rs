@@ -11,7 +11,7 @@ use std::{
 use tokio::time::{Instant, sleep};
 
 use super::{
-    EvalTask, TrainTask,
+    EvalTask, Partition, TrainTask,
     failure::{Failure, unexpected},
     open_jobs::OpenJobs,
     payload,
@@ -56,7 +56,9 @@ impl OpenJobs {
         // The time that the task has left counts from here: what is fetched first takes a part of it.
         let received = Instant::now();
         let job = self.open(session, message.job).await?;
-        let model = job.model(session, message.version).await?;
+        // All that can be refused is refused before the model is fetched, which may be large.
+        let limits = &session.config.limits;
+        limits.check_job(&job.spec)?;
         match &message.work {
             TaskWork::Train {
                 training,
@@ -70,6 +72,11 @@ impl OpenJobs {
                 // As a length of time, since clocks of two machines differ.
                 let deadline = received + Duration::from_millis(*remaining_ms);
                 let partition = job.partition(session, message.client, *generation).await?;
+                if limits.needs_examples() {
+                    let examples = examples_of(session, &job.spec.dataset, &partition)?;
+                    limits.check_training(training, examples)?;
+                }
+                let model = job.model(session, message.version).await?;
                 let layout = model.layout().clone();
                 let mut task = TrainTask::new(message.round, message.client, partition);
                 task.version = message.version;
@@ -85,7 +92,8 @@ impl OpenJobs {
                     .await?;
                 task.expects = payload::expected(expects);
                 let begun = Instant::now();
-                let (metadata, payloads) = job.train(model, task, stop).await?;
+                let (metadata, payloads) =
+                    limits.in_time(stop, job.train(model, task, stop)).await?;
                 let seconds = begun.elapsed().as_secs_f64();
                 let (examples, loss) = (metadata.examples, metadata.train_loss());
                 session
@@ -107,11 +115,25 @@ impl OpenJobs {
                     share: *share,
                     shares: *shares,
                 };
+                let model = job.model(session, message.version).await?;
                 let of = (message.round, *basis);
-                let evaluation = job.evaluate(model, message.client, of, task, stop).await?;
+                let evaluated = job.evaluate(model, message.client, of, task, stop);
+                let evaluation = limits.in_time(stop, evaluated).await?;
                 session.submit_evaluation(message, evaluation).await
             }
         }
+    }
+}
+
+/// How many examples a client has.
+fn examples_of<T: Transport>(
+    session: &Session<T>,
+    dataset: &str,
+    partition: &Partition,
+) -> Result<u64, Failure> {
+    match partition {
+        Partition::Indices(indices) => Ok(indices.len() as u64),
+        Partition::Everything => Ok(session.trainers.dataset(dataset)?.train_examples),
     }
 }
 

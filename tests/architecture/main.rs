@@ -20,6 +20,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("objective", &[]),
     ("words", &[]),
     ("spelling", &[]),
+    ("statistics", &[]),
     ("panics", &[]),
     ("parameters", &[]),
     ("report", &["ids", "parameters"]),
@@ -35,6 +36,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "rng",
             "settings",
             "spelling",
+            "statistics",
             "words",
         ],
     ),
@@ -47,6 +49,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "words",
             "report",
             "settings",
+            "statistics",
             "strategy",
         ],
     ),
@@ -58,8 +61,9 @@ const ARROWS: &[(&str, &[&str])] = &[
         "protocol",
         &["ids", "job", "objective", "parameters", "round", "settings"],
     ),
-    // Edges.
     ("text", &[]),
+    ("access", &["ids", "protocol", "report", "text"]),
+    // Edges.
     ("computing", &[]),
     ("plain", &["spelling"]),
     ("disk", &[]),
@@ -67,7 +71,10 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("backend", &["panics", "protocol"]),
     ("model", &["ids", "panics", "parameters", "rng"]),
     ("store", &["disk", "ids", "parameters", "report"]),
-    ("telemetry", &["ids", "protocol", "report", "round"]),
+    (
+        "telemetry",
+        &["ids", "protocol", "report", "round", "statistics", "words"],
+    ),
     (
         "transport",
         &[
@@ -100,6 +107,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "round",
             "spelling",
             "transport",
+            "words",
         ],
     ),
     (
@@ -115,6 +123,8 @@ const ARROWS: &[(&str, &[&str])] = &[
             "protocol",
             "rng",
             "round",
+            "spelling",
+            "strategy",
             "words",
             "worker",
         ],
@@ -122,6 +132,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     (
         "coordinator",
         &[
+            "access",
             "cause",
             "computing",
             "disk",
@@ -134,7 +145,9 @@ const ARROWS: &[(&str, &[&str])] = &[
             "report",
             "rng",
             "round",
+            "settings",
             "spelling",
+            "statistics",
             "store",
             "strategy",
             "telemetry",
@@ -169,6 +182,7 @@ const PURE: &[&str] = &[
     "objective",
     "words",
     "spelling",
+    "statistics",
     "panics",
     "parameters",
     "report",
@@ -177,6 +191,8 @@ const PURE: &[&str] = &[
     "round",
     "job",
     "protocol",
+    "text",
+    "access",
 ];
 
 /// What the pure modules must not name. `Instant` and `SystemTime` are the clock, `getrandom` and `thread_rng` the

@@ -268,7 +268,7 @@ fn start_coordinator(folder: &Path, address: &str, setup: &mut Setup, start: usi
         expiry, arguments, ..
     } = &setup;
     let arguments = format!(
-        "--bind {address} --heartbeat 0.2 --worker-expiry {expiry} --log fedavg=info,fedavg::coordinator=debug {arguments}"
+        "--open --bind {address} --heartbeat 0.2 --worker-expiry {expiry} --log fedavg=info,fedavg::coordinator=debug {arguments}"
     );
     let mut command = binary(env!("CARGO_BIN_EXE_fedavg-coordinator"), &arguments);
     command.arg("--state-dir").arg(folder.join("coordinator"));

@@ -85,7 +85,7 @@ fn what_can_not_attack_is_refused_in_words_before_anything_is_trained() {
     for (flags, expected) in [
         (
             "--attack sign_flop:0.2",
-            "no attack \"sign_flop\" is known here; known are alie",
+            "no attack \"sign_flop\" is known here (did you mean sign_flip?); known are alie",
         ),
         ("--attack sign_flip:1.2", "above 0 and at most 1, not 1.2"),
         ("--attack sign_flip", "KIND:FRACTION"),
@@ -95,11 +95,11 @@ fn what_can_not_attack_is_refused_in_words_before_anything_is_trained() {
         ),
         (
             "--attack sign_flip:0.2 --attack-set factor=2",
-            "factor is no parameter of it; it has scale",
+            "factor is not a parameter of it; it has scale",
         ),
         (
             "--attack backdoor:0.2 --attack-set target=12",
-            "target 12 is no class",
+            "target 12 is not a class",
         ),
         (
             "--attack backdoor:0.2 --rehearse 100",
@@ -111,7 +111,15 @@ fn what_can_not_attack_is_refused_in_words_before_anything_is_trained() {
         ),
         (
             "--attack ipm:0.2 --strategy scaffold",
-            "can't act for clients that keep state",
+            "does not go with --strategy scaffold: the attackers lack objective:scaffold",
+        ),
+        (
+            "--attack gaussian:0.2 --strategy qfedavg",
+            "does not go with --strategy qfedavg: the attackers lack payload:loss_before",
+        ),
+        (
+            "--attack ipm:0.2 --attack-set epsilon=1 --attack-set epsilon=2",
+            "--attack-set epsilon is given more than once",
         ),
         ("--attack alie:0.1", "one attacker has no deviation"),
         (
@@ -123,7 +131,7 @@ fn what_can_not_attack_is_refused_in_words_before_anything_is_trained() {
         assert_eq!(refused.code, Some(2), "{flags}: {refused:?}");
         assert!(refused.err.contains(expected), "{flags}: {refused:?}");
         assert!(
-            !refused.err.contains("round 1"),
+            !refused.err.contains("round 1") && !refused.err.contains("capability"),
             "it trained first: {refused:?}"
         );
     }
@@ -133,6 +141,48 @@ fn what_can_not_attack_is_refused_in_words_before_anything_is_trained() {
         majority.err.contains("warning: 5 of 10 clients attack"),
         "{majority:?}"
     );
+    let more_than_f = fedavg(&format!(
+        "{JOB} --rehearse 100 --attack sign_flip:0.3 --strategy krum --strategy-set f=2"
+    ));
+    assert_eq!(more_than_f.code, Some(0), "{more_than_f:?}");
+    assert!(
+        more_than_f.err.contains(
+            "warning: 3 of 10 clients attack, and the reducer tolerates 2 in a round of 10 clients"
+        ),
+        "{more_than_f:?}"
+    );
+    let as_many = fedavg(&format!(
+        "{JOB} --rehearse 100 --attack sign_flip:0.3 --strategy krum --strategy-set f=3"
+    ));
+    assert!(!as_many.err.contains("tolerates"), "{as_many:?}");
+    let submitted = fedavg("submit --attack sign_flip:0.3");
+    assert_eq!(submitted.code, Some(2), "{submitted:?}");
+    assert!(
+        submitted.err.contains("--attack is for simulations"),
+        "{submitted:?}"
+    );
+}
+
+/// An abandoned round says who was left out, and why.
+#[test]
+fn a_round_whose_reports_are_all_left_out_is_recorded_with_the_reasons() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = folder.path().join("run");
+    let run = fedavg(&format!(
+        "{JOB} --strategy zeroing --strategy-set initial=1e-6 --strategy-set increment=0 --output {}",
+        output.display()
+    ));
+    assert_eq!(run.code, Some(1), "{run:?}");
+    assert!(
+        run.err.contains(
+            "10 reports excluded, the first is of client 0: zeroing: its largest value is"
+        ) && run.err.contains("raise `initial`"),
+        "{run:?}"
+    );
+    let records = fs::read_to_string(output.join("rounds.jsonl")).unwrap();
+    let record: serde_json::Value = serde_json::from_str(records.lines().next().unwrap()).unwrap();
+    assert_eq!(record["excluded"].as_array().unwrap().len(), 10);
+    assert!(record["metrics"]["norm_bound"].is_number(), "{record}");
 }
 
 /// q-FedAvg expects a payload beside the delta, which attackers have of their honest training.

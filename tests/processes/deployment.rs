@@ -1,6 +1,9 @@
 //! A coordinator, its workers and its operator.
 
-use std::{path::Path, process::Command};
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use fedavg::{
     ids::{ClientId, JobId, WorkerId},
@@ -23,6 +26,14 @@ fn command(machine: Option<&Machine>, path: &str, arguments: &str) -> Command {
     }
 }
 
+/// Has a command of the operator show the token that the coordinator in this folder made for its administrator, if it did.
+fn show_token(command: &mut Command, state: &Path) {
+    let file = state.join("admin.token");
+    if file.exists() {
+        command.env("FEDAVG_TOKEN_FILE", file);
+    }
+}
+
 /// A coordinator that listens, with its address.
 pub struct Deployment {
     process: Process,
@@ -31,6 +42,24 @@ pub struct Deployment {
     machine: Option<Machine>,
     /// Where it keeps reports and models, and its workers who they are.
     state: TempDir,
+}
+
+/// The flags of a coordinator, which is open unless they are about tokens.
+fn with_access(arguments: &str) -> String {
+    let is_closed = [
+        "token-file",
+        "--approve",
+        "tailscale",
+        "0.0.0.0",
+        "--closed",
+    ]
+    .iter()
+    .any(|word| arguments.contains(word));
+    if is_closed {
+        arguments.replace("--closed", "")
+    } else {
+        format!("--open {arguments}")
+    }
 }
 
 impl Deployment {
@@ -54,7 +83,7 @@ impl Deployment {
 
     fn start_in(state: TempDir, machine: Option<Machine>, arguments: &str) -> Self {
         let path = env!("CARGO_BIN_EXE_fedavg-coordinator");
-        let mut command = command(machine.as_ref(), path, arguments);
+        let mut command = command(machine.as_ref(), path, &with_access(arguments));
         command.arg("--state-dir").arg(state.path());
         let mut process = Process::start(&mut command);
         let line = process.out.until("listening on ");
@@ -93,7 +122,14 @@ impl Deployment {
     pub fn operator(&self, arguments: &str) -> Finished {
         let arguments = format!("{arguments} --coordinator {}", self.url);
         let path = env!("CARGO_BIN_EXE_fedavg");
-        Process::start(&mut command(self.machine.as_ref(), path, &arguments)).finish()
+        let mut command = command(self.machine.as_ref(), path, &arguments);
+        show_token(&mut command, self.state.path());
+        Process::start(&mut command).finish()
+    }
+
+    /// The file of the admin token that a closed coordinator made.
+    pub fn admin_token(&self) -> PathBuf {
+        self.state.path().join("admin.token")
     }
 
     /// What a command of the operator prints as JSON.
@@ -116,7 +152,17 @@ impl Deployment {
 
     /// The job's events as they come.
     pub fn watch(&self, job: JobId) -> Watch {
-        Watch::start(self.machine.as_ref(), &self.url, job)
+        Watch::start(
+            self.machine.as_ref(),
+            &self.url,
+            job,
+            Some(self.state.path()),
+        )
+    }
+
+    /// The coordinator's number as a process.
+    pub fn process_id(&self) -> u32 {
+        self.process.id()
     }
 
     /// The next line that the coordinator prints.
@@ -128,6 +174,12 @@ impl Deployment {
     pub fn stop(self) -> Finished {
         self.process.interrupt();
         self.process.finish()
+    }
+
+    /// Ctrl-C, and its end; the folder stays.
+    pub fn interrupt(&mut self) {
+        self.process.interrupt();
+        self.process.remains();
     }
 
     /// SIGKILL.
@@ -160,14 +212,18 @@ pub struct Watch {
 impl Watch {
     /// Watches a job of the coordinator at this address, and has little patience with it.
     pub fn at(url: &str, job: JobId) -> Self {
-        Self::start(None, url, job)
+        Self::start(None, url, job, None)
     }
 
-    fn start(machine: Option<&Machine>, url: &str, job: JobId) -> Self {
+    fn start(machine: Option<&Machine>, url: &str, job: JobId, state: Option<&Path>) -> Self {
         let arguments = format!("watch {job} --json --patience 2 --coordinator {url}");
         let path = env!("CARGO_BIN_EXE_fedavg");
+        let mut command = command(machine, path, &arguments);
+        if let Some(state) = state {
+            show_token(&mut command, state);
+        }
         Self {
-            process: Process::start(&mut command(machine, path, &arguments)),
+            process: Process::start(&mut command),
             log: Vec::new(),
         }
     }

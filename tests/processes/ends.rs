@@ -32,11 +32,7 @@ fn each_kind_of_failure_has_its_exit_code_and_one_line() {
             "rounds must be at least 1",
         ),
         (2, format!("submit {file} {here}"), "job.toml: line 2"),
-        (
-            2,
-            "status --coordinator https://lab".to_string(),
-            "https://lab",
-        ),
+        (2, "status --coordinator ftp://lab".to_string(), "ftp://lab"),
         (4, format!("status {nobody}"), "http://127.0.0.1:1"),
         (4, format!("submit {nobody}"), "http://127.0.0.1:1"),
         // A job is made of arguments, whoever finds out that it can't be.
@@ -93,8 +89,8 @@ fn each_kind_of_failure_has_its_exit_code_and_one_line() {
         ),
         (
             2,
-            format!("status --join-token-file /nowhere {here}"),
-            "--join-token-file /nowhere: ",
+            format!("status --token-file /nowhere {here}"),
+            "--token-file /nowhere: ",
         ),
         (2, "model inspect /dev/null".to_string(), "/dev/null"),
     ] {
@@ -108,32 +104,6 @@ fn each_kind_of_failure_has_its_exit_code_and_one_line() {
             assert!(ended.err.starts_with("error: "), "{arguments}: {ended:?}");
         }
     }
-}
-
-#[test]
-fn an_open_coordinator_stays_on_loopback_and_a_closed_one_wants_its_token() {
-    let path = env!("CARGO_BIN_EXE_fedavg-coordinator");
-    let refused = Process::start(&mut binary(path, "--bind 0.0.0.0:0")).finish();
-    assert_eq!(refused.code, Some(2), "{refused:?}");
-    assert!(refused.err.contains("--join-token"), "{refused:?}");
-
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("token");
-    fs::write(&file, "secret\n").unwrap();
-    let arguments = format!("--bind 127.0.0.1:0 --join-token-file {}", file.display());
-    let deployment = Deployment::with(&arguments);
-    for arguments in ["", "--join-token other"] {
-        let worker = deployment.start_worker(arguments).finish();
-        assert_eq!(worker.code, Some(3), "{worker:?}");
-        let operator = deployment.operator(&format!("workers {arguments}"));
-        assert_eq!(operator.code, Some(3), "{operator:?}");
-        assert!(operator.err.contains("--join-token-file"), "{operator:?}");
-    }
-    assert_eq!(deployment.operator("health").code, Some(0));
-    let mut worker = deployment.start_worker("--join-token secret");
-    worker.err.until("registered");
-    let run = deployment.operator("submit --clients 2 --rounds 1 --watch --join-token secret");
-    assert_eq!(run.code, Some(0), "{run:?}");
 }
 
 #[test]
@@ -272,7 +242,12 @@ fn a_reader_that_goes_away_is_no_panic() {
 #[test]
 fn variables_that_are_set_to_nothing_count_as_unset() {
     let mut command = binary(env!("CARGO_BIN_EXE_fedavg"), "health --json");
-    for variable in ["FEDAVG_COORDINATOR", "FEDAVG_JOIN_TOKEN", "RUST_LOG"] {
+    for variable in [
+        "FEDAVG_COORDINATOR",
+        "FEDAVG_TOKEN",
+        "FEDAVG_TOKEN_FILE",
+        "RUST_LOG",
+    ] {
         command.env(variable, "");
     }
     let ended = Process::start(&mut command).finish();

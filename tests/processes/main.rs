@@ -7,6 +7,7 @@
 
 #![cfg(unix)]
 
+mod access;
 mod advice;
 mod attacks;
 #[path = "../shared/binaries.rs"]
@@ -16,6 +17,8 @@ mod digests;
 mod ends;
 mod failures;
 mod files;
+#[cfg(target_os = "linux")]
+mod hostile;
 mod namespaces;
 mod personal;
 #[path = "../shared/process.rs"]
@@ -26,8 +29,10 @@ mod process;
 mod proxy;
 mod reproducible;
 mod restarts;
+mod secrets;
 mod state_dir;
 mod tailnet;
+mod tls;
 mod together;
 mod uploads;
 mod versions;

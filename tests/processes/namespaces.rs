@@ -10,7 +10,7 @@ use std::{
 use super::deployment::binary;
 
 /// What every machine here shows, or wants to be shown.
-pub const TOKEN: &str = "of-the-tailnet";
+pub const TOKEN: &str = "token-of-the-tailnet";
 
 /// How the names of all namespaces begin; then come the process's id, a number of the network, and the machine.
 const PREFIX: &str = "fedavg-test";

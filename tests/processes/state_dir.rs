@@ -23,7 +23,7 @@ use super::{
 /// A coordinator on a folder, with its address.
 fn coordinator(folder: &Path, arguments: &str) -> (Process, String) {
     let path = env!("CARGO_BIN_EXE_fedavg-coordinator");
-    let mut command = binary(path, &format!("--bind 127.0.0.1:0 {arguments}"));
+    let mut command = binary(path, &format!("--open --bind 127.0.0.1:0 {arguments}"));
     command.arg("--state-dir").arg(folder);
     let mut process = Process::start(&mut command);
     let line = process.out.until("listening on ");

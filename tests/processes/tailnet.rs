@@ -5,6 +5,7 @@ use std::{
     fs,
     io::{Read, Write},
     net::TcpStream,
+    path::Path,
 };
 
 use fedavg::{
@@ -132,6 +133,61 @@ fn a_job_over_tailscale_addresses_goes_on_while_links_go_and_come_back() {
 }
 
 #[test]
+fn three_machines_join_over_tls_by_the_lines_that_the_coordinator_prints() {
+    let Some(tailnet) = Tailnet::start(3) else {
+        return;
+    };
+    let [coordinator, first, second] = &tailnet.machines[..] else {
+        unreachable!()
+    };
+    let state = tempfile::tempdir().unwrap();
+    let programs = Path::new(env!("CARGO_BIN_EXE_fedavg")).parent().unwrap();
+    // A shell on a machine, as a person has it who copies a line.
+    let shell = |machine: &Machine, line: &str| {
+        let mut shell = machine.command("/bin/sh", "-c");
+        let path = format!("{}:/usr/bin:/bin", programs.display());
+        shell
+            .arg(line)
+            .env_remove("FEDAVG_JOIN_TOKEN")
+            .env("PATH", path);
+        Process::start(&mut shell)
+    };
+    let start = format!(
+        "exec fedavg-coordinator --bind 100.64.0.1 --tls-self-signed --state-dir {}",
+        state.path().display()
+    );
+    let mut running = shell(coordinator, &start);
+    running.out.until("listening on https://100.64.0.1:8000");
+    let join = running.out.until("workers join with: ");
+    let join = join.trim_start_matches("workers join with: ");
+    let connect = running.out.until("operators connect with: ");
+    let connect = connect.trim_start_matches("operators connect with: ");
+    // The token is in the environment of the line: nothing stands before the program but that.
+    let (variable, worker) = join.split_once(' ').unwrap();
+    assert!(
+        variable.starts_with("FEDAVG_JOIN_TOKEN=fedavg_join_"),
+        "{join}"
+    );
+    let line = |name: &str| format!("{variable} exec {worker} --in-memory --name {name}");
+    let mut workers = [shell(first, &line("one")), shell(second, &line("two"))];
+    for worker in &mut workers {
+        worker.err.until("registered");
+    }
+    let status = shell(coordinator, connect).finish();
+    assert_eq!(status.code, Some(0), "{status:?}");
+    let submit = connect.replacen(
+        "fedavg status",
+        "fedavg submit --clients 2 --rounds 2 --min-workers 2 --watch",
+        1,
+    );
+    let run = shell(coordinator, &submit).finish();
+    assert_eq!(run.code, Some(0), "{run:?}");
+    running.interrupt();
+    let ended = running.finish();
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+}
+
+#[test]
 fn without_a_tailscale_address_the_coordinator_says_what_it_looked_for() {
     let Some((_namespaces, machine)) = Namespaces::lonely("100.63.255.255/32") else {
         return;
@@ -180,17 +236,21 @@ fn what_is_advertised_is_told_to_workers_and_named_by_the_openapi_document() {
     assert_eq!(plain.line(), Some(invitation));
     assert!(openapi(&plain.url).get("servers").is_none());
 
-    // Everybody's address is nobody's: nothing follows the first line.
-    let everywhere = Deployment::with(&format!("--bind 0.0.0.0:0 {token}"));
+    // Everybody's address is nobody's.
+    let everywhere = Deployment::with(&format!("--bind 0.0.0.0:0 --plain {token}"));
     let ended = everywhere.stop();
-    assert_eq!(ended.out.lines().count(), 1, "{ended:?}");
+    assert!(
+        ended.out.contains("--coordinator http://ADDRESS:"),
+        "{ended:?}"
+    );
     assert!(ended.err.contains("--advertise"), "{ended:?}");
 
     let path = env!("CARGO_BIN_EXE_fedavg-coordinator");
     for flags in [
-        "--advertise lab",
-        "--bind tailscale: --join-token x",
-        "--advertise 0.0.0.0 --join-token x",
+        "--advertise lab --open",
+        "--bind tailscale:",
+        "--advertise 0.0.0.0",
+        "--join-token anything",
     ] {
         let refused = Process::start(&mut binary(path, flags)).finish();
         assert_eq!(refused.code, Some(2), "{flags}: {refused:?}");

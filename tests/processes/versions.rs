@@ -26,6 +26,8 @@ const JOB: &str =
 struct Version {
     coordinator: PathBuf,
     worker: PathBuf,
+    /// The flag of a coordinator that asks for no token; an earlier version asked for none unless it was told to.
+    open: &'static str,
 }
 
 impl Version {
@@ -33,6 +35,7 @@ impl Version {
         Self {
             coordinator: env!("CARGO_BIN_EXE_fedavg-coordinator").into(),
             worker: env!("CARGO_BIN_EXE_fedavg-worker").into(),
+            open: "--open ",
         }
     }
 
@@ -43,12 +46,13 @@ impl Version {
         Self {
             coordinator: folder.join("fedavg-coordinator"),
             worker: folder.join("fedavg-worker"),
+            open: "",
         }
     }
 
     fn coordinator(&self, site: &Site, bind: &str) -> (Process, String) {
         let mut process = Process::start(
-            site.program(&self.coordinator, &format!("--bind {bind}"))
+            site.program(&self.coordinator, &format!("{}--bind {bind}", self.open))
                 .arg("--state-dir")
                 .arg(site.coordinator()),
         );

@@ -7,7 +7,15 @@ use super::process::{Finished, Process};
 /// A binary with these arguments, separated by white space, and nothing of the environment that it would listen to.
 pub fn binary(path: &str, arguments: &str) -> Command {
     let mut command = Command::new(path);
-    for variable in ["FEDAVG_COORDINATOR", "FEDAVG_JOIN_TOKEN", "RUST_LOG"] {
+    for variable in [
+        "FEDAVG_COORDINATOR",
+        "FEDAVG_FINGERPRINT",
+        "FEDAVG_JOIN_TOKEN",
+        "FEDAVG_PLAIN",
+        "FEDAVG_TOKEN",
+        "FEDAVG_TOKEN_FILE",
+        "RUST_LOG",
+    ] {
         command.env_remove(variable);
     }
     command.env("FEDAVG_DATA", "/nowhere");

@@ -156,6 +156,11 @@ impl Process {
         Finished { code, out, err }
     }
 
+    /// Its number.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// What Ctrl-C does.
     pub fn interrupt(&self) {
         self.signal("-INT");

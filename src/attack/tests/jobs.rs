@@ -1,6 +1,7 @@
 //! Which attacks and jobs go together, and what is said of those that do not.
 
 use super::*;
+use crate::strategy::PartInfo;
 use crate::{
     job::InnerState,
     partition::{Capacity, PartitionSpec},
@@ -132,16 +133,16 @@ fn attacks_have_names_and_parameters_and_an_embedder_adds_more() {
     assert!(refused("mine:0.5", &[]).contains("known are alie, backdoor, free_rider"));
     let said = refused("backdoor:0.5", &[("target", 1.5)]);
     assert!(
-        said.contains("target must be a whole number, not 1.5"),
+        said.contains("target must be a whole number of at most 4294967295, not 1.5"),
         "{said}"
     );
     let said = refused("backdoor:0.5", &[("share", 1.5)]);
     assert!(
-        said.contains("share must be a number from 0 to 1, not 1.5"),
+        said.contains("share must be a number of at least 0 and at most 1, not 1.5"),
         "{said}"
     );
 
-    let info = AttackInfo::new("mine", "a panic");
+    let info = PartInfo::new("mine", "a panic");
     let attacks = attacks.with(info, |_| -> Result<SignFlip, String> { panic!("no idea") });
     let spec: AttackSpec = "mine:0.5".parse().unwrap();
     let said = attacks.make(&spec).map(drop).unwrap_err().to_string();

@@ -222,7 +222,7 @@ fn a_backdoor_that_does_not_fit_the_images_is_refused() {
     let clean = crate::data::digits().unwrap();
     let mut backdoor = Backdoor::new(10);
     let refused = |backdoor: &Backdoor| backdoor.goal(&clean).unwrap_err().to_string();
-    assert!(refused(&backdoor).contains("target 10 is no class"));
+    assert!(refused(&backdoor).contains("target 10 is not a class"));
     (backdoor.target, backdoor.size) = (9, 9);
     assert!(refused(&backdoor).contains("size 9 does not fit images of 1 x 8 x 8"));
 }

@@ -1,5 +1,6 @@
 //! The commands that ask a coordinator.
 
+mod access;
 mod follow;
 mod jobs;
 mod submit;
@@ -9,33 +10,34 @@ use std::io;
 
 use clap::Args;
 
+pub use access::{AuditArgs, TokenCommand};
 pub use jobs::{CancelArgs, DeleteArgs, PauseArgs, ResultsArgs, StatusArgs, WatchArgs};
 pub use submit::SubmitArgs;
 pub use workers::{HealthArgs, WorkersArgs};
 
 use super::{
-    Failure, TokenArgs,
+    ClientTlsArgs, Failure, OperatorTokenArgs,
     values::{DEFAULT_COORDINATOR, coordinator_url},
 };
 use crate::{
     ids::CoordinatorId,
     report::{Refusal, RefusalKind},
-    transport::{
-        BodyError, Caller, Operator, OperatorError, TransportError,
-        http::{ClientConfig, OperatorClient},
-    },
+    transport::{BodyError, Caller, Operator, OperatorError, TransportError, http::OperatorClient},
 };
 
-/// The coordinator's address and join token.
+/// The coordinator's address, and the operator's token.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Coordinator")]
 pub struct ConnectArgs {
     /// The coordinator's address; without a port, 8000
     #[arg(long, value_name = "URL", env = "FEDAVG_COORDINATOR", default_value = DEFAULT_COORDINATOR, value_parser = coordinator_url)]
     pub coordinator: String,
-    /// The join token.
+    /// The token to show.
     #[command(flatten)]
-    pub token: TokenArgs,
+    pub token: OperatorTokenArgs,
+    /// TLS, or plain HTTP.
+    #[command(flatten)]
+    pub tls: ClientTlsArgs,
 }
 
 /// A coordinator to ask.
@@ -51,7 +53,11 @@ impl ConnectArgs {
     /// The client of the coordinator.
     pub(super) fn client(&self) -> Result<Client, Failure> {
         let token = self.token.token()?;
-        let operator = OperatorClient::new(&self.coordinator, token, ClientConfig::default());
+        let operator = OperatorClient::new(
+            &self.coordinator,
+            token,
+            self.tls.config(&self.coordinator)?,
+        );
         Ok(Client {
             operator: operator.map_err(|error| Failure::Usage(error.to_string()))?,
             caller: Caller::in_process(),
@@ -71,9 +77,9 @@ impl Client {
     pub fn failure(&self, error: OperatorError) -> Failure {
         match error {
             OperatorError::Refused(refusal) => Failure::Refused(refusal),
-            OperatorError::Transport(error @ TransportError::Protocol(_)) => {
-                Failure::because(format!("{} gives no usable answer", self.address), error)
-            }
+            OperatorError::Transport(
+                error @ (TransportError::Protocol(_) | TransportError::Untrusted(_)),
+            ) => Failure::because(format!("{} gives no usable answer", self.address), error),
             OperatorError::Transport(error) => Failure::Unreachable {
                 coordinator: self.address.clone(),
                 source: error.into(),

@@ -36,6 +36,12 @@ pub struct SubmitArgs {
     /// The coordinator.
     #[command(flatten)]
     pub connect: ConnectArgs,
+    /// Refused: attacks are for simulations.
+    #[arg(long, hide = true, value_name = "KIND:FRACTION")]
+    pub attack: Option<String>,
+    /// Refused likewise.
+    #[arg(long, hide = true, value_name = "KEY=VALUE")]
+    pub attack_set: Vec<String>,
 }
 
 impl SubmitArgs {
@@ -45,6 +51,12 @@ impl SubmitArgs {
     ///
     /// The arguments make no job, the coordinator refuses it or can't be reached; with `--watch`, the job did not complete.
     pub fn run(&self, screen: &Screen) -> Result<(), Failure> {
+        if self.attack.is_some() || !self.attack_set.is_empty() {
+            return Err(Failure::Usage(
+                "--attack is for simulations: no coordinator has clients that attack. Use \"fedavg simulate --attack\""
+                    .to_string(),
+            ));
+        }
         let asked = self.job.job()?;
         let warnings = warnings(&asked, &self.job);
         let spec = asked.spec;

@@ -1,21 +1,24 @@
 //! `fedavg workers` and `fedavg health`.
 
-use clap::Args;
+use clap::{Args, Subcommand};
 
 use super::ConnectArgs;
 use crate::{
     cli::{Align, Failure, Screen, Table, block_on, values::now},
-    ids::{JobId, Timestamp},
-    protocol::{Gpu, Hardware, Health, WorkerSummary},
+    ids::{JobId, Timestamp, WorkerId},
+    protocol::{Admission, Gpu, Hardware, Health, WorkerSummary},
     round::WorkerState,
     text::printable,
     transport::Operator,
     words::plural,
 };
 
-/// List the workers.
+/// List the workers; let them in or put them out.
 #[derive(Debug, Clone, Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct WorkersArgs {
+    #[command(subcommand)]
+    command: Option<WorkerCommand>,
     /// Print JSON
     #[arg(long)]
     pub json: bool,
@@ -31,6 +34,9 @@ impl WorkersArgs {
     ///
     /// No coordinator.
     pub fn run(&self, screen: &Screen) -> Result<(), Failure> {
+        if let Some(command) = &self.command {
+            return command.run(screen);
+        }
         let client = self.connect.client()?;
         let workers = block_on(async {
             let workers = client.operator.workers(&client.caller).await;
@@ -44,7 +50,60 @@ impl WorkersArgs {
     }
 }
 
-/// Ask the coordinator whether it is well; needs no join token. If it runs and is not well, the exit code is 1.
+/// What to do with one worker; each needs the scope admin.
+#[derive(Debug, Clone, Subcommand)]
+enum WorkerCommand {
+    /// Let a worker in that waits for it (fedavg-coordinator --approve)
+    Approve(OneWorkerArgs),
+    /// End the quarantine of a worker
+    Release(OneWorkerArgs),
+    /// Revoke a worker's token: its clients go to others, and its name is free. It can register again as long as its join token
+    /// counts
+    Revoke(OneWorkerArgs),
+}
+
+#[derive(Debug, Clone, Args)]
+struct OneWorkerArgs {
+    /// The worker's number
+    #[arg(value_name = "WORKER")]
+    worker: WorkerId,
+    /// The coordinator.
+    #[command(flatten)]
+    connect: ConnectArgs,
+}
+
+impl WorkerCommand {
+    fn run(&self, screen: &Screen) -> Result<(), Failure> {
+        let (arguments, done) = match self {
+            Self::Approve(arguments) => (arguments, "gets tasks"),
+            Self::Release(arguments) => (arguments, "gets tasks again"),
+            Self::Revoke(arguments) => (arguments, "is out"),
+        };
+        let client = arguments.connect.client()?;
+        let worker = block_on(async {
+            let asked = match self {
+                Self::Revoke(_) => client
+                    .operator
+                    .revoke_worker(&client.caller, arguments.worker),
+                _ => client
+                    .operator
+                    .approve_worker(&client.caller, arguments.worker),
+            };
+            asked.await.map_err(|error| client.failure(error))
+        })?;
+        let name = printable(&worker.registration.name, LONGEST_REASON);
+        screen.print(&format!("worker {} ({name}) {done}", worker.worker))?;
+        if matches!(self, Self::Revoke(_)) {
+            let joined_by = printable(&worker.joined_by, LONGEST_REASON);
+            screen.note(&format!(
+                "it joined with {joined_by:?}, and can come back as long as that counts: fedavg token revoke"
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// Ask the coordinator whether it is well; needs no token. If it runs and is not well, the exit code is 1.
 #[derive(Debug, Clone, Args)]
 pub struct HealthArgs {
     /// Print JSON
@@ -123,6 +182,14 @@ fn listing(workers: &[WorkerSummary], now: Timestamp) -> String {
         text.push_str(&format!("\n{line}"));
         if !hardware.is_empty() {
             text.push_str(&format!("\n{INDENT}{hardware}"));
+        }
+        if let Some(held) = &worker.held {
+            let held = printable(held, LONGEST_REASON);
+            text.push_str(&format!("\n{INDENT}{}: {held}", worker.admission));
+        }
+        if worker.refused_reports > 0 {
+            let refused = plural(worker.refused_reports, "report");
+            text.push_str(&format!("\n{INDENT}{refused} refused"));
         }
     }
     text
@@ -213,7 +280,7 @@ fn table(workers: &[WorkerSummary], now: Timestamp) -> Table {
         table.row([
             worker.worker.to_string(),
             registration.name.clone(),
-            state(worker.state).to_string(),
+            state_of(worker),
             // By two clocks. If the coordinator's is ahead, `since` gives 0.
             format!("{} s ago", now.since(worker.last_seen).as_secs()),
             worker.clients.to_string(),
@@ -228,11 +295,15 @@ fn table(workers: &[WorkerSummary], now: Timestamp) -> Table {
     table
 }
 
-fn state(state: WorkerState) -> &'static str {
-    match state {
+fn state_of(worker: &WorkerSummary) -> String {
+    let state = match worker.state {
         WorkerState::Live => "live",
         WorkerState::Lost => "lost",
         WorkerState::Left => "left",
+    };
+    match worker.admission {
+        Admission::Admitted => state.to_string(),
+        admission => format!("{state}, {admission}"),
     }
 }
 
@@ -253,6 +324,10 @@ mod tests {
             last_seen: Timestamp(1000),
             clients: 4,
             examples_per_second,
+            admission: Admission::Admitted,
+            held: None,
+            joined_by: String::new(),
+            refused_reports: 0,
         }
     }
 

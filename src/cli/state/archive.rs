@@ -19,7 +19,7 @@ const OTHER: &str = "it is not what \"fedavg-coordinator state export DIR FILE\"
      file, not compressed";
 
 /// Writes these files of a folder.
-pub(super) fn pack(
+pub(in crate::cli) fn pack(
     folder: &Path,
     files: &[PathBuf],
     seconds: u64,
@@ -43,7 +43,7 @@ pub(super) fn pack(
 
 /// Makes the files of an archive of this length in an empty folder. Only what [`pack`] writes is taken: files alone, with the names
 /// of a state folder's, that are no longer than the archive.
-pub(super) fn unpack(archive: impl Read, length: u64, folder: &Path) -> Result<(), String> {
+pub(in crate::cli) fn unpack(archive: impl Read, length: u64, folder: &Path) -> Result<(), String> {
     let mut archive = Archive::new(archive);
     let entries = archive.entries().map_err(|_| OTHER.to_string())?;
     let mut left = length;

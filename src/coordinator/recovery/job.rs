@@ -109,7 +109,8 @@ impl Coordinator {
             }
         }
         if kept.stage != Stage::Ended {
-            self.recover_data(journal, &mut job)?;
+            let clients = machine.as_ref().map_or(0, RoundMachine::client_count);
+            self.recover_data(journal, &mut job, clients)?;
         }
         job.machine = machine;
         if let Some(plan) = job
@@ -217,7 +218,13 @@ impl Coordinator {
         Ok(models)
     }
 
-    fn recover_data(&self, journal: &dyn Journal, job: &mut Job) -> Result<(), RecoveryError> {
+    /// `clients`: how many the machine knows.
+    fn recover_data(
+        &self,
+        journal: &dyn Journal,
+        job: &mut Job,
+        clients: usize,
+    ) -> Result<(), RecoveryError> {
         let stream = Stream::Job(job.id);
         let Some(bytes) = fact(journal, stream, DATA)? else {
             // Not dealt yet. The coordinator's own copy counts, as at the submission.
@@ -237,7 +244,8 @@ impl Coordinator {
         job.partitions = match fact(journal, stream, PARTITIONS)? {
             Some(bytes) => parse_partitions(&bytes)
                 .ok_or_else(|| RecoveryError::Damaged(format!("job {}: its partitions", job.id)))?,
-            None => vec![Partition::Everything; data.local_clients],
+            // No more, whatever the number that was read: another version's machine may not know them yet, and then asks again.
+            None => vec![Partition::Everything; data.local_clients.min(clients)],
         };
         Ok(())
     }

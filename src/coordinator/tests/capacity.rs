@@ -38,9 +38,13 @@ impl Lab {
             panic!("{task:?}");
         };
         let examples = self.size(credentials, &task).await;
+        let seconds = examples as f64 / speed;
+        // A training can't be longer than the worker had the task.
+        let clock = &self.coordinator.0.clock;
+        clock.skip(Duration::from_secs_f64(seconds));
         let metadata = ReportMetadata {
             examples,
-            seconds: Some(examples as f64 / speed),
+            seconds: Some(seconds),
             ..self.metadata(&task)
         };
         let answer = self
@@ -106,6 +110,7 @@ async fn a_committed_round_says_who_trained_on_what_and_an_abandoned_one_nothing
             energy_joules: energy,
             ..lab.metadata(task)
         };
+        lab.coordinator.0.clock.skip(Duration::from_secs(1));
         let answer = lab.put_report(worker, task, &metadata, &body).await;
         assert_eq!(answer.0, 204, "{answer:?}");
     }
@@ -192,6 +197,24 @@ async fn data_is_dealt_by_measured_speeds_between_rounds_and_at_the_next_jobs_st
     assert_eq!(lab.train(&fast, 400.0).await, (61, 0));
     assert_eq!(lab.train(&slow, 250.0).await, (39, 0));
     lab.finished(job).await;
+}
+
+#[tokio::test]
+async fn a_claimed_speed_counts_as_eight_times_the_median_and_the_record_says_so() {
+    let lab = Lab::open(CoordinatorConfig::default()).await;
+    let (liar, honest) = (lab.worker("liar").await, lab.worker("honest").await);
+    let job = lab.submit_measured(2).await;
+    assert_eq!(lab.train(&liar, 1e9).await, (50, 0));
+    assert_eq!(lab.train(&honest, 100.0).await, (50, 0));
+    // 800 to 100, of 100 examples.
+    assert_eq!(lab.train(&liar, 1e9).await, (88, 1));
+    assert_eq!(lab.train(&honest, 100.0).await, (12, 1));
+    let (_, rounds, _) = lab.finished(job).await;
+    let notes = &rounds[0].not_counted;
+    assert_eq!(notes.len(), 1, "{notes:?}");
+    let expected =
+        "examples a second is more than 8 times from the round's median of 100: it counts as 800";
+    assert!(notes[0].reason.ends_with(expected), "{notes:?}");
 }
 
 #[tokio::test]

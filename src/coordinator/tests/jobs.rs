@@ -3,7 +3,11 @@
 use futures_util::StreamExt;
 
 use super::*;
-use crate::round::{JobEvent, Outcome};
+use crate::{
+    job::StrategySpec,
+    protocol::Scope,
+    round::{JobEvent, Outcome},
+};
 
 #[tokio::test]
 async fn a_queued_job_and_a_running_one_can_be_cancelled_and_an_ended_one_not() {
@@ -95,6 +99,31 @@ async fn a_round_without_reports_is_abandoned_and_the_job_fails_with_that_reason
             .count(),
         2
     );
+}
+
+#[tokio::test]
+async fn a_reducer_that_can_not_do_with_the_workers_there_are_fails_the_job_at_once() {
+    let lab = Lab::open(CoordinatorConfig::default()).await;
+    let _workers = (lab.worker("first").await, lab.worker("second").await);
+    let job = lab
+        .submit(|spec| {
+            spec.clients = None;
+            spec.limits.min_workers = 2;
+            spec.strategy = StrategySpec::preset("krum");
+        })
+        .await;
+    let (summary, rounds, _) = lab.finished(job).await;
+    let Some(Outcome::Failed { reason }) = summary.outcome else {
+        panic!("{summary:?}")
+    };
+    for part in [
+        "the reducer needs at least 3 reports, and a round asks 2 clients",
+        "give --clients (at least 3), or --min-workers 3",
+    ] {
+        assert!(reason.contains(part), "{reason}");
+    }
+    assert!(!reason.contains("attempt"), "{reason}");
+    assert!(rounds.is_empty(), "{rounds:?}");
 }
 
 #[tokio::test]
@@ -191,35 +220,33 @@ async fn events_begin_with_the_past_and_end_with_the_job() {
 }
 
 #[tokio::test]
-async fn strangers_are_refused_where_a_join_token_is_set() {
-    let token = Token("secret".to_string());
-    let config = CoordinatorConfig {
-        join_token: Some(token.clone()),
-        ..CoordinatorConfig::default()
-    };
+async fn strangers_are_refused() {
+    let token = |text: &str| Some(Token(text.to_string()));
+    let mut config = CoordinatorConfig::default();
+    config.access.join_token = token("join");
+    config.access.admin_token = token("admin");
     let lab = Lab::open(config).await;
     let here = Peer::Address(([127, 0, 0, 1], 5000).into());
-    let (right, wrong) = (Some(token), Some(Token("secre".to_string())));
-    for (peer, token, granted) in [
-        (here, right.clone(), true),
-        (Peer::Unknown, right, true),
-        (here, wrong.clone(), false),
-        (Peer::InProcess, wrong, false),
-        (here, None, false),
-        (Peer::Unknown, None, false),
+    for (peer, shown, operates, joins) in [
+        (here, token("admin"), true, false),
+        (Peer::Unknown, token("admin"), true, false),
+        (here, token("join"), false, true),
+        (Peer::Unknown, token("join"), false, true),
+        (here, token("admi"), false, false),
+        (Peer::InProcess, token("joi"), false, false),
+        (here, None, false, false),
+        (Peer::Unknown, None, false, false),
         // The holder of the coordinator itself.
-        (Peer::InProcess, None, true),
+        (Peer::InProcess, None, true, true),
     ] {
-        let caller = Caller::new(peer, token.clone());
-        let operator = lab.coordinator.authorize(&caller).await;
-        let registered = lab.register_from(peer, token).await;
-        if granted {
-            assert!(operator.is_ok() && registered.is_ok(), "{caller:?}");
-        } else {
-            assert_eq!(refusal(operator).kind, RefusalKind::Unauthorized);
-            let refused = registered.unwrap_err().kind;
-            assert_eq!(refused, RefusalKind::Unauthorized, "{caller:?}");
-        }
+        let caller = Caller::new(peer, shown.clone());
+        let operator = lab.coordinator.authorize(&caller, Scope::Admin).await;
+        let registered = lab.register_from(peer, shown).await;
+        assert_eq!(
+            (operator.is_ok(), registered.is_ok()),
+            (operates, joins),
+            "{caller:?}"
+        );
     }
     let json = "content-type: application/json\r\n";
     let (status, code) = lab.send("POST /api/v1/jobs", json, b"{}").await;
@@ -228,7 +255,7 @@ async fn strangers_are_refused_where_a_join_token_is_set() {
 }
 
 #[tokio::test]
-async fn without_a_join_token_only_this_machine_is_answered() {
+async fn an_open_coordinator_answers_its_own_machine_alone() {
     let lab = Lab::open(CoordinatorConfig::default()).await;
     let address = |text: &str| Peer::Address(text.parse().unwrap());
     for (peer, granted) in [
@@ -242,13 +269,13 @@ async fn without_a_join_token_only_this_machine_is_answered() {
         (Peer::Unknown, false),
     ] {
         let caller = Caller::new(peer, None);
-        let operator = lab.coordinator.authorize(&caller).await;
+        let operator = lab.coordinator.authorize(&caller, Scope::Admin).await;
         let registered = lab.register_from(peer, None).await;
         if granted {
             assert!(operator.is_ok() && registered.is_ok(), "{peer:?}");
         } else {
-            assert_eq!(refusal(operator).kind, RefusalKind::Forbidden);
-            assert_eq!(registered.unwrap_err().kind, RefusalKind::Forbidden);
+            assert_eq!(refusal(operator).kind, RefusalKind::Unauthorized);
+            assert_eq!(registered.unwrap_err().kind, RefusalKind::Unauthorized);
         }
     }
 }

@@ -6,6 +6,7 @@ use super::*;
 use crate::{
     ids::ModelVersion,
     parameters::safetensors,
+    protocol::Scope,
     transport::{
         InProcess,
         http::{ClientConfig, OperatorClient},
@@ -74,7 +75,7 @@ async fn both_operators_wait_follow_and_read_alike() {
             .collect()
             .await;
         assert_eq!(unknown.len(), 1);
-        assert!(operator.authorize(&HERE).await.is_ok());
+        assert!(operator.authorize(&HERE, Scope::Admin).await.is_ok());
     }
     assert_eq!(models[0].values(), models[1].values());
 }
@@ -82,10 +83,8 @@ async fn both_operators_wait_follow_and_read_alike() {
 #[tokio::test]
 async fn a_client_shows_its_callers_token_or_else_its_own() {
     let token = |text: &str| Some(Token(text.to_string()));
-    let config = CoordinatorConfig {
-        join_token: token("secret"),
-        ..CoordinatorConfig::default()
-    };
+    let mut config = CoordinatorConfig::default();
+    config.access.admin_token = token("secret");
     let lab = Lab::open(config).await;
     let url = format!("http://{}", lab.address);
     for (own, callers, granted) in [
@@ -96,7 +95,10 @@ async fn a_client_shows_its_callers_token_or_else_its_own() {
     ] {
         let client = OperatorClient::new(&url, token(own), ClientConfig::default()).unwrap();
         let caller = Caller::new(Peer::InProcess, callers.and_then(token));
-        let (authorized, jobs) = (client.authorize(&caller).await, client.jobs(&caller).await);
+        let (authorized, jobs) = (
+            client.authorize(&caller, Scope::Admin).await,
+            client.jobs(&caller).await,
+        );
         if granted {
             assert!(authorized.is_ok() && jobs.is_ok(), "{own} {callers:?}");
         } else {

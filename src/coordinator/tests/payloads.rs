@@ -213,7 +213,9 @@ struct Ended {
 /// Three rounds of four clients on two workers.
 async fn run(http: bool, files: bool) -> Ended {
     let trainers = Drawing::new(&["control", "curvature", "counts"]);
-    let mut builder = Coordinator::builder(trainers.clone()).strategy("four", |_, _| Ok(Four));
+    let mut builder = Coordinator::builder(trainers.clone())
+        .config(CoordinatorConfig::open())
+        .strategy("four", |_, _| Ok(Four));
     let root = tempfile::tempdir().unwrap();
     if files {
         let folder = DataFolder::open(root.path()).unwrap();

@@ -1,5 +1,6 @@
 //! A coordinator that ends at some moment, and the next one over the same journal and the same folder.
 
+mod fuzz;
 mod streams;
 
 use super::*;
@@ -13,7 +14,7 @@ use crate::{
 };
 
 /// A place that outlives coordinators.
-struct Home {
+pub(super) struct Home {
     journal: Arc<MemoryJournal>,
     folder: Arc<DataFolder>,
     trainers: Arc<NoopTrainers>,
@@ -21,7 +22,7 @@ struct Home {
 }
 
 impl Home {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let root = tempfile::tempdir().unwrap();
         Self {
             journal: Arc::default(),
@@ -36,7 +37,7 @@ impl Home {
         self.start_with(CoordinatorConfig::default()).await
     }
 
-    async fn start_with(&self, config: CoordinatorConfig) -> Lab {
+    pub(super) async fn start_with(&self, config: CoordinatorConfig) -> Lab {
         let spool = FileSpool::new(self.folder.clone(), FileSpoolConfig::default());
         let coordinator = Coordinator::builder(self.trainers.clone())
             .config(config)

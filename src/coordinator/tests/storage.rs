@@ -229,6 +229,7 @@ async fn run(parameters: usize, full: bool, broken: bool, unpublished: bool) -> 
     let planned = Arc::new(Mutex::new(Vec::new()));
     let log = planned.clone();
     let coordinator = Coordinator::builder(trainers.clone())
+        .config(CoordinatorConfig::open())
         .spool(Arc::new(spool))
         .models(models.clone())
         .strategy("counting", move |_, _| {
@@ -357,6 +358,7 @@ async fn every_encoding_trains_to_the_same_bits_whatever_carries_it() {
         let folder = DataFolder::open(folder.path()).unwrap();
         let spool = FileSpool::new(folder.clone(), FileSpoolConfig::default());
         let coordinator = Coordinator::builder(trainers.clone())
+            .config(CoordinatorConfig::open())
             .spool(Arc::new(spool))
             .models(Arc::new(FileModels::new(folder.clone())))
             .start();

@@ -1,3 +1,5 @@
+mod fuzz;
+
 use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::thread;

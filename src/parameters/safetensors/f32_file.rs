@@ -28,9 +28,17 @@ pub fn encode(parameters: &Parameters) -> Vec<u8> {
 ///
 /// As [`Decoder`].
 pub fn decode(bytes: &[u8]) -> Result<Parameters, SafetensorsError> {
-    let mut decoder = Decoder::any();
-    decoder.push(bytes)?;
-    decoder.finish()
+    let all = bytes.len() as u64;
+    // No more values than there are bytes: a short file can announce any number of them.
+    let mut decoder = Decoder::any().with_limit(all);
+    match decoder.push(bytes) {
+        Ok(()) => decoder.finish(),
+        // To the caller, such a file ended early.
+        Err(SafetensorsError::TooLarge { announced, .. }) => Err(SafetensorsError::Truncated {
+            missing: announced - all,
+        }),
+        Err(error) => Err(error),
+    }
 }
 
 /// Takes a safetensors body of f32 in pieces, into memory.
@@ -197,6 +205,18 @@ mod tests {
                 limit: 1 << 20
             })
         );
+    }
+
+    #[test]
+    fn a_short_file_that_announces_much_takes_no_space_for_it() {
+        let header =
+            br#"{"w":{"dtype":"F32","shape":[1000000000000],"data_offsets":[0,4000000000000]}}"#;
+        let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
+        bytes.extend_from_slice(header);
+        assert!(matches!(
+            decode(&bytes),
+            Err(SafetensorsError::Truncated { missing }) if missing > 3_999_999_999_000
+        ));
     }
 
     #[test]

@@ -1,10 +1,13 @@
 //! How rounds end: they commit what the strategy folded, or they are abandoned.
 
+use std::collections::BTreeMap;
+
 use super::{Phase, RoundMachine};
 use crate::{
     ids::{ClientId, ModelVersion, RoundId, Timestamp},
     round::{Command, Excluded, JobEvent, collection::Collection, failures},
     strategy::Aggregation,
+    words::plural,
 };
 
 /// Closed rounds whose verdicts are remembered, so that a report that is sent again gets the same answer.
@@ -68,25 +71,28 @@ impl RoundMachine {
         if self.phase != Phase::Aggregating || round != self.round {
             return;
         }
-        let checked = aggregation.and_then(|aggregation| {
-            if let Some(current) = &self.current {
-                // A strategy is foreign code. The clients that it names as folded get this round as their basis: a
-                // wrong list would make workers go on from a client state that no version contains.
-                check(current, &aggregation)?;
+        let aggregation = match aggregation {
+            Ok(aggregation) => aggregation,
+            Err(reason) => return self.abandon(reason, now),
+        };
+        if let Some(current) = &self.current {
+            // A strategy is foreign code. The clients that it names as folded get this round as their basis: a
+            // wrong list would make workers go on from a client state that no version contains.
+            if let Err(problem) = check(current, &aggregation) {
+                let reason = format!("the strategy's aggregation is not valid: {problem}");
+                return self.abandon(reason, now);
             }
-            Ok(aggregation)
-        });
-        match checked {
-            Ok(aggregation) => {
-                // The version moves only once it is stored: before that, no worker could fetch it.
-                self.phase = Phase::Publishing { aggregation };
-                self.commands.push_back(Command::Publish {
-                    round,
-                    version: self.version.next(),
-                });
+            if let Err(reason) = check_quorum(current, &aggregation) {
+                let said = Said::of(aggregation.excluded, aggregation.metrics);
+                return self.abandon_with(reason, said, now);
             }
-            Err(reason) => self.abandon(reason, now),
         }
+        // The version moves only once it is stored: before that, no worker could fetch it.
+        self.phase = Phase::Publishing { aggregation };
+        self.commands.push_back(Command::Publish {
+            round,
+            version: self.version.next(),
+        });
     }
 
     pub(super) fn published(
@@ -124,13 +130,7 @@ impl RoundMachine {
             // Those that were folded alone: the state of a client that was left out has not advanced.
             self.basis.insert(*client, round);
         }
-        let mut metrics = aggregation.metrics;
-        // JSON has no other numbers: a log with one could not be read back.
-        metrics.retain(|_, value| value.is_finite());
-        let mut excluded = Vec::new();
-        for (client, reason) in aggregation.excluded {
-            excluded.push(Excluded { client, reason });
-        }
+        let Said { excluded, metrics } = Said::of(aggregation.excluded, aggregation.metrics);
         self.log(JobEvent::RoundCommitted {
             round,
             version,
@@ -147,11 +147,18 @@ impl RoundMachine {
 
     /// Ends the current round without a new version.
     pub(super) fn abandon(&mut self, reason: String, now: Timestamp) {
+        self.abandon_with(reason, Said::default(), now);
+    }
+
+    /// The same for a round whose aggregation said something before it failed.
+    fn abandon_with(&mut self, reason: String, said: Said, now: Timestamp) {
         // First, also if the job then fails: the senders get their verdicts, and the spool gets its space back.
         let accepted = self.close_current();
         self.log(JobEvent::RoundAbandoned {
             round: self.round,
             accepted,
+            excluded: said.excluded,
+            metrics: said.metrics,
             reason: reason.clone(),
         });
         self.abandoned += 1;
@@ -189,7 +196,26 @@ impl RoundMachine {
     }
 }
 
-/// Checks that an aggregation accounts for each accepted report once, and folded as many as the quorum.
+/// What an aggregation said of its reports, as the log has it.
+#[derive(Default)]
+struct Said {
+    excluded: Vec<Excluded>,
+    metrics: BTreeMap<String, f64>,
+}
+
+impl Said {
+    fn of(left_out: Vec<(ClientId, String)>, mut metrics: BTreeMap<String, f64>) -> Self {
+        // JSON has no other numbers: a log with one could not be read back.
+        metrics.retain(|_, value| value.is_finite());
+        let mut excluded = Vec::new();
+        for (client, reason) in left_out {
+            excluded.push(Excluded { client, reason });
+        }
+        Self { excluded, metrics }
+    }
+}
+
+/// Checks that an aggregation accounts for each accepted report once.
 fn check(round: &Collection, aggregation: &Aggregation) -> Result<(), String> {
     let folded = &aggregation.folded;
     let excluded: Vec<_> = aggregation
@@ -199,17 +225,14 @@ fn check(round: &Collection, aggregation: &Aggregation) -> Result<(), String> {
         .collect();
     // The log promises both lists in rising order, and the look-ups below need it.
     if !folded.is_sorted() || !excluded.is_sorted() {
-        return Err(invalid("its clients are not in rising order"));
+        return Err("its clients are not in rising order".to_string());
     }
     let mut named = folded.clone();
     named.extend(&excluded);
     // A strategy is an embedder's code: a client that is folded twice would count twice, and nothing would show it.
     named.sort_unstable();
     if let Some(pair) = named.windows(2).find(|pair| pair[0] == pair[1]) {
-        return Err(invalid(&format!(
-            "it names client {} more than once",
-            pair[0]
-        )));
+        return Err(format!("it names client {} more than once", pair[0]));
     }
     let mut accepted = Vec::new();
     for (client, _) in round.accepted() {
@@ -219,34 +242,38 @@ fn check(round: &Collection, aggregation: &Aggregation) -> Result<(), String> {
         .iter()
         .find(|client| accepted.binary_search(client).is_err())
     {
-        return Err(invalid(&format!(
-            "no report of client {stranger} was accepted"
-        )));
+        return Err(format!("no report of client {stranger} was accepted"));
     }
     if let Some(missing) = accepted
         .iter()
         .find(|client| named.binary_search(client).is_err())
     {
-        return Err(invalid(&format!(
-            "it neither folds nor excludes client {missing}, whose report was accepted"
-        )));
-    }
-    // A strategy may exclude reports, but not so many that the version rests on fewer than the job demands.
-    let least = round.plan.least_folded.unwrap_or(round.plan.quorum);
-    if folded.len() < least {
-        let demanded = match round.plan.least_folded {
-            Some(least) => format!("the reducer selects at least {least} of a quorum"),
-            None => format!("the quorum is {least}"),
-        };
         return Err(format!(
-            "{} of {} accepted reports were folded, and {demanded}",
-            folded.len(),
-            accepted.len(),
+            "it neither folds nor excludes client {missing}, whose report was accepted"
         ));
     }
     Ok(())
 }
 
-fn invalid(problem: &str) -> String {
-    format!("the strategy's aggregation is not valid: {problem}")
+/// Checks that an aggregation folded enough reports: a strategy may exclude some, but not so many that the version rests on fewer
+/// than the job demands.
+fn check_quorum(round: &Collection, aggregation: &Aggregation) -> Result<(), String> {
+    let folded = aggregation.folded.len();
+    let least = round.plan.least_folded.unwrap_or(round.plan.quorum);
+    if folded >= least {
+        return Ok(());
+    }
+    let demanded = match round.plan.least_folded {
+        Some(least) => format!("the reducer selects at least {least} of a quorum"),
+        None => format!("the quorum is {least}"),
+    };
+    let accepted = round.accepted_count();
+    let mut problem =
+        format!("{folded} of {accepted} accepted reports were folded, and {demanded}");
+    // The others are in the record.
+    if let Some((client, reason)) = aggregation.excluded.first() {
+        let count = plural(aggregation.excluded.len(), "report");
+        problem = format!("{problem}; {count} excluded, the first is of client {client}: {reason}");
+    }
+    Err(problem)
 }

@@ -71,8 +71,18 @@ fn the_quorum_counts_what_is_folded() {
     let commands = bench.aggregated_as(R1, &[C2], &[C0, C1]);
     assert_eq!(
         abandoned(&commands),
-        "1 of 3 accepted reports were folded, and the quorum is 2"
+        "1 of 3 accepted reports were folded, and the quorum is 2; 2 reports excluded, the first is of client 0: client 0 is \
+         too far"
     );
+    let left_out = logged(&commands).into_iter().find_map(|event| match event {
+        JobEvent::RoundAbandoned { excluded, .. } => Some(excluded),
+        _ => None,
+    });
+    let excluded = |client: ClientId| Excluded {
+        client,
+        reason: format!("client {client} is too far"),
+    };
+    assert_eq!(left_out.unwrap(), &[excluded(C0), excluded(C1)]);
     assert!(commands.contains(&Command::Discard { round: R1 }));
     assert_eq!(bases(&commands), [None, None, None]);
 }

@@ -5,10 +5,10 @@ use std::{io, sync::Arc};
 use super::spill::SpillFile;
 use crate::{
     disk::{self, Site},
-    ids::JobId,
     store::{
         StoreError,
         folder::{DataFolder, failed, job_folder, job_folders, make_in, private},
+        journal::Stream,
     },
 };
 
@@ -45,12 +45,15 @@ impl LogFiles {
         Ok(())
     }
 
-    /// An empty file for one log of a job.
-    pub(super) fn create(&self, job: JobId, name: &str) -> io::Result<SpillFile> {
+    /// An empty file for one log.
+    pub(super) fn create(&self, stream: Stream, name: &str) -> io::Result<SpillFile> {
         let Some(folder) = &self.0 else {
             return Ok(SpillFile::unnamed(tempfile::tempfile()?));
         };
-        let parent = job_folder(&folder.logs(), job);
+        let parent = match stream {
+            Stream::Job(job) => job_folder(&folder.logs(), job),
+            Stream::Coordinator => folder.logs(),
+        };
         let path = parent.join(format!("{name}.jsonl"));
         let file = make_in(&parent, || {
             private().create(true).truncate(true).open(&path)

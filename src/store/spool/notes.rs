@@ -169,7 +169,7 @@ pub(super) fn read_notes(path: &Path) -> io::Result<Option<ReadNotes>> {
     Ok(parse(&fs::read(path)?))
 }
 
-fn parse(bytes: &[u8]) -> Option<ReadNotes> {
+pub(super) fn parse(bytes: &[u8]) -> Option<ReadNotes> {
     let line = bytes.iter().position(|byte| *byte == b'\n')?;
     let head: Head = serde_json::from_slice(&bytes[..line]).ok()?;
     let (header, rest) = bytes[line + 1..].split_at_checked(head.header)?;

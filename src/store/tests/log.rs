@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use tokio::runtime::Handle;
 
 use super::*;
-use crate::store::{LogEntry, LogFiles, LogPage, LogPlace, WindowedLog};
+use crate::store::{LogEntry, LogFiles, LogPage, LogPlace, WindowedLog, journal::Stream};
 
 const LIMIT: usize = 64 << 10;
 
@@ -37,7 +37,14 @@ fn entry(number: u64) -> Arc<Entry> {
 
 fn log_in(files: LogFiles, limit: usize) -> WindowedLog<Entry> {
     let place = LogPlace::Files(files);
-    WindowedLog::after(0, limit, place, JOB, "events", Handle::current())
+    WindowedLog::after(
+        0,
+        limit,
+        place,
+        Stream::Job(JOB),
+        "events",
+        Handle::current(),
+    )
 }
 
 fn file_of(disk: &Disk) -> PathBuf {

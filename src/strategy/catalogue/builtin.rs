@@ -5,7 +5,9 @@ mod reducers;
 use super::{Catalogue, Parameter, ParameterKind, PartInfo, Values};
 use crate::strategy::{
     client_objective::{FedDyn, FedNova, Plain, Proximal, QFedAvg, Scaffold},
+    filter::{Everything, MaxNorm},
     local_work::{Same, TimeBudget},
+    reducer::Bound,
     sampler::{ByCapacity, BySize, CohortSize, Poisson, RoundRobin, Uniform},
     server_optimizer::{Adagrad, Adam, Adaptive, Momentum, Sgd, Yogi},
     weighting::{self, Capped, Examples},
@@ -13,7 +15,7 @@ use crate::strategy::{
 
 impl Default for Catalogue {
     fn default() -> Self {
-        let catalogue = objectives(weightings(works(samplers(Self::empty()))));
+        let catalogue = objectives(weightings(filters(works(samplers(Self::empty())))));
         optimizers(reducers::add(catalogue))
     }
 }
@@ -42,7 +44,7 @@ fn samplers(catalogue: Catalogue) -> Catalogue {
             |values| Ok(ByCapacity::new(size(values))),
         )
         .with_sampler(
-            PartInfo::new("round_robin", "each client once in a pass over all clients")
+            PartInfo::new("round_robin", "each client once in a pass over all clients; the rounds of a pass are equal, and may be smaller than the fraction")
                 .parameter(fraction()),
             |values| Ok(RoundRobin::new(values.number("fraction"))),
         )
@@ -103,6 +105,40 @@ fn works(catalogue: Catalogue) -> Catalogue {
                 Parameter::above("seconds", 0.0, 60.0).about("the time of a client's training"),
             ),
             |values| Ok(TimeBudget::new(values.number("seconds"))),
+        )
+}
+
+fn filters(catalogue: Catalogue) -> Catalogue {
+    catalogue
+        .with_filter(PartInfo::new("none", "no report is left out"), |_| {
+            Ok(Everything)
+        })
+        .with_filter(
+            PartInfo::new(
+                "norm",
+                "reports are left out whose Euclidean norm is above `max_norm`",
+            )
+            .paper("Sun et al. 2019, https://arxiv.org/abs/1911.07963")
+            .parameter(
+                Parameter::above("max_norm", 0.0, 10.0)
+                    .about("the largest norm of a report, over the trainable values of its delta"),
+            ),
+            |values| Ok(MaxNorm::new(Bound::Fixed(values.number("max_norm")))),
+        )
+        .with_filter(
+            PartInfo::new(
+                "median_norm",
+                "reports are left out whose Euclidean norm is above `max_of_median` times the median of the round",
+            )
+            .paper("Sun et al. 2019, https://arxiv.org/abs/1911.07963")
+            .parameter(
+                Parameter::above("max_of_median", 0.0, 5.0)
+                    .about("the largest norm of a report, in medians of the round's norms"),
+            ),
+            |values| {
+                let factor = values.number("max_of_median");
+                Ok(MaxNorm::new(Bound::OfMedian(factor)))
+            },
         )
 }
 
@@ -169,8 +205,16 @@ fn objectives(catalogue: Catalogue) -> Catalogue {
                 .parameter(
                     Parameter::at_least("q", 0.0, 0.2)
                         .about("how much more: the power of a client's loss; 0 is the mean"),
+                )
+                .parameter(
+                    Parameter::at_least("max_loss", 1.0, QFedAvg::MAX_LOSS)
+                        .about("the most that a loss counts as, in medians of the round's losses"),
                 ),
-            |values| Ok(QFedAvg::new(values.number("q"))),
+            |values| {
+                let mut objective = QFedAvg::new(values.number("q"));
+                objective.max_loss = values.number("max_loss");
+                Ok(objective)
+            },
         )
 }
 

@@ -40,23 +40,32 @@ impl CatalogueError {
         }
     }
 
-    pub(super) fn no_parameter(strategy: &str, key: &str, parameters: &[&str]) -> Self {
+    /// `others`: the parts that have such a parameter, such as `reducer krum`.
+    pub(super) fn no_parameter(
+        strategy: &str,
+        key: &str,
+        parameters: &[&str],
+        others: &[String],
+    ) -> Self {
         let mut known = parameters.to_vec();
         known.extend(PartKind::ALL.map(PartKind::key));
+        let mut hint = spelling::hint(key, known.iter().copied());
+        if !others.is_empty() {
+            hint = format!(" (it is one of {})", others.join(", "));
+        }
         let problem = format!(
-            "is no parameter of strategy {strategy:?} with these parts{}; it has {}",
-            spelling::hint(key, known.iter().copied()),
+            "is no parameter of strategy {strategy:?} with these parts{hint}; it has {}",
             known.join(", ")
         );
         Self::new(key, problem)
     }
 
     pub(super) fn not_a(key: &str, expected: &str, found: &Value) -> Self {
-        let found = match found {
+        let problem = match found {
             // What a TOML or a JSON reader makes of NaN and infinity, for which JSON has no form.
-            Value::Null => "NaN, infinite or null".to_string(),
-            other => other.to_string(),
+            Value::Null => format!("must be {expected}, and neither NaN nor infinite nor null"),
+            other => format!("must be {expected}, not {other}"),
         };
-        Self::new(key, format!("must be {expected}, not {found}"))
+        Self::new(key, problem)
     }
 }

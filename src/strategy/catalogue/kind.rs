@@ -8,6 +8,8 @@ pub enum PartKind {
     Sampler,
     /// How much each client trains.
     Work,
+    /// Which reports are left out.
+    Filter,
     /// How much each report counts.
     Weighting,
     /// What clients minimize.
@@ -20,9 +22,10 @@ pub enum PartKind {
 
 impl PartKind {
     /// All of them, in the order in which a round needs them.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Sampler,
         Self::Work,
+        Self::Filter,
         Self::Weighting,
         Self::Objective,
         Self::Reducer,
@@ -34,6 +37,7 @@ impl PartKind {
         match self {
             Self::Sampler => "sampler",
             Self::Work => "work",
+            Self::Filter => "filter",
             Self::Weighting => "weighting",
             Self::Objective => "objective",
             Self::Reducer => "reducer",

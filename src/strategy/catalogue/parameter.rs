@@ -4,17 +4,17 @@ use serde_json::{Map, Value};
 
 use super::CatalogueError;
 
-/// A parameter of a part.
+/// A parameter of a part of a strategy, or of an attack.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Parameter {
-    /// Its key in a job's `[strategy]` table.
+    /// Its name: in a job's `[strategy]` table, its key.
     pub name: String,
     /// What it is, in a few words.
     pub about: String,
     /// Which values it can have.
     pub kind: ParameterKind,
-    /// Its value in jobs that do not give it. Without a default, a part sees whether the job gives it.
+    /// Its value if it is not given. Without a default, a part sees whether it is given.
     pub default: Option<Value>,
 }
 
@@ -32,6 +32,13 @@ pub enum ParameterKind {
         most: f64,
         /// Whether it can have that value.
         with_most: bool,
+    },
+    /// A whole number from `least` to `most`, with both.
+    Whole {
+        /// The least.
+        least: u32,
+        /// The most; `u32::MAX` if there is no limit of its own.
+        most: u32,
     },
     /// True or false.
     Flag,
@@ -70,6 +77,17 @@ impl Parameter {
         Self::number(name, (0.0, true), (1.0, false), default)
     }
 
+    /// A number from `least` to `most`, with both. An infinite end is no limit.
+    pub fn between(name: impl Into<String>, least: f64, most: f64, default: f64) -> Self {
+        Self::number(name, (least, true), (most, true), default)
+    }
+
+    /// A whole number from `least` to `most`, with both.
+    pub fn whole(name: impl Into<String>, least: u32, most: u32, default: u32) -> Self {
+        let kind = ParameterKind::Whole { least, most };
+        Self::new(name, kind, Some(f64::from(default).into()))
+    }
+
     fn number(
         name: impl Into<String>,
         (least, with_least): (f64, bool),
@@ -97,22 +115,19 @@ impl Parameter {
         self
     }
 
-    /// The value in what a job asks for, else the default.
-    pub(super) fn value_of(
-        &self,
-        asked: &Map<String, Value>,
-    ) -> Result<Option<Value>, CatalogueError> {
+    /// The value in what is asked for, else the default.
+    fn value_of(&self, asked: &Map<String, Value>) -> Result<Option<Value>, CatalogueError> {
         let Some(value) = asked.get(&self.name) else {
             return Ok(self.default.clone());
         };
         match (&self.kind, value) {
-            (ParameterKind::Number { .. }, Value::Number(number)) => {
+            (ParameterKind::Number { .. } | ParameterKind::Whole { .. }, Value::Number(number)) => {
                 let number = number.as_f64().unwrap_or(f64::NAN);
                 self.check_number(number)?;
                 // One form for one value: 1 and 1.0 are the same strategy.
                 Ok(Some(number.into()))
             }
-            (ParameterKind::Number { .. }, other) => {
+            (ParameterKind::Number { .. } | ParameterKind::Whole { .. }, other) => {
                 Err(CatalogueError::not_a(&self.name, &self.kind.range(), other))
             }
             (ParameterKind::Flag, Value::Bool(_)) | (ParameterKind::Any, _) => {
@@ -125,26 +140,43 @@ impl Parameter {
     }
 
     fn check_number(&self, number: f64) -> Result<(), CatalogueError> {
-        let ParameterKind::Number {
-            least,
-            with_least,
-            most,
-            with_most,
-        } = self.kind
-        else {
-            return Ok(());
-        };
-        let is_enough = number > least || (with_least && number == least);
-        let is_at_most = number < most || (with_most && number == most);
-        if number.is_finite() && is_enough && is_at_most {
+        if self.kind.has(number) {
             return Ok(());
         }
-        let problem = format!("must be {}, not {number}", self.kind.range());
+        let mut problem = format!("must be {}, not {number}", self.kind.range());
+        // No range says this limit.
+        if matches!(self.kind, ParameterKind::Whole { .. }) && number > f64::from(u32::MAX) {
+            problem = format!(
+                "must be a whole number of at most {}, not {number}",
+                u32::MAX
+            );
+        }
         Err(CatalogueError::new(&self.name, problem))
     }
 }
 
 impl ParameterKind {
+    /// Whether a number is one of its values.
+    fn has(&self, number: f64) -> bool {
+        match *self {
+            Self::Number {
+                least,
+                with_least,
+                most,
+                with_most,
+            } => {
+                let is_enough = number > least || (with_least && number == least);
+                let is_at_most = number < most || (with_most && number == most);
+                number.is_finite() && is_enough && is_at_most
+            }
+            Self::Whole { least, most } => {
+                let is_whole = number.fract() == 0.0;
+                is_whole && number >= f64::from(least) && number <= f64::from(most)
+            }
+            Self::Flag | Self::Any => true,
+        }
+    }
+
     /// The values in words: "a number above 0 and at most 1".
     pub fn range(&self) -> String {
         let (least, with_least, most, with_most) = match self {
@@ -154,29 +186,61 @@ impl ParameterKind {
                 most,
                 with_most,
             } => (least, with_least, most, with_most),
+            Self::Whole {
+                least,
+                most: u32::MAX,
+            } => return format!("a whole number of at least {least}"),
+            Self::Whole { least, most } => {
+                return format!("a whole number of at least {least} and at most {most}");
+            }
             Self::Flag => return "true or false".to_string(),
             Self::Any => return "any value".to_string(),
         };
-        let from = if *with_least { "of at least" } else { "above" };
-        let from = format!("a number {from} {least}");
-        if most.is_infinite() {
-            return from;
+        let mut limits = Vec::new();
+        if least.is_finite() {
+            let from = if *with_least { "of at least" } else { "above" };
+            limits.push(format!("{from} {least}"));
         }
-        let to = if *with_most { "at most" } else { "below" };
-        format!("{from} and {to} {most}")
+        if most.is_finite() {
+            let to = if *with_most { "at most" } else { "below" };
+            limits.push(format!("{to} {most}"));
+        }
+        if limits.is_empty() {
+            return "a number".to_string();
+        }
+        format!("a number {}", limits.join(" and "))
     }
 }
 
-/// The values of a strategy's parameters, checked.
+/// The values of the parameters of a strategy or of an attack, checked.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Values(Map<String, Value>);
 
 impl Values {
-    pub(super) fn new(values: Map<String, Value>) -> Self {
-        Self(values)
+    /// The value of each parameter that is asked for or has a default.
+    pub(crate) fn of(
+        parameters: &[Parameter],
+        asked: &Map<String, Value>,
+    ) -> Result<Self, CatalogueError> {
+        let mut values = Map::new();
+        for parameter in parameters {
+            if let Some(value) = parameter.value_of(asked)? {
+                values.insert(parameter.name.clone(), value);
+            }
+        }
+        Ok(Self(values))
     }
 
-    pub(super) fn into_inner(self) -> Map<String, Value> {
+    pub(super) fn set(&mut self, name: &str, value: String) {
+        self.0.insert(name.to_string(), value.into());
+    }
+
+    /// A text; empty if there is none.
+    pub(super) fn text(&self, name: &str) -> &str {
+        self.any(name).and_then(Value::as_str).unwrap_or_default()
+    }
+
+    pub(crate) fn into_inner(self) -> Map<String, Value> {
         self.0
     }
 
@@ -190,7 +254,27 @@ impl Values {
         found.unwrap_or_else(|| panic!("the part declares no number {name:?} with a default"))
     }
 
-    /// A number, if the job gives it or it has a default.
+    /// A whole number of at most 32 bits, if it is given or has a default.
+    ///
+    /// # Errors
+    ///
+    /// In words, if the number is not one.
+    pub fn whole(&self, name: &str) -> Result<Option<u32>, String> {
+        let Some(number) = self.given(name) else {
+            return Ok(None);
+        };
+        // The conversion saturates.
+        let whole = number as u32;
+        if f64::from(whole) == number {
+            return Ok(Some(whole));
+        }
+        Err(format!(
+            "{name} must be a whole number of at most {}, not {number}",
+            u32::MAX
+        ))
+    }
+
+    /// A number, if it is given or has a default.
     pub fn given(&self, name: &str) -> Option<f64> {
         self.0.get(name).and_then(Value::as_f64)
     }
@@ -200,7 +284,7 @@ impl Values {
         self.0.get(name).and_then(Value::as_bool).unwrap_or(false)
     }
 
-    /// The value as the job gives it.
+    /// The value as it is given.
     pub fn any(&self, name: &str) -> Option<&Value> {
         self.0.get(name)
     }

@@ -14,6 +14,7 @@ pub struct Preset {
     pub paper: &'static str,
     sampler: &'static str,
     work: &'static str,
+    filter: &'static str,
     weighting: &'static str,
     objective: &'static str,
     reducer: &'static str,
@@ -30,6 +31,7 @@ impl Preset {
         match kind {
             PartKind::Sampler => self.sampler,
             PartKind::Work => self.work,
+            PartKind::Filter => self.filter,
             PartKind::Weighting => self.weighting,
             PartKind::Objective => self.objective,
             PartKind::Reducer => self.reducer,
@@ -51,6 +53,7 @@ const FEDAVG: Preset = Preset {
     paper: "McMahan et al. 2017, https://arxiv.org/abs/1602.05629",
     sampler: "uniform",
     work: "same",
+    filter: "none",
     weighting: "examples",
     objective: "plain",
     reducer: "mean",

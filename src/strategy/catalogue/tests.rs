@@ -79,8 +79,9 @@ fn what_is_not_right_names_its_key() {
         (
             "fedavg",
             json!({"tau": 3}),
-            "strategy.tau is no parameter of strategy \"fedavg\" with these parts; it has fraction, over_selection, server_lr, \
-             sampler, work, weighting, objective, reducer, optimizer",
+            "strategy.tau is no parameter of strategy \"fedavg\" with these parts (it is one of optimizer adagrad, optimizer adam, \
+             optimizer yogi); it has fraction, over_selection, server_lr, sampler, work, filter, weighting, objective, reducer, \
+             optimizer",
         ),
         (
             "fedadam",
@@ -110,7 +111,33 @@ fn what_is_not_right_names_its_key() {
         (
             "fedavg",
             json!({"fraction": f64::NAN}),
-            "strategy.fraction must be a number above 0 and at most 1, not NaN, infinite or null",
+            "strategy.fraction must be a number above 0 and at most 1, and neither NaN nor infinite nor null",
+        ),
+        (
+            "krum",
+            json!({"f": 1.5}),
+            "strategy.f must be a whole number of at least 0, not 1.5",
+        ),
+        (
+            "krum",
+            json!({"f": 1e10}),
+            "strategy.f must be a whole number of at most 4294967295, not 10000000000",
+        ),
+        (
+            "fedavg",
+            json!({"reducer": {"f": 1}}),
+            "strategy.reducer is a table without `kind`, which names the part",
+        ),
+        (
+            "multi_krum",
+            json!({"selct": 3}),
+            "strategy.selct is no parameter of strategy \"multi_krum\" with these parts (did you mean select?); it has ",
+        ),
+        (
+            "fedavg",
+            json!({"f": 3}),
+            "strategy.f is no parameter of strategy \"fedavg\" with these parts (it is one of reducer bulyan, reducer krum, reducer \
+             multi_krum, reducer trimmed_mean); it has ",
         ),
         (
             "poisson",
@@ -139,7 +166,7 @@ fn a_complete_strategy_says_everything_and_is_itself() {
     let asked = table(json!({"tau": 1, "fraction": 0.5}));
     let complete = catalogue.complete("fedadam", &asked).unwrap();
     let expected = json!({
-        "sampler": "uniform", "work": "same", "weighting": "examples", "objective": "plain", "reducer": "mean", "optimizer": "adam",
+        "sampler": "uniform", "work": "same", "filter": "none", "weighting": "examples", "objective": "plain", "reducer": "mean", "optimizer": "adam",
         "fraction": 0.5, "over_selection": 0.0, "server_lr": 0.01, "tau": 1.0, "beta1": 0.9, "beta2": 0.99,
     });
     assert_eq!(Value::from(complete.clone()), expected);

@@ -8,6 +8,7 @@ use crate::{
     objective::Objective,
     parameters::{DType, PayloadSpec, Role},
     report::DELTA,
+    statistics::lower_median,
     strategy::{AggregateContext, Inputs, StrategyError},
 };
 
@@ -19,17 +20,28 @@ const LOSS: &str = "loss_before";
 ///
 /// With `L` = 1 / lr and the loss `F_k` before training, the next model is this one plus the sum of `L F_k^q delta_k` over the
 /// sum of `q F_k^(q-1) |L delta_k|^2 + L F_k^q`. Weights count for buffers alone, as the paper draws clients by size instead.
+///
+/// Clients report their losses, and one that claims a huge loss would count alone. So a loss counts as at most `max_loss` times the
+/// median of the round's losses, which is not in the paper.
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[non_exhaustive]
 pub struct QFedAvg {
     /// The power, at least 0.
     pub q: f64,
+    /// The most that a loss counts as, in medians of the round's losses; at least 1.
+    pub max_loss: f64,
 }
 
 impl QFedAvg {
+    /// The most that a loss counts as, unless a job says otherwise.
+    pub const MAX_LOSS: f64 = 100.0;
+
     /// With this power.
     pub fn new(q: f64) -> Self {
-        Self { q }
+        Self {
+            q,
+            max_loss: Self::MAX_LOSS,
+        }
     }
 }
 
@@ -57,15 +69,31 @@ impl ClientObjective for QFedAvg {
         let norms = self.squared_norms(round)?;
         let (mut excluded, mut rows, mut buffers) = (Vec::new(), Vec::new(), Vec::new());
         let (mut denominator, mut total) = (0.0, 0.0);
-        for ((report, weight), norm) in round.reports().iter().zip(weights).zip(norms) {
+        let mut losses = Vec::with_capacity(round.reports().len());
+        for report in round.reports() {
+            losses.push(round.vector(report.client, LOSS)?[0]);
+        }
+        let proper: Vec<_> = losses
+            .iter()
+            .copied()
+            .filter(|loss| is_proper(*loss))
+            .collect();
+        let most = self.max_loss * lower_median(&proper);
+        let mut bounded = 0;
+        for (place, ((report, weight), norm)) in
+            round.reports().iter().zip(weights).zip(norms).enumerate()
+        {
             let client = report.client;
-            let loss = round.vector(client, LOSS)?[0];
-            // The power of a negative number is none, and 0^(q - 1) is infinite.
-            if !(loss.is_finite() && loss > 0.0) {
+            let mut loss = losses[place];
+            if !is_proper(loss) {
                 let reason =
                     format!("says that its loss before training was {loss}: it must be above 0");
                 excluded.push((client, reason));
                 continue;
+            }
+            if loss > most {
+                loss = most;
+                bounded += 1;
             }
             let lipschitz = 1.0 / round.plan().training_of(client).lr;
             let power = loss.powf(self.q);
@@ -79,12 +107,22 @@ impl ClientObjective for QFedAvg {
         let mut counted = Counted::new(inputs.over(denominator));
         counted.excluded = excluded;
         counted.total_weight = total;
+        if bounded > 0 {
+            counted
+                .metrics
+                .insert("bounded_losses".to_string(), f64::from(bounded));
+        }
         Ok(counted)
     }
 
     fn needs_mean(&self) -> Option<String> {
         Some("q-FedAvg weighs the reports by losses that clients report, which a reducer does not protect".to_string())
     }
+}
+
+/// The power of a negative number is none, and 0^(q - 1) is infinite.
+fn is_proper(loss: f64) -> bool {
+    loss.is_finite() && loss > 0.0
 }
 
 impl QFedAvg {

@@ -67,6 +67,26 @@ fn a_report_that_says_what_can_not_be_is_excluded_and_the_others_count() {
     assert_eq!(aggregation.excluded.len(), 4);
 }
 
+#[test]
+fn a_claimed_loss_counts_as_at_most_a_multiple_of_the_median() {
+    let honest = [(1, 0.5), (1, 0.4), (1, 0.6)];
+    let counts = |loss| {
+        let (_, aggregation) =
+            round(QFedAvg::new(1.0), &[&honest[..], &[(1, loss)]].concat()).unwrap();
+        aggregation.metrics.get("bounded_losses").copied()
+    };
+    // The lower median of all four is 0.5.
+    assert_eq!(counts(50.0), None);
+    assert_eq!(counts(50.1), Some(1.0));
+    let moved = |loss| {
+        round(QFedAvg::new(1.0), &[&honest[..], &[(1, loss)]].concat())
+            .unwrap()
+            .0
+    };
+    assert_eq!(moved(1e38), moved(50.0));
+    assert_ne!(moved(49.0), moved(50.0));
+}
+
 /// A round of a cohort that has no client.
 fn poisson_round_without_anybody(objective: impl ClientObjective + 'static) -> (f32, Aggregation) {
     let strategy = Composition::default()

@@ -13,7 +13,7 @@ use crate::{
 pub struct Bulyan(Faults);
 
 impl Bulyan {
-    /// Stands this many attackers.
+    /// Tolerates this many attackers.
     pub fn new(faults: Faults) -> Self {
         Self(faults)
     }
@@ -26,6 +26,14 @@ impl Reducer for Bulyan {
 
     fn fewest(&self, cohort: usize) -> usize {
         self.0.fewest(cohort, 4, 3)
+    }
+
+    fn because(&self, cohort: usize) -> Option<String> {
+        self.0.because(cohort, 4, 3)
+    }
+
+    fn remedy(&self, reports: usize) -> Option<String> {
+        Faults::remedy(reports, 4, 3)
     }
 
     fn selects(&self, reports: usize, cohort: usize) -> usize {
@@ -47,7 +55,7 @@ impl Reducer for Bulyan {
         let faults = self.0.checked("Bulyan", reports, cohort, 4, 3)?;
         Faults::record(faults, &mut counted);
         let distances = Distances::new(round, &counted.inputs)?;
-        let left = left_over(&distances, reports - 2 * faults, faults);
+        let left = left_over(round, &distances, reports - 2 * faults, faults)?;
         counted.exclude(left.into_iter().map(|report| {
             let reason =
                 "Bulyan: the reports that were picked are closer to each other".to_string();
@@ -58,17 +66,22 @@ impl Reducer for Bulyan {
 }
 
 /// The reports that are left when this many were picked, each by Krum among those that were left before.
-fn left_over(distances: &Distances, picks: usize, faults: usize) -> Vec<usize> {
+fn left_over(
+    round: &AggregateContext<'_>,
+    distances: &Distances,
+    picks: usize,
+    faults: usize,
+) -> Result<Vec<usize>, StrategyError> {
     // Sorted once: scores are computed again for each pick, and sorting takes as long as all the rest.
     let neighbours = krum::Neighbours::new(distances);
     let mut is_left = vec![true; distances.count()];
     for _ in 0..picks {
+        round.check_cancelled()?;
         let scores = neighbours.scores(&is_left, faults);
         is_left[krum::by_score(&scores)[0]] = false;
     }
-    (0..distances.count())
-        .filter(|report| is_left[*report])
-        .collect()
+    let left = (0..distances.count()).filter(|report| is_left[*report]);
+    Ok(left.collect())
 }
 
 /// How many values around the median are in the mean.

@@ -1,7 +1,7 @@
 //! Centered clipping: Karimireddy et al., "Learning from History for Byzantine Robust Optimization", ICML 2021,
 //! <https://arxiv.org/abs/2012.10333>, algorithm 2.
 
-use super::{BlockReducer, Distances, Reducer, Reduction, geometric_median::shares};
+use super::{BlockReducer, Distances, Reducer, Reduction, geometric_median::shares, majority};
 use crate::{
     parameters::Role,
     report::DELTA,
@@ -39,6 +39,10 @@ impl Reducer for CenteredClipping {
         StateSpec::default().tensor(StateTensor::new(CENTER))
     }
 
+    fn faults(&self, cohort: usize) -> Option<usize> {
+        Some(majority::faults(cohort))
+    }
+
     fn most(&self) -> Option<usize> {
         Some(Distances::MOST)
     }
@@ -52,15 +56,21 @@ impl Reducer for CenteredClipping {
         let distances = Distances::with_state(round, &counted.inputs, Some(CENTER))?;
         let weights = shares(counted.inputs.coefficients());
         let reports = weights.len();
+        // The last update, which is the last row.
+        let points = distances.around(reports);
         // The update as a sum of the reports and of the center, which is the last one.
         let mut coefficients = vec![0.0; reports];
         coefficients.push(1.0);
+        let mut clipped = 0;
         for _ in 0..self.iterations {
-            let lengths = distances.to_sum(&coefficients);
+            round.check_cancelled()?;
+            let lengths = points.to_sum(&coefficients);
+            clipped = 0;
             let mut moved = vec![0.0; reports];
             for (report, moved) in moved.iter_mut().enumerate() {
                 let length = lengths[report];
                 let factor = if length > self.radius {
+                    clipped += 1;
                     self.radius / length
                 } else {
                     1.0
@@ -76,6 +86,10 @@ impl Reducer for CenteredClipping {
             }
         }
         let center = coefficients.pop().unwrap_or_default();
+        let metrics = [("radius", self.radius), ("clipped", f64::from(clipped))];
+        for (name, value) in metrics {
+            counted.metrics.insert(name.to_string(), value);
+        }
         counted.inputs = counted.inputs.with_coefficients(coefficients).over(1.0);
         Ok(Reduction::by(counted, Center(center)))
     }

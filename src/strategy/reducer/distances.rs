@@ -14,7 +14,8 @@ use crate::{
 #[derive(Debug, Clone, PartialEq)]
 pub struct Distances {
     count: usize,
-    squared: Vec<f64>,
+    /// The dot product of each pair, in f64.
+    products: Vec<f64>,
 }
 
 impl Distances {
@@ -50,16 +51,7 @@ impl Distances {
                 rows.add_products(DELTA, state, sums);
             }
         })?;
-        let mut squared = vec![0.0; products.len()];
-        for a in 0..count {
-            for b in 0..a {
-                let distance =
-                    products[pair(a, a)] + products[pair(b, b)] - 2.0 * products[pair(a, b)];
-                // Rounding can leave a little less than nothing.
-                squared[pair(a, b)] = distance.max(0.0);
-            }
-        }
-        Ok(Self { count, squared })
+        Ok(Self { count, products })
     }
 
     /// Number of reports.
@@ -69,23 +61,60 @@ impl Distances {
 
     /// The squared distance of two reports, counted from 0 in client order.
     pub fn squared(&self, a: usize, b: usize) -> f64 {
-        self.squared[pair(a, b)]
+        // Of these two reports' own products: the distances of honest reports are right beside an attacker's of any size.
+        let own = self.product(a, a) + self.product(b, b);
+        // Rounding can leave a little less than nothing.
+        (own - 2.0 * self.product(a, b)).max(0.0)
     }
 
-    /// The distance of each report to the point that is their sum with these coefficients, which add up to 1. No value is
-    /// read for it: Σ β_j |x_i - x_j|² - ½ Σ β_j β_k |x_j - x_k|².
-    pub(super) fn to_sum(&self, coefficients: &[f64]) -> Vec<f64> {
-        let mut to_each = vec![0.0; self.count];
-        let mut spread = 0.0;
-        for (report, sum) in to_each.iter_mut().enumerate() {
-            for (other, coefficient) in coefficients.iter().enumerate() {
-                *sum += coefficient * self.squared(report, other);
+    fn product(&self, a: usize, b: usize) -> f64 {
+        self.products[pair(a, b)]
+    }
+
+    /// The reports as seen from one of them, for distances to sums that are near it.
+    pub(super) fn around(&self, origin: usize) -> Around {
+        let mut products = vec![0.0; self.products.len()];
+        let to_itself = self.product(origin, origin);
+        for a in 0..self.count {
+            for b in 0..=a {
+                // (x_a - x_o) (x_b - x_o). In this order, it is 0 to the bit if one of them is the origin.
+                let product = self.product(a, b) - self.product(a, origin);
+                products[pair(a, b)] = product - (self.product(b, origin) - to_itself);
             }
-            spread += coefficients[report] * *sum;
         }
-        for sum in &mut to_each {
-            *sum = (*sum - spread / 2.0).max(0.0).sqrt();
+        Around {
+            count: self.count,
+            products,
         }
-        to_each
+    }
+}
+
+/// The products of all pairs of differences to one report.
+pub(super) struct Around {
+    count: usize,
+    products: Vec<f64>,
+}
+
+impl Around {
+    /// The distance of each report to the point that is their sum with these coefficients, which add up to 1. No value is read for
+    /// it: |y_i|² - 2 Σ β_j y_i y_j + Σ β_j β_k y_j y_k, of differences `y` to the origin.
+    ///
+    /// A report that is far away has a small coefficient in a robust sum, and its terms are of the size of the others'. In the same
+    /// sum over squared distances, its terms are as large as its distance, and honest distances of 1 are lost beside one of 1e16.
+    pub fn to_sum(&self, coefficients: &[f64]) -> Vec<f64> {
+        let mut with_sum = vec![0.0; self.count];
+        let mut of_sum = 0.0;
+        for (report, with_sum) in with_sum.iter_mut().enumerate() {
+            for (other, coefficient) in coefficients.iter().enumerate() {
+                *with_sum += coefficient * self.products[pair(report, other)];
+            }
+            of_sum += coefficients[report] * *with_sum;
+        }
+        let mut lengths = with_sum;
+        for (report, length) in lengths.iter_mut().enumerate() {
+            let squared = self.products[pair(report, report)] - 2.0 * *length + of_sum;
+            *length = squared.max(0.0).sqrt();
+        }
+        lengths
     }
 }

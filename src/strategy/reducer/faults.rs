@@ -1,4 +1,4 @@
-//! How many attackers a rule must stand.
+//! How many attackers a rule must tolerate.
 
 use crate::strategy::{Counted, StrategyError};
 
@@ -10,7 +10,7 @@ const SHARE: f64 = 0.2;
 pub struct Faults(Option<usize>);
 
 impl Faults {
-    /// A fifth of the cohort, rounded down; fewer if the rule can't stand as many.
+    /// A fifth of the cohort, rounded down; fewer if the rule can't tolerate as many.
     pub fn usual() -> Self {
         Self(None)
     }
@@ -31,6 +31,18 @@ impl Faults {
     pub(super) fn fewest(self, cohort: usize, factor: usize, constant: usize) -> usize {
         let faults = self.of(cohort, factor, constant);
         faults.saturating_mul(factor).saturating_add(constant)
+    }
+
+    /// The number in words, if it is above 0.
+    pub(super) fn because(self, cohort: usize, factor: usize, constant: usize) -> Option<String> {
+        let faults = self.of(cohort, factor, constant);
+        (faults > 0).then(|| format!("f = {faults}"))
+    }
+
+    /// The numbers with which this many reports are enough, in words.
+    pub(super) fn remedy(reports: usize, factor: usize, constant: usize) -> Option<String> {
+        let most = reports.checked_sub(constant)? / factor;
+        Some(format!("f = {most} at most"))
     }
 
     /// Puts the number into the round's record: without one in the job, it follows from the cohort.

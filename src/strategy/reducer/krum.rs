@@ -10,7 +10,7 @@ use crate::strategy::{AggregateContext, Counted, NextVersion, StrategyError};
 pub struct Krum(Faults);
 
 impl Krum {
-    /// Stands this many attackers.
+    /// Tolerates this many attackers.
     pub fn new(faults: Faults) -> Self {
         Self(faults)
     }
@@ -23,6 +23,14 @@ impl Reducer for Krum {
 
     fn fewest(&self, cohort: usize) -> usize {
         self.0.fewest(cohort, 2, 3)
+    }
+
+    fn because(&self, cohort: usize) -> Option<String> {
+        self.0.because(cohort, 2, 3)
+    }
+
+    fn remedy(&self, reports: usize) -> Option<String> {
+        Faults::remedy(reports, 2, 3)
     }
 
     fn selects(&self, _: usize, _: usize) -> usize {
@@ -52,7 +60,7 @@ pub struct MultiKrum {
 }
 
 impl MultiKrum {
-    /// Stands this many attackers.
+    /// Tolerates this many attackers.
     pub fn new(faults: Faults) -> Self {
         Self {
             faults,
@@ -74,12 +82,40 @@ impl MultiKrum {
 
 impl Reducer for MultiKrum {
     fn faults(&self, cohort: usize) -> Option<usize> {
-        Some(self.faults.of(cohort, 2, 3))
+        let faults = self.faults.of(cohort, 2, 3);
+        // More attackers than reports that are left out: some are in the mean for certain.
+        let left_out = cohort.saturating_sub(self.selected(cohort, faults));
+        Some(faults.min(left_out))
     }
 
     fn fewest(&self, cohort: usize) -> usize {
         let fewest = self.faults.fewest(cohort, 2, 3);
         fewest.max(self.select.unwrap_or(0))
+    }
+
+    fn because(&self, cohort: usize) -> Option<String> {
+        let faults = self.faults.of(cohort, 2, 3);
+        match self.select {
+            Some(select)
+                if select > self.faults.fewest(cohort, 2, 3) || select + faults > cohort =>
+            {
+                Some(format!("select = {select}"))
+            }
+            _ => self.faults.because(cohort, 2, 3),
+        }
+    }
+
+    fn remedy(&self, reports: usize) -> Option<String> {
+        let faults = self.faults.of(reports, 2, 3);
+        let mut words = Vec::new();
+        if self.faults.fewest(reports, 2, 3) > reports {
+            words.extend(Faults::remedy(reports, 2, 3));
+        }
+        if self.select.is_some_and(|select| select > reports) {
+            let most = reports.saturating_sub(faults).max(1);
+            words.push(format!("select = {most} at most"));
+        }
+        (!words.is_empty()).then(|| words.join(" and "))
     }
 
     fn selects(&self, reports: usize, cohort: usize) -> usize {
@@ -143,6 +179,11 @@ impl Neighbours {
             all.push(others);
         }
         Self(all)
+    }
+
+    /// The others of each report, with their squared distances.
+    pub fn each(&self) -> impl Iterator<Item = &[(f64, usize)]> {
+        self.0.iter().map(Vec::as_slice)
     }
 
     /// The sum of the squared distances of each report that is left to its nearest others that are left: as many as are left, less

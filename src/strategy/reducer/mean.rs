@@ -3,7 +3,7 @@
 use super::{Reducer, Reduction};
 use crate::strategy::{AggregateContext, Counted, NextVersion, StrategyError};
 
-/// The weighted mean of the reports: right if all are honest, and wherever one attacker wants it if one is not.
+/// The weighted mean of the reports: one attacker can move it anywhere.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Mean;
 

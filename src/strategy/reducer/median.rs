@@ -1,7 +1,7 @@
 //! The coordinate-wise median: Yin et al., "Byzantine-Robust Distributed Learning: Towards Optimal Statistical Rates", ICML 2018,
 //! <https://arxiv.org/abs/1803.01498>, definition 1.
 
-use super::{BlockReducer, Reducer, Reduction};
+use super::{BlockReducer, Reducer, Reduction, majority};
 use crate::{
     report::DELTA,
     strategy::{AggregateContext, Counted, NextVersion, Out, Rows, StrategyError},
@@ -13,6 +13,10 @@ use crate::{
 pub struct Median;
 
 impl Reducer for Median {
+    fn faults(&self, cohort: usize) -> Option<usize> {
+        Some(majority::faults(cohort))
+    }
+
     fn reduce(
         &self,
         _: &AggregateContext<'_>,

@@ -1,7 +1,10 @@
 //! Clipping of norms: Sun et al., "Can You Really Backdoor Federated Learning?", 2019, <https://arxiv.org/abs/1911.07963>.
 
-use super::{Norm, Reducer, Reduction, norms::median_of};
-use crate::strategy::{AggregateContext, Counted, NextVersion, StrategyError};
+use super::{Norm, Reducer, Reduction, majority};
+use crate::{
+    statistics::median,
+    strategy::{AggregateContext, Counted, NextVersion, StrategyError},
+};
 
 /// Reports that are longer than a bound are scaled down to it, and then averaged by weight. It takes the power from attackers that
 /// send large updates, and from no others.
@@ -26,6 +29,10 @@ impl NormClipping {
 }
 
 impl Reducer for NormClipping {
+    fn faults(&self, cohort: usize) -> Option<usize> {
+        Some(majority::faults(cohort))
+    }
+
     fn reduce(
         &self,
         round: &AggregateContext<'_>,
@@ -35,7 +42,7 @@ impl Reducer for NormClipping {
         let norms = Norm::L2.of(round, &counted.inputs)?;
         let bound = match self.0 {
             Bound::Fixed(bound) => bound,
-            Bound::OfMedian(factor) => factor * median_of(&norms),
+            Bound::OfMedian(factor) => factor * median(&norms),
         };
         let total = counted.inputs.total();
         let mut clipped = 0;

@@ -61,13 +61,3 @@ fn largest_of(values: &[f32]) -> f32 {
     }
     largest
 }
-
-/// The median; of an even number, the mean of the middle two. Without any value, 0.
-pub(super) fn median_of(values: &[f64]) -> f64 {
-    let mut sorted = values.to_vec();
-    sorted.sort_unstable_by(f64::total_cmp);
-    match sorted.len() {
-        0 => 0.0,
-        count => f64::midpoint(sorted[(count - 1) / 2], sorted[count / 2]),
-    }
-}

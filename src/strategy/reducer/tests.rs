@@ -1,5 +1,8 @@
 //! Every reducer against `scripts/reducer_reference.py`, which computes small rounds from the papers' formulas.
 
+mod needs;
+mod values;
+
 use std::{collections::BTreeMap, sync::Arc};
 
 use serde::Deserialize;
@@ -10,9 +13,10 @@ use crate::{
     ids::{ClientId, ModelVersion, RoundId},
     parameters::{BlockReader, Layout, Parameters, Role},
     report::{DELTA, Executor, Report, ReportMetadata, Serial},
-    settings::{RoundLimits, TrainingSettings},
+    settings::TrainingSettings,
     strategy::{
-        Aggregation, Catalogue, ClientInfo, FederatedStrategy, RoundPlan, testing::MemoryRounds,
+        Aggregation, Catalogue, ClientInfo, FederatedStrategy, PartKind, RoundPlan,
+        testing::MemoryRounds,
     },
 };
 
@@ -165,18 +169,12 @@ fn every_rule_equals_the_reference() {
     assert_eq!(rules.len(), 9, "{rules:?}");
 }
 
-const REDUCERS: [&str; 10] = [
-    "mean",
-    "median",
-    "trimmed_mean",
-    "krum",
-    "multi_krum",
-    "bulyan",
-    "geometric_median",
-    "norm_clipping",
-    "centered_clipping",
-    "zeroing",
-];
+/// The names of all reducers.
+fn reducers() -> Vec<String> {
+    let catalogue = Catalogue::default();
+    let infos = catalogue.parts(PartKind::Reducer);
+    infos.into_iter().map(|info| info.name.clone()).collect()
+}
 
 /// Honest reports that are alike, and attackers' that are not; with buffers.
 fn reports(order: &[usize]) -> (Arc<Layout>, Vec<Report>) {
@@ -238,7 +236,7 @@ fn reduced(reducer: &str, order: &[usize], executor: &dyn Executor) -> (Vec<f32>
 #[test]
 fn threads_change_no_bit() {
     let order: Vec<_> = (0..15).collect();
-    for reducer in REDUCERS {
+    for reducer in &reducers() {
         let (serial, _) = reduced(reducer, &order, &Serial);
         for threads in [2, 3] {
             let (found, _) = reduced(reducer, &order, &Threads::new(threads));
@@ -251,11 +249,14 @@ fn threads_change_no_bit() {
 fn who_reported_what_changes_nothing_or_the_last_place() {
     let order: Vec<_> = (0..15).collect();
     let other: Vec<_> = (0..15).map(|place| (place * 4 + 3) % 15).collect();
-    for reducer in REDUCERS {
+    for reducer in &reducers() {
         let (first, folded) = reduced(reducer, &order, &Serial);
         let (second, also_folded) = reduced(reducer, &other, &Serial);
         assert_eq!(folded, also_folded, "{reducer}");
-        let exact = matches!(reducer, "median" | "trimmed_mean" | "krum" | "bulyan");
+        let exact = matches!(
+            reducer.as_str(),
+            "median" | "trimmed_mean" | "krum" | "bulyan"
+        );
         for (a, b) in first.iter().zip(&second) {
             let places = (i64::from(a.to_bits()) - i64::from(b.to_bits())).abs();
             assert!(
@@ -283,10 +284,10 @@ fn attackers_far_away_are_in_no_selection_and_move_no_robust_rule() {
         squares.sum::<f64>().sqrt()
     };
     let (mean, _) = reduced("mean", &order, &Serial);
-    for reducer in REDUCERS
-        .iter()
-        .filter(|reducer| !matches!(**reducer, "mean" | "centered_clipping" | "zeroing"))
-    {
+    for reducer in &reducers() {
+        if matches!(reducer.as_str(), "mean" | "centered_clipping" | "zeroing") {
+            continue;
+        }
         let (found, folded) = reduced(reducer, &order, &Serial);
         assert!(
             distance(&found) < distance(&mean) / 5.0,
@@ -294,142 +295,11 @@ fn attackers_far_away_are_in_no_selection_and_move_no_robust_rule() {
             distance(&found),
             distance(&mean)
         );
-        if matches!(*reducer, "krum" | "multi_krum" | "bulyan") {
+        if matches!(reducer.as_str(), "krum" | "multi_krum" | "bulyan") {
             assert!(
                 folded.iter().all(|client| client % 5 != 4),
                 "{reducer}: {folded:?}"
             );
         }
-    }
-}
-
-#[test]
-fn what_does_not_fit_is_refused_with_the_reason() {
-    let check = |asked: Value, clients, goal, quorum| {
-        let strategy = Catalogue::default().make("fedavg", asked.as_object().unwrap());
-        let limits = RoundLimits {
-            goal,
-            min_updates: quorum,
-            ..RoundLimits::default()
-        };
-        strategy.unwrap().check_limits(&limits, clients)
-    };
-    assert_eq!(
-        check(
-            json!({ "reducer": { "kind": "krum", "f": 3 } }),
-            Some(9),
-            None,
-            1
-        ),
-        Ok(())
-    );
-    // The default fits, whatever the cohort: f is then what it can stand.
-    assert_eq!(
-        check(json!({ "reducer": "bulyan" }), Some(5), None, 1),
-        Ok(())
-    );
-    for (asked, clients, goal, quorum, reason) in [
-        (
-            json!({ "reducer": { "kind": "krum", "f": 3 } }),
-            Some(8),
-            None,
-            1,
-            "at least 9 reports with f = 3, and a round asks 8 clients",
-        ),
-        (
-            json!({ "reducer": "bulyan", "f": 3 }),
-            Some(20),
-            None,
-            14,
-            "at least 15 reports with f = 3, and limits.min_updates",
-        ),
-        (
-            json!({ "reducer": "bulyan", "f": 3 }),
-            None,
-            None,
-            14,
-            "at least 15 reports with f = 3, and limits.min_updates",
-        ),
-        (
-            json!({ "reducer": "bulyan", "f": 3 }),
-            Some(20),
-            Some(14),
-            1,
-            "at least 15 reports with f = 3, and limits.goal (--goal) is 14",
-        ),
-        (
-            json!({ "reducer": "krum", "fraction": 0.5, "f": 3 }),
-            Some(16),
-            None,
-            1,
-            "a round asks 8",
-        ),
-        (
-            json!({ "reducer": "geometric_median" }),
-            Some(3000),
-            None,
-            1,
-            "at most 2048 reports, and a round asks 3000",
-        ),
-        (
-            json!({ "reducer": "krum", "sampler": "poisson" }),
-            Some(20),
-            None,
-            1,
-            "its sampler may draw fewer",
-        ),
-        (
-            json!({ "reducer": "multi_krum", "select": 16 }),
-            Some(15),
-            None,
-            1,
-            "at least 16 reports",
-        ),
-        (
-            json!({ "reducer": "krum" }),
-            Some(2),
-            None,
-            1,
-            "at least 3 reports",
-        ),
-    ] {
-        let refused = check(asked.clone(), clients, goal, quorum).unwrap_err();
-        assert!(refused.contains(reason), "{asked}: {refused}");
-    }
-    for (asked, reason) in [
-        (
-            json!({ "reducer": "krum", "f": 1.5 }),
-            "f must be a whole number",
-        ),
-        (json!({ "reducer": { "f": 1 } }), "needs `kind`"),
-        (
-            json!({ "reducer": "median", "objective": "scaffold" }),
-            "\"median\" does not go with objective \"scaffold\": SCAFFOLD",
-        ),
-        (
-            json!({ "reducer": "krum", "objective": "feddyn" }),
-            "FedDyn",
-        ),
-        (
-            json!({ "reducer": "krum", "objective": "fednova" }),
-            "FedNova",
-        ),
-        (
-            json!({ "reducer": "krum", "objective": "qfedavg" }),
-            "q-FedAvg",
-        ),
-        (
-            json!({ "reducer": "geometric_median", "iterations": 1e9 }),
-            "at most 1000",
-        ),
-        (
-            json!({ "reducer": { "kind": "krum", "f": 1 }, "f": 2 }),
-            "another one beside it",
-        ),
-        (json!({ "reducer": "kurm" }), "known are"),
-    ] {
-        let refused = Catalogue::default().make("fedavg", asked.as_object().unwrap());
-        let refused = refused.unwrap_err().to_string();
-        assert!(refused.contains(reason), "{refused}");
     }
 }

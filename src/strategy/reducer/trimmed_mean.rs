@@ -12,7 +12,7 @@ use crate::{
 pub struct TrimmedMean(Faults);
 
 impl TrimmedMean {
-    /// Stands this many attackers.
+    /// Tolerates this many attackers.
     pub fn new(faults: Faults) -> Self {
         Self(faults)
     }
@@ -25,6 +25,14 @@ impl Reducer for TrimmedMean {
 
     fn fewest(&self, cohort: usize) -> usize {
         self.0.fewest(cohort, 2, 1)
+    }
+
+    fn because(&self, cohort: usize) -> Option<String> {
+        self.0.because(cohort, 2, 1)
+    }
+
+    fn remedy(&self, reports: usize) -> Option<String> {
+        Faults::remedy(reports, 2, 1)
     }
 
     fn reduce(

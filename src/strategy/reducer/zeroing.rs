@@ -56,13 +56,19 @@ impl Reducer for Zeroing {
         let estimate = round.number(ESTIMATE).unwrap_or(self.initial);
         let bound = self.multiplier * estimate + self.increment;
         let too_large = norms.iter().enumerate().filter(|(_, norm)| **norm > bound);
+        let hint = if norms.iter().all(|norm| *norm > bound) {
+            " (so are all reports of the round, and C does not follow, since such a round changes nothing: raise `initial` or \
+             `increment`)"
+        } else {
+            ""
+        };
         let what = match self.norm {
             Norm::L2 => "norm",
             Norm::Largest => "largest value",
         };
         counted.exclude(too_large.map(|(report, norm)| {
             let reason =
-                format!("zeroing: its {what} is {norm:.4e}, above the bound of {bound:.4e}");
+                format!("zeroing: its {what} is {norm:.4e}, above the bound of {bound:.4e}{hint}");
             (report, reason)
         }));
         counted.metrics.insert("norm_bound".to_string(), bound);

@@ -199,6 +199,18 @@ fn round_robin_has_each_client_once_in_a_pass() {
 }
 
 #[test]
+fn the_size_that_is_told_is_that_of_the_smallest_cohort() {
+    for (count, fraction, quorum) in [(10, 0.3, 1), (40, 0.3, 1), (10, 0.4, 4), (7, 1.0, 1)] {
+        let sampler = RoundRobin::new(fraction);
+        let found = passes(&sampler, count, quorum, 20);
+        let smallest = found.iter().map(Vec::len).min();
+        assert_eq!(sampler.size(count as usize, None, quorum), smallest);
+    }
+    assert_eq!(RoundRobin::new(0.3).size(2, None, 3), None);
+    assert_eq!(RoundRobin::new(0.3).size(40, None, 1), Some(10));
+}
+
+#[test]
 fn round_robin_keeps_the_quorum() {
     let found = passes(&RoundRobin::new(0.4), 10, 4, 6);
     assert!(found.iter().all(|cohort| cohort.len() >= 4), "{found:?}");

@@ -27,17 +27,20 @@ pub(super) const UPLOAD_COMPLETE_HEADER: &str = "upload-complete";
 /// Bytes of the whole body.
 pub(super) const UPLOAD_LENGTH_HEADER: &str = "upload-length";
 
+/// The one control character that JSON has as it is, and no header may have.
+const DELETE: u8 = 0x7f;
+
 /// JSON that a header can have: ASCII alone.
 pub(super) fn ascii_json<T: Serialize>(value: &T) -> Result<String, serde_json::Error> {
     let text = serde_json::to_string(value)?;
-    if text.is_ascii() {
+    if text.is_ascii() && !text.as_bytes().contains(&DELETE) {
         return Ok(text);
     }
     let mut ascii = String::with_capacity(text.len());
     // JSON's escapes are units of UTF-16: a character beyond 16 bits has two.
     for unit in text.encode_utf16() {
         match u8::try_from(unit) {
-            Ok(byte) if byte.is_ascii() => ascii.push(char::from(byte)),
+            Ok(byte) if byte.is_ascii() && byte != DELETE => ascii.push(char::from(byte)),
             _ => ascii.push_str(&format!("\\u{unit:04x}")),
         }
     }
@@ -47,6 +50,14 @@ pub(super) fn ascii_json<T: Serialize>(value: &T) -> Result<String, serde_json::
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_control_character_gets_into_a_header() {
+        let text = "a\u{7f}\u{1f}\u{e9}\u{7f}";
+        let json = ascii_json(&text).unwrap();
+        assert_eq!(json, r#""a\u007f\u001f\u00e9\u007f""#);
+        assert_eq!(serde_json::from_str::<String>(&json).unwrap(), text);
+    }
 
     #[test]
     fn json_in_a_header_reads_back_whatever_its_characters() {

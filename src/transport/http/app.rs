@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use tokio::sync::Semaphore;
 use utoipa::openapi::OpenApi;
 
+use super::callers::{CallerLimits, Requests};
 use crate::{
     parameters::HeaderLimits,
     transport::{Handler, Operator},
@@ -42,6 +43,8 @@ pub struct RouterConfig {
     /// The URL that the OpenAPI document names as its server, `http://HOST:PORT`, if others reach this server by another than
     /// the one that they ask.
     pub advertised: Option<String>,
+    /// What each caller may do. [`ServerConfig::callers`](super::ServerConfig::callers) has the limits of connections.
+    pub callers: CallerLimits,
 }
 
 impl Default for RouterConfig {
@@ -61,6 +64,7 @@ impl Default for RouterConfig {
             keep_alive: Duration::from_secs(15),
             hosts: Vec::new(),
             advertised: None,
+            callers: CallerLimits::default(),
         }
     }
 }
@@ -77,6 +81,8 @@ pub struct JsonLimits {
     pub outcome: usize,
     /// The specification of a job.
     pub job: usize,
+    /// A token to make.
+    pub token: usize,
 }
 
 impl Default for JsonLimits {
@@ -86,6 +92,7 @@ impl Default for JsonLimits {
             tasks: 1 << 20,
             outcome: 64 << 10,
             job: 1 << 20,
+            token: 4 << 10,
         }
     }
 }
@@ -100,6 +107,8 @@ pub(super) struct App {
     pub pieces: Arc<Semaphore>,
     /// A permit for each initial model that may be on its way.
     pub submissions: Arc<Semaphore>,
+    /// What is counted of callers.
+    pub requests: Arc<Requests>,
     /// The OpenAPI document.
     pub document: Arc<OpenApi>,
 }

@@ -1,4 +1,4 @@
-//! Keeps web pages out of a coordinator that has no join token.
+//! Keeps web pages out of an open coordinator, which asks for no token.
 
 use std::net::IpAddr;
 
@@ -14,7 +14,7 @@ pub(super) fn refuse_browsers(parts: &Parts, app: &App) -> Result<(), Problem> {
     // Browsers send it with all that a page asks of another site, but for a plain GET, whose answer the page can't
     // read.
     if parts.headers.contains_key(header::ORIGIN) {
-        return refuse("a web page can't use a coordinator without a join token".to_string());
+        return refuse("a web page can't use a coordinator that is open (--open)".to_string());
     }
     // Against DNS rebinding: a page lets its own name lead to this machine. To the browser this is then the page's own
     // site, so it sends no `Origin` with a GET and shows the page the answer; but it sends that name. A browser always
@@ -34,7 +34,7 @@ pub(super) fn refuse_browsers(parts: &Parts, app: &App) -> Result<(), Problem> {
         return Ok(());
     }
     refuse(format!(
-        "a coordinator without a join token is not asked as {name:?}: ask for localhost, or start it with --allow-host"
+        "an open coordinator (--open) is not asked as {name:?}: ask for localhost, or start it with --allow-host"
     ))
 }
 

@@ -1,9 +1,9 @@
 //! The caller: what the routes read from a request's head before they read anything of its body.
 
-use std::{convert::Infallible, net::SocketAddr};
+use std::{convert::Infallible, marker::PhantomData};
 
 use axum::{
-    extract::{ConnectInfo, FromRequestParts, Path},
+    extract::{FromRequestParts, Path},
     http::{header, request::Parts},
 };
 use serde::de::DeserializeOwned;
@@ -12,12 +12,13 @@ use super::{
     api::{BASE, WORKER_HEADER},
     app::App,
     browsers::refuse_browsers,
+    callers::{Asker, Upload},
     problem::Problem,
     server::Connection,
 };
 use crate::{
     ids::WorkerId,
-    protocol::Token,
+    protocol::{Scope, Token},
     report::RefusalKind,
     transport::{self, Caller, Credentials, Operator, Peer, Requester},
 };
@@ -53,8 +54,20 @@ fn unauthorized(detail: &str) -> Problem {
 
 /// The token that a worker shows.
 async fn worker_token(parts: &mut Parts, app: &App) -> Result<Token, Problem> {
-    let Bearer(token) = Bearer::from_request_parts(parts, app).await?;
-    token.ok_or_else(|| unauthorized("a worker shows its token: Authorization: Bearer TOKEN"))
+    let missing = "a worker shows its token: Authorization: Bearer TOKEN";
+    let shown = match Bearer::from_request_parts(parts, app).await {
+        Ok(Bearer(token)) => token.ok_or_else(|| unauthorized(missing)),
+        Err(problem) => Err(problem),
+    };
+    shown.map_err(|problem| counted(parts, problem))
+}
+
+/// Counts a refusal for lack of credentials.
+fn counted(parts: &Parts, problem: Problem) -> Problem {
+    match parts.extensions.get::<Asker>() {
+        Some(asker) => asker.refused(problem),
+        None => problem,
+    }
 }
 
 /// Checks a worker's credentials, so that nothing of its body is read if they are wrong.
@@ -106,6 +119,7 @@ impl FromRequestParts<App> for NamedWorker {
 pub(super) struct Exchange {
     pub app: App,
     connection: Option<Connection>,
+    asker: Option<Asker>,
     pub peer: Peer,
 }
 
@@ -114,17 +128,14 @@ impl FromRequestParts<App> for Exchange {
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Infallible> {
         let connection = parts.extensions.get::<Connection>().cloned();
-        // What axum's own server says, if the router is mounted there.
-        let foreign = parts.extensions.get::<ConnectInfo<SocketAddr>>();
-        let address = match (&connection, foreign) {
-            (Some(connection), _) => Some(connection.peer),
-            (None, Some(ConnectInfo(address))) => Some(*address),
-            (None, None) => None,
-        };
+        // The router's own layer has put it there.
+        let asker = parts.extensions.get::<Asker>().cloned();
+        let peer = asker.as_ref().map_or(Peer::Unknown, |asker| asker.peer);
         Ok(Self {
             app: app.clone(),
             connection,
-            peer: address.map_or(Peer::Unknown, Peer::Address),
+            asker,
+            peer,
         })
     }
 }
@@ -138,7 +149,35 @@ impl Exchange {
     /// Whether the requester may go on to its body.
     async fn check(&self, requester: &Requester) -> Result<(), Problem> {
         let checked = self.app.handler.check_requester(self.peer, requester);
-        Ok(checked.await?)
+        match checked.await {
+            Ok(()) => self.count(requester),
+            Err(refusal) => Err(self.refused(refusal.into())),
+        }
+    }
+
+    /// Counts a request whose credentials are valid.
+    fn count(&self, requester: &Requester) -> Result<(), Problem> {
+        let Some(asker) = &self.asker else {
+            return Ok(());
+        };
+        match requester {
+            Requester::Worker(credentials) => asker.count_worker(credentials.worker),
+            Requester::NewWorker { .. } => asker.count_registration(),
+        }
+    }
+
+    /// What a caller is told whose credentials are not valid, or not for this.
+    fn refused(&self, problem: Problem) -> Problem {
+        match &self.asker {
+            Some(asker) => asker.refused(problem),
+            None => problem,
+        }
+    }
+
+    /// Counts an upload of this worker while the returned value lives.
+    pub(super) fn upload(&self, worker: WorkerId) -> Result<Option<Upload>, Problem> {
+        let upload = self.asker.as_ref().map(|asker| asker.upload(worker));
+        upload.transpose()
     }
 
     /// Done once the server is to stop, if it says so.
@@ -153,28 +192,62 @@ impl Exchange {
     }
 }
 
-/// One who may act as an operator.
-pub(super) struct AsOperator {
-    pub exchange: Exchange,
-    pub caller: Caller,
+/// What a route asks of an operator's token.
+pub(super) trait Needs {
+    const SCOPE: Scope;
 }
 
-impl AsOperator {
+/// The route reads.
+pub(super) struct Reads;
+/// The route is for who submits jobs.
+pub(super) struct Submits;
+/// The route is for administrators.
+pub(super) struct Administers;
+
+impl Needs for Reads {
+    const SCOPE: Scope = Scope::Read;
+}
+
+impl Needs for Submits {
+    const SCOPE: Scope = Scope::Submit;
+}
+
+impl Needs for Administers {
+    const SCOPE: Scope = Scope::Admin;
+}
+
+/// One who may act as an operator on this route.
+pub(super) struct AsOperator<S = Reads> {
+    pub exchange: Exchange,
+    pub caller: Caller,
+    needs: PhantomData<S>,
+}
+
+impl<S> AsOperator<S> {
     pub(super) fn operator(&self) -> &dyn Operator {
         &*self.exchange.app.operator
     }
 }
 
-impl FromRequestParts<App> for AsOperator {
+impl<S: Needs> FromRequestParts<App> for AsOperator<S> {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
         let Bearer(token) = Bearer::from_request_parts(parts, app).await?;
         let Ok(exchange) = Exchange::from_request_parts(parts, app).await;
         let caller = Caller::new(exchange.peer, token);
-        app.operator.authorize(&caller).await?;
+        if let Err(error) = app.operator.authorize(&caller, S::SCOPE).await {
+            return Err(exchange.refused(error.into()));
+        }
+        if let Some(asker) = &exchange.asker {
+            asker.credentials_shown();
+        }
         refuse_browsers_if_open(parts, app, exchange.peer).await?;
-        Ok(Self { exchange, caller })
+        Ok(Self {
+            exchange,
+            caller,
+            needs: PhantomData,
+        })
     }
 }
 
@@ -183,7 +256,8 @@ impl FromRequestParts<App> for AsOperator {
 /// A token that was shown does not count: an open coordinator does not look at it, and a page can show any.
 async fn refuse_browsers_if_open(parts: &Parts, app: &App, peer: Peer) -> Result<(), Problem> {
     let without_token = Caller::new(peer, None);
-    if app.operator.authorize(&without_token).await.is_ok() {
+    let asked = app.operator.authorize(&without_token, Scope::Read);
+    if asked.await.is_ok() {
         refuse_browsers(parts, app)?;
     }
     Ok(())

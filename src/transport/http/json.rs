@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     job::JobSpec,
-    protocol::{Failure, Heartbeat, Poll, Registration, ShareEvaluation},
+    protocol::{Failure, Heartbeat, NewToken, Poll, Registration, ShareEvaluation},
     report::RefusalKind,
 };
 
@@ -51,6 +51,7 @@ json_bodies! {
     Failure: outcome, "failure";
     ShareEvaluation: outcome, "evaluation";
     JobSpec: job, "job";
+    NewToken: token, "token";
 }
 
 /// A JSON body, within its limit. Take it after the extractor that checks the caller: extractors run in order.

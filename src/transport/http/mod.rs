@@ -10,7 +10,7 @@
 //!
 //! use fedavg::transport::http::{RouterConfig, ServerConfig, listen, router, serve};
 //!
-//! let listener = listen("127.0.0.1:8000".parse()?, None).await?;
+//! let listener = listen("127.0.0.1:8000".parse()?, true).await?;
 //! let router = router(Arc::new(coordinator), RouterConfig::default());
 //! serve(listener, router, ServerConfig::default(), std::future::pending()).await;
 //! # Ok(())
@@ -24,6 +24,7 @@
 mod api;
 mod app;
 mod browsers;
+mod callers;
 mod client;
 mod content;
 mod credentials;
@@ -42,14 +43,20 @@ mod routes;
 mod server;
 #[cfg(test)]
 mod tests;
+mod tls;
 
 pub use app::{JsonLimits, RouterConfig};
 pub use axum;
-pub use client::{AddressError, ClientConfig, HttpTransport, OperatorClient};
+pub use callers::{AddressLimits, CallerLimits, Network, NetworkError};
+pub use client::{Address, AddressError, ClientConfig, HttpTransport, OperatorClient};
 pub use problem::Problem;
 pub use router::{router, router_of};
 pub use routes::no_such_path;
 pub use server::{BindError, ServerConfig, check_bind, listen, serve};
+pub use tls::{
+    Authorities, ClientTls, Fingerprint, FingerprintError, Identity, IdentityFiles, ServerTls,
+    TlsError, Trust, WrongFingerprint,
+};
 
 /// The OpenAPI document of every route, as the coordinator serves it.
 pub fn openapi() -> utoipa::openapi::OpenApi {

@@ -1,11 +1,14 @@
 //! Refusals on the wire: problem documents, <https://www.rfc-editor.org/rfc/rfc9457>.
 
+use std::time::Duration;
+
 use axum::{
     http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
 use serde::{Deserialize, Serialize};
 
+use super::callers::RequestId;
 use crate::{
     report::{Refusal, RefusalKind},
     transport::{BodyError, OperatorError},
@@ -31,6 +34,12 @@ pub struct Problem {
     /// Whether the same request may be granted later.
     #[serde(default)]
     pub transient: bool,
+    /// The number of the request, which the coordinator's log has, too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request_id: Option<String>,
+    /// Seconds for `Retry-After`.
+    #[serde(skip)]
+    retry_after: Option<u64>,
 }
 
 impl Problem {
@@ -42,11 +51,24 @@ impl Problem {
             code: code.to_string(),
             detail: detail.into(),
             transient: false,
+            request_id: None,
+            retry_after: None,
         }
     }
 
     pub(super) fn new(kind: RefusalKind, detail: impl Into<String>) -> Self {
         Refusal::new(kind, detail).into()
+    }
+
+    /// A caller that sends more than it may, and for how long it should wait.
+    pub(super) fn too_many(detail: impl Into<String>, wait: Duration) -> Self {
+        Self::new(RefusalKind::TooMany, detail).retry_after(wait)
+    }
+
+    /// Tells the caller to wait so long, in whole seconds from 1.
+    pub(super) fn retry_after(mut self, wait: Duration) -> Self {
+        self.retry_after = Some((wait.as_secs_f64().ceil() as u64).max(1));
+        self
     }
 
     /// The same under another status.
@@ -99,6 +121,7 @@ pub(super) fn status_of(kind: RefusalKind) -> StatusCode {
         RefusalKind::Truncated => StatusCode::BAD_REQUEST,
         RefusalKind::Storage => StatusCode::INSUFFICIENT_STORAGE,
         RefusalKind::Busy => StatusCode::SERVICE_UNAVAILABLE,
+        RefusalKind::TooMany => StatusCode::TOO_MANY_REQUESTS,
     }
 }
 
@@ -107,7 +130,7 @@ impl From<BodyError> for Problem {
         let kind = match error {
             BodyError::Broken(_) | BodyError::Changed => RefusalKind::Truncated,
             BodyError::Damaged(_) => RefusalKind::Storage,
-            BodyError::TooLarge { .. } => RefusalKind::TooLarge,
+            BodyError::TooLarge { .. } | BodyError::ModelTooLarge { .. } => RefusalKind::TooLarge,
             BodyError::Malformed(_) => RefusalKind::Malformed,
         };
         Self::new(kind, error.to_string())
@@ -126,7 +149,8 @@ impl From<OperatorError> for Problem {
 }
 
 impl IntoResponse for Problem {
-    fn into_response(self) -> Response {
+    fn into_response(mut self) -> Response {
+        self.request_id = RequestId::current().map(|id| id.to_string());
         let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let mut response = (status, axum::Json(&self)).into_response();
         let headers = response.headers_mut();
@@ -136,8 +160,9 @@ impl IntoResponse for Problem {
                 // The standard wants it with each 401.
                 headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
             }
-            StatusCode::SERVICE_UNAVAILABLE => {
-                headers.insert(header::RETRY_AFTER, HeaderValue::from_static("5"));
+            StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS => {
+                let seconds = self.retry_after.unwrap_or(5);
+                headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
             }
             _ => {}
         }

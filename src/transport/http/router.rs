@@ -2,13 +2,21 @@
 
 use std::sync::Arc;
 
-use axum::{Router, body::Body, extract::Request, middleware::map_request, routing::any};
+use axum::{
+    Router,
+    body::Body,
+    extract::{Request, State},
+    middleware::{Next, from_fn_with_state, map_request},
+    response::{IntoResponse, Response},
+    routing::any,
+};
 use tokio::sync::Semaphore;
 use utoipa::openapi::{OpenApi, Server};
 
 use super::{
     api::BASE,
     app::{App, RouterConfig},
+    callers::{Asker, Requests, dress},
     inbound::{Inbound, Pace},
     openapi,
     routes::{documented, no_such_method, no_such_path},
@@ -24,8 +32,8 @@ use crate::transport::{Handler, Operator};
 /// - limit the number of connections, and the time that the head of a request may take;
 /// - break off an answer of which nothing is read: a model in memory is held as long as somebody reads it, and
 ///   [`RouterConfig::pieces`] of models on disk, so that all others get small ones;
-/// - know the caller's address, by axum's `into_make_service_with_connect_info::<SocketAddr>()`: a coordinator without a
-///   join token answers its own machine alone, and nobody if it can't know;
+/// - know the caller's address, by axum's `into_make_service_with_connect_info::<SocketAddr>()`: an open
+///   coordinator answers its own machine alone, and nobody if it can't know;
 /// - end polls and streams of events when it stops; they otherwise go on for [`RouterConfig::max_wait`], or as long as the
 ///   job;
 /// - hear out a sender that was refused before the end of its body, so that it gets the answer instead of a reset.
@@ -57,6 +65,7 @@ pub fn router_of(
         operator,
         pieces: Arc::new(Semaphore::new(pieces)),
         submissions: Arc::new(Semaphore::new(submissions)),
+        requests: Arc::new(Requests::new(config.callers.clone())),
         config: Arc::new(config),
         document: Arc::new(document),
     };
@@ -71,7 +80,22 @@ pub fn router_of(
             let guarded = request.map(|body| Body::new(Inbound::new(body, pace)));
             std::future::ready(guarded)
         }))
+        // The last layer is the first to see a request.
+        .layer(from_fn_with_state(app.clone(), admit))
         .with_state(app)
+}
+
+/// Finds out who asks, and refuses above the address' rate of requests.
+async fn admit(State(app): State<App>, request: Request, next: Next) -> Response {
+    let answer = |mut request: Request| async move {
+        let asker = Asker::of(&request, &app.requests);
+        if let Err(problem) = asker.count_request() {
+            return problem.into_response();
+        }
+        request.extensions_mut().insert(asker);
+        next.run(request).await
+    };
+    dress(request, answer).await
 }
 
 /// The routes as the router itself shows them.

@@ -1,9 +1,15 @@
 //! Listens, and serves the routes to every connection, within limits: nothing that a peer does or leaves undone holds
 //! a connection forever.
 
-use std::{future::Future, io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible, future::Future, io, net::SocketAddr, pin::pin, sync::Arc, time::Duration,
+};
 
-use axum::{Router, body::Body, http::header};
+use axum::{
+    Router,
+    body::Body,
+    http::{HeaderValue, header},
+};
 use hyper::{Request, body::Incoming, server::conn::http1, service::Service, service::service_fn};
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
@@ -11,6 +17,7 @@ use hyper_util::{
 };
 use thiserror::Error;
 use tokio::{
+    io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore, watch},
     task::JoinSet,
@@ -19,10 +26,13 @@ use tokio::{
 use tracing::{debug, warn};
 
 use super::{
-    guard::Guarded,
+    callers::{Admission, CallerLimits, Connections, dress},
+    guard::{Drain, Guarded},
     inbound::{Linger, Lingering},
+    problem::{PROBLEM_JSON, Problem},
+    tls::{Fingerprint, ServerTls, shake_hands},
 };
-use crate::{protocol::Token, transport::peer::is_loopback};
+use crate::transport::peer::is_loopback;
 
 /// The limits that live on connections. Each has a default.
 #[derive(Debug, Clone)]
@@ -33,16 +43,25 @@ pub struct ServerConfig {
     /// The most bytes of a connection that are read before they are taken, at least 8 KiB; the head of a request
     /// must fit. Answers are put together in pieces until there are that many.
     pub read_buffer: usize,
-    /// How long a connection may take to send the head of a request, and how long it may be idle.
+    /// How long a connection may take for TLS's handshake, then to send the head of a request, and how long it may be idle.
     pub header_timeout: Duration,
     /// An answer of which nothing is read for so long is broken off.
     pub stall_timeout: Duration,
+    /// The fewest bytes a second that a reader of an answer takes, in each ten seconds that are spent waiting for it; 0: any. Time in
+    /// which the coordinator has nothing to send does not count.
+    pub min_download_rate: u64,
     /// How long a sender is heard on that was refused before its end, so that it gets the answer.
     pub linger_timeout: Duration,
     /// How many bytes a sender is heard on that was refused before its end.
     pub linger_bytes: u64,
     /// How long requests may go on once the server is to stop.
     pub drain_timeout: Duration,
+    /// With it, connections speak TLS and nothing else; without it, as by default, plain HTTP.
+    pub tls: Option<ServerTls>,
+    /// With it, answers over TLS tell browsers to use nothing but TLS for so long (`Strict-Transport-Security`). Default: none.
+    pub strict_transport: Option<Duration>,
+    /// What each address may do. [`RouterConfig::callers`](super::RouterConfig::callers) has the limits of requests.
+    pub callers: CallerLimits,
 }
 
 impl Default for ServerConfig {
@@ -52,9 +71,13 @@ impl Default for ServerConfig {
             read_buffer: 128 << 10,
             header_timeout: Duration::from_secs(30),
             stall_timeout: Duration::from_secs(60),
+            min_download_rate: 1024,
             linger_timeout: Duration::from_secs(10),
             linger_bytes: 64 << 20,
             drain_timeout: Duration::from_secs(5),
+            tls: None,
+            strict_transport: None,
+            callers: CallerLimits::default(),
         }
     }
 }
@@ -62,13 +85,16 @@ impl Default for ServerConfig {
 /// The smallest buffer that hyper takes.
 pub(super) const LEAST_BUFFER: usize = 8 << 10;
 
+/// For how long of the time that a reader is waited for its rate is measured.
+const DOWNLOAD_GRACE: Duration = Duration::from_secs(10);
+
 /// Why a server can't listen.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum BindError {
-    /// An address that others can reach, and nothing that keeps them out.
-    #[error("{0} can be reached from other machines: listening there needs a join token")]
-    NeedsJoinToken(SocketAddr),
+    /// An address that others can reach, of a coordinator that would ask them for no token.
+    #[error("{0} can be reached from other machines, and an open coordinator asks for no token")]
+    Open(SocketAddr),
     /// The operating system refuses.
     #[error("can't listen on {address}")]
     Listen {
@@ -79,30 +105,26 @@ pub enum BindError {
     },
 }
 
-/// Whether a coordinator with this join token may listen on this address: loopback, or with a token anywhere.
+/// Whether a coordinator may listen on this address: an open one (`AccessConfig::open`) on loopback alone, others anywhere.
 ///
 /// # Errors
 ///
-/// [`BindError::NeedsJoinToken`].
-pub fn check_bind(address: SocketAddr, join_token: Option<&Token>) -> Result<(), BindError> {
-    let is_open = join_token.is_none_or(|token| token.0.is_empty());
+/// [`BindError::Open`].
+pub fn check_bind(address: SocketAddr, is_open: bool) -> Result<(), BindError> {
     if is_open && !is_loopback(address.ip()) {
-        return Err(BindError::NeedsJoinToken(address));
+        return Err(BindError::Open(address));
     }
     Ok(())
 }
 
-/// Listens on this address for a coordinator with this join token; port 0 is any free one. Must be called within a tokio
+/// Listens on this address for a coordinator, which may be open; port 0 is any free one. Must be called within a tokio
 /// runtime.
 ///
 /// # Errors
 ///
 /// [`BindError`].
-pub async fn listen(
-    address: SocketAddr,
-    join_token: Option<&Token>,
-) -> Result<TcpListener, BindError> {
-    check_bind(address, join_token)?;
+pub async fn listen(address: SocketAddr, is_open: bool) -> Result<TcpListener, BindError> {
+    check_bind(address, is_open)?;
     let listener = TcpListener::bind(address).await;
     listener.map_err(|source| BindError::Listen { address, source })
 }
@@ -110,8 +132,8 @@ pub async fn listen(
 /// Serves a router to every connection of a listener until `shutdown` is done. Polls and streams of events of
 /// [`router`](super::router) then end at once, and what else is under way has [`ServerConfig::drain_timeout`] to end.
 ///
-/// The router may have other routes, too: yours beside those of a coordinator. A coordinator without a join token answers
-/// its own machine alone; [`check_bind`] says beforehand whether an address fits.
+/// The router may have other routes, too: yours beside those of a coordinator. An open coordinator answers its
+/// own machine alone; [`check_bind`] says beforehand whether an address fits.
 pub async fn serve(
     listener: TcpListener,
     router: Router,
@@ -123,6 +145,7 @@ pub async fn serve(
         // `Semaphore::new` panics above its own limit.
         config.max_connections.clamp(1, Semaphore::MAX_PERMITS),
     ));
+    let counts = Connections::new(config.callers.clone());
     let config = Arc::new(config);
     let mut connections = JoinSet::new();
     let mut shutdown = pin!(shutdown);
@@ -135,10 +158,17 @@ pub async fn serve(
             // this drops has taken no connection.
             Some(_) = connections.join_next(), if !connections.is_empty() => continue,
         };
+        let Some(admission) = counts.admit(peer.ip()) else {
+            debug!(%peer, "too many connections of this address");
+            refuse_connection(&stream, config.tls.is_some());
+            continue;
+        };
         let service = TowerToHyperService::new(router.clone());
         let connection = Connection {
             peer,
+            certificate: None,
             stopping: stopping.clone(),
+            admission,
         };
         let config = config.clone();
         connections.spawn(async move {
@@ -159,8 +189,12 @@ pub async fn serve(
 #[derive(Debug, Clone)]
 pub(super) struct Connection {
     pub peer: SocketAddr,
+    /// That of the client's certificate, which one of [`ServerTls`]'s authorities has signed.
+    pub certificate: Option<Fingerprint>,
     /// Turns true when the server is to stop.
     pub stopping: watch::Receiver<bool>,
+    /// Counts it.
+    pub admission: Arc<Admission>,
 }
 
 impl Connection {
@@ -198,28 +232,121 @@ async fn serve_connection(
     stream: TcpStream,
     router: TowerToHyperService<Router>,
     config: &ServerConfig,
-    connection: Connection,
+    mut connection: Connection,
 ) {
     // Answers are small (a task, a verdict), and must not wait for the peer's delayed acknowledgement of the last one. A
     // failure here is one of the connection, which shows below.
     let _ = stream.set_nodelay(true);
-    let io = TokioIo::new(Guarded::new(stream, config.stall_timeout));
-    let stopped = connection.stopped();
-    let linger = Linger {
+    let Some(tls) = &config.tls else {
+        let stream = Guarded::new(stream, drain(config));
+        let stream = stream.paced(connection.admission.received.clone());
+        return serve_stream(stream, router, config, connection).await;
+    };
+    let received = connection.admission.received.clone();
+    let shaken = shake_hands(stream, tls, drain(config), received, linger(config));
+    let limit = stranger_idle(config);
+    let shaken = tokio::select! {
+        shaken = timeout(limit, shaken) => shaken,
+        () = connection.stopped() => return,
+    };
+    match shaken {
+        Ok(Some(shaken)) => {
+            connection.certificate = shaken.certificate;
+            serve_stream(shaken.stream, router, config, connection).await;
+        }
+        Ok(None) => {}
+        Err(_) => debug!("a TLS handshake took too long"),
+    }
+}
+
+fn drain(config: &ServerConfig) -> Drain {
+    Drain {
+        stall: config.stall_timeout,
+        least_rate: config.min_download_rate,
+        grace: DOWNLOAD_GRACE,
+    }
+}
+
+/// How long a stranger may do nothing.
+fn stranger_idle(config: &ServerConfig) -> Duration {
+    let idle = config.callers.stranger_idle;
+    if idle.is_zero() {
+        return config.header_timeout;
+    }
+    idle.min(config.header_timeout)
+}
+
+/// Tells a peer that its address has too many connections, if it can be told without a wait.
+fn refuse_connection(stream: &TcpStream, is_tls: bool) {
+    if is_tls {
+        return;
+    }
+    let detail = "this address has too many connections";
+    let problem = Problem::too_many(detail, Duration::from_secs(5));
+    let body = serde_json::to_string(&problem).unwrap_or_default();
+    let answer = format!(
+        "HTTP/1.1 429 Too Many Requests\r\nconnection: close\r\nretry-after: 5\r\ncontent-type: {PROBLEM_JSON}\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    // It fits the system's buffer, or the peer learns it by the end of the connection.
+    let _ = stream.try_write(answer.as_bytes());
+}
+
+fn linger(config: &ServerConfig) -> Linger {
+    Linger {
         time: config.linger_timeout,
         bytes: config.linger_bytes,
-    };
+    }
+}
+
+/// What browsers are told about TLS, if anything.
+fn strict_transport(config: &ServerConfig) -> Option<HeaderValue> {
+    let age = config.strict_transport.filter(|_| config.tls.is_some())?;
+    HeaderValue::try_from(format!("max-age={}", age.as_secs())).ok()
+}
+
+async fn serve_stream(
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+    router: TowerToHyperService<Router>,
+    config: &ServerConfig,
+    connection: Connection,
+) {
+    let io = TokioIo::new(stream);
+    let stopped = connection.stopped();
+    let linger = linger(config);
+    let admission = connection.admission.clone();
+    let strict = strict_transport(config);
+    let watched = connection.admission.clone();
+    let idle = watched.idle_stranger(stranger_idle(config));
     let service = service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(connection.clone());
         // A sender that asks first (`expect: 100-continue`) stops by itself when it is refused.
         let asks_first = request.headers().contains_key(header::EXPECT);
-        router.call(request.map(|body| {
+        let request = request.map(|body| {
             if asks_first {
                 Body::new(body)
             } else {
                 Body::new(Lingering::new(body, linger))
             }
-        }))
+        });
+        let answering = admission.answering();
+        let router = router.clone();
+        let strict = strict.clone();
+        async move {
+            let answer = |request| async move {
+                // A router never fails.
+                let Ok(answer) = router.call(request).await;
+                answer
+            };
+            let mut answer = dress(request, answer).await;
+            if let Some(strict) = strict {
+                answer
+                    .headers_mut()
+                    .insert(header::STRICT_TRANSPORT_SECURITY, strict);
+            }
+            drop(answering);
+            Ok::<_, Infallible>(answer)
+        }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -229,6 +356,10 @@ async fn serve_connection(
     let mut connection = pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
+        () = idle => {
+            debug!("a stranger's connection was idle for too long");
+            return;
+        }
         () = stopped => {
             // An idle connection ends at once, another one after the answer that is under way.
             connection.as_mut().graceful_shutdown();
@@ -246,8 +377,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn other_addresses_than_loopback_need_a_token() {
-        let token = Token("secret".to_string());
+    fn an_open_coordinator_listens_on_loopback_alone() {
         for (address, is_loopback) in [
             ("127.0.0.1:8000", true),
             ("127.9.9.9:8000", true),
@@ -258,10 +388,8 @@ mod tests {
             ("100.64.0.1:8000", false),
         ] {
             let address = address.parse().unwrap();
-            assert!(check_bind(address, Some(&token)).is_ok());
-            assert_eq!(check_bind(address, None).is_ok(), is_loopback, "{address}");
-            let empty = Token(String::new());
-            assert_eq!(check_bind(address, Some(&empty)).is_ok(), is_loopback);
+            assert!(check_bind(address, false).is_ok());
+            assert_eq!(check_bind(address, true).is_ok(), is_loopback, "{address}");
         }
     }
 }

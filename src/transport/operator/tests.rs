@@ -20,7 +20,11 @@ fn now<'a, T: Send + 'a>(answer: T) -> Answer<'a, T> {
 }
 
 impl Operator for Replaced {
-    fn authorize<'a>(&'a self, _: &'a Caller) -> Answer<'a, ()> {
+    fn own_access<'a>(&'a self, _: &'a Caller) -> Answer<'a, OwnAccess> {
+        unreachable!()
+    }
+
+    fn authorize<'a>(&'a self, _: &'a Caller, _: Scope) -> Answer<'a, ()> {
         now(())
     }
 

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt::Display};
 use burn::tensor::Tensor;
 
 use super::learner::BatchLoss;
-use crate::{round::Evaluation, worker::TrainError};
+use crate::{round::Evaluation, words::IF_IT_DIVERGES, worker::TrainError};
 
 /// Number of batches whose results stay on the device before they are read.
 const READ_EVERY: usize = 64;
@@ -88,7 +88,7 @@ impl Tally {
         let loss = self.mean(self.loss);
         if !loss.is_finite() {
             return Err(TrainError::Model(format!(
-                "the loss is {loss}; a smaller learning rate (--lr) may help"
+                "the loss is {loss}; {IF_IT_DIVERGES}"
             )));
         }
         Ok(Measured {

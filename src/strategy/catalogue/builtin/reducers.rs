@@ -10,7 +10,7 @@ use crate::strategy::{
     },
 };
 
-const MOST_ITERATIONS: usize = 1000;
+const MOST_ITERATIONS: u32 = 1000;
 
 pub(super) fn add(catalogue: Catalogue) -> Catalogue {
     clipping(selection(order(catalogue)))
@@ -57,14 +57,14 @@ fn selection(catalogue: Catalogue) -> Catalogue {
             .paper("Blanchard et al. 2017, https://arxiv.org/abs/1703.02757")
             .parameter(f())
             .parameter(
-                Parameter::at_least("select", 1.0, 1.0)
+                Parameter::whole("select", 1, u32::MAX, 1)
                     .optional()
                     .about("how many reports are in the mean; without it, all but f"),
             ),
             |values| {
                 let rule = MultiKrum::new(faults(values)?);
                 Ok(match whole(values, "select")? {
-                    Some(select) => rule.selecting(select),
+                    Some(select) => rule.selecting(select as usize),
                     None => rule,
                 })
             },
@@ -81,10 +81,14 @@ fn selection(catalogue: Catalogue) -> Catalogue {
         .with_reducer(
             PartInfo::new(
                 "geometric_median",
-                "the weighted mean, with weights divided by the distance to it some times over",
+                "the weighted mean, with weights divided by the distance to it again and again",
             )
             .paper("Pillutla et al. 2022, https://arxiv.org/abs/1912.13445")
-            .parameter(iterations(20.0))
+            .parameter(iterations(100))
+            .parameter(
+                Parameter::at_least("tolerance", 0.0, 1e-8)
+                    .about("it ends before `iterations` if no report's share changes by more than this share of itself"),
+            )
             .parameter(
                 Parameter::above("smoothing", 0.0, 1e-6)
                     .about("the least distance that a weight is divided by"),
@@ -92,6 +96,7 @@ fn selection(catalogue: Catalogue) -> Catalogue {
             |values| {
                 Ok(GeometricMedian {
                     iterations: count(values, "iterations")?,
+                    tolerance: values.number("tolerance"),
                     smoothing: values.number("smoothing"),
                 })
             },
@@ -132,7 +137,7 @@ fn clipping(catalogue: Catalogue) -> Catalogue {
                 Parameter::above("radius", 0.0, 10.0)
                     .about("how far from the last update a report counts whole"),
             )
-            .parameter(iterations(1.0)),
+            .parameter(iterations(1)),
             |values| {
                 let mut rule = CenteredClipping::new(values.number("radius"));
                 rule.iterations = count(values, "iterations")?;
@@ -178,47 +183,28 @@ fn clipping(catalogue: Catalogue) -> Catalogue {
 }
 
 fn f() -> Parameter {
-    Parameter::at_least("f", 0.0, 0.0)
+    Parameter::whole("f", 0, u32::MAX, 0)
         .optional()
-        .about("how many of the clients that are asked may be attackers, a whole number; without it, a fifth, rounded down")
+        .about("how many of the clients that are asked may be attackers; without it, a fifth, rounded down")
 }
 
 fn faults(values: &Values) -> Result<Faults, StrategyError> {
     Ok(match whole(values, "f")? {
-        Some(count) => Faults::exactly(count),
+        Some(count) => Faults::exactly(count as usize),
         None => Faults::usual(),
     })
 }
 
-fn iterations(default: f64) -> Parameter {
-    Parameter::at_least("iterations", 1.0, default).about("how many times over")
+fn iterations(default: u32) -> Parameter {
+    // More would keep a thread busy for nothing: the result does not change any more.
+    Parameter::whole("iterations", 1, MOST_ITERATIONS, default)
+        .about("how many times over, at most")
 }
 
 fn count(values: &Values, name: &str) -> Result<u32, StrategyError> {
-    let count = whole(values, name)?.unwrap_or(1);
-    // More would keep a thread busy for nothing: the result does not change any more.
-    if count > MOST_ITERATIONS {
-        return Err(StrategyError::Settings(format!(
-            "{name} must be at most {MOST_ITERATIONS}, not {count}"
-        )));
-    }
-    Ok(count as u32)
+    Ok(whole(values, name)?.unwrap_or(1))
 }
 
-/// A number of clients or of steps, if it is given.
-fn whole(values: &Values, name: &str) -> Result<Option<usize>, StrategyError> {
-    let Some(number) = values.given(name) else {
-        return Ok(None);
-    };
-    // More than that are no clients of a job.
-    if number.fract() != 0.0 || number > f64::from(u32::MAX) {
-        return Err(not_whole(name, number));
-    }
-    Ok(Some(number as usize))
-}
-
-fn not_whole(name: &str, number: f64) -> StrategyError {
-    StrategyError::Settings(format!(
-        "{name} must be a whole number of at most 4294967295, not {number}"
-    ))
+fn whole(values: &Values, name: &str) -> Result<Option<u32>, StrategyError> {
+    values.whole(name).map_err(StrategyError::Settings)
 }

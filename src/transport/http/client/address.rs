@@ -5,16 +5,22 @@ use thiserror::Error;
 
 use crate::transport::http::{DEFAULT_PORT, api::BASE};
 
-/// The coordinator's address: host, port, and what comes before the protocol's paths.
+/// The coordinator's address: with TLS or without, host, port, and what comes before the protocol's paths.
 #[derive(Debug, Clone)]
-pub(super) struct Address {
+pub struct Address {
+    scheme: Scheme,
     authority: Authority,
     prefix: String,
 }
 
 impl Address {
-    /// From `http://HOST:PORT`, `HOST:PORT` or `HOST`.
-    pub(super) fn parse(text: &str) -> Result<Self, AddressError> {
+    /// From `https://HOST:PORT`, `http://HOST:PORT`, or either without its port ([`DEFAULT_PORT`] for both). `HOST:PORT` and
+    /// `HOST` are plain HTTP.
+    ///
+    /// # Errors
+    ///
+    /// [`AddressError`] if that is no such address.
+    pub fn parse(text: &str) -> Result<Self, AddressError> {
         let trimmed = text.trim();
         let full = if trimmed.contains("://") {
             trimmed.to_string()
@@ -25,21 +31,22 @@ impl Address {
             .parse::<Uri>()
             .map_err(|reason| AddressError::new(text, &reason.to_string()))?
             .into_parts();
-        match parts.scheme.as_ref().map(Scheme::as_str) {
-            Some("http") => {}
-            Some("https") => {
-                return Err(AddressError::new(
-                    text,
-                    "only http is spoken; use a network that encrypts, such as Tailscale",
-                ));
+        let scheme = match parts.scheme {
+            Some(scheme) if scheme == Scheme::HTTP || scheme == Scheme::HTTPS => scheme,
+            _ => {
+                let problem = "must begin with http:// or https://";
+                return Err(AddressError::new(text, problem));
             }
-            _ => return Err(AddressError::new(text, "must begin with http://")),
-        }
+        };
         let authority = parts
             .authority
             .ok_or_else(|| AddressError::new(text, "has no host"))?;
-        if authority.host().is_empty() || authority.as_str().contains('@') {
-            return Err(AddressError::new(text, "must be http://HOST:PORT"));
+        let host = authority.host().trim_matches(['[', ']']);
+        if host.is_empty() || authority.as_str().contains('@') {
+            return Err(AddressError::new(
+                text,
+                "must be http://HOST:PORT or https://HOST:PORT",
+            ));
         }
         let authority = match authority.as_str().strip_prefix(authority.host()) {
             Some("") => {
@@ -57,7 +64,26 @@ impl Address {
         let prefix = path.trim_end_matches('/');
         // Somebody may have copied the base of the API from its document.
         let prefix = prefix.strip_suffix(BASE).unwrap_or(prefix).to_string();
-        Ok(Self { authority, prefix })
+        Ok(Self {
+            scheme,
+            authority,
+            prefix,
+        })
+    }
+
+    /// Whether the coordinator speaks TLS.
+    pub fn is_tls(&self) -> bool {
+        self.scheme == Scheme::HTTPS
+    }
+
+    /// The name or the IP address, without an IPv6 address's brackets.
+    pub fn host(&self) -> &str {
+        self.authority.host().trim_matches(['[', ']'])
+    }
+
+    /// Why nothing can be sent there.
+    pub(super) fn unusable(&self, problem: &str) -> AddressError {
+        AddressError::new(&format!("{}://{}", self.scheme, self.authority), problem)
     }
 
     /// Host and port.
@@ -66,9 +92,9 @@ impl Address {
     }
 
     /// The URI of a path of the protocol.
-    pub(super) fn uri(&self, path: &str) -> Result<Uri, hyper::http::Error> {
+    pub(in crate::transport::http) fn uri(&self, path: &str) -> Result<Uri, hyper::http::Error> {
         Uri::builder()
-            .scheme(Scheme::HTTP)
+            .scheme(self.scheme.clone())
             .authority(self.authority.clone())
             .path_and_query(format!("{}{BASE}{path}", self.prefix))
             .build()
@@ -108,6 +134,8 @@ mod tests {
             ("lab:9000/", "http://lab:9000/api/v1/health"),
             ("lab", "http://lab:8000/api/v1/health"),
             ("http://[::1]", "http://[::1]:8000/api/v1/health"),
+            ("https://lab", "https://lab:8000/api/v1/health"),
+            ("HTTPS://lab:9", "https://lab:9/api/v1/health"),
             ("http://lab/api/v1", "http://lab:8000/api/v1/health"),
             ("http://lab/fed/", "http://lab:8000/fed/api/v1/health"),
         ] {
@@ -120,9 +148,10 @@ mod tests {
     fn what_is_no_address_is_refused() {
         for text in [
             "",
-            "https://lab",
             "ftp://lab",
             "http://",
+            "http://[]",
+            "[]:8000",
             "http://user:password@lab",
             "http://lab:99999",
             "http://lab:0",

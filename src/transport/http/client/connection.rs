@@ -1,7 +1,10 @@
 //! Sends requests to one coordinator over connections that are kept, each within its time.
 
 use std::{
-    sync::{Arc, atomic::Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -20,7 +23,7 @@ use hyper_util::{
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::time::sleep;
 
-use super::{AddressError, address::Address};
+use super::{Address, AddressError, connector::Connector, no_answer::no_answer};
 use crate::{
     Cause,
     parameters::{Digest, Payloads},
@@ -34,6 +37,7 @@ use crate::{
             outbound::Outbound,
             problem::Problem,
             server::LEAST_BUFFER,
+            tls::ClientTls,
         },
     },
 };
@@ -45,7 +49,7 @@ const LARGE: u64 = 1 << 20;
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct ClientConfig {
-    /// How long connecting may take.
+    /// How long connecting may take, and TLS's handshake after it.
     pub connect_timeout: Duration,
     /// How long the coordinator may take to answer once it has the request; a poll's wait comes on top.
     pub answer_timeout: Duration,
@@ -65,6 +69,9 @@ pub struct ClientConfig {
     pub resume_from: u64,
     /// How long to wait before that; each time in a row twice as long as the time before, up to 5 s.
     pub resume_pause: Duration,
+    /// How TLS is spoken with a coordinator whose address begins with `https://`: by default, who has a certificate of an
+    /// authority that browsers trust is trusted. Else it does not count.
+    pub tls: ClientTls,
 }
 
 impl Default for ClientConfig {
@@ -80,6 +87,7 @@ impl Default for ClientConfig {
             resume_tries: 8,
             resume_from: 4 << 20,
             resume_pause: Duration::from_millis(200),
+            tls: ClientTls::default(),
         }
     }
 }
@@ -88,7 +96,9 @@ impl Default for ClientConfig {
 #[derive(Clone)]
 pub(super) struct Connection {
     address: Arc<Address>,
-    client: Client<HttpConnector, Outbound>,
+    client: Client<Connector, Outbound>,
+    /// Whether a request was ever answered.
+    was_reached: Arc<AtomicBool>,
     pub config: Arc<ClientConfig>,
 }
 
@@ -212,6 +222,8 @@ impl Call {
 impl Connection {
     pub(super) fn new(address: &str, config: ClientConfig) -> Result<Self, AddressError> {
         let address = Arc::new(Address::parse(address)?);
+        let tls = address.is_tls().then(|| config.tls.config()).transpose();
+        let tls = tls.map_err(|error| address.unusable(&error.to_string()))?;
         let mut connector = HttpConnector::new();
         connector.set_nodelay(true);
         connector.set_connect_timeout(Some(config.connect_timeout));
@@ -221,10 +233,11 @@ impl Connection {
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(config.idle_timeout)
             .http1_max_buf_size(config.read_buffer.max(LEAST_BUFFER))
-            .build(connector);
+            .build(Connector::new(connector, tls, config.connect_timeout));
         Ok(Self {
             address,
             client,
+            was_reached: Arc::default(),
             config: Arc::new(config),
         })
     }
@@ -247,8 +260,10 @@ impl Connection {
             tokio::select! {
                 response = &mut response => {
                     let response = response.map_err(|error| {
-                        TransportError::Unreachable(Cause::about(self.address.authority(), error))
+                        let was_reached = self.was_reached.load(Ordering::Relaxed);
+                        no_answer(self.address.authority(), was_reached, error)
                     })?;
+                    self.was_reached.store(true, Ordering::Relaxed);
                     return Ok(Answer::new(response, &self.config));
                 }
                 () = sleep(patience) => {

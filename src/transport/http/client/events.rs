@@ -29,11 +29,7 @@ impl EventStream {
     pub(super) fn new(bytes: ByteStream, limit: usize) -> Self {
         Self {
             bytes: Some(bytes),
-            parser: Parser {
-                limit,
-                line: Vec::new(),
-                data: Vec::new(),
-            },
+            parser: Parser::new(limit),
             ready: VecDeque::new(),
         }
     }
@@ -78,14 +74,27 @@ impl Stream for EventStream {
 }
 
 /// Finds the data of events in the pieces of a stream. Only `data` is looked at: the number is in the event, too.
-struct Parser {
+pub(in crate::transport::http) struct Parser {
     limit: usize,
     line: Vec<u8>,
     data: Vec<u8>,
 }
 
 impl Parser {
-    fn push(&mut self, piece: &[u8]) -> Result<Vec<Vec<u8>>, TransportError> {
+    /// `limit`: the largest event, in bytes.
+    pub(in crate::transport::http) fn new(limit: usize) -> Self {
+        Self {
+            limit,
+            line: Vec::new(),
+            data: Vec::new(),
+        }
+    }
+
+    /// The data of the events that end in this piece.
+    pub(in crate::transport::http) fn push(
+        &mut self,
+        piece: &[u8],
+    ) -> Result<Vec<Vec<u8>>, TransportError> {
         let mut found = Vec::new();
         for part in piece.split_inclusive(|byte| *byte == b'\n') {
             self.line.extend_from_slice(part);
@@ -125,11 +134,7 @@ mod tests {
     use super::*;
 
     fn parse(text: &str, size: usize) -> Result<Vec<String>, TransportError> {
-        let mut parser = Parser {
-            limit: 64,
-            line: Vec::new(),
-            data: Vec::new(),
-        };
+        let mut parser = Parser::new(64);
         let mut found = Vec::new();
         for piece in text.as_bytes().chunks(size) {
             found.extend(parser.push(piece)?);

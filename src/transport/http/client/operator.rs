@@ -14,11 +14,14 @@ use super::{
 };
 use crate::{
     Cause,
-    ids::{JobId, ModelVersion, RoundId, WorkerId},
+    ids::{JobId, ModelVersion, RoundId, TokenId, WorkerId},
     job::JobSpec,
     parameters::{Encoded, Parameters, Payloads},
-    protocol::{Health, JobSummary, RoundRecord, Token, WorkerSummary},
-    report::RefusalKind,
+    protocol::{
+        AuditEntry, CreatedToken, Health, JobSummary, NewToken, OwnAccess, RoundRecord, Scope,
+        Token, TokenSummary, WorkerSummary,
+    },
+    report::{Refusal, RefusalKind},
     transport::{
         Answer, Caller, Events, ModelBody, Operator, OperatorError, Page, TransportError,
         http::{
@@ -45,7 +48,7 @@ impl fmt::Debug for OperatorClient {
 }
 
 impl OperatorClient {
-    /// A client of the coordinator at `http://HOST:PORT`, which shows this join token.
+    /// A client of the coordinator at `https://HOST:PORT` or `http://HOST:PORT`, which shows this join token.
     ///
     /// # Errors
     ///
@@ -91,16 +94,19 @@ impl OperatorClient {
 }
 
 impl Operator for OperatorClient {
-    fn authorize<'a>(&'a self, caller: &'a Caller) -> Answer<'a, ()> {
+    fn authorize<'a>(&'a self, caller: &'a Caller, needed: Scope) -> Answer<'a, ()> {
         Box::pin(async move {
-            // Jobs are numbered from 1: a caller that gets "no such job" may ask.
-            match self.job(caller, JobId(0)).await {
-                Err(OperatorError::Refused(refusal)) if refusal.kind == RefusalKind::UnknownJob => {
-                    Ok(())
-                }
-                answer => answer.map(drop),
+            let OwnAccess { by, scope } = self.own_access(caller).await?;
+            if scope >= needed {
+                return Ok(());
             }
+            let detail = format!("the token {by:?} has the scope {scope}, and this needs {needed}");
+            Err(Refusal::new(RefusalKind::Forbidden, detail).into())
         })
+    }
+
+    fn own_access<'a>(&'a self, caller: &'a Caller) -> Answer<'a, OwnAccess> {
+        Box::pin(self.json(caller, Call::get("/access")))
     }
 
     fn submit<'a>(
@@ -201,6 +207,49 @@ impl Operator for OperatorClient {
                 .ok_or_else(|| TransportError::Protocol("a model without a version".into()))?;
             Ok((version, download::model(&self.connection, call, answer)))
         })
+    }
+
+    fn create_token<'a>(&'a self, caller: &'a Caller, new: NewToken) -> Answer<'a, CreatedToken> {
+        Box::pin(async move {
+            let call = Call::post("/tokens").json(&new)?;
+            self.json(caller, call).await
+        })
+    }
+
+    fn tokens<'a>(&'a self, caller: &'a Caller) -> Answer<'a, Vec<TokenSummary>> {
+        Box::pin(self.json(caller, Call::get("/tokens")))
+    }
+
+    fn revoke_token<'a>(&'a self, caller: &'a Caller, token: TokenId) -> Answer<'a, TokenSummary> {
+        Box::pin(self.json(caller, Call::delete(format!("/tokens/{token}"))))
+    }
+
+    fn revoke_worker<'a>(
+        &'a self,
+        caller: &'a Caller,
+        worker: WorkerId,
+    ) -> Answer<'a, WorkerSummary> {
+        let call = Call::post(format!("/workers/{worker}/revoke"));
+        Box::pin(self.json(caller, call))
+    }
+
+    fn approve_worker<'a>(
+        &'a self,
+        caller: &'a Caller,
+        worker: WorkerId,
+    ) -> Answer<'a, WorkerSummary> {
+        let call = Call::post(format!("/workers/{worker}/approve"));
+        Box::pin(self.json(caller, call))
+    }
+
+    fn audit_page<'a>(
+        &'a self,
+        caller: &'a Caller,
+        after: u64,
+        limit: usize,
+    ) -> Answer<'a, Page<AuditEntry, u64>> {
+        let call = Call::get(format!("/audit?after={after}&limit={limit}"));
+        Box::pin(self.page(caller, call, |number| number))
     }
 
     fn health<'a>(&'a self) -> Answer<'a, Health> {

@@ -1,6 +1,12 @@
 //! A worker's requests as HTTP: the call of each, and how its answer reads.
 
-use hyper::{Method, StatusCode, header::HeaderName};
+use std::time::Duration;
+
+use hyper::{
+    Method, StatusCode,
+    header::{self, HeaderName},
+};
+use tokio::time::sleep;
 
 use super::{
     connection::{Answer, Call, Connection},
@@ -9,7 +15,8 @@ use super::{
 use crate::{
     Cause,
     parameters::Digest,
-    protocol::{Alive, Failure, Heartbeat, Poll, ShareEvaluation},
+    protocol::{Alive, Failure, Heartbeat, Poll, Rotated, ShareEvaluation},
+    report::RefusalKind,
     transport::{
         Credentials, ReportBody, Request, Response, TransportError,
         http::{
@@ -22,6 +29,9 @@ use crate::{
     },
 };
 
+/// A worker waits no longer than this because it is told to.
+const LONGEST_WAIT: Duration = Duration::from_secs(60);
+
 /// Sends one request. `digest`: of its whole body, if it has one.
 pub(super) async fn exchange(
     connection: &Connection,
@@ -29,15 +39,31 @@ pub(super) async fn exchange(
     digest: Option<Digest>,
 ) -> Result<Response, TransportError> {
     let (call, success) = call(request, digest)?;
-    match connection.send(call).await?.granted().await? {
+    let answer = connection.send(call).await?;
+    let wait = told_to_wait(&answer);
+    match answer.granted().await? {
         Ok(answer) => read(connection, answer, success).await,
-        Err(refusal) => Ok(Response::Refused(refusal)),
+        Err(refusal) => {
+            // Here, since a refusal has no room for it: whoever asks again does not ask too early.
+            if refusal.kind == RefusalKind::TooMany {
+                sleep(wait).await;
+            }
+            Ok(Response::Refused(refusal))
+        }
     }
+}
+
+/// How long the coordinator asks to wait, at most [`LONGEST_WAIT`].
+fn told_to_wait(answer: &Answer) -> Duration {
+    let seconds = answer.headers.get(header::RETRY_AFTER);
+    let seconds = seconds.and_then(|seconds| seconds.to_str().ok()?.parse().ok());
+    Duration::from_secs(seconds.unwrap_or(0)).min(LONGEST_WAIT)
 }
 
 /// How the success of a request reads.
 enum Success {
     Registered,
+    Rotated,
     Alive,
     Polled,
     Job,
@@ -67,6 +93,10 @@ fn call(request: Request, digest: Option<Digest>) -> Result<(Call, Success), Tra
             let path = format!("/workers/{}", credentials.worker);
             let call = by(&credentials, Call::new(Method::DELETE, path))?;
             (call, Success::Accepted)
+        }
+        Request::Rotate { credentials } => {
+            let path = format!("/workers/{}/token", credentials.worker);
+            (by(&credentials, Call::post(path))?, Success::Rotated)
         }
         Request::Poll {
             credentials,
@@ -185,6 +215,10 @@ async fn read(
     let is_empty = answer.status == StatusCode::NO_CONTENT;
     Ok(match success {
         Success::Registered => Response::Registered(answer.json().await?),
+        Success::Rotated => {
+            let Rotated { token } = answer.json().await?;
+            Response::Rotated(token)
+        }
         Success::Alive => {
             let Alive { unwanted } = answer.json().await?;
             Response::Alive { unwanted }

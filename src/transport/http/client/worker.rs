@@ -29,7 +29,7 @@ impl fmt::Debug for HttpTransport {
 }
 
 impl HttpTransport {
-    /// A transport to the coordinator at `http://HOST:PORT`. Nothing is sent before the first request.
+    /// A transport to the coordinator at `https://HOST:PORT` or `http://HOST:PORT`. Nothing is sent before the first request.
     ///
     /// # Errors
     ///

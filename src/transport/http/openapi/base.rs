@@ -21,10 +21,14 @@ granted is answered with a problem document (RFC 9457), whose `code` is for prog
 Numbers of jobs, rounds, workers and versions are unsigned 64-bit integers, those of clients 32-bit. A reader passes over \
 fields of an answer that it does not know. `docs/protocol.md` tells when each request is sent.";
 
-const TAGS: [(&str, &str); 4] = [
+const TAGS: [(&str, &str); 5] = [
     (
         "operator",
-        "Jobs, their models and the workers, for who shows the join token.",
+        "Jobs, their models and the workers, for who shows an operator's token.",
+    ),
+    (
+        "access",
+        "Tokens, the admission of workers, and the audit, for administrators.",
     ),
     (
         "workers",
@@ -41,11 +45,14 @@ const TAGS: [(&str, &str); 4] = [
 pub(in crate::transport::http) fn base() -> OpenApi {
     let mut info = Info::new("fedavg", env!("CARGO_PKG_VERSION"));
     info.description = Some(DESCRIPTION.to_string());
-    let join_token = "The token that the coordinator was started with (`--join-token`). A coordinator without one answers \
-                      its own machine without it.";
+    let join_token =
+        "A token for workers that join (`fedavg token create --join`). It allows nothing else.";
+    let operator_token = "An operator's token (`fedavg token create --scope`). Each operation names the scope that it needs: `read`, \
+                          `submit` or `admin`; each includes those before it. A coordinator with `--open` asks its own machine for none.";
     let worker_token = "The token that the worker got when it registered.";
     let components = ComponentsBuilder::new()
         .security_scheme("join_token", bearer(join_token))
+        .security_scheme("operator_token", bearer(operator_token))
         .security_scheme("worker_token", bearer(worker_token))
         .schemas_from_iter(schemas())
         .build();

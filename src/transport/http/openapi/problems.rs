@@ -43,6 +43,16 @@ impl Possible {
         }
     }
 
+    /// After some wrong tokens, the next ones are told to wait.
+    fn told_to_wait() -> Self {
+        let meaning = "Too many wrong tokens came from this address: wait as long as `Retry-After` says, or show a valid one.";
+        let problem = Problem::new(RefusalKind::Unauthorized, meaning);
+        Self {
+            problem: problem.with_status(axum::http::StatusCode::TOO_MANY_REQUESTS),
+            meaning,
+        }
+    }
+
     fn unsupported() -> Self {
         let meaning = "The body has another media type than the operation takes.";
         Self {
@@ -136,6 +146,7 @@ fn possible(operation: &Operation) -> Vec<Possible> {
         ]);
     }
     kinds.extend(own_refusals(operation));
+    kinds.push(RefusalKind::TooMany);
     let mut all: Vec<Possible> = kinds.into_iter().map(Possible::refusal).collect();
     if takes_body || has_query || operation.operation_id.as_deref() == Some("get_upload_offset") {
         all.push(Possible::unreadable());
@@ -143,13 +154,26 @@ fn possible(operation: &Operation) -> Vec<Possible> {
     if takes_body {
         all.push(Possible::unsupported());
     }
+    if security.contains("_token") {
+        all.push(Possible::told_to_wait());
+    }
     all
 }
 
 /// What an operation refuses for reasons of its own.
 fn own_refusals(operation: &Operation) -> &'static [RefusalKind] {
     match operation.operation_id.as_deref().unwrap_or_default() {
-        "register_worker" => &[RefusalKind::DatasetMismatch, RefusalKind::Busy],
+        "register_worker" => &[
+            RefusalKind::DatasetMismatch,
+            RefusalKind::Conflict,
+            RefusalKind::Busy,
+        ],
+        "create_token" => &[RefusalKind::Storage, RefusalKind::Busy],
+        "rotate_worker_token" => &[RefusalKind::Busy],
+        "revoke_token" | "approve_worker" | "revoke_worker" => {
+            &[RefusalKind::Conflict, RefusalKind::Storage]
+        }
+        "list_audit" => &[RefusalKind::Storage],
         "submit_job" => &[
             RefusalKind::InvalidJob,
             RefusalKind::Storage,

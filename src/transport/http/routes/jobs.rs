@@ -25,7 +25,7 @@ use crate::{
         http::{
             api::{BASE, JOB_HEADER, SAFETENSORS},
             content::{digest, media_type, parameters},
-            credentials::{AsOperator, Ids},
+            credentials::{Administers, AsOperator, Ids, Submits},
             initial_model::read_initial_model,
             json::{Json, json_header},
             openapi::Safetensors,
@@ -37,7 +37,7 @@ use crate::{
 /// Queues a job.
 ///
 /// The body is its specification; or its initial model, with the specification in `Fedavg-Job`.
-#[utoipa::path(post, path = "/jobs", operation_id = "submit_job", tag = "operator", security(("join_token" = [])),
+#[utoipa::path(post, path = "/jobs", operation_id = "submit_job", tag = "operator", security(("operator_token" = ["submit"])),
     params(
         ("Fedavg-Job" = Option<String>, Header,
             description = "`JobSpec` as JSON in one line of ASCII, if the body is the initial model.",
@@ -69,7 +69,10 @@ use crate::{
             "phase": "queued", "detail": "waits for its turn", "outcome": null, "clients": null, "round": 0,
             "version": 0, "accepted": 0, "goal": 0, "parameters": 2410, "submitted": 1790000000000u64, "ended": null
         }))))]
-pub(super) async fn submit(asked: AsOperator, request: Request<Body>) -> Result<Response, Problem> {
+pub(super) async fn submit(
+    asked: AsOperator<Submits>,
+    request: Request<Body>,
+) -> Result<Response, Problem> {
     let app = &asked.exchange.app;
     let has_model =
         media_type(request.headers()).is_some_and(|found| found.eq_ignore_ascii_case(SAFETENSORS));
@@ -109,7 +112,7 @@ fn as_invalid_job(problem: Problem) -> Problem {
 }
 
 /// The jobs that are remembered.
-#[utoipa::path(get, path = "/jobs", operation_id = "list_jobs", tag = "operator", security(("join_token" = [])),
+#[utoipa::path(get, path = "/jobs", operation_id = "list_jobs", tag = "operator", security(("operator_token" = ["read"])),
     params(
         ("after" = Option<u64>, Query, description = "Only jobs after the one with this number."),
         ("limit" = Option<u64>, Query, minimum = 1,
@@ -129,7 +132,7 @@ pub(super) async fn jobs(asked: AsOperator, part: Part) -> Result<Response, Prob
 }
 
 /// A job and its progress.
-#[utoipa::path(get, path = "/jobs/{job}", operation_id = "get_job", tag = "operator", security(("join_token" = [])),
+#[utoipa::path(get, path = "/jobs/{job}", operation_id = "get_job", tag = "operator", security(("operator_token" = ["read"])),
     params(("job" = JobId, Path, description = "The job.")),
     responses((status = 200, description = "Its summary.", body = JobSummary, example = json!({
             "job": 1,
@@ -145,7 +148,7 @@ pub(super) async fn job(
 }
 
 /// The records of a job's rounds that have ended.
-#[utoipa::path(get, path = "/jobs/{job}/rounds", operation_id = "list_rounds", tag = "operator", security(("join_token" = [])),
+#[utoipa::path(get, path = "/jobs/{job}/rounds", operation_id = "list_rounds", tag = "operator", security(("operator_token" = ["read"])),
     params(
         ("job" = JobId, Path, description = "The job."),
         ("after" = Option<u64>, Query, description = "Only those of rounds after the one with this number."),
@@ -183,11 +186,11 @@ pub(super) async fn rounds(
 }
 
 /// Ends a job.
-#[utoipa::path(post, path = "/jobs/{job}/cancel", operation_id = "cancel_job", tag = "operator", security(("join_token" = [])),
+#[utoipa::path(post, path = "/jobs/{job}/cancel", operation_id = "cancel_job", tag = "operator", security(("operator_token" = ["submit"])),
     params(("job" = JobId, Path, description = "The job.")),
     responses((status = 200, description = "Its summary.", body = JobSummary)))]
 pub(super) async fn cancel(
-    asked: AsOperator,
+    asked: AsOperator<Submits>,
     Ids(job): Ids<JobId>,
 ) -> Result<axum::Json<JobSummary>, Problem> {
     Ok(axum::Json(
@@ -196,11 +199,11 @@ pub(super) async fn cancel(
 }
 
 /// Lets no further round of a job begin. The open one goes on.
-#[utoipa::path(post, path = "/jobs/{job}/pause", operation_id = "pause_job", tag = "operator", security(("join_token" = [])),
+#[utoipa::path(post, path = "/jobs/{job}/pause", operation_id = "pause_job", tag = "operator", security(("operator_token" = ["submit"])),
     params(("job" = JobId, Path, description = "The job.")),
     responses((status = 200, description = "Its summary.", body = JobSummary)))]
 pub(super) async fn pause(
-    asked: AsOperator,
+    asked: AsOperator<Submits>,
     Ids(job): Ids<JobId>,
 ) -> Result<axum::Json<JobSummary>, Problem> {
     let paused = asked.operator().pause(&asked.caller, job, true);
@@ -208,11 +211,11 @@ pub(super) async fn pause(
 }
 
 /// Lets the rounds of a paused job begin again.
-#[utoipa::path(post, path = "/jobs/{job}/resume", operation_id = "resume_job", tag = "operator", security(("join_token" = [])),
+#[utoipa::path(post, path = "/jobs/{job}/resume", operation_id = "resume_job", tag = "operator", security(("operator_token" = ["submit"])),
     params(("job" = JobId, Path, description = "The job.")),
     responses((status = 200, description = "Its summary.", body = JobSummary)))]
 pub(super) async fn resume(
-    asked: AsOperator,
+    asked: AsOperator<Submits>,
     Ids(job): Ids<JobId>,
 ) -> Result<axum::Json<JobSummary>, Problem> {
     let resumed = asked.operator().pause(&asked.caller, job, false);
@@ -220,11 +223,11 @@ pub(super) async fn resume(
 }
 
 /// Forgets a job that has ended, with its log, its records and its model.
-#[utoipa::path(delete, path = "/jobs/{job}", operation_id = "delete_job", tag = "operator", security(("join_token" = [])),
+#[utoipa::path(delete, path = "/jobs/{job}", operation_id = "delete_job", tag = "operator", security(("operator_token" = ["admin"])),
     params(("job" = JobId, Path, description = "The job.")),
     responses((status = 200, description = "Its last summary.", body = JobSummary)))]
 pub(super) async fn delete(
-    asked: AsOperator,
+    asked: AsOperator<Administers>,
     Ids(job): Ids<JobId>,
 ) -> Result<axum::Json<JobSummary>, Problem> {
     Ok(axum::Json(
@@ -246,7 +249,7 @@ pub(super) struct After {
 /// The past ones come first, then new ones as they happen. The stream ends after the job's last. The `data` of each is a
 /// `LoggedEvent` as JSON in one line, and its `id` is the event's `sequence`.
 #[utoipa::path(get, path = "/jobs/{job}/events", operation_id = "stream_events", tag = "operator",
-    security(("join_token" = [])),
+    security(("operator_token" = ["read"])),
     params(
         ("job" = JobId, Path, description = "The job."),
         ("after" = Option<u64>, Query, description = "Only those after the one with this number."),

@@ -1,6 +1,7 @@
 //! The routes: what each takes and answers, and which path leads to it. The router and the OpenAPI document come from the
 //! same lines, so that no route is served and not documented.
 
+mod access;
 mod answer;
 mod jobs;
 mod list;
@@ -13,6 +14,8 @@ mod workers;
 pub(super) use answer::no_such_method;
 pub use answer::no_such_path;
 use axum::Router;
+#[cfg(test)]
+pub(super) use uploads::integer;
 use utoipa::openapi::OpenApi;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
@@ -24,6 +27,9 @@ pub(super) fn documented() -> (Router<App>, OpenApi) {
         .routes(routes!(workers::register, workers::workers))
         .routes(routes!(workers::leave))
         .routes(routes!(workers::heartbeat))
+        .routes(routes!(workers::rotate))
+        .routes(routes!(workers::approve))
+        .routes(routes!(workers::revoke))
         .routes(routes!(workers::poll))
         .routes(routes!(training::description))
         .routes(routes!(training::partition))
@@ -43,6 +49,10 @@ pub(super) fn documented() -> (Router<App>, OpenApi) {
         .routes(routes!(jobs::cancel))
         .routes(routes!(jobs::pause))
         .routes(routes!(jobs::resume))
+        .routes(routes!(access::own_access))
+        .routes(routes!(access::create_token, access::tokens))
+        .routes(routes!(access::revoke_token))
+        .routes(routes!(access::audit))
         .routes(routes!(service::health))
         .routes(routes!(service::document));
     OpenApiRouter::with_openapi(openapi::base())

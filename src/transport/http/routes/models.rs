@@ -58,7 +58,7 @@ impl FromRequestParts<App> for Reader {
 /// The body is a safetensors file. A worker gets it in the job's encoding for models and without frozen tensors, an operator
 /// whole and in f32.
 #[utoipa::path(get, path = "/jobs/{job}/models/{version}", operation_id = "get_model", tag = "training",
-    security(("worker_token" = []), ("join_token" = [])),
+    security(("worker_token" = []), ("operator_token" = ["read"])),
     params(
         ("job" = JobId, Path, description = "The job."),
         ("version" = String, Path, description = "The version, a number; an operator may ask for `latest`.",

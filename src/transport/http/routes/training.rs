@@ -110,6 +110,7 @@ pub(super) async fn report(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
+    let _upload = exchange.upload(credentials.worker)?;
     let metadata: ReportMetadata = json_header(&headers, REPORT_HEADER)?;
     let (bytes, length) = parameters(&headers, body, exchange.app.config.max_body)?;
     let request = Request::Report {

@@ -107,6 +107,7 @@ pub(super) async fn send_rest(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
+    let _upload = exchange.upload(credentials.worker)?;
     let metadata: ReportMetadata = json_header(&headers, REPORT_HEADER)?;
     let digest = needed_digest(&headers)?;
     let offset = integer(&headers, UPLOAD_OFFSET_HEADER)?;
@@ -155,7 +156,10 @@ fn needed_digest(headers: &HeaderMap) -> Result<Digest, Problem> {
 }
 
 /// A number of bytes in a header, if it is there: an integer of "Structured Field Values for HTTP" (RFC 9651).
-fn integer(headers: &HeaderMap, name: &'static str) -> Result<Option<u64>, Problem> {
+pub(in crate::transport::http) fn integer(
+    headers: &HeaderMap,
+    name: &'static str,
+) -> Result<Option<u64>, Problem> {
     let Some(value) = headers.get(name) else {
         return Ok(None);
     };

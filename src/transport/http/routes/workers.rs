@@ -13,12 +13,16 @@ use super::{
 };
 use crate::{
     ids::WorkerId,
-    protocol::{Alive, Heartbeat, Poll, Registered, Registration, TaskMessage, WorkerSummary},
+    protocol::{
+        Alive, Heartbeat, Poll, Registered, Registration, Rotated, TaskMessage, TaskWork,
+        WorkerSummary,
+    },
+    report::RefusalKind,
     transport::{
         self, Page, Request,
         http::{
             api::BASE,
-            credentials::{AsOperator, Exchange, NamedWorker, Registrant},
+            credentials::{Administers, AsOperator, Exchange, Ids, NamedWorker, Registrant},
             json::Json,
             problem::Problem,
         },
@@ -60,7 +64,7 @@ pub(super) async fn register(
 }
 
 /// The workers, live and gone.
-#[utoipa::path(get, path = "/workers", operation_id = "list_workers", tag = "operator", security(("join_token" = [])),
+#[utoipa::path(get, path = "/workers", operation_id = "list_workers", tag = "operator", security(("operator_token" = ["read"])),
     params(
         ("after" = Option<u64>, Query, description = "Only workers after the one with this number."),
         ("limit" = Option<u64>, Query, minimum = 1,
@@ -93,6 +97,45 @@ pub(super) async fn leave(NamedWorker(credentials): NamedWorker, exchange: Excha
     plain(exchange.handle(Request::Leave { credentials }).await)
 }
 
+/// The worker gets another token. The one that it shows counts until it shows the new one.
+#[utoipa::path(post, path = "/workers/{worker}/token", operation_id = "rotate_worker_token", tag = "workers",
+    security(("worker_token" = [])),
+    params(("worker" = WorkerId, Path, description = "The worker that asks.")),
+    responses((status = 200, description = "The new token.", body = Rotated,
+        example = json!({ "token": "fedavg_worker_0c1d2e3f" }))))]
+pub(super) async fn rotate(NamedWorker(credentials): NamedWorker, exchange: Exchange) -> Response {
+    match exchange.handle(Request::Rotate { credentials }).await {
+        transport::Response::Rotated(token) => axum::Json(Rotated::new(token)).into_response(),
+        other => plain(other),
+    }
+}
+
+/// Lets a worker in that waits for it (`--approve`), or that is in quarantine.
+#[utoipa::path(post, path = "/workers/{worker}/approve", operation_id = "approve_worker", tag = "access",
+    security(("operator_token" = ["admin"])),
+    params(("worker" = WorkerId, Path, description = "The worker.")),
+    responses((status = 200, description = "The worker as it is now.", body = WorkerSummary)))]
+pub(super) async fn approve(
+    asked: AsOperator<Administers>,
+    Ids(worker): Ids<WorkerId>,
+) -> Result<axum::Json<WorkerSummary>, Problem> {
+    let approved = asked.operator().approve_worker(&asked.caller, worker);
+    Ok(axum::Json(approved.await?))
+}
+
+/// Revokes a worker's token: it has to register again. Its clients go to others, and its name is free.
+#[utoipa::path(post, path = "/workers/{worker}/revoke", operation_id = "revoke_worker", tag = "access",
+    security(("operator_token" = ["admin"])),
+    params(("worker" = WorkerId, Path, description = "The worker.")),
+    responses((status = 200, description = "The worker as it is now.", body = WorkerSummary)))]
+pub(super) async fn revoke(
+    asked: AsOperator<Administers>,
+    Ids(worker): Ids<WorkerId>,
+) -> Result<axum::Json<WorkerSummary>, Problem> {
+    let revoked = asked.operator().revoke_worker(&asked.caller, worker);
+    Ok(axum::Json(revoked.await?))
+}
+
 /// The worker is alive, and works on these tasks.
 #[utoipa::path(post, path = "/workers/{worker}/heartbeat", operation_id = "send_heartbeat", tag = "workers",
     security(("worker_token" = [])),
@@ -113,6 +156,9 @@ pub(super) async fn heartbeat(
     exchange: Exchange,
     Json(Heartbeat { busy }): Json<Heartbeat>,
 ) -> Response {
+    if let Err(problem) = check_busy(&busy) {
+        return problem.into_response();
+    }
     match exchange
         .handle(Request::Heartbeat { credentials, busy })
         .await
@@ -155,6 +201,9 @@ pub(super) async fn poll(
     exchange: Exchange,
     Json(Poll { busy, wait_ms }): Json<Poll>,
 ) -> Response {
+    if let Err(problem) = check_busy(&busy) {
+        return problem.into_response();
+    }
     let longest = exchange.app.config.max_wait;
     let wait = wait_ms.map_or(longest, |wait| Duration::from_millis(wait).min(longest));
     let request = Request::Poll {
@@ -173,4 +222,29 @@ pub(super) async fn poll(
         transport::Response::Idle => StatusCode::NO_CONTENT.into_response(),
         other => plain(other),
     }
+}
+
+/// Refuses tasks that no coordinator hands out: they are sent back to the worker, which would then get what the document does not
+/// allow.
+fn check_busy(busy: &[TaskMessage]) -> Result<(), Problem> {
+    for message in busy {
+        let TaskWork::Train {
+            training,
+            objective,
+            ..
+        } = &message.work
+        else {
+            continue;
+        };
+        let checked = training.check();
+        checked.map_err(|error| Problem::new(RefusalKind::Malformed, error.to_string()))?;
+        if !objective.is_valid() {
+            let detail = format!(
+                "the numbers of the objective {} are below 0",
+                objective.name()
+            );
+            return Err(Problem::new(RefusalKind::Malformed, detail));
+        }
+    }
+    Ok(())
 }

@@ -38,6 +38,11 @@ async fn each_bad_request_gets_its_problem() {
     let poll = "POST /api/v1/workers/1/poll";
     let put = "PUT /api/v1/jobs/1/rounds/4/reports/2";
     let with = |more: &str| format!("{WORKER}{more}");
+    let busy = |lr: f64, mu: f64| {
+        format!(
+            r#"{{"busy":[{{"job":1,"round":2,"client":3,"version":4,"kind":"train","remaining_ms":5,"objective":{{"kind":"proximal","mu":{mu}}},"training":{{"local_epochs":1,"batch_size":64,"optimizer":"sgd","lr":{lr},"momentum":0.9,"weight_decay":0,"augment":false}}}}]}}"#
+        )
+    };
     let deep = format!("{{\"busy\":{}", "[".repeat(10_000));
     let cases = [
         // Paths.
@@ -173,6 +178,8 @@ async fn each_bad_request_gets_its_problem() {
         (poll, &with(JSON), &deep, 422, "malformed"),
         (poll, &with(JSON), "{\"busy\":1}", 422, "malformed"),
         (poll, &with(JSON), "{\"wait_ms\":-1}", 422, "malformed"),
+        (poll, &with(JSON), &busy(-1.0, 0.1), 422, "malformed"),
+        (poll, &with(JSON), &busy(0.1, -1.0), 422, "malformed"),
         (poll, &with(JSON), "{\"wait_ms\":1e99}", 422, "malformed"),
         (poll, &with(""), "{}", 415, "unsupported_media_type"),
         (

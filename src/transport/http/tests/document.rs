@@ -92,7 +92,10 @@ async fn every_route_that_is_served_is_in_the_document() {
 fn the_document_has_what_the_protocol_promises() {
     let expected = [
         "delete /jobs/{job}",
+        "delete /tokens/{token}",
         "delete /workers/{worker}",
+        "get /access",
+        "get /audit",
         "get /health",
         "get /jobs",
         "get /jobs/{job}",
@@ -103,6 +106,7 @@ fn the_document_has_what_the_protocol_promises() {
         "get /jobs/{job}/partitions/{client}",
         "get /jobs/{job}/rounds",
         "get /openapi.json",
+        "get /tokens",
         "get /workers",
         "head /jobs/{job}/rounds/{round}/reports/{client}",
         "patch /jobs/{job}/rounds/{round}/reports/{client}",
@@ -111,9 +115,13 @@ fn the_document_has_what_the_protocol_promises() {
         "post /jobs/{job}/pause",
         "post /jobs/{job}/resume",
         "post /jobs/{job}/rounds/{round}/failures/{client}",
+        "post /tokens",
         "post /workers",
+        "post /workers/{worker}/approve",
         "post /workers/{worker}/heartbeat",
         "post /workers/{worker}/poll",
+        "post /workers/{worker}/revoke",
+        "post /workers/{worker}/token",
         "put /jobs/{job}/models/{version}/evaluations/{client}",
         "put /jobs/{job}/rounds/{round}/reports/{client}",
     ];

@@ -16,8 +16,8 @@ use crate::{
         MemorySink, Parameters, Role, Roles, StoredBody, safetensors,
     },
     protocol::{
-        Contribution, DatasetPartition, Health, JobMessage, JobSummary, LoggedEvent, Registered,
-        RoundRecord, TaskMessage, TaskWork, Token, WorkerSummary,
+        Contribution, DatasetPartition, Health, JobMessage, JobSummary, LoggedEvent, OwnAccess,
+        Registered, RoundRecord, Scope, TaskMessage, TaskWork, Token, WorkerSummary,
     },
     report::{DELTA, Refusal, RefusalKind, ReportMetadata},
     round::{Excluded, JobEvent, Outcome},
@@ -219,6 +219,7 @@ impl Fake {
             Request::Register { .. } => None,
             Request::Heartbeat { credentials, .. }
             | Request::Leave { credentials }
+            | Request::Rotate { credentials }
             | Request::Poll { credentials, .. }
             | Request::Job { credentials, .. }
             | Request::Partition { credentials, .. }
@@ -242,6 +243,9 @@ impl Fake {
                 })
             }
             Request::Heartbeat { busy, .. } => Response::Alive { unwanted: busy },
+            Request::Rotate { credentials } => {
+                Response::Rotated(Token(format!("{}-new", credentials.token.0)))
+            }
             Request::Poll { wait, .. } if wait.is_zero() => Response::Idle,
             Request::Poll { .. } => {
                 self.tasks.acquire().await.unwrap().forget();
@@ -481,7 +485,13 @@ fn page_of<T, N>(mut entries: Vec<T>, limit: usize, number: impl Fn(&T) -> N) ->
 }
 
 impl Operator for Fake {
-    fn authorize<'a>(&'a self, caller: &'a Caller) -> Answer<'a, ()> {
+    fn own_access<'a>(&'a self, caller: &'a Caller) -> Answer<'a, OwnAccess> {
+        let admitted = self.admit(caller.token.as_ref());
+        let access = admitted.map(|()| OwnAccess::new("ann", Scope::Admin));
+        Box::pin(std::future::ready(access.map_err(OperatorError::Refused)))
+    }
+
+    fn authorize<'a>(&'a self, caller: &'a Caller, _: Scope) -> Answer<'a, ()> {
         now(self.admit(caller.token.as_ref()))
     }
 

@@ -1,16 +1,19 @@
 //! Both ends over loopback, with a coordinator that is made up.
 
 mod bad_input;
+mod callers;
 mod conformance;
 mod digests;
 mod document;
 mod fake;
+mod fuzz;
 mod headers;
 mod limits;
 mod models;
 mod operator;
 mod resume;
 mod strangers;
+mod tls;
 mod uploads;
 mod worker;
 
@@ -66,7 +69,7 @@ impl Running {
     async fn start(fake: Fake, limits: Limits) -> Self {
         let fake = Arc::new(fake);
         let any = "127.0.0.1:0".parse().unwrap();
-        let listener = listen(any, None).await.unwrap();
+        let listener = listen(any, true).await.unwrap();
         let (stop, stopped) = oneshot::channel::<()>();
         let address = listener.local_addr().unwrap();
         let router = router(fake.clone(), limits.router).fallback(no_such_path);

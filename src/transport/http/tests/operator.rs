@@ -12,7 +12,7 @@ use crate::{
     ids::{JobId, ModelVersion, RoundId, Timestamp, WorkerId},
     job::JobSpec,
     parameters::safetensors::{decode, encode},
-    protocol::WorkerSummary,
+    protocol::{Admission, WorkerSummary},
     report::RefusalKind,
     round::WorkerState,
     transport::{Operator, OperatorError},
@@ -71,6 +71,10 @@ fn worker(number: u64) -> WorkerSummary {
         last_seen: Timestamp(2),
         clients: 0,
         examples_per_second: None,
+        admission: Admission::Pending,
+        held: Some("waits".to_string()),
+        joined_by: "lab".to_string(),
+        refused_reports: 3,
     }
 }
 

@@ -170,6 +170,7 @@ impl Checker {
                 round,
                 accepted,
                 reason,
+                ..
             } => {
                 ensure!(!reason.is_empty(), "abandoned without a reason");
                 let told = self.rounds.get(round).into_iter();

@@ -8,8 +8,9 @@ use crate::{
     job::JobSpec,
     parameters::Digest,
     protocol::{
-        Alive, DatasetPartition, Failure, Health, Heartbeat, JobMessage, JobSummary, LoggedEvent,
-        Poll, Registered, Registration, RoundRecord, ShareEvaluation, TaskMessage, WorkerSummary,
+        Alive, AuditEntry, CreatedToken, DatasetPartition, Failure, Health, Heartbeat, JobMessage,
+        JobSummary, LoggedEvent, NewToken, OwnAccess, Poll, Registered, Registration, Rotated,
+        RoundRecord, ShareEvaluation, TaskMessage, TokenSummary, WorkerSummary,
     },
     report::{RefusalKind, ReportMetadata},
     transport::http::Problem,
@@ -27,7 +28,7 @@ fn operations() -> Vec<(String, Value)> {
             }
         }
     }
-    assert_eq!(operations.len(), 25);
+    assert_eq!(operations.len(), 33);
     operations
 }
 
@@ -126,6 +127,12 @@ fn read(schema: &str, example: Value) {
         "TaskMessage" => parse::<TaskMessage>(schema, example),
         "WorkerSummary" => parse::<WorkerSummary>(schema, example),
         "RoundRecord" => parse::<RoundRecord>(schema, example),
+        "AuditEntry" => parse::<AuditEntry>(schema, example),
+        "CreatedToken" => parse::<CreatedToken>(schema, example),
+        "NewToken" => parse::<NewToken>(schema, example),
+        "OwnAccess" => parse::<OwnAccess>(schema, example),
+        "Rotated" => parse::<Rotated>(schema, example),
+        "TokenSummary" => parse::<TokenSummary>(schema, example),
         other => panic!("no type for {other}"),
     }
 }
@@ -151,7 +158,7 @@ fn each_body_of_json_has_an_example_that_is_read_as_its_type() {
         }
         bodies += 1;
     }
-    assert_eq!(bodies, 6);
+    assert_eq!(bodies, 7);
 }
 
 #[test]
@@ -173,7 +180,7 @@ fn the_examples_of_answers_are_read_as_their_types() {
             }
         }
     }
-    assert_eq!(answers, 11);
+    assert_eq!(answers, 17);
 }
 
 #[test]

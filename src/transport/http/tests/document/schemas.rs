@@ -10,6 +10,7 @@ use crate::{
     job::{EvaluationMode, InnerState, JobSpec, Normalize, OptimizerKind},
     parameters::{DType, Encoding, Role},
     partition::{Capacity, PartitionSpec},
+    protocol::{Admission, AuditAction, Scope, TokenKind},
     report::RefusalKind,
     round::WorkerState,
 };
@@ -94,6 +95,20 @@ fn values_of_enums_are_those_on_the_wire() {
             "Role",
             written(&[Role::Trainable, Role::Buffer, Role::Frozen]),
         ),
+        (
+            "Admission",
+            written(&[
+                Admission::Admitted,
+                Admission::Pending,
+                Admission::Quarantined,
+            ]),
+        ),
+        ("Scope", written(&Scope::ALL)),
+        (
+            "TokenKind",
+            written(&[TokenKind::Join, TokenKind::Operator]),
+        ),
+        ("AuditAction", written(AuditAction::ALL)),
         ("Capacity", written(&[Capacity::Gpus, Capacity::Measured])),
         ("InnerState", written(&[InnerState::New, InnerState::Keep])),
         (
