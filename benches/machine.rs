@@ -12,7 +12,8 @@ use fedavg::{
     job::{RoundLimits, TrainingSettings},
     report::ReportMetadata,
     round::{
-        ClientSpec, Command, EvaluationBy, Event, MachineConfig, Response, RoundMachine, Task,
+        ClientSpec, Command, EvaluationBy, Event, MachineConfig, ProgressRules, Response,
+        RoundMachine, Task,
     },
     strategy::{Aggregation, RoundPlan},
 };
@@ -41,6 +42,7 @@ impl Drive {
             limits,
             evaluation: EvaluationBy::Nobody,
             pinned: false,
+            progress: ProgressRules::default(),
         };
         let mut drive = Self {
             machine: RoundMachine::new(config, Timestamp(0)),
@@ -108,6 +110,7 @@ impl Drive {
         self.send(Event::Aggregated {
             round,
             aggregation: Ok(Aggregation::new((0..clients).map(ClientId), 1.0)),
+            joules: 0.0,
         });
         self.send(Event::Published {
             version: ModelVersion(1),

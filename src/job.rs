@@ -17,10 +17,15 @@ use serde::{Deserialize, Serialize};
 pub use strategy::StrategySpec;
 
 pub use crate::settings::{
-    Augment, InnerState, Normalize, OptimizerKind, RoundLimits, Schedule, TrainingSettings,
+    Augment, BestSettings, Direction, InnerState, Metric, Normalize, OptimizerKind, RoundLimits,
+    Schedule, StopSettings, TrainingSettings,
 };
 
-use crate::{ids::ModelVersion, partition::PartitionSpec, settings::StrictTrainingSettings};
+use crate::{
+    ids::ModelVersion,
+    partition::PartitionSpec,
+    settings::{EvaluationPlan, StrictTrainingSettings},
+};
 
 /// One training run. Every field has a default, so `{}` is a job: `mlp` on `digits`.
 ///
@@ -61,8 +66,7 @@ pub struct JobSpec {
     /// How the examples are dealt over the clients.
     #[cfg_attr(feature = "http", schema(value_type = crate::partition::PartitionSpelling))]
     pub partition: PartitionSpec,
-    /// Number of rounds to commit.
-    #[cfg_attr(feature = "http", schema(minimum = 1))]
+    /// Number of rounds to commit. 0: nothing is trained, and the initial model is evaluated.
     pub rounds: u32,
     /// The number of the first round, at least 1. A job that goes on from the model of another one, with the same seed, takes
     /// the number after the other's last round: it then draws the cohorts and shuffles that the other would have drawn.
@@ -88,6 +92,22 @@ pub struct JobSpec {
     pub strategy: StrategySpec,
     /// Who evaluates the global model.
     pub evaluation: EvaluationMode,
+    /// The share of the training examples, above 0 and below 1, that nobody trains on and that versions are evaluated on: the
+    /// test split is then for the job's end. Drawn from the seed; of workers' own data, each keeps this share. Left out if it is
+    /// 0: versions are evaluated on the test split.
+    #[serde(skip_serializing_if = "is_zero")]
+    #[cfg_attr(feature = "http", schema(minimum = 0))]
+    pub validation: f64,
+    /// Each version whose number can be divided by this is evaluated, and the final one. Left out if it is 1.
+    #[serde(skip_serializing_if = "is_one")]
+    #[cfg_attr(feature = "http", schema(minimum = 1))]
+    pub evaluate_every: u32,
+    /// Which version is the best one. It is kept beside the final one. Left out if nothing is said.
+    #[serde(skip_serializing_if = "BestSettings::is_default")]
+    pub best: BestSettings,
+    /// When the job ends before its last round. Left out if nothing is said: then it trains all rounds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stop: Option<StopSettings>,
     /// When rounds begin and end.
     pub limits: RoundLimits,
     /// How reports and models travel.
@@ -122,6 +142,10 @@ impl Default for JobSpec {
             schedule: Schedule::default(),
             strategy: StrategySpec::default(),
             evaluation: EvaluationMode::default(),
+            validation: 0.0,
+            evaluate_every: 1,
+            best: BestSettings::default(),
+            stop: None,
             limits: RoundLimits::default(),
             encoding: Encodings::default(),
             personal: Vec::new(),
@@ -135,6 +159,10 @@ fn is_one(number: &u32) -> bool {
     *number == 1
 }
 
+fn is_zero(number: &f64) -> bool {
+    *number == 0.0
+}
+
 impl JobSpec {
     /// A job of this model on this dataset, with defaults for all else. The public fields change that.
     pub fn new(model: impl Into<String>, dataset: impl Into<String>) -> Self {
@@ -142,6 +170,19 @@ impl JobSpec {
             model: model.into(),
             dataset: dataset.into(),
             ..Self::default()
+        }
+    }
+
+    /// Whether a part of the training split is kept for validation.
+    pub fn has_validation(&self) -> bool {
+        self.validation > 0.0
+    }
+
+    /// On what versions are evaluated, and how often.
+    pub fn evaluation_plan(&self) -> EvaluationPlan {
+        EvaluationPlan {
+            validation: self.has_validation(),
+            every: self.evaluate_every,
         }
     }
 

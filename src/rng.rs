@@ -32,6 +32,8 @@ pub enum Purpose {
     Noise,
     /// Who attacks in a simulation, and what attackers draw.
     Attack,
+    /// Which training examples are kept for validation.
+    Validation,
 }
 
 /// The generator for (seed, purpose, round, client).

@@ -3,8 +3,10 @@
 mod augment;
 mod error;
 mod limits;
+mod metric;
 mod reach;
 mod schedule;
+mod stop;
 mod training;
 
 pub use augment::Augment;
@@ -12,6 +14,8 @@ pub use augment::Augment;
 pub(crate) use augment::AugmentSpelling;
 pub use error::SettingError;
 pub use limits::RoundLimits;
+pub use metric::{Direction, EvalSplit, Metric};
 pub use schedule::Schedule;
+pub use stop::{BestSettings, EvaluationPlan, StopSettings};
 pub(crate) use training::StrictTrainingSettings;
 pub use training::{InnerState, Normalize, OptimizerKind, TrainingSettings};

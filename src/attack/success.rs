@@ -45,11 +45,7 @@ pub fn success_rate(
         cancelled: &AtomicBool::new(false),
         progress: &mut |_, _| {},
     };
-    let whole = EvalTask {
-        version: ModelVersion(0),
-        share: 0,
-        shares: 1,
-    };
+    let whole = EvalTask::test(ModelVersion(0), 0, 1);
     let evaluation = trainer.evaluate(model, &whole, &mut context)?;
     evaluation.accuracy.ok_or_else(|| {
         TrainError::Model(

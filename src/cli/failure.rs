@@ -22,6 +22,7 @@ pub const EXIT_CODES: &str = "Exit codes:
   2    an argument, or a file or a device that one names, can't be used
   3    the coordinator refuses for another reason
   4    the coordinator can't be reached
+  5    the job stopped before its last round, by a rule of its own (`stop`)
   130  the job was cancelled, or Ctrl-C ended the command
   141  the reader of standard output went away";
 
@@ -51,6 +52,9 @@ pub enum Failure {
     /// The job ended, and not by completing.
     #[error("the job failed: {0}")]
     JobFailed(String),
+    /// The job ended before its last round, by a rule of its own.
+    #[error("the job stopped: {0}")]
+    Stopped(String),
     /// The job was cancelled.
     #[error("the job was cancelled")]
     Cancelled,
@@ -118,6 +122,7 @@ impl Failure {
         match self {
             Self::JobFailed(_) | Self::OtherCoordinator { .. } | Self::Other { .. } => 1,
             Self::Usage(_) => 2,
+            Self::Stopped(_) => 5,
             // A job is made of arguments, whoever finds out that it can't be: this command, a simulation or a coordinator.
             Self::Refused(refusal) if refusal.kind == RefusalKind::InvalidJob => 2,
             Self::Refused(_) => 3,
@@ -136,6 +141,7 @@ impl Failure {
     pub fn of_outcome(outcome: &Outcome) -> Result<(), Self> {
         match outcome {
             Outcome::Completed => Ok(()),
+            Outcome::Stopped { reason, .. } => Err(Self::Stopped(reason.clone())),
             Outcome::Failed { reason } => Err(Self::JobFailed(reason.clone())),
             Outcome::Cancelled => Err(Self::Cancelled),
         }

@@ -7,6 +7,7 @@ use clap::{Args, builder::PossibleValuesParser, builder::TypedValueParser};
 use super::{
     Failure, Screen,
     model_file::read_model_bytes,
+    stop_flags::StopArgs,
     strategy_flags::StrategyArgs,
     text_file::{SMALL, read_text},
     values::{any_u32, any_u64, by_name},
@@ -55,7 +56,8 @@ pub struct JobArgs {
     /// [default: iid]
     #[arg(long, value_name = "KIND")]
     pub partition: Option<PartitionSpec>,
-    /// How many rounds to train; a round that fails is tried again [default: 20]
+    /// How many rounds to train; a round that fails is tried again. 0 tests the initial model, and trains nothing
+    /// [default: 20]
     #[arg(long, value_name = "N", value_parser = any_u32)]
     pub rounds: Option<u32>,
     /// The number of the first round. To continue another job (its model as --initial, its --seed): one more than that
@@ -141,6 +143,9 @@ pub struct JobArgs {
     /// Who tests the model after a round. auto: the coordinator if it has the data, else the workers [default: auto]
     #[arg(long, value_name = "WHO", value_parser = PossibleValuesParser::new(["auto", "coordinator", "workers", "never"]).try_map(by_name::<EvaluationMode>))]
     pub evaluation: Option<EvaluationMode>,
+    /// What is measured, and what follows from it.
+    #[command(flatten)]
+    pub stop: StopArgs,
     /// How long a round may take, in seconds [default: 900]
     #[arg(long, value_name = "SECONDS", value_parser = any_u64)]
     pub round_timeout: Option<u64>,
@@ -239,6 +244,7 @@ impl JobArgs {
         }
         let dropped = self.strategy.change(&mut spec.strategy)?;
         set(&mut spec.evaluation, &self.evaluation);
+        self.stop.change(&mut spec);
         let limits = &mut spec.limits;
         set(&mut limits.round_timeout, &self.round_timeout);
         set(&mut limits.min_updates, &self.min_updates);
@@ -509,7 +515,8 @@ mod tests {
                 "{flags:?}"
             );
         }
-        assert_eq!(spec_of(&["--rounds=0"]).unwrap_err().code(), 2);
+        let flags = ["--rounds=0", "--evaluation=never"];
+        assert_eq!(spec_of(&flags).unwrap_err().code(), 2);
         assert_eq!(
             spec_of(&["--lr=-1"]).unwrap_err().to_string(),
             "training.lr must be a finite number of at least 0, not -1"

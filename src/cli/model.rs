@@ -45,6 +45,9 @@ pub struct DownloadArgs {
     /// The model's version, which is the number of rounds behind it; only the last ones are kept [default: the last]
     #[arg(long, value_name = "N")]
     pub version: Option<ModelVersion>,
+    /// The best version, as "fedavg status JOB" names it, instead of the last
+    #[arg(long, conflicts_with = "version")]
+    pub best: bool,
     /// The file to write; /dev/stdout writes to standard output
     #[arg(long, value_name = "FILE")]
     pub output: PathBuf,
@@ -76,10 +79,14 @@ impl DownloadArgs {
         // Before the download, which must not end at a file that can't be written.
         let mut file = WholeFile::create(&self.output)?;
         let (version, length) = block_on(async {
-            let download =
-                client
-                    .operator
-                    .download(&client.caller, self.job, self.version, &mut file);
+            let version = if self.best {
+                Some(client.best_version(self.job).await?)
+            } else {
+                self.version
+            };
+            let download = client
+                .operator
+                .download(&client.caller, self.job, version, &mut file);
             download.await.map_err(|error| client.failure(error))
         })?;
         let is_stream = file.is_stream();

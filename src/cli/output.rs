@@ -23,6 +23,7 @@ use super::{
 };
 use crate::{
     disk::{self, Site},
+    job::Metric,
     parameters::{Parameters, safetensors},
     protocol::{LoggedEvent, RoundRecord},
     text::printable,
@@ -40,12 +41,15 @@ pub struct Results {
     pub events: Vec<LoggedEvent>,
     /// `model.safetensors`, the final global model.
     pub model: Arc<Parameters>,
+    /// `best.safetensors`, the model of the best version if it is not the final one.
+    pub best_model: Option<Arc<Parameters>>,
 }
 
 /// The folder for a run's files.
 #[derive(Debug, Clone, Default, Args)]
 pub struct OutputArgs {
-    /// Write the results into this folder: model.safetensors, summary.json, rounds.jsonl (a line a round) and events.jsonl
+    /// Write the results into this folder: model.safetensors, best.safetensors (if the best model is not the final one),
+    /// summary.json, rounds.jsonl (a line a round) and events.jsonl
     #[arg(long, value_name = "FOLDER")]
     pub output: Option<PathBuf>,
     /// Replace the files of an earlier run in the folder of --output
@@ -139,9 +143,13 @@ impl OutputFolder {
     }
 }
 
+/// The name of the best version's model.
+const BEST: &str = "best.safetensors";
+
 /// The names of a run's files.
-const FILES: [&str; 4] = [
+const FILES: [&str; 5] = [
     "summary.json",
+    BEST,
     "rounds.jsonl",
     "events.jsonl",
     "model.safetensors",
@@ -159,7 +167,7 @@ impl Results {
     pub fn write(&self, folder: &OutputFolder) -> Result<(), Failure> {
         let path = |name| folder.path.join(name);
         // All beside their places first: a disk that is full in the middle must not leave files of two moments.
-        let parts = [
+        let mut parts = vec![
             WholeFile::written(&path("model.safetensors"), |file| {
                 write_model(file, &self.model)
             }),
@@ -170,6 +178,13 @@ impl Results {
                 write_lines(file, &self.events)
             }),
         ];
+        if let Some(best) = &self.best_model {
+            let file = WholeFile::written(&path(BEST), |file| write_model(file, best));
+            parts.push(file);
+        } else {
+            // One of an earlier run, or of a checkpoint: the final model is the best one now.
+            let _ = disk::remove_file(Site::OutputRemove, &path(BEST));
+        }
         let mut written = Vec::new();
         let mut problem = None;
         for part in parts {
@@ -220,6 +235,16 @@ pub(super) fn last_line(summary: &RunSummary, output: Option<&Path>) -> String {
     if let Some(version) = summary.test_version.filter(|of| *of != summary.version) {
         measured.push_str(&format!(" (of version {version}, not {})", summary.version));
     }
+    if let Some(best) = &summary.best
+        && best.measured.version != summary.version
+    {
+        measured.push_str(&format!(
+            "; best: version {} ({} {})",
+            best.measured.version,
+            best.metric,
+            of_metric(&best.metric, best.value)
+        ));
+    }
     let files = output.map_or(String::new(), |folder| {
         let folder = folder.display().to_string();
         format!("; written to {}", printable(&folder, usize::MAX))
@@ -237,6 +262,15 @@ pub(super) fn last_line(summary: &RunSummary, output: Option<&Path>) -> String {
         summary.seconds,
         human_bytes(summary.bytes)
     )
+}
+
+/// A metric's value: shares as percents.
+pub(super) fn of_metric(metric: &Metric, value: f64) -> String {
+    if metric.name() == "accuracy" {
+        percent(value)
+    } else {
+        number(value)
+    }
 }
 
 /// Writes a model as a safetensors file.
@@ -279,6 +313,8 @@ mod tests {
             accepted: 0,
             goal: 0,
             parameters: 2,
+            best: None,
+            last_measured: None,
             initial_digest: None,
             submitted: Timestamp(0),
             ended: None,
@@ -288,6 +324,7 @@ mod tests {
             rounds: Vec::new(),
             events: Vec::new(),
             model: Arc::new(Parameters::new(layout, vec![version as f32; 2]).unwrap()),
+            best_model: None,
         }
     }
 

@@ -14,7 +14,7 @@ use crate::{
     protocol::LoggedEvent,
     round::{JobEvent, Outcome},
     text::printable,
-    words::{plural, without_numbers},
+    words::{IF_IT_DIVERGES, plural, without_numbers},
 };
 
 /// The most characters of a line.
@@ -100,13 +100,14 @@ impl JobProgress {
                 self.losses.push(*loss);
             }
             JobEvent::Evaluated {
+                split,
                 evaluation: Some(evaluation),
                 ..
             } => {
                 self.test_loss = Some(evaluation.loss);
                 self.measured = match evaluation.accuracy {
-                    Some(accuracy) => format!(", test accuracy {}", percent(accuracy)),
-                    None => format!(", test loss {}", number(evaluation.loss)),
+                    Some(accuracy) => format!(", {split} accuracy {}", percent(accuracy)),
+                    None => format!(", {split} loss {}", number(evaluation.loss)),
                 };
             }
             _ => {}
@@ -256,12 +257,16 @@ impl JobProgress {
             }
             JobEvent::Evaluated {
                 version,
+                split,
                 evaluation: Some(evaluation),
                 ..
             } => {
-                let mut line = format!("version {version}: test loss {}", number(evaluation.loss));
+                let mut line = format!(
+                    "version {version}: {split} loss {}",
+                    number(evaluation.loss)
+                );
                 if let Some(accuracy) = evaluation.accuracy {
-                    line.push_str(&format!(", test accuracy {}", percent(accuracy)));
+                    line.push_str(&format!(", {split} accuracy {}", percent(accuracy)));
                 }
                 for (name, value) in &evaluation.metrics {
                     line.push_str(&format!(", {name} {}", number(*value)));
@@ -269,12 +274,18 @@ impl JobProgress {
                 line
             }
             JobEvent::Evaluated {
-                version, reason, ..
+                version,
+                split,
+                reason,
+                ..
             } => format!(
-                "version {version} is not evaluated: {}",
+                "version {version} is not evaluated on the {split} split: {}",
                 reason.as_deref().unwrap_or("no reason was given")
             ),
             // How a job failed is said once: by the command, as its last line.
+            JobEvent::Diverges { reason } => {
+                format!("training diverges: {reason}; {IF_IT_DIVERGES}")
+            }
             JobEvent::Ended(Outcome::Completed) => "completed".to_string(),
             _ => return None,
         })
@@ -294,6 +305,7 @@ impl Drop for JobProgress {
 pub(super) fn ended(outcome: &Outcome) -> String {
     match outcome {
         Outcome::Completed => "completed".to_string(),
+        Outcome::Stopped { reason, .. } => format!("stopped: {reason}"),
         Outcome::Failed { reason } => format!("failed: {reason}"),
         Outcome::Cancelled => "cancelled".to_string(),
     }
@@ -324,6 +336,7 @@ mod tests {
     use crate::{
         ids::{ClientId, ModelVersion, Timestamp},
         round::{Evaluation, Excluded},
+        settings::EvalSplit,
     };
 
     fn line(event: JobEvent) -> Option<String> {
@@ -395,8 +408,10 @@ mod tests {
         );
         let evaluated = |evaluation| JobEvent::Evaluated {
             version: ModelVersion(3),
+            split: EvalSplit::Test,
             evaluation: Some(evaluation),
             reason: None,
+            by_client: Vec::new(),
         };
         let regression = Evaluation::new(0.25, 10).with_metric("mae", 2.0);
         assert_eq!(

@@ -342,6 +342,7 @@ fn results(result: SimulationResult) -> Results {
         rounds: result.rounds,
         events: result.log,
         model: result.model,
+        best_model: result.best_model,
     }
 }
 

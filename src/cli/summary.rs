@@ -13,7 +13,7 @@ use crate::{
     job::JobSpec,
     parameters::Digest,
     protocol::{JobSummary, RoundRecord},
-    round::Outcome,
+    round::{BestVersion, MeasuredVersion, Outcome},
     words::IF_IT_DIVERGES,
 };
 
@@ -24,7 +24,7 @@ pub struct RunSummary {
     pub fedavg: String,
     /// The job's number.
     pub job: JobId,
-    /// How it ended: `outcome` is completed, failed (with a `reason`) or cancelled.
+    /// How it ended: `outcome` is completed, stopped (with a `rule` and a `reason`), failed (with a `reason`) or cancelled.
     #[serde(flatten)]
     pub outcome: Option<Outcome>,
     /// What was asked for.
@@ -58,6 +58,13 @@ pub struct RunSummary {
     /// What an operator should know before the result is used: that training diverged, for example.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub warning: Option<String>,
+    /// The best version, with the metric that decides; none if nothing was measured. If it is not the final one, its model is
+    /// `best.safetensors`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub best: Option<BestVersion>,
+    /// The latest version that was measured, on each split.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_measured: Option<MeasuredVersion>,
     /// The highest accuracy of all versions.
     pub best_test_accuracy: Option<f64>,
     /// Seconds from submission to end, waiting included; of a job that goes on, to now.
@@ -78,7 +85,13 @@ impl RunSummary {
             .filter(|record| record.version.is_some())
             .count();
         let last = rounds.iter().rfind(|record| record.test_loss.is_some());
-        Self {
+        // Of a job without rounds, or one that a rule ended between two evaluations, no record has it.
+        let beside = job.last_measured.as_ref();
+        let beside = beside.filter(|measured| {
+            measured.test.is_some()
+                && last.and_then(|record| record.version) != Some(measured.version)
+        });
+        let mut summary = Self {
             fedavg: env!("CARGO_PKG_VERSION").to_string(),
             job: job.job,
             outcome: job.outcome.clone(),
@@ -98,6 +111,8 @@ impl RunSummary {
                 rounds.iter().filter_map(|record| record.train_loss),
                 rounds.iter().filter_map(|record| record.test_loss),
             ),
+            best: job.best.clone(),
+            last_measured: job.last_measured.clone(),
             best_test_accuracy: rounds
                 .iter()
                 .filter_map(|record| record.test_accuracy)
@@ -113,7 +128,16 @@ impl RunSummary {
                 .filter_map(|record| record.energy_joules)
                 // `sum` would make 0 J of a run that nobody measured.
                 .reduce(|sum, joules| sum + joules),
+        };
+        if let Some(measured) = beside
+            && let Some(test) = &measured.test
+        {
+            summary.test_version = Some(measured.version);
+            summary.test_loss = Some(test.loss);
+            summary.test_accuracy = test.accuracy;
+            summary.test_metrics.clone_from(&test.metrics);
         }
+        summary
     }
 }
 
@@ -173,6 +197,8 @@ mod tests {
             accepted: 0,
             goal: 2,
             parameters: 2,
+            best: None,
+            last_measured: None,
             initial_digest: None,
             submitted: Timestamp(now().0 - 60_000),
             ended: None,

@@ -56,19 +56,21 @@ impl fmt::Display for Table {
     }
 }
 
-/// The table of a job's rounds. Energy has a column if some was measured.
+/// The table of a job's rounds. Energy and the validation split have columns if they were measured.
 pub fn rounds_table(rounds: &[RoundRecord]) -> Table {
     use Align::{Left, Right};
     let has_energy = rounds.iter().any(|record| record.energy_joules.is_some());
-    let mut columns = vec![
-        ("round", Right),
-        ("clients", Right),
-        ("train loss", Right),
+    let has_validation = rounds.iter().any(|record| record.validation_loss.is_some());
+    let mut columns = vec![("round", Right), ("clients", Right), ("train loss", Right)];
+    if has_validation {
+        columns.extend([("validation loss", Right), ("validation accuracy", Right)]);
+    }
+    columns.extend([
         ("test loss", Right),
         ("test accuracy", Right),
         ("seconds", Right),
         ("bytes", Right),
-    ];
+    ]);
     columns.extend(has_energy.then_some(("energy", Right)));
     columns.push(("", Left));
     let mut table = Table::new(&columns);
@@ -77,11 +79,17 @@ pub fn rounds_table(rounds: &[RoundRecord]) -> Table {
             record.round.to_string(),
             record.folded.len().to_string(),
             record.train_loss.map_or("-".to_string(), number),
+        ];
+        if has_validation {
+            cells.push(record.validation_loss.map_or("-".to_string(), number));
+            cells.push(record.validation_accuracy.map_or("-".to_string(), percent));
+        }
+        cells.extend([
             record.test_loss.map_or("-".to_string(), number),
             record.test_accuracy.map_or("-".to_string(), percent),
             format!("{:.2}", record.seconds),
             human_bytes(record.bytes),
-        ];
+        ]);
         if has_energy {
             cells.push(record.energy_joules.map_or("-".to_string(), human_joules));
         }

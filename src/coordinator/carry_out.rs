@@ -63,9 +63,11 @@ impl Coordinator {
                 accepted,
             } => {
                 if let Err(reason) = self.spawn_aggregate(job, round, base, accepted) {
-                    let aggregation = Err(reason);
-                    step.events
-                        .push_back(Event::Aggregated { round, aggregation });
+                    step.events.push_back(Event::Aggregated {
+                        round,
+                        aggregation: Err(reason),
+                        joules: 0.0,
+                    });
                 }
             }
             Command::Publish { round, version } => {
@@ -75,11 +77,12 @@ impl Coordinator {
                         .push_back(Event::Published { version, published });
                 }
             }
-            Command::Evaluate { version } => {
-                if let Err(reason) = self.spawn_evaluate(job, version) {
+            Command::Evaluate { version, split } => {
+                if let Err(reason) = self.spawn_evaluate(job, version, split) {
                     let evaluation = Err(reason);
                     step.events.push_back(Event::Evaluated {
                         version,
+                        split,
                         evaluation,
                     });
                 }
@@ -146,15 +149,18 @@ fn log_event(job: JobId, event: &JobEvent) {
         }
         JobEvent::Evaluated {
             version,
+            split,
             evaluation: Some(evaluation),
             ..
         } => tracing::info!(
             %job,
             %version,
+            %split,
             loss = evaluation.loss,
             accuracy = evaluation.accuracy,
             "version evaluated"
         ),
+        JobEvent::Diverges { reason } => tracing::warn!(%job, reason, "training diverges"),
         other => tracing::debug!(%job, event = ?other),
     }
 }

@@ -2,11 +2,11 @@
 
 use std::sync::{Arc, atomic::AtomicBool};
 
-use super::{capacity::current_capacities, state::State};
+use super::{capacity::current_capacities, state::State, training_pool::TrainingPool};
 use crate::{
     ids::{JobId, RoundId},
     job::JobSpec,
-    partition::{Examples, Proportional, partition},
+    partition::{Proportional, partition},
     rng::{Purpose, keyed},
     worker::Partition,
 };
@@ -24,8 +24,8 @@ pub(super) struct Deal {
     spec: JobSpec,
     /// As measured, of each client.
     capacities: Vec<f64>,
-    /// The number of examples of each client now.
-    sizes: Vec<u64>,
+    /// The examples of each client now.
+    partitions: Vec<Partition>,
     /// Whether the job has ended.
     over: Arc<AtomicBool>,
 }
@@ -38,24 +38,25 @@ impl Deal {
         Some(Self {
             capacities: current_capacities(state, job, spread)?,
             spec: job.spec.clone(),
-            sizes: sizes(&job.partitions),
+            partitions: job.partitions.clone(),
             over: job.over.clone(),
         })
     }
 
     /// New partitions, if the rounds are much shorter with them, or a client has much less than it is due.
     pub fn again(&self) -> Result<Option<Vec<Partition>>, String> {
-        let examples = self.sizes.iter().sum::<u64>() as usize;
+        let has = sizes(&self.partitions);
+        let examples = has.iter().sum::<u64>() as usize;
         // Sizes alone say whether it is worth it. Lists of indices are made only then.
         let due = self.sizes_due(examples)?;
-        let now = slowest(&self.sizes, &self.capacities);
+        let now = slowest(&has, &self.capacities);
         let then = slowest(&due, &self.capacities);
-        if now <= WORTHWHILE * then && !self.starves_a_client(&due) {
+        if now <= WORTHWHILE * then && !starves_a_client(&has, &due) {
             return Ok(None);
         }
         // Only `proportional:measured` is dealt again, and it looks at no labels.
-        let examples = Examples::unlabelled(examples).until(&self.over);
-        deal(&self.spec, examples, &self.capacities).map(Some)
+        let pool = TrainingPool::of(&self.spec, &self.partitions);
+        deal(&self.spec, &pool, &self.capacities, &self.over).map(Some)
     }
 
     /// The number of examples that each client has by its capacity.
@@ -64,32 +65,33 @@ impl Deal {
         let sizes = dealer.sizes(examples).map_err(|error| error.to_string())?;
         Ok(sizes.into_iter().map(|size| size as u64).collect())
     }
-
-    fn starves_a_client(&self, due: &[u64]) -> bool {
-        let mut pairs = self.sizes.iter().zip(due);
-        pairs.any(|(has, due)| *due > STARVED * has)
-    }
 }
 
-/// Deals the examples to as many clients as there are capacities.
+fn starves_a_client(has: &[u64], due: &[u64]) -> bool {
+    let mut pairs = has.iter().zip(due);
+    pairs.any(|(has, due)| *due > STARVED * has)
+}
+
+/// Deals the examples to as many clients as there are capacities, unless that is `cancelled`.
 pub(super) fn deal(
     spec: &JobSpec,
-    examples: Examples<'_>,
+    pool: &TrainingPool<'_>,
     capacities: &[f64],
+    cancelled: &AtomicBool,
 ) -> Result<Vec<Partition>, String> {
     // Round 0, whenever this is called: the same capacities always deal the same examples.
     let generator = keyed(spec.seed, Purpose::Partition, RoundId(0), None);
     let clients = capacities.len();
     let dealt = partition(
         &spec.partition,
-        examples,
+        pool.examples().until(cancelled),
         clients,
         Some(capacities),
         generator,
     );
     let mut partitions = Vec::with_capacity(clients);
     for indices in dealt.map_err(|error| error.to_string())? {
-        partitions.push(Partition::Indices(Arc::from(indices)));
+        partitions.push(pool.partition(indices));
     }
     Ok(partitions)
 }
@@ -122,6 +124,18 @@ mod tests {
     use super::*;
     use crate::partition::{Capacity, PartitionSpec};
 
+    /// Partitions of these sizes.
+    fn of_sizes(sizes: &[u64]) -> Vec<Partition> {
+        let mut partitions = Vec::new();
+        let mut next = 0;
+        for size in sizes {
+            let end = next + *size as u32;
+            partitions.push(Partition::Indices((next..end).collect()));
+            next = end;
+        }
+        partitions
+    }
+
     /// The sizes after a job with these capacities was asked whether to deal again; none if it stays as it is.
     fn dealt_again(capacities: &[f64], sizes: &[u64]) -> Option<Vec<u64>> {
         let spec = JobSpec {
@@ -133,7 +147,7 @@ mod tests {
         let deal = Deal {
             spec,
             capacities: capacities.to_vec(),
-            sizes: sizes.to_vec(),
+            partitions: of_sizes(sizes),
             over: Arc::default(),
         };
         let partitions = deal.again().unwrap()?;

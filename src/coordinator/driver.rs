@@ -101,6 +101,9 @@ impl Coordinator {
         for command in commands {
             self.carry_out(state, id, command, step);
         }
+        if let Some(job) = state.jobs.get_mut(&id) {
+            job.close_records();
+        }
         if changed && !is_over {
             self.write_step(state, id, step, false);
         }

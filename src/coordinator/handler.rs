@@ -155,6 +155,7 @@ impl Coordinator {
                 credentials,
                 job,
                 version,
+                split,
                 client,
                 evaluation,
             } => {
@@ -167,6 +168,7 @@ impl Coordinator {
                     worker,
                     client,
                     version,
+                    split,
                     evaluation,
                 })
             }

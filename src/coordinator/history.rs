@@ -12,7 +12,8 @@ use super::facts::json;
 use crate::{
     ids::{ClientId, JobId, ModelVersion, RoundId},
     protocol::{LoggedEvent, RoundRecord},
-    round::{Evaluation, EvaluationBy, Excluded, JobEvent, Outcome},
+    round::{ClientEvaluation, Evaluation, Excluded, JobEvent, Outcome},
+    settings::EvalSplit,
     store::{
         LogEntry, LogPage, LogPlace, WindowedLog,
         journal::{Body, Entry, Stream},
@@ -28,9 +29,8 @@ pub(super) const ROUNDS: &str = "rounds";
 pub(super) struct History {
     events: WindowedLog<LoggedEvent>,
     rounds: WindowedLog<RoundRecord>,
-    /// The records of rounds whose version is not evaluated yet, and of those after them.
+    /// The records of rounds whose version may still be measured, and of those after them.
     open: VecDeque<Arc<RoundRecord>>,
-    is_evaluated: bool,
     /// With a journal: what it does not have yet.
     unwritten: Option<Vec<Entry>>,
 }
@@ -57,7 +57,7 @@ pub(super) struct Recorded {
 
 impl History {
     /// The history of a job: empty, or as it was recorded.
-    pub fn new(place: HistoryPlace<'_>, evaluation: EvaluationBy, recorded: Recorded) -> Self {
+    pub fn new(place: HistoryPlace<'_>, recorded: Recorded) -> Self {
         let HistoryPlace {
             job,
             window,
@@ -79,7 +79,6 @@ impl History {
                 runtime.clone(),
             ),
             open: recorded.open.into_iter().map(Arc::new).collect(),
-            is_evaluated: evaluation != EvaluationBy::Nobody,
             unwritten: is_journaled.then(Vec::new),
         }
     }
@@ -131,33 +130,29 @@ impl History {
         // At once, so that it is not lost with the process if it is open for long; once more when it is evaluated.
         self.write(ROUNDS, record.clone());
         self.open.push_back(record);
-        if !self.is_evaluated {
-            self.close();
-        } else {
-            // No round makes version 0, so this closes abandoned rounds alone: no evaluation comes for them.
-            self.close_to(ModelVersion(0));
-        }
     }
 
-    /// A version was evaluated, or could not be.
-    pub fn note_evaluation(&mut self, version: ModelVersion, evaluation: Option<&Evaluation>) {
+    /// A version was evaluated. If its record is closed, as that of the best version at the job's end is, the log and the job's
+    /// summary alone have it.
+    pub fn note_evaluation(
+        &mut self,
+        version: ModelVersion,
+        split: EvalSplit,
+        evaluation: &Evaluation,
+        by_client: &[ClientEvaluation],
+    ) {
         let mut evaluated = None;
         for record in &mut self.open {
-            if record.version == Some(version)
-                && let Some(evaluation) = evaluation
-            {
+            if record.version == Some(version) {
                 // Copies the record only if a reader or the journal holds it at this moment.
                 let changed = Arc::make_mut(record);
-                changed.test_loss = Some(evaluation.loss);
-                changed.test_accuracy = evaluation.accuracy;
-                changed.test_metrics.clone_from(&evaluation.metrics);
+                changed.set_evaluation(split, evaluation, by_client);
                 evaluated = Some(record.clone());
             }
         }
         if let Some(record) = evaluated {
             self.write(ROUNDS, record);
         }
-        self.close_to(version);
     }
 
     /// Nothing will be added to any record any more.
@@ -167,10 +162,12 @@ impl History {
         }
     }
 
-    /// Versions are evaluated in order: nothing will be added to the records up to this one's.
-    fn close_to(&mut self, version: ModelVersion) {
+    /// Versions are evaluated in order: nothing will be added to the records of those before this one, and to none without it.
+    pub fn close_before(&mut self, first_unevaluated: Option<ModelVersion>) {
         while let Some(record) = self.open.front() {
-            if record.version.is_some_and(|made| made > version) {
+            if let (Some(made), Some(first)) = (record.version, first_unevaluated)
+                && made >= first
+            {
                 break;
             }
             if let Some(record) = self.open.pop_front() {
@@ -236,7 +233,10 @@ impl LogEntry for LoggedEvent {
 fn beside(event: &JobEvent) -> usize {
     match event {
         JobEvent::Waiting { reason } | JobEvent::ClientFailed { reason, .. } => reason.len(),
-        JobEvent::Ended(Outcome::Failed { reason }) => reason.len(),
+        JobEvent::Diverges { reason }
+        | JobEvent::Ended(Outcome::Failed { reason } | Outcome::Stopped { reason, .. }) => {
+            reason.len()
+        }
         JobEvent::WorkerPassedOver { lacks, .. } => lacks.len(),
         JobEvent::WorkerReturned { name, .. } => name.len(),
         JobEvent::Dealt { examples, .. } => size_of::<u64>() * examples.len(),
@@ -257,10 +257,14 @@ fn beside(event: &JobEvent) -> usize {
             ..
         } => clients(accepted) + left_out(excluded) + measured(metrics.keys()) + reason.len(),
         JobEvent::Evaluated {
-            evaluation, reason, ..
+            evaluation,
+            reason,
+            by_client,
+            ..
         } => {
             let metrics = evaluation.iter().flat_map(|found| found.metrics.keys());
-            measured(metrics) + reason.as_ref().map_or(0, String::len)
+            let reason = reason.as_ref().map_or(0, String::len);
+            measured(metrics) + reason + evaluated(by_client)
         }
         JobEvent::Started { .. }
         | JobEvent::Recovered { .. }
@@ -284,9 +288,15 @@ impl LogEntry for RoundRecord {
         bytes += self.abandoned.as_ref().map_or(0, String::len);
         bytes += clients(&self.accepted) + clients(&self.folded) + clients(&self.state_lost);
         bytes += left_out(&self.excluded) + left_out(&self.not_counted);
-        for metrics in [&self.test_metrics, &self.metrics, &self.client_metrics] {
+        for metrics in [
+            &self.test_metrics,
+            &self.validation_metrics,
+            &self.metrics,
+            &self.client_metrics,
+        ] {
             bytes += measured(metrics.keys());
         }
+        bytes += evaluated(&self.test_by_client) + evaluated(&self.validation_by_client);
         for client in &self.by_client {
             bytes += size_of_val(client) + measured(client.metrics.keys());
         }
@@ -296,6 +306,14 @@ impl LogEntry for RoundRecord {
         }
         bytes
     }
+}
+
+fn evaluated(clients: &[ClientEvaluation]) -> usize {
+    let mut bytes = size_of_val(clients);
+    for client in clients {
+        bytes += measured(client.evaluation.metrics.keys());
+    }
+    bytes
 }
 
 fn left_out(excluded: &[Excluded]) -> usize {
@@ -347,7 +365,7 @@ mod tests {
             place: &LogPlace::Files(LogFiles::temporary()),
             runtime: &Handle::current(),
         };
-        let mut history = History::new(place, EvaluationBy::Driver, Recorded::default());
+        let mut history = History::new(place, Recorded::default());
         for round in 1..=3 {
             history.add_round(RoundRecord::committed(RoundId(round), ModelVersion(round)));
         }
@@ -358,14 +376,15 @@ mod tests {
             assert_eq!(rounds(&before, limit).await, open);
         }
         let evaluation = Evaluation::new(0.5, 10);
-        history.note_evaluation(ModelVersion(2), Some(&evaluation));
+        history.note_evaluation(ModelVersion(2), EvalSplit::Test, &evaluation, &[]);
+        history.close_before(Some(ModelVersion(3)));
         let evaluated = [(1, None), (2, Some(0.5)), (3, None), (4, None)];
         for limit in [1, 2, 3, 4, 100] {
             assert_eq!(rounds(&history.records(), limit).await, evaluated);
             // Asked for before two of them were closed, and read afterwards.
             assert_eq!(rounds(&before, limit).await, evaluated);
         }
-        history.note_evaluation(ModelVersion(3), None);
+        history.close_before(None);
         assert!(history.open.is_empty());
         assert_eq!(rounds(&history.records(), 100).await, evaluated);
     }

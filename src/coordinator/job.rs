@@ -151,7 +151,7 @@ impl Job {
         evaluation: EvaluationBy,
         history: History,
     ) -> Self {
-        let needs = Needs::of(&spec);
+        let needs = Needs::of(&spec, evaluation);
         Self {
             id,
             training: spec.training.clone(),
@@ -242,7 +242,10 @@ impl Job {
         self.training = plan.training.clone();
         self.report_form = Arc::new(BodyForm::of(&plan.expects, &self.layout));
         self.plan = Some(Arc::new(plan.clone()));
-        std::mem::replace(&mut self.needs, Needs::of_plan(&self.spec, plan))
+        std::mem::replace(
+            &mut self.needs,
+            Needs::of_plan(&self.spec, self.evaluation, plan),
+        )
     }
 
     /// Bytes of its models.
@@ -391,9 +394,13 @@ impl Job {
             }
             JobEvent::Evaluated {
                 version,
-                evaluation,
+                split,
+                evaluation: Some(evaluation),
+                by_client,
                 ..
-            } => self.history.note_evaluation(*version, evaluation.as_ref()),
+            } => self
+                .history
+                .note_evaluation(*version, *split, evaluation, by_client),
             JobEvent::TaskIssued { client, worker, .. } => {
                 self.handed_out.insert(*client, (*worker, now));
             }
@@ -427,6 +434,13 @@ impl Job {
         self.history.add_round(record);
     }
 
+    /// Closes the records to which nothing will be added.
+    pub fn close_records(&mut self) {
+        let first = self.machine.as_ref();
+        let first = first.and_then(RoundMachine::first_unevaluated);
+        self.history.close_before(first);
+    }
+
     pub fn end(&mut self, now: Timestamp) {
         self.history.close();
         self.ended = Some(now);
@@ -448,6 +462,12 @@ impl Job {
                 |status| status.detail.clone(),
             ),
             outcome: self.outcome().cloned(),
+            best: self.machine.as_ref().and_then(RoundMachine::best).cloned(),
+            last_measured: self
+                .machine
+                .as_ref()
+                .and_then(RoundMachine::last_measured)
+                .cloned(),
             clients: clients.map(|clients| clients as u32),
             round: status
                 .as_ref()

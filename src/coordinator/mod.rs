@@ -50,6 +50,7 @@ mod submission;
 #[cfg(all(test, feature = "http"))]
 mod tests;
 mod timekeeper;
+mod training_pool;
 mod turns;
 mod under_way;
 mod upload;

@@ -8,7 +8,9 @@ use crate::{
     parameters::{PayloadSpec, Roles},
     protocol::Registration,
     report::DELTA,
+    round::EvaluationBy,
     strategy::{RoundPlan, StateSpec},
+    worker::EvalTask,
 };
 
 /// The first version of the protocol that has payloads other than `delta`, and the encodings by role.
@@ -27,10 +29,10 @@ pub(super) struct Needs {
 
 impl Needs {
     /// Of a job that has no plan yet.
-    pub fn of(spec: &JobSpec) -> Self {
+    pub fn of(spec: &JobSpec, evaluation: EvaluationBy) -> Self {
         let encodings = spec.encoding;
         let is_plain = encodings == Encodings::default();
-        Self {
+        let mut needs = Self {
             encodings: BTreeSet::from([encodings.reports.name(), encodings.models.name()]),
             capabilities: spec
                 .tensor_capabilities()
@@ -38,12 +40,18 @@ impl Needs {
                 .map(str::to_string)
                 .collect(),
             protocol: if is_plain { 1 } else { PAYLOADS },
+        };
+        // Of data that is dealt, the validation split is a matter of who evaluates it.
+        let by_workers = spec.partition.is_local() || evaluation == EvaluationBy::Workers;
+        if spec.has_validation() && by_workers {
+            needs.add(EvalTask::VALIDATION.to_string());
         }
+        needs
     }
 
     /// Of a job with this plan for its round.
-    pub fn of_plan(spec: &JobSpec, plan: &RoundPlan) -> Self {
-        let mut needs = Self::of(spec);
+    pub fn of_plan(spec: &JobSpec, evaluation: EvaluationBy, plan: &RoundPlan) -> Self {
+        let mut needs = Self::of(spec, evaluation);
         let delta = PayloadSpec::model(DELTA, Roles::TRAINED);
         for payload in &plan.expects {
             needs.encodings.insert(payload.encoding.name());
@@ -164,18 +172,23 @@ mod tests {
     #[test]
     fn a_worker_of_protocol_1_trains_plain_deltas_alone() {
         let plain = plan(vec![PayloadSpec::model(DELTA, Roles::TRAINED)]);
-        let needs = Needs::of_plan(&JobSpec::default(), &plain);
+        let needs = Needs::of_plan(&JobSpec::default(), EvaluationBy::Nobody, &plain);
         assert_eq!(needs.lacks(&worker(1, &[])), None);
         let mut int8 = JobSpec::default();
         int8.encoding.reports = Encoding::Int8;
         assert_eq!(
-            Needs::of(&int8).lacks(&worker(1, &[])).unwrap(),
+            Needs::of(&int8, EvaluationBy::Nobody)
+                .lacks(&worker(1, &[]))
+                .unwrap(),
             "protocol 2"
         );
-        assert_eq!(Needs::of(&int8).lacks(&worker(2, &[])), None);
+        assert_eq!(
+            Needs::of(&int8, EvaluationBy::Nobody).lacks(&worker(2, &[])),
+            None
+        );
         let mut sends = plain.clone();
         sends.sends.push("control".to_string());
-        let needs = Needs::of_plan(&JobSpec::default(), &sends);
+        let needs = Needs::of_plan(&JobSpec::default(), EvaluationBy::Nobody, &sends);
         assert_eq!(needs.lacks(&worker(1, &[])).unwrap(), "protocol 2");
     }
 
@@ -183,11 +196,19 @@ mod tests {
     fn a_worker_lacks_the_encoding_or_the_payload_that_it_does_not_name() {
         let counts = PayloadSpec::vector("counts", 3, DType::U64);
         let control = PayloadSpec::model("control", Roles::TRAINABLE).with_encoding(Encoding::F16);
-        let needs = Needs::of_plan(&JobSpec::default(), &plan(vec![counts.clone()]));
+        let needs = Needs::of_plan(
+            &JobSpec::default(),
+            EvaluationBy::Nobody,
+            &plan(vec![counts.clone()]),
+        );
         let lacks = needs.lacks(&worker(2, &["payload:control"]));
         assert_eq!(lacks.unwrap(), "the capability payload:counts");
         assert_eq!(needs.lacks(&worker(2, &["payload:counts"])), None);
-        let needs = Needs::of_plan(&JobSpec::default(), &plan(vec![control]));
+        let needs = Needs::of_plan(
+            &JobSpec::default(),
+            EvaluationBy::Nobody,
+            &plan(vec![control]),
+        );
         assert_eq!(
             needs.lacks(&worker(2, &["payload:control"])).unwrap(),
             "the encoding f16"
@@ -201,12 +222,16 @@ mod tests {
             ..JobSpec::default()
         };
         let of_plan = |spec: &JobSpec| {
-            Needs::of_plan(spec, &plan(vec![PayloadSpec::model(DELTA, Roles::TRAINED)]))
+            Needs::of_plan(
+                spec,
+                EvaluationBy::Nobody,
+                &plan(vec![PayloadSpec::model(DELTA, Roles::TRAINED)]),
+            )
         };
         let worker = worker(1, &["tensors:frozen"]);
         assert_eq!(of_plan(&spec).lacks(&worker), None);
         spec.personal.push("head.*".to_string());
-        for needs in [of_plan(&spec), Needs::of(&spec)] {
+        for needs in [of_plan(&spec), Needs::of(&spec, EvaluationBy::Nobody)] {
             let lacks = needs.lacks(&worker).unwrap();
             assert_eq!(lacks, "the capability tensors:personal");
             assert_eq!(needs.lacks_form(&worker), None);
@@ -217,7 +242,7 @@ mod tests {
     fn a_worker_lacks_the_objective_that_it_does_not_name() {
         let mut plan = plan(vec![PayloadSpec::model(DELTA, Roles::TRAINED)]);
         plan.objective = Objective::Proximal { mu: 0.1 };
-        let needs = Needs::of_plan(&JobSpec::default(), &plan);
+        let needs = Needs::of_plan(&JobSpec::default(), EvaluationBy::Nobody, &plan);
         assert_eq!(
             needs.lacks(&worker(2, &["objective:scaffold"])).unwrap(),
             "the capability objective:proximal"
@@ -234,7 +259,7 @@ mod tests {
             ..TrainingSettings::default()
         };
         plan.members[0].training = Some(own);
-        let needs = Needs::of_plan(&JobSpec::default(), &plan);
+        let needs = Needs::of_plan(&JobSpec::default(), EvaluationBy::Nobody, &plan);
         for (capabilities, lacks) in [
             (&["training:local_steps"][..], Some("training:clip_norm")),
             (&["training:clip_norm"], Some("training:local_steps")),

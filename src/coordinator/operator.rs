@@ -348,7 +348,7 @@ impl Coordinator {
             state.next_job()
         };
         let initial = self.keep_initial(id, &spec, &initial, &strategy.state)?;
-        let history = History::new(self.history_place(id), evaluation, Recorded::default());
+        let history = History::new(self.history_place(id), Recorded::default());
         let now = self.now();
         let mut job = Job::new(id, spec, initial, strategy, evaluation, history, now);
         if let (Ok(dataset), false) = (has_data, job.spec.partition.is_local()) {

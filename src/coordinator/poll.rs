@@ -165,9 +165,14 @@ impl Coordinator {
                 expects,
                 objective,
             },
-            TaskKind::Evaluate { share, shares } => TaskWork::Evaluate {
+            TaskKind::Evaluate {
                 share,
                 shares,
+                split,
+            } => TaskWork::Evaluate {
+                share,
+                shares,
+                split,
                 basis: None,
             },
         };
@@ -215,9 +220,15 @@ fn task_of(message: &TaskMessage) -> Task {
             expects: Vec::new(),
             objective: Default::default(),
         },
-        TaskWork::Evaluate { share, shares, .. } => TaskKind::Evaluate {
+        TaskWork::Evaluate {
+            share,
+            shares,
+            split,
+            ..
+        } => TaskKind::Evaluate {
             share: *share,
             shares: *shares,
+            split: *split,
         },
     };
     Task {

@@ -9,11 +9,12 @@ use super::{
     capacity::{Host, first_capacities, first_hosts},
     config::CoordinatorConfig,
     deal::{deal, sizes},
+    training_pool::TrainingPool,
 };
 use crate::{
     ids::WorkerId,
     job::JobSpec,
-    partition::{self, Examples},
+    partition,
     protocol::{DatasetInfo, Registration},
     round::ClientSpec,
     strategy::FederatedStrategy,
@@ -61,17 +62,15 @@ pub(super) fn prepare(
         ),
         _ => None,
     };
-    let examples = match &labels {
-        Some(labels) => Examples::labelled(labels),
-        None => Examples::unlabelled(dataset.train_examples as usize),
-    };
+    let pool = TrainingPool::new(spec, dataset.train_examples as usize, labels.as_deref());
+    let pool = pool.map_err(|error| error.to_string())?;
     let count = spec
         .clients
         .map_or(workers.len(), |clients| clients as usize);
     // Before anything of this size is made.
-    partition::check(&spec.partition, examples, count).map_err(|error| error.to_string())?;
-    let examples = examples.until(cancelled);
-    let partitions = deal(spec, examples, &first_capacities(spec, workers, count))?;
+    partition::check(&spec.partition, pool.examples(), count).map_err(|error| error.to_string())?;
+    let capacities = first_capacities(spec, workers, count);
+    let partitions = deal(spec, &pool, &capacities, cancelled)?;
     let mut clients = Vec::with_capacity(count);
     for examples in sizes(&partitions) {
         clients.push(ClientSpec {

@@ -4,7 +4,7 @@ use super::{handle::Coordinator, job::Job, offers::bystanders, state::State};
 use crate::{
     ids::{JobId, RoundId},
     report::Refusal,
-    round::{MachineConfig, RoundMachine},
+    round::{MachineConfig, ProgressRules, RoundMachine},
 };
 
 impl Coordinator {
@@ -62,5 +62,10 @@ fn machine_config(job: &Job) -> MachineConfig {
         evaluation: job.evaluation,
         deals: job.spec.partition.is_measured(),
         pinned: job.spec.pins_clients(),
+        progress: ProgressRules {
+            best: job.spec.best.clone(),
+            stop: job.spec.stop.clone(),
+            evaluation: job.spec.evaluation_plan(),
+        },
     }
 }

@@ -30,6 +30,14 @@ pub(super) struct Said {
     pub not_counted: Vec<Excluded>,
 }
 
+impl Said {
+    /// What the folded reports cost, as far as devices were measured.
+    pub fn joules(&self) -> f64 {
+        let measured = self.contributions.iter();
+        measured.filter_map(|part| part.energy_joules).sum()
+    }
+}
+
 /// What the coordinator noted when the reports came.
 pub(super) struct Sent {
     /// Who sent them.

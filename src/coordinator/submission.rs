@@ -7,13 +7,14 @@ use super::{
     handle::Coordinator,
     job::{Job, KeptInitial, PreparedStrategy},
     state::State,
+    training_pool::TrainingPool,
 };
 use crate::{
     ids::{JobId, ModelVersion},
     job::{EvaluationMode, JobError, JobSpec, Settings, StrategySpec},
     panics,
     parameters::{BlockError, Digest, Layout, Parameters},
-    partition::{self, Examples},
+    partition,
     protocol::DatasetInfo,
     report::{Refusal, RefusalKind},
     round::EvaluationBy,
@@ -152,13 +153,16 @@ impl Coordinator {
             // The largest copy, so that no job is refused here that could run.
             None => self.state().most_examples(&spec.dataset),
         };
-        let examples = match (&labels, count) {
-            (Some(labels), _) => Examples::labelled(labels),
-            (None, Some(count)) => Examples::unlabelled(count as usize),
+        let count = match (&labels, count) {
+            (Some(labels), _) => labels.len(),
+            (None, Some(count)) => count as usize,
             // Nobody has it yet: the first worker that does will tell.
             (None, None) => return Ok(()),
         };
-        let checked = partition::check(&spec.partition, examples, clients as usize);
+        let pool = TrainingPool::new(spec, count, labels.as_deref());
+        let pool =
+            pool.map_err(|error| invalid(&JobError::new("validation", error.to_string())))?;
+        let checked = partition::check(&spec.partition, pool.examples(), clients as usize);
         checked.map_err(|error| {
             let problem = format!(
                 "{} does not go with {clients} clients: {error}",

@@ -19,7 +19,9 @@ use crate::{
     cause::chain,
     ids::{ClientId, JobId, ModelVersion, RequestId, RoundId},
     panics,
+    partition::ValidationSplit,
     round::{Event, RoundMachine},
+    settings::EvalSplit,
     strategy::{ClientInfo, RoundContext},
     worker::{ClientContext, EvalTask, LocalTrainer},
 };
@@ -183,7 +185,9 @@ impl Coordinator {
                     ))
                 })
             });
+            let mut joules = 0.0;
             let aggregation = folded.map(|(aggregation, next, account)| {
+                joules = account.said.joules();
                 // A job that has ended has no use for it: what is written is dropped here, outside of the lock.
                 let mut unwanted = Some(next);
                 let mut state = coordinator.state();
@@ -198,7 +202,12 @@ impl Coordinator {
                 drop(unwanted);
                 aggregation
             });
-            coordinator.complete(id, Event::Aggregated { round, aggregation });
+            let event = Event::Aggregated {
+                round,
+                aggregation,
+                joules,
+            };
+            coordinator.complete(id, event);
         });
         Ok(())
     }
@@ -260,6 +269,7 @@ impl Coordinator {
         &self,
         job: &mut Job,
         version: ModelVersion,
+        split: EvalSplit,
     ) -> Result<(), String> {
         let model = job.models.get(&version).cloned().ok_or(NO_MODEL)?;
         let (coordinator, id, spec, over) =
@@ -278,11 +288,14 @@ impl Coordinator {
                     cancelled: &over,
                     progress: &mut |_, _| {},
                 };
-                let task = EvalTask {
-                    version,
-                    share: 0,
-                    shares: 1,
-                };
+                let mut task = EvalTask::test(version, 0, 1);
+                if split == EvalSplit::Validation {
+                    let count = coordinator.0.trainers.dataset(&spec.dataset);
+                    let count = count.map_err(|error| error.to_string())?.train_examples;
+                    let kept = ValidationSplit::draw(spec.seed, count as usize, spec.validation);
+                    let kept = kept.map_err(|error| error.to_string())?;
+                    task.training = Some(kept.validation.into());
+                }
                 let model = model.parameters().map_err(|error| error.to_string())?;
                 let evaluation = trainer
                     .evaluate(&model, &task, &mut context)
@@ -298,6 +311,7 @@ impl Coordinator {
                 id,
                 Event::Evaluated {
                     version,
+                    split,
                     evaluation,
                 },
             );

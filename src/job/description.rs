@@ -32,10 +32,19 @@ pub struct JobDescription {
     /// The tensors that nobody trains, in the same way. Left out if there are none.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub frozen: Vec<String>,
+    /// The share of the training examples that is kept for validation; left out if it is 0. Of data that the coordinator deals, the
+    /// partitions are without it. A worker with data of its own leaves it out itself: its name among the capabilities is
+    /// `evaluation:validation`.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub validation: f64,
     /// The job's own settings for its trainers; left out if there are none.
     #[serde(skip_serializing_if = "Settings::is_empty")]
     #[cfg_attr(feature = "http", schema(value_type = Object))]
     pub settings: Settings,
+}
+
+fn is_zero(number: &f64) -> bool {
+    *number == 0.0
 }
 
 impl Default for JobDescription {
@@ -54,6 +63,7 @@ impl From<&JobSpec> for JobDescription {
             encoding: spec.encoding,
             personal: spec.personal.clone(),
             frozen: spec.frozen.clone(),
+            validation: spec.validation,
             settings: spec.settings.clone(),
         }
     }

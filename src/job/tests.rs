@@ -115,7 +115,39 @@ fn each_number_out_of_range_names_its_field() {
         change(&mut spec);
         spec.validate().unwrap_err().field
     };
-    assert_eq!(problem(|spec| spec.rounds = 0), "rounds");
+    let stop = |change: &dyn Fn(&mut StopSettings)| {
+        let mut stop = StopSettings::default();
+        change(&mut stop);
+        let spec = JobSpec {
+            stop: Some(stop),
+            ..JobSpec::default()
+        };
+        spec.validate().map_err(|error| error.field.into_owned())
+    };
+    assert_eq!(stop(&|_| ()), Err("stop".to_string()));
+    assert_eq!(
+        stop(&|stop| stop.patience = Some(0)),
+        Err("stop.patience".to_string())
+    );
+    assert_eq!(stop(&|stop| stop.at_least = Some(0.5)), Ok(()));
+    let of_validation = |stop: &mut StopSettings| {
+        stop.at_least = Some(0.5);
+        stop.metric = Some("validation_accuracy".parse().unwrap());
+    };
+    assert_eq!(stop(&of_validation), Err("stop.metric".to_string()));
+    assert_eq!(problem(|spec| spec.validation = 1.0), "validation");
+    assert_eq!(problem(|spec| spec.evaluate_every = 0), "evaluate_every");
+    assert_eq!(
+        problem(|spec| {
+            spec.validation = 0.1;
+            spec.best.metric = Some("test_loss".parse().unwrap());
+        }),
+        "best.metric"
+    );
+    let without_evaluation = |spec: &mut JobSpec| {
+        (spec.rounds, spec.evaluation) = (0, EvaluationMode::Never);
+    };
+    assert_eq!(problem(without_evaluation), "rounds");
     assert_eq!(problem(|spec| spec.training.lr = f64::NAN), "training.lr");
     assert_eq!(
         problem(|spec| spec.encoding.models = Encoding::TopK { fraction: 0.1 }),

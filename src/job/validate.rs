@@ -1,10 +1,13 @@
 //! The checks of a job that need no coordinator.
 
 use super::{
-    JobError, JobSpec, RoundLimits, Schedule, Settings, TrainingSettings,
+    EvaluationMode, JobError, JobSpec, Metric, RoundLimits, Schedule, Settings, TrainingSettings,
     free_settings::MOST_SETTINGS,
 };
-use crate::strategy::{Catalogue, FederatedStrategy};
+use crate::{
+    settings::EvalSplit,
+    strategy::{Catalogue, FederatedStrategy},
+};
 
 /// The highest priority of a job.
 const MOST_PRIORITY: u32 = 100;
@@ -16,10 +19,10 @@ impl JobSpec {
     ///
     /// [`JobError`] names the field.
     pub fn validate(&self) -> Result<(), JobError> {
-        at_least_one("rounds", self.rounds)?;
         at_least_one("first_round", self.first_round)?;
         at_least_one("clients", self.clients.unwrap_or(1))?;
         at_least_one("priority", self.priority)?;
+        self.check_evaluation()?;
         if self.priority > MOST_PRIORITY {
             let problem = format!("must be at most {MOST_PRIORITY}, not {}", self.priority);
             return Err(JobError::new("priority", problem));
@@ -37,6 +40,74 @@ impl JobSpec {
             return Err(JobError::new("encoding.models", problem));
         }
         self.check_clients()
+    }
+
+    /// Whether what decides is measured.
+    fn check_evaluation(&self) -> Result<(), JobError> {
+        at_least_one("evaluate_every", self.evaluate_every)?;
+        if !(0.0..1.0).contains(&self.validation) {
+            let problem = format!(
+                "must be from 0 (no validation split) to below 1, not {}",
+                self.validation
+            );
+            return Err(JobError::new("validation", problem));
+        }
+        let is_evaluated = self.evaluation != EvaluationMode::Never;
+        if self.rounds == 0 && !is_evaluated {
+            let problem = "is 0, so that the initial model is evaluated, and evaluation is never";
+            return Err(JobError::new("rounds", problem));
+        }
+        if self.has_validation() && !is_evaluated {
+            let problem = "keeps examples from training, and evaluation is never";
+            return Err(JobError::new("validation", problem));
+        }
+        self.check_metric("best.metric", self.best.metric.as_ref())?;
+        let Some(stop) = &self.stop else {
+            return Ok(());
+        };
+        stop.check().map_err(|error| {
+            let field = match error.field {
+                "metric" => "stop.metric",
+                "at_least" => "stop.at_least",
+                "patience" => "stop.patience",
+                "min_improvement" => "stop.min_improvement",
+                "max_seconds" => "stop.max_seconds",
+                "max_joules" => "stop.max_joules",
+                "at_most" => "stop.at_most",
+                _ => "stop",
+            };
+            JobError::new(field, error.problem)
+        })?;
+        if self.rounds == 0 {
+            return Err(JobError::new("stop", "is for rounds, and the job has none"));
+        }
+        let metric = stop.metric.as_ref().or(self.best.metric.as_ref());
+        if stop.needs_metric() {
+            self.check_metric("stop.metric", metric)?;
+            let is_of_training = metric.is_some_and(Metric::is_of_training);
+            if !is_evaluated && !is_of_training {
+                let problem = "needs evaluations, and evaluation is never: use train_loss";
+                return Err(JobError::new("stop.metric", problem));
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether this is measured while the job runs.
+    fn check_metric(&self, field: &'static str, metric: Option<&Metric>) -> Result<(), JobError> {
+        let Some(split) = metric.and_then(Metric::split) else {
+            return Ok(());
+        };
+        let measured = self.evaluation_plan().split();
+        if split == measured {
+            return Ok(());
+        }
+        let problem = if measured == EvalSplit::Validation {
+            "is of the test split, which is evaluated at the job's end alone: use validation_…"
+        } else {
+            "is of a validation split, which the job does not have: give validation, or use test_…"
+        };
+        Err(JobError::new(field, problem))
     }
 
     /// Names that are not known pass: the coordinator, which may have parts of an embedder's, says what it knows.

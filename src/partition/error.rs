@@ -40,6 +40,14 @@ pub enum PartitionError {
         /// Clients of the job.
         clients: usize,
     },
+    /// Nothing can be kept for validation.
+    #[error(
+        "{examples} training examples are too few to keep a part of them for validation: at least 2 are needed"
+    )]
+    NothingToValidate {
+        /// Examples in the training split.
+        examples: usize,
+    },
     /// Indices are 32 bits wide.
     #[error("{examples} examples are more than an index of 32 bits can name")]
     TooManyExamples {

@@ -36,6 +36,7 @@ mod spec;
 mod spelling;
 #[cfg(test)]
 mod tests;
+mod validation;
 
 use rand_chacha::ChaCha8Rng;
 
@@ -50,6 +51,7 @@ pub use shard::Shard;
 pub use spec::{Capacity, PartitionSpec};
 #[cfg(feature = "http")]
 pub(crate) use spelling::PartitionSpelling;
+pub use validation::ValidationSplit;
 
 /// Checks that `examples` can be dealt to `clients` clients, in memory that does not grow with either.
 ///

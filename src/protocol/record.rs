@@ -6,7 +6,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::{
     ids::{ClientId, ModelVersion, RoundId, Timestamp, WorkerId},
-    round::{Excluded, JobEvent},
+    round::{ClientEvaluation, Evaluation, Excluded, JobEvent},
+    settings::EvalSplit,
 };
 
 /// One line of `rounds.jsonl`: a round that ended.
@@ -34,6 +35,23 @@ pub struct RoundRecord {
     /// What else was measured of that version on the test split.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub test_metrics: BTreeMap<String, f64>,
+    /// Mean loss of that version on the validation split; none if it was not evaluated there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub validation_loss: Option<f64>,
+    /// Accuracy of that version on the validation split, from 0 to 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "http", schema(minimum = 0, maximum = 1))]
+    pub validation_accuracy: Option<f64>,
+    /// What else was measured of that version on the validation split.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub validation_metrics: BTreeMap<String, f64>,
+    /// What each client measured of that version on data of its own, in order; left out if the workers have no data of their own.
+    /// At most 1000 clients: the first ones.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub test_by_client: Vec<ClientEvaluation>,
+    /// The same on the part of its data that it keeps for validation.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub validation_by_client: Vec<ClientEvaluation>,
     /// Mean loss of the folded clients while they trained, weighted by examples; none unless each of them measured it.
     pub train_loss: Option<f64>,
     /// The learning rate that the round was planned with: the job's, as its schedule changes it. None if the round was abandoned, and
@@ -119,6 +137,27 @@ impl RoundRecord {
             round,
             abandoned: Some(reason.into()),
             ..Self::default()
+        }
+    }
+
+    /// Takes what was measured of its version on a split.
+    pub(crate) fn set_evaluation(
+        &mut self,
+        split: EvalSplit,
+        evaluation: &Evaluation,
+        by_client: &[ClientEvaluation],
+    ) {
+        let (loss, accuracy) = (Some(evaluation.loss), evaluation.accuracy);
+        let (metrics, by_client) = (evaluation.metrics.clone(), by_client.to_vec());
+        match split {
+            EvalSplit::Test => {
+                (self.test_loss, self.test_accuracy) = (loss, accuracy);
+                (self.test_metrics, self.test_by_client) = (metrics, by_client);
+            }
+            EvalSplit::Validation => {
+                (self.validation_loss, self.validation_accuracy) = (loss, accuracy);
+                (self.validation_metrics, self.validation_by_client) = (metrics, by_client);
+            }
         }
     }
 

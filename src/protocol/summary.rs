@@ -7,7 +7,7 @@ use crate::{
     ids::{CoordinatorId, JobId, ModelVersion, RoundId, Timestamp, WorkerId},
     job::JobSpec,
     parameters::Digest,
-    round::{Outcome, WorkerState},
+    round::{BestVersion, MeasuredVersion, Outcome, WorkerState},
 };
 
 /// A job and its progress.
@@ -20,7 +20,7 @@ pub struct JobSummary {
     /// What was asked for.
     pub spec: JobSpec,
     /// One word: queued, waiting, preparing, gathering, dealing, paused, evaluating, planning, collecting, aggregating, publishing,
-    /// finishing, completed, failed, cancelled.
+    /// finishing, completed, stopped, failed, cancelled.
     pub phase: String,
     /// What it waits for, or how it ended, in words.
     pub detail: String,
@@ -38,6 +38,12 @@ pub struct JobSummary {
     pub goal: usize,
     /// Number of parameters of the model.
     pub parameters: u64,
+    /// The best version so far, with all that was measured of it; none before a version was measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub best: Option<BestVersion>,
+    /// The latest version that was measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_measured: Option<MeasuredVersion>,
     /// The CRC-32 of the initial model's values as little-endian f32, as `crc32=` and eight hexadecimal digits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "http", schema(value_type = Option<String>, pattern = "^crc32=[0-9a-f]{8}$"))]

@@ -7,8 +7,8 @@ use crate::{
     job::JobDescription,
     objective::Objective,
     parameters::PayloadSpec,
-    round::Evaluation,
-    settings::TrainingSettings,
+    round::{Evaluation, LOSS_NOT_FINITE},
+    settings::{EvalSplit, TrainingSettings},
 };
 
 /// A task on its way.
@@ -64,7 +64,7 @@ pub enum TaskWork {
         #[serde(default, skip_serializing_if = "Objective::is_plain")]
         objective: Objective,
     },
-    /// Evaluate a share of the test split, then say so.
+    /// Evaluate a share of a split, then say so.
     Evaluate {
         /// Which share, from 0.
         share: u32,
@@ -72,6 +72,10 @@ pub enum TaskWork {
         #[serde(deserialize_with = "at_least_one")]
         #[cfg_attr(feature = "http", schema(minimum = 1))]
         shares: u32,
+        /// The split; left out if it is the test split. A worker is sent another one only if it named `evaluation:validation` among
+        /// its capabilities.
+        #[serde(default, skip_serializing_if = "EvalSplit::is_test")]
+        split: EvalSplit,
         /// In a job with personal tensors: the last round whose commit folded this client's report, left out if none has. The
         /// client is evaluated with the personal tensors that its report of that round led to.
         #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -165,9 +169,10 @@ impl From<Result<Evaluation, String>> for ShareEvaluation {
     fn from(evaluation: Result<Evaluation, String>) -> Self {
         match evaluation {
             // JSON has no form for NaN and infinity: they would be written as null.
-            Ok(found) if !is_finite(&found) => Self::Failed(
-                "the loss, the accuracy or a metric is not a finite number".to_string(),
-            ),
+            Ok(found) if !found.loss.is_finite() => Self::Failed(LOSS_NOT_FINITE.to_string()),
+            Ok(found) if !is_finite(&found) => {
+                Self::Failed("the accuracy or a metric is not a finite number".to_string())
+            }
             Ok(found) => Self::Evaluation(found),
             Err(reason) => Self::Failed(reason),
         }
@@ -176,7 +181,7 @@ impl From<Result<Evaluation, String>> for ShareEvaluation {
 
 fn is_finite(evaluation: &Evaluation) -> bool {
     let values = evaluation.metrics.values().chain(&evaluation.accuracy);
-    evaluation.loss.is_finite() && values.copied().all(f64::is_finite)
+    values.copied().all(f64::is_finite)
 }
 
 impl From<ShareEvaluation> for Result<Evaluation, String> {

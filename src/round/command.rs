@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::Evaluation;
+use super::{ClientEvaluation, Evaluation, StopRule};
 use crate::{
     ids::{ClientId, ModelVersion, RequestId, RoundId, Timestamp, WorkerId},
     objective::Objective,
     parameters::PayloadSpec,
     report::Refusal,
-    settings::TrainingSettings,
+    settings::{EvalSplit, TrainingSettings},
     strategy::ClientInfo,
 };
 
@@ -66,10 +66,12 @@ pub enum Command {
         /// The version it becomes.
         version: ModelVersion,
     },
-    /// Evaluate this version on the test split; ends with [`super::Event::Evaluated`].
+    /// Evaluate this version; ends with [`super::Event::Evaluated`].
     Evaluate {
         /// The version.
         version: ModelVersion,
+        /// On which examples.
+        split: EvalSplit,
     },
     /// End an upload: its round is over, or its client's report is to come from another worker. It is refused
     /// when it ends.
@@ -137,20 +139,32 @@ pub enum TaskKind {
         #[serde(default)]
         objective: Objective,
     },
-    /// Evaluate one of `shares` equal parts of the test split.
+    /// Evaluate one of `shares` equal parts of a split.
     Evaluate {
         /// Which part, from 0.
         share: u32,
         /// How many parts there are.
         shares: u32,
+        /// The split.
+        #[serde(default)]
+        split: EvalSplit,
     },
+}
+
+impl TaskKind {
+    /// What is evaluated; none of a training.
+    pub fn split(&self) -> Option<EvalSplit> {
+        match self {
+            Self::Train { .. } => None,
+            Self::Evaluate { split, .. } => Some(*split),
+        }
+    }
 }
 
 impl Task {
     /// Whether the two are the same piece of work.
     pub fn is_same_work(&self, other: &Task) -> bool {
-        let same_kind = std::mem::discriminant(&self.kind) == std::mem::discriminant(&other.kind);
-        same_kind
+        self.kind.split() == other.kind.split()
             && (self.client, self.round, self.version) == (other.client, other.round, other.version)
     }
 }
@@ -163,6 +177,13 @@ impl Task {
 pub enum Outcome {
     /// Every round was committed.
     Completed,
+    /// A rule of its own ended it before its last round.
+    Stopped {
+        /// The rule.
+        rule: StopRule,
+        /// The reason, in words.
+        reason: String,
+    },
     /// It could not go on.
     Failed {
         /// Why.
@@ -343,10 +364,22 @@ pub enum JobEvent {
     Evaluated {
         /// The version.
         version: ModelVersion,
+        /// On which examples; left out if it is the test split.
+        #[serde(default, skip_serializing_if = "EvalSplit::is_test")]
+        split: EvalSplit,
         /// The measurements; none if it could not be evaluated.
         evaluation: Option<Evaluation>,
         /// Why there are none.
         reason: Option<String>,
+        /// What each client measured on data of its own, in order; left out if the workers have no data of their own. At most
+        /// 1000 clients: the first ones.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        by_client: Vec<ClientEvaluation>,
+    },
+    /// The loss is not finite, or more than ten times the first, and the job has no rule that ends it. Said once.
+    Diverges {
+        /// What was seen, in words.
+        reason: String,
     },
     /// The job is over.
     Ended(Outcome),

@@ -4,9 +4,14 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::ids::ClientId;
+
 /// The most metrics of an evaluation, and the longest name of one, in bytes.
 const MOST_METRICS: usize = 64;
 const LONGEST_METRIC: usize = 64;
+
+/// What is said of a loss that no training that works has.
+pub(crate) const LOSS_NOT_FINITE: &str = "the loss is not a finite number";
 
 /// What a model does on test examples.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -24,6 +29,17 @@ pub struct Evaluation {
     /// Further measurements, by name: means over the examples, at most 64 of them; left out if there are none.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub metrics: BTreeMap<String, f64>,
+}
+
+/// What a model does on one client's own examples.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "http", derive(utoipa::ToSchema))]
+pub struct ClientEvaluation {
+    /// The client.
+    pub client: ClientId,
+    /// The measurements.
+    #[serde(flatten)]
+    pub evaluation: Evaluation,
 }
 
 impl Evaluation {
@@ -107,7 +123,7 @@ impl Evaluation {
             return Ok(self);
         }
         if !self.loss.is_finite() {
-            return Err("the loss is not a finite number".to_string());
+            return Err(LOSS_NOT_FINITE.to_string());
         }
         if let Some(accuracy) = self.accuracy
             && !(0.0..=1.0).contains(&accuracy)

@@ -6,6 +6,7 @@ use super::{Command, Evaluation};
 use crate::{
     ids::{ClientId, ModelVersion, RequestId, RoundId, WorkerId},
     report::{Refusal, ReportMetadata},
+    settings::EvalSplit,
     strategy::{Aggregation, RoundPlan},
 };
 
@@ -142,6 +143,9 @@ pub enum Event {
         client: ClientId,
         /// The version it evaluated.
         version: ModelVersion,
+        /// On which examples.
+        #[serde(default)]
+        split: EvalSplit,
         /// The measurements, or why there are none.
         evaluation: Result<Evaluation, String>,
     },
@@ -151,6 +155,9 @@ pub enum Event {
         round: RoundId,
         /// What the strategy says of it, or why it failed.
         aggregation: Result<Aggregation, String>,
+        /// Joules that its folded reports have cost, as far as they were measured.
+        #[serde(default)]
+        joules: f64,
     },
     /// [`super::Command::Publish`] is done: the version is stored and served.
     Published {
@@ -163,6 +170,9 @@ pub enum Event {
     Evaluated {
         /// The version.
         version: ModelVersion,
+        /// On which examples.
+        #[serde(default)]
+        split: EvalSplit,
         /// The measurements, or why there are none.
         evaluation: Result<Evaluation, String>,
     },

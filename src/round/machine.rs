@@ -20,6 +20,7 @@
 //!      each of the last four, if it fails: abandoned, with the reason ─────────────┘
 //!
 //!  Finishing ──> Ended(Completed)   once all versions are evaluated
+//!  Finishing ──> Ended(Stopped)     the same, if one of the job's own rules ended the rounds
 //!  any phase ──> Ended(Failed)      a timeout of Waiting or Gathering, a failed Preparing, too many abandoned attempts
 //!  any phase ──> Ended(Cancelled)
 //! ```
@@ -52,17 +53,19 @@ use std::{
 #[cfg(test)]
 pub(super) use commits::REMEMBERED_ROUNDS;
 pub use config::{EvaluationBy, MachineConfig};
+use evaluations::Due;
 use phase::Phase;
 use serde::{Deserialize, Serialize};
 pub use status::RoundStatus;
 
 use super::{
     ClientSpec, Command, Event, JobEvent, Response, collection::Collection, leases::Leases,
-    pending::Pending,
+    pending::Pending, progress::Progress,
 };
 use crate::{
     ids::{ClientId, ModelVersion, RequestId, RoundId, Timestamp, WorkerId},
     report::{Refusal, RefusalKind},
+    settings::EvalSplit,
     strategy::ClientInfo,
 };
 
@@ -90,7 +93,19 @@ pub struct RoundMachine {
     /// The version that is being evaluated: the oldest of those that are not.
     evaluating: Option<Pending>,
     /// The versions whose turn comes after it, oldest first, each with the round that made it.
-    to_evaluate: VecDeque<(ModelVersion, RoundId)>,
+    to_evaluate: VecDeque<Due>,
+    /// What is evaluated at the end beside what was due before.
+    #[serde(default)]
+    last_evaluations: Vec<(ModelVersion, EvalSplit)>,
+    /// What the versions were measured to be so far.
+    #[serde(default)]
+    progress: Progress,
+    /// The round that made the latest version; 0 before the first.
+    #[serde(default)]
+    last_committed: RoundId,
+    /// When the rounds began; later by the time that the driver was away.
+    #[serde(default)]
+    started: Option<Timestamp>,
     /// Whether no further round is to begin.
     #[serde(default)]
     paused: bool,
@@ -120,6 +135,10 @@ impl RoundMachine {
             closed: VecDeque::new(),
             evaluating: None,
             to_evaluate: VecDeque::new(),
+            last_evaluations: Vec::new(),
+            progress: Progress::default(),
+            last_committed: RoundId(0),
+            started: None,
             paused: false,
             commands: VecDeque::new(),
             bystanders: String::new(),
@@ -264,14 +283,20 @@ impl RoundMachine {
                 worker,
                 client,
                 version,
+                split,
                 evaluation,
-            } => self.share_evaluated(request, worker, client, version, evaluation),
-            Event::Aggregated { round, aggregation } => self.aggregated(round, aggregation, now),
+            } => self.share_evaluated(request, worker, client, (version, split), evaluation),
+            Event::Aggregated {
+                round,
+                aggregation,
+                joules,
+            } => self.aggregated(round, aggregation, joules, now),
             Event::Published { version, published } => self.published(version, published, now),
             Event::Evaluated {
                 version,
+                split,
                 evaluation,
-            } => self.evaluated(version, evaluation),
+            } => self.evaluated(version, split, evaluation),
             Event::Paused { request, paused } => self.set_paused(request, paused, now),
             Event::Cancelled { request } => self.cancelled(request),
         }

@@ -14,17 +14,20 @@ mod failures;
 mod leases;
 mod machine;
 mod pending;
+mod progress;
 mod roster;
 #[cfg(test)]
 mod tests;
 
 pub use command::{Command, Excluded, JobEvent, Outcome, Response, Task, TaskKind};
-pub use evaluation::Evaluation;
+pub(crate) use evaluation::LOSS_NOT_FINITE;
+pub use evaluation::{ClientEvaluation, Evaluation};
 pub use event::{ClientSpec, Event};
 pub use leases::first_holders;
 pub use machine::{EvaluationBy, MachineConfig, RoundMachine, RoundStatus};
+pub use progress::{BestVersion, MeasuredVersion, ProgressRules, StopRule};
 pub use roster::{Roster, WorkerRecord, WorkerState};
 
 /// The number of what [`RoundMachine`] makes of its events. It changes with every change after which the same events could lead
 /// to another state, or after which a machine that was written down could not be read.
-pub const SEMANTICS: u32 = 1;
+pub const SEMANTICS: u32 = 2;

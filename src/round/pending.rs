@@ -4,8 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use super::Evaluation;
-use crate::ids::{ClientId, ModelVersion, RoundId, Timestamp, WorkerId};
+use super::{ClientEvaluation, Evaluation};
+use crate::{
+    ids::{ClientId, ModelVersion, RoundId, Timestamp, WorkerId},
+    settings::EvalSplit,
+};
+
+/// The most clients whose own measurements an entry of the log has.
+const MOST_BY_CLIENT: usize = 1000;
 
 /// A version whose measurements are not all in.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -13,6 +19,9 @@ pub(super) struct Pending {
     pub version: ModelVersion,
     /// The round that made it.
     pub round: RoundId,
+    /// What it is measured on.
+    #[serde(default)]
+    pub split: EvalSplit,
     /// Given up at this moment; none if the driver evaluates, who always answers.
     pub deadline: Option<Timestamp>,
     shares: BTreeMap<ClientId, Share>,
@@ -41,6 +50,7 @@ impl Pending {
         Self {
             version,
             round,
+            split: EvalSplit::Test,
             deadline: None,
             shares: BTreeMap::new(),
             ready: BTreeSet::new(),
@@ -74,7 +84,13 @@ impl Pending {
         }
     }
 
-    /// The same, with shares of one test split: their sizes are checked against each other.
+    /// The same, on this split.
+    pub fn on(mut self, split: EvalSplit) -> Self {
+        self.split = split;
+        self
+    }
+
+    /// The same, with shares of one split: their sizes are checked against each other.
     pub fn of_one_split(mut self) -> Self {
         self.equal = true;
         self
@@ -88,9 +104,11 @@ impl Pending {
     /// The client's share that is still to be measured, counted from 0, and how many shares there are.
     pub fn open_share(&self, client: ClientId) -> Option<(u32, u32)> {
         match self.shares.get(&client) {
-            Some(share) if share.measured.is_none() => {
+            Some(share) if share.measured.is_none() && self.equal => {
                 Some((share.number, self.shares.len() as u32))
             }
+            // Data of its own is its own alone: nobody else could evaluate another part of it.
+            Some(share) if share.measured.is_none() => Some((0, 1)),
             _ => None,
         }
     }
@@ -142,6 +160,25 @@ impl Pending {
         }
     }
 
+    /// What each client measured on data of its own, in order; nothing if they share one split.
+    pub fn by_client(&self) -> Vec<ClientEvaluation> {
+        let mut measured = Vec::new();
+        for (client, share) in &self.shares {
+            if measured.len() == MOST_BY_CLIENT || self.equal {
+                break;
+            }
+            if let Some(evaluation) = &share.measured
+                && evaluation.examples > 0
+            {
+                measured.push(ClientEvaluation {
+                    client: *client,
+                    evaluation: evaluation.clone(),
+                });
+            }
+        }
+        measured
+    }
+
     /// The number of examples of a share that is in, if all are about as large.
     fn size(&self) -> Option<u64> {
         if !self.equal {
@@ -168,7 +205,8 @@ impl Pending {
         if self.open > 0 {
             let (open, all) = (self.open, self.shares.len());
             return Err(format!(
-                "{open} of {all} shares of the test split were not evaluated in time"
+                "{open} of {all} shares of the {} split were not evaluated in time",
+                self.split
             ));
         }
         if self.shares.is_empty() {
@@ -179,7 +217,7 @@ impl Pending {
             .values()
             .filter_map(|share| share.measured.as_ref());
         let mean = Evaluation::mean(done);
-        mean.ok_or_else(|| "the test split has no examples".to_string())
+        mean.ok_or_else(|| format!("the {} split has no examples", self.split))
     }
 }
 
@@ -213,7 +251,10 @@ mod tests {
         pending.take(ClientId(0), measured(1.0, 0.5, 30));
         pending.take(ClientId(1), measured(2.0, 1.0, 10));
         assert!(!pending.is_done() && pending.result().is_err());
-        assert_eq!(pending.open_share(ClientId(2)), Some((2, 3)));
+        // Of data of its own.
+        assert_eq!(pending.open_share(ClientId(2)), Some((0, 1)));
+        let clients: Vec<_> = pending.by_client().iter().map(|part| part.client).collect();
+        assert_eq!(clients, [ClientId(0), ClientId(1)]);
         // A share that has no example has no mean, and needs none.
         pending.take(ClientId(2), measured(f64::NAN, f64::NAN, 0));
         pending.take(ClientId(1), Err("again".to_string()));
@@ -240,6 +281,8 @@ mod tests {
     #[test]
     fn shares_of_one_split_are_of_one_size() {
         let mut pending = pending(3).of_one_split();
+        assert_eq!(pending.open_share(ClientId(2)), Some((2, 3)));
+        assert!(pending.by_client().is_empty());
         pending.take(ClientId(0), measured(1.0, 0.5, 30));
         pending.take(ClientId(1), measured(1.0, 0.5, 31));
         assert!(!pending.is_done());

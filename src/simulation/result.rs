@@ -8,6 +8,7 @@ use crate::{
     job::JobSpec,
     parameters::Parameters,
     protocol::{JobSummary, LoggedEvent, RoundRecord},
+    report::RefusalKind,
     transport::{Caller, Operator, OperatorError},
 };
 
@@ -23,6 +24,8 @@ pub struct SimulationResult {
     pub log: Vec<LoggedEvent>,
     /// The global model after the last commit.
     pub model: Arc<Parameters>,
+    /// The best version's, if it is not that one.
+    pub best_model: Option<Arc<Parameters>>,
 }
 
 impl fmt::Debug for SimulationResult {
@@ -46,10 +49,24 @@ pub(super) async fn collect(
     let here = Caller::in_process();
     let mut summary = coordinator.job(&here, job).await?;
     summary.spec = asked.clone();
+    let mut best_model = None;
+    if let Some(best) = &summary.best
+        && best.measured.version != summary.version
+    {
+        let found = coordinator
+            .model(&here, job, Some(best.measured.version))
+            .await;
+        best_model = match found {
+            // A checkpoint of a job that goes on: another version has become the best one meanwhile.
+            Err(OperatorError::Refused(refusal)) if refusal.kind == RefusalKind::Gone => None,
+            found => Some(found?),
+        };
+    }
     Ok(SimulationResult {
         job: summary,
         rounds: coordinator.rounds(&here, job, RoundId(0)).await?,
         log: coordinator.log(job).await.map_err(OperatorError::Refused)?,
         model: coordinator.model(&here, job, None).await?,
+        best_model,
     })
 }

@@ -31,6 +31,7 @@ use crate::{
     },
     report::{Refusal, RefusalKind, ReportMetadata},
     round::Evaluation,
+    settings::EvalSplit,
 };
 
 /// No step of the suite waits longer.
@@ -148,6 +149,7 @@ fn evaluation_task() -> TaskMessage {
         work: TaskWork::Evaluate {
             share: 1,
             shares: 3,
+            split: EvalSplit::Validation,
             basis: Some(RoundId(2)),
         },
         ..task()
@@ -369,6 +371,7 @@ fn evaluated(job: JobId, client: ClientId, evaluation: Result<Evaluation, String
         credentials: credentials(),
         job,
         version: ModelVersion(4),
+        split: EvalSplit::Validation,
         client,
         evaluation,
     }

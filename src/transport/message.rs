@@ -9,6 +9,7 @@ use crate::{
     protocol::{DatasetPartition, JobMessage, Registered, Registration, TaskMessage, Token},
     report::{Refusal, ReportMetadata},
     round::Evaluation,
+    settings::EvalSplit,
 };
 
 /// A request of a worker.
@@ -118,7 +119,7 @@ pub enum Request {
         /// Why.
         reason: String,
     },
-    /// Here is what this client measured on its share of the test split.
+    /// Here is what this client measured on its share of a split.
     Evaluation {
         /// Who.
         credentials: Credentials,
@@ -126,6 +127,8 @@ pub enum Request {
         job: JobId,
         /// The version that was evaluated.
         version: ModelVersion,
+        /// On which examples.
+        split: EvalSplit,
         /// The client.
         client: ClientId,
         /// The measurements, or why there are none.

@@ -214,16 +214,22 @@ impl<L: Learner> BurnTrainer<L> {
         task: &EvalTask,
         context: &mut ClientContext<'_>,
     ) -> Result<Evaluation, TrainError> {
-        let count = self.learner.examples(Split::Test);
-        let share = task.examples(u32::try_from(count).map_err(|_| too_many(count))?)?;
-        let examples: Vec<u32> = share.collect();
-        let measured = self.measure(
-            global,
-            Split::Test,
-            &examples,
-            context,
-            |context, done, total| (context.progress)(done, total),
-        )?;
+        let (split, examples) = match &task.training {
+            Some(indices) => {
+                let partition = Partition::Indices(indices.clone());
+                let examples = examples_of(&partition, self.learner.examples(Split::Train))?;
+                (Split::Train, examples)
+            }
+            None => {
+                let count = self.learner.examples(Split::Test);
+                let share = task.examples(u32::try_from(count).map_err(|_| too_many(count))?)?;
+                (Split::Test, share.collect())
+            }
+        };
+        let measured =
+            self.measure(global, split, &examples, context, |context, done, total| {
+                (context.progress)(done, total)
+            })?;
         Ok(measured.evaluation())
     }
 

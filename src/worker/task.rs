@@ -18,10 +18,13 @@ use super::{
     session::Session,
 };
 use crate::{
+    job::JobDescription,
     parameters::Payloads,
+    partition::ValidationSplit,
     protocol::{TaskMessage, TaskWork},
     report::{Refusal, ReportMetadata},
     round::Evaluation,
+    settings::EvalSplit,
     transport::{ReportBody, Request, Response, Transport},
 };
 
@@ -72,6 +75,7 @@ impl OpenJobs {
                 // As a length of time, since clocks of two machines differ.
                 let deadline = received + Duration::from_millis(*remaining_ms);
                 let partition = job.partition(session, message.client, *generation).await?;
+                let partition = without_validation(session, &job.spec, partition)?;
                 if limits.needs_examples() {
                     let examples = examples_of(session, &job.spec.dataset, &partition)?;
                     limits.check_training(training, examples)?;
@@ -108,13 +112,13 @@ impl OpenJobs {
             TaskWork::Evaluate {
                 share,
                 shares,
+                split,
                 basis,
             } => {
-                let task = EvalTask {
-                    version: message.version,
-                    share: *share,
-                    shares: *shares,
-                };
+                let mut task = EvalTask::test(message.version, *share, *shares);
+                if *split == EvalSplit::Validation {
+                    task.training = Some(validation_share(session, &job.spec, &task)?);
+                }
                 let model = job.model(session, message.version).await?;
                 let of = (message.round, *basis);
                 let evaluated = job.evaluate(model, message.client, of, task, stop);
@@ -123,6 +127,48 @@ impl OpenJobs {
             }
         }
     }
+}
+
+/// What a client trains on: data of the worker's own is without the part that it keeps for validation. Of data that was dealt, nobody
+/// has that part.
+fn without_validation<T: Transport>(
+    session: &Session<T>,
+    spec: &JobDescription,
+    partition: Partition,
+) -> Result<Partition, Failure> {
+    if spec.validation == 0.0 || partition != Partition::Everything {
+        return Ok(partition);
+    }
+    let training = validation_split(session, spec)?.training;
+    Ok(Partition::Indices(training.into()))
+}
+
+/// The examples of the training split that a share of the validation split is.
+fn validation_share<T: Transport>(
+    session: &Session<T>,
+    spec: &JobDescription,
+    task: &EvalTask,
+) -> Result<Arc<[u32]>, Failure> {
+    let kept = validation_split(session, spec)?.validation;
+    let share = task.examples(kept.len() as u32)?;
+    Ok(kept[share.start as usize..share.end as usize].into())
+}
+
+fn validation_split<T: Transport>(
+    session: &Session<T>,
+    spec: &JobDescription,
+) -> Result<ValidationSplit, Failure> {
+    let count = session.trainers.dataset(&spec.dataset)?.train_examples;
+    // The job comes from another machine.
+    if !(spec.validation > 0.0 && spec.validation < 1.0) {
+        let problem = format!(
+            "the job's validation is {}, which is no share",
+            spec.validation
+        );
+        return Err(Failure::Unable(problem));
+    }
+    let drawn = ValidationSplit::draw(spec.seed, count as usize, spec.validation);
+    drawn.map_err(|error| Failure::Unable(error.to_string()))
 }
 
 /// How many examples a client has.
@@ -148,10 +194,11 @@ fn failed<T: Transport>(session: &Session<T>, message: &TaskMessage, reason: Str
             client: message.client,
             reason,
         },
-        TaskWork::Evaluate { .. } => Request::Evaluation {
+        TaskWork::Evaluate { split, .. } => Request::Evaluation {
             credentials,
             job: message.job,
             version: message.version,
+            split,
             client: message.client,
             evaluation: Err(reason),
         },
@@ -215,10 +262,15 @@ impl<T: Transport> Session<T> {
         message: &TaskMessage,
         evaluation: Evaluation,
     ) -> Result<(), Failure> {
+        let split = match message.work {
+            TaskWork::Evaluate { split, .. } => split,
+            TaskWork::Train { .. } => EvalSplit::Test,
+        };
         let answer = self.ask(|| Request::Evaluation {
             credentials: self.credentials(),
             job: message.job,
             version: message.version,
+            split,
             client: message.client,
             evaluation: Ok(evaluation.clone()),
         });

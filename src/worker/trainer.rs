@@ -54,7 +54,7 @@ pub trait LocalTrainer: Send {
         context: &mut ClientContext<'_>,
     ) -> Result<LocalUpdate, TrainError>;
 
-    /// Evaluates a global model on a share of the test split.
+    /// Evaluates a global model on a share of the test split, or on the examples that the task names.
     ///
     /// # Errors
     ///
@@ -114,7 +114,7 @@ pub trait TrainerFactory: Send + Sync {
 
     /// What the trainers can do beyond a delta of plain SGD: `payload:NAME` for each further payload that they can produce,
     /// `objective:NAME` for each objective ([`Objective::capability`]), what [`TrainingSettings::capabilities`] names, and
-    /// `tensors:frozen` and `tensors:personal`. A worker that lacks what a plan needs is never given its tasks.
+    /// `tensors:frozen` and `tensors:personal`, and `evaluation:validation` ([`EvalTask::training`]). A worker that lacks what a plan needs is never given its tasks.
     fn capabilities(&self) -> Vec<String> {
         Vec::new()
     }
@@ -192,18 +192,35 @@ impl TrainTask {
 }
 
 /// One share of an evaluation.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct EvalTask {
     /// The version to evaluate.
     pub version: ModelVersion,
-    /// Which share of the test split, from 0.
+    /// Which share of the split, from 0.
     pub share: u32,
     /// How many equal shares there are; share `i` of `n` examples is `n * i / shares .. n * (i + 1) / shares`.
     pub shares: u32,
+    /// If the share is of the validation split: the examples of the training split that it is, in rising order. They are evaluated
+    /// instead of a part of the test split. A trainer that can do this says so by the capability `evaluation:validation`.
+    pub training: Option<Arc<[u32]>>,
 }
 
 impl EvalTask {
-    /// The share of a test split of this many examples: the rule that all workers follow.
+    /// The capability of trainers that look at [`EvalTask::training`].
+    pub const VALIDATION: &str = "evaluation:validation";
+
+    /// A share of the test split.
+    pub fn test(version: ModelVersion, share: u32, shares: u32) -> Self {
+        Self {
+            version,
+            share,
+            shares,
+            training: None,
+        }
+    }
+
+    /// The share of a split of this many examples: the rule that all workers follow.
     ///
     /// # Errors
     ///

@@ -9,11 +9,11 @@ use super::{Client, ConnectArgs, follow::Follower};
 use crate::{
     cli::{
         Align, Failure, Interrupt, Results, RunSummary, Screen, Table, block_on,
-        output::{OutputArgs, last_line},
+        output::{OutputArgs, last_line, of_metric},
         rounds_table,
         values::seconds,
     },
-    ids::{JobId, RoundId},
+    ids::{JobId, ModelVersion, RoundId},
     protocol::JobSummary,
     text::printable,
     transport::Operator,
@@ -241,6 +241,16 @@ impl Client {
         summary.map_err(|error| self.failure(error))
     }
 
+    /// The number of a job's best version.
+    pub(in crate::cli) async fn best_version(&self, job: JobId) -> Result<ModelVersion, Failure> {
+        let summary = self.job(job).await?;
+        let Some(best) = &summary.best else {
+            let problem = format!("job {job} has no best version: nothing was measured yet");
+            return Err(Failure::Usage(problem));
+        };
+        Ok(best.measured.version)
+    }
+
     /// All that a job that has ended left behind.
     async fn results(&self, job: JobId) -> Result<Results, Failure> {
         let summary = self.job(job).await?;
@@ -259,11 +269,20 @@ impl Client {
         let events = events.map_err(|error| self.failure(error))?;
         let model = operator.model(caller, job, None).await;
         let model = model.map_err(|error| self.failure(error))?;
+        let mut best_model = None;
+        if let Some(best) = &summary.best
+            && best.measured.version != summary.version
+        {
+            let version = Some(best.measured.version);
+            let best = operator.model(caller, job, version).await;
+            best_model = Some(best.map_err(|error| self.failure(error))?);
+        }
         Ok(Results {
             summary: RunSummary::new(&summary, &rounds),
             rounds,
             events,
             model,
+            best_model,
         })
     }
 }
@@ -335,6 +354,11 @@ fn details(job: &JobSummary) -> String {
             job.version, job.spec.rounds, job.round
         ),
     ];
+    if let Some(best) = &job.best {
+        let (metric, version) = (&best.metric, best.measured.version);
+        let value = of_metric(metric, best.value);
+        lines.push(format!("  best: version {version}, {metric} {value}"));
+    }
     if job.spec.priority > 1 {
         lines.push(format!("  priority {}", job.spec.priority));
     }

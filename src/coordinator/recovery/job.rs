@@ -88,7 +88,7 @@ impl Coordinator {
         let secret = from_hex(&kept.secret).ok_or_else(|| damaged("its seed".to_string()))?;
         let recorded = recorded(journal, stream, machine.as_ref()).map_err(damaged)?;
         let last_event = recorded.last_event;
-        let history = History::new(self.history_place(id), kept.evaluation, recorded);
+        let history = History::new(self.history_place(id), recorded);
         let prepared = PreparedStrategy {
             strategy,
             state: Arc::new(spec_state),

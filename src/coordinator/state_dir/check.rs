@@ -125,6 +125,7 @@ fn kept_job(job: &JobContents) -> Option<KeptJob> {
         (Some(Outcome::Completed), _) => "completed",
         (Some(Outcome::Failed { .. }), _) => "failed",
         (Some(Outcome::Cancelled), _) => "cancelled",
+        (Some(Outcome::Stopped { .. }), _) => "stopped",
         (None, Some(status)) => status.phase,
         (None, None) => "queued",
     };

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::{
-    ids::RoundId, job::Settings, protocol::TaskWork, round::Evaluation,
+    ids::RoundId, job::Settings, protocol::TaskWork, round::Evaluation, settings::EvalSplit,
     telemetry::ClientMetricsLimit,
 };
 
@@ -79,6 +79,7 @@ async fn workers_measure_what_they_like_and_the_record_has_the_mean() {
             credentials: worker.clone(),
             job: task.job,
             version: task.version,
+            split: EvalSplit::Test,
             client: task.client,
             evaluation: Ok(evaluation),
         };

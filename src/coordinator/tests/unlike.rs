@@ -1,13 +1,12 @@
 //! One job over workers whose backends are unlike: who trained on what is on record, and the mean is right.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::atomic::AtomicBool};
 
 use super::*;
 use crate::{
     backend::DeviceSpec,
-    coordinator::deal::deal,
+    coordinator::{deal::deal, training_pool::TrainingPool},
     ids::RoundId,
-    partition::Examples,
     report::{DELTA, Report},
     strategy::{FedAvg, testing::next_model},
     transport::InProcess,
@@ -106,7 +105,8 @@ async fn a_round_of_unlike_workers_is_the_mean_of_what_each_backend_trained() {
     assert_eq!(record.contributions.len(), 2, "{record:?}");
     // Dealt once more: a job that ended keeps no partitions.
     let examples = first.dataset("digits").unwrap().train_examples as usize;
-    let partitions = deal(&spec, Examples::unlabelled(examples), &[1.0; 4]).unwrap();
+    let pool = TrainingPool::new(&spec, examples, None).unwrap();
+    let partitions = deal(&spec, &pool, &[1.0; 4], &AtomicBool::new(false)).unwrap();
     let mut reports = BTreeMap::new();
     for part in &record.contributions {
         let device = part.device.as_deref().unwrap();

@@ -65,6 +65,7 @@ impl RoundMachine {
         &mut self,
         round: RoundId,
         aggregation: Result<Aggregation, String>,
+        joules: f64,
         now: Timestamp,
     ) {
         // An answer of a driver that is late: the round was abandoned or the job cancelled while it folded.
@@ -88,7 +89,10 @@ impl RoundMachine {
             }
         }
         // The version moves only once it is stored: before that, no worker could fetch it.
-        self.phase = Phase::Publishing { aggregation };
+        self.phase = Phase::Publishing {
+            aggregation,
+            joules,
+        };
         self.commands.push_back(Command::Publish {
             round,
             version: self.version.next(),
@@ -101,7 +105,11 @@ impl RoundMachine {
         published: Result<(), String>,
         now: Timestamp,
     ) {
-        let Phase::Publishing { aggregation } = &mut self.phase else {
+        let Phase::Publishing {
+            aggregation,
+            joules,
+        } = &mut self.phase
+        else {
             return;
         };
         // An answer to an order of an earlier attempt.
@@ -112,8 +120,9 @@ impl RoundMachine {
             return self.abandon(reason, now);
         }
         // Out of the phase, which the next steps change.
-        let aggregation = std::mem::take(aggregation);
+        let (aggregation, joules) = (std::mem::take(aggregation), *joules);
         self.version = version;
+        self.last_committed = self.round;
         // Attempts count per version: a job that makes progress goes on.
         self.abandoned = 0;
         let round = self.round;
@@ -140,6 +149,9 @@ impl RoundMachine {
             train_loss,
             metrics,
         });
+        self.progress
+            .committed(&self.config.progress, (version, round), train_loss, joules);
+        self.tell_of_divergence();
         // Before the next round begins, which may have to wait for it.
         self.queue_evaluation(version, round, now);
         self.begin_round(now);

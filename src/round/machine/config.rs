@@ -2,12 +2,12 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{ids::RoundId, settings::RoundLimits};
+use crate::{ids::RoundId, round::ProgressRules, settings::RoundLimits};
 
 /// What a round machine needs to know of its job.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct MachineConfig {
-    /// Number of rounds to commit.
+    /// Number of rounds to commit; 0: the initial model is evaluated, and nothing else happens.
     pub rounds: u32,
     /// The number of the first round, at least 1.
     pub first_round: RoundId,
@@ -21,6 +21,9 @@ pub struct MachineConfig {
     /// Whether clients have a home although their data was dealt: the worker that keeps their personal tensors.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub pinned: bool,
+    /// Which version is the best, when the job ends early, and what is measured when.
+    #[serde(default)]
+    pub progress: ProgressRules,
 }
 
 /// Who evaluates the versions of this job.

@@ -30,8 +30,11 @@ pub enum Phase {
     Publishing {
         /// What was folded, and checked.
         aggregation: Aggregation,
+        /// Joules that it cost.
+        #[serde(default)]
+        joules: f64,
     },
-    /// All rounds are committed; versions are still being evaluated.
+    /// No further round begins; versions are still being evaluated.
     Finishing,
     /// Nothing follows but answers to requests.
     Ended(Outcome),

@@ -50,7 +50,7 @@ impl RoundMachine {
     /// The oldest version that is not evaluated yet, if any.
     pub fn first_unevaluated(&self) -> Option<ModelVersion> {
         let evaluating = self.evaluating.as_ref().map(|pending| pending.version);
-        evaluating.or_else(|| self.to_evaluate.front().map(|(version, _)| *version))
+        evaluating.or_else(|| self.to_evaluate.front().map(|due| due.version))
     }
 }
 
@@ -68,8 +68,9 @@ impl RoundMachine {
         if let Some(pending) = &self.evaluating
             && pending.deadline.is_none()
         {
-            let version = pending.version;
-            self.commands.push_back(Command::Evaluate { version });
+            let (version, split) = (pending.version, pending.split);
+            self.commands
+                .push_back(Command::Evaluate { version, split });
         }
         match abandon {
             Some(reason) if self.has_open_round() => self.abandon(reason, now),
@@ -91,6 +92,7 @@ impl RoundMachine {
         if let Some(pending) = &mut self.evaluating {
             pending.deadline = pending.deadline.map(|deadline| deadline + downtime);
         }
+        self.started = self.started.map(|started| started + downtime);
     }
 
     /// Whether a round has been planned and has not ended.

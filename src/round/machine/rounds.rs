@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, time::Duration};
 use super::{Phase, RoundMachine};
 use crate::{
     ids::{RoundId, Timestamp},
-    round::{ClientSpec, Command, JobEvent, collection::Collection},
+    round::{ClientSpec, Command, JobEvent, StopRule, collection::Collection},
     strategy::{ClientInfo, RoundPlan},
     words::plural,
 };
@@ -54,9 +54,24 @@ impl RoundMachine {
         self.config.limits.min_updates.max(1) as usize
     }
 
+    /// Ends the job if it has taken as long as it may. Looked at between rounds alone: the open one is worth its end.
+    fn check_time(&mut self, now: Timestamp) {
+        let started = *self.started.get_or_insert(now);
+        let most = self.config.progress.stop.as_ref();
+        let most = most.and_then(|stop| stop.max_seconds);
+        if let Some(most) = most
+            && now.since(started) >= Duration::from_secs(most)
+        {
+            let detail = format!("the job has run for {most} s, which is max_seconds");
+            self.progress.stop_by(StopRule::Time, detail);
+        }
+    }
+
     pub(super) fn begin_round(&mut self, now: Timestamp) {
+        self.check_time(now);
         // By versions and not by attempts: an abandoned round is made up for.
-        if self.version.0 >= u64::from(self.config.rounds) {
+        let is_complete = self.version.0 >= u64::from(self.config.rounds);
+        if is_complete || self.progress.stop.is_some() {
             self.phase = Phase::Finishing;
             return;
         }

@@ -11,7 +11,7 @@ use crate::{
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RoundStatus {
     /// One word: waiting, preparing, gathering, dealing, paused, evaluating, planning, collecting, aggregating, publishing, finishing, completed,
-    /// failed, cancelled.
+    /// stopped, failed, cancelled.
     pub phase: &'static str,
     /// What it waits for, or how it ended, in words.
     pub detail: String,
@@ -56,6 +56,7 @@ impl RoundMachine {
             Phase::Publishing { .. } => "publishing",
             Phase::Finishing => "finishing",
             Phase::Ended(Outcome::Completed) => "completed",
+            Phase::Ended(Outcome::Stopped { .. }) => "stopped",
             Phase::Ended(Outcome::Failed { .. }) => "failed",
             Phase::Ended(Outcome::Cancelled) => "cancelled",
         }
@@ -117,6 +118,9 @@ impl RoundMachine {
                 format!("{} committed", plural(self.version, "round"))
             }
             Phase::Ended(Outcome::Failed { reason }) => reason.clone(),
+            Phase::Ended(Outcome::Stopped { reason, .. }) => {
+                format!("{} committed; {reason}", plural(self.version, "round"))
+            }
             Phase::Ended(Outcome::Cancelled) => "cancelled by the operator".to_string(),
         }
     }

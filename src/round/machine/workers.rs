@@ -7,6 +7,7 @@ use crate::{
     ids::{ClientId, ModelVersion, RoundId, Timestamp, WorkerId},
     report::{Refusal, RefusalKind},
     round::{Command, JobEvent, Task, TaskKind, leases::Move},
+    settings::EvalSplit,
 };
 
 /// Why a client of `local` data drops out.
@@ -28,8 +29,9 @@ impl RoundMachine {
                     && !current.closed
                     && current.is_outstanding(task.client)
             }),
-            TaskKind::Evaluate { .. } => self.evaluating.as_ref().is_some_and(|pending| {
-                pending.version == task.version && pending.is_open(task.client)
+            TaskKind::Evaluate { split, .. } => self.evaluating.as_ref().is_some_and(|pending| {
+                (pending.version, pending.split) == (task.version, split)
+                    && pending.is_open(task.client)
             }),
         }
     }
@@ -198,7 +200,7 @@ impl RoundMachine {
         let (round, version) = (current.round, current.version);
         let client = current
             .ready(worker)
-            .find(|client| !busy.contains(&(true, *client, round, version)))?;
+            .find(|client| !busy.contains(&(None, *client, round, version)))?;
         let task = Task {
             client,
             round,
@@ -230,7 +232,11 @@ impl RoundMachine {
                 client,
                 round: pending.round,
                 version: pending.version,
-                kind: TaskKind::Evaluate { share, shares },
+                kind: TaskKind::Evaluate {
+                    share,
+                    shares,
+                    split: pending.split,
+                },
             };
             if !busy.contains(&work(&task)) {
                 return Some(task);
@@ -241,9 +247,8 @@ impl RoundMachine {
 }
 
 /// A piece of work, as [`Task::is_same_work`] compares it.
-type Work = (bool, ClientId, RoundId, ModelVersion);
+type Work = (Option<EvalSplit>, ClientId, RoundId, ModelVersion);
 
 fn work(task: &Task) -> Work {
-    let is_training = matches!(task.kind, TaskKind::Train { .. });
-    (is_training, task.client, task.round, task.version)
+    (task.kind.split(), task.client, task.round, task.version)
 }

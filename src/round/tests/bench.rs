@@ -7,9 +7,10 @@ use crate::{
     job::{RoundLimits, TrainingSettings},
     report::{Refusal, RefusalKind, ReportMetadata},
     round::{
-        ClientSpec, Command, Evaluation, EvaluationBy, Event, JobEvent, MachineConfig, Response,
-        RoundMachine, Task,
+        ClientSpec, Command, Evaluation, EvaluationBy, Event, JobEvent, MachineConfig,
+        ProgressRules, Response, RoundMachine, Task,
     },
+    settings::EvalSplit,
     strategy::{Aggregation, RoundPlan},
 };
 
@@ -36,6 +37,7 @@ pub fn config() -> MachineConfig {
         evaluation: EvaluationBy::Nobody,
         deals: false,
         pinned: false,
+        progress: ProgressRules::default(),
     }
 }
 
@@ -279,6 +281,7 @@ impl Bench {
             worker,
             client,
             version: ModelVersion(version),
+            split: EvalSplit::Test,
             evaluation,
         })
     }
@@ -321,7 +324,11 @@ impl Bench {
         }
         aggregation.metrics = BTreeMap::from([("norm".to_string(), 0.25)]);
         let aggregation = Ok(aggregation);
-        self.send(Event::Aggregated { round, aggregation })
+        self.send(Event::Aggregated {
+            round,
+            aggregation,
+            joules: 0.0,
+        })
     }
 
     pub fn published(&mut self, version: u64) -> Vec<Command> {

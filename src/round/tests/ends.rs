@@ -5,6 +5,7 @@ use crate::{
     ids::{ModelVersion, RequestId, RoundId},
     report::RefusalKind,
     round::{Command, EvaluationBy, Event, JobEvent, MachineConfig, Outcome, Response},
+    settings::EvalSplit,
 };
 
 fn failure(bench: &Bench) -> &str {
@@ -124,8 +125,10 @@ fn it_can_be_cancelled_in_every_phase_and_what_ends_later_is_dropped() {
             for version in [1, 2] {
                 expected.push(Command::Log(JobEvent::Evaluated {
                     version: ModelVersion(version),
+                    split: EvalSplit::Test,
                     evaluation: None,
                     reason: Some("the job ended first".to_string()),
+                    by_client: Vec::new(),
                 }));
             }
         }
@@ -148,6 +151,7 @@ fn it_can_be_cancelled_in_every_phase_and_what_ends_later_is_dropped() {
             bench
                 .send(Event::Evaluated {
                     version: version_one,
+                    split: EvalSplit::Test,
                     evaluation
                 })
                 .is_empty()

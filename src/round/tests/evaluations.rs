@@ -5,8 +5,10 @@ use crate::{
     ids::{ModelVersion, RoundId},
     report::RefusalKind,
     round::{
-        Command, Evaluation, EvaluationBy, Event, JobEvent, MachineConfig, Response, TaskKind,
+        ClientSpec, Command, Evaluation, EvaluationBy, Event, JobEvent, MachineConfig, Outcome,
+        ProgressRules, Response, StopRule, TaskKind,
     },
+    settings::{EvalSplit, StopSettings},
 };
 
 const V1: ModelVersion = ModelVersion(1);
@@ -37,8 +39,10 @@ fn evaluated(commands: &[Command]) -> Option<(ModelVersion, Result<Evaluation, S
         .find_map(|event| match event.clone() {
             JobEvent::Evaluated {
                 version,
+                split: EvalSplit::Test,
                 evaluation,
                 reason,
+                ..
             } => Some((version, evaluation.ok_or(reason.unwrap_or_default()))),
             _ => None,
         })
@@ -48,11 +52,15 @@ fn evaluated(commands: &[Command]) -> Option<(ModelVersion, Result<Evaluation, S
 fn the_driver_evaluates_beside_the_next_round_and_the_job_ends_after_the_last() {
     let mut bench = Bench::collecting(by(EvaluationBy::Driver), 1, 2);
     let commands = bench.commit(W1, R1);
-    assert!(commands.contains(&Command::Evaluate { version: V1 }));
+    assert!(commands.contains(&Command::Evaluate {
+        version: V1,
+        split: EvalSplit::Test,
+    }));
     bench.plan(R2, 2, 2, 2);
     let commands = bench.commit(W1, R2);
     let second = Command::Evaluate {
         version: ModelVersion(2),
+        split: EvalSplit::Test,
     };
     assert!(!commands.contains(&second), "one at a time");
     assert_eq!(bench.phase(), "finishing");
@@ -63,12 +71,14 @@ fn the_driver_evaluates_beside_the_next_round_and_the_job_ends_after_the_last() 
         let evaluation = Ok(measured(1.0));
         let commands = bench.send(Event::Evaluated {
             version,
+            split: EvalSplit::Test,
             evaluation,
         });
         assert_eq!(evaluated(&commands), Some((version, Ok(measured(1.0)))));
         assert_eq!(commands.contains(&second), version == V1);
         let again = Event::Evaluated {
             version,
+            split: EvalSplit::Test,
             evaluation: Ok(measured(2.0)),
         };
         assert!(bench.send(again).is_empty());
@@ -83,6 +93,7 @@ fn an_evaluation_that_fails_is_recorded_with_its_reason() {
     let evaluation = Err("no test split".to_string());
     let commands = bench.send(Event::Evaluated {
         version: V1,
+        split: EvalSplit::Test,
         evaluation,
     });
     assert_eq!(
@@ -98,8 +109,13 @@ fn a_version_is_needed_as_the_global_model_or_for_an_evaluation() {
     assert!(bench.machine.needs(V1) && !bench.machine.needs(ModelVersion(0)));
     bench.commit(W1, R2);
     assert!(bench.machine.needs(V1) && bench.machine.needs(ModelVersion(2)));
-    bench.share(W1, C0, 1, Ok(measured(1.0)));
-    bench.share(W1, C1, 1, Ok(measured(1.0)));
+    for client in [C0, C1] {
+        bench.share(W1, client, 1, Ok(measured(1.0)));
+    }
+    assert!(bench.machine.needs(V1), "it is the best one so far");
+    for client in [C0, C1] {
+        bench.share(W1, client, 2, Ok(measured(0.5).with_accuracy(1.0)));
+    }
     assert!(!bench.machine.needs(V1));
 }
 
@@ -111,7 +127,8 @@ fn workers_evaluate_a_share_for_each_client_before_they_train_on() {
         first.kind,
         TaskKind::Evaluate {
             share: 0,
-            shares: 2
+            shares: 2,
+            split: EvalSplit::Test,
         }
     );
     assert_eq!((first.client, first.round, first.version), (C0, R1, V1));
@@ -123,7 +140,8 @@ fn workers_evaluate_a_share_for_each_client_before_they_train_on() {
         second.kind,
         TaskKind::Evaluate {
             share: 1,
-            shares: 2
+            shares: 2,
+            split: EvalSplit::Test,
         }
     );
     let (response, commands) = bench.share(W1, C0, 1, Ok(measured(1.0)));
@@ -170,7 +188,8 @@ fn the_share_of_a_lost_worker_goes_to_another() {
             C0,
             TaskKind::Evaluate {
                 share: 0,
-                shares: 2
+                shares: 2,
+                split: EvalSplit::Test,
             }
         )
     );
@@ -229,7 +248,8 @@ fn without_a_worker_the_next_one_evaluates() {
         bench.poll(W2, &[]).unwrap().kind,
         TaskKind::Evaluate {
             share: 0,
-            shares: 2
+            shares: 2,
+            split: EvalSplit::Test,
         }
     );
     // Data that is at home nowhere is evaluated by nobody, and that is said at once.
@@ -294,10 +314,12 @@ fn training_waits_while_two_versions_wait_for_their_turn() {
     }
     let commands = bench.send(Event::Evaluated {
         version: V1,
+        split: EvalSplit::Test,
         evaluation: Ok(measured(1.0)),
     });
     assert!(commands.contains(&Command::Evaluate {
-        version: ModelVersion(2)
+        version: ModelVersion(2),
+        split: EvalSplit::Test,
     }));
     assert_eq!(bench.phase(), "planning");
 }
@@ -338,6 +360,7 @@ fn what_the_driver_measures_is_checked_as_well() {
         bench.commit(W1, R1);
         let commands = bench.send(Event::Evaluated {
             version: V1,
+            split: EvalSplit::Test,
             evaluation: Ok(evaluation),
         });
         assert_eq!(evaluated(&commands), Some((V1, Err(problem.to_string()))));
@@ -366,4 +389,158 @@ fn shares_of_pinned_clients_are_of_one_split_and_those_of_local_data_are_not() {
         let (_, evaluation) = evaluated(&commands).unwrap();
         assert_eq!(evaluation.is_err(), pinned, "{evaluation:?}");
     }
+}
+
+/// A bench with these rules, whose driver evaluates, after its first commit.
+fn with_rules(rounds: u32, change: impl FnOnce(&mut ProgressRules)) -> Bench {
+    let mut config = by(EvaluationBy::Driver);
+    config.rounds = rounds;
+    change(&mut config.progress);
+    Bench::collecting(config, 1, 2)
+}
+
+/// The driver has evaluated a version to this accuracy.
+fn driver_says(bench: &mut Bench, version: u64, split: EvalSplit, accuracy: f64) -> Vec<Command> {
+    bench.send(Event::Evaluated {
+        version: ModelVersion(version),
+        split,
+        evaluation: Ok(measured(1.0).with_accuracy(accuracy)),
+    })
+}
+
+fn asked(commands: &[Command]) -> Vec<(u64, EvalSplit)> {
+    let mut asked = Vec::new();
+    for command in commands {
+        if let Command::Evaluate { version, split } = command {
+            asked.push((version.0, *split));
+        }
+    }
+    asked
+}
+
+#[test]
+fn with_a_validation_split_the_test_split_is_for_the_final_and_the_best_version() {
+    use EvalSplit::{Test, Validation};
+    let mut bench = with_rules(3, |rules| rules.evaluation.validation = true);
+    assert_eq!(asked(&bench.commit(W1, R1)), [(1, Validation)]);
+    driver_says(&mut bench, 1, Validation, 0.5);
+    bench.plan(R2, 2, 2, 2);
+    bench.commit(W1, R2);
+    driver_says(&mut bench, 2, Validation, 0.9);
+    bench.plan(RoundId(3), 2, 2, 2);
+    bench.commit(W1, RoundId(3));
+    let commands = driver_says(&mut bench, 3, Validation, 0.7);
+    assert_eq!(asked(&commands), [(3, Test)]);
+    assert_eq!(bench.phase(), "finishing");
+    assert_eq!(
+        asked(&driver_says(&mut bench, 3, Test, 0.6)),
+        [(2, Test)],
+        "the best one"
+    );
+    driver_says(&mut bench, 2, Test, 0.8);
+    assert_eq!(bench.phase(), "completed");
+    let best = bench.machine.best().unwrap();
+    assert_eq!((best.measured.version.0, best.value), (2, 0.9));
+    assert_eq!(best.measured.test.as_ref().unwrap().accuracy, Some(0.8));
+    assert!(bench.machine.needs(ModelVersion(2)), "after the end, too");
+}
+
+#[test]
+fn versions_between_are_not_evaluated_and_the_last_one_always_is() {
+    let mut bench = with_rules(3, |rules| rules.evaluation.every = 2);
+    assert_eq!(asked(&bench.commit(W1, R1)), []);
+    assert_eq!(bench.machine.first_unevaluated(), None);
+    bench.plan(R2, 2, 2, 2);
+    assert_eq!(asked(&bench.commit(W1, R2)), [(2, EvalSplit::Test)]);
+    driver_says(&mut bench, 2, EvalSplit::Test, 0.5);
+    bench.plan(RoundId(3), 2, 2, 2);
+    assert_eq!(asked(&bench.commit(W1, RoundId(3))), [(3, EvalSplit::Test)]);
+    driver_says(&mut bench, 3, EvalSplit::Test, 0.5);
+    assert_eq!(bench.phase(), "completed");
+}
+
+#[test]
+fn a_rule_waits_for_its_measurement_and_ends_the_rounds() {
+    let mut bench = with_rules(20, |rules| {
+        rules.stop = Some(StopSettings {
+            at_least: Some(0.8),
+            ..StopSettings::default()
+        });
+    });
+    bench.commit(W1, R1);
+    assert_eq!(bench.phase(), "evaluating", "no round runs ahead of a rule");
+    driver_says(&mut bench, 1, EvalSplit::Test, 0.5);
+    bench.plan(R2, 2, 2, 2);
+    bench.commit(W1, R2);
+    let commands = driver_says(&mut bench, 2, EvalSplit::Test, 0.8);
+    let ended = logged(&commands).into_iter().find_map(|event| match event {
+        JobEvent::Ended(outcome) => Some(outcome.clone()),
+        _ => None,
+    });
+    let Some(Outcome::Stopped { rule, reason }) = ended else {
+        panic!("{commands:?}");
+    };
+    assert_eq!(rule, StopRule::Target);
+    assert_eq!(reason, "test_accuracy is 0.8000, and at_least is 0.8");
+    assert_eq!(bench.phase(), "stopped");
+}
+
+#[test]
+fn time_ends_the_rounds_and_the_version_that_was_not_due_is_evaluated() {
+    let mut bench = with_rules(20, |rules| {
+        rules.evaluation.every = 5;
+        rules.stop = Some(StopSettings {
+            max_seconds: Some(30),
+            ..StopSettings::default()
+        });
+    });
+    bench.commit(W1, R1);
+    bench.plan(R2, 2, 2, 2);
+    bench.wait(30);
+    assert_eq!(asked(&bench.commit(W1, R2)), [(2, EvalSplit::Test)]);
+    assert_eq!(bench.phase(), "finishing");
+    driver_says(&mut bench, 2, EvalSplit::Test, 0.5);
+    assert_eq!(bench.phase(), "stopped");
+}
+
+#[test]
+fn a_job_without_rounds_evaluates_the_initial_model() {
+    let mut config = by(EvaluationBy::Driver);
+    config.rounds = 0;
+    let mut bench = Bench::new(config);
+    bench.join(W1);
+    let client = ClientSpec {
+        examples: 10,
+        home: None,
+    };
+    let commands = bench.send(Event::Prepared(Ok(vec![client; 2])));
+    assert_eq!(asked(&commands), [(0, EvalSplit::Test)]);
+    driver_says(&mut bench, 0, EvalSplit::Test, 0.5);
+    assert_eq!(bench.phase(), "completed");
+    let last = bench.machine.last_measured().unwrap();
+    assert_eq!(last.test.as_ref().unwrap().accuracy, Some(0.5));
+}
+
+#[test]
+fn divergence_is_said_once_of_a_job_without_a_rule() {
+    let mut bench = with_rules(20, |_| ());
+    bench.commit(W1, R1);
+    driver_says(&mut bench, 1, EvalSplit::Test, 0.5);
+    let mut told = 0;
+    for round in 2..4 {
+        bench.plan(RoundId(round), 2, 2, 2);
+        bench.commit(W1, RoundId(round));
+        let commands = bench.send(Event::Evaluated {
+            version: ModelVersion(round),
+            split: EvalSplit::Test,
+            evaluation: Ok(measured(f64::NAN)),
+        });
+        for event in logged(&commands) {
+            if let JobEvent::Diverges { reason } = event {
+                assert_eq!(reason, "the test loss is not a finite number");
+                told += 1;
+            }
+        }
+    }
+    assert_eq!(told, 1);
 }

@@ -122,6 +122,7 @@ fn a_metric_that_json_can_not_carry_is_not_recorded() {
     bench.send(Event::Aggregated {
         round: R1,
         aggregation: Ok(aggregation),
+        joules: 0.0,
     });
     let commands = bench.published(1);
     let JobEvent::RoundCommitted { metrics, .. } = committed(&commands) else {

@@ -140,12 +140,15 @@ fn no_sequence_of_events_breaks_an_invariant() {
     }
 }
 
-/// The first of 200 seeds that shows a planted bug, and what it says.
-fn caught(bug: Bug) -> (u64, String) {
+/// Checks that one of 200 seeds shows a planted bug as the violation of this rule. Others may show it by what follows from it.
+fn assert_caught(bug: Bug, rule: &str) {
     for seed in 0..200 {
         let mut world = World::new(seed, false).with_bug(bug);
-        if let Err(violation) = world.run(events()) {
-            return (seed, violation);
+        if let Err(violation) = world.run(events())
+            && violation.contains(rule)
+        {
+            println!("seed {seed}: {violation}");
+            return;
         }
     }
     panic!("200 seeds did not find {bug:?}")
@@ -205,35 +208,25 @@ fn replay(first: u64, step: u64, seeds: u64) -> Seen {
 
 #[test]
 fn a_quorum_that_is_ignored_is_found() {
-    let (seed, violation) = caught(Bug::QuorumIgnored);
-    println!("seed {seed}: {violation}");
-    assert!(violation.contains("quorum"), "{violation}");
+    assert_caught(Bug::QuorumIgnored, "quorum");
 }
 
 #[test]
 fn a_late_report_that_is_accepted_is_found() {
-    let (seed, violation) = caught(Bug::LateAccepted);
-    println!("seed {seed}: {violation}");
-    assert!(violation.contains("after the close"), "{violation}");
+    assert_caught(Bug::LateAccepted, "after the close");
 }
 
 #[test]
 fn a_stale_report_that_is_admitted_is_found() {
-    let (seed, violation) = caught(Bug::StaleAdmitted);
-    println!("seed {seed}: {violation}");
-    assert!(violation.contains("another version"), "{violation}");
+    assert_caught(Bug::StaleAdmitted, "another version");
 }
 
 #[test]
 fn an_aggregation_that_is_not_checked_is_found() {
-    let (seed, violation) = caught(Bug::ExclusionIgnored);
-    println!("seed {seed}: {violation}");
-    assert!(violation.contains("a wrong aggregation"), "{violation}");
+    assert_caught(Bug::ExclusionIgnored, "a wrong aggregation");
 }
 
 #[test]
 fn a_basis_that_follows_exclusions_is_found() {
-    let (seed, violation) = caught(Bug::BasisOfExcluded);
-    println!("seed {seed}: {violation}");
-    assert!(violation.contains("basis"), "{violation}");
+    assert_caught(Bug::BasisOfExcluded, "basis");
 }

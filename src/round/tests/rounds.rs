@@ -214,6 +214,7 @@ fn a_fold_or_a_store_that_fails_abandons_the_round_and_keeps_the_version() {
     let commands = bench.send(Event::Aggregated {
         round: R1,
         aggregation,
+        joules: 0.0,
     });
     assert_eq!(abandoned(&commands), "not finite");
     bench.plan(R2, 2, 2, 2);

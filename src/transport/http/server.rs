@@ -232,7 +232,7 @@ async fn serve_connection(
     stream: TcpStream,
     router: TowerToHyperService<Router>,
     config: &ServerConfig,
-    mut connection: Connection,
+    connection: Connection,
 ) {
     // Answers are small (a task, a verdict), and must not wait for the peer's delayed acknowledgement of the last one. A
     // failure here is one of the connection, which shows below.
@@ -242,8 +242,21 @@ async fn serve_connection(
         let stream = stream.paced(connection.admission.received.clone());
         return serve_stream(stream, router, config, connection).await;
     };
+    // A future of its own: what TLS needs would else be a part of each connection's in plain HTTP, too.
+    Box::pin(serve_tls(stream, tls, router, config, connection)).await;
+}
+
+async fn serve_tls(
+    stream: TcpStream,
+    tls: &ServerTls,
+    router: TowerToHyperService<Router>,
+    config: &ServerConfig,
+    mut connection: Connection,
+) {
     let received = connection.admission.received.clone();
+    // The same: a handshake has much state, and is over soon.
     let shaken = shake_hands(stream, tls, drain(config), received, linger(config));
+    let shaken = Box::pin(shaken);
     let limit = stranger_idle(config);
     let shaken = tokio::select! {
         shaken = timeout(limit, shaken) => shaken,

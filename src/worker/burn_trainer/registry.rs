@@ -19,7 +19,9 @@ use crate::{
     model::{Classifier, ClassifierShape, zoo},
     parameters::Parameters,
     protocol::DatasetInfo,
-    worker::{LOSS_BEFORE, LocalObjective, LocalTrainer, Objectives, TrainError, TrainerFactory},
+    worker::{
+        EvalTask, LOSS_BEFORE, LocalObjective, LocalTrainer, Objectives, TrainError, TrainerFactory,
+    },
 };
 
 /// Makes [`BurnTrainer`](crate::worker::BurnTrainer)s: the models and datasets that jobs can name, and the devices.
@@ -255,7 +257,7 @@ impl TrainerFactory for BurnTrainers {
             .into_iter()
             .chain(self.objectives.capabilities())
             .chain(JobSpec::TENSOR_CAPABILITIES.map(str::to_string))
-            .chain([loss_before])
+            .chain([loss_before, EvalTask::VALIDATION.to_string()])
             .collect()
     }
 }

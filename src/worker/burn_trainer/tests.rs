@@ -79,11 +79,7 @@ fn evaluate(
     share: u32,
     shares: u32,
 ) -> Result<Evaluation, TrainError> {
-    let task = EvalTask {
-        version: ModelVersion(0),
-        share,
-        shares,
-    };
+    let task = EvalTask::test(ModelVersion(0), share, shares);
     with_context(ClientId(0), |context| {
         trainer.evaluate(global, &task, context)
     })

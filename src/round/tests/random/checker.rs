@@ -6,6 +6,8 @@ use std::{
     time::Duration,
 };
 
+use evaluations::Evaluations;
+
 use super::Seen;
 use crate::{
     ids::{ClientId, ModelVersion, RequestId, RoundId, Timestamp, WorkerId},
@@ -28,6 +30,7 @@ macro_rules! ensure {
 }
 
 mod answers;
+mod evaluations;
 mod log;
 
 /// What was asked, until it is answered.
@@ -166,7 +169,7 @@ pub struct Checker {
     basis: BTreeMap<ClientId, RoundId>,
     published: Option<ModelVersion>,
     version: ModelVersion,
-    evaluating: BTreeSet<ModelVersion>,
+    evaluating: Evaluations,
     /// Abandoned attempts since the last commit.
     abandoned: u32,
     outcome: Option<Outcome>,
@@ -201,7 +204,7 @@ impl Checker {
             basis: BTreeMap::new(),
             published: None,
             version: ModelVersion(0),
-            evaluating: BTreeSet::new(),
+            evaluating: Evaluations::default(),
             abandoned: 0,
             outcome: None,
             is_over: false,
@@ -278,7 +281,9 @@ impl Checker {
             Event::Planned { round, plan } => {
                 self.plan = plan.clone().ok().map(|plan| (*round, plan));
             }
-            Event::Aggregated { round, aggregation } => {
+            Event::Aggregated {
+                round, aggregation, ..
+            } => {
                 self.aggregated = aggregation.clone().ok().map(|said| (*round, said));
             }
             Event::Published { version, published } => {
@@ -399,13 +404,13 @@ impl Checker {
                     self.version
                 );
             }
-            Command::Evaluate { version } => {
+            Command::Evaluate { version, split } => {
                 ensure!(
                     self.config.evaluation == EvaluationBy::Driver,
                     "not the driver's work"
                 );
                 ensure!(
-                    self.evaluating.first() == Some(version),
+                    self.evaluating.is_next(*version, *split),
                     "evaluates {version} out of turn"
                 );
             }
@@ -527,8 +532,12 @@ impl Checker {
                 "the lease of {client} was not told"
             );
         }
-        for version in self.evaluating.iter().chain([&self.version]) {
-            ensure!(machine.needs(*version), "version {version} is needed");
+        for version in self.evaluating.open().chain([self.version]) {
+            ensure!(machine.needs(version), "version {version} is needed");
+        }
+        if let Some(best) = machine.best() {
+            let best = best.measured.version;
+            ensure!(machine.needs(best), "the best version, {best}, is needed");
         }
         ensure!(
             (status.phase == "planning") == self.planning,

@@ -19,10 +19,10 @@ use crate::{
     report::{Refusal, RefusalKind, ReportMetadata},
     rng::ChaCha8Rng,
     round::{
-        ClientSpec, Command, Evaluation, EvaluationBy, Event, MachineConfig, Outcome, Response,
-        RoundMachine, Task, TaskKind,
+        ClientSpec, Command, Evaluation, EvaluationBy, Event, MachineConfig, Outcome,
+        ProgressRules, Response, RoundMachine, Task, TaskKind,
     },
-    settings::{RoundLimits, TrainingSettings},
+    settings::{EvalSplit, RoundLimits, StopSettings, TrainingSettings},
     strategy::{Aggregation, RoundPlan},
 };
 
@@ -53,7 +53,7 @@ enum Flight {
     Plan(RoundId, Vec<ClientId>),
     Aggregate(RoundId, Vec<ClientId>),
     Publish(ModelVersion),
-    Evaluate(ModelVersion),
+    Evaluate(ModelVersion, EvalSplit),
 }
 
 pub struct World {
@@ -125,6 +125,7 @@ impl World {
             evaluation: *evaluation.choose(&mut rng).unwrap(),
             deals: !local && seed % 3 == 1,
             pinned: false,
+            progress: rules(&mut rng),
         };
         Self {
             machine: RoundMachine::new(config.clone(), Timestamp(0)),
@@ -360,7 +361,9 @@ impl World {
                     self.flights.push(Flight::Aggregate(round, clients));
                 }
                 Command::Publish { version, .. } => self.flights.push(Flight::Publish(version)),
-                Command::Evaluate { version } => self.flights.push(Flight::Evaluate(version)),
+                Command::Evaluate { version, split } => {
+                    self.flights.push(Flight::Evaluate(version, split));
+                }
                 Command::Respond { request, response } => answers.push((request, response)),
                 Command::Wake { .. }
                 | Command::EndUpload { .. }
@@ -380,7 +383,7 @@ impl World {
         let (round, next) = (status.round, status.version.next());
         let is_on_its_way = |flight: &Flight| match (status.phase, flight) {
             ("preparing", Flight::Prepare(_)) => true,
-            ("evaluating" | "finishing", Flight::Evaluate(_)) => true,
+            ("evaluating" | "finishing", Flight::Evaluate(..)) => true,
             ("dealing", Flight::Deal(of)) => *of == round.next(),
             ("planning", Flight::Plan(of, _)) | ("aggregating", Flight::Aggregate(of, _)) => {
                 *of == round
@@ -401,4 +404,25 @@ impl World {
             Err(format!("waits forever: {status:?}"))
         }
     }
+}
+
+/// What a job asks of its measurements: nothing, or anything.
+fn rules(rng: &mut ChaCha8Rng) -> ProgressRules {
+    let mut rules = ProgressRules::default();
+    if rng.random_bool(0.5) {
+        return rules;
+    }
+    rules.evaluation.validation = rng.random_bool(0.5);
+    rules.evaluation.every = rng.random_range(1..4);
+    if rng.random_bool(0.5) {
+        let mut stop = StopSettings::default();
+        match rng.random_range(0..4) {
+            0 => stop.at_least = Some(0.9),
+            1 => stop.patience = Some(rng.random_range(1..3)),
+            2 => stop.max_seconds = Some(rng.random_range(1..1000)),
+            _ => stop.max_joules = Some(3.0),
+        }
+        rules.stop = Some(stop);
+    }
+    rules
 }

@@ -17,6 +17,7 @@ use crate::{
     parameters::Digest,
     protocol::{Alive, Failure, Heartbeat, Poll, Rotated, ShareEvaluation},
     report::RefusalKind,
+    settings::EvalSplit,
     transport::{
         Credentials, ReportBody, Request, Response, TransportError,
         http::{
@@ -190,10 +191,16 @@ fn call(request: Request, digest: Option<Digest>) -> Result<(Call, Success), Tra
             credentials,
             job,
             version,
+            split,
             client,
             evaluation,
         } => {
-            let call = Call::put(format!("/jobs/{job}/models/{version}/evaluations/{client}"));
+            let mut path = format!("/jobs/{job}/models/{version}/evaluations/{client}");
+            // Coordinators of earlier versions know the test split alone.
+            if split != EvalSplit::Test {
+                path.push_str(&format!("?split={split}"));
+            }
+            let call = Call::put(path);
             let call = by(&credentials, call)?.json(&ShareEvaluation::from(evaluation))?;
             (call, Success::Accepted)
         }

@@ -20,6 +20,11 @@ pub(in crate::transport::http) async fn no_such_method(method: Method, uri: Uri)
     Problem::of_http(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", detail)
 }
 
+/// The answer to a query or a header that can't be read.
+pub(super) fn malformed(detail: impl Into<String>) -> Problem {
+    Problem::new(RefusalKind::Malformed, detail).with_status(StatusCode::BAD_REQUEST)
+}
+
 /// The answers that have no body, and those that no route expects.
 pub(super) fn plain(response: transport::Response) -> Response {
     match response {

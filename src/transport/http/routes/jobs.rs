@@ -14,7 +14,10 @@ use axum::{
 use futures_util::StreamExt;
 use serde::Deserialize;
 
-use super::list::{Asked, Part, list};
+use super::{
+    answer::malformed,
+    list::{Asked, Part, list},
+};
 use crate::{
     ids::{JobId, RoundId},
     job::JobSpec,
@@ -233,10 +236,6 @@ pub(super) async fn delete(
     Ok(axum::Json(
         asked.operator().delete(&asked.caller, job).await?,
     ))
-}
-
-fn malformed(detail: String) -> Problem {
-    Problem::new(RefusalKind::Malformed, detail).with_status(StatusCode::BAD_REQUEST)
 }
 
 #[derive(Debug, Deserialize)]

@@ -5,18 +5,16 @@ use axum::{
     Json,
     body::{Body, Bytes},
     extract::{FromRequestParts, Query},
-    http::{HeaderValue, StatusCode, header, request::Parts},
+    http::{HeaderValue, header, request::Parts},
     response::{IntoResponse, Response},
 };
 use futures_util::{future::BoxFuture, stream};
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    report::RefusalKind,
-    transport::{
-        OperatorError, Page,
-        http::{link::next_link, problem::Problem},
-    },
+use super::answer::malformed;
+use crate::transport::{
+    OperatorError, Page,
+    http::{link::next_link, problem::Problem},
 };
 
 /// Entries that are asked for at once for a whole list. The coordinator has a limit of its own.
@@ -41,10 +39,6 @@ impl<S: Sync> FromRequestParts<S> for Part {
         }
         Ok(part)
     }
-}
-
-fn malformed(detail: String) -> Problem {
-    Problem::new(RefusalKind::Malformed, detail).with_status(StatusCode::BAD_REQUEST)
 }
 
 /// A page that is being asked for, its entries by number.
@@ -135,6 +129,7 @@ mod tests {
     use futures_util::StreamExt;
 
     use super::*;
+    use crate::report::{Refusal, RefusalKind};
 
     #[tokio::test]
     async fn of_a_whole_list_one_page_at_a_time_is_read() {
@@ -168,7 +163,7 @@ mod tests {
         let page = move |after: u64, _: usize| -> Asked<u64> {
             Box::pin(async move {
                 if after > 0 {
-                    let refusal = crate::report::Refusal::new(RefusalKind::Storage, "no disk");
+                    let refusal = Refusal::new(RefusalKind::Storage, "no disk");
                     return Err(refusal.into());
                 }
                 Ok(Page::new(vec![after], Some(1)))

@@ -2,15 +2,19 @@
 
 use axum::{
     body::Body,
+    extract::{Query, rejection::QueryRejection},
     http::HeaderMap,
     response::{IntoResponse, Response},
 };
 
-use super::answer::plain;
+use serde::Deserialize;
+
+use super::answer::{malformed, plain};
 use crate::{
     ids::{ClientId, JobId, ModelVersion, RoundId, WorkerId},
     protocol::{DatasetPartition, Failure, JobMessage, ShareEvaluation},
     report::ReportMetadata,
+    settings::EvalSplit,
     transport::{
         self, ReportBody, Request,
         http::{
@@ -154,13 +158,20 @@ pub(super) async fn failure(
     plain(exchange.handle(request).await)
 }
 
-/// What a client measured on its share of the test split.
+#[derive(Debug, Deserialize)]
+pub(super) struct EvaluationQuery {
+    #[serde(default)]
+    split: EvalSplit,
+}
+
+/// What a client measured on its share of a split.
 #[utoipa::path(put, path = "/jobs/{job}/models/{version}/evaluations/{client}", operation_id = "send_evaluation", tag = "training",
     security(("worker_token" = [])),
     params(
         ("job" = JobId, Path, description = "The job."),
         ("version" = ModelVersion, Path, description = "The version that was evaluated."),
         ("client" = ClientId, Path, description = "The client."),
+        ("split" = Option<EvalSplit>, Query, description = "The task's split. Default: the test split."),
         ("Fedavg-Worker" = WorkerId, Header, description = "The worker that asks.")),
     request_body(content = ShareEvaluation, description = "The measurements, or why there are none.", examples(
         ("measured" = (value = json!({ "evaluation": { "loss": 0.31, "accuracy": 0.91, "examples": 45 } }))),
@@ -169,13 +180,19 @@ pub(super) async fn failure(
 pub(super) async fn evaluation(
     SharedWorker(credentials): SharedWorker,
     Ids((job, version, client)): Ids<(JobId, ModelVersion, ClientId)>,
+    query: Result<Query<EvaluationQuery>, QueryRejection>,
     exchange: Exchange,
     Json(evaluation): Json<ShareEvaluation>,
 ) -> Response {
+    let of = match query {
+        Ok(Query(of)) => of,
+        Err(error) => return malformed(error.body_text()).into_response(),
+    };
     let request = Request::Evaluation {
         credentials,
         job,
         version,
+        split: of.split,
         client,
         evaluation: evaluation.into(),
     };

@@ -7,11 +7,11 @@ use axum::{
     response::{IntoResponse, Response},
 };
 
-use super::answer::plain;
+use super::answer::{malformed, plain};
 use crate::{
     ids::{ClientId, JobId, RoundId, WorkerId},
     parameters::Digest,
-    report::{RefusalKind, ReportMetadata},
+    report::ReportMetadata,
     transport::{
         self, ReportBody, Request,
         http::{
@@ -132,7 +132,7 @@ pub(super) async fn send_rest(
         let detail = format!(
             "Upload-Length is {whole}, and {length} bytes from {offset} on do not end there"
         );
-        return Err(malformed(&detail));
+        return Err(malformed(detail));
     }
     let request = Request::Report {
         credentials,
@@ -152,7 +152,7 @@ pub(super) async fn send_rest(
 
 /// The digest of the whole body: without it, a part could be another report's.
 fn needed_digest(headers: &HeaderMap) -> Result<Digest, Problem> {
-    digest(headers)?.ok_or_else(|| malformed(&format!("the header {DIGEST_HEADER} is missing")))
+    digest(headers)?.ok_or_else(|| malformed(format!("the header {DIGEST_HEADER} is missing")))
 }
 
 /// A number of bytes in a header, if it is there: an integer of "Structured Field Values for HTTP" (RFC 9651).
@@ -167,10 +167,6 @@ pub(in crate::transport::http) fn integer(
     let is_integer =
         (1..=15).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_digit());
     let number = text.parse().ok().filter(|_| is_integer);
-    let number = number.ok_or_else(|| malformed(&format!("the header {name} must be a number")))?;
+    let number = number.ok_or_else(|| malformed(format!("the header {name} must be a number")))?;
     Ok(Some(number))
-}
-
-fn malformed(detail: &str) -> Problem {
-    Problem::new(RefusalKind::Malformed, detail).with_status(StatusCode::BAD_REQUEST)
 }

@@ -320,6 +320,8 @@ impl Fake {
 
     pub fn summary(&self, job: JobId, spec: JobSpec) -> JobSummary {
         JobSummary {
+            best: None,
+            last_measured: None,
             initial_digest: None,
             job,
             spec,

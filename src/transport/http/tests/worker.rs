@@ -14,6 +14,7 @@ use crate::{
     protocol::{DatasetInfo, Hardware, PROTOCOL, Registration, Token},
     report::{Refusal, RefusalKind, ReportMetadata},
     round::Evaluation,
+    settings::EvalSplit,
     transport::{
         Credentials, InProcess, ModelBody, ReportBody, Request, Response, Transport,
         TransportError,
@@ -64,6 +65,7 @@ fn requests(credentials: &Credentials) -> Vec<Request> {
         credentials: credentials(),
         job,
         version: ModelVersion(u64::MAX),
+        split: EvalSplit::Validation,
         client,
         evaluation,
     };
@@ -207,6 +209,7 @@ async fn floats_come_through_to_the_bit() {
             credentials: credentials(1),
             job: JobId(1),
             version: ModelVersion(3),
+            split: EvalSplit::Test,
             client: ClientId(2),
             evaluation: Ok(evaluation),
         };

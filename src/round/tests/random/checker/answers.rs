@@ -60,10 +60,14 @@ impl Checker {
                             "a task for nothing: {task:?}"
                         );
                     }
-                    TaskKind::Evaluate { share, shares } => {
+                    TaskKind::Evaluate {
+                        share,
+                        shares,
+                        split,
+                    } => {
                         ensure!(share < shares, "share {share} of {shares}");
                         ensure!(
-                            self.evaluating.first() == Some(&task.version),
+                            self.evaluating.is_next(task.version, split),
                             "version {} is not the next to evaluate",
                             task.version
                         );

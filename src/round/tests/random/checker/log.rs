@@ -9,6 +9,7 @@ impl Checker {
             | JobEvent::WorkerPassedOver { .. }
             | JobEvent::WorkerReturned { .. }
             | JobEvent::Recovered { .. }
+            | JobEvent::Diverges { .. }
             | JobEvent::Paused
             | JobEvent::Unpaused
             | JobEvent::Started { .. }
@@ -162,9 +163,7 @@ impl Checker {
                 self.version = *version;
                 self.abandoned = 0;
                 self.seen.committed = true;
-                if self.config.evaluation != EvaluationBy::Nobody {
-                    self.evaluating.insert(*version);
-                }
+                self.evaluating.committed(&self.config, *version);
             }
             JobEvent::RoundAbandoned {
                 round,
@@ -194,11 +193,13 @@ impl Checker {
             }
             JobEvent::Evaluated {
                 version,
+                split,
                 evaluation,
                 reason,
+                ..
             } => {
                 ensure!(
-                    self.evaluating.pop_first() == Some(*version),
+                    self.evaluating.ended(*version, *split),
                     "version {version} is evaluated twice, or out of turn"
                 );
                 ensure!(
@@ -214,10 +215,21 @@ impl Checker {
                         "completed too early"
                     );
                 }
+                let is_over = matches!(outcome, Outcome::Completed | Outcome::Stopped { .. });
                 ensure!(
-                    self.evaluating.is_empty(),
+                    self.evaluating.open().next().is_none(),
                     "ends without a word on versions {:?}",
                     self.evaluating
+                );
+                ensure!(
+                    !is_over || self.evaluating.is_complete(&self.config, self.version),
+                    "the final version was not tested: {:?}",
+                    self.evaluating
+                );
+                ensure!(
+                    !matches!(outcome, Outcome::Stopped { .. })
+                        || self.config.progress.stop.is_some(),
+                    "stops without a rule"
                 );
                 ensure!(self.no_round_is_open(), "ends with a round open");
                 let kept = self

@@ -15,7 +15,8 @@ impl World {
         for _ in 0..200 {
             if self.checker.is_over() {
                 let outcome = self.machine.outcome();
-                return if must_complete && outcome != Some(&Outcome::Completed) {
+                let is_good = matches!(outcome, Some(Outcome::Completed | Outcome::Stopped { .. }));
+                return if must_complete && !is_good {
                     Err(format!("with honest workers it ends as {outcome:?}"))
                 } else {
                     Ok(())

@@ -43,17 +43,23 @@ impl World {
                 } else {
                     Ok(self.aggregation(round, &accepted, fails))
                 };
-                Event::Aggregated { round, aggregation }
+                Event::Aggregated {
+                    round,
+                    aggregation,
+                    joules: 1.0,
+                }
             }
             Flight::Publish(version) => {
                 let published = if fails { Err(failure()) } else { Ok(()) };
                 Event::Published { version, published }
             }
-            Flight::Evaluate(version) => {
-                let measured = Evaluation::new(1.0, 10).with_accuracy(0.5);
+            Flight::Evaluate(version, split) => {
+                let accuracy = self.rng.random_range(0..=20) as f64 / 20.0;
+                let measured = Evaluation::new(1.0, 10).with_accuracy(accuracy);
                 let evaluation = if fails { Err(failure()) } else { Ok(measured) };
                 Event::Evaluated {
                     version,
+                    split,
                     evaluation,
                 }
             }

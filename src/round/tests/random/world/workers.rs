@@ -150,6 +150,7 @@ impl World {
             worker,
             client: task.client,
             version: task.version,
+            split: task.kind.split().unwrap_or_default(),
             evaluation: if fails {
                 Err("out of memory".to_string())
             } else {
@@ -280,6 +281,7 @@ impl World {
                 let kind = TaskKind::Evaluate {
                     share: 0,
                     shares: 1,
+                    split: EvalSplit::Test,
                 };
                 let task = Task {
                     client,
