@@ -1,5 +1,6 @@
 //! What an operator may ask for: the specification of a job. It must never ask a coordinator, a clock or a file.
 
+mod continues;
 mod description;
 mod encodings;
 mod error;
@@ -8,6 +9,7 @@ mod strategy;
 mod tensors;
 mod validate;
 
+pub use continues::{ContinuedVersion, Continues};
 pub use description::JobDescription;
 pub use encodings::Encodings;
 use encodings::StrictEncodings;
@@ -73,6 +75,9 @@ pub struct JobSpec {
     #[serde(skip_serializing_if = "is_one")]
     #[cfg_attr(feature = "http", schema(minimum = 1))]
     pub first_round: u32,
+    /// The job that this one goes on from. Left out if it begins with an initial model.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub continues: Option<Continues>,
     /// How much the job counts beside others that run at the same time, from 1 to 100: of two jobs that both have work for
     /// all workers, one with twice the priority gets twice as many tasks done. Jobs that wait start by priority. No result
     /// depends on it. Left out if it is 1.
@@ -136,6 +141,7 @@ impl Default for JobSpec {
             partition: PartitionSpec::Iid,
             rounds: 20,
             first_round: 1,
+            continues: None,
             priority: 1,
             seed: 1337,
             training: TrainingSettings::default(),

@@ -14,7 +14,8 @@ use super::{
 };
 use crate::{
     job::{
-        Augment, EvaluationMode, InnerState, JobSpec, Normalize, OptimizerKind, Schedule, Settings,
+        Augment, Continues, EvaluationMode, InnerState, JobSpec, Normalize, OptimizerKind,
+        Schedule, Settings,
     },
     parameters::{Encoding, ModelFile, Parameters},
     partition::PartitionSpec,
@@ -64,6 +65,15 @@ pub struct JobArgs {
     /// job's last round [default: 1]
     #[arg(long, value_name = "N", value_parser = any_u32)]
     pub first_round: Option<u32>,
+    /// Go on from this job, which has ended: from its final model, with the strategy's state, the clients' states and the
+    /// numbers of rounds, so that 10 rounds and 10 more are 20; or, as JOB:best, from its best model alone. Without a job
+    /// file, all settings that no flag gives are that job's
+    #[arg(
+        long = "continue",
+        value_name = "JOB[:best]",
+        conflicts_with = "first_round"
+    )]
+    pub continues: Option<Continues>,
     /// How much the job counts beside others that run at the same time, from 1 to 100; one with twice the priority gets
     /// twice as many tasks done [default: 1]
     #[arg(long, value_name = "N", value_parser = any_u32)]
@@ -200,6 +210,7 @@ impl JobArgs {
         set(&mut spec.partition, &self.partition);
         set(&mut spec.rounds, &self.rounds);
         set(&mut spec.first_round, &self.first_round);
+        spec.continues = self.continues.or(spec.continues);
         set(&mut spec.priority, &self.priority);
         set(&mut spec.seed, &self.seed);
         let training = &mut spec.training;

@@ -313,6 +313,7 @@ mod tests {
             accepted: 0,
             goal: 0,
             parameters: 2,
+            continued: None,
             best: None,
             last_measured: None,
             initial_digest: None,

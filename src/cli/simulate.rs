@@ -94,6 +94,11 @@ impl SimulateArgs {
         let asked = self.asked(recorded.as_ref())?;
         let mut warnings = warnings(&asked, &self.job);
         let spec = asked.spec;
+        if spec.continues.is_some() {
+            let problem = "--continue is for the jobs of a coordinator. A simulation goes on from a model's file: --initial \
+                model.safetensors, --first-round and the same --seed";
+            return Err(Failure::Usage(problem.to_string()));
+        }
         if let Some(recorded) = recorded
             .as_ref()
             .and_then(|recorded| recorded.spec.as_ref())

@@ -197,6 +197,7 @@ mod tests {
             accepted: 0,
             goal: 2,
             parameters: 2,
+            continued: None,
             best: None,
             last_measured: None,
             initial_digest: None,

@@ -22,7 +22,7 @@ use std::{
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use super::worker_access::WorkerAccess;
+use super::{continuing::Continuation, submitted_once::SubmittedOnce, worker_access::WorkerAccess};
 use crate::{
     access::TokenHash,
     ids::{CoordinatorId, JobId, Timestamp, TokenId, WorkerId},
@@ -74,6 +74,10 @@ pub(super) struct WorkerFact {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct JobFact {
     pub spec: JobSpec,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub once: Option<SubmittedOnce>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub continuation: Option<Continuation>,
     pub evaluation: EvaluationBy,
     /// The seed that never leaves the coordinator, in hexadecimal digits.
     pub secret: String,

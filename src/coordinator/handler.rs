@@ -192,6 +192,7 @@ impl Coordinator {
             job,
             spec: found.spec.description(),
             frozen: found.has_frozen(),
+            states_of: Some(found.states_of()).filter(|of| *of != job),
         }))
     }
 

@@ -10,7 +10,10 @@ use std::{
 
 use tokio::sync::watch;
 
-use super::{history::History, needs::Needs, round_account::Said, under_way::UnderWay};
+use super::{
+    continuing::Continuation, history::History, needs::Needs, round_account::Said,
+    submitted_once::SubmittedOnce, under_way::UnderWay,
+};
 use crate::{
     ids::{ClientId, JobId, ModelVersion, RequestId, RoundId, Timestamp, WorkerId},
     job::{JobSpec, TrainingSettings},
@@ -27,7 +30,7 @@ use crate::{
 ///
 /// What becomes of each field when the coordinator ends and the next one recovers the job:
 ///
-/// - *journaled*: `id`, `spec`, `evaluation`, `initial_digest`, `seeds`, `submitted`, `ended` (fact `job`); `layout` (fact
+/// - *journaled*: `id`, `spec`, `once`, `continuation`, `evaluation`, `initial_digest`, `seeds`, `submitted`, `ended` (fact `job`); `layout` (fact
 ///   `layout`); `fingerprint`, `owners`, `pinned`, `generation` (fact `data`); `partitions` (fact `partitions`, until the job ends); `machine` (snapshot and
 ///   records); `models` (facts `version/N`, and the files); `history` (the logs `events` and `rounds`);
 /// - *derived*: `strategy` and `state` from the spec; `plan`, `needs`, `report_form` and `training` from the plan in the machine;
@@ -37,6 +40,10 @@ use crate::{
 pub(super) struct Job {
     pub id: JobId,
     pub spec: JobSpec,
+    /// The key of its submission, if it had one.
+    pub once: Option<SubmittedOnce>,
+    /// What it goes on from.
+    pub continuation: Option<Continuation>,
     pub layout: Arc<Layout>,
     /// Of the initial model's values.
     pub initial_digest: Digest,
@@ -156,6 +163,8 @@ impl Job {
             id,
             training: spec.training.clone(),
             spec,
+            once: None,
+            continuation: None,
             report_form: Arc::new(BodyForm::of(&[], &layout)),
             layout,
             initial_digest: Digest::of(&[]),
@@ -462,6 +471,7 @@ impl Job {
                 |status| status.detail.clone(),
             ),
             outcome: self.outcome().cloned(),
+            continued: self.continuation.as_ref().map(|found| found.from.clone()),
             best: self.machine.as_ref().and_then(RoundMachine::best).cloned(),
             last_measured: self
                 .machine

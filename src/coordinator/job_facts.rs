@@ -24,6 +24,8 @@ impl Job {
         };
         JobFact {
             spec: self.spec.clone(),
+            once: self.once.clone(),
+            continuation: self.continuation.clone(),
             evaluation: self.evaluation,
             secret: hex(&self.seeds.secret),
             initial_digest: self.initial_digest,

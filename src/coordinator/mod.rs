@@ -14,6 +14,7 @@ mod carry_out;
 mod claims;
 mod clock;
 mod config;
+mod continuing;
 mod dataset_copies;
 mod deal;
 mod driver;
@@ -47,6 +48,7 @@ mod state;
 pub mod state_dir;
 mod step;
 mod submission;
+mod submitted_once;
 #[cfg(all(test, feature = "http"))]
 mod tests;
 mod timekeeper;

@@ -1,8 +1,6 @@
 //! What operators may ask for. [`super::submission`] has what it takes to accept a job, [`super::lists`] what is read page
 //! by page.
 
-use std::sync::Arc;
-
 use super::{
     audit::Actor,
     driver::refusal_of,
@@ -13,20 +11,23 @@ use super::{
     journaling::durable,
     offers::note_bystanders,
     submission::{check_encodings, invalid},
+    submitted_once::{Reservation, SubmittedOnce},
 };
 use crate::{
     ids::{JobId, ModelVersion, RoundId, Timestamp, TokenId, WorkerId},
-    job::{JobError, JobSpec},
+    job::JobError,
     panics,
-    parameters::Parameters,
     protocol::{
         AuditAction, AuditEntry, CreatedToken, Health, JobSummary, JournalStall, NewToken,
         OwnAccess, PROTOCOL, RoundRecord, Scope, TokenSummary, WorkerSummary,
     },
     report::{Refusal, RefusalKind},
     round::{Event, Response},
-    store::journal::{Batch, Stream},
-    transport::{Answer, Caller, Events, ModelBody, Operator, OperatorError, Page},
+    store::{
+        StoredModel,
+        journal::{Batch, Stream},
+    },
+    transport::{Answer, Caller, Events, ModelBody, Operator, OperatorError, Page, Submission},
 };
 
 impl Operator for Coordinator {
@@ -38,18 +39,17 @@ impl Operator for Coordinator {
         now(self.own_scope(caller))
     }
 
-    fn submit<'a>(
+    fn submit_once<'a>(
         &'a self,
         caller: &'a Caller,
-        spec: JobSpec,
-        initial: Option<Arc<Parameters>>,
+        submission: Submission,
     ) -> Answer<'a, JobSummary> {
         Box::pin(async move {
             let actor = self.admit_change(caller, Scope::Submit)?;
             let coordinator = self.clone();
             // Drawing and keeping the initial model can take seconds, and factories are an embedder's own code, which may panic.
             let submitted = self.0.computing.spawn(&self.0.runtime, move || {
-                panics::caught(|| coordinator.try_submit(&actor, spec, initial))
+                panics::caught(|| coordinator.try_submit(&actor, submission))
             });
             match submitted.await {
                 Ok(Ok(submitted)) => {
@@ -320,24 +320,47 @@ impl Coordinator {
         self.note_action(&mut state, actor, action, format!("job {job}"));
     }
 
-    fn try_submit(
-        &self,
-        actor: &Actor,
-        mut spec: JobSpec,
-        initial: Option<Arc<Parameters>>,
-    ) -> Result<JobSummary, Refusal> {
+    fn try_submit(&self, actor: &Actor, submission: Submission) -> Result<JobSummary, Refusal> {
+        let mut reserved = None;
+        if let Some(key) = &submission.key {
+            match self.reserve(SubmittedOnce::new(key, &submission))? {
+                Reservation::Known(summary) => return Ok(*summary),
+                Reservation::New(new) => reserved = Some(new),
+            }
+        }
+        let Submission {
+            mut spec, initial, ..
+        } = submission;
         // Cheap checks come first, so that a bad job is refused before its model is drawn.
         spec.validate().map_err(|error| invalid(&error))?;
         spec.partition
             .validate()
             .map_err(|error| invalid(&JobError::new("partition", error.to_string())))?;
+        let source = self.source_of(&mut spec)?;
+        let initial = match (&source, initial) {
+            (Some(_), Some(_)) => {
+                let problem = "can't be given with an initial model: one of the two";
+                return Err(invalid(&JobError::new("continues", problem)));
+            }
+            (Some(source), None) => Some(
+                source
+                    .model
+                    .parameters()
+                    .map_err(|error| Refusal::new(RefusalKind::Storage, error.to_string()))?,
+            ),
+            (None, initial) => initial,
+        };
         let has_data = self.0.trainers.dataset(&spec.dataset);
         self.check_clients(&spec, has_data.as_ref().ok())?;
         let initial = self.initial(&spec, initial)?;
-        let strategy = self.make_strategy(&spec, initial.layout())?;
+        let mut strategy = self.make_strategy(&spec, initial.layout())?;
         self.check_strategy(&spec, &*strategy.strategy)?;
         let completed = spec.strategy.complete(&self.0.catalogue);
         completed.map_err(|error| invalid(&error.into()))?;
+        let secret = source.as_ref().and_then(|source| source.secret);
+        if let Some(secret) = secret {
+            strategy.seeds.secret = secret;
+        }
         let evaluation = self.evaluation(&spec, has_data.is_ok())?;
 
         // A full queue refuses before the model is written. The lock is not held meanwhile: writing may wait for a
@@ -347,10 +370,14 @@ impl Coordinator {
             self.check_queue(&state)?;
             state.next_job()
         };
-        let initial = self.keep_initial(id, &spec, &initial, &strategy.state)?;
+        let from = source.as_ref().filter(|_| secret.is_some());
+        let from = from.map(|source| &*source.model as &dyn StoredModel);
+        let initial = self.keep_initial(id, &spec, &initial, &strategy.state, from)?;
         let history = History::new(self.history_place(id), Recorded::default());
         let now = self.now();
         let mut job = Job::new(id, spec, initial, strategy, evaluation, history, now);
+        job.continuation = source.map(|source| source.continuation);
+        job.once = reserved.as_ref().map(|reserved| reserved.once.clone());
         if let (Ok(dataset), false) = (has_data, job.spec.partition.is_local()) {
             // Known before the data is dealt, so that no worker with another copy is counted on.
             job.fingerprint = dataset.fingerprint;
@@ -377,6 +404,10 @@ impl Coordinator {
         let action = AuditAction::JobSubmitted;
         self.note_action(&mut state, actor, action, format!("job {id}"));
         self.start_next(&mut state);
-        Ok(state.job(id)?.summary())
+        let summary = state.job(id)?.summary();
+        // Its end takes the lock.
+        drop(state);
+        drop(reserved);
+        Ok(summary)
     }
 }

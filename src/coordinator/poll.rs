@@ -140,6 +140,7 @@ impl Coordinator {
                     *of = basis;
                 }
                 message.running = state.turns.jobs().collect();
+                message.kept = state.kept_states();
                 return Some(message);
             }
         }
@@ -183,6 +184,7 @@ impl Coordinator {
             version: task.version,
             work,
             running: Vec::new(),
+            kept: Vec::new(),
         }
     }
 }

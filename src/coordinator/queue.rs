@@ -2,7 +2,7 @@
 
 use super::{handle::Coordinator, job::Job, offers::bystanders, state::State};
 use crate::{
-    ids::{JobId, RoundId},
+    ids::{JobId, RoundId, Timestamp},
     report::Refusal,
     round::{MachineConfig, ProgressRules, RoundMachine},
 };
@@ -26,7 +26,7 @@ impl Coordinator {
                 continue;
             };
             let now = self.now();
-            let mut machine = RoundMachine::new(machine_config(job), now);
+            let mut machine = machine_of(job, now);
             // Before it begins: its first log entry says what it waits for, and who can't help.
             machine.note_bystanders(bystanders);
             machine.begin(&workers, now);
@@ -41,11 +41,20 @@ impl Coordinator {
     pub(super) fn give_machine(&self, state: &mut State, id: JobId) -> Result<(), Refusal> {
         let job = state.job_mut(id)?;
         if job.machine.is_none() {
-            job.machine = Some(RoundMachine::new(machine_config(job), self.now()));
+            job.machine = Some(machine_of(job, self.now()));
             state.queue.retain(|queued| *queued != id);
             self.begin(state, id);
         }
         Ok(())
+    }
+}
+
+/// The machine of a job that begins.
+fn machine_of(job: &Job, now: Timestamp) -> RoundMachine {
+    let machine = RoundMachine::new(machine_config(job), now);
+    match &job.continuation {
+        Some(continuation) => machine.with_basis(continuation.basis.clone()),
+        None => machine,
     }
 }
 

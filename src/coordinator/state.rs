@@ -1,7 +1,7 @@
 //! What the coordinator knows: workers and jobs. Always behind its lock.
 
 use std::{
-    collections::{BTreeMap, HashMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
@@ -34,7 +34,7 @@ use crate::{
 ///   `token/N`, but for those of the configuration), `audit`, `last_job` (fact `coordinator`);
 /// - *derived*: `copies`, `names` and `by_token` from the roster, `queue` and `turns` from the jobs, `positions` from the journal,
 ///   `last_request` from the term;
-/// - *discarded*: `woken`, `told_full`, `armed`, `awake`, `appended`; of a worker its `wake`, `busy`, `was_heard` and `speeds`.
+/// - *discarded*: `submitting`, `woken`, `told_full`, `armed`, `awake`, `appended`; of a worker its `wake`, `busy`, `was_heard` and `speeds`.
 pub(super) struct State {
     /// Read it; what changes it goes through the methods below, which keep the indices in step.
     pub roster: Roster<WorkerInfo>,
@@ -49,6 +49,8 @@ pub(super) struct State {
     pub audit: Option<WindowedLog<AuditEntry>>,
     pub jobs: BTreeMap<JobId, Job>,
     pub queue: VecDeque<JobId>,
+    /// The keys of submissions whose job is being made.
+    pub submitting: BTreeSet<String>,
     /// The jobs that run.
     pub turns: Turns,
     /// Polls to let go on, once the commands are carried out.
@@ -100,6 +102,7 @@ impl State {
             audit: None,
             jobs: BTreeMap::new(),
             queue: VecDeque::new(),
+            submitting: BTreeSet::new(),
             turns: Turns::default(),
             woken: Vec::new(),
             told_full: false,

@@ -19,7 +19,7 @@ use crate::{
     report::{Refusal, RefusalKind},
     round::EvaluationBy,
     spelling,
-    store::{ModelWriter, StoreError},
+    store::{ModelWriter, StoreError, StoredModel},
     strategy::{FederatedStrategy, Initial, Seeds, StateSpec},
     worker::TrainError,
 };
@@ -87,13 +87,15 @@ impl Coordinator {
         }
     }
 
-    /// Version 0 of a job's model and of its strategy's state, kept where models are.
+    /// Version 0 of a job's model and of its strategy's state, kept where models are. The state is that of `from`, a version of a
+    /// job with the same strategy, or else as it is before the first round.
     pub(super) fn keep_initial(
         &self,
         id: JobId,
         spec: &JobSpec,
         initial: &Parameters,
         state: &StateSpec,
+        from: Option<&dyn StoredModel>,
     ) -> Result<KeptInitial, Refusal> {
         let layout = initial.layout();
         if !spec.encoding.reports.is_dense() && u32::try_from(layout.len()).is_err() {
@@ -103,8 +105,9 @@ impl Coordinator {
         let form = model_form(layout, spec.encoding.models, state);
         let begun = self.0.models.begin(id, ModelVersion(0), &form);
         let mut writer = begun.map_err(|error| not_kept(&error))?;
-        write_initial(&mut *writer, initial, state).map_err(|error| not_kept(&error))?;
-        let published = writer.publish(&state.numbers);
+        write_initial(&mut *writer, initial, state, from).map_err(|error| not_kept(&error))?;
+        let numbers = from.map_or(&state.numbers, StoredModel::numbers);
+        let published = writer.publish(numbers);
         Ok(KeptInitial {
             model: published.map_err(|error| match error {
                 // Values that the encoding can't write are a mistake of the job; all else is the storage's.
@@ -297,11 +300,12 @@ fn not_kept(error: &dyn std::error::Error) -> Refusal {
     Refusal::new(RefusalKind::Storage, detail)
 }
 
-/// Writes a model and the initial values of a strategy's state, block by block.
+/// Writes a model and the values of a strategy's state, those of `from` or the initial ones, block by block.
 fn write_initial(
     writer: &mut dyn ModelWriter,
     initial: &Parameters,
     state: &StateSpec,
+    from: Option<&dyn StoredModel>,
 ) -> Result<(), BlockError> {
     for block in initial.layout().blocks() {
         let start = block.range.start;
@@ -309,6 +313,12 @@ fn write_initial(
         writer.write(start, &initial.values()[block.range.clone()])?;
         for (index, tensor) in state.tensors.iter().enumerate() {
             if !tensor.roles.contains(block.role) {
+                continue;
+            }
+            if let Some(values) = from.and_then(|model| model.state(&tensor.name)) {
+                let mut block_values = vec![0.0; block.range.len()];
+                values.read(start, &mut block_values)?;
+                writer.write_state(index, start, &block_values)?;
                 continue;
             }
             match &tensor.initial {

@@ -17,7 +17,7 @@ pub use dataset::{DatasetInfo, DatasetPartition};
 pub use hardware::{Gpu, Hardware};
 pub use record::{Contribution, LoggedEvent, MeasuredClient, RoundRecord};
 pub use registration::{Registered, Registration};
-pub use summary::{Admission, Health, JobSummary, JournalStall, WorkerSummary};
+pub use summary::{Admission, ContinuedFrom, Health, JobSummary, JournalStall, WorkerSummary};
 pub use task::{
     Alive, Failure, Heartbeat, JobMessage, Poll, ShareEvaluation, TaskMessage, TaskWork,
 };

@@ -38,6 +38,9 @@ pub struct JobSummary {
     pub goal: usize,
     /// Number of parameters of the model.
     pub parameters: u64,
+    /// What it goes on from; left out if it began with an initial model.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub continued: Option<ContinuedFrom>,
     /// The best version so far, with all that was measured of it; none before a version was measured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub best: Option<BestVersion>,
@@ -52,6 +55,21 @@ pub struct JobSummary {
     pub submitted: Timestamp,
     /// When it ended.
     pub ended: Option<Timestamp>,
+}
+
+/// What a job goes on from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "http", derive(utoipa::ToSchema))]
+pub struct ContinuedFrom {
+    /// The other job.
+    pub job: JobId,
+    /// The version of its model.
+    pub version: ModelVersion,
+    /// Whether this job's rounds are those that the other one would have had next, to the bit.
+    pub is_exact: bool,
+    /// What is not as in the other job, in words.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
 }
 
 /// A worker, and whether it is there.

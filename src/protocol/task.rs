@@ -31,6 +31,9 @@ pub struct TaskMessage {
     /// that it is busy with, and by coordinators with one job at a time.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub running: Vec<JobId>,
+    /// The jobs whose clients' states are to be kept, although they may have ended: another job may go on from them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub kept: Vec<JobId>,
 }
 
 /// What to do.
@@ -105,6 +108,9 @@ pub struct JobMessage {
     /// Whether the model has frozen tensors, which are not sent with each version: a worker fetches them once.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub frozen: bool,
+    /// The job under which the clients' states are kept, if it is another one: this job goes on from it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub states_of: Option<JobId>,
 }
 
 fn is_zero(number: &u64) -> bool {

@@ -145,6 +145,12 @@ impl RoundMachine {
         }
     }
 
+    /// The same, of a job that goes on from another one: the last round of that one that folded each client.
+    pub fn with_basis(mut self, basis: BTreeMap<ClientId, RoundId>) -> Self {
+        self.basis = basis;
+        self
+    }
+
     /// Takes the workers that are there at the beginning, each with its slots. The log says what is waited for only if
     /// they are not enough.
     pub fn begin(&mut self, workers: &[(WorkerId, u32)], now: Timestamp) {

@@ -141,6 +141,7 @@ fn task() -> TaskMessage {
             objective: Default::default(),
         },
         running: vec![JobId(3), JobId(4)],
+        kept: vec![JobId(2)],
     }
 }
 
@@ -209,6 +210,7 @@ fn exchanges() -> Vec<(Request, Response)> {
         job,
         spec: spec.description(),
         frozen: true,
+        states_of: Some(JobId(2)),
     };
     let evaluation = Evaluation::new(0.1 + 0.2, 9).with_metric("größe", 1e-300);
     vec![

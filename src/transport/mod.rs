@@ -24,7 +24,7 @@ pub use body::{ModelBody, ReportBody};
 use futures_util::future::BoxFuture;
 pub use in_process::InProcess;
 pub use message::{Credentials, Request, Requester, Response};
-pub use operator::{Answer, Events, Operator, OperatorError, Records};
+pub use operator::{Answer, Events, Operator, OperatorError, Records, Submission, SubmissionKey};
 pub use page::Page;
 pub use peer::{Caller, Peer};
 pub use pieces::{BodyError, ByteStream, stored_bytes};

@@ -1,12 +1,14 @@
 //! What a coordinator offers to operators, in its own process and from afar.
 
 mod answer;
+mod submission;
 
 use std::{collections::VecDeque, io::Write, sync::Arc, time::Duration};
 
 pub use answer::{Answer, Events, OperatorError, Records};
 use answer::{all, without_tokens};
 use futures_util::{StreamExt, stream};
+pub use submission::{Submission, SubmissionKey};
 use tokio::time::sleep;
 
 use super::{Caller, ModelBody, Page};
@@ -52,17 +54,33 @@ pub trait Operator: Send + Sync + 'static {
     /// As [`Operator::authorize`].
     fn own_access<'a>(&'a self, caller: &'a Caller) -> Answer<'a, OwnAccess>;
 
-    /// Queues a job, which starts from `initial` if it is given.
+    /// Queues a job; or, if there is one that was submitted with the same key, answers with that one.
     ///
     /// # Errors
     ///
-    /// [`InvalidJob`](crate::report::RefusalKind::InvalidJob) and [`Busy`](crate::report::RefusalKind::Busy).
+    /// [`InvalidJob`](crate::report::RefusalKind::InvalidJob) and [`Busy`](crate::report::RefusalKind::Busy);
+    /// [`Conflict`](crate::report::RefusalKind::Conflict) if the key is that of another job.
+    fn submit_once<'a>(
+        &'a self,
+        caller: &'a Caller,
+        submission: Submission,
+    ) -> Answer<'a, JobSummary>;
+
+    /// Queues a job, which starts from `initial` if it is given. Each call is another job.
+    ///
+    /// # Errors
+    ///
+    /// As [`Operator::submit_once`].
     fn submit<'a>(
         &'a self,
         caller: &'a Caller,
         spec: JobSpec,
         initial: Option<Arc<Parameters>>,
-    ) -> Answer<'a, JobSummary>;
+    ) -> Answer<'a, JobSummary> {
+        let mut submission = Submission::new(spec);
+        submission.initial = initial;
+        self.submit_once(caller, submission)
+    }
 
     /// Some of the jobs that are remembered, in order of their numbers: those after this one, at most `limit` of them and at
     /// least one if there is one; job 0 is before the first.

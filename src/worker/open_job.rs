@@ -15,7 +15,6 @@ use super::{
     idle_trainers::IdleTrainers,
     locked::locked,
     session::Session,
-    state::StateFolder,
     whole_model::{on_layout, with_frozen},
 };
 use crate::{
@@ -45,7 +44,7 @@ pub(super) struct OpenJob {
     fetched: Fetched,
     /// With the generation of each; one of an earlier generation is fetched again.
     partitions: Mutex<HashMap<ClientId, (u64, Partition)>>,
-    pub states: ClientStates,
+    pub states: Arc<ClientStates>,
 }
 
 /// The values that were fetched last. Each lock is held while they are fetched, so that one fetch serves all slots.
@@ -63,7 +62,7 @@ impl OpenJob {
         factory: Arc<dyn TrainerFactory>,
         computing: Computing,
         trainers: Arc<IdleTrainers>,
-        folder: Option<Arc<StateFolder>>,
+        states: Arc<ClientStates>,
     ) -> Self {
         Self {
             id,
@@ -71,11 +70,11 @@ impl OpenJob {
             spec: described.spec,
             has_frozen: described.frozen,
             factory,
-            computing: computing.clone(),
+            computing,
             trainers,
             fetched: Fetched::default(),
             partitions: Mutex::default(),
-            states: ClientStates::new(id, folder, computing),
+            states,
         }
     }
 

@@ -9,8 +9,8 @@ use std::{
 use tokio::runtime::Handle;
 
 use super::{
-    failure::Failure, idle_trainers::IdleTrainers, locked::locked, open_job::OpenJob,
-    session::Session, state::StateFolder,
+    client_states::ClientStates, failure::Failure, idle_trainers::IdleTrainers, locked::locked,
+    open_job::OpenJob, session::Session, state::StateFolder,
 };
 use crate::{
     computing::Computing,
@@ -22,6 +22,8 @@ use crate::{
 /// The jobs that are open.
 pub(super) struct OpenJobs {
     jobs: Mutex<BTreeMap<JobId, Arc<OpenJob>>>,
+    /// The states of clients, by the job under which they are kept. Another job may go on from one that has ended.
+    states: Mutex<BTreeMap<JobId, Arc<ClientStates>>>,
     trainers: Arc<IdleTrainers>,
     /// Where clients' states are kept, if on a disk.
     folder: Option<Arc<StateFolder>>,
@@ -33,6 +35,7 @@ impl OpenJobs {
     pub fn new(folder: Option<Arc<StateFolder>>, computing: Computing) -> Self {
         Self {
             jobs: Mutex::default(),
+            states: Mutex::default(),
             trainers: Arc::default(),
             folder,
             computing,
@@ -56,6 +59,7 @@ impl OpenJobs {
             Response::Job(described) => described,
             other => return Err(Failure::of_answer(other)),
         };
+        let states = self.states(described.states_of.unwrap_or(id));
         let mut open = locked(&self.jobs);
         // Another slot can have been quicker, and has perhaps trained a client already.
         let job = open.entry(id).or_insert_with(|| {
@@ -65,13 +69,22 @@ impl OpenJobs {
                 session.trainers.clone(),
                 session.computing.clone(),
                 self.trainers.clone(),
-                self.folder.clone(),
+                states,
             ))
         });
         Ok(job.clone())
     }
 
-    /// Drops all jobs but this task's and those that run. A coordinator that does not say which run has one at a time.
+    fn states(&self, job: JobId) -> Arc<ClientStates> {
+        let mut states = locked(&self.states);
+        let made = states.entry(job).or_insert_with(|| {
+            let (folder, computing) = (self.folder.clone(), self.computing.clone());
+            Arc::new(ClientStates::new(job, folder, computing))
+        });
+        made.clone()
+    }
+
+    /// Drops all jobs but this task's and those that run, and all clients' states that are not to be kept. A coordinator that does not say which run has one at a time.
     ///
     /// Must be called in the order in which tasks come: an earlier one may name a job that has ended, and not one that has
     /// begun since.
@@ -81,9 +94,16 @@ impl OpenJobs {
         let mut open = locked(&self.jobs);
         let gone: Vec<_> = open.extract_if(.., |job, _| !kept.contains(job)).collect();
         drop(open);
-        // Models and clients' states are freed outside of the lock.
+        // Models are freed outside of the lock.
         drop(gone);
         self.trainers.keep(&kept);
+        kept.extend(&task.kept);
+        let mut states = locked(&self.states);
+        let gone: Vec<_> = states
+            .extract_if(.., |job, _| !kept.contains(job))
+            .collect();
+        drop(states);
+        drop(gone);
         if let Some(folder) = &self.folder
             && folder.has_others(&kept)
         {

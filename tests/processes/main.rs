@@ -19,6 +19,7 @@ mod failures;
 mod files;
 #[cfg(target_os = "linux")]
 mod hostile;
+mod jobs;
 mod namespaces;
 mod personal;
 #[path = "../shared/process.rs"]

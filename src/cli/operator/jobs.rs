@@ -236,7 +236,7 @@ impl DeleteArgs {
 }
 
 impl Client {
-    async fn job(&self, job: JobId) -> Result<JobSummary, Failure> {
+    pub(super) async fn job(&self, job: JobId) -> Result<JobSummary, Failure> {
         let summary = self.operator.job(&self.caller, job).await;
         summary.map_err(|error| self.failure(error))
     }

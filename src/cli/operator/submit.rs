@@ -2,18 +2,24 @@
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
+use backon::{BackoffBuilder, ExponentialBuilder};
 use clap::Args;
+use tokio::time::sleep;
 
-use super::{ConnectArgs, follow::Follower, jobs::print_results};
+use super::{Client, ConnectArgs, follow::Follower, jobs::print_results};
 use crate::{
     cli::{
-        Failure, Interrupt, JobArgs, Screen, advice::warnings, block_on, job::read_model,
+        AskedJob, Failure, Interrupt, JobArgs, Screen, advice::warnings, block_on, job::read_model,
         values::seconds,
     },
-    protocol::JobSummary,
-    transport::Operator,
+    protocol::{ContinuedFrom, JobSummary},
+    text::printable,
+    transport::{Operator, OperatorError, Submission, SubmissionKey},
     words::plural,
 };
+
+/// How often a submission is sent again whose answer was lost.
+const TRIES: usize = 4;
 
 /// Give the coordinator a job to train.
 #[derive(Debug, Clone, Args)]
@@ -24,6 +30,9 @@ pub struct SubmitArgs {
     /// Start from this model instead of a random one
     #[arg(long, value_name = "FILE.safetensors", help_heading = "Submission")]
     pub initial: Option<PathBuf>,
+    /// Makes the submission safe to repeat: all submissions with one KEY are the same job [default: a random one]
+    #[arg(long, value_name = "KEY", help_heading = "Submission")]
+    pub key: Option<SubmissionKey>,
     /// Follow the job until it ends; the exit code says how it ended. Ctrl-C ends this command, and the job goes on
     #[arg(long, help_heading = "Submission")]
     pub watch: bool,
@@ -57,27 +66,30 @@ impl SubmitArgs {
                     .to_string(),
             ));
         }
-        let asked = self.job.job()?;
+        let client = self.connect.client()?;
+        let asked = self.asked(&client)?;
         let warnings = warnings(&asked, &self.job);
         let spec = asked.spec;
-        let initial = match &self.initial {
-            Some(file) => Some(Arc::new(read_model(screen, file)?)),
-            None => None,
-        };
-        let client = self.connect.client()?;
+        let mut submission = Submission::new(spec.clone());
+        if let Some(file) = &self.initial {
+            submission.initial = Some(Arc::new(read_model(screen, file)?));
+        }
+        submission.key = Some(match &self.key {
+            Some(key) => key.clone(),
+            None => random_key()?,
+        });
         block_on(async {
             let coordinator = client.coordinator().await?;
-            let submitted = client
-                .operator
-                .submit(&client.caller, spec.clone(), initial)
-                .await;
-            let summary = submitted.map_err(|error| client.failure(error))?;
+            let summary = submitted(&client, submission).await?;
             // Not of a job that is refused: the refusal is enough.
             screen.warn(&warnings);
             if self.json {
                 screen.print_json(&summary)?;
             } else {
                 screen.print(&submitted_line(&summary))?;
+            }
+            if let Some(continued) = &summary.continued {
+                screen.note(&continued_line(continued));
             }
             if !self.watch {
                 return Ok(());
@@ -99,6 +111,56 @@ impl SubmitArgs {
             Failure::of_outcome(&outcome)
         })
     }
+}
+
+impl SubmitArgs {
+    /// The job that is asked for. One that goes on from another has the other one's settings, unless a file says them.
+    fn asked(&self, client: &Client) -> Result<AskedJob, Failure> {
+        let Some(continues) = self.job.continues.filter(|_| self.job.file.is_none()) else {
+            return self.job.job();
+        };
+        let mut base = block_on(client.job(continues.job))?.spec;
+        (base.first_round, base.continues) = (1, None);
+        self.job.over(base)
+    }
+}
+
+/// Submits a job, once more if the answer was lost: it has a key, and so is the same job.
+async fn submitted(client: &Client, submission: Submission) -> Result<JobSummary, Failure> {
+    let mut pauses = ExponentialBuilder::new()
+        .with_max_times(TRIES)
+        .with_jitter()
+        .build();
+    loop {
+        let submitted = client
+            .operator
+            .submit_once(&client.caller, submission.clone());
+        match (submitted.await, pauses.next()) {
+            (Ok(summary), _) => return Ok(summary),
+            (Err(OperatorError::Transport(error)), Some(pause)) if error.is_transient() => {
+                tracing::warn!(%error, "no answer to the submission: sending it again");
+                sleep(pause).await;
+            }
+            (Err(error), _) => return Err(client.failure(error)),
+        }
+    }
+}
+
+fn random_key() -> Result<SubmissionKey, Failure> {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes)
+        .map_err(|error| Failure::because("no randomness for a key", error.to_string()))?;
+    let key = u128::from_le_bytes(bytes);
+    format!("{key:032x}").parse().map_err(Failure::Usage)
+}
+
+fn continued_line(continued: &ContinuedFrom) -> String {
+    let ContinuedFrom { job, version, .. } = continued;
+    let mut line = format!("goes on from job {job}, version {version}");
+    for note in &continued.notes {
+        line.push_str(&format!("; {note}"));
+    }
+    printable(&line, 1000).into_owned()
 }
 
 fn submitted_line(summary: &JobSummary) -> String {

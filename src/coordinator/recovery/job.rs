@@ -98,6 +98,8 @@ impl Coordinator {
             },
         };
         let mut job = Job::recovered(id, kept.spec, layout, prepared, kept.evaluation, history);
+        job.once = kept.once;
+        job.continuation = kept.continuation;
         job.initial_digest = kept.initial_digest;
         job.submitted = kept.submitted;
         // A round that goes on counts its seconds from here.

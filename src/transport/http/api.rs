@@ -12,6 +12,9 @@ pub(super) const REPORT_HEADER: &str = "fedavg-report";
 pub(super) const DIGEST_HEADER: &str = "fedavg-digest";
 /// [`crate::job::JobSpec`] as JSON, beside an initial model.
 pub(super) const JOB_HEADER: &str = "fedavg-job";
+/// Makes a submission safe to repeat: see [`crate::transport::SubmissionKey`]. As in "The Idempotency-Key HTTP Header Field"
+/// (draft-ietf-httpapi-idempotency-key-header), but without quotes.
+pub(super) const KEY_HEADER: &str = "idempotency-key";
 /// The version of the model in the body.
 pub(super) const VERSION_HEADER: &str = "fedavg-model-version";
 /// The media type of parameters.

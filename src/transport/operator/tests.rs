@@ -28,12 +28,7 @@ impl Operator for Replaced {
         now(())
     }
 
-    fn submit<'a>(
-        &'a self,
-        _: &'a Caller,
-        _: JobSpec,
-        _: Option<Arc<Parameters>>,
-    ) -> Answer<'a, JobSummary> {
+    fn submit_once<'a>(&'a self, _: &'a Caller, _: Submission) -> Answer<'a, JobSummary> {
         unreachable!()
     }
 

@@ -4,7 +4,7 @@ use super::*;
 use crate::{
     ids::{ModelVersion, WorkerId},
     protocol::{AuditEntry, CreatedToken, Health, OwnAccess, TokenSummary, WorkerSummary},
-    transport::{Answer, Events, ModelBody, Page},
+    transport::{Answer, Events, ModelBody, Page, Submission},
 };
 
 static TRUSTED: Caller = Caller {
@@ -24,13 +24,8 @@ impl Operator for Trusting {
         self.0.own_access(&TRUSTED)
     }
 
-    fn submit<'a>(
-        &'a self,
-        _: &'a Caller,
-        spec: JobSpec,
-        initial: Option<Arc<Parameters>>,
-    ) -> Answer<'a, JobSummary> {
-        self.0.submit(&TRUSTED, spec, initial)
+    fn submit_once<'a>(&'a self, _: &'a Caller, submission: Submission) -> Answer<'a, JobSummary> {
+        self.0.submit_once(&TRUSTED, submission)
     }
 
     fn jobs_page<'a>(

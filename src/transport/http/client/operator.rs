@@ -1,6 +1,6 @@
 //! An operator's end: what the command line asks.
 
-use std::{fmt, sync::Arc};
+use std::fmt;
 
 use futures_util::TryStreamExt;
 use hyper::header::HeaderName;
@@ -15,17 +15,17 @@ use super::{
 use crate::{
     Cause,
     ids::{JobId, ModelVersion, RoundId, TokenId, WorkerId},
-    job::JobSpec,
-    parameters::{Encoded, Parameters, Payloads},
+    parameters::{Encoded, Payloads},
     protocol::{
         AuditEntry, CreatedToken, Health, JobSummary, NewToken, OwnAccess, RoundRecord, Scope,
         Token, TokenSummary, WorkerSummary,
     },
     report::{Refusal, RefusalKind},
     transport::{
-        Answer, Caller, Events, ModelBody, Operator, OperatorError, Page, TransportError,
+        Answer, Caller, Events, ModelBody, Operator, OperatorError, Page, Submission,
+        TransportError,
         http::{
-            api::{JOB_HEADER, SAFETENSORS, VERSION_HEADER, ascii_json},
+            api::{JOB_HEADER, KEY_HEADER, SAFETENSORS, VERSION_HEADER, ascii_json},
             link::next_page,
             outbound::Outbound,
         },
@@ -109,14 +109,17 @@ impl Operator for OperatorClient {
         Box::pin(self.json(caller, Call::get("/access")))
     }
 
-    fn submit<'a>(
+    fn submit_once<'a>(
         &'a self,
         caller: &'a Caller,
-        spec: JobSpec,
-        initial: Option<Arc<Parameters>>,
+        submission: Submission,
     ) -> Answer<'a, JobSummary> {
         Box::pin(async move {
-            let call = Call::post("/jobs");
+            let Submission { spec, initial, key } = submission;
+            let mut call = Call::post("/jobs");
+            if let Some(key) = key {
+                call = call.header(HeaderName::from_static(KEY_HEADER), key.as_str())?;
+            }
             let call = match initial {
                 None => call.json(&spec)?,
                 Some(parameters) => {

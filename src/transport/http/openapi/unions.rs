@@ -30,10 +30,19 @@ pub(super) fn flatten(schemas: &mut Schemas) {
         let Some(objects) = combinations(all_of, schemas) else {
             continue;
         };
-        let mut union = OneOf::new();
-        union.description.clone_from(&all_of.description);
-        union.items = objects.into_iter().map(inline).collect();
-        flattened.push((name.clone(), RefOr::T(Schema::OneOf(union))));
+        let whole = match <[Object; 1]>::try_from(objects) {
+            Ok([mut object]) => {
+                object.description.clone_from(&all_of.description);
+                inline(object)
+            }
+            Err(objects) => {
+                let mut union = OneOf::new();
+                union.description.clone_from(&all_of.description);
+                union.items = objects.into_iter().map(inline).collect();
+                RefOr::T(Schema::OneOf(union))
+            }
+        };
+        flattened.push((name.clone(), whole));
         parts.extend(all_of.items.iter().filter_map(referenced));
     }
     schemas.extend(flattened);

@@ -24,9 +24,9 @@ use crate::{
     protocol::{JobSummary, RoundRecord},
     report::RefusalKind,
     transport::{
-        Page,
+        Page, Submission, SubmissionKey,
         http::{
-            api::{BASE, JOB_HEADER, SAFETENSORS},
+            api::{BASE, JOB_HEADER, KEY_HEADER, SAFETENSORS},
             content::{digest, media_type, parameters},
             credentials::{Administers, AsOperator, Ids, Submits},
             initial_model::read_initial_model,
@@ -45,6 +45,10 @@ use crate::{
         ("Fedavg-Job" = Option<String>, Header,
             description = "`JobSpec` as JSON in one line of ASCII, if the body is the initial model.",
             example = "{\"model\":\"mlp\",\"dataset\":\"digits\"}"),
+        ("Idempotency-Key" = Option<String>, Header,
+            description = "1 to 128 visible characters. All submissions with one key are the same job, so that a submission \
+                whose answer was lost can be sent again.",
+            pattern = "^[!-~]{1,128}$", example = "7c1b6f0e"),
         ("Fedavg-Digest" = Option<String>, Header,
             description = "`crc32=` and eight hexadecimal digits: of the initial model.",
             pattern = "^crc32=[0-9a-f]{8}$", example = "crc32=cbf43926")),
@@ -85,6 +89,7 @@ pub(super) async fn submit(
     } else {
         None
     };
+    let key = key_of(request.headers())?;
     let (spec, initial) = if has_model {
         let (parts, body) = request.into_parts();
         let spec = json_header(&parts.headers, JOB_HEADER).map_err(as_invalid_job)?;
@@ -99,10 +104,23 @@ pub(super) async fn submit(
         let Json(spec) = read.map_err(as_invalid_job)?;
         (spec, None)
     };
-    let submitted = asked.operator().submit(&asked.caller, spec, initial);
+    let mut submission = Submission::new(spec);
+    (submission.initial, submission.key) = (initial, key);
+    let submitted = asked.operator().submit_once(&asked.caller, submission);
     let summary = submitted.await?;
     let location = [(header::LOCATION, format!("{BASE}/jobs/{}", summary.job))];
     Ok((StatusCode::CREATED, location, axum::Json(summary)).into_response())
+}
+
+/// The key of a submission, if it has one.
+fn key_of(headers: &HeaderMap) -> Result<Option<SubmissionKey>, Problem> {
+    let Some(value) = headers.get(KEY_HEADER) else {
+        return Ok(None);
+    };
+    let key = value.to_str().map_err(|error| error.to_string());
+    let key = key.and_then(str::parse);
+    key.map(Some)
+        .map_err(|problem| malformed(format!("the header {KEY_HEADER} {problem}")))
 }
 
 /// JSON that is not a specification is an invalid job.

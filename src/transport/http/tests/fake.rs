@@ -24,7 +24,7 @@ use crate::{
     telemetry::{ClientMetrics, ClientMetricsLimit},
     transport::{
         Answer, BodyError, Caller, Credentials, Events, Handler, ModelBody, Operator,
-        OperatorError, Page, Peer, ReportBody, Request, Requester, Response,
+        OperatorError, Page, Peer, ReportBody, Request, Requester, Response, Submission,
     },
 };
 
@@ -141,6 +141,7 @@ pub(super) fn task() -> TaskMessage {
             remaining_ms: 1234,
             generation: 3,
         },
+        kept: Vec::new(),
         running: Vec::new(),
     }
 }
@@ -255,6 +256,7 @@ impl Fake {
                 job,
                 spec: JobSpec::default().description(),
                 frozen: false,
+                states_of: None,
             }),
             Request::Partition { client, .. } => Response::Partition(DatasetPartition {
                 dataset: "digits".to_string(),
@@ -320,6 +322,7 @@ impl Fake {
 
     pub fn summary(&self, job: JobId, spec: JobSpec) -> JobSummary {
         JobSummary {
+            continued: None,
             best: None,
             last_measured: None,
             initial_digest: None,
@@ -497,14 +500,13 @@ impl Operator for Fake {
         now(self.admit(caller.token.as_ref()))
     }
 
-    fn submit<'a>(
+    fn submit_once<'a>(
         &'a self,
         caller: &'a Caller,
-        spec: JobSpec,
-        initial: Option<Arc<Parameters>>,
+        submission: Submission,
     ) -> Answer<'a, JobSummary> {
         let admitted = self.admit(caller.token.as_ref());
-        now(admitted.and_then(|()| self.queue(spec, initial)))
+        now(admitted.and_then(|()| self.queue(submission.spec, submission.initial)))
     }
 
     fn jobs_page<'a>(

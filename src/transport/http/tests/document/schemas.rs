@@ -7,12 +7,13 @@ use serde_json::{Value, json};
 
 use super::{document, for_each_object, schemas};
 use crate::{
-    job::{EvaluationMode, InnerState, JobSpec, Normalize, OptimizerKind},
+    job::{Direction, EvaluationMode, InnerState, JobSpec, Normalize, OptimizerKind},
     parameters::{DType, Encoding, Role},
     partition::{Capacity, PartitionSpec},
     protocol::{Admission, AuditAction, Scope, TokenKind},
     report::RefusalKind,
-    round::WorkerState,
+    round::{StopRule, WorkerState},
+    settings::EvalSplit,
 };
 
 const PREFIX: &str = "#/components/schemas/";
@@ -111,6 +112,21 @@ fn values_of_enums_are_those_on_the_wire() {
         ("AuditAction", written(AuditAction::ALL)),
         ("Capacity", written(&[Capacity::Gpus, Capacity::Measured])),
         ("InnerState", written(&[InnerState::New, InnerState::Keep])),
+        ("Direction", written(&[Direction::Max, Direction::Min])),
+        (
+            "EvalSplit",
+            written(&[EvalSplit::Test, EvalSplit::Validation]),
+        ),
+        (
+            "StopRule",
+            written(&[
+                StopRule::Target,
+                StopRule::Patience,
+                StopRule::Time,
+                StopRule::Energy,
+                StopRule::Divergence,
+            ]),
+        ),
         (
             "Normalize",
             written(&[Normalize::Channels, Normalize::None]),
@@ -207,7 +223,7 @@ fn unions_are_of_references_and_have_no_default_that_is_an_object() {
 #[test]
 fn the_end_of_a_job_is_one_object_of_the_log() {
     let ended = &schemas()["LoggedEventEnded"];
-    let outcomes = json!(["completed", "failed", "cancelled"]);
+    let outcomes = json!(["completed", "stopped", "failed", "cancelled"]);
     assert_eq!(ended["properties"]["outcome"]["enum"], outcomes);
     let required = ended["required"].as_array().unwrap();
     assert!(!required.contains(&json!("reason")), "{ended}");
@@ -248,6 +264,9 @@ fn is_valid(within: &[&str], field: &str, value: f64) -> bool {
         json!(value)
     };
     let mut job = json!({ field: number });
+    if field == "min_improvement" {
+        job["patience"] = json!(1);
+    }
     for name in within.iter().rev() {
         job = json!({ *name: job });
     }
@@ -257,10 +276,11 @@ fn is_valid(within: &[&str], field: &str, value: f64) -> bool {
 #[test]
 fn the_least_and_the_most_of_a_jobs_numbers_are_those_that_are_checked() {
     let schemas = schemas();
-    let places: [(&str, &[&str]); 3] = [
+    let places: [(&str, &[&str]); 4] = [
         ("JobSpec", &[]),
         ("TrainingSettings", &["training"]),
         ("RoundLimits", &["limits"]),
+        ("StopSettings", &["stop"]),
     ];
     let mut count = 0;
     for (name, within) in places {
@@ -295,7 +315,7 @@ fn the_least_and_the_most_of_a_jobs_numbers_are_those_that_are_checked() {
             }
         }
     }
-    assert_eq!(count, 22);
+    assert_eq!(count, 27);
 }
 
 #[test]
