@@ -2,16 +2,17 @@
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use fedavg::{
     cli::{
-        AttacksArgs, EXIT_CODES, Failure, LogArgs, Screen, SimulateArgs, StrategiesArgs, arguments,
+        AttacksArgs, CompletionsArgs, EXIT_CODES, EvaluateArgs, Failure, InitArgs, LogArgs,
+        ManArgs, Screen, SimulateArgs, StrategiesArgs, arguments,
         data::DataArgs,
         exit,
         model::ModelCommand,
         operator::{
-            AuditArgs, CancelArgs, DeleteArgs, HealthArgs, PauseArgs, ResultsArgs, StatusArgs,
-            SubmitArgs, TokenCommand, WatchArgs, WorkersArgs,
+            AuditArgs, CancelArgs, CloneArgs, DeleteArgs, HealthArgs, LogsArgs, PauseArgs,
+            ResultsArgs, StatusArgs, SubmitArgs, TokenCommand, WaitArgs, WatchArgs, WorkersArgs,
         },
     },
     transport::http::openapi,
@@ -33,9 +34,16 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Command {
     Simulate(Box<SimulateArgs>),
+    Evaluate(Box<EvaluateArgs>),
+    Init(InitArgs),
+    #[command(visible_alias = "start")]
     Submit(Box<SubmitArgs>),
+    Clone(Box<CloneArgs>),
     Status(StatusArgs),
+    #[command(visible_alias = "monitor")]
     Watch(WatchArgs),
+    Wait(WaitArgs),
+    Logs(LogsArgs),
     Results(ResultsArgs),
     Workers(WorkersArgs),
     Cancel(CancelArgs),
@@ -54,6 +62,8 @@ enum Command {
     Attacks(AttacksArgs),
     /// Print the OpenAPI document of the coordinator's HTTP API
     Openapi,
+    Completions(CompletionsArgs),
+    Man(ManArgs),
 }
 
 fn main() -> ExitCode {
@@ -61,7 +71,7 @@ fn main() -> ExitCode {
     let screen = Screen::new();
     let usual = match arguments.command {
         // Its progress shows what its own workers and coordinator would log.
-        Command::Simulate(_) => {
+        Command::Simulate(_) | Command::Evaluate(_) => {
             "warn,fedavg::worker::task=error,fedavg::worker::session_loop=error,fedavg::coordinator::carry_out=error,fedavg::coordinator::offers=error,fedavg::coordinator::timekeeper=error"
         }
         _ => "warn",
@@ -73,9 +83,14 @@ fn main() -> ExitCode {
 fn run(command: &Command, screen: &Screen) -> Result<(), Failure> {
     match command {
         Command::Simulate(arguments) => arguments.run(screen),
+        Command::Evaluate(arguments) => arguments.run(screen),
+        Command::Init(arguments) => arguments.run(screen),
         Command::Submit(arguments) => arguments.run(screen),
+        Command::Clone(arguments) => arguments.run(screen),
         Command::Status(arguments) => arguments.run(screen),
         Command::Watch(arguments) => arguments.run(screen),
+        Command::Wait(arguments) => arguments.run(),
+        Command::Logs(arguments) => arguments.run(screen),
         Command::Results(arguments) => arguments.run(screen),
         Command::Workers(arguments) => arguments.run(screen),
         Command::Cancel(arguments) => arguments.run(screen),
@@ -90,5 +105,7 @@ fn run(command: &Command, screen: &Screen) -> Result<(), Failure> {
         Command::Audit(arguments) => arguments.run(screen),
         Command::Health(arguments) => arguments.run(screen),
         Command::Openapi => screen.print_json(&openapi()),
+        Command::Completions(arguments) => arguments.run(screen, Arguments::command()),
+        Command::Man(arguments) => arguments.run(screen, Arguments::command()),
     }
 }

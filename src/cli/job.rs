@@ -1,6 +1,9 @@
 //! A job as arguments: a TOML file, and flags that override it.
 
-use std::path::{Path, PathBuf};
+use std::{
+    io::Write,
+    path::{Path, PathBuf},
+};
 
 use clap::{Args, builder::PossibleValuesParser, builder::TypedValueParser};
 
@@ -11,6 +14,7 @@ use super::{
     strategy_flags::StrategyArgs,
     text_file::{SMALL, read_text},
     values::{any_u32, any_u64, by_name},
+    whole_file::WholeFile,
 };
 use crate::{
     job::{
@@ -287,6 +291,20 @@ fn augment(name: &str) -> Augment {
 pub fn read_job(file: &Path) -> Result<JobSpec, Failure> {
     let text = read_text(file, SMALL)?;
     parse_job(file, &text)
+}
+
+/// Writes a job file.
+///
+/// # Errors
+///
+/// [`Failure::Usage`] with the file's name.
+pub(super) fn write_job(file: &Path, spec: &JobSpec) -> Result<(), Failure> {
+    let text = toml::to_string(spec).map_err(|error| Failure::of_file(file, error))?;
+    let mut whole = WholeFile::create(file)?;
+    whole
+        .write_all(text.as_bytes())
+        .map_err(|error| Failure::of_file(file, error))?;
+    whole.put_in_place()
 }
 
 /// Reads the text of a job file.

@@ -317,6 +317,7 @@ mod tests {
             best: None,
             last_measured: None,
             initial_digest: None,
+            last_event: 0,
             submitted: Timestamp(0),
             ended: None,
         };

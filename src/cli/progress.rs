@@ -66,7 +66,7 @@ impl JobProgress {
     }
 
     /// Progress in lines.
-    fn lines(screen: &Screen, rounds: u32) -> Self {
+    pub(super) fn lines(screen: &Screen, rounds: u32) -> Self {
         Self {
             screen: screen.clone(),
             bar: None,
@@ -166,7 +166,7 @@ impl JobProgress {
     }
 
     /// An event in words, if it is worth a line.
-    fn line(&self, event: &JobEvent) -> Option<String> {
+    pub(super) fn line(&self, event: &JobEvent) -> Option<String> {
         Some(match event {
             JobEvent::Waiting { reason } => reason.clone(),
             JobEvent::WorkerPassedOver { worker, lacks } => {

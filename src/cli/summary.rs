@@ -201,6 +201,7 @@ mod tests {
             best: None,
             last_measured: None,
             initial_digest: None,
+            last_event: 0,
             submitted: Timestamp(now().0 - 60_000),
             ended: None,
         };

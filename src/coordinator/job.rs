@@ -488,6 +488,7 @@ impl Job {
             goal: status.as_ref().map_or(0, |status| status.goal),
             parameters: self.layout.len() as u64,
             initial_digest: Some(self.initial_digest),
+            last_event: self.progress.borrow().sequence,
             submitted: self.submitted,
             ended: self.ended,
         }

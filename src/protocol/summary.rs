@@ -51,6 +51,9 @@ pub struct JobSummary {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "http", schema(value_type = Option<String>, pattern = "^crc32=[0-9a-f]{8}$"))]
     pub initial_digest: Option<Digest>,
+    /// The number of the last entry of its log; 0 in answers of earlier versions.
+    #[serde(default)]
+    pub last_event: u64,
     /// When it was submitted, in milliseconds since the Unix epoch.
     pub submitted: Timestamp,
     /// When it ended.

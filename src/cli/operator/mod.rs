@@ -4,6 +4,7 @@ mod access;
 mod follow;
 mod jobs;
 mod submit;
+mod wait;
 mod workers;
 
 use std::io;
@@ -13,6 +14,7 @@ use clap::Args;
 pub use access::{AuditArgs, TokenCommand};
 pub use jobs::{CancelArgs, DeleteArgs, PauseArgs, ResultsArgs, StatusArgs, WatchArgs};
 pub use submit::SubmitArgs;
+pub use wait::{CloneArgs, LogsArgs, WaitArgs};
 pub use workers::{HealthArgs, WorkersArgs};
 
 use super::{

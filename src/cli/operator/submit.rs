@@ -12,6 +12,7 @@ use crate::{
         AskedJob, Failure, Interrupt, JobArgs, Screen, advice::warnings, block_on, job::read_model,
         values::seconds,
     },
+    ids::JobId,
     protocol::{ContinuedFrom, JobSummary},
     text::printable,
     transport::{Operator, OperatorError, Submission, SubmissionKey},
@@ -74,43 +75,72 @@ impl SubmitArgs {
         if let Some(file) = &self.initial {
             submission.initial = Some(Arc::new(read_model(screen, file)?));
         }
-        submission.key = Some(match &self.key {
-            Some(key) => key.clone(),
-            None => random_key()?,
-        });
+        submission.key = self.key.clone();
         block_on(async {
-            let coordinator = client.coordinator().await?;
-            let summary = submitted(&client, submission).await?;
-            // Not of a job that is refused: the refusal is enough.
-            screen.warn(&warnings);
-            if self.json {
-                screen.print_json(&summary)?;
-            } else {
-                screen.print(&submitted_line(&summary))?;
-            }
-            if let Some(continued) = &summary.continued {
-                screen.note(&continued_line(continued));
-            }
+            let summary =
+                submit_and_tell(screen, &client, submission, self.json, &warnings).await?;
             if !self.watch {
                 return Ok(());
             }
-            let job = summary.job;
-            let follower = Follower {
-                client: &client,
-                job,
-                coordinator,
+            let follow = FollowToEnd {
+                job: summary.job,
+                rounds: spec.rounds,
                 patience: self.patience,
+                as_json: self.json,
             };
-            // Not before: until the job is submitted there is nothing to tell, and Ctrl-C ends the command by itself.
-            let interrupt = Interrupt::listen()?;
-            let outcome = follower
-                .until(interrupt, screen, spec.rounds, self.json)
-                .await?;
-            // Also of a job that failed: its rounds say how far it came.
-            print_results(screen, &client, job, self.json).await?;
-            Failure::of_outcome(&outcome)
+            follow.run(screen, &client).await
         })
     }
+}
+
+/// A job that was submitted, to be followed.
+pub(super) struct FollowToEnd {
+    pub job: JobId,
+    pub rounds: u32,
+    pub patience: Duration,
+    pub as_json: bool,
+}
+
+impl FollowToEnd {
+    /// Shows the job to its end, and its results.
+    pub async fn run(&self, screen: &Screen, client: &Client) -> Result<(), Failure> {
+        let follower = Follower {
+            client,
+            job: self.job,
+            coordinator: client.coordinator().await?,
+            patience: self.patience,
+        };
+        // Not before: until the job is submitted there is nothing to tell, and Ctrl-C ends the command by itself.
+        let interrupt = Interrupt::listen()?;
+        let outcome = follower
+            .until(interrupt, screen, self.rounds, self.as_json)
+            .await?;
+        // Also of a job that failed: its rounds say how far it came.
+        print_results(screen, client, self.job, self.as_json).await?;
+        Failure::of_outcome(&outcome)
+    }
+}
+
+/// Submits a job, and prints what it is.
+pub(super) async fn submit_and_tell(
+    screen: &Screen,
+    client: &Client,
+    submission: Submission,
+    as_json: bool,
+    warnings: &[String],
+) -> Result<JobSummary, Failure> {
+    let summary = submitted(client, submission).await?;
+    // Not of a job that is refused: the refusal is enough.
+    screen.warn(warnings);
+    if as_json {
+        screen.print_json(&summary)?;
+    } else {
+        screen.print(&submitted_line(&summary))?;
+    }
+    if let Some(continued) = &summary.continued {
+        screen.note(&continued_line(continued));
+    }
+    Ok(summary)
 }
 
 impl SubmitArgs {
@@ -126,7 +156,10 @@ impl SubmitArgs {
 }
 
 /// Submits a job, once more if the answer was lost: it has a key, and so is the same job.
-async fn submitted(client: &Client, submission: Submission) -> Result<JobSummary, Failure> {
+async fn submitted(client: &Client, mut submission: Submission) -> Result<JobSummary, Failure> {
+    if submission.key.is_none() {
+        submission.key = Some(random_key()?);
+    }
     let mut pauses = ExponentialBuilder::new()
         .with_max_times(TRIES)
         .with_jitter()

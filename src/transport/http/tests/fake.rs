@@ -337,6 +337,7 @@ impl Fake {
             accepted: 1,
             goal: 2,
             parameters: 99,
+            last_event: 0,
             submitted: Timestamp(5),
             ended: None,
         }
