@@ -229,3 +229,82 @@ fn a_submission_that_is_repeated_is_the_same_job() {
     let deployment = deployment.restart("", |_| ());
     assert_eq!(deployment.submit("--rounds 2 --key once"), first);
 }
+
+#[test]
+fn a_file_is_evaluated_here_and_its_model_is_found_by_its_tensors() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = fedavg(&format!(
+        "simulate --model tiny_cnn --rounds 2 --output {} --json",
+        folder.path().display()
+    ));
+    assert_eq!(run.code, Some(0), "{run:?}");
+    let trained: serde_json::Value = serde_json::from_str(&run.out).unwrap();
+    let file = folder.path().join("model.safetensors");
+    let evaluated = fedavg(&format!("evaluate {} --json", file.display()));
+    assert_eq!(evaluated.code, Some(0), "{evaluated:?}");
+    let evaluated: serde_json::Value = serde_json::from_str(&evaluated.out).unwrap();
+    assert_eq!(evaluated["loss"], trained["test_loss"]);
+    assert_eq!(evaluated["accuracy"], trained["test_accuracy"]);
+    let wrong = fedavg(&format!("evaluate {} --model lenet", file.display()));
+    assert_eq!(wrong.code, Some(2), "{wrong:?}");
+    let missing = fedavg("evaluate no-such-file.safetensors");
+    assert_eq!(missing.code, Some(2), "{missing:?}");
+}
+
+#[test]
+fn from_init_to_the_end_of_a_job_and_its_clone() {
+    let deployment = Deployment::start();
+    let _worker = deployment.worker("only");
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("job.toml");
+    let init = fedavg(&format!("init {} --kind coordinator", file.display()));
+    assert_eq!(init.code, Some(0), "{init:?}");
+    assert!(init.err.contains("fedavg submit --watch"), "{init:?}");
+    let job = deployment.submit(&format!("{} --rounds 2", file.display()));
+    assert_eq!(deployment.operator(&format!("wait {job}")).code, Some(0));
+    let logs = deployment.operator(&format!("logs {job}"));
+    assert_eq!(logs.code, Some(0), "{logs:?}");
+    let first = logs.out.lines().next().unwrap();
+    assert!(first.starts_with("20"), "it begins with its time: {first}");
+    assert!(logs.out.contains("version 2 of 2"), "{}", logs.out);
+    let summary = summary(&deployment, job);
+    let after = format!("logs {job} --json --after {}", summary.last_event - 1);
+    let last = deployment.operator(&after);
+    assert_eq!(last.out.lines().count(), 1, "{last:?}");
+
+    let copy = folder.path().join("copy.toml");
+    let cloned = deployment.operator(&format!("clone {job} --rounds 1 --to {}", copy.display()));
+    assert_eq!(cloned.code, Some(0), "{cloned:?}");
+    let again: JobSummary = deployment.ask(&format!("clone {job} --rounds 1"));
+    assert_ne!(again.job, job);
+    assert_eq!(again.spec.rounds, 1);
+    assert_eq!(again.spec.validation, summary.spec.validation);
+    assert_eq!(
+        deployment.operator(&format!("wait {}", again.job)).code,
+        Some(0)
+    );
+    let of_copy = deployment.submit(&copy.display().to_string());
+    assert_eq!(
+        deployment.operator(&format!("wait {of_copy}")).code,
+        Some(0)
+    );
+    assert!(
+        downloaded(&deployment, of_copy, "") == downloaded(&deployment, again.job, ""),
+        "another job"
+    );
+    let forever = deployment.submit("--min-workers 9 --rounds 1");
+    let impatient = deployment.operator(&format!("wait {forever} --timeout 0.1"));
+    assert_eq!(impatient.code, Some(1), "{impatient:?}");
+}
+
+#[test]
+fn shells_and_manuals_know_the_commands() {
+    let script = fedavg("completions bash");
+    assert_eq!(script.code, Some(0), "{}", script.err);
+    assert!(script.out.contains("simulate") && script.out.contains("--stop-patience"));
+    let folder = tempfile::tempdir().unwrap();
+    let pages = fedavg(&format!("man {}", folder.path().display()));
+    assert_eq!(pages.code, Some(0), "{pages:?}");
+    let page = fs::read_to_string(folder.path().join("fedavg-submit.1")).unwrap();
+    assert!(page.contains("continue"), "{page}");
+}
