@@ -72,7 +72,9 @@ mod tests {
         let short = "ä".repeat(10);
         assert_eq!(shortened(short.clone(), 10), short);
         let long = format!("model {} is not known", "ä".repeat(1000));
-        assert_eq!(shortened(long, 13), "model äää … is not known");
+        assert_eq!(shortened(long.clone(), 12), "model äää … is not known");
+        // Never within a character.
+        assert_eq!(shortened(long, 14), "model ääää …  is not known");
     }
 
     #[test]

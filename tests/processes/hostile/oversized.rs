@@ -9,7 +9,7 @@ use super::{
     beside::repeated_while,
     intruder::Intruder,
     victim::Victim,
-    wire::{answer, json_headers, request, request_with},
+    wire::{answer, json_headers, request, request_in_chunks, request_with},
 };
 
 /// What is sent, and the statuses that may answer it.
@@ -64,15 +64,11 @@ fn bodies(admin: &str, join: &str, intruder: &Intruder) -> Vec<Case> {
         let headers = json_headers(token);
         let body = spacious(limit + 1);
         cases.push(case(what, request_with(&line, &headers, &body), &[413]));
-        let chunked = format!("{headers}transfer-encoding: chunked\r\n");
-        let mut bytes = request(&line, &chunked);
-        for piece in body.chunks(1000) {
-            bytes.extend_from_slice(format!("{:x}\r\n", piece.len()).as_bytes());
-            bytes.extend_from_slice(piece);
-            bytes.extend_from_slice(b"\r\n");
-        }
-        bytes.extend_from_slice(b"0\r\n\r\n");
-        cases.push(case(what, bytes, &[413]));
+        cases.push(case(
+            what,
+            request_in_chunks(&line, &headers, &body),
+            &[413],
+        ));
         // Of a length that nobody would send.
         let claims = format!("{headers}content-length: {}\r\n", u64::MAX - 1);
         cases.push(case(what, request(&line, &claims), &[400, 413, 431]));

@@ -25,18 +25,6 @@ const SPARE_DESCRIPTORS: usize = 32;
 /// Victims come one after the other: they would measure each other's attacks.
 static TURN: Mutex<()> = Mutex::new(());
 
-/// A field of `/proc/PID/status`, in KiB.
-fn memory(process: u32, field: &str) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix(field));
-    let number = line
-        .unwrap()
-        .trim_start_matches(':')
-        .trim()
-        .trim_end_matches(" kB");
-    number.parse().unwrap()
-}
-
 /// What the honest ones do.
 #[derive(Debug, Clone, Copy)]
 pub struct Honest {
@@ -50,6 +38,15 @@ pub const DIGITS: Honest = Honest {
     job: "--clients 2 --rounds 2 --encoding f16",
 };
 
+/// How it is without an attack.
+#[derive(Debug, Default)]
+struct Quiet {
+    /// What the honest job takes.
+    alone: Duration,
+    mib: u64,
+    descriptors: usize,
+}
+
 /// A closed coordinator with an honest worker.
 pub struct Victim {
     pub deployment: Deployment,
@@ -59,9 +56,7 @@ pub struct Victim {
     pinned: String,
     honest: Honest,
     worker: Option<Process>,
-    alone: Duration,
-    quiet_memory: u64,
-    quiet_descriptors: usize,
+    quiet: Quiet,
     _turn: MutexGuard<'static, ()>,
 }
 
@@ -92,17 +87,18 @@ impl Victim {
             pinned,
             honest,
             worker: None,
-            alone: Duration::ZERO,
-            quiet_memory: 0,
-            quiet_descriptors: 0,
+            quiet: Quiet::default(),
             _turn: turn,
         };
         victim.start_worker();
         // The first one also reads the data.
         victim.job();
-        victim.alone = victim.job();
-        victim.quiet_memory = memory(victim.process(), "VmRSS");
-        victim.quiet_descriptors = victim.descriptors();
+        let alone = victim.job();
+        victim.quiet = Quiet {
+            alone,
+            mib: victim.mib("VmRSS"),
+            descriptors: victim.descriptors(),
+        };
         // The peak is counted from here on.
         fs::write(format!("/proc/{}/clear_refs", victim.process()), "5").unwrap();
         victim
@@ -163,34 +159,37 @@ impl Victim {
         fs::read_dir(folder).unwrap().count()
     }
 
+    /// A field of `/proc/PID/status`, in MiB.
+    fn mib(&self, field: &str) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.process())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix(field));
+        let number = line
+            .unwrap()
+            .trim_start_matches(':')
+            .trim()
+            .trim_end_matches(" kB");
+        number.parse::<u64>().unwrap() >> 10
+    }
+
     /// Runs an honest job beside an attack that is under way. The coordinator takes at most this much more memory.
     pub fn withstands(&self, attack: &str, most_mib: u64) {
-        let during = self.descriptors();
+        let quiet = &self.quiet;
         let beside = self.job();
-        let (now, peak) = (
-            memory(self.process(), "VmRSS"),
-            memory(self.process(), "VmHWM"),
-        );
-        let mib = |kib: u64| kib >> 10;
+        let (now, peak, descriptors) = (self.mib("VmRSS"), self.mib("VmHWM"), self.descriptors());
         println!(
-            "FIGURES | {attack} | {:.2} s | {:.2} s | {} MiB | {} MiB | {} MiB | {} | {during} |",
-            self.alone.as_secs_f64(),
+            "| {attack} | {:.2} s | {:.2} s | {} MiB | {now} MiB | {peak} MiB | {} | {descriptors} |",
+            quiet.alone.as_secs_f64(),
             beside.as_secs_f64(),
-            mib(self.quiet_memory),
-            mib(now),
-            mib(peak),
-            self.quiet_descriptors,
+            quiet.mib,
+            quiet.descriptors,
         );
         assert!(
-            beside <= self.alone + LONGER,
-            "{attack}: {beside:?} beside it, {:?} alone",
-            self.alone
+            beside <= quiet.alone + LONGER,
+            "{attack}: {beside:?} beside it, {quiet:?} alone"
         );
         assert!(
-            mib(peak) <= mib(self.quiet_memory) + most_mib,
-            "{attack}: {} MiB, then {} MiB",
-            mib(self.quiet_memory),
-            mib(peak)
+            peak <= quiet.mib + most_mib,
+            "{attack}: {peak} MiB at most, {quiet:?} before"
         );
     }
 
@@ -205,7 +204,7 @@ impl Victim {
 
     /// Waits until the attackers' connections are closed, whose own ends are open.
     pub fn is_rid_of_them(&self) {
-        let most = self.quiet_descriptors + SPARE_DESCRIPTORS;
+        let most = self.quiet.descriptors + SPARE_DESCRIPTORS;
         self.until("the end of the attackers' connections", || {
             self.descriptors() <= most
         });

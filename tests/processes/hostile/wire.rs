@@ -106,6 +106,18 @@ pub fn request_with(line: &str, headers: &str, body: &[u8]) -> Vec<u8> {
     bytes
 }
 
+/// A request with a body whose length is not announced.
+pub fn request_in_chunks(line: &str, headers: &str, body: &[u8]) -> Vec<u8> {
+    let mut bytes = request(line, &format!("{headers}transfer-encoding: chunked\r\n"));
+    for piece in body.chunks(64 << 10) {
+        bytes.extend_from_slice(format!("{:x}\r\n", piece.len()).as_bytes());
+        bytes.extend_from_slice(piece);
+        bytes.extend_from_slice(b"\r\n");
+    }
+    bytes.extend_from_slice(b"0\r\n\r\n");
+    bytes
+}
+
 /// The headers of a request with JSON that shows this token.
 pub fn json_headers(token: &str) -> String {
     format!("authorization: Bearer {token}\r\ncontent-type: application/json\r\n")
