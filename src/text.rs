@@ -42,6 +42,17 @@ pub(crate) fn printable(text: &str, limit: usize) -> Cow<'_, str> {
     Cow::Owned(escaped)
 }
 
+/// The text with at most `limit` bytes of its beginning and as many of its end, and an ellipsis between them: the end of a
+/// message often says what to do.
+pub(crate) fn shortened(text: String, limit: usize) -> String {
+    if text.len() <= 2 * limit {
+        return text;
+    }
+    let begin = &text[..text.floor_char_boundary(limit)];
+    let end = &text[text.ceil_char_boundary(text.len() - limit)..];
+    format!("{begin} … {end}")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -54,6 +65,16 @@ mod tests {
             printable("Zürich 東京 שלום", 99),
             Cow::Borrowed(_)
         ));
+    }
+
+    #[test]
+    fn a_long_message_keeps_its_beginning_and_its_end() {
+        let short = "ä".repeat(10);
+        assert_eq!(shortened(short.clone(), 10), short);
+        let long = format!("model {} is not known", "ä".repeat(1000));
+        assert_eq!(shortened(long.clone(), 12), "model äää … is not known");
+        // Never within a character.
+        assert_eq!(shortened(long, 14), "model ääää …  is not known");
     }
 
     #[test]

@@ -229,6 +229,12 @@ pub struct LimitArgs {
     /// A reader of an answer that is slower than this many bytes a second is given up; 0: no reader is too slow
     #[arg(long, value_name = "BYTES", default_value = "1KiB", value_parser = bytes)]
     pub min_download_rate: u64,
+    /// A sender or a reader is too slow if it is slower than that over this many seconds in which the coordinator waited for it
+    #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = seconds)]
+    pub rate_grace: Duration,
+    /// A body of which nothing comes for this many seconds is ended, and so is an answer of which nothing is read
+    #[arg(long, value_name = "SECONDS", default_value = "60", value_parser = seconds)]
+    pub stall_timeout: Duration,
     /// The most connections at once, at least 4; a worker has up to three of them
     #[arg(long, value_name = "N", default_value = "32768", value_parser = connections)]
     pub max_connections: usize,
@@ -434,6 +440,8 @@ impl LimitArgs {
         ServerConfig {
             max_connections: self.max_connections,
             min_download_rate: self.min_download_rate,
+            download_grace: self.rate_grace,
+            stall_timeout: self.stall_timeout,
             callers: self.callers.limits(),
             ..ServerConfig::default()
         }
@@ -450,6 +458,8 @@ impl LimitArgs {
                 ..config.header
             },
             min_upload_rate: self.min_upload_rate,
+            upload_grace: self.rate_grace,
+            stall_timeout: self.stall_timeout,
             callers: self.callers.limits(),
             // The router shortens the wait of a poll to its own limit; --poll-wait must not be cut by it.
             max_wait: config.max_wait.max(self.poll_wait),

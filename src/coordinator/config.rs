@@ -175,7 +175,8 @@ pub struct UploadLimits {
     /// An upload of at least this many bytes that breaks off leaves its part until the end of the round, so that its sender can
     /// go on; smaller ones begin again.
     pub resume_from: u64,
-    /// How long an upload keeps its place among those that are taken at once while nothing of it comes.
+    /// How long an upload keeps its place among those that are taken at once while its sender is waited for, for each 256 KiB that
+    /// come. An upload that is slower has a place only for what has come of it.
     pub idle: Duration,
     /// Bytes of reports that have come and wait for the spool, of all uploads together; what is beyond waits in the
     /// sender.

@@ -5,14 +5,21 @@
 //! so that senders wait, and no sender is refused because of the others. If the body breaks off, the spool may keep its part,
 //! from which another request goes on.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
 };
 
 use bytes::Bytes;
 use futures_util::{FutureExt, StreamExt};
-use tokio::{sync::Notify, task::JoinHandle, time::timeout};
+use tokio::{
+    sync::Notify,
+    task::JoinHandle,
+    time::{Instant, timeout},
+};
 
 use super::{
     driver::refusal_of,
@@ -48,6 +55,40 @@ pub(super) struct Upload {
     finishing: AtomicBool,
     /// Set if the report that is being stored is not needed any more: the thread that stores it then forgets it.
     abandoned: Arc<AtomicBool>,
+}
+
+/// How long a sender is waited for while its upload keeps its place. One that sends a few bytes now and then uses it up, and then
+/// has a place only for what has come: it must not keep one by never being silent for long.
+struct Patience {
+    limit: Duration,
+    waited: Duration,
+    came: usize,
+}
+
+impl Patience {
+    fn new(limit: Duration) -> Self {
+        Self {
+            limit,
+            waited: Duration::ZERO,
+            came: 0,
+        }
+    }
+
+    fn left(&self) -> Duration {
+        self.limit.saturating_sub(self.waited)
+    }
+
+    fn waited(&mut self, time: Duration) {
+        self.waited += time;
+    }
+
+    /// Notes bytes. With each batch of them, the sender has its time again.
+    fn came(&mut self, bytes: usize) {
+        self.came += bytes;
+        if self.came >= BATCH {
+            *self = Self::new(self.limit);
+        }
+    }
 }
 
 type Written = (Box<dyn SpoolWriter>, Result<(), SpoolError>);
@@ -180,8 +221,10 @@ impl Upload {
         announced.check(limit)?;
         let mut writing: Option<JoinHandle<Written>> = None;
         let mut received = announced.offset;
+        let mut patience = Patience::new(shared.config.uploads.idle);
         loop {
-            let first = match timeout(shared.config.uploads.idle, bytes.next()).await {
+            let since = Instant::now();
+            let first = match timeout(patience.left(), bytes.next()).await {
                 Ok(first) => first,
                 Err(_) => {
                     // A slow sender must not keep a place that a fast one could use.
@@ -189,6 +232,7 @@ impl Upload {
                     bytes.next().await
                 }
             };
+            patience.waited(since.elapsed());
             let Some(first) = first else {
                 break;
             };
@@ -208,6 +252,7 @@ impl Upload {
                 batch.push(piece);
             }
             received += size as u64;
+            patience.came(size);
             // A chunked body has not said its length.
             if received > limit {
                 return Err(too_large(received, limit));

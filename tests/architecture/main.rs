@@ -85,6 +85,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "protocol",
             "report",
             "round",
+            "text",
         ],
     ),
     // Drivers.

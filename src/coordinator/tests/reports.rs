@@ -438,6 +438,55 @@ async fn an_upload_that_stops_keeps_no_place_and_ends_with_its_round() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_upload_that_sends_a_byte_now_and_then_keeps_no_place() {
+    let idle = Duration::from_millis(100);
+    let config = CoordinatorConfig {
+        uploads: UploadLimits {
+            max: 1,
+            idle,
+            ..UploadLimits::default()
+        },
+        ..CoordinatorConfig::default()
+    };
+    let lab = Lab::open(config).await;
+    let [slow, honest] = [lab.worker("slow").await, lab.worker("honest").await];
+    let job = lab
+        .submit(|spec| {
+            spec.limits.min_workers = 2;
+            spec.limits.goal = Some(1);
+            spec.strategy = StrategySpec::preset("fedavg")
+                .with("fraction", 1.0)
+                .with("over_selection", 1.0);
+        })
+        .await;
+    let task = lab.poll(&slow, Vec::new()).await;
+    let mut dripping = begin_upload(&lab, &slow, &task);
+    let body = lab.body(1.0);
+    let drips = tokio::task::spawn_blocking(move || {
+        // Never silent for as long as an upload may be. It is the sender that is slow: nothing waits for this to pass.
+        for byte in &body[16..] {
+            let sent = dripping.write_all(&[*byte]);
+            if sent.is_err() {
+                break;
+            }
+            std::thread::sleep(idle / 4);
+        }
+        // The end of its bytes: otherwise it would be heard on for a while.
+        let _ = dripping.shutdown(std::net::Shutdown::Write);
+        let mut answer = String::new();
+        let _ = dripping.read_to_string(&mut answer);
+        answer
+    });
+    let task = lab.poll(&honest, Vec::new()).await;
+    // It is first, although the other one began before it and goes on all the time.
+    assert_eq!(lab.report(&honest, &task).await.0, 204);
+    let (_, rounds, _) = lab.finished(job).await;
+    assert_eq!(rounds[0].folded, [task.client]);
+    let answer = drips.await.unwrap();
+    assert!(!answer.contains("204"), "{answer}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn finite_reports_whose_sum_is_not_make_no_model() {
     let lab = Lab::open(CoordinatorConfig::default()).await;
     let worker = lab.worker("only").await;

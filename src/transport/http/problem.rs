@@ -11,11 +11,16 @@ use serde::{Deserialize, Serialize};
 use super::callers::RequestId;
 use crate::{
     report::{Refusal, RefusalKind},
+    text::shortened,
     transport::{BodyError, OperatorError},
 };
 
 /// The media type of a problem document.
 pub(super) const PROBLEM_JSON: &str = "application/problem+json";
+
+/// The most bytes of a detail's beginning, and of its end. A detail may quote what was sent, a name of a megabyte for example, and is
+/// for people.
+const HALF_DETAIL: usize = 1000;
 
 /// A request that is not granted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
@@ -28,7 +33,7 @@ pub struct Problem {
     pub status: u16,
     /// Why, for programs: the code of a refusal, or `method_not_allowed`, `unsupported_media_type` or `internal`.
     pub code: String,
-    /// Why, for people.
+    /// Why, for people. The middle of a very long one is left out.
     #[serde(default)]
     pub detail: String,
     /// Whether the same request may be granted later.
@@ -49,7 +54,7 @@ impl Problem {
             title: status.canonical_reason().unwrap_or_default().to_string(),
             status: status.as_u16(),
             code: code.to_string(),
-            detail: detail.into(),
+            detail: shortened(detail.into(), HALF_DETAIL),
             transient: false,
             request_id: None,
             retry_after: None,
@@ -188,6 +193,14 @@ mod tests {
                 "{kind:?}"
             );
         }
+    }
+
+    #[test]
+    fn a_detail_that_quotes_what_was_sent_stays_short() {
+        let detail = format!("model {:?} is not known", "m".repeat(1 << 20));
+        let problem = Problem::new(RefusalKind::InvalidJob, detail);
+        assert!(problem.detail.len() < 3 * HALF_DETAIL);
+        assert!(problem.detail.ends_with("is not known"));
     }
 
     #[test]

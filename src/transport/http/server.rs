@@ -47,9 +47,11 @@ pub struct ServerConfig {
     pub header_timeout: Duration,
     /// An answer of which nothing is read for so long is broken off.
     pub stall_timeout: Duration,
-    /// The fewest bytes a second that a reader of an answer takes, in each ten seconds that are spent waiting for it; 0: any. Time in
-    /// which the coordinator has nothing to send does not count.
+    /// The fewest bytes a second that a reader of an answer takes, in each `download_grace` that is spent waiting for it; 0: any. Time
+    /// in which the coordinator has nothing to send does not count.
     pub min_download_rate: u64,
+    /// Over how much of the time that a reader is waited for its rate is measured. Default: 10 s.
+    pub download_grace: Duration,
     /// How long a sender is heard on that was refused before its end, so that it gets the answer.
     pub linger_timeout: Duration,
     /// How many bytes a sender is heard on that was refused before its end.
@@ -72,6 +74,7 @@ impl Default for ServerConfig {
             header_timeout: Duration::from_secs(30),
             stall_timeout: Duration::from_secs(60),
             min_download_rate: 1024,
+            download_grace: Duration::from_secs(10),
             linger_timeout: Duration::from_secs(10),
             linger_bytes: 64 << 20,
             drain_timeout: Duration::from_secs(5),
@@ -84,9 +87,6 @@ impl Default for ServerConfig {
 
 /// The smallest buffer that hyper takes.
 pub(super) const LEAST_BUFFER: usize = 8 << 10;
-
-/// For how long of the time that a reader is waited for its rate is measured.
-const DOWNLOAD_GRACE: Duration = Duration::from_secs(10);
 
 /// Why a server can't listen.
 #[derive(Debug, Error)]
@@ -276,7 +276,7 @@ fn drain(config: &ServerConfig) -> Drain {
     Drain {
         stall: config.stall_timeout,
         least_rate: config.min_download_rate,
-        grace: DOWNLOAD_GRACE,
+        grace: config.download_grace,
     }
 }
 
