@@ -5,8 +5,8 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser, Subcommand};
 use fedavg::{
     cli::{
-        AttacksArgs, CompletionsArgs, EXIT_CODES, EvaluateArgs, Failure, InitArgs, LogArgs,
-        ManArgs, Screen, SimulateArgs, StrategiesArgs, arguments,
+        AttacksArgs, CompletionsArgs, EXIT_CODES, EvaluateArgs, ExportArgs, Failure, InitArgs,
+        LogArgs, ManArgs, PlotArgs, Screen, SimulateArgs, StrategiesArgs, arguments,
         data::DataArgs,
         exit,
         model::ModelCommand,
@@ -45,6 +45,8 @@ enum Command {
     Wait(WaitArgs),
     Logs(LogsArgs),
     Results(ResultsArgs),
+    Plot(PlotArgs),
+    Export(ExportArgs),
     Workers(WorkersArgs),
     Cancel(CancelArgs),
     Pause(PauseArgs),
@@ -92,6 +94,8 @@ fn run(command: &Command, screen: &Screen) -> Result<(), Failure> {
         Command::Wait(arguments) => arguments.run(),
         Command::Logs(arguments) => arguments.run(screen),
         Command::Results(arguments) => arguments.run(screen),
+        Command::Plot(arguments) => arguments.run(screen),
+        Command::Export(arguments) => arguments.run(screen),
         Command::Workers(arguments) => arguments.run(screen),
         Command::Cancel(arguments) => arguments.run(screen),
         Command::Pause(arguments) => arguments.run(screen, true),

@@ -12,6 +12,7 @@ mod advice;
 mod attacks;
 #[path = "../shared/binaries.rs"]
 mod binaries;
+mod curves;
 mod deployment;
 mod digests;
 mod ends;

@@ -44,7 +44,7 @@ pub struct ConnectArgs {
 
 /// A coordinator to ask.
 #[derive(Debug, Clone)]
-pub(super) struct Client {
+pub(in crate::cli) struct Client {
     pub operator: OperatorClient,
     /// Whose token is the client's.
     pub caller: Caller,
