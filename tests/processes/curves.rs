@@ -24,7 +24,11 @@ fn a_run_becomes_a_picture_a_table_and_an_event_file() {
     for text in ["first", "second", "test_accuracy", "train_loss"] {
         assert!(svg.contains(text), "{text}");
     }
-    assert!(fs::read(place("curve.png")).unwrap().starts_with(b"\x89PNG"));
+    assert!(
+        fs::read(place("curve.png"))
+            .unwrap()
+            .starts_with(b"\x89PNG")
+    );
     let export = fedavg(&format!(
         "export {first} --csv {} --tensorboard {}",
         place("curve.csv"),

@@ -31,12 +31,14 @@ const FONT: &[u8] = include_bytes!("DejaVuSans-latin.ttf");
 const FAMILY: &str = "sans-serif";
 
 /// The curves of one metric.
+#[derive(Debug)]
 pub(super) struct Panel {
     pub metric: String,
     pub curves: Vec<Curve>,
 }
 
 /// A run's curve.
+#[derive(Debug)]
 pub(super) struct Curve {
     pub name: String,
     /// The run's number: it has one colour in all parts.
