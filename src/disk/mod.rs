@@ -15,9 +15,9 @@ mod step;
 pub(crate) mod testing;
 
 #[cfg(feature = "sqlite")]
-pub(crate) use ops::commit;
+pub(crate) use ops::{commit, temporary_folder};
 pub(crate) use ops::{
-    Writer, make_folder, remove_file, remove_folder, remove_tree, rename, sync_data, sync_file,
+    Writer, make_folder, make_private, private_folder, remove_file, remove_folder, remove_tree, rename, sync_data, sync_file,
     sync_folder, write_at,
 };
 #[cfg(any(test, feature = "testing"))]

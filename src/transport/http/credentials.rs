@@ -299,8 +299,9 @@ impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Ids<T> 
             Err(_) => {
                 // The routes are below it, and it is not in `uri` any more.
                 let path = parts.uri.path();
-                let detail =
-                    format!("no such path: each ID in {BASE}{path} must be a whole number");
+                let detail = format!(
+                    "no such path: each ID in {BASE}{path} must be a whole number, and not too large for one"
+                );
                 Err(Problem::new(RefusalKind::NotFound, detail))
             }
         }

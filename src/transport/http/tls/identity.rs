@@ -1,14 +1,20 @@
 //! Who one end is: a certificate with its private key.
 
-use std::{fmt, sync::Arc};
+use std::{
+    fmt,
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use rcgen::{CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, KeyPair};
 use rustls::{
-    Error as RustlsError,
+    CertificateError, Error as RustlsError, RootCertStore,
+    client::verify_server_cert_signed_by_trust_anchor,
     pki_types::{
-        CertificateDer, PrivateKeyDer,
+        CertificateDer, PrivateKeyDer, UnixTime,
         pem::{Error as PemError, PemObject},
     },
+    server::ParsedCertificate,
     sign::CertifiedKey,
 };
 
@@ -87,6 +93,28 @@ impl Identity {
         made().map_err(|error: rcgen::Error| TlsError::NotMade(Cause::of(error)))
     }
 
+    /// When the certificate expired, if it has by this time.
+    pub fn expired(&self, now: SystemTime) -> Option<SystemTime> {
+        let first = self.key.cert.first()?;
+        let certificate = ParsedCertificate::try_from(first).ok()?;
+        let since = now.duration_since(UNIX_EPOCH).ok()?;
+        // Its time is checked before its authority, so that none is needed here.
+        let checked = verify_server_cert_signed_by_trust_anchor(
+            &certificate,
+            &RootCertStore::empty(),
+            &[],
+            UnixTime::since_unix_epoch(since),
+            provider().signature_verification_algorithms.all,
+        );
+        match checked {
+            Err(RustlsError::InvalidCertificate(CertificateError::ExpiredContext {
+                not_after,
+                ..
+            })) => Some(UNIX_EPOCH + Duration::from_secs(not_after.as_secs())),
+            _ => None,
+        }
+    }
+
     /// The fingerprint of the certificate.
     pub fn fingerprint(&self) -> Fingerprint {
         self.fingerprint
@@ -125,6 +153,18 @@ pub(super) fn damaged(what: &'static str, reason: impl Into<Cause>) -> TlsError 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_certificate_says_when_it_expired_and_not_before() {
+        // rcgen's usual end: the year 4096.
+        let pem = Identity::self_signed_pem(&["localhost".to_string()]).unwrap();
+        let identity = Identity::from_pem(pem.as_bytes(), pem.as_bytes()).unwrap();
+        assert_eq!(identity.expired(SystemTime::now()), None);
+        let year = Duration::from_secs(365 * 24 * 3600);
+        let later = UNIX_EPOCH + year * 2200;
+        let expired = identity.expired(later).unwrap();
+        assert!(expired < later && expired > UNIX_EPOCH + year * 2000, "{expired:?}");
+    }
 
     #[test]
     fn what_is_missing_or_does_not_fit_is_said_without_the_key() {
