@@ -10,8 +10,8 @@ use tempfile::TempDir;
 
 use super::{
     Failure, JoinTokenArgs,
-    token::{check_length, token_of},
     failure::in_full,
+    token::{check_length, token_of},
     values::{any_u32, whole},
     whole_file::WholeFile,
 };
@@ -299,7 +299,10 @@ impl FirstTokens {
         let workers = match &self.join {
             // In the environment: other users of a machine see arguments.
             Some(made) => {
-                format!("{who} join with: FEDAVG_JOIN_TOKEN={} {worker}", made.secret.0)
+                format!(
+                    "{who} join with: FEDAVG_JOIN_TOKEN={} {worker}",
+                    made.secret.0
+                )
             }
             None => format!("{who} join with: {worker} --join-token-file FILE"),
         };

@@ -19,8 +19,8 @@ use super::{
 use crate::{
     backend::DeviceSpec,
     coordinator::{
-        AccessConfig, AllowedWorker, Coordinator, CoordinatorBuilder, CoordinatorConfig, JobLimits, JournalLimits,
-        RegistrationLimits, UploadLimits, WorkerLimits,
+        AccessConfig, AllowedWorker, Coordinator, CoordinatorBuilder, CoordinatorConfig, JobLimits,
+        JournalLimits, RegistrationLimits, UploadLimits, WorkerLimits,
     },
     parameters::HeaderLimits,
     store::{DataFolder, FileModels, FileSpool, FileSpoolConfig, SqliteJournal, StoreError},

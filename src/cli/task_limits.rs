@@ -117,7 +117,10 @@ mod tests {
     #[test]
     fn names_that_nothing_here_has_are_refused_with_those_that_were_meant() {
         let trainers = NoopTrainers::new(8, 100).unwrap();
-        for (argument, meant) in [("--allow-model=nop", "noop"), ("--allow-dataset=nop", "noop")] {
+        for (argument, meant) in [
+            ("--allow-model=nop", "noop"),
+            ("--allow-dataset=nop", "noop"),
+        ] {
             let parsed = Command::try_parse_from(["test", argument]).unwrap();
             let failure = parsed.limits.check_names(&trainers).unwrap_err();
             assert_eq!(failure.code(), 2);

@@ -38,7 +38,9 @@ pub(super) fn read_text(file: &Path, limit: u64) -> Result<String, Failure> {
 pub(super) fn warn_if_shared(path: &Path, mend: &str) {
     if is_shared(path) {
         let shown = path.display();
-        tracing::warn!("other users of this machine can read {shown}: \"{mend} {shown}\" keeps them out");
+        tracing::warn!(
+            "other users of this machine can read {shown}: \"{mend} {shown}\" keeps them out"
+        );
     }
 }
 

@@ -25,11 +25,7 @@ pub(super) struct AccessWatch {
 
 impl AccessWatch {
     /// Lets a caller in, as [`Coordinator::admit`] does, and watches it from then on.
-    pub fn new(
-        coordinator: &Coordinator,
-        caller: &Caller,
-        needed: Scope,
-    ) -> Result<Self, Refusal> {
+    pub fn new(coordinator: &Coordinator, caller: &Caller, needed: Scope) -> Result<Self, Refusal> {
         let (revocations, expires) = {
             let state = coordinator.state();
             let shown = caller.token.as_ref();

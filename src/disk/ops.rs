@@ -88,7 +88,9 @@ pub(crate) fn make_private(path: &Path) -> io::Result<()> {
 #[cfg(feature = "sqlite")]
 pub(crate) fn temporary_folder(prefix: &str, above: Option<&Path>) -> io::Result<TempDir> {
     let mut builder = tempfile::Builder::new();
-    builder.prefix(prefix).permissions(Permissions::from_mode(0o700));
+    builder
+        .prefix(prefix)
+        .permissions(Permissions::from_mode(0o700));
     match above {
         Some(above) => builder.tempdir_in(above),
         None => builder.tempdir(),

@@ -4,7 +4,10 @@ use clap::{Args, Subcommand};
 
 use super::ConnectArgs;
 use crate::{
-    cli::{Align, Failure, Screen, Table, block_on, values::{now, time}},
+    cli::{
+        Align, Failure, Screen, Table, block_on,
+        values::{now, time},
+    },
     ids::{JobId, Timestamp, WorkerId},
     protocol::{Admission, Gpu, Hardware, Health, WorkerSummary},
     round::WorkerState,

@@ -113,7 +113,10 @@ mod tests {
             }
         }
         assert_eq!(told, [0, 300, 600, 900]);
-        assert!(!failures.is_fresh(at(1199)), "forgotten, it would be told again");
+        assert!(
+            !failures.is_fresh(at(1199)),
+            "forgotten, it would be told again"
+        );
         assert!(failures.is_fresh(at(10_000)));
     }
 

@@ -163,7 +163,10 @@ mod tests {
         let year = Duration::from_secs(365 * 24 * 3600);
         let later = UNIX_EPOCH + year * 2200;
         let expired = identity.expired(later).unwrap();
-        assert!(expired < later && expired > UNIX_EPOCH + year * 2000, "{expired:?}");
+        assert!(
+            expired < later && expired > UNIX_EPOCH + year * 2000,
+            "{expired:?}"
+        );
     }
 
     #[test]
