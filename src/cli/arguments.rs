@@ -61,7 +61,10 @@ mod tests {
         let command = with_whole_usage(command);
         let refused = command.try_get_matches_from(["test", "keep"]);
         let told = refused.unwrap_err().to_string();
-        assert!(told.contains("Usage: test keep [OPTIONS] --jobs <JOBS>"), "{told}");
+        assert!(
+            told.contains("Usage: test keep [OPTIONS] --jobs <JOBS>"),
+            "{told}"
+        );
     }
 
     #[test]

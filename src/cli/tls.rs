@@ -4,7 +4,6 @@ use std::{
     fs, io,
     net::SocketAddr,
     path::{Path, PathBuf},
-    time::SystemTime,
 };
 
 use clap::Args;
@@ -14,6 +13,7 @@ use super::{
     listen::{Place, Scheme},
     plain::{PlainArgs, is_private},
     text_file::{SMALL, read_text, warn_if_shared},
+    values::{now, time},
     whole_file::WholeFile,
 };
 use crate::transport::http::{
@@ -98,11 +98,11 @@ impl ServerTlsArgs {
         if let Source::Files(files) = &source {
             let identity = files.read();
             let identity = identity.map_err(|error| unusable(CERTIFICATE, &error))?;
-            if let Some(expired) = identity.expired(SystemTime::now()) {
+            if let Some(expired) = identity.expired(now()) {
                 tracing::warn!(
                     "the certificate in {} expired on {}: clients that check dates refuse it",
                     files.certificate.display(),
-                    humantime::format_rfc3339_seconds(expired)
+                    time(expired)
                 );
             }
             warn_if_shared(&files.key, "chmod 600");

@@ -85,6 +85,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "protocol",
             "report",
             "round",
+            "text",
         ],
     ),
     // Drivers.
@@ -106,6 +107,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "rng",
             "round",
             "spelling",
+            "text",
             "transport",
             "words",
         ],

@@ -264,7 +264,10 @@ fn a_first_start_that_was_killed_before_its_tokens_were_shown_is_repeated() {
         fs::write(state.join("first-start"), "").unwrap();
     });
     let line = again.line().unwrap();
-    assert!(line.contains("FEDAVG_JOIN_TOKEN=") && !line.contains(&join), "{line}");
+    assert!(
+        line.contains("FEDAVG_JOIN_TOKEN=") && !line.contains(&join),
+        "{line}"
+    );
     assert_eq!(again.operator("status").code, Some(0));
     refused(&operator(&again, former.trim(), "status"), "was revoked");
 }
@@ -375,11 +378,23 @@ fn flags_that_contradict_each_other_are_refused() {
     let (file, state) = (file.display(), folder.path().join("state"));
     let fingerprint = "0".repeat(64);
     for (flags, said) in [
-        (format!("--admin-token-file {file} --join-token-file {file}"), "the same"),
-        (format!("--open --admin-token-file {file}"), "--admin-token-file"),
-        (format!("--open --join-token-file {file}"), "--join-token-file"),
+        (
+            format!("--admin-token-file {file} --join-token-file {file}"),
+            "the same",
+        ),
+        (
+            format!("--open --admin-token-file {file}"),
+            "--admin-token-file",
+        ),
+        (
+            format!("--open --join-token-file {file}"),
+            "--join-token-file",
+        ),
         ("--allow-host lab".to_string(), "--open"),
-        (format!("--allow-worker sha256:{fingerprint}"), "--tls-client-ca"),
+        (
+            format!("--allow-worker sha256:{fingerprint}"),
+            "--tls-client-ca",
+        ),
         (
             "--tls-self-signed --advertise http://lab:8000".to_string(),
             "--advertise lab",
@@ -418,9 +433,14 @@ fn a_refusal_is_in_the_log_under_the_number_that_its_sender_got() {
     let told = operator(&deployment, "a-token-that-nobody-knows", "status");
     refused(&told, "not known");
     let log = deployment.stop().err;
-    let warned: Vec<_> = log.lines().filter(|line| line.contains("wrong credentials")).collect();
+    let warned: Vec<_> = log
+        .lines()
+        .filter(|line| line.contains("wrong credentials"))
+        .collect();
     assert_eq!(warned.len(), 1, "{log}");
-    let refusal = log.lines().find(|line| line.contains("refused: the token is not known"));
+    let refusal = log
+        .lines()
+        .find(|line| line.contains("refused: the token is not known"));
     let refusal = refusal.unwrap_or_else(|| panic!("{log}"));
     for part in ["DEBUG", "127.0.0.1", "request{id=", "401"] {
         assert!(refusal.contains(part), "{part}: {refusal}");
