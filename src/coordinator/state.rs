@@ -345,7 +345,7 @@ impl State {
             Some(known) => {
                 let TokenSummary { name, kind, .. } = &known.summary;
                 let detail = format!(
-                    "the token {name:?} is a token of the kind {kind}: a worker shows its own, which it got when it registered"
+                    "{name:?} is the name of a token of the kind {kind}: a worker shows its own token, which it got when it registered"
                 );
                 Refusal::new(RefusalKind::Forbidden, detail)
             }
@@ -397,7 +397,7 @@ impl State {
                 was_heard,
                 ..
             } = &record.info;
-            if access.joined_with != *with || access.joined_by != by || access.revoked {
+            if access.joined_with != *with || access.joined_by != by {
                 continue;
             }
             if registration.is_some_and(|registration| registration.name != said.name) {
@@ -405,10 +405,11 @@ impl State {
             }
             let says_the_same = registration.is_none_or(|registration| *registration == **said);
             let is_gone = record.state != WorkerState::Live;
-            if is_gone || (!was_heard && says_the_same) {
+            let may_come_back = is_gone || (!was_heard && says_the_same);
+            if may_come_back && !access.revoked {
                 found = Some(worker);
             } else if registration.is_some() {
-                // It is there: this is another one of its name.
+                // It is there, and this is another one of its name; or an operator has put it out.
                 found = None;
             }
         }

@@ -157,7 +157,7 @@ impl<T: Transport> Worker<T> {
                 End::Forgotten(refusal) => {
                     let reason = printable(&refusal.detail, LONGEST_REASON);
                     tracing::warn!(
-                        "the coordinator takes this worker's token no more, registering again: {reason}"
+                        "the coordinator refuses this worker's token; registering again: {reason}"
                     );
                 }
                 End::Error(error) => return Err(error),
