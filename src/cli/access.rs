@@ -140,14 +140,19 @@ impl AccessArgs {
         }
         let here = Caller::in_process();
         let unfinished = folder.map(|folder| folder.join(UNFINISHED));
+        let mut first = FirstTokens::default();
+        let file = self.admin_file(folder, &mut first)?;
         let is_repeated = unfinished.as_ref().is_some_and(|mark| mark.exists());
         if is_repeated {
-            revoke_all(coordinator).await?;
+            // A file that the user names is not replaced, so its token goes on to count.
+            let kept = match &self.admin_token_file {
+                Some(file) => holder_of(coordinator, file).await,
+                None => None,
+            };
+            revoke_all_but(coordinator, kept.as_deref()).await?;
         }
         let known = coordinator.tokens(&here).await.map_err(failure)?;
         let is_first = is_repeated || known.iter().all(|token| token.token.0 == 0);
-        let mut first = FirstTokens::default();
-        let file = self.admin_file(folder, &mut first)?;
         // At a first start, a file in the folder is left of a state that is gone: nobody knows its token.
         let is_left = is_first && self.admin_token_file.is_none();
         // Of a later start: only the hash of the first one's token is known, and its file may be on another machine by now.
@@ -209,16 +214,27 @@ impl AccessArgs {
     }
 }
 
-/// Revokes what a first start made that did not end: nobody knows the secrets.
-async fn revoke_all(coordinator: &Coordinator) -> Result<(), Failure> {
+/// Revokes what a first start made that did not end: nobody knows the secrets, but for one that has this name.
+async fn revoke_all_but(coordinator: &Coordinator, kept: Option<&str>) -> Result<(), Failure> {
     let here = Caller::in_process();
     for token in coordinator.tokens(&here).await.map_err(failure)? {
-        if token.token.0 > 0 && token.revoked.is_none() {
+        let counts = token.token.0 > 0 && token.revoked.is_none();
+        if counts && Some(token.name.as_str()) != kept {
             let revoked = coordinator.revoke_token(&here, token.token);
             revoked.await.map_err(failure)?;
         }
     }
     Ok(())
+}
+
+/// The name of the token in this file, if it counts here.
+async fn holder_of(coordinator: &Coordinator, file: &Path) -> Option<String> {
+    let shown = Caller {
+        token: Some(token_of("--admin-token-file", file).ok()?),
+        ..Caller::in_process()
+    };
+    let access = coordinator.own_access(&shown).await;
+    access.ok().map(|access| access.by)
 }
 
 /// Whether the token in this file is an administrator's here; if not, why.

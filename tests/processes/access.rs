@@ -273,6 +273,27 @@ fn a_first_start_that_was_killed_before_its_tokens_were_shown_is_repeated() {
 }
 
 #[test]
+fn a_first_start_that_is_repeated_keeps_the_token_in_a_file_that_it_was_told() {
+    let folder = TempDir::new().unwrap();
+    let file = folder.path().join("ann.token");
+    let flags = format!("--closed --admin-token-file {}", file.display());
+    let deployment = Deployment::with(&format!("--bind 127.0.0.1:0 {flags}"));
+    let former = fs::read_to_string(&file).unwrap();
+    let mut again = deployment.restart(&flags, |state| {
+        fs::write(state.join("first-start"), "").unwrap();
+    });
+    let line = again.line().unwrap();
+    assert!(line.contains("FEDAVG_JOIN_TOKEN="), "{line}");
+    let line = again.line().unwrap();
+    assert!(
+        line.ends_with(&format!("--token-file {}", file.display())),
+        "{line}"
+    );
+    assert_eq!(fs::read_to_string(&file).unwrap(), former);
+    assert_eq!(operator(&again, former.trim(), "token list").code, Some(0));
+}
+
+#[test]
 fn a_token_that_can_t_be_written_does_not_count() {
     let (deployment, _) = closed("");
     let missing = deployment.state().join("missing/ann.token");
