@@ -5,13 +5,21 @@ use std::collections::BTreeMap;
 use super::{KnownToken, TokenHash, secret::prefix_of};
 use crate::{
     ids::{Timestamp, TokenId},
-    protocol::{NewToken, Scope, Token, TokenKind, TokenSummary},
+    protocol::{LONGEST_EXPIRY_S, NewToken, Scope, Token, TokenKind, TokenSummary},
     report::{Refusal, RefusalKind},
     text::is_unsafe,
 };
 
 /// The longest name of a token, in bytes.
 const LONGEST_NAME: usize = 64;
+/// What the audit and the list of workers say of callers who show no token that was made: no token may have such a name.
+const RESERVED_NAMES: [&str; 5] = [
+    "configuration",
+    "coordinator",
+    "in process",
+    "open",
+    "worker",
+];
 
 /// The tokens of operators and for workers that join. The workers' own are with the workers.
 #[derive(Debug, Default)]
@@ -68,7 +76,8 @@ impl Tokens {
     ///
     /// # Errors
     ///
-    /// [`RefusalKind::Malformed`] with what is wrong, [`RefusalKind::Busy`] if all of them count.
+    /// [`RefusalKind::Malformed`] with what is wrong, [`RefusalKind::Conflict`] if a token that counts has the name already,
+    /// [`RefusalKind::Busy`] if there are `most` tokens and all of them count.
     pub fn create(
         &mut self,
         new: &NewToken,
@@ -77,6 +86,7 @@ impl Tokens {
         most: usize,
     ) -> Result<(KnownToken, Token, Option<TokenId>), Refusal> {
         check_new(new)?;
+        self.check_name(&new.name, now)?;
         let mut forgotten = None;
         if self.made.len() >= most {
             let ended = self.made.values().find(|token| !token.is_valid(now));
@@ -98,13 +108,33 @@ impl Tokens {
         Ok((known, secret, forgotten))
     }
 
-    /// Revokes a token. Revoked again, it stays as it is.
+    /// Refuses a name that a token has which counts: the audit would not tell the two apart.
+    fn check_name(&self, name: &str, now: Timestamp) -> Result<(), Refusal> {
+        for known in self.made.values() {
+            let TokenSummary {
+                token, name: taken, ..
+            } = &known.summary;
+            if taken == name && known.is_valid(now) {
+                let detail = format!(
+                    "token {token} has the name {name:?} already: choose another name, or revoke token {token} first"
+                );
+                return Err(Refusal::new(RefusalKind::Conflict, detail));
+            }
+        }
+        Ok(())
+    }
+
+    /// Revokes a token; whether it was not revoked before. One that was stays as it is.
     ///
     /// # Errors
     ///
     /// [`RefusalKind::NotFound`], and [`RefusalKind::Conflict`] for one of the configuration.
-    pub fn revoke(&mut self, token: TokenId, now: Timestamp) -> Result<&KnownToken, Refusal> {
-        if token == TokenId(0) {
+    pub fn revoke(
+        &mut self,
+        token: TokenId,
+        now: Timestamp,
+    ) -> Result<(&KnownToken, bool), Refusal> {
+        if token == TokenId(0) && !self.fixed.is_empty() {
             let detail =
                 "this token is the coordinator's configuration: start the coordinator without it";
             return Err(Refusal::new(RefusalKind::Conflict, detail));
@@ -115,8 +145,24 @@ impl Tokens {
                 format!("no token {token}"),
             ));
         };
+        let is_new = known.summary.revoked.is_none();
         known.summary.revoked.get_or_insert(now);
-        Ok(known)
+        Ok((known, is_new))
+    }
+
+    /// Whether this is the only token that counts and has the scope `admin`.
+    pub fn is_last_admin(&self, token: TokenId, now: Timestamp) -> bool {
+        let mut is_admin = false;
+        for known in self.list() {
+            if known.check_operator(Scope::Admin, now).is_err() {
+                continue;
+            }
+            if known.summary.token != token {
+                return false;
+            }
+            is_admin = true;
+        }
+        is_admin
     }
 
     /// A worker registered with this token; the token as it is now, if that changed it.
@@ -148,8 +194,11 @@ impl Tokens {
 
 fn check_new(new: &NewToken) -> Result<(), Refusal> {
     let NewToken { name, kind, .. } = new;
-    let wrong = if name.is_empty() || name.len() > LONGEST_NAME || name.chars().any(is_unsafe) {
-        "a token's name has 1 to 64 bytes, and no control characters"
+    let is_blank = name.trim().is_empty();
+    let wrong = if is_blank || name.len() > LONGEST_NAME || name.chars().any(is_unsafe) {
+        "a token's name has 1 to 64 bytes, not spaces alone, and no control characters"
+    } else if RESERVED_NAMES.contains(&name.trim()) {
+        "the names configuration, coordinator, in process, open and worker have a meaning of their own: choose another name"
     } else if *kind == TokenKind::Operator && new.scope.is_none() {
         "an operator's token needs a scope: read, submit or admin"
     } else if *kind == TokenKind::Operator && new.uses.is_some() {
@@ -158,6 +207,8 @@ fn check_new(new: &NewToken) -> Result<(), Refusal> {
         "a join token has no scope: leave it out"
     } else if new.uses == Some(0) || new.expires_in_s == Some(0) {
         "a token that can't be used is not made: uses and expires_in_s are at least 1"
+    } else if new.expires_in_s > Some(LONGEST_EXPIRY_S) {
+        "expires_in_s is at most 1000000000 (31 years): leave it out for a token that never expires"
     } else {
         return Ok(());
     };
@@ -235,8 +286,8 @@ mod tests {
         assert!(used.check_join(NOW, true).is_ok());
 
         let (id, secret) = make(&mut tokens, &NewToken::operator("lab", Scope::Read), 3);
-        tokens.revoke(id, NOW).unwrap();
-        tokens.revoke(id, Timestamp(NOW.0 + 1)).unwrap();
+        assert!(tokens.revoke(id, NOW).unwrap().1);
+        assert!(!tokens.revoke(id, Timestamp(NOW.0 + 1)).unwrap().1);
         let known = tokens.find(&secret).unwrap();
         assert_eq!(known.summary.revoked, Some(NOW));
         assert!(known.check_operator(Scope::Read, NOW).is_err());
@@ -250,7 +301,7 @@ mod tests {
     fn only_tokens_that_have_ended_make_room_for_others() {
         let mut tokens = Tokens::default();
         for random in 0..MOST as u8 {
-            make(&mut tokens, &NewToken::join("lab"), random);
+            make(&mut tokens, &NewToken::join(format!("{random}")), random);
         }
         let full = tokens.create(&NewToken::join("lab"), &[9; 32], NOW, MOST);
         assert_eq!(full.unwrap_err().kind, RefusalKind::Busy);
@@ -281,6 +332,37 @@ mod tests {
     }
 
     #[test]
+    fn a_name_is_free_again_once_its_token_counts_no_more() {
+        let mut tokens = Tokens::default();
+        let (ann, _) = make(&mut tokens, &NewToken::operator("ann", Scope::Read), 1);
+        let again = || NewToken::join("ann");
+        let refused = tokens.create(&again(), &[2; 32], NOW, MOST).unwrap_err();
+        assert_eq!(refused.kind, RefusalKind::Conflict);
+        tokens.revoke(ann, NOW).unwrap();
+        assert!(tokens.create(&again(), &[2; 32], NOW, MOST).is_ok());
+    }
+
+    #[test]
+    fn there_is_no_token_0_without_one_of_the_configuration() {
+        let refused = Tokens::default().revoke(TokenId(0), NOW).unwrap_err();
+        assert_eq!(refused.kind, RefusalKind::NotFound);
+    }
+
+    #[test]
+    fn the_last_token_of_an_administrator_is_known_as_such() {
+        let mut tokens = Tokens::default();
+        let (ann, _) = make(&mut tokens, &NewToken::operator("ann", Scope::Admin), 1);
+        let (bob, _) = make(&mut tokens, &NewToken::operator("bob", Scope::Admin), 2);
+        assert!(!tokens.is_last_admin(ann, NOW));
+        tokens.revoke(bob, NOW).unwrap();
+        assert!(tokens.is_last_admin(ann, NOW) && !tokens.is_last_admin(bob, NOW));
+        let configured = Token("configured".to_string());
+        let mut tokens = Tokens::fixed(None, Some(&configured));
+        let (ann, _) = make(&mut tokens, &NewToken::operator("ann", Scope::Admin), 1);
+        assert!(!tokens.is_last_admin(ann, NOW));
+    }
+
+    #[test]
     fn a_token_that_was_made_and_is_configured_is_there_once_and_stays_revoked() {
         let mut before = Tokens::default();
         let (id, secret) = make(&mut before, &NewToken::operator("admin", Scope::Admin), 1);
@@ -300,6 +382,12 @@ mod tests {
         unscoped.scope = None;
         let wrong = [
             NewToken::join(""),
+            NewToken::join("  "),
+            NewToken::join("in process"),
+            NewToken::join("open"),
+            NewToken::join(" configuration "),
+            NewToken::join("lab").expires_in(Duration::from_secs(u64::MAX)),
+            NewToken::join("lab").expires_in(Duration::from_secs(LONGEST_EXPIRY_S + 1)),
             NewToken::join("x".repeat(65)),
             NewToken::join("a\u{1b}[31m"),
             NewToken::join("lab").uses(0),

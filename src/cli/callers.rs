@@ -89,6 +89,11 @@ impl ProxyArgs {
                 "--trusted-proxy passes on requests of others, and --open asks for no token: leave one of them out".to_string(),
             ));
         }
+        if let Some(all) = self.trusted_proxy.iter().find(|network| network.is_all()) {
+            tracing::warn!(
+                "--trusted-proxy {all}: everybody is trusted to say whose request it is, so the limits of addresses hold nobody"
+            );
+        }
         Ok(())
     }
 

@@ -11,6 +11,7 @@ use super::{
     block_on,
     listen::{reached_at, url_of},
     tailscale::{LocalAddress, local_addresses},
+    text_file::warn_if_shared,
     values::{
         any_u32, any_u64, at_least_one, bytes, bytes_above_0, count, seconds, u32_above_0, whole,
     },
@@ -18,8 +19,8 @@ use super::{
 use crate::{
     backend::DeviceSpec,
     coordinator::{
-        AccessConfig, Coordinator, CoordinatorBuilder, CoordinatorConfig, JobLimits, JournalLimits,
-        RegistrationLimits, UploadLimits, WorkerLimits,
+        AccessConfig, AllowedWorker, Coordinator, CoordinatorBuilder, CoordinatorConfig, JobLimits,
+        JournalLimits, RegistrationLimits, UploadLimits, WorkerLimits,
     },
     parameters::HeaderLimits,
     store::{DataFolder, FileModels, FileSpool, FileSpoolConfig, SqliteJournal, StoreError},
@@ -43,13 +44,14 @@ pub struct CoordinatorArgs {
     /// (this machine's Tailscale address). Port 0 takes any free port
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8000")]
     pub bind: Bind,
-    /// The address that workers are told to use, if it is not the one of --bind: a host name, an address or tailscale,
-    /// each with or without :PORT [default: the address of --bind]
+    /// The address that workers are told to use, if it is not the one of --bind: a host name, an address or tailscale, each
+    /// with or without :PORT, which is the port of --bind if left out. https:// before it means that a proxy in front of the
+    /// coordinator speaks TLS: then the port is 443 if left out [default: the address of --bind]
     #[arg(long, value_name = "ADDRESS")]
     pub advertise: Option<Advertise>,
     /// With --open, requests must name localhost or this machine's own address as their host; this allows one
     /// more name. May be given more than once
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", requires = "open")]
     pub allow_host: Vec<String>,
     /// Who may do what.
     #[command(flatten)]
@@ -107,14 +109,21 @@ impl StorageArgs {
                 data.join(format!("fedavg/coordinator-{}", bind.port()))
             }
         };
-        let folder = DataFolder::open(path);
+        let folder = DataFolder::open(&path);
+        if folder.is_ok() {
+            warn_if_shared(&path, "chmod 700");
+        }
         folder.map(Some).map_err(|error| match error {
             StoreError::InUse { path } => Failure::Usage(format!(
                 "{path} is in use by another coordinator: stop that one, or choose another --state-dir"
             )),
-            error => Failure::because(
+            // To free space is enough: the folder is the right one.
+            error @ StoreError::Full { .. } => {
+                Failure::because("can't keep reports and models", error)
+            }
+            error => Failure::unusable(
                 "can't keep reports and models: name a folder that can be written to with --state-dir",
-                error,
+                &error,
             ),
         })
     }
@@ -273,6 +282,7 @@ impl CoordinatorArgs {
         // `listen` checks that again. Here nothing has been read or opened yet.
         check_bind(bind, is_open).map_err(bind_failure)?;
         self.check_advertised()?;
+        self.check_allowed()?;
         self.proxies.check(is_open)?;
         let advertise = self.advertise.as_ref();
         let advertise = advertise.map(|advertise| advertise.resolve(&local));
@@ -311,7 +321,8 @@ impl CoordinatorArgs {
                 tracing::info!("workers need an address of this machine: --advertise ADDRESS puts it into the lines to copy");
                 format!("{}ADDRESS:{}", scheme.prefix(), address.port())
             });
-            let _ = screen.print(&self.invitation(address, &url, &tokens, tls.as_ref()));
+            let shown = screen.print(&self.invitation(address, &url, &tokens, tls.as_ref()));
+            tokens.told(&coordinator, shown).await;
             if !self.access.open {
                 tokens.tell();
             }
@@ -351,6 +362,20 @@ impl CoordinatorArgs {
             }
             _ => Vec::new(),
         }
+    }
+
+    /// A client's certificate is only asked for with mutual TLS: without it, a list of them would keep everybody out.
+    fn check_allowed(&self) -> Result<(), Failure> {
+        let mut allowed = self.access.allow_worker.iter();
+        let names_certificate =
+            allowed.any(|worker| matches!(worker, AllowedWorker::Certificate(_)));
+        if names_certificate && self.tls.tls_client_ca.is_none() {
+            return Err(Failure::Usage(
+                "--allow-worker sha256:... names a client's certificate, which only --tls-client-ca asks for: give that, too"
+                    .to_string(),
+            ));
+        }
+        Ok(())
     }
 
     /// With --advertise, something in front of a loopback address lets other machines in: to the coordinator they are all here.

@@ -17,6 +17,9 @@ use crate::transport::http::DEFAULT_PORT;
 /// Means this machine's Tailscale address.
 const TAILSCALE: &str = "tailscale";
 
+/// The usual port of TLS.
+const HTTPS_PORT: u16 = 443;
+
 /// What to listen on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
@@ -200,10 +203,14 @@ impl Place {
         self.scheme.unwrap_or(own)
     }
 
-    /// The URL for a coordinator that listens on this port.
+    /// The URL for a coordinator that listens on this port. Without a port of its own, it is that one; or 443 if TLS comes from
+    /// what is in front of the coordinator, which has that port mostly.
     pub(super) fn url(&self, own: Scheme, listening: u16) -> String {
-        let scheme = self.scheme(own).prefix();
-        format!("{scheme}{}:{}", self.host, self.port.unwrap_or(listening))
+        let scheme = self.scheme(own);
+        let has_proxy = own == Scheme::Http && scheme == Scheme::Https;
+        let usual = if has_proxy { HTTPS_PORT } else { listening };
+        let port = self.port.unwrap_or(usual);
+        format!("{}{}:{port}", scheme.prefix(), self.host)
     }
 }
 
@@ -341,7 +348,9 @@ mod tests {
             ("lab", "http://lab:8123"),
             ("lab.tailnet.ts.net:80", "http://lab.tailnet.ts.net:80"),
             ("http://lab:9000/", "http://lab:9000"),
-            ("https://lab", "https://lab:8123"),
+            ("https://lab", "https://lab:443"),
+            ("https://lab:8443", "https://lab:8443"),
+            ("http://lab", "http://lab:8123"),
             ("203.0.113.7", "http://203.0.113.7:8123"),
             ("203.0.113.7:9000", "http://203.0.113.7:9000"),
             ("fd7a:115c:a1e0::1", "http://[fd7a:115c:a1e0::1]:8123"),
@@ -363,6 +372,10 @@ mod tests {
                 "{url}"
             );
         }
+        // With TLS of its own, the coordinator listens on the port that it means.
+        let advertise: Advertise = "https://lab".parse().unwrap();
+        let place = advertise.resolve(&addresses).unwrap();
+        assert_eq!(place.url(Scheme::Https, 8123), "https://lab:8123");
         for text in [
             "",
             ":8000",

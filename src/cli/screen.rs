@@ -1,5 +1,7 @@
 //! Standard output and standard error, shared by progress bars, log lines and results without tearing each other.
 
+#[cfg(unix)]
+use std::fs::{self, File};
 use std::io::{self, IsTerminal, Write};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget};
@@ -76,6 +78,31 @@ impl Screen {
             io::ErrorKind::BrokenPipe => Failure::OutputClosed,
             _ => Failure::because("can't write to standard output", error),
         })
+    }
+
+    /// Refuses a standard output that keeps nothing, for what can't be shown again: `/dev/null`, which a closed one is, too, since
+    /// Rust opens it in its place.
+    ///
+    /// # Errors
+    ///
+    /// [`Failure::Usage`].
+    #[cfg(unix)]
+    pub(super) fn check_output(&self) -> Result<(), Failure> {
+        use std::os::{fd::AsFd, unix::fs::MetadataExt};
+
+        let output = io::stdout().as_fd().try_clone_to_owned().map(File::from);
+        let found = output.and_then(|output| output.metadata());
+        let null = fs::metadata("/dev/null");
+        let (Ok(found), Ok(null)) = (found, null) else {
+            return Ok(());
+        };
+        if found.rdev() == null.rdev() && found.file_type() == null.file_type() {
+            return Err(Failure::Usage(
+                "standard output is closed or /dev/null, where the token would be lost: write it to a file with --output FILE"
+                    .to_string(),
+            ));
+        }
+        Ok(())
     }
 
     /// A result for machines: JSON on a line of its own.

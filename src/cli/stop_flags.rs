@@ -28,7 +28,8 @@ pub struct StopArgs {
     #[arg(long, value_name = "X", allow_negative_numbers = true)]
     pub target: Option<f64>,
     /// End the job after this many tests without an improvement
-    #[arg(long = "stop-patience", value_name = "N", value_parser = any_u32)]
+    // Its own name for clap: `fedavg submit` has a --patience, too.
+    #[arg(id = "stop_patience", long = "stop-patience", value_name = "N", value_parser = any_u32)]
     pub patience: Option<u32>,
     /// By how much the metric must improve to count, for --stop-patience [default: 0]
     #[arg(long, value_name = "X", allow_negative_numbers = true)]

@@ -4,8 +4,15 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::values::{any_u64, bytes_above_0, seconds};
-use crate::worker::TaskLimits;
+use super::{
+    Failure,
+    values::{bytes_above_0, seconds, whole},
+};
+use crate::{
+    job::JobSpec,
+    spelling::hint,
+    worker::{TaskLimits, TrainError, TrainerFactory},
+};
 
 /// What a worker does in a task at most. A task beyond it is refused, with the reason.
 #[derive(Debug, Clone, Args)]
@@ -21,7 +28,7 @@ pub struct TaskLimitArgs {
     #[arg(long, value_name = "X", value_parser = epochs)]
     pub max_task_epochs: Option<f64>,
     /// The most optimizer steps of a task [default: no limit]
-    #[arg(long, value_name = "N", value_parser = any_u64)]
+    #[arg(long, value_name = "N", value_parser = steps)]
     pub max_task_steps: Option<u64>,
     /// A model that may be trained here; can be given several times [default: all]
     #[arg(long, value_name = "NAME")]
@@ -45,6 +52,37 @@ impl TaskLimitArgs {
     }
 }
 
+impl TaskLimitArgs {
+    /// Refuses names that no model and no dataset here has: such a worker would refuse every task.
+    pub(super) fn check_names(&self, trainers: &dyn TrainerFactory) -> Result<(), Failure> {
+        for model in &self.allow_model {
+            let mut job = JobSpec::default().description();
+            // Without a dataset, nothing is made: only the model's name is looked up.
+            (job.model, job.dataset) = (model.clone(), String::new());
+            if let Err(error @ TrainError::UnknownModel { .. }) = trainers.trainer(&job) {
+                return Err(Failure::unusable("--allow-model", &error));
+            }
+        }
+        let here = trainers.datasets();
+        let names: Vec<_> = here.iter().map(|dataset| dataset.name.as_str()).collect();
+        for dataset in &self.allow_dataset {
+            if !names.contains(&dataset.as_str()) {
+                return Err(Failure::Usage(format!(
+                    "--allow-dataset {dataset}: no dataset here has this name{}; here are {}. --dataset adds one",
+                    hint(dataset, names.iter().copied()),
+                    names.join(", ")
+                )));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A number of steps: without one, every task would be refused.
+fn steps(text: &str) -> Result<u64, String> {
+    whole(text, 1, u64::MAX)
+}
+
 /// A number of epochs, above 0.
 fn epochs(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
@@ -58,6 +96,7 @@ mod tests {
     use clap::Parser;
 
     use super::*;
+    use crate::worker::NoopTrainers;
 
     #[derive(Parser)]
     struct Command {
@@ -73,6 +112,25 @@ mod tests {
     #[test]
     fn without_flags_the_limits_are_the_librarys() {
         assert_eq!(limits(&[]), TaskLimits::default());
+    }
+
+    #[test]
+    fn names_that_nothing_here_has_are_refused_with_those_that_were_meant() {
+        let trainers = NoopTrainers::new(8, 100).unwrap();
+        for (argument, meant) in [
+            ("--allow-model=nop", "noop"),
+            ("--allow-dataset=nop", "noop"),
+        ] {
+            let parsed = Command::try_parse_from(["test", argument]).unwrap();
+            let failure = parsed.limits.check_names(&trainers).unwrap_err();
+            assert_eq!(failure.code(), 2);
+            let told = failure.to_string();
+            assert!(told.contains(&format!("did you mean {meant}?")), "{told}");
+        }
+        let known = ["test", "--allow-model=noop", "--allow-dataset=noop"];
+        let parsed = Command::try_parse_from(known).unwrap();
+        assert!(parsed.limits.check_names(&trainers).is_ok());
+        assert!(Command::try_parse_from(["test", "--max-task-steps=0"]).is_err());
     }
 
     #[test]

@@ -34,6 +34,26 @@ pub(super) fn read_text(file: &Path, limit: u64) -> Result<String, Failure> {
     String::from_utf8(bytes).map_err(|_| Failure::of_file(file, "is not a file of text"))
 }
 
+/// Warns of a file or a folder with secrets that other users of the machine can read or enter, with the command that ends that.
+pub(super) fn warn_if_shared(path: &Path, mend: &str) {
+    if is_shared(path) {
+        let shown = path.display();
+        tracing::warn!(
+            "other users of this machine can read {shown}: \"{mend} {shown}\" keeps them out"
+        );
+    }
+}
+
+#[cfg(unix)]
+fn is_shared(path: &Path) -> bool {
+    use std::os::unix::fs::PermissionsExt;
+
+    fs::metadata(path).is_ok_and(|found| {
+        // A pipe, as of a shell's `<(...)`, is nobody else's.
+        (found.is_file() || found.is_dir()) && found.permissions().mode() & 0o077 != 0
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -12,7 +12,8 @@ use super::{
     Failure,
     listen::{Place, Scheme},
     plain::{PlainArgs, is_private},
-    text_file::{SMALL, read_text},
+    text_file::{SMALL, read_text, warn_if_shared},
+    values::{now, time},
     whole_file::WholeFile,
 };
 use crate::transport::http::{
@@ -91,11 +92,20 @@ impl ServerTlsArgs {
                 ));
             }
             self.check_plain(listening, advertised)?;
+        } else if let Some(place) = advertised {
+            check_advertised_tls(place)?;
         }
         if let Source::Files(files) = &source {
-            files
-                .read()
-                .map_err(|error| unusable(CERTIFICATE, &error))?;
+            let identity = files.read();
+            let identity = identity.map_err(|error| unusable(CERTIFICATE, &error))?;
+            if let Some(expired) = identity.expired(now()) {
+                tracing::warn!(
+                    "the certificate in {} expired on {}: clients that check dates refuse it",
+                    files.certificate.display(),
+                    time(expired)
+                );
+            }
+            warn_if_shared(&files.key, "chmod 600");
         }
         let clients = self.tls_client_ca.as_deref();
         Ok(CheckedTls {
@@ -142,6 +152,19 @@ impl ServerTlsArgs {
         }
         flags
     }
+}
+
+/// Refuses to tell workers to use plain HTTP with a coordinator that speaks TLS: they would send their tokens readable, and get
+/// no answer.
+fn check_advertised_tls(place: &Place) -> Result<(), Failure> {
+    if place.scheme(Scheme::Https) == Scheme::Https {
+        return Ok(());
+    }
+    let host = place.host();
+    Err(Failure::Usage(format!(
+        "--advertise http://{host}: the coordinator speaks TLS, so plain HTTP gets no answer from it. Write --advertise {host}, \
+         or leave TLS out if what is in front of it speaks plain HTTP"
+    )))
 }
 
 const CERTIFICATE: &str = "--tls-cert and --tls-key";
@@ -282,6 +305,7 @@ impl ClientTlsArgs {
             };
             let identity = files.read();
             let what = "--tls-client-cert and --tls-client-key";
+            warn_if_shared(key, "chmod 600");
             tls.identity = Some(identity.map_err(|error| unusable(what, &error))?);
         }
         Ok(ClientConfig {

@@ -9,7 +9,7 @@ use clap::Args;
 
 use super::{
     Failure,
-    text_file::{SMALL, read_text},
+    text_file::{SMALL, read_text, warn_if_shared},
 };
 use crate::protocol::Token;
 
@@ -83,6 +83,7 @@ fn given(flag: &str, file: Option<&Path>, variable: &str) -> Result<Option<Token
 pub(super) fn token_of(flag: &str, file: &Path) -> Result<Token, Failure> {
     let text = read_text(file, SMALL);
     let text = text.map_err(|failure| Failure::Usage(format!("{flag} {failure}")))?;
+    warn_if_shared(file, "chmod 600");
     // Editors end a file with a line break.
     parsed(flag, text.trim())
 }

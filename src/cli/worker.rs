@@ -110,6 +110,7 @@ impl WorkerArgs {
         let trainers = self.trainers.trainers(&devices)?;
         // In this order: a dataset beside the known ones is offered once it has been read.
         self.read_datasets(&trainers)?;
+        self.limits.check_names(&*trainers)?;
         self.tell_datasets(screen, &*trainers)?;
         let config = WorkerConfig {
             name: self.name(),
@@ -171,9 +172,13 @@ impl WorkerArgs {
             ));
         }
         let folder = self.trainers.data_folder()?;
+        let offers = if offered.is_empty() {
+            "offers no datasets".to_string()
+        } else {
+            format!("offers the datasets {}", offered.join(", "))
+        };
         screen.note(&format!(
-            "offers the datasets {}; looked for others in {}",
-            offered.join(", "),
+            "{offers}; looked for others in {}",
             folder.display()
         ));
         Ok(())

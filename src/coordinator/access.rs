@@ -26,8 +26,9 @@ use crate::{
 pub(super) struct Joined {
     pub by: String,
     pub with: JoinedWith,
-    /// A worker that registered in the same words with the same token and was never heard of: the answer was lost, and this
-    /// is the same worker.
+    /// The number of the token that was shown.
+    pub token: Option<TokenId>,
+    /// The worker that this one was before it left, was lost, or missed the answer: that is no further use of the token.
     pub instead_of: Option<WorkerId>,
 }
 
@@ -56,7 +57,8 @@ impl Coordinator {
             ));
         };
         known.check_operator(needed, now)?;
-        Ok(Actor::new(known.summary.name.clone(), peer))
+        let TokenSummary { token, name, .. } = &known.summary;
+        Ok(Actor::new(name.clone(), peer).with_token(*token))
     }
 
     /// What this caller may do.
@@ -107,6 +109,7 @@ impl Coordinator {
         let without = |by: &str| Joined {
             by: by.to_string(),
             with: certificate.clone().unwrap_or_default(),
+            token: None,
             instead_of: None,
         };
         if self.is_open_to(peer) {
@@ -127,15 +130,17 @@ impl Coordinator {
             ));
         };
         let with = certificate.unwrap_or(JoinedWith::Token(known.summary.token));
+        let TokenSummary { token, name, .. } = &known.summary;
         let instead_of = if known.summary.uses_left.is_some() {
-            state.unheard_twin(&with, registration)
+            state.former_self(name, &with, registration)
         } else {
             None
         };
         known.check_join(self.now(), instead_of.is_some())?;
         Ok(Joined {
-            by: known.summary.name.clone(),
+            by: name.clone(),
             with,
+            token: Some(*token),
             instead_of,
         })
     }
@@ -216,9 +221,20 @@ impl Coordinator {
     pub(super) fn end_token(&self, actor: &Actor, token: TokenId) -> Result<TokenSummary, Refusal> {
         let now = self.now();
         let mut state = self.state();
-        let known = state.tokens.revoke(token, now)?.clone();
-        self.write_token(&mut state, &known, None);
-        self.note_action(&mut state, actor, AuditAction::TokenRevoked, named(&known));
+        // Code in this process needs no token, so it locks nobody out for good.
+        if actor.needs_token() && state.tokens.is_last_admin(token, now) {
+            let detail = format!(
+                "token {token} is the last one with the scope admin: make another first (fedavg token create NAME --scope admin)"
+            );
+            return Err(Refusal::new(RefusalKind::Conflict, detail));
+        }
+        let (known, is_new) = state.tokens.revoke(token, now)?;
+        let known = known.clone();
+        if is_new {
+            self.write_token(&mut state, &known, None);
+            self.note_action(&mut state, actor, AuditAction::TokenRevoked, named(&known));
+            state.revocations.send_replace(());
+        }
         Ok(known.summary)
     }
 
@@ -244,6 +260,12 @@ impl Coordinator {
     pub(super) fn let_in(&self, actor: &Actor, worker: WorkerId) -> Result<WorkerSummary, Refusal> {
         let mut state = self.state();
         let access = worker_access(&mut state, worker)?;
+        if access.revoked {
+            let detail = format!(
+                "the token of worker {worker} was revoked: it has to register again, and gets another number then"
+            );
+            return Err(Refusal::new(RefusalKind::Conflict, detail));
+        }
         let action = match access.standing {
             Standing::Admitted => {
                 let detail = format!("worker {worker} is admitted already");
@@ -275,7 +297,7 @@ impl Coordinator {
         if !access.note_refused(refusal, &self.0.config.access.quarantine, now) {
             return;
         }
-        tracing::warn!(%worker, reason = access.shown().1, "a worker is in quarantine");
+        tracing::warn!(%worker, reason = access.shown(now).1, "a worker is in quarantine");
         self.write_workers(&mut state, &[worker]);
         let coordinator = Actor::coordinator();
         let action = AuditAction::WorkerQuarantined;
@@ -313,7 +335,7 @@ impl Coordinator {
     ) -> Result<WorkerSummary, Refusal> {
         let record = state.roster.find(worker).ok_or_else(|| unknown(worker))?;
         let subject = format!("worker {worker} ({})", record.info.registration.name);
-        let summary = FoundWorker::of(state, worker, record).summary();
+        let summary = FoundWorker::of(state, worker, record).summary(self.now());
         self.note_action(state, actor, action, subject);
         Ok(summary)
     }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::{facts::json, handle::Coordinator, state::State};
 use crate::{
+    ids::TokenId,
     protocol::{AuditAction, AuditEntry},
     report::{Refusal, RefusalKind},
     store::{
@@ -21,6 +22,8 @@ pub(super) const AUDIT: &str = "audit";
 pub(super) struct Actor {
     /// The name of the token that was shown, or why none was needed.
     pub by: String,
+    /// The number of that token, if it was made.
+    pub token: Option<TokenId>,
     pub peer: Peer,
 }
 
@@ -29,8 +32,20 @@ impl Actor {
     pub fn new(by: impl Into<String>, peer: Peer) -> Self {
         Self {
             by: by.into(),
+            token: None,
             peer,
         }
+    }
+
+    /// The same, by the token of this number; 0 is one of the configuration.
+    pub fn with_token(mut self, token: TokenId) -> Self {
+        self.token = Some(token).filter(|token| token.0 > 0);
+        self
+    }
+
+    /// Whether only a token lets it act: it is neither in this process nor on the machine of an open coordinator.
+    pub fn needs_token(&self) -> bool {
+        self.peer != Peer::InProcess || self.token.is_some()
     }
 
     /// The coordinator itself.
@@ -76,6 +91,7 @@ impl Coordinator {
             .clone();
         let number = audit.last() + 1;
         let mut entry = AuditEntry::new(number, self.now(), &*actor.by, action, subject);
+        entry.token = actor.token;
         entry.from = actor
             .peer
             .address()

@@ -186,7 +186,7 @@ impl Coordinator {
 
     fn describe(&self, credentials: &Credentials, job: JobId) -> Result<Response, Refusal> {
         let state = self.state();
-        state.working(credentials)?;
+        state.working(credentials, self.now())?;
         let found = state.job(job)?;
         Ok(Response::Job(JobMessage {
             job,
@@ -203,7 +203,7 @@ impl Coordinator {
         client: ClientId,
     ) -> Result<Response, Refusal> {
         let state = self.state();
-        state.working(credentials)?;
+        state.working(credentials, self.now())?;
         let job = state.job(job)?;
         let partition = job.partition_of(client)?;
         let lease = job
@@ -229,7 +229,7 @@ impl Coordinator {
         payload: Option<&str>,
     ) -> Result<Response, Refusal> {
         let state = self.state();
-        let protocol = state.working(credentials)?.protocol;
+        let protocol = state.working(credentials, self.now())?.protocol;
         let job = state.job(job)?;
         let (_, model) = job.model(Some(version))?;
         let body = match payload {

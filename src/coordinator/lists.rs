@@ -65,7 +65,11 @@ impl Coordinator {
     ) -> Page<WorkerSummary, WorkerId> {
         let (found, has_more) = self.find_workers(after, self.page_size(limit));
         // Registrations are copied without the lock: they can be long.
-        let summaries: Vec<_> = found.into_iter().map(FoundWorker::summary).collect();
+        let now = self.now();
+        let mut summaries = Vec::new();
+        for worker in found {
+            summaries.push(worker.summary(now));
+        }
         let last = summaries.last().map(|summary| summary.worker);
         Page::new(summaries, last.filter(|_| has_more))
     }
@@ -182,8 +186,9 @@ impl FoundWorker {
         }
     }
 
-    pub fn summary(self) -> WorkerSummary {
-        let (admission, held) = self.access.shown();
+    /// What is shown of it at this moment.
+    pub fn summary(self, now: Timestamp) -> WorkerSummary {
+        let (admission, held) = self.access.shown(now);
         WorkerSummary {
             worker: self.worker,
             registration: Arc::unwrap_or_clone(self.registration),
@@ -194,6 +199,7 @@ impl FoundWorker {
             examples_per_second: self.examples_per_second,
             admission,
             held,
+            held_until: self.access.held_until(now),
             joined_by: self.access.joined_by,
             refused_reports: self.access.refused_reports,
         }

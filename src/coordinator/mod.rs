@@ -6,6 +6,7 @@
 //! heartbeats are answered meanwhile.
 
 mod access;
+mod access_watch;
 mod admission;
 mod audit;
 mod builder;

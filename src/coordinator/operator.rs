@@ -2,6 +2,7 @@
 //! by page.
 
 use super::{
+    access_watch::AccessWatch,
     audit::Actor,
     driver::refusal_of,
     facts::{JOB, LAYOUT, VERSION, json, layout_fact},
@@ -132,9 +133,8 @@ impl Operator for Coordinator {
     }
 
     fn events<'a>(&'a self, caller: &'a Caller, job: JobId, after: u64) -> Answer<'a, Events> {
-        let events = self
-            .admit(caller, Scope::Read)
-            .and_then(|_| self.follow(job, after));
+        let events = AccessWatch::new(self, caller, Scope::Read)
+            .and_then(|access| Ok(access.guard(self.follow(job, after)?)));
         now(events)
     }
 

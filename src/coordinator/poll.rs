@@ -114,7 +114,7 @@ impl Coordinator {
         let worker = credentials.worker;
         state.note_busy(worker, jobs_of(busy));
         // It waits as if there were nothing to do, and does not register again and again.
-        if state.working(credentials).is_err() {
+        if state.working(credentials, self.now()).is_err() {
             return None;
         }
         for job in state.turns.order() {

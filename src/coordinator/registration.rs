@@ -72,7 +72,10 @@ impl Coordinator {
             device = registration.device,
             "worker registered"
         );
-        let (standing, action) = match replaces.and_then(|former| quarantine_of(&state, former)) {
+        let (standing, action) = match replaces
+            .or(joined.instead_of)
+            .and_then(|former| quarantine_of(&state, former))
+        {
             Some(quarantine) => (quarantine, AuditAction::WorkerQuarantined),
             None if self.0.config.access.approve => (Standing::Pending, AuditAction::WorkerPending),
             None => (Standing::Admitted, AuditAction::WorkerAdmitted),
@@ -97,7 +100,10 @@ impl Coordinator {
         let worker = state.register(info, now);
         self.use_token(&mut state, &joined, join_token.as_ref());
         self.write_workers(&mut state, &[worker]);
-        let actor = Actor::new(joined.by, peer);
+        let mut actor = Actor::new(joined.by, peer);
+        if let Some(token) = joined.token {
+            actor = actor.with_token(token);
+        }
         self.note_action(
             &mut state,
             &actor,
@@ -277,8 +283,10 @@ fn check_binding(
         return Ok(());
     }
     let detail = format!(
-        "the name {:?} belongs to worker {namesake}, which joined with {:?}: join with the same token or certificate, or ask an          operator to free the name (fedavg workers revoke {namesake})",
-        registration.name, access.joined_by
+        "the name {:?} belongs to worker {namesake}, which joined with {}: join with the same token or certificate, or ask an \
+         operator to free the name (fedavg workers revoke {namesake})",
+        registration.name,
+        access.joined_with_words()
     );
     Err(Refusal::new(RefusalKind::Forbidden, detail))
 }

@@ -40,7 +40,7 @@ impl Coordinator {
         let upload = {
             let mut state = self.state();
             self.heard_of(&mut state, credentials)?;
-            state.working(credentials)?;
+            state.working(credentials, self.now())?;
             let found = state.job(job)?;
             let spec = &found.spec;
             // Nobody can count the examples of a worker's own data, and they are the report's weight: the limit keeps
@@ -99,7 +99,7 @@ impl Coordinator {
     ) -> Result<Response, Refusal> {
         let mut state = self.state();
         self.heard_of(&mut state, credentials)?;
-        state.working(credentials)?;
+        state.working(credentials, self.now())?;
         // `drive` gives no answer to an unknown job and none to one that has not started: tell them apart here.
         state.job(job)?;
         let request = state.next_request();

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use super::{
     dataset_copies::DatasetCopies,
@@ -20,7 +20,7 @@ use super::{
 use crate::{
     access::{TokenHash, Tokens},
     ids::{JobId, RequestId, Timestamp, WorkerId},
-    protocol::{AuditEntry, Registration, Token},
+    protocol::{AuditEntry, Registration, Token, TokenSummary},
     report::{Refusal, RefusalKind},
     round::{Roster, WorkerRecord, WorkerState},
     store::WindowedLog,
@@ -34,7 +34,8 @@ use crate::{
 ///   `token/N`, but for those of the configuration), `audit`, `last_job` (fact `coordinator`);
 /// - *derived*: `copies`, `names` and `by_token` from the roster, `queue` and `turns` from the jobs, `positions` from the journal,
 ///   `last_request` from the term;
-/// - *discarded*: `submitting`, `woken`, `told_full`, `armed`, `awake`, `appended`; of a worker its `wake`, `busy`, `was_heard` and `speeds`.
+/// - *discarded*: `submitting`, `revocations`, `woken`, `told_full`, `armed`, `awake`, `appended`; of a worker its `wake`, `busy`,
+///   `was_heard` and `speeds`.
 pub(super) struct State {
     /// Read it; what changes it goes through the methods below, which keep the indices in step.
     pub roster: Roster<WorkerInfo>,
@@ -45,6 +46,8 @@ pub(super) struct State {
     by_token: HashMap<[u8; 32], WorkerId>,
     /// The tokens of operators, and for workers that join.
     pub tokens: Tokens,
+    /// Told of each token of `tokens` that is revoked, so that streams end which were asked for with it.
+    pub revocations: watch::Sender<()>,
     /// Who did what; none before the first action.
     pub audit: Option<WindowedLog<AuditEntry>>,
     pub jobs: BTreeMap<JobId, Job>,
@@ -99,6 +102,7 @@ impl State {
             names: NameIndex::default(),
             by_token: HashMap::new(),
             tokens,
+            revocations: watch::Sender::new(()),
             audit: None,
             jobs: BTreeMap::new(),
             queue: VecDeque::new(),
@@ -214,8 +218,18 @@ impl State {
         let was_live = self.roster.leave(worker);
         if was_live {
             self.forget_copies(worker);
+            self.end_polls(worker);
         }
         was_live
+    }
+
+    /// Has the polls of a worker answered that are held open: they find out that its token counts no more.
+    fn end_polls(&self, worker: WorkerId) {
+        if let Some(record) = self.roster.find(worker) {
+            record.info.wake.notify_waiters();
+            // For one that is about to wait.
+            record.info.wake.notify_one();
+        }
     }
 
     /// Marks the workers lost that have been silent for too long, and returns them in order of registration.
@@ -303,12 +317,13 @@ impl State {
     pub fn authenticate(&self, credentials: &Credentials) -> Result<&WorkerInfo, Refusal> {
         // Once, and not for each worker that it is compared with.
         let token = TokenHash::of(&credentials.token);
-        let found = self.roster.find(credentials.worker);
-        let record = found.ok_or_else(not_registered)?;
+        let Some(record) = self.roster.find(credentials.worker) else {
+            return Err(self.no_worker(&credentials.token));
+        };
         if record.info.token != token && record.info.access.former_token != Some(token) {
             // After a restart of the coordinator, an old worker's number can be another's: it then has to register.
             if !self.is_a_workers(token) {
-                return Err(not_registered());
+                return Err(self.no_worker(&credentials.token));
             }
             let detail = format!("the token is another worker's than {}", credentials.worker);
             return Err(Refusal::new(RefusalKind::Forbidden, detail));
@@ -327,10 +342,29 @@ impl State {
         }
     }
 
-    /// Whether these credentials are those of a worker that may have tasks.
-    pub fn working(&self, credentials: &Credentials) -> Result<&WorkerInfo, Refusal> {
+    /// Why who shows this token is no worker.
+    fn no_worker(&self, shown: &Token) -> Refusal {
+        // Known, and for something else: to register would not help, and it is no guess.
+        match self.tokens.find(shown) {
+            Some(known) => {
+                let TokenSummary { name, kind, .. } = &known.summary;
+                let detail = format!(
+                    "{name:?} is the name of a token of the kind {kind}: a worker shows its own token, which it got when it registered"
+                );
+                Refusal::new(RefusalKind::Forbidden, detail)
+            }
+            None => not_registered(),
+        }
+    }
+
+    /// Whether these credentials are those of a worker that may have tasks now.
+    pub fn working(
+        &self,
+        credentials: &Credentials,
+        now: Timestamp,
+    ) -> Result<&WorkerInfo, Refusal> {
         let info = self.authenticate(credentials)?;
-        info.access.check()?;
+        info.access.check(now)?;
         Ok(info)
     }
 
@@ -350,18 +384,37 @@ impl State {
         Refusal::new(RefusalKind::Unauthorized, detail)
     }
 
-    /// A worker that registered with this token or certificate, in these words if they are given, and was never heard of.
-    pub fn unheard_twin(
+    /// The worker that comes back, if this registration is one: the last of this name that came with the same token and, if it
+    /// showed one, the same certificate. It has left or is lost; or it was never heard of, and says the same again, since the
+    /// answer was lost. Without a registration, any worker that came so and may come back.
+    pub fn former_self(
         &self,
+        by: &str,
         with: &JoinedWith,
         registration: Option<&Registration>,
     ) -> Option<WorkerId> {
         let mut found = None;
-        for (worker, record) in self.roster.live() {
-            let info = &record.info;
-            let is_same = registration.is_none_or(|said| *said == *info.registration);
-            if !info.was_heard && is_same && info.access.joined_with == *with {
+        for (worker, record) in self.roster.iter() {
+            let WorkerInfo {
+                registration: said,
+                access,
+                was_heard,
+                ..
+            } = &record.info;
+            if access.joined_with != *with || access.joined_by != by {
+                continue;
+            }
+            if registration.is_some_and(|registration| registration.name != said.name) {
+                continue;
+            }
+            let says_the_same = registration.is_none_or(|registration| *registration == **said);
+            let is_gone = record.state != WorkerState::Live;
+            let may_come_back = is_gone || (!was_heard && says_the_same);
+            if may_come_back && !access.revoked {
                 found = Some(worker);
+            } else if registration.is_some() {
+                // It is there, and this is another one of its name; or an operator has put it out.
+                found = None;
             }
         }
         found

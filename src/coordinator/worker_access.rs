@@ -64,15 +64,29 @@ pub(super) enum Standing {
 }
 
 impl WorkerAccess {
+    /// What it joined with, for people.
+    pub fn joined_with_words(&self) -> String {
+        match &self.joined_with {
+            JoinedWith::Certificate(hash) => format!("the certificate sha256:{hash}"),
+            JoinedWith::Token(_) | JoinedWith::Nothing => format!("the token {:?}", self.joined_by),
+        }
+    }
+
     /// Whether it may have tasks.
     pub fn is_admitted(&self) -> bool {
         self.standing == Standing::Admitted
     }
 
-    /// What is shown of it, and why it may not have tasks.
-    pub fn shown(&self) -> (Admission, Option<String>) {
+    /// What is shown of it now, and why it may not have tasks.
+    pub fn shown(&self, now: Timestamp) -> (Admission, Option<String>) {
+        if self.revoked {
+            let held = "its token was revoked: it has to register again".to_string();
+            return (Admission::Revoked, Some(held));
+        }
         match &self.standing {
             Standing::Admitted => (Admission::Admitted, None),
+            // It ends with the worker's next request. Until then it holds nobody up any more.
+            Standing::Quarantined { until, .. } if *until <= now => (Admission::Admitted, None),
             Standing::Pending => {
                 let held = "waits for an operator: fedavg workers approve".to_string();
                 (Admission::Pending, Some(held))
@@ -81,9 +95,17 @@ impl WorkerAccess {
         }
     }
 
+    /// When its quarantine ends by itself, if it is in one.
+    pub fn held_until(&self, now: Timestamp) -> Option<Timestamp> {
+        match &self.standing {
+            Standing::Quarantined { until, .. } if *until > now && !self.revoked => Some(*until),
+            _ => None,
+        }
+    }
+
     /// Refuses what only a worker with tasks may ask for.
-    pub fn check(&self) -> Result<(), Refusal> {
-        let (admission, held) = self.shown();
+    pub fn check(&self, now: Timestamp) -> Result<(), Refusal> {
+        let (admission, held) = self.shown(now);
         match held {
             None => Ok(()),
             Some(held) => {
@@ -128,10 +150,9 @@ impl WorkerAccess {
         }
         let reports = plural(self.refused_at.len(), "report");
         let reason = format!(
-            "{reports} refused within {} s, the last one since {}; it ends after {} s, or by fedavg workers release",
+            "{reports} refused within {} s, the last one since {}; fedavg workers release ends it before its time",
             within(&self.refused_at, now).as_secs(),
             refusal.detail,
-            limits.lasts.as_secs()
         );
         self.refused_at.clear();
         self.standing = Standing::Quarantined {
@@ -169,12 +190,17 @@ mod tests {
             assert!(!access.note_refused(&refusal, &limits, second(seconds)));
         }
         assert!(access.note_refused(&refusal, &limits, second(155)));
-        let (admission, held) = access.shown();
+        let (admission, held) = access.shown(second(155));
         assert_eq!(admission, Admission::Quarantined);
+        assert_eq!(access.held_until(second(155)), Some(second(255)));
         let held = held.unwrap();
         assert!(held.contains("3 reports refused within 55 s") && held.contains("a value is NaN"));
-        assert_eq!(access.check().unwrap_err().kind, RefusalKind::Forbidden);
+        let refused = access.check(second(254)).unwrap_err();
+        assert_eq!(refused.kind, RefusalKind::Forbidden);
         assert!(!access.release_if_due(second(254)));
+        // What is shown does not wait for the worker's next request.
+        assert_eq!(access.shown(second(255)), (Admission::Admitted, None));
+        assert_eq!(access.held_until(second(255)), None);
         assert!(access.release_if_due(second(255)));
         // It begins again with none.
         assert!(!access.note_refused(&refusal, &limits, second(256)));

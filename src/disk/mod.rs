@@ -14,12 +14,12 @@ mod step;
 #[cfg(test)]
 pub(crate) mod testing;
 
-#[cfg(feature = "sqlite")]
-pub(crate) use ops::commit;
 pub(crate) use ops::{
-    Writer, make_folder, remove_file, remove_folder, remove_tree, rename, sync_data, sync_file,
-    sync_folder, write_at,
+    Writer, make_folder, make_private, private_folder, remove_file, remove_folder, remove_tree,
+    rename, sync_data, sync_file, sync_folder, write_at,
 };
+#[cfg(feature = "sqlite")]
+pub(crate) use ops::{commit, temporary_folder};
 #[cfg(any(test, feature = "testing"))]
 pub use site::Operation;
 pub use site::Site;

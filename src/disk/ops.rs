@@ -1,11 +1,16 @@
 //! The steps.
 
+#[cfg(feature = "sqlite")]
+use std::{fs::Permissions, os::unix::fs::PermissionsExt};
 use std::{
     fs::{self, DirBuilder, File},
     io::{self, Write},
-    os::unix::fs::FileExt,
+    os::unix::fs::{DirBuilderExt, FileExt},
     path::Path,
 };
+
+#[cfg(feature = "sqlite")]
+use tempfile::TempDir;
 
 use super::{Site, step::step};
 
@@ -63,6 +68,33 @@ pub(crate) fn commit<E: From<io::Error>>(
     commit: impl FnOnce() -> Result<(), E>,
 ) -> Result<(), E> {
     step(site, path, commit)
+}
+
+/// How a folder is made that its owner alone may enter, whatever the process's mask (umask) lets others do: models, reports and
+/// tokens are in it.
+pub(crate) fn private_folder() -> DirBuilder {
+    let mut builder = DirBuilder::new();
+    builder.mode(0o700);
+    builder
+}
+
+/// Makes a folder and those above it for their owner alone. One that is there is left as it is. Nothing of it is durable yet.
+pub(crate) fn make_private(path: &Path) -> io::Result<()> {
+    private_folder().recursive(true).create(path)
+}
+
+/// Makes a folder of a name that begins so, below `above` or else where the system has temporary files: for its owner alone, and
+/// removed with the value.
+#[cfg(feature = "sqlite")]
+pub(crate) fn temporary_folder(prefix: &str, above: Option<&Path>) -> io::Result<TempDir> {
+    let mut builder = tempfile::Builder::new();
+    builder
+        .prefix(prefix)
+        .permissions(Permissions::from_mode(0o700));
+    match above {
+        Some(above) => builder.tempdir_in(above),
+        None => builder.tempdir(),
+    }
 }
 
 /// Makes a folder and those above it, and brings their entries to the disk. One that is there is left as it is.

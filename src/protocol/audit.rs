@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::Timestamp;
+use crate::ids::{Timestamp, TokenId};
 
 /// An action of an operator, or an admission of a worker.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -16,6 +16,9 @@ pub struct AuditEntry {
     /// The name of the token that was shown; `in process`, `open` (a coordinator that asks for no token), `worker` or
     /// `coordinator`.
     pub by: String,
+    /// The number of the token that was shown, if it was made by an operator or at the first start.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<TokenId>,
     /// The address that the request came from, if it came from one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from: Option<String>,
@@ -38,6 +41,7 @@ impl AuditEntry {
             number,
             time,
             by: by.into(),
+            token: None,
             from: None,
             action,
             subject: subject.into(),

@@ -22,7 +22,8 @@ pub use task::{
     Alive, Failure, Heartbeat, JobMessage, Poll, ShareEvaluation, TaskMessage, TaskWork,
 };
 pub use token::{
-    CreatedToken, NewToken, OwnAccess, Rotated, Scope, Token, TokenKind, TokenSummary,
+    CreatedToken, LONGEST_EXPIRY_S, NewToken, OwnAccess, Rotated, Scope, Token, TokenKind,
+    TokenSummary,
 };
 
 /// The newest version of the protocol that is spoken here.

@@ -102,6 +102,9 @@ pub struct WorkerSummary {
     /// Why not, if it may not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub held: Option<String>,
+    /// When its quarantine ends, if it is in one and no operator ends it before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held_until: Option<Timestamp>,
     /// The name of what let it register: a join token, `open` or `in process`.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub joined_by: String,
@@ -122,6 +125,8 @@ pub enum Admission {
     Pending,
     /// Its reports were refused again and again: it gets no tasks for a while.
     Quarantined,
+    /// An operator revoked its token: it has to register again.
+    Revoked,
 }
 
 impl std::fmt::Display for Admission {
@@ -130,6 +135,7 @@ impl std::fmt::Display for Admission {
             Self::Admitted => "admitted",
             Self::Pending => "pending",
             Self::Quarantined => "quarantined",
+            Self::Revoked => "revoked",
         })
     }
 }

@@ -27,6 +27,10 @@ impl fmt::Debug for Token {
     }
 }
 
+/// The longest time after which a token may expire, in seconds: 31 years. No sum of a moment and such a time is beyond what
+/// clocks count.
+pub const LONGEST_EXPIRY_S: u64 = 1_000_000_000;
+
 /// What an operator may do. Each scope includes those before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "http", derive(utoipa::ToSchema))]
@@ -93,8 +97,11 @@ impl fmt::Display for TokenKind {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "http", derive(utoipa::ToSchema))]
 #[non_exhaustive]
+// A misspelt limit would make a token without limits.
+#[serde(deny_unknown_fields)]
 pub struct NewToken {
-    /// A name for people, such as whom it is given to: at most 64 bytes. The audit and the list of workers show it.
+    /// A name for people, such as whom it is given to: at most 64 bytes, and no name of a token that counts. The audit and the
+    /// list of workers show it.
     #[cfg_attr(feature = "http", schema(min_length = 1, max_length = 64))]
     pub name: String,
     /// What it is for.
@@ -106,9 +113,9 @@ pub struct NewToken {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "http", schema(minimum = 1))]
     pub uses: Option<u32>,
-    /// After how many seconds it is refused, at least 1; never if left out.
+    /// After how many seconds it is refused, at least 1 and at most 1000000000 (31 years); never if left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[cfg_attr(feature = "http", schema(minimum = 1))]
+    #[cfg_attr(feature = "http", schema(minimum = 1, maximum = 1000000000))]
     pub expires_in_s: Option<u64>,
 }
 

@@ -10,9 +10,9 @@
 #[cfg(test)]
 use std::sync::{Mutex, PoisonError};
 use std::{
-    fs::{self, DirBuilder, File, OpenOptions, TryLockError},
+    fs::{self, File, OpenOptions, TryLockError},
     io,
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -53,13 +53,12 @@ impl DataFolder {
     /// [`StoreError::InUse`] if another coordinator has it, [`StoreError::Io`] if the operating system refuses.
     pub fn open(path: impl AsRef<Path>) -> Result<Arc<Self>, StoreError> {
         let path = path.as_ref();
-        // For this user alone, as a worker's folder is.
-        disk::make_folder(Site::FolderAboveSync, path, DirBuilder::new().mode(0o700))
+        disk::make_folder(Site::FolderAboveSync, path, &disk::private_folder())
             .map_err(|error| failed(path, error))?;
         let lock = lock(path)?;
         for part in [SPOOL, MODELS, LOGS] {
             let part = path.join(part);
-            fs::create_dir_all(&part).map_err(|error| failed(&part, error))?;
+            disk::make_private(&part).map_err(|error| failed(&part, error))?;
         }
         // The parts must be there after a power failure, or files in them could not be found.
         disk::sync_folder(Site::FolderPartsSync, path).map_err(|error| failed(path, error))?;
@@ -126,7 +125,7 @@ impl DataFolder {
         let aside = self.path.join("models-of-0.1");
         // Durable with the journal's own entry, which is in the same folder. A power failure before that only has this done again.
         disk::rename(Site::AsideRename, &models, &aside)
-            .and_then(|()| fs::create_dir(&models))
+            .and_then(|()| disk::private_folder().create(&models))
             .map_err(|error| failed(&aside, error))?;
         Ok(Some(aside))
     }
@@ -236,7 +235,7 @@ pub(super) fn make_in<T>(folder: &Path, make: impl Fn() -> io::Result<T>) -> io:
     for _ in 0..ATTEMPTS {
         match &result {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                match fs::create_dir_all(folder) {
+                match disk::make_private(folder) {
                     // A parent may have been removed while its child was made: that is only one more attempt.
                     Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
                     _ => result = make(),

@@ -16,11 +16,14 @@ use crate::{
     computing::Computing,
     parameters::Encoding,
     protocol::{OLDEST_PROTOCOL, PROTOCOL, Registered, Registration},
+    text::printable,
     transport::{Credentials, Request, Response, Transport},
 };
 
 /// How long a worker that leaves waits for the coordinator to hear of it.
 const FAREWELL: Duration = Duration::from_secs(2);
+/// The most characters of a reason that the coordinator gives.
+const LONGEST_REASON: usize = 500;
 
 /// Hosts clients for a coordinator.
 pub struct Worker<T> {
@@ -151,9 +154,12 @@ impl<T: Transport> Worker<T> {
             self.wait_for_threads().await;
             match end {
                 End::Shutdown => return Ok(totals),
-                End::Forgotten => tracing::warn!(
-                    "the coordinator does not know this worker any more: registering again"
-                ),
+                End::Forgotten(refusal) => {
+                    let reason = printable(&refusal.detail, LONGEST_REASON);
+                    tracing::warn!(
+                        "the coordinator refuses this worker's token; registering again: {reason}"
+                    );
+                }
                 End::Error(error) => return Err(error),
             }
         }

@@ -39,8 +39,8 @@ const LEAST_HEARTBEAT: Duration = Duration::from_millis(10);
 /// Why a session ended.
 pub(super) enum End {
     Shutdown,
-    /// The coordinator does not know this worker any more: register again.
-    Forgotten,
+    /// The coordinator refuses this worker's token, for this reason: register again.
+    Forgotten(Refusal),
     Error(WorkerError),
 }
 
@@ -48,7 +48,7 @@ impl End {
     fn of_refusal(refusal: Refusal) -> Self {
         match refusal.kind {
             // A coordinator that restarted, or that has forgotten a worker which was lost, does not know its token.
-            RefusalKind::Unauthorized => Self::Forgotten,
+            RefusalKind::Unauthorized => Self::Forgotten(refusal),
             _ => Self::Error(WorkerError::Refused(refusal)),
         }
     }
@@ -111,8 +111,10 @@ impl<T: Transport> SessionLoop<T> {
                 end = &mut heartbeats => return end,
                 Some(done) = tasks.join_next(), if !tasks.is_empty() => {
                     // Any other refusal is of one task, and has been logged. This one is of the whole registration.
-                    if let Ok(Err(Refusal { kind: RefusalKind::Unauthorized, .. })) = done {
-                        return End::Forgotten;
+                    if let Ok(Err(refusal)) = done
+                        && refusal.kind == RefusalKind::Unauthorized
+                    {
+                        return End::Forgotten(refusal);
                     }
                 }
                 polled = polled => {

@@ -107,6 +107,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "rng",
             "round",
             "spelling",
+            "text",
             "transport",
             "words",
         ],

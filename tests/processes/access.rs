@@ -1,11 +1,16 @@
 //! Who gets in: the tokens of a coordinator's first start, those that operators make, and what is left of them anywhere.
 
-use std::{fs, os::unix::fs::PermissionsExt};
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+};
 
 use fedavg::protocol::{Admission, AuditAction, AuditEntry, TokenSummary, WorkerSummary};
+use tempfile::TempDir;
 
 use super::{
-    deployment::{Deployment, binary},
+    deployment::{Deployment, binary, fedavg},
     process::{Finished, Process},
 };
 
@@ -190,4 +195,275 @@ fn a_worker_waits_for_its_approval_and_can_be_put_out() {
     waiting.err.until("registering again");
     let unknown = deployment.operator("workers approve 77");
     refused(&unknown, "no worker 77");
+}
+
+/// A coordinator that ends by itself.
+fn ended(arguments: &str) -> Finished {
+    let path = env!("CARGO_BIN_EXE_fedavg-coordinator");
+    Process::start(&mut binary(path, arguments)).finish()
+}
+
+#[test]
+fn a_first_start_that_fails_leaves_the_next_one_a_first_one() {
+    let folder = TempDir::new().unwrap();
+    let state = folder.path().join("state");
+    let missing = folder.path().join("missing/admin.token");
+    let arguments = |rest: &str| {
+        let state = state.display();
+        format!("--bind 127.0.0.1:0 --state-dir {state} {rest}")
+    };
+    let failed = ended(&arguments(&format!(
+        "--admin-token-file {}",
+        missing.display()
+    )));
+    assert_eq!(failed.code, Some(2), "{failed:?}");
+    assert!(failed.err.contains("admin.token"), "{failed:?}");
+    let failed = ended(&arguments("--max-tokens 1"));
+    assert_eq!(failed.code, Some(2), "{failed:?}");
+
+    let path = env!("CARGO_BIN_EXE_fedavg-coordinator");
+    let mut first = Process::start(&mut binary(path, &arguments("")));
+    let url = first.out.until("listening on ");
+    let url = url.trim_start_matches("listening on ");
+    let line = first.out.until("join with: ");
+    assert!(line.contains("FEDAVG_JOIN_TOKEN=fedavg_join_"), "{line}");
+    let file = state.join("admin.token");
+    let list = format!(
+        "token list --json --coordinator {url} --token-file {}",
+        file.display()
+    );
+    let tokens = fedavg(&list);
+    let tokens: Vec<TokenSummary> = serde_json::from_str(&tokens.out).unwrap();
+    let names: Vec<&str> = tokens.iter().map(|token| token.name.as_str()).collect();
+    assert_eq!(names, ["admin", "first"]);
+    assert!(!state.join("first-start").exists());
+    for folder in folders(&state) {
+        let mode = fs::metadata(&folder).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o700, "{}", folder.display());
+    }
+}
+
+/// A folder and all below it.
+fn folders(folder: &Path) -> Vec<PathBuf> {
+    let mut found = vec![folder.to_path_buf()];
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(folders(&path));
+        }
+    }
+    found
+}
+
+#[test]
+fn a_first_start_that_was_killed_before_its_tokens_were_shown_is_repeated() {
+    let (deployment, join) = closed("");
+    let former = fs::read_to_string(deployment.admin_token()).unwrap();
+    let mut again = deployment.restart("--closed", |state| {
+        // As it is until the lines are printed.
+        fs::write(state.join("first-start"), "").unwrap();
+    });
+    let line = again.line().unwrap();
+    assert!(
+        line.contains("FEDAVG_JOIN_TOKEN=") && !line.contains(&join),
+        "{line}"
+    );
+    assert_eq!(again.operator("status").code, Some(0));
+    refused(&operator(&again, former.trim(), "status"), "was revoked");
+}
+
+#[test]
+fn a_first_start_that_is_repeated_keeps_the_token_in_a_file_that_it_was_told() {
+    let folder = TempDir::new().unwrap();
+    let file = folder.path().join("ann.token");
+    let flags = format!("--closed --admin-token-file {}", file.display());
+    let deployment = Deployment::with(&format!("--bind 127.0.0.1:0 {flags}"));
+    let former = fs::read_to_string(&file).unwrap();
+    let mut again = deployment.restart(&flags, |state| {
+        fs::write(state.join("first-start"), "").unwrap();
+    });
+    let line = again.line().unwrap();
+    assert!(line.contains("FEDAVG_JOIN_TOKEN="), "{line}");
+    let line = again.line().unwrap();
+    assert!(
+        line.ends_with(&format!("--token-file {}", file.display())),
+        "{line}"
+    );
+    assert_eq!(fs::read_to_string(&file).unwrap(), former);
+    assert_eq!(operator(&again, former.trim(), "token list").code, Some(0));
+}
+
+#[test]
+fn a_token_that_can_t_be_written_does_not_count() {
+    let (deployment, _) = closed("");
+    let missing = deployment.state().join("missing/ann.token");
+    let create = "token create ann --scope read";
+    let failed = deployment.operator(&format!("{create} --output {}", missing.display()));
+    assert_eq!(failed.code, Some(2), "{failed:?}");
+    let mut command = binary(
+        env!("CARGO_BIN_EXE_fedavg"),
+        &format!("{create} --coordinator {}", deployment.url),
+    );
+    command.env("FEDAVG_TOKEN_FILE", deployment.admin_token());
+    let mut into = |device: &str| {
+        let device = fs::File::options().write(true).open(device).unwrap();
+        command.stdout(device).output().unwrap()
+    };
+    // What is written there is lost: nothing is made.
+    assert_eq!(into("/dev/null").status.code(), Some(2));
+    let names = |deployment: &Deployment| {
+        let tokens: Vec<TokenSummary> = deployment.ask("token list");
+        let of = |token: TokenSummary| (token.name, token.revoked.is_some());
+        tokens.into_iter().map(of).collect::<Vec<_>>()
+    };
+    let first = [("admin".to_string(), false), ("first".to_string(), false)];
+    assert_eq!(names(&deployment), first);
+    let full = into("/dev/full");
+    let told = String::from_utf8_lossy(&full.stderr).into_owned();
+    assert_eq!(full.status.code(), Some(1), "{told}");
+    assert!(told.contains("revoked"), "{told}");
+    assert_eq!(names(&deployment)[2], ("ann".to_string(), true));
+}
+
+#[test]
+fn who_watches_a_job_sees_nothing_after_the_end_of_the_token() {
+    let (deployment, _) = closed("");
+    let made = deployment.operator("token create ann --scope read");
+    let job = deployment.submit("--clients 2 --rounds 1");
+    let arguments = format!("watch {job} --json --coordinator {}", deployment.url);
+    let mut command = binary(env!("CARGO_BIN_EXE_fedavg"), &arguments);
+    command.env("FEDAVG_TOKEN", made.out.trim());
+    let mut watch = Process::start(&mut command);
+    // The stream is open from here on, and nothing happens in the job, which waits for workers.
+    assert!(watch.out.next().is_some());
+    let revoked = deployment.operator("token revoke 3");
+    assert_eq!(revoked.code, Some(0), "{revoked:?}");
+    let ended = watch.finish();
+    refused(&ended, "was revoked");
+}
+
+#[test]
+fn a_worker_that_is_put_out_is_told_at_once_and_says_why() {
+    // Its poll is held for longer than this test waits for a line.
+    let (deployment, join) = closed("--poll-wait 600 --worker-expiry 6000");
+    let mut waiting = worker(&deployment, &join, "--name one");
+    waiting.err.until("registered");
+    let revoked = deployment.operator("workers revoke 1");
+    assert_eq!(revoked.code, Some(0), "{revoked:?}");
+    let told = waiting.err.until("registering again");
+    assert!(told.contains("token was revoked"), "{told}");
+    let shown = deployment.operator("workers");
+    assert!(shown.out.contains("left, revoked"), "{shown:?}");
+    refused(&deployment.operator("workers approve 1"), "register again");
+}
+
+#[test]
+fn a_worker_that_is_stopped_and_started_is_no_further_use_of_its_token() {
+    let (deployment, _) = closed("");
+    let once = deployment.operator("token create site --join --uses 1");
+    let once = once.out.trim();
+    for _ in 0..2 {
+        let mut site = worker(&deployment, once, "--name one");
+        site.err.until("registered");
+        site.interrupt();
+        let left = site.finish();
+        assert_eq!(left.code, Some(0), "{left:?}");
+    }
+    refused(&worker(&deployment, once, "--name two").finish(), "site");
+}
+
+#[test]
+fn a_later_start_shows_no_file_whose_token_counts_no_more() {
+    let (deployment, _) = closed("");
+    let other = deployment.state().join("ann.token");
+    let made = deployment.operator(&format!(
+        "token create ann --scope admin --output {}",
+        other.display()
+    ));
+    assert_eq!(made.code, Some(0), "{made:?}");
+    let revoked = deployment.operator("token revoke 1");
+    assert_eq!(revoked.code, Some(0), "{revoked:?}");
+    let mut later = deployment.restart("--closed", |_| {});
+    later.line().unwrap();
+    let line = later.line().unwrap();
+    assert!(line.ends_with("--token-file FILE"), "{line}");
+    let told = later.stop();
+    assert!(told.err.contains("was revoked"), "{told:?}");
+}
+
+#[test]
+fn flags_that_contradict_each_other_are_refused() {
+    let folder = TempDir::new().unwrap();
+    let file = folder.path().join("token");
+    fs::write(&file, "sixteen-letters-and-more").unwrap();
+    let (file, state) = (file.display(), folder.path().join("state"));
+    let fingerprint = "0".repeat(64);
+    for (flags, said) in [
+        (
+            format!("--admin-token-file {file} --join-token-file {file}"),
+            "the same",
+        ),
+        (
+            format!("--open --admin-token-file {file}"),
+            "--admin-token-file",
+        ),
+        (
+            format!("--open --join-token-file {file}"),
+            "--join-token-file",
+        ),
+        ("--allow-host lab".to_string(), "--open"),
+        (
+            format!("--allow-worker sha256:{fingerprint}"),
+            "--tls-client-ca",
+        ),
+        (
+            "--tls-self-signed --advertise http://lab:8000".to_string(),
+            "--advertise lab",
+        ),
+        (format!("--state-dir {file}"), "--state-dir"),
+    ] {
+        let mut flags = format!("--bind 127.0.0.1:0 {flags}");
+        if !flags.contains("--state-dir") {
+            flags = format!("{flags} --state-dir {}", state.display());
+        }
+        let ended = ended(&flags);
+        assert_eq!(ended.code, Some(2), "{flags}: {ended:?}");
+        assert!(ended.err.contains(said), "{flags}: {ended:?}");
+    }
+    assert!(!state.exists());
+}
+
+#[test]
+fn secrets_that_others_can_read_are_told_of() {
+    let (deployment, _) = closed("");
+    let file = deployment.admin_token();
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
+    let told = deployment.operator("status");
+    assert_eq!(told.code, Some(0), "{told:?}");
+    assert!(told.err.contains("chmod 600"), "{told:?}");
+    let later = deployment.restart("--closed", |state| {
+        fs::set_permissions(state, fs::Permissions::from_mode(0o755)).unwrap();
+    });
+    let told = later.stop();
+    assert!(told.err.contains("chmod 700"), "{told:?}");
+}
+
+#[test]
+fn a_refusal_is_in_the_log_under_the_number_that_its_sender_got() {
+    let (deployment, _) = closed("--log fedavg=debug");
+    let told = operator(&deployment, "a-token-that-nobody-knows", "status");
+    refused(&told, "not known");
+    let log = deployment.stop().err;
+    let warned: Vec<_> = log
+        .lines()
+        .filter(|line| line.contains("wrong credentials"))
+        .collect();
+    assert_eq!(warned.len(), 1, "{log}");
+    let refusal = log
+        .lines()
+        .find(|line| line.contains("refused: the token is not known"));
+    let refusal = refusal.unwrap_or_else(|| panic!("{log}"));
+    for part in ["DEBUG", "127.0.0.1", "request{id=", "401"] {
+        assert!(refusal.contains(part), "{part}: {refusal}");
+    }
 }

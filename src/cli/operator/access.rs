@@ -4,12 +4,13 @@ use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, Subcommand};
 
-use super::ConnectArgs;
+use super::{Client, ConnectArgs};
 use crate::{
     cli::{
         Align, Failure, Screen, Table,
-        access::write_secret,
+        access::{new_secret_file, write_secret},
         block_on,
+        failure::in_full,
         values::{seconds, time, u32_above_0},
     },
     ids::TokenId,
@@ -50,16 +51,17 @@ pub struct CreateTokenArgs {
     #[arg(value_name = "NAME")]
     pub name: String,
     /// For workers that join
-    #[arg(long, conflicts_with = "scope", required_unless_present = "scope")]
+    #[arg(long, conflicts_with = "scope")]
     pub join: bool,
     /// For an operator: read (see jobs and models), submit (submit, pause and cancel jobs, too) or admin (all)
     #[arg(long, value_name = "SCOPE")]
     pub scope: Option<Scope>,
-    /// With --join: how many workers may register with it [default: any number]
+    /// With --join: how many workers may register with it. A worker that left or was lost and comes back under its name is the
+    /// same one, as long as the coordinator remembers it (--keep-workers there) [default: any number]
     #[arg(long, value_name = "N", value_parser = u32_above_0, conflicts_with = "scope")]
     pub uses: Option<u32>,
     /// Refuse it after this many seconds, at least 1 [default: never]
-    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    #[arg(long, value_name = "SECONDS", value_parser = expiry)]
     pub expires: Option<Duration>,
     /// Write the token to a new file that only you can read, instead of printing it
     #[arg(long, value_name = "FILE")]
@@ -71,28 +73,70 @@ pub struct CreateTokenArgs {
 
 impl CreateTokenArgs {
     fn run(&self, screen: &Screen) -> Result<(), Failure> {
+        if self.scope.is_none() && !self.join {
+            return Err(Failure::Usage(
+                "say what the token is for: --join (workers that join), or --scope read, submit or admin (an operator)"
+                    .to_string(),
+            ));
+        }
         let client = self.connect.client()?;
         let mut new = match self.scope {
             Some(scope) => NewToken::operator(&*self.name, scope),
             None => NewToken::join(&*self.name),
         };
         new.uses = self.uses;
-        new.expires_in_s = self.expires.map(|time| time.as_secs().max(1));
-        // Before it is made: a token that can't be written would be lost.
-        if let Some(file) = self.output.as_ref().filter(|file| file.exists()) {
-            return Err(Failure::of_file(file, "is there already; name a new file"));
-        }
+        new.expires_in_s = self.expires.map(|time| time.as_secs());
+        // Before it is made: a token that can't be written would count, and nobody would have it.
+        let place = match &self.output {
+            Some(file) => Some((file, new_secret_file(file)?)),
+            None => {
+                screen.check_output()?;
+                None
+            }
+        };
         let made = block_on(async {
             let made = client.operator.create_token(&client.caller, new);
             made.await.map_err(|error| client.failure(error))
         })?;
-        let Some(file) = &self.output else {
-            screen.note(&described(&made.summary));
-            return screen.print(&made.secret.0);
+        let is_printed = place.is_none();
+        let written = match place {
+            Some((file, place)) => write_secret(place, file, &made.secret),
+            None => screen.print(&made.secret.0),
         };
-        write_secret(file, &made.secret)?;
+        if let Err(failure) = written {
+            return Err(take_back(&client, made.summary.token, failure));
+        }
+        if is_printed {
+            screen.note(&described(&made.summary));
+            return Ok(());
+        }
         screen.print(&described(&made.summary))
     }
+}
+
+/// Revokes a token that could not be written: nobody has it.
+fn take_back(client: &Client, token: TokenId, failure: Failure) -> Failure {
+    let revoked = block_on(async {
+        let revoked = client.operator.revoke_token(&client.caller, token);
+        revoked.await.map_err(|error| client.failure(error))
+    });
+    let what = match revoked {
+        Ok(_) => format!("token {token} could not be written, so it was revoked again"),
+        Err(error) => format!(
+            "token {token} could not be written, and counts: \"fedavg token revoke {token}\" revokes it, which failed here ({})",
+            in_full(&error)
+        ),
+    };
+    Failure::because(what, failure)
+}
+
+/// After how long a token expires, in seconds.
+fn expiry(text: &str) -> Result<Duration, String> {
+    let time = seconds(text)?;
+    if time < Duration::from_secs(1) {
+        return Err("too short: 1 is the least".to_string());
+    }
+    Ok(time)
 }
 
 /// List the tokens, without their secrets.
@@ -198,6 +242,7 @@ impl AuditArgs {
             number,
             time: at,
             by,
+            token,
             from,
             action,
             subject,
@@ -206,6 +251,10 @@ impl AuditArgs {
         {
             let what = format!("{} {subject}", action.words());
             let from = from.unwrap_or_default();
+            let by = match token {
+                Some(token) => format!("{by} (token {token})"),
+                None => by,
+            };
             table.row([number.to_string(), time(at), by, from, what]);
         }
         screen.print(&table.to_string())

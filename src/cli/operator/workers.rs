@@ -4,7 +4,10 @@ use clap::{Args, Subcommand};
 
 use super::ConnectArgs;
 use crate::{
-    cli::{Align, Failure, Screen, Table, block_on, values::now},
+    cli::{
+        Align, Failure, Screen, Table, block_on,
+        values::{now, time},
+    },
     ids::{JobId, Timestamp, WorkerId},
     protocol::{Admission, Gpu, Hardware, Health, WorkerSummary},
     round::WorkerState,
@@ -185,7 +188,10 @@ fn listing(workers: &[WorkerSummary], now: Timestamp) -> String {
         }
         if let Some(held) = &worker.held {
             let held = printable(held, LONGEST_REASON);
-            text.push_str(&format!("\n{INDENT}{}: {held}", worker.admission));
+            let until = worker
+                .held_until
+                .map_or(String::new(), |until| format!(" until {}", time(until)));
+            text.push_str(&format!("\n{INDENT}{}{until}: {held}", worker.admission));
         }
         if worker.refused_reports > 0 {
             let refused = plural(worker.refused_reports, "report");
@@ -326,6 +332,7 @@ mod tests {
             examples_per_second,
             admission: Admission::Admitted,
             held: None,
+            held_until: None,
             joined_by: String::new(),
             refused_reports: 0,
         }

@@ -1,7 +1,7 @@
 //! A state folder as one tar file: only what such a folder has, with nothing but its bytes.
 
 use std::{
-    fs::{self, File},
+    fs::File,
     io::{self, Read, Write},
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
@@ -9,7 +9,7 @@ use std::{
 
 use tar::{Archive, Builder, EntryType, Header};
 
-use crate::{text::printable, words::plural};
+use crate::{disk, text::printable, words::plural};
 
 /// The most characters of a name in a message.
 const LONGEST: usize = 200;
@@ -73,7 +73,7 @@ pub(in crate::cli) fn unpack(archive: impl Read, length: u64, folder: &Path) -> 
         let path = folder.join(&name);
         let failed = |error: io::Error| format!("{shown}: {error}");
         if let Some(parent) = path.parent() {
-            fs::create_dir_all(parent).map_err(failed)?;
+            disk::make_private(parent).map_err(failed)?;
         }
         // One that is in it twice is refused.
         let mut options = File::options();
@@ -128,6 +128,8 @@ fn is_ours(name: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     const REPORT: &str = "spool/job-2/round-7/client-3-4294967301.report";

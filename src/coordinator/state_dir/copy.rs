@@ -58,7 +58,7 @@ impl StateCopy {
         has_state(path)?;
         let from = DataFolder::to_read(path)?;
         remove_old(path)?;
-        let made = tempfile::Builder::new().prefix(PREFIX).tempdir_in(path);
+        let made = disk::temporary_folder(PREFIX, Some(path));
         let folder = made.map_err(|error| failed(path, error))?;
         let lock = lock(folder.path()).map_err(|error| failed(folder.path(), error))?;
         let started = Instant::now();
@@ -156,7 +156,7 @@ fn link(from: &DataFolder, to: &DataFolder, path: &Path) -> Result<Option<PathBu
     let name = path.strip_prefix(from.path()).unwrap_or(path);
     let place = to.path().join(name);
     let parent = place.parent().unwrap_or(to.path());
-    fs::create_dir_all(parent).map_err(|error| failed(parent, error))?;
+    disk::make_private(parent).map_err(|error| failed(parent, error))?;
     // A published file is never written to again, so both names may have the same bytes.
     let linked = fs::hard_link(path, &place).or_else(|error| match error.kind() {
         io::ErrorKind::NotFound => Err(error),

@@ -61,10 +61,8 @@ impl StateImport {
             Err(error) => return Err(failed(path, error)),
         };
         let folder = DataFolder::open(path)?;
-        let staging = tempfile::Builder::new()
-            .prefix("import-")
-            .tempdir_in(path)
-            .map_err(|error| failed(path, error))?;
+        let staging = disk::temporary_folder("import-", Some(path));
+        let staging = staging.map_err(|error| failed(path, error))?;
         Ok(Self {
             path: path.to_path_buf(),
             is_made,

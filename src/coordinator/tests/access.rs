@@ -1,6 +1,7 @@
 //! Who may do what: every route with every kind of credential, and what lets workers in and puts them out.
 
 mod admission;
+mod ends;
 mod methods;
 mod routes;
 mod trusting;

@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeSet,
-    fs, io,
+    io,
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -62,7 +62,8 @@ impl Unfinished {
         let attempt = models.next.fetch_add(1, Ordering::Relaxed);
         let folder = models.job(job);
         let path = folder.join(format!("v{version}.{attempt}.next"));
-        make_in(&folder, || fs::create_dir(&path)).map_err(|error| failed(&path, error))?;
+        make_in(&folder, || disk::private_folder().create(&path))
+            .map_err(|error| failed(&path, error))?;
         Ok(Self {
             models,
             job,

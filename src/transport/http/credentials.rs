@@ -23,6 +23,9 @@ use crate::{
     transport::{self, Caller, Credentials, Operator, Peer, Requester},
 };
 
+/// A number of fewer digits is a number of any object.
+const LONG_NUMBER: usize = 10;
+
 /// The token that was shown, if one was.
 pub(super) struct Bearer(pub Option<Token>);
 
@@ -299,8 +302,14 @@ impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Ids<T> 
             Err(_) => {
                 // The routes are below it, and it is not in `uri` any more.
                 let path = parts.uri.path();
-                let detail =
-                    format!("no such path: each ID in {BASE}{path} must be a whole number");
+                let is_long = |part: &str| {
+                    part.len() >= LONG_NUMBER && part.bytes().all(|byte| byte.is_ascii_digit())
+                };
+                let detail = if path.split('/').any(is_long) {
+                    format!("no such path: an ID in {BASE}{path} is too large")
+                } else {
+                    format!("no such path: each ID in {BASE}{path} must be a whole number")
+                };
                 Err(Problem::new(RefusalKind::NotFound, detail))
             }
         }

@@ -92,6 +92,10 @@ impl Problem {
     }
 }
 
+/// What a problem says for people, as an extension of the answer: for the log.
+#[derive(Debug, Clone)]
+pub(super) struct Told(pub String);
+
 impl From<Refusal> for Problem {
     fn from(refusal: Refusal) -> Self {
         Self {
@@ -158,6 +162,7 @@ impl IntoResponse for Problem {
         self.request_id = RequestId::current().map(|id| id.to_string());
         let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let mut response = (status, axum::Json(&self)).into_response();
+        response.extensions_mut().insert(Told(self.detail.clone()));
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON));
         match status {

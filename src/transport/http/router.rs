@@ -1,6 +1,6 @@
 //! The router: the routes, with what guards them and what they have at hand.
 
-use std::sync::Arc;
+use std::{net::SocketAddr, sync::Arc};
 
 use axum::{
     Router,
@@ -11,6 +11,7 @@ use axum::{
     routing::any,
 };
 use tokio::sync::Semaphore;
+use tracing::debug;
 use utoipa::openapi::{OpenApi, Server};
 
 use super::{
@@ -19,9 +20,16 @@ use super::{
     callers::{Asker, Requests, dress},
     inbound::{Inbound, Pace},
     openapi,
+    problem::Told,
     routes::{documented, no_such_method, no_such_path},
 };
-use crate::transport::{Handler, Operator};
+use crate::{
+    text::printable,
+    transport::{Handler, Operator},
+};
+
+/// The most characters of a refusal's reason in the log.
+const LONGEST_DETAIL: usize = 500;
 
 /// The routes of a coordinator, below `/api/v1`, as a router to mount in an axum application or to [`serve`](super::serve).
 /// It has no fallback, so that it can be merged with other routers; [`no_such_path`] is one.
@@ -89,13 +97,33 @@ pub fn router_of(
 async fn admit(State(app): State<App>, request: Request, next: Next) -> Response {
     let answer = |mut request: Request| async move {
         let asker = Asker::of(&request, &app.requests);
-        if let Err(problem) = asker.count_request() {
-            return problem.into_response();
-        }
-        request.extensions_mut().insert(asker);
-        next.run(request).await
+        let address = asker.peer.address();
+        let response = match asker.count_request() {
+            Ok(()) => {
+                request.extensions_mut().insert(asker);
+                next.run(request).await
+            }
+            Err(problem) => problem.into_response(),
+        };
+        log_refusal(address, &response);
+        response
     };
     dress(request, answer).await
+}
+
+/// Logs a request that was refused. The line has the number of the request, which its answer has, too.
+fn log_refusal(address: Option<SocketAddr>, response: &Response) {
+    let Some(Told(detail)) = response.extensions().get() else {
+        return;
+    };
+    let status = response.status().as_u16();
+    let address = address.map(|address| address.ip().to_canonical());
+    debug!(
+        status,
+        from = address.map(tracing::field::display),
+        "refused: {}",
+        printable(detail, LONGEST_DETAIL)
+    );
 }
 
 /// The routes as the router itself shows them.

@@ -1,7 +1,7 @@
 //! Files that are on the disk as a whole, or not at all.
 
 use std::{
-    fs::{DirBuilder, OpenOptions},
+    fs::OpenOptions,
     io::{self, Write},
     path::{Path, PathBuf},
 };
@@ -52,10 +52,7 @@ fn beside(path: &Path) -> PathBuf {
 
 /// Makes a folder and those above it, for this user alone, and their entries durable.
 pub(super) fn make_folder(path: &Path) -> io::Result<()> {
-    let mut builder = DirBuilder::new();
-    #[cfg(unix)]
-    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    disk::make_folder(Site::WorkerAboveSync, path, &builder)
+    disk::make_folder(Site::WorkerAboveSync, path, &disk::private_folder())
 }
 
 /// Removes a file or a folder; one that is not there is removed already.

@@ -17,6 +17,14 @@ impl Lab {
         }
     }
 
+    async fn leave(&self, credentials: &Credentials) {
+        let request = Request::Leave {
+            credentials: credentials.clone(),
+        };
+        let answer = self.coordinator.handle(Peer::InProcess, request).await;
+        assert!(matches!(answer, Response::Accepted), "{answer:?}");
+    }
+
     async fn refusal_of(&self, request: Request) -> RefusalKind {
         match self.coordinator.handle(Peer::InProcess, request).await {
             Response::Refused(refusal) => refusal.kind,
@@ -61,6 +69,64 @@ async fn a_token_of_one_use_lets_one_worker_in_even_if_its_answer_was_lost() {
     assert_eq!(lab.refusal_of(heartbeat).await, RefusalKind::Unauthorized);
     let late = lab.join("lab-1", &token, false).await.unwrap_err();
     assert_eq!(late.kind, RefusalKind::Unauthorized);
+}
+
+#[tokio::test]
+async fn a_worker_that_left_comes_back_without_a_further_use() {
+    let lab = closed(|config| config.access.quarantine.refusals = 1).await;
+    let (_, token) = lab.token(NewToken::join("site").uses(1)).await;
+    let first = lab.join("lab-1", &token, false).await.unwrap();
+    assert!(lab.is_idle(&first).await);
+    // It is there: another one of its name is another worker.
+    let other = lab.join("lab-1", &token, false).await.unwrap_err();
+    assert_eq!(other.kind, RefusalKind::Unauthorized);
+    lab.leave(&first).await;
+    let other = lab.join("lab-2", &token, false).await.unwrap_err();
+    assert_eq!(other.kind, RefusalKind::Unauthorized);
+    let again = lab.join("lab-1", &token, false).await.unwrap();
+    assert!(lab.is_idle(&again).await);
+    // What it did wrong comes back with it.
+    let refusal = Refusal::new(RefusalKind::Malformed, "a value is NaN");
+    lab.coordinator.note_refused_report(again.worker, &refusal);
+    lab.leave(&again).await;
+    let held = lab.join("lab-1", &token, false).await.unwrap();
+    assert_eq!(lab.admission(&held).await, Admission::Quarantined);
+    // Put out, it does not come back by this token.
+    let revoked = lab.coordinator.revoke_worker(&HERE, held.worker).await;
+    assert_eq!(revoked.unwrap().admission, Admission::Revoked);
+    assert!(lab.join("lab-1", &token, false).await.is_err());
+}
+
+#[tokio::test]
+async fn a_poll_of_a_worker_that_is_revoked_is_answered_at_once_with_the_reason() {
+    let lab = closed(|config| {
+        // Longer than this test waits for anything.
+        config.workers.poll_wait = LIMIT * 100;
+        config.workers.expiry = LIMIT * 1000;
+    })
+    .await;
+    let worker = lab.worker("lab-1").await;
+    let request = Request::Poll {
+        credentials: worker.clone(),
+        busy: Vec::new(),
+        wait: LIMIT * 100,
+    };
+    let polled = lab.coordinator.handle(Peer::InProcess, request);
+    // In this order: the poll is held when the worker is revoked.
+    let (answer, revoked) = tokio::join!(
+        tokio::time::timeout(LIMIT, polled),
+        lab.coordinator.revoke_worker(&HERE, worker.worker)
+    );
+    assert_eq!(revoked.unwrap().admission, Admission::Revoked);
+    let Response::Refused(refusal) = answer.expect("an answer in time") else {
+        panic!("a task for a revoked worker");
+    };
+    assert_eq!(refusal.kind, RefusalKind::Unauthorized);
+    assert!(refusal.detail.contains("token was revoked"), "{refusal}");
+    let approved = lab.coordinator.approve_worker(&HERE, worker.worker).await;
+    let told = super::super::refusal(approved);
+    assert_eq!(told.kind, RefusalKind::Conflict);
+    assert!(told.detail.contains("register again"), "{told}");
 }
 
 #[tokio::test]
@@ -175,9 +241,16 @@ async fn a_quarantine_ends_by_itself() {
         .put_report(&worker, &task, &lab.metadata(&task), b"not a report")
         .await;
     assert_eq!(status, 422);
-    assert_eq!(lab.admission(&worker).await, Admission::Quarantined);
-    lab.is_idle(&worker).await;
+    // It is over already, and is not shown until the worker asks again.
     assert_eq!(lab.admission(&worker).await, Admission::Admitted);
+    lab.is_idle(&worker).await;
+    let actions = lab.actions().await;
+    let released = (
+        AuditAction::WorkerReleased,
+        "coordinator".to_string(),
+        format!("worker {} (clumsy)", worker.worker),
+    );
+    assert!(actions.contains(&released), "{actions:?}");
 }
 
 #[tokio::test]

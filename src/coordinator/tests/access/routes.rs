@@ -105,18 +105,30 @@ fn passes(operation: &Operation, shown: Shown) -> bool {
         })
 }
 
-/// Who shows nothing, or what nobody knows any more, is asked for a token (401). A known one of another kind is told so (403),
-/// except that a worker's route knows workers alone.
-fn refusals(shown: Shown) -> &'static [u16] {
+/// Who shows nothing, what nobody knows, or a token that has ended, is asked for a token (401). A known one of another kind is told
+/// so (403); as a worker's, it is one of another kind also after its end.
+fn refusals(operation: &Operation, shown: Shown) -> &'static [u16] {
     match shown {
-        Shown::Nothing
-        | Shown::Garbage
-        | Shown::ExpiredJoin
-        | Shown::UsedJoin
-        | Shown::RevokedOperator
-        | Shown::ExpiredOperator => &[401],
-        Shown::OtherWorker => &[403],
-        _ => &[401, 403],
+        Shown::Nothing | Shown::Garbage => &[401],
+        Shown::ExpiredJoin | Shown::UsedJoin | Shown::RevokedOperator | Shown::ExpiredOperator => {
+            if operation.asks_for_a_worker(shown) {
+                &[403]
+            } else {
+                &[401]
+            }
+        }
+        Shown::RevokedWorker => &[401, 403],
+        _ => &[403],
+    }
+}
+
+impl Operation {
+    /// Whether a request that shows this is taken for a worker's. An operator's route that workers have, too, takes its asker for a
+    /// worker only by a header.
+    fn asks_for_a_worker(&self, shown: Shown) -> bool {
+        let rule = self.rule.as_deref().unwrap_or_default();
+        let is_workers = rule.iter().any(|(scheme, _)| scheme == "worker_token");
+        is_workers && (!matches!(shown, Shown::Operator(_)) || rule.len() == 1)
     }
 }
 
@@ -200,11 +212,7 @@ impl Town {
         if let Some(token) = self.token(shown) {
             headers += &format!("authorization: Bearer {}\r\n", token.0);
         }
-        let rule = operation.rule.as_deref().unwrap_or_default();
-        let is_workers = rule.iter().any(|(scheme, _)| scheme == "worker_token");
-        // An operator's route that workers have, too, takes its asker for a worker only by this header.
-        let as_worker = !matches!(shown, Shown::Operator(_)) || rule.len() == 1;
-        if is_workers && as_worker {
+        if operation.asks_for_a_worker(shown) {
             headers += "fedavg-worker: 1\r\n";
         }
         let body = match &*operation.name {
@@ -244,7 +252,7 @@ async fn compare(alone: bool) {
                 assert!(!refused, "{name} ({line}) refuses {shown:?}: {status}");
                 assert!(status < 500, "{name} ({line}) {shown:?}: {status}");
             } else {
-                let expected = refusals(shown);
+                let expected = refusals(&operation, shown);
                 assert!(
                     expected.contains(&status),
                     "{name} ({line}) answers {shown:?} with {status} instead of {expected:?}"

@@ -18,7 +18,7 @@ use super::{
     log_file,
 };
 use crate::{
-    Cause,
+    Cause, disk,
     store::{
         DataFolder,
         journal::{Journal, JournalError, queue::Queue},
@@ -59,7 +59,7 @@ impl ReadJournal {
             let name = format!("journal.db{ending}");
             let beside = folder.path().join(&name);
             if fs::metadata(&beside).is_ok_and(|found| found.len() > 0) {
-                let copied = tempfile::tempdir().and_then(|folder| {
+                let copied = disk::temporary_folder("fedavg-", None).and_then(|folder| {
                     fs::copy(&beside, folder.path().join(&name))?;
                     fs::copy(&path, folder.path().join("journal.db"))?;
                     Ok(folder)

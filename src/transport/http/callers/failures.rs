@@ -13,6 +13,9 @@ const FIRST_WAIT: Duration = Duration::from_secs(1);
 /// The longest wait.
 const LONGEST_WAIT: Duration = Duration::from_secs(300);
 
+/// The log tells of the failures of one address at most once in this time.
+const TELL_EVERY: Duration = Duration::from_secs(300);
+
 /// The failures of one address. The time is an argument, since any fixed moment.
 #[derive(Debug, Default)]
 pub(super) struct Failures {
@@ -20,6 +23,7 @@ pub(super) struct Failures {
     last: Duration,
     wait: Duration,
     until: Duration,
+    told: Option<Duration>,
 }
 
 impl Failures {
@@ -29,7 +33,10 @@ impl Failures {
             return None;
         }
         if self.is_over(now) {
-            *self = Self::default();
+            *self = Self {
+                told: self.told,
+                ..Self::default()
+            };
         }
         // During the wait nothing counts: who asks again at once is told the rest of it.
         if now < self.until {
@@ -45,8 +52,22 @@ impl Failures {
         Some(self.wait)
     }
 
+    /// Whether the log is to tell of a failure now.
+    pub(super) fn tell(&mut self, now: Duration) -> bool {
+        let is_due = self.told.is_none_or(|told| now >= told + TELL_EVERY);
+        if is_due {
+            self.told = Some(now);
+        }
+        is_due
+    }
+
     /// Whether it can be forgotten.
-    pub(super) fn is_over(&self, now: Duration) -> bool {
+    pub(super) fn is_fresh(&self, now: Duration) -> bool {
+        self.is_over(now) && self.told.is_none_or(|told| now >= told + TELL_EVERY)
+    }
+
+    /// Whether what was counted counts no more.
+    fn is_over(&self, now: Duration) -> bool {
         // Longer than the wait: who waits as told and fails again must be told double.
         self.count == 0 || now.saturating_sub(self.last) > WINDOW.max(self.wait * 2)
     }
@@ -79,6 +100,24 @@ mod tests {
         assert!(!failures.is_over(now));
         assert!(failures.is_over(now + at(601)));
         assert_eq!(failures.note(10, now + at(601)), None);
+    }
+
+    #[test]
+    fn the_log_tells_of_one_address_at_most_once_in_five_minutes() {
+        let mut failures = Failures::default();
+        let mut told = Vec::new();
+        for second in 0..1000 {
+            failures.note(10, at(second));
+            if failures.tell(at(second)) {
+                told.push(second);
+            }
+        }
+        assert_eq!(told, [0, 300, 600, 900]);
+        assert!(
+            !failures.is_fresh(at(1199)),
+            "forgotten, it would be told again"
+        );
+        assert!(failures.is_fresh(at(10_000)));
     }
 
     #[test]

@@ -32,6 +32,11 @@ impl Network {
             _ => false,
         }
     }
+
+    /// Whether every address of its kind is in it.
+    pub fn is_all(&self) -> bool {
+        self.bits == 0
+    }
 }
 
 impl FromStr for Network {

@@ -25,6 +25,7 @@ use super::{
 use crate::{
     ids::WorkerId,
     report::RefusalKind,
+    text::printable,
     transport::{
         Peer,
         http::{problem::Problem, server::Connection},
@@ -33,6 +34,10 @@ use crate::{
 
 /// A registration is rare: five seconds' worth may come at once.
 const REGISTRATION_BURST: f64 = 5.0;
+/// The log warns of wrong credentials once a second for all addresses together, and of this many at once.
+const WARNING_BURST: f64 = 10.0;
+/// The most characters of a refusal's reason in the log.
+const LONGEST_DETAIL: usize = 500;
 
 /// What is counted of requests.
 pub(in crate::transport::http) struct Requests {
@@ -41,6 +46,8 @@ pub(in crate::transport::http) struct Requests {
     addresses: Table<AddressKey, OfAddress>,
     workers: Table<WorkerId, OfWorker>,
     registrations: Mutex<Bucket>,
+    /// Warnings of wrong credentials, of all addresses.
+    warnings: Mutex<Bucket>,
 }
 
 /// Of one address.
@@ -57,7 +64,7 @@ impl Remembered for OfAddress {
         let slow = Rate::new(1, 1.0);
         lock(&self.requests).is_full(slow, now)
             && lock(&self.registrations).is_full(slow, now)
-            && lock(&self.failures).is_over(now)
+            && lock(&self.failures).is_fresh(now)
     }
 }
 
@@ -82,6 +89,7 @@ impl Requests {
             addresses: Table::new(limits.remembered),
             workers: Table::new(limits.remembered),
             registrations: Mutex::default(),
+            warnings: Mutex::default(),
             limits,
         }
     }
@@ -241,12 +249,33 @@ impl Asker {
         let Some((limits, counts, now)) = self.counted() else {
             return problem;
         };
-        let wait = lock(&counts.failures).note(limits.failures, now);
+        let (wait, is_news) = {
+            let mut failures = lock(&counts.failures);
+            (failures.note(limits.failures, now), failures.tell(now))
+        };
+        if is_news {
+            self.tell_of_failure(&problem.detail, now);
+        }
         match wait {
             Some(wait) => problem
                 .with_status(StatusCode::TOO_MANY_REQUESTS)
                 .retry_after(wait),
             None => problem,
+        }
+    }
+
+    /// Has the log tell of wrong credentials. Strangers with many addresses must not fill a disk by that.
+    fn tell_of_failure(&self, detail: &str, now: Duration) {
+        let Some((address, _)) = &self.address else {
+            return;
+        };
+        let rate = Rate::new(1, WARNING_BURST);
+        if lock(&self.requests.warnings).take(1.0, rate, now).is_ok() {
+            let detail = printable(detail, LONGEST_DETAIL);
+            tracing::warn!(
+                from = %address.to_canonical(),
+                "wrong credentials: {detail}; more of this address are logged at debug alone, for five minutes"
+            );
         }
     }
 

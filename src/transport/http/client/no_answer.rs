@@ -72,7 +72,7 @@ fn wrong_certificate(place: &impl fmt::Display, reason: &CertificateError) -> Ca
             // The latter of an authority that was made again under the same name.
             CertificateError::UnknownIssuer | CertificateError::BadSignature => format!(
                 "{place}: no authority that is trusted here has signed the coordinator's certificate; name its \
-                 fingerprint, or its authority"
+                 fingerprint (--fingerprint), or its authority (--tls-ca)"
             )
             .into(),
             reason => Cause::about(place, RustlsError::InvalidCertificate(reason)),

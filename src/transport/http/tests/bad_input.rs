@@ -312,6 +312,11 @@ async fn numbers_in_paths_and_queries_that_are_none_are_named_in_plain_words() {
             "no such path: each ID in /api/v1/jobs/abc must be a whole number",
         ),
         (
+            "/api/v1/jobs/18446744073709551616",
+            404,
+            "no such path: an ID in /api/v1/jobs/18446744073709551616 is too large",
+        ),
+        (
             "/api/v1/jobs?limit=-1",
             400,
             "after and limit must be whole numbers of at least 0",

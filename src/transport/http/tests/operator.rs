@@ -73,6 +73,7 @@ fn worker(number: u64) -> WorkerSummary {
         examples_per_second: None,
         admission: Admission::Pending,
         held: Some("waits".to_string()),
+        held_until: None,
         joined_by: "lab".to_string(),
         refused_reports: 3,
     }

@@ -1,19 +1,21 @@
 //! Who one end is: a certificate with its private key.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, sync::Arc, time::Duration};
 
 use rcgen::{CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, KeyPair};
 use rustls::{
-    Error as RustlsError,
+    CertificateError, Error as RustlsError, RootCertStore,
+    client::verify_server_cert_signed_by_trust_anchor,
     pki_types::{
-        CertificateDer, PrivateKeyDer,
+        CertificateDer, PrivateKeyDer, UnixTime,
         pem::{Error as PemError, PemObject},
     },
+    server::ParsedCertificate,
     sign::CertifiedKey,
 };
 
 use super::{Fingerprint, TlsError, provider::provider};
-use crate::Cause;
+use crate::{Cause, ids::Timestamp};
 
 /// A certificate, those that lead from it to an authority, and its private key.
 #[derive(Clone)]
@@ -87,6 +89,28 @@ impl Identity {
         made().map_err(|error: rcgen::Error| TlsError::NotMade(Cause::of(error)))
     }
 
+    /// When the certificate expired, if it has by this time.
+    pub fn expired(&self, now: Timestamp) -> Option<Timestamp> {
+        let first = self.key.cert.first()?;
+        let certificate = ParsedCertificate::try_from(first).ok()?;
+        let since = Duration::from_millis(now.0);
+        // Its time is checked before its authority, so that none is needed here.
+        let checked = verify_server_cert_signed_by_trust_anchor(
+            &certificate,
+            &RootCertStore::empty(),
+            &[],
+            UnixTime::since_unix_epoch(since),
+            provider().signature_verification_algorithms.all,
+        );
+        match checked {
+            Err(RustlsError::InvalidCertificate(CertificateError::ExpiredContext {
+                not_after,
+                ..
+            })) => Some(Timestamp(0) + Duration::from_secs(not_after.as_secs())),
+            _ => None,
+        }
+    }
+
     /// The fingerprint of the certificate.
     pub fn fingerprint(&self) -> Fingerprint {
         self.fingerprint
@@ -125,6 +149,19 @@ pub(super) fn damaged(what: &'static str, reason: impl Into<Cause>) -> TlsError 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_certificate_says_when_it_expired_and_not_before() {
+        // rcgen's usual end: the year 4096.
+        let pem = Identity::self_signed_pem(&["localhost".to_string()]).unwrap();
+        let identity = Identity::from_pem(pem.as_bytes(), pem.as_bytes()).unwrap();
+        let year = Duration::from_secs(365 * 24 * 3600);
+        assert_eq!(identity.expired(Timestamp(0) + year * 60), None);
+        let later = Timestamp(0) + year * 2200;
+        let expired = identity.expired(later).unwrap();
+        let earliest = Timestamp(0) + year * 2000;
+        assert!(expired < later && expired > earliest, "{expired:?}");
+    }
 
     #[test]
     fn what_is_missing_or_does_not_fit_is_said_without_the_key() {

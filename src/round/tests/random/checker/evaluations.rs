@@ -18,7 +18,7 @@ impl Evaluations {
     pub fn committed(&mut self, config: &MachineConfig, version: ModelVersion) {
         let plan = &config.progress.evaluation;
         let is_last = version.0 == u64::from(config.rounds);
-        let is_due = is_last || version.0 % u64::from(plan.every) == 0;
+        let is_due = is_last || version.0.is_multiple_of(u64::from(plan.every));
         if config.evaluation != EvaluationBy::Nobody && is_due {
             self.due.push_back((version, plan.split()));
         }

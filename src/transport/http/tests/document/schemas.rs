@@ -102,6 +102,7 @@ fn values_of_enums_are_those_on_the_wire() {
                 Admission::Admitted,
                 Admission::Pending,
                 Admission::Quarantined,
+                Admission::Revoked,
             ]),
         ),
         ("Scope", written(&Scope::ALL)),
