@@ -8,6 +8,7 @@ mod free_settings;
 mod strategy;
 mod tensors;
 mod validate;
+mod validation;
 
 pub use continues::{ContinuedVersion, Continues};
 pub use description::JobDescription;
@@ -19,8 +20,8 @@ use serde::{Deserialize, Serialize};
 pub use strategy::StrategySpec;
 
 pub use crate::settings::{
-    Augment, BestSettings, Direction, InnerState, Metric, Normalize, OptimizerKind, RoundLimits,
-    Schedule, StopSettings, TrainingSettings,
+    Augment, BestSettings, Direction, EvalSplit, InnerState, Metric, Normalize, OptimizerKind,
+    RoundLimits, Schedule, StopSettings, TrainingSettings,
 };
 
 use crate::{

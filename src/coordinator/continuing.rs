@@ -2,11 +2,11 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use serde::{Deserialize, Serialize};
-
-use super::{handle::Coordinator, job::Job, state::State, submission::invalid};
+use super::{
+    continuation::Continuation, handle::Coordinator, job::Job, state::State, submission::invalid,
+};
 use crate::{
-    ids::{ClientId, JobId, RoundId},
+    ids::JobId,
     job::{ContinuedVersion, Continues, JobError, JobSpec, StrategySpec},
     protocol::ContinuedFrom,
     report::{Refusal, RefusalKind},
@@ -15,16 +15,6 @@ use crate::{
 
 /// How many of the jobs that have ended keep their clients' states with the workers, so that they can be continued: the latest.
 const KEPT_STATES: usize = 8;
-
-/// What a job keeps of the one that it goes on from.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(super) struct Continuation {
-    pub from: ContinuedFrom,
-    /// The job under which workers keep the clients' states; none if clients begin without.
-    pub states_of: Option<JobId>,
-    /// The last round that folded each client.
-    pub basis: BTreeMap<ClientId, RoundId>,
-}
 
 /// What a job begins with that goes on from another one.
 pub(super) struct Source {
@@ -176,16 +166,6 @@ fn unlike(spec: &JobSpec, other: &JobSpec) -> Option<&'static str> {
     ]
     .into_iter()
     .find_map(|(field, is_same)| (!is_same).then_some(field))
-}
-
-impl Job {
-    /// The job under which workers keep the states of this one's clients.
-    pub fn states_of(&self) -> JobId {
-        let continuation = self.continuation.as_ref();
-        continuation
-            .and_then(|found| found.states_of)
-            .unwrap_or(self.id)
-    }
 }
 
 impl State {

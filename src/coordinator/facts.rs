@@ -22,7 +22,9 @@ use std::{
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use super::{continuing::Continuation, submitted_once::SubmittedOnce, worker_access::WorkerAccess};
+use super::{
+    continuation::Continuation, submission_key::SubmittedOnce, worker_access::WorkerAccess,
+};
 use crate::{
     access::TokenHash,
     ids::{CoordinatorId, JobId, Timestamp, TokenId, WorkerId},

@@ -11,8 +11,8 @@ use std::{
 use tokio::sync::watch;
 
 use super::{
-    continuing::Continuation, history::History, needs::Needs, round_account::Said,
-    submitted_once::SubmittedOnce, under_way::UnderWay,
+    continuation::Continuation, history::History, needs::Needs, round_account::Said,
+    submission_key::SubmittedOnce, under_way::UnderWay,
 };
 use crate::{
     ids::{ClientId, JobId, ModelVersion, RequestId, RoundId, Timestamp, WorkerId},
@@ -255,6 +255,14 @@ impl Job {
             &mut self.needs,
             Needs::of_plan(&self.spec, self.evaluation, plan),
         )
+    }
+
+    /// The job under which workers keep the states of this one's clients.
+    pub fn states_of(&self) -> JobId {
+        let continuation = self.continuation.as_ref();
+        continuation
+            .and_then(|found| found.states_of)
+            .unwrap_or(self.id)
     }
 
     /// Bytes of its models.

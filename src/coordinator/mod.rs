@@ -15,6 +15,7 @@ mod carry_out;
 mod claims;
 mod clock;
 mod config;
+mod continuation;
 mod continuing;
 mod dataset_copies;
 mod deal;
@@ -49,6 +50,7 @@ mod state;
 pub mod state_dir;
 mod step;
 mod submission;
+mod submission_key;
 mod submitted_once;
 #[cfg(all(test, feature = "http"))]
 mod tests;

@@ -12,7 +12,8 @@ use super::{
     journaling::durable,
     offers::note_bystanders,
     submission::{check_encodings, invalid},
-    submitted_once::{Reservation, SubmittedOnce},
+    submission_key::SubmittedOnce,
+    submitted_once::Reservation,
 };
 use crate::{
     ids::{JobId, ModelVersion, RoundId, Timestamp, TokenId, WorkerId},

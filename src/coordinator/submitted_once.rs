@@ -1,25 +1,11 @@
 //! Submissions that come again with the key of an earlier one are the same job.
 
-use serde::{Deserialize, Serialize};
-use sha2::{Digest as _, Sha256};
-
-use super::{handle::Coordinator, state::State};
+use super::{handle::Coordinator, state::State, submission_key::SubmittedOnce};
 use crate::{
-    access::hex,
     ids::JobId,
-    parameters::Digest,
     protocol::JobSummary,
     report::{Refusal, RefusalKind},
-    transport::{Submission, SubmissionKey},
 };
-
-/// The key of a job's submission, and what was asked for under it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct SubmittedOnce {
-    pub key: String,
-    /// Of the specification as it came, and of the initial model's values.
-    pub asked: String,
-}
 
 /// A key whose job is being made. Dropped, it is free again, or its job is there.
 pub(super) struct Reserved {
@@ -30,21 +16,6 @@ pub(super) struct Reserved {
 impl Drop for Reserved {
     fn drop(&mut self) {
         self.coordinator.state().submitting.remove(&self.once.key);
-    }
-}
-
-impl SubmittedOnce {
-    pub fn new(key: &SubmissionKey, submission: &Submission) -> Self {
-        let mut asked = Sha256::new();
-        asked.update(serde_json::to_vec(&submission.spec).unwrap_or_default());
-        if let Some(initial) = &submission.initial {
-            let digest = Digest::of(bytemuck::cast_slice(initial.values()));
-            asked.update(digest.to_string());
-        }
-        Self {
-            key: key.to_string(),
-            asked: hex(&asked.finalize()),
-        }
     }
 }
 

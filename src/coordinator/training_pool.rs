@@ -4,7 +4,7 @@ use std::{borrow::Cow, sync::Arc};
 
 use crate::{
     job::JobSpec,
-    partition::{Examples, PartitionError, ValidationSplit},
+    partition::{Examples, PartitionError},
     worker::Partition,
 };
 
@@ -30,7 +30,7 @@ impl<'a> TrainingPool<'a> {
                 places: None,
             });
         }
-        let places = ValidationSplit::draw(spec.seed, count, spec.validation)?.training;
+        let places = spec.validation_split(count)?.training;
         let mut kept = None;
         if let Some(labels) = labels {
             let of_pool = places.iter().map(|place| labels[*place as usize]);
@@ -93,7 +93,7 @@ mod tests {
             validation: 0.2,
             ..JobSpec::default()
         };
-        let split = ValidationSplit::draw(spec.seed, 100, 0.2).unwrap();
+        let split = spec.validation_split(100).unwrap();
         let pool = TrainingPool::new(&spec, 100, Some(&labels)).unwrap();
         assert_eq!(pool.examples().count(), 80);
         for (label, place) in pool

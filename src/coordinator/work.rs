@@ -19,7 +19,6 @@ use crate::{
     cause::chain,
     ids::{ClientId, JobId, ModelVersion, RequestId, RoundId},
     panics,
-    partition::ValidationSplit,
     round::{Event, RoundMachine},
     settings::EvalSplit,
     strategy::{ClientInfo, RoundContext},
@@ -292,7 +291,7 @@ impl Coordinator {
                 if split == EvalSplit::Validation {
                     let count = coordinator.0.trainers.dataset(&spec.dataset);
                     let count = count.map_err(|error| error.to_string())?.train_examples;
-                    let kept = ValidationSplit::draw(spec.seed, count as usize, spec.validation);
+                    let kept = spec.validation_split(count as usize);
                     let kept = kept.map_err(|error| error.to_string())?;
                     task.training = Some(kept.validation.into());
                 }

@@ -36,6 +36,7 @@
 
 mod commits;
 mod config;
+mod due;
 mod ends;
 mod evaluations;
 mod phase;
@@ -53,7 +54,7 @@ use std::{
 #[cfg(test)]
 pub(super) use commits::REMEMBERED_ROUNDS;
 pub use config::{EvaluationBy, MachineConfig};
-use evaluations::Due;
+use due::Due;
 use phase::Phase;
 use serde::{Deserialize, Serialize};
 pub use status::RoundStatus;

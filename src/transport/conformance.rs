@@ -19,8 +19,7 @@ use super::{
 };
 use crate::{
     ids::{ClientId, CoordinatorId, JobId, ModelVersion, RoundId, WorkerId},
-    job::JobSpec,
-    job::TrainingSettings,
+    job::{EvalSplit, JobSpec, TrainingSettings},
     parameters::{
         Digest, Encoded, Encoding, Form, Layout, MemoryBody, Parameters, Payloads, Role, Roles,
         StoredBody, encode,
@@ -31,7 +30,6 @@ use crate::{
     },
     report::{Refusal, RefusalKind, ReportMetadata},
     round::Evaluation,
-    settings::EvalSplit,
 };
 
 /// No step of the suite waits longer.

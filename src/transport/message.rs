@@ -5,11 +5,11 @@ use std::time::Duration;
 use super::{ModelBody, ReportBody};
 use crate::{
     ids::{ClientId, JobId, ModelVersion, RoundId, WorkerId},
+    job::EvalSplit,
     parameters::Digest,
     protocol::{DatasetPartition, JobMessage, Registered, Registration, TaskMessage, Token},
     report::{Refusal, ReportMetadata},
     round::Evaluation,
-    settings::EvalSplit,
 };
 
 /// A request of a worker.

@@ -18,13 +18,11 @@ use super::{
     session::Session,
 };
 use crate::{
-    job::JobDescription,
+    job::{EvalSplit, JobDescription, ValidationSplit},
     parameters::Payloads,
-    partition::ValidationSplit,
     protocol::{TaskMessage, TaskWork},
     report::{Refusal, ReportMetadata},
     round::Evaluation,
-    settings::EvalSplit,
     transport::{ReportBody, Request, Response, Transport},
 };
 
@@ -159,15 +157,7 @@ fn validation_split<T: Transport>(
     spec: &JobDescription,
 ) -> Result<ValidationSplit, Failure> {
     let count = session.trainers.dataset(&spec.dataset)?.train_examples;
-    // The job comes from another machine.
-    if !(spec.validation > 0.0 && spec.validation < 1.0) {
-        let problem = format!(
-            "the job's validation is {}, which is no share",
-            spec.validation
-        );
-        return Err(Failure::Unable(problem));
-    }
-    let drawn = ValidationSplit::draw(spec.seed, count as usize, spec.validation);
+    let drawn = spec.validation_split(count as usize);
     drawn.map_err(|error| Failure::Unable(error.to_string()))
 }
 

@@ -55,7 +55,14 @@ const ARROWS: &[(&str, &[&str])] = &[
     ),
     (
         "job",
-        &["ids", "parameters", "partition", "settings", "strategy"],
+        &[
+            "ids",
+            "parameters",
+            "partition",
+            "rng",
+            "settings",
+            "strategy",
+        ],
     ),
     (
         "protocol",

@@ -2,9 +2,7 @@
 
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
-
-use super::{EvaluationBy, Phase, RoundMachine};
+use super::{Due, EvaluationBy, Phase, RoundMachine};
 use crate::{
     ids::{ClientId, ModelVersion, RequestId, RoundId, Timestamp, WorkerId},
     report::{Refusal, RefusalKind},
@@ -17,46 +15,6 @@ use crate::{
 
 /// How many versions may wait for their evaluation, beside the one that is being evaluated, before training waits for them.
 const MOST_WAITING: usize = 2;
-
-/// An evaluation whose turn comes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(from = "DueForm")]
-pub(super) struct Due {
-    pub version: ModelVersion,
-    /// The round that made it.
-    pub round: RoundId,
-    pub split: EvalSplit,
-}
-
-/// As it is written down, and as it was by versions of this program that knew the test split alone.
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum DueForm {
-    Named {
-        version: ModelVersion,
-        round: RoundId,
-        split: EvalSplit,
-    },
-    Pair(ModelVersion, RoundId),
-}
-
-impl From<DueForm> for Due {
-    fn from(form: DueForm) -> Self {
-        let (version, round, split) = match form {
-            DueForm::Named {
-                version,
-                round,
-                split,
-            } => (version, round, split),
-            DueForm::Pair(version, round) => (version, round, EvalSplit::Test),
-        };
-        Self {
-            version,
-            round,
-            split,
-        }
-    }
-}
 
 impl RoundMachine {
     /// Whether this version may still be asked for: the global model, the best one, or one that is yet to be evaluated.

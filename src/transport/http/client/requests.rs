@@ -14,10 +14,10 @@ use super::{
 };
 use crate::{
     Cause,
+    job::EvalSplit,
     parameters::Digest,
     protocol::{Alive, Failure, Heartbeat, Poll, Rotated, ShareEvaluation},
     report::RefusalKind,
-    settings::EvalSplit,
     transport::{
         Credentials, ReportBody, Request, Response, TransportError,
         http::{

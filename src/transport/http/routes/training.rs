@@ -12,9 +12,9 @@ use serde::Deserialize;
 use super::answer::{malformed, plain};
 use crate::{
     ids::{ClientId, JobId, ModelVersion, RoundId, WorkerId},
+    job::EvalSplit,
     protocol::{DatasetPartition, Failure, JobMessage, ShareEvaluation},
     report::ReportMetadata,
-    settings::EvalSplit,
     transport::{
         self, ReportBody, Request,
         http::{
