@@ -19,6 +19,7 @@ pub use free_settings::Settings;
 use serde::{Deserialize, Serialize};
 pub use strategy::StrategySpec;
 
+pub use crate::partition::ValidationSplit;
 pub use crate::settings::{
     Augment, BestSettings, Direction, EvalSplit, InnerState, Metric, Normalize, OptimizerKind,
     RoundLimits, Schedule, StopSettings, TrainingSettings,
