@@ -29,5 +29,6 @@ pub use progress::{BestVersion, MeasuredVersion, ProgressRules, StopRule};
 pub use roster::{Roster, WorkerRecord, WorkerState};
 
 /// The number of what [`RoundMachine`] makes of its events. It changes with every change after which the same events could lead
-/// to another state, or after which a machine that was written down could not be read.
-pub const SEMANTICS: u32 = 2;
+/// to another state, or after which a machine that was written down could not be read. A part that earlier machines do not have (the measured
+/// versions) is no such change: it is empty in theirs, and nothing that they had decided follows from it.
+pub const SEMANTICS: u32 = 1;

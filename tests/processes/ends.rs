@@ -28,8 +28,8 @@ fn each_kind_of_failure_has_its_exit_code_and_one_line() {
         (2, "simulate --nonsense".to_string(), "--nonsense"),
         (
             2,
-            "simulate --rounds 0".to_string(),
-            "rounds must be at least 1",
+            "simulate --rounds 0 --evaluation never".to_string(),
+            "rounds is 0",
         ),
         (2, format!("submit {file} {here}"), "job.toml: line 2"),
         (2, "status --coordinator ftp://lab".to_string(), "ftp://lab"),
