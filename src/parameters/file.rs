@@ -124,6 +124,9 @@ impl<'a> ModelFile<'a> {
                 kept.push(tensor);
             }
         }
+        // In the layout's order, which the values below must have, too. A file's own is another one: that of its types, for
+        // example, if it has several.
+        kept.sort_by(|left, right| left.name.cmp(&right.name));
         let mut prefix = String::new();
         while let Some(wrapper) = WRAPPERS.iter().find(|wrapper| {
             let with = format!("{prefix}{wrapper}");
@@ -252,6 +255,25 @@ mod tests {
             assert_eq!(read.model.values(), VALUES, "{dtype}");
             assert_eq!(read.changes, [format!("converted {dtype} to F32")]);
         }
+    }
+
+    #[test]
+    fn values_go_with_their_names_in_whatever_order_the_file_has_them() {
+        let header = br#"{"b":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"a":{"dtype":"F32","shape":[2],"data_offsets":[4,12]}}"#;
+        let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
+        bytes.extend(header);
+        for value in [9.0_f32, 1.0, 2.0] {
+            bytes.extend(value.to_le_bytes());
+        }
+        let read = read(&bytes).unwrap().model;
+        let names: Vec<_> = read
+            .layout()
+            .tensors()
+            .iter()
+            .map(|tensor| &tensor.name)
+            .collect();
+        assert_eq!(names, ["a", "b"]);
+        assert_eq!(read.values(), [1.0, 2.0, 9.0]);
     }
 
     #[test]

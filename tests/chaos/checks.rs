@@ -212,18 +212,26 @@ fn acknowledged(site: &Site, job: JobId, log: &[LoggedEvent]) {
     assert!(told > 0, "no worker says that it reported");
 }
 
-/// Once all have ended: of the reports nothing is left, of each job's models the last, and nobody panicked.
+/// Once all have ended, and their results are written: of the reports nothing is left, of each job's models the last and the
+/// best, and nobody panicked.
 pub fn left_behind(folder: &Path, jobs: &[(JobId, &JobPlan)]) {
     let state = folder.join("coordinator");
     let reports = files(&state.join("spool"));
     assert!(reports.is_empty(), "reports are left: {reports:?}");
     for (job, plan) in jobs {
         let models = state.join("models").join(format!("job-{job}"));
-        let versions: Vec<_> = fs::read_dir(&models)
+        let versions: BTreeSet<_> = fs::read_dir(&models)
             .unwrap()
-            .map(|entry| entry.unwrap().file_name())
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
             .collect();
-        assert_eq!(versions, [plan.last_version().as_str()], "job {job}");
+        let mut kept = BTreeSet::from([plan.last_version()]);
+        let summary = folder.join(format!("job-{job}")).join("summary.json");
+        let summary: serde_json::Value =
+            serde_json::from_str(&fs::read_to_string(summary).unwrap()).unwrap();
+        if let Some(best) = summary["best"]["version"].as_u64() {
+            kept.insert(format!("v{best}"));
+        }
+        assert_eq!(versions, kept, "job {job}");
     }
     for (path, text) in texts(&folder.join("logs")) {
         let is_calm = !text.contains("panicked") && !text.contains("a panic:");

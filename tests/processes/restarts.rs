@@ -88,8 +88,16 @@ fn a_worker_that_is_killed_and_started_again_is_the_same_and_the_model_too() {
     assert_eq!(simulated.code, Some(0), "{simulated:?}");
     assert!(model(&place("killed")) == model(&place("undisturbed")));
 
-    // What is kept of a job goes when another one runs, and a job without residuals keeps nothing.
+    // What is kept of a job stays, since another one may go on from it; it goes when the job is forgotten and another one runs.
+    // A job without residuals keeps nothing.
     assert!(has_file(&state, ".safetensors"));
+    let other = deployment.operator("submit --clients 2 --rounds 2 --watch");
+    assert_eq!(other.code, Some(0), "{other:?}");
+    assert!(
+        has_file(&state, ".safetensors"),
+        "job {job} may be continued"
+    );
+    assert_eq!(deployment.operator(&format!("delete {job}")).code, Some(0));
     let next = deployment.operator("submit --clients 2 --rounds 2 --watch");
     assert_eq!(next.code, Some(0), "{next:?}");
     assert!(!has_file(&state, ".safetensors"));

@@ -12,7 +12,7 @@ use crate::{
         AskedJob, Failure, Interrupt, JobArgs, Screen, advice::warnings, block_on, job::read_model,
         values::seconds,
     },
-    ids::JobId,
+    ids::{CoordinatorId, JobId},
     protocol::{ContinuedFrom, JobSummary},
     text::printable,
     transport::{Operator, OperatorError, Submission, SubmissionKey},
@@ -77,12 +77,14 @@ impl SubmitArgs {
         }
         submission.key = self.key.clone();
         block_on(async {
+            let coordinator = client.coordinator().await?;
             let summary =
                 submit_and_tell(screen, &client, submission, self.json, &warnings).await?;
             if !self.watch {
                 return Ok(());
             }
             let follow = FollowToEnd {
+                coordinator,
                 job: summary.job,
                 rounds: spec.rounds,
                 patience: self.patience,
@@ -95,6 +97,8 @@ impl SubmitArgs {
 
 /// A job that was submitted, to be followed.
 pub(super) struct FollowToEnd {
+    /// As it was before the submission: what is followed is this coordinator's.
+    pub coordinator: CoordinatorId,
     pub job: JobId,
     pub rounds: u32,
     pub patience: Duration,
@@ -107,7 +111,7 @@ impl FollowToEnd {
         let follower = Follower {
             client,
             job: self.job,
-            coordinator: client.coordinator().await?,
+            coordinator: self.coordinator.clone(),
             patience: self.patience,
         };
         // Not before: until the job is submitted there is nothing to tell, and Ctrl-C ends the command by itself.

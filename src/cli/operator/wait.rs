@@ -177,6 +177,7 @@ impl CloneArgs {
         let warnings = warnings(&asked, &self.change);
         block_on(async {
             let submission = Submission::new(asked.spec.clone());
+            let coordinator = client.coordinator().await?;
             let summary =
                 submit_and_tell(screen, &client, submission, self.json, &warnings).await?;
             if summary.initial_digest != other.initial_digest && asked.spec.seed == other.spec.seed
@@ -190,6 +191,7 @@ impl CloneArgs {
                 return Ok(());
             }
             let follow = FollowToEnd {
+                coordinator,
                 job: summary.job,
                 rounds: asked.spec.rounds,
                 patience: PATIENCE,

@@ -7,7 +7,9 @@ use serde_json::{Value, json};
 
 use super::{document, for_each_object, schemas};
 use crate::{
-    job::{Direction, EvaluationMode, InnerState, JobSpec, Normalize, OptimizerKind},
+    job::{
+        ContinuedVersion, Direction, EvaluationMode, InnerState, JobSpec, Normalize, OptimizerKind,
+    },
     parameters::{DType, Encoding, Role},
     partition::{Capacity, PartitionSpec},
     protocol::{Admission, AuditAction, Scope, TokenKind},
@@ -114,6 +116,10 @@ fn values_of_enums_are_those_on_the_wire() {
         ("Capacity", written(&[Capacity::Gpus, Capacity::Measured])),
         ("InnerState", written(&[InnerState::New, InnerState::Keep])),
         ("Direction", written(&[Direction::Max, Direction::Min])),
+        (
+            "ContinuedVersion",
+            written(&[ContinuedVersion::Final, ContinuedVersion::Best]),
+        ),
         (
             "EvalSplit",
             written(&[EvalSplit::Test, EvalSplit::Validation]),
