@@ -60,7 +60,7 @@ fn what_such_a_worker_kept_of_its_clients_is_lost_and_the_record_says_so() {
     let (job, seen) = run(&mut site, &plan);
     let mut moved = moved(&seen);
     moved.sort();
-    let place = folder.path().join("results");
+    let place = folder.path().join(format!("job-{job}"));
     let results = site.operator(&format!("results {job} --output {}", place.display()));
     assert_eq!(results.code, Some(0), "{results:#?}");
     let rounds = fs::read_to_string(place.join("rounds.jsonl")).unwrap();
