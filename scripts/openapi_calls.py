@@ -246,7 +246,7 @@ def cancel(operator, completed):
 
 def check_problems(operator, url):
     refused(404, "unknown_job", get_job.sync_detailed(999, client=operator))
-    refused(422, "invalid_job", submit_job.sync_detailed(client=operator, body=JobSpec(rounds=0)))
+    refused(422, "invalid_job", submit_job.sync_detailed(client=operator, body=JobSpec(evaluate_every=0)))
     stranger = AuthenticatedClient(base_url=url, token="another")
     refused(401, "unauthorized", list_jobs.sync_detailed(client=stranger))
     refused(401, "unauthorized", leave.sync_detailed(1, client=stranger))
