@@ -144,12 +144,25 @@ impl Panel {
         }
         chart
             .configure_series_labels()
-            .position(SeriesLabelPosition::UpperRight)
+            .position(self.legend_place((values.0 + values.1) / 2.0))
             .background_style(WHITE.mix(0.85))
             .border_style(BLACK.mix(0.3))
             .label_font((FAMILY, 14))
             .draw()
             .map_err(|error| error.to_string())
+    }
+}
+
+impl Panel {
+    /// At the right end, where the curves are not: most end above or below the middle.
+    fn legend_place(&self, middle: f64) -> SeriesLabelPosition {
+        let last = self.curves.iter().filter_map(|curve| curve.points.last());
+        let above = last.filter(|point| point.value > middle).count();
+        if 2 * above > self.curves.len() {
+            SeriesLabelPosition::LowerRight
+        } else {
+            SeriesLabelPosition::UpperRight
+        }
     }
 }
 
