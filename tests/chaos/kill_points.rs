@@ -198,7 +198,7 @@ fn kept_if_it_fails(aborts: &Aborts) {
     println!("{aborts:?}: {} ms", start.elapsed().as_millis());
 }
 
-/// Two jobs, the second of which waits for the first, which is deleted at the end. Returns the visits.
+/// Two jobs, the second of which waits for the first, which is deleted; then a third one. Returns the visits.
 fn run(folder: &Path, aborts: &Aborts) -> BTreeMap<Program, Visits> {
     let state = folder.join("coordinator");
     let is_old = aborts
@@ -237,6 +237,10 @@ fn run(folder: &Path, aborts: &Aborts) -> BTreeMap<Program, Visits> {
         checks::results(&site, *job, plan, seen);
     }
     deleted(&mut site, jobs[0]);
+    // With the tasks of another job, the worker removes what it has kept of the deleted one. Only then does it leave at its end.
+    let last = submitted(&mut site, &plans[1], 1);
+    watched(&mut site, last);
+    site.revive();
     let aborted = stop(site);
     assert_eq!(aborted, aborts.count(), "aborts");
     checks::left_behind(folder, &[(jobs[1], &plans[1])]);
