@@ -17,7 +17,7 @@ pub struct StopArgs {
     /// Test the model after every N rounds and at the end [default: 1]
     #[arg(long, value_name = "N", value_parser = any_u32)]
     pub evaluate_every: Option<u32>,
-    /// What decides which model is the best one, and what --target and --patience look at: accuracy, loss, a metric of the
+    /// What decides which model is the best one, and what --target and --stop-patience look at: accuracy, loss, a metric of the
     /// trainer's own, or train_loss [default: accuracy, or loss of a model that has none]
     #[arg(long, value_name = "NAME", value_parser = Metric::from_str)]
     pub metric: Option<Metric>,

@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     ids::JobId,
-    job::{ContinuedVersion, Continues, JobError, JobSpec, StrategySpec},
+    job::{ContinuedVersion, Continues, JobError, JobSpec, RoundLimits, StrategySpec},
     protocol::ContinuedFrom,
     report::{Refusal, RefusalKind},
     store::StoredModel,
@@ -25,7 +25,8 @@ pub(super) struct Source {
 }
 
 impl Coordinator {
-    /// What a job goes on from; none if it begins anew. Its rounds are numbered after those of the other one.
+    /// What a job takes over from the one that it goes on from, if it does. The job gets numbers of rounds after the last one of
+    /// that job, and its number of clients if it says none.
     pub(super) fn source_of(&self, spec: &mut JobSpec) -> Result<Option<Source>, Refusal> {
         let Some(continues) = spec.continues else {
             return Ok(None);
@@ -41,7 +42,7 @@ impl Coordinator {
         }
         match continues.version {
             ContinuedVersion::Final => {
-                // As the other one has it: with all defaults. What is wrong with it is said where it is made.
+                // With all defaults, as the strategy of a job that was accepted. A mistake in it is told when it is made, below.
                 let mut strategy = spec.strategy.clone();
                 let _ = strategy.complete(&self.0.catalogue);
                 final_source(other, spec, &strategy)
@@ -67,7 +68,13 @@ fn final_source(
             other.id
         ));
     }
-    let keeps_clients = match unlike(spec, &other.spec) {
+    // The workers may be other ones now, and without a number there would be a client for each.
+    if spec.clients.is_none() && other.spec.clients.is_none() && !spec.partition.is_local() {
+        spec.clients = u32::try_from(other.population().len())
+            .ok()
+            .filter(|clients| *clients > 0);
+    }
+    let keeps_clients = match unlike(spec, other) {
         None => true,
         Some(field) => {
             notes.push(format!(
@@ -85,6 +92,19 @@ fn final_source(
     }
     if spec.training != other.spec.training {
         notes.push(format!("clients train otherwise than in job {}", other.id));
+    }
+    if spec.encoding != other.spec.encoding {
+        notes.push(format!(
+            "reports and models are encoded otherwise than in job {}",
+            other.id
+        ));
+    }
+    let of_rounds = |limits: &RoundLimits| (limits.goal, limits.min_updates);
+    if of_rounds(&spec.limits) != of_rounds(&other.spec.limits) {
+        notes.push(format!(
+            "the goal or the quorum is not that of job {}",
+            other.id
+        ));
     }
     let machine = other.machine.as_ref();
     let last_round = machine
@@ -151,12 +171,15 @@ fn best_source(other: &Job, continues: Continues) -> Result<Source, Refusal> {
     })
 }
 
-/// The first setting in which the clients of two jobs are not the same.
-fn unlike(spec: &JobSpec, other: &JobSpec) -> Option<&'static str> {
+/// The first setting in which the clients of a job are not those of another one.
+fn unlike(spec: &JobSpec, other: &Job) -> Option<&'static str> {
+    let had = u32::try_from(other.population().len()).ok();
+    let other = &other.spec;
+    let same_clients = spec.clients == other.clients || (spec.clients == had && had > Some(0));
     [
         ("model", spec.model == other.model),
         ("dataset", spec.dataset == other.dataset),
-        ("clients", spec.clients == other.clients),
+        ("clients", same_clients),
         ("partition", spec.partition == other.partition),
         ("seed", spec.seed == other.seed),
         ("validation", spec.validation == other.validation),

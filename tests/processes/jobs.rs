@@ -81,10 +81,16 @@ fn what_can_not_be_continued_says_so() {
     let _worker = deployment.worker("only");
     let job = finished(&deployment, "--clients 4 --rounds 2");
     let other = deployment.operator(&format!(
-        "submit --continue {job} --rounds 1 --seed 5 --strategy fedadam --schedule cosine"
+        "submit --continue {job} --rounds 1 --seed 5 --strategy fedadam --schedule cosine --encoding f16 --goal 3"
     ));
     assert_eq!(other.code, Some(0), "{other:?}");
-    for note in ["the strategy is not", "seed is not", "the schedule"] {
+    for note in [
+        "the strategy is not",
+        "seed is not",
+        "the schedule",
+        "encoded otherwise",
+        "the goal",
+    ] {
         assert!(other.err.contains(note), "{other:?}");
     }
     let best = deployment.operator(&format!("submit --continue {job}:best --rounds 1"));
@@ -96,6 +102,20 @@ fn what_can_not_be_continued_says_so() {
     let simulated = fedavg("simulate --continue 1 --rounds 1");
     assert_eq!(simulated.code, Some(2), "{simulated:?}");
     assert!(simulated.err.contains("--initial"), "{simulated:?}");
+}
+
+#[test]
+fn a_job_that_goes_on_has_as_many_clients_as_the_other_one_had() {
+    let deployment = Deployment::start();
+    let _first = deployment.worker("first");
+    let job = deployment.submit("--rounds 2");
+    assert_eq!(deployment.watch(job).finish().1, Some(0));
+    let _second = deployment.worker("second");
+    let rest = deployment.submit(&format!("--continue {job} --rounds 1 --min-workers 2"));
+    assert_eq!(deployment.watch(rest).finish().1, Some(0));
+    let summary = summary(&deployment, rest);
+    assert_eq!(summary.clients, Some(1));
+    assert!(summary.continued.unwrap().is_exact);
 }
 
 #[test]

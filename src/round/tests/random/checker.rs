@@ -6,12 +6,14 @@ use std::{
     time::Duration,
 };
 
+use asked::Key;
+pub use asked::{Asked, Offered};
 use evaluations::Evaluations;
 
 use super::Seen;
 use crate::{
     ids::{ClientId, ModelVersion, RequestId, RoundId, Timestamp, WorkerId},
-    report::{Refusal, RefusalKind, ReportMetadata},
+    report::{Refusal, RefusalKind},
     round::{
         ClientSpec, Command, EvaluationBy, Event, JobEvent, MachineConfig, Outcome, Response,
         RoundMachine, Task, TaskKind, machine::REMEMBERED_ROUNDS,
@@ -30,52 +32,9 @@ macro_rules! ensure {
 }
 
 mod answers;
+mod asked;
 mod evaluations;
 mod log;
-
-/// What was asked, until it is answered.
-#[derive(Debug, Clone)]
-pub enum Asked {
-    Task { worker: WorkerId, busy: Vec<Task> },
-    Offer(Offered),
-    Stored { upload: RequestId, is_ok: bool },
-    Other,
-    Cancel,
-}
-
-/// A report as its worker would send it again.
-#[derive(Debug, Clone)]
-pub struct Offered {
-    pub worker: WorkerId,
-    pub client: ClientId,
-    pub round: RoundId,
-    pub metadata: ReportMetadata,
-}
-
-/// What makes two offers the same: worker, client, round, version, examples, and whether its metrics are numbers.
-type Key = (WorkerId, ClientId, RoundId, ModelVersion, u64, bool);
-
-impl Offered {
-    fn has_numbers(&self) -> bool {
-        self.metadata
-            .metrics
-            .values()
-            .all(|value| value.is_finite())
-    }
-
-    fn key(&self) -> Key {
-        let metadata = &self.metadata;
-        let numbers = self.has_numbers();
-        (
-            self.worker,
-            self.client,
-            self.round,
-            metadata.base_version,
-            metadata.examples,
-            numbers,
-        )
-    }
-}
 
 #[derive(Debug)]
 struct Upload {
